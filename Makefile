@@ -1,0 +1,49 @@
+# Two commands do everything: `make run` and `make test`. Both set up what they need first.
+#
+#   make run [MODEL=hub-id-or-folder] [PORT=7860]      TORCH_BACKEND=cpu|cu128|... picks another build of torch
+
+SHELL := /bin/bash
+PYTHON_IN_VENV := .venv/bin/python
+SETUP := .venv/.setup-run
+SETUP_DEV := .venv/.setup-dev
+
+.PHONY: run test setup setup-dev lint bench soak pocket starter lock clean help
+
+help:  ## What there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: $(SETUP)  ## Set up, then start the studio
+	@$(if $(MODEL),DMPO_BASE_MODEL="$(MODEL)") $(if $(PORT),DMPO_PORT="$(PORT)") .venv/bin/dmpo serve
+
+test: $(SETUP_DEV)  ## Set up, then pass all tests, browser included
+	@$(PYTHON_IN_VENV) -m pytest
+
+lint: $(SETUP_DEV)  ## ruff, mypy --strict, import-linter
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
+
+setup: $(SETUP)  ## Install what `make run` needs
+setup-dev: $(SETUP_DEV)  ## Install what `make test` needs
+
+$(SETUP): requirements/runtime.txt requirements/torch.txt pyproject.toml scripts/setup.sh
+	@scripts/setup.sh run && touch $@
+
+$(SETUP_DEV): $(SETUP) requirements/dev.txt scripts/chromium.sh
+	@scripts/setup.sh dev && touch $@
+
+soak: $(SETUP_DEV)  ## The kill tests in full (50 of each)
+	@DMPO_SOAK_KILLS=50 $(PYTHON_IN_VENV) -m pytest -m soak --timeout 3600
+
+bench: $(SETUP_DEV)  ## The numbers of docs/benchmarks.md
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(PYTHON_IN_VENV) $$script || exit 1; done
+
+pocket: $(SETUP)  ## Train the pocket model from scratch (resumable, about 90 minutes on 2 cores)
+	@$(PYTHON_IN_VENV) -m dmpo_app.pocket train
+
+starter: $(SETUP)  ## Render the starter pairs that ship with the pocket model
+	@.venv/bin/dmpo starter-pairs
+
+lock:  ## Resolve the requirement files anew
+	@scripts/lock.sh
+
+clean:  ## Remove the virtual environment and caches; data/studio stays
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

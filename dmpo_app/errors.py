@@ -1,0 +1,100 @@
+"""Every error the studio raises on purpose.
+
+    StudioError
+    ├── BadInput                what a caller sent is refused; the message is safe to show
+    │   ├── NotFound            no such thing, or not of this lineage
+    │   ├── NotYours            it exists and belongs to somebody else
+    │   ├── Conflict            it contradicts what is recorded already
+    │   └── Expired             it was good once
+    ├── Busy                    a bounded queue is full; try again later
+    ├── NotReady                the model is still loading
+    ├── SetupProblem            the machine or the settings do not fit; says what to do
+    │   ├── UnsafeSQLite
+    │   ├── HomeInUse
+    │   ├── ModelUnavailable
+    │   └── UnknownFamily
+    ├── AdapterProblem          an adapter that must not reach the live model
+    │   ├── AdapterCorrupt
+    │   └── AdapterMismatch
+    ├── StorageFull             the disk took no more; nothing was acknowledged
+    ├── LeaseLost               another trainer holds the lineage now
+    └── RoundFailed             training cannot go on; carries the reason shown on the page
+
+Messages say what, which, what was expected and the likely cause.
+"""
+
+
+class StudioError(Exception):
+    """Base of everything raised on purpose. `str(error)` is fit to be shown to a person."""
+
+
+class BadInput(StudioError):
+    """What a caller sent is refused."""
+
+
+class NotFound(BadInput):
+    """No such thing, or not one of this base model's lineage."""
+
+
+class NotYours(BadInput):
+    """It exists and belongs to somebody else."""
+
+
+class Conflict(BadInput):
+    """It contradicts what is recorded already."""
+
+
+class Expired(BadInput):
+    """It was good once; ask for a new one."""
+
+
+class Busy(StudioError):
+    """A bounded queue is full; nothing was done, try again later."""
+
+
+class NotReady(StudioError):
+    """The model is still loading, or could not be loaded."""
+
+
+class SetupProblem(StudioError):
+    """The machine or the settings do not fit; the message says what to do."""
+
+
+class UnsafeSQLite(SetupProblem):
+    """The SQLite library carries the WAL-reset corruption bug."""
+
+
+class HomeInUse(SetupProblem):
+    """Another studio serves this home."""
+
+
+class ModelUnavailable(SetupProblem):
+    """The base model is missing, incomplete, unreachable or too large."""
+
+
+class UnknownFamily(SetupProblem):
+    """The base model is of an architecture this version does not train."""
+
+
+class AdapterProblem(StudioError):
+    """An adapter that must not reach the live model."""
+
+
+class AdapterCorrupt(AdapterProblem):
+    """Hash, format or values are wrong."""
+
+
+class AdapterMismatch(AdapterProblem):
+    """The tensors do not fit the live model."""
+
+
+class StorageFull(StudioError):
+    """The disk took no more; what was being written is not acknowledged."""
+
+
+class LeaseLost(StudioError):
+    """Another trainer holds this lineage now; whoever gets this stops writing."""
+
+
+class RoundFailed(StudioError):
+    """Training cannot go on; the message is the reason shown on the page."""

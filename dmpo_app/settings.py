@@ -1,0 +1,155 @@
+"""One typed tree of settings: DMPO_* environment variables over dmpo.toml over the defaults here.
+
+The most used ones stand at the top level (`DMPO_MIN_VOTES`); groups nest with two underscores (`DMPO_ROUND__BETA`).
+`dmpo.toml` is read from the current folder. Nonsense is refused with the value in the message.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+POCKET_MODEL = PROJECT_ROOT / "data" / "pocket"
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RenderSettings(_Group):
+    """How images are made."""
+
+    num_steps: Annotated[int, Field(ge=1, le=200)] = 20
+    """Denoising steps."""
+    guidance: Annotated[float, Field(ge=0, le=30)] = 3.0
+    """Classifier-free guidance scale; 1 or less switches it off."""
+    sampler: Literal["ddim", "dpm++"] = "ddim"
+    """`ddim` is deterministic given the initial noise; `dpm++` is DPM-Solver++ (2M)."""
+    resolution: Annotated[int, Field(ge=64, le=2048, multiple_of=8)] | None = None
+    """Pixels per side; None takes the model's own."""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """auto: float32 on CPU, bfloat16 on a GPU that has it, else float16."""
+    device: str = "auto"
+    """auto: cuda, then mps, then cpu."""
+    queue_size: Annotated[int, Field(ge=1, le=1000)] = 32
+    """Requests of people waiting at most; one more is answered 503."""
+    keep_days: Annotated[float, Field(gt=0)] = 7.0
+    """Images rendered for the before/after tab are deleted after this many days. Pairs and contact sheets stay."""
+
+
+class PoolSettings(_Group):
+    """The pool of unjudged pairs."""
+
+    size: Annotated[int, Field(ge=1, le=10_000)] = 48
+    """Unjudged pairs kept ready."""
+    train_prompts: Path = PROJECT_ROOT / "data" / "prompts" / "train.txt"
+    """Prompts that pairs are made of, one a line."""
+    held_out_prompts: Path = PROJECT_ROOT / "data" / "prompts" / "held-out.txt"
+    """Prompts never trained on: the before/after tab's suggestions and the benchmarks' yardstick."""
+    starter_pairs: Path = PROJECT_ROOT / "data" / "starter"
+    """Pairs shipped with the pocket model; used when the base model is the one they were made with."""
+    assignment_minutes: Annotated[float, Field(gt=0)] = 60.0
+    """How long a showing can be answered."""
+
+
+class RoundSettings(_Group):
+    """One training round."""
+
+    beta: Annotated[float, Field(gt=0)] = 2000.0
+    """Scale of the margin u."""
+    alpha: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    """Softness of the target: the preferred image wins with probability 1 - alpha."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    rank: Annotated[int, Field(ge=1, le=512)] = 8
+    lora_alpha: Annotated[float, Field(gt=0)] = 8.0
+    target_modules: Literal["attention", "wide"] = "wide"
+    """attention: the attention projections alone; wide: convolutions and the other projections too."""
+    num_steps: Annotated[int, Field(ge=1)] = 80
+    batch_pairs: Annotated[int, Field(ge=1)] = 8
+    """Pairs per step."""
+    slots_per_pair: Annotated[int, Field(ge=1, le=1000)] = 16
+    """Fixed stratified (timestep, noise seed) draws per pair; the reference is computed once for each."""
+    warm_start: bool = False
+    """Start from the live adapter instead of a fresh one. The reference is the base model either way."""
+    held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of the prompts whose votes are kept out of training to judge the result."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    evaluate_every: Annotated[int, Field(ge=1)] = 20
+    """Steps between two looks at the held-out votes."""
+    slice_seconds: Annotated[float, Field(gt=0)] = 20.0
+    """A slice ends in a checkpoint; a killed trainer loses at most this."""
+    seed: int = 0
+    """The round's seed is drawn from this and the round's number."""
+
+
+class TrainerSettings(_Group):
+    """The worker that decides when to train."""
+
+    poll_seconds: Annotated[float, Field(gt=0, le=60)] = 0.5
+    period_minutes: Annotated[float, Field(gt=0)] | None = 30.0
+    """Train after this long even with fewer than `min_votes` new votes; None: never."""
+    period_min_votes: Annotated[int, Field(ge=1)] = 8
+    """... if there are at least this many new ones."""
+    max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
+    """A round that fails this often is given up until more votes are in."""
+    nice: Annotated[int, Field(ge=0, le=19)] = 10
+    num_threads: Annotated[int, Field(ge=1)] | None = None
+    """Torch threads of the trainer; None: half the cores."""
+    lease_seconds: Annotated[float, Field(gt=1)] = 30.0
+    """A trainer silent for this long may be replaced."""
+
+
+class LimitSettings(_Group):
+    """Limits per identity; they apply in public mode only."""
+
+    renders_per_minute: Annotated[int, Field(ge=1)] = 12
+    votes_per_minute: Annotated[int, Field(ge=1)] = 120
+    sessions_per_minute: Annotated[int, Field(ge=1)] = 60
+    """New sessions from everybody together; bounds what an address-hopping client can do."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DMPO_", env_nested_delimiter="__", toml_file="dmpo.toml", frozen=True, extra="forbid"
+    )
+
+    home: Path = PROJECT_ROOT / "data" / "studio"
+    """Folder of everything a run writes."""
+    host: str = "127.0.0.1"
+    """Address to listen on; loopback unless told otherwise."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 7860
+    """0 takes a free one."""
+    base_model: str = str(POCKET_MODEL)
+    """A folder or a hub id of a Stable Diffusion 1.x pipeline."""
+    min_votes: Annotated[int, Field(ge=2)] = 32
+    """New preferences (left, right or tie) that start a round."""
+    admin_token: SecretStr | None = None
+    """Bearer token of administrators; None: one is made at start and written to the terminal."""
+    public: bool = Field(default_factory=lambda: "SPACE_ID" in os.environ)
+    """Rate limits on. True on a Space unless set."""
+    train: bool = True
+    """Start a trainer process with the server."""
+
+    render: RenderSettings = RenderSettings()
+    pool: PoolSettings = PoolSettings()
+    round: RoundSettings = RoundSettings()
+    trainer: TrainerSettings = TrainerSettings()
+    limits: LimitSettings = LimitSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Make .venv and install the locked requirements: `setup.sh run` for the studio, `setup.sh dev` for the tests as well.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+supported='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'
+
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:-} python3 python3.12 python3.13 python3.11; do
+    if "$candidate" -c "$supported" >/dev/null 2>&1; then
+      echo "$candidate"
+      return
+    fi
+  done
+  echo "DMPO Studio needs Python 3.11, 3.12 or 3.13; none was found. Name one: make run PYTHON=/path/to/python3.12" >&2
+  return 1
+}
+
+make_venv() {
+  .venv/bin/python -c "$supported" >/dev/null 2>&1 && return
+  local python
+  python=$(find_python)
+  echo "Setting up .venv with $("$python" --version) ..."
+  rm -rf .venv
+  if ! "$python" -m venv .venv; then
+    echo "$python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2
+    return 1
+  fi
+}
+
+install_uv() {
+  .venv/bin/uv --version >/dev/null 2>&1 && return
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.8"
+}
+
+install_locked() {
+  .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --require-hashes -r "$1"
+}
+
+make_venv
+install_uv
+case "${1:-run}" in
+  run)
+    echo "Installing the requirements (torch is the large one; TORCH_BACKEND=cpu takes a small build) ..."
+    .venv/bin/uv pip install --quiet --python .venv/bin/python ${TORCH_BACKEND:+--torch-backend "$TORCH_BACKEND"} \
+      -r requirements/torch.txt
+    install_locked requirements/runtime.txt
+    .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --editable .
+    ;;
+  dev)
+    install_locked requirements/dev.txt
+    scripts/chromium.sh >/dev/null
+    ;;
+  *)
+    echo "usage: scripts/setup.sh run|dev" >&2
+    exit 2
+    ;;
+esac
