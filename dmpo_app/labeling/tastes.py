@@ -1,0 +1,147 @@
+"""Named tastes computed from pixels: what a simulated annotator prefers. For trying the loop alone and for benchmarks.
+
+Each is a pure function of images (B, H, W, 3), uint8 RGB; a higher score is preferred. They look at colour and light,
+at detail, and at where something stands out from its surroundings; none knows what is in a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmpo_app.errors import BadInput
+
+Images = NDArray[np.uint8]
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Taste:
+    """A preference over images. `kind` groups tastes that ask for the same sort of change."""
+
+    name: str
+    kind: str
+    description: str
+    score: Callable[[Images], Scores]
+
+    def scores(self, images: Images) -> Scores:
+        """One score an image, (B,), for uint8 RGB images (B, H, W, 3). Higher is preferred."""
+        if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+            raise BadInput(f"images are {images.dtype} {images.shape}; expected uint8 (B, H, W, 3)")
+        return self.score(images)
+
+
+def _warmth(images: Images) -> Scores:
+    """Mean of red minus blue, in [-1, 1]."""
+    rgb = _unit(images)
+    return _mean(rgb[..., 0] - rgb[..., 2])
+
+
+def _coolness(images: Images) -> Scores:
+    return -_warmth(images)
+
+
+def _brightness(images: Images) -> Scores:
+    """Mean luma (Rec. 601), in [0, 1]."""
+    return _mean(_luma(images))
+
+
+def _darkness(images: Images) -> Scores:
+    return -_brightness(images)
+
+
+def _contrast(images: Images) -> Scores:
+    """Standard deviation of the luma over the image, in [0, 0.5]."""
+    contrast: Scores = _luma(images).std((1, 2))
+    return contrast
+
+
+def _saturation(images: Images) -> Scores:
+    """Mean of the largest minus the smallest channel, in [0, 1]."""
+    rgb = _unit(images)
+    return _mean(rgb.max(-1) - rgb.min(-1))
+
+
+def _sharpness(images: Images) -> Scores:
+    """Mean absolute difference of the luma between neighbours, across and down."""
+    luma = _luma(images)
+    return _mean(np.abs(np.diff(luma, axis=1))) + _mean(np.abs(np.diff(luma, axis=2)))
+
+
+def _subject_size(images: Images) -> Scores:
+    """Share of the image that stands out, in [0, 1]; see `_salience`."""
+    return _mean(_salience(images))
+
+
+def _subject_on_left(images: Images) -> Scores:
+    """How far left of the middle the centre of gravity of what stands out lies, in [-0.5, 0.5]."""
+    columns = _salience(images).sum(1)
+    leftness = 0.5 - (np.arange(columns.shape[1]) + 0.5) / columns.shape[1]
+    scores: Scores = columns @ leftness / np.maximum(columns.sum(1), 1e-9)
+    return scores
+
+
+def _subject_on_right(images: Images) -> Scores:
+    return -_subject_on_left(images)
+
+
+def _salience(images: Images) -> NDArray[np.float64]:
+    """How much each pixel stands out, in [0, 1], (B, rows, W); the uppermost quarter, where suns stand, is left out.
+
+    A row's background is the median colour of its outermost 1/32 on either side. The distance of a pixel to the nearer
+    of the two (sum over lightness, red - blue, magenta - green) rises from 0 at 0.15 to 1 at 0.35. On the scenes of the
+    pocket model with one subject this ranks sizes with a correlation of 0.8, places with 0.95.
+    """
+    rgb = _unit(images[:, images.shape[1] // 4 :])
+    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    colour = np.stack([(red + green + blue) / 3, red - blue, (red + blue) / 2 - green], axis=-1)
+    edge = max(1, colour.shape[2] // 32)
+    distances = [
+        np.abs(colour - np.median(side, axis=2, keepdims=True)).sum(-1)
+        for side in (colour[:, :, :edge], colour[:, :, -edge:])
+    ]
+    salience: NDArray[np.float64] = np.clip((np.minimum(*distances) - 0.15) / 0.2, 0.0, 1.0)
+    return salience
+
+
+def _mean(values: NDArray[np.float64]) -> Scores:
+    """Over rows and columns, (B,)."""
+    mean: Scores = values.mean((1, 2))
+    return mean
+
+
+def _unit(images: Images) -> NDArray[np.float64]:
+    return images.astype(np.float64) / 255.0
+
+
+def _luma(images: Images) -> NDArray[np.float64]:
+    luma: NDArray[np.float64] = _unit(images) @ np.array([0.299, 0.587, 0.114])
+    return luma
+
+
+TASTES: dict[str, Taste] = {
+    taste.name: taste
+    for taste in (
+        Taste("warm", "colour", "warm colours: red over blue", _warmth),
+        Taste("cool", "colour", "cool colours: blue over red", _coolness),
+        Taste("vivid", "colour", "saturated colours", _saturation),
+        Taste("bright", "light", "bright pictures", _brightness),
+        Taste("dark", "light", "dark pictures", _darkness),
+        Taste("contrast", "light", "strong contrast of light and dark", _contrast),
+        Taste("large", "size", "a large subject", _subject_size),
+        Taste("left", "place", "the subject on the left", _subject_on_left),
+        Taste("right", "place", "the subject on the right", _subject_on_right),
+        Taste("sharp", "detail", "fine detail and hard edges", _sharpness),
+    )
+}
+
+
+def taste_named(name: str) -> Taste:
+    """The taste of that name. Raises BadInput with the names there are."""
+    try:
+        return TASTES[name]
+    except KeyError:
+        raise BadInput(f"there is no taste named {name!r}; there are {', '.join(TASTES)}") from None
