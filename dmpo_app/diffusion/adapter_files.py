@@ -1,0 +1,193 @@
+"""Adapters on disk: immutable folders that plain diffusers loads.
+
+    <version, 5 digits>-<first 8 of the weights' sha256>/
+        pytorch_lora_weights.safetensors    the tensors; rank, lora_alpha and targets in its metadata
+        manifest.json                       written last: hash, spec, library versions and what the caller adds
+
+A folder is staged under another name, every file and the folder itself are fsynced, then it is renamed: whoever sees it
+sees all of it. Reading goes the other way round: hash, format, names and finiteness are checked on a copy on the
+CPU before anything live is touched, because safetensors itself loads flipped bits and NaN without a word.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import struct
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version as library_version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from dmpo_app.diffusion.lora import KEY_PREFIX, LoraSpec
+from dmpo_app.errors import AdapterCorrupt, AdapterMismatch
+
+WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
+MANIFEST_FILE = "manifest.json"
+_METADATA_KEY = "lora_adapter_metadata"
+_STAGING_PREFIX = ".staging-"
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+_LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterWeights:
+    """A checked adapter on the CPU: float tensors by file key, all finite."""
+
+    spec: LoraSpec
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+
+
+@dataclass(frozen=True, slots=True)
+class StagedAdapter:
+    """A folder on disk that no database knows yet. `sha256` is of the weights file."""
+
+    folder_name: str
+    sha256: str
+
+
+def write_adapter(
+    root: Path, version: int, tensors: Mapping[str, Tensor], spec: LoraSpec, manifest: Mapping[str, Any]
+) -> StagedAdapter:
+    """Write an adapter below `root` and return its folder's name and its hash; durable on return.
+
+    `tensors` by file key (`lora.lora_state`); stored as float32. `manifest` is what the caller wants recorded: parent,
+    configuration, seed, votes. Writing the same tensors as the same version again finds the folder there and leaves it
+    alone, so a publisher killed in between can simply start over. Raises AdapterCorrupt for values that are not finite:
+    such an adapter is not written at all.
+    """
+    data = _serialize(tensors, spec)
+    digest = hashlib.sha256(data).hexdigest()
+    folder = root / f"{version:05d}-{digest[:8]}"
+    if folder.is_dir():
+        read_adapter(folder, digest)
+        return StagedAdapter(folder.name, digest)
+    root.mkdir(parents=True, exist_ok=True)
+    staging = root / f"{_STAGING_PREFIX}{uuid.uuid4().hex}"
+    staging.mkdir()
+    try:
+        _write_durably(staging / WEIGHTS_FILE, data)
+        text = json.dumps(_manifest(version, digest, spec, manifest), indent=2, sort_keys=True, default=str)
+        _write_durably(staging / MANIFEST_FILE, text.encode())
+        _sync_folder(staging)
+        staging.rename(folder)
+        _sync_folder(root)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    return StagedAdapter(folder.name, digest)
+
+
+def read_adapter(folder: Path, sha256: str) -> AdapterWeights:
+    """Read and check an adapter; nothing but a copy on the CPU is made.
+
+    Raises AdapterCorrupt for a missing or unreadable file, another hash, another format (only safetensors is ever
+    parsed, whatever the file is called), tensors that are not LoRA floats, or values that are not finite. Whether the
+    shapes fit a model is checked against that model (`lora.expected_shapes`, `lora.check_fit`).
+    """
+    path = folder / WEIGHTS_FILE
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise AdapterCorrupt(f"adapter {folder.name}: {WEIGHTS_FILE} cannot be read: {error}") from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise AdapterCorrupt(
+            f"adapter {folder.name}: {WEIGHTS_FILE} has sha256 {found[:12]}..., recorded was {sha256[:12]}...; "
+            "the file was truncated or changed after it was published"
+        )
+    return parse_adapter(data, folder.name)
+
+
+def parse_adapter(data: bytes, name: str) -> AdapterWeights:
+    """The checks of `read_adapter` after the hash, on the bytes of a weights file; `name` is for messages."""
+    try:
+        tensors: dict[str, Tensor] = load(data)
+        metadata = _metadata(data)
+    except (SafetensorError, ValueError, KeyError, struct.error) as error:
+        raise AdapterCorrupt(f"adapter {name}: {WEIGHTS_FILE} is no valid safetensors file: {error}") from error
+    text = metadata.get(_METADATA_KEY)
+    if not isinstance(text, str):
+        raise AdapterCorrupt(f"adapter {name}: rank and lora_alpha are missing from the file's metadata")
+    try:
+        spec = LoraSpec.from_metadata(text)
+    except AdapterMismatch as error:
+        raise AdapterCorrupt(f"adapter {name}: {error}") from error
+    _check_values(tensors, name)
+    return AdapterWeights(spec=spec, tensors=tensors)
+
+
+def remove_leftovers(root: Path) -> int:
+    """Delete staging folders of publishers that died; the number deleted. Only for whoever holds the lease."""
+    leftovers = [path for path in root.glob(f"{_STAGING_PREFIX}*") if path.is_dir()]
+    for path in leftovers:
+        shutil.rmtree(path, ignore_errors=True)
+    return len(leftovers)
+
+
+def _serialize(tensors: Mapping[str, Tensor], spec: LoraSpec) -> bytes:
+    on_cpu = {key: tensors[key].detach().to("cpu", torch.float32).contiguous() for key in sorted(tensors)}
+    _check_values(on_cpu, "to be published")
+    # One metadata entry only: the order of several is not fixed, and the same tensors must give the same bytes.
+    data: bytes = save(on_cpu, metadata={_METADATA_KEY: spec.to_metadata()})
+    return data
+
+
+def _check_values(tensors: Mapping[str, Tensor], name: str) -> None:
+    if not tensors:
+        raise AdapterCorrupt(f"adapter {name}: the file holds no tensors")
+    for key, tensor in tensors.items():
+        is_lora = key.startswith(f"{KEY_PREFIX}.") and key.endswith((".lora_A.weight", ".lora_B.weight"))
+        if not is_lora or tensor.dtype not in _FLOATS:
+            raise AdapterCorrupt(f"adapter {name}: {key} ({tensor.dtype}) is not a LoRA tensor of the denoiser")
+        if not bool(torch.isfinite(tensor).all()):
+            raise AdapterCorrupt(f"adapter {name}: {key} holds values that are not finite; the training diverged")
+
+
+def _metadata(data: bytes) -> dict[str, Any]:
+    """The metadata of a safetensors file: 8 bytes of length, little endian, then a JSON header."""
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    found = header.get("__metadata__", {})
+    return found if isinstance(found, dict) else {}
+
+
+def _manifest(version: int, digest: str, spec: LoraSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **fields,
+        "format": 1,
+        "version": version,
+        "weights_file": WEIGHTS_FILE,
+        "weights_sha256": digest,
+        "spec": asdict(spec),
+        "libraries": {name: library_version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
+    }
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

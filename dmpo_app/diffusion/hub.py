@@ -1,0 +1,89 @@
+"""Base models from the Hugging Face Hub: which files are fetched, and what goes wrong in words that help.
+
+huggingface_hub is imported when a hub id is really used; a local folder never needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from dmpo_app.errors import ModelUnavailable
+
+
+def fetch_index(repo_id: str) -> Path:
+    """The repository's `model_index.json`: from the cache, or downloaded. Raises ModelUnavailable."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    with _explained(repo_id):
+        cached = try_to_load_from_cache(repo_id, "model_index.json")
+        return Path(cached if isinstance(cached, str) else hf_hub_download(repo_id, "model_index.json"))
+
+
+def cached_snapshot(repo_id: str) -> Path | None:
+    """The folder the cache holds of this repository, complete or not; None without one. Never uses the network.
+
+    What was downloaded once is used from then on: a repository that moves must not start another lineage by itself.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    with _explained(repo_id):
+        try:
+            return Path(snapshot_download(repo_id, local_files_only=True))
+        except LocalEntryNotFoundError:
+            return None
+
+
+def fetch_snapshot(repo_id: str, weight_stems: Sequence[str]) -> Path:
+    """Download the newest revision's JSON, text and wanted safetensors files and return their folder.
+
+    `weight_stems` are paths without ending, such as `unet/diffusion_pytorch_model`; their other variants (fp16, EMA,
+    pickle) are left where they are. Raises ModelUnavailable.
+    """
+    from huggingface_hub import snapshot_download
+
+    wanted = ["model_index.json", "*/config.json", "scheduler/*.json", "feature_extractor/*.json"]
+    wanted += ["tokenizer/*.json", "tokenizer/*.txt"]
+    for stem in weight_stems:
+        wanted += [f"{stem}.safetensors", f"{stem}-*.safetensors", f"{stem}.safetensors.index.json"]
+    with _explained(repo_id):
+        return Path(snapshot_download(repo_id, allow_patterns=wanted))
+
+
+@contextmanager
+def _explained(repo_id: str) -> Iterator[None]:
+    """Turn the hub client's errors into ModelUnavailable that says what to do."""
+    import httpx
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        yield
+    except GatedRepoError as error:
+        raise ModelUnavailable(
+            f"{repo_id} is behind terms of use; accept them on https://huggingface.co/{repo_id}, then `hf auth login`"
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ModelUnavailable(
+            f"{repo_id} is neither a folder here nor a public model on the Hugging Face Hub; check DMPO_BASE_MODEL "
+            "(a private model needs `hf auth login`)"
+        ) from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError, ConnectionError, TimeoutError) as error:
+        raise ModelUnavailable(
+            f"{repo_id} is not on this machine and the Hugging Face Hub cannot be reached; connect to the network for "
+            f"the first start, or set DMPO_BASE_MODEL to a local folder ({type(error).__name__})"
+        ) from error
+    except EntryNotFoundError as error:
+        raise ModelUnavailable(
+            f"{repo_id} holds no model_index.json; a repository in the diffusers format is needed"
+        ) from error
+    except OSError as error:
+        raise ModelUnavailable(f"{repo_id} could not be downloaded: {error}") from error
