@@ -212,6 +212,15 @@ class TrainingVote:
 
 
 @dataclass(frozen=True, slots=True)
+class NewVotes:
+    """The live preferences that no finished round has looked at. Without any, `last_vote_id` is 0, `oldest_at` None."""
+
+    count: int
+    last_vote_id: int
+    oldest_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class AdapterRef:
     """A published version. `folder` is absolute; `sha256` is of the weights file."""
 
@@ -236,6 +245,15 @@ class NewAdapter:
     proven: bool
     metrics: Mapping[str, float]
     vote_ids: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveChange:
+    """A version was made live, by an administrator or by the round that published it."""
+
+    version: int
+    by: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)

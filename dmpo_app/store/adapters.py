@@ -1,0 +1,156 @@
+"""Published versions, and which of them is live."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, func, insert, select
+
+from dmpo_app.domain import BASE_VERSION, AdapterRef, BaseModelRef, LiveChange, NewAdapter, RoundState
+from dmpo_app.errors import NotFound
+from dmpo_app.store.database import Database
+from dmpo_app.store.schema import AdapterRow, AdapterVoteRow, BaseModelRow, LiveChangeRow
+
+_ADAPTERS: Select[*tuple[Any, ...]] = (
+    select(AdapterRow, BaseModelRow.fingerprint)
+    .join(BaseModelRow, BaseModelRow.id == AdapterRow.base_id)
+    .where(AdapterRow.version > BASE_VERSION)
+)
+
+
+class Adapters:
+    def __init__(self, database: Database, home: Path, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._home = home
+        self._now = now
+
+    def root(self, base: BaseModelRef) -> Path:
+        """The folder of this lineage's adapters, created if missing."""
+        root = self._root(base.fingerprint)
+        root.mkdir(parents=True, exist_ok=True)
+        return root
+
+    def list(self, base: BaseModelRef) -> builtins.list[AdapterRef]:
+        """Every published version in order; version 0, which is the base model, is not among them."""
+        query = _ADAPTERS.where(AdapterRow.base_id == base.id).order_by(AdapterRow.version)
+        with self._database.reader() as connection:
+            return [self._adapter_of(row) for row in connection.execute(query)]
+
+    def get(self, base: BaseModelRef, version: int) -> AdapterRef:
+        """Raises NotFound, for version 0 too."""
+        with self._database.reader() as connection:
+            return self.find(connection, base.id, version)
+
+    def votes_of(self, base: BaseModelRef, version: int) -> builtins.list[int]:
+        """The ids of the votes a version was trained on."""
+        query = (
+            select(AdapterVoteRow.vote_id)
+            .where(AdapterVoteRow.base_id == base.id, AdapterVoteRow.version == version)
+            .order_by(AdapterVoteRow.vote_id)
+        )
+        with self._database.reader() as connection:
+            return builtins.list(connection.execute(query).scalars())
+
+    def next_version(self, base: BaseModelRef) -> int:
+        """The number the next published version will get, if nothing is published before it."""
+        with self._database.reader() as connection:
+            return _newest(connection, base.id) + 1
+
+    def live_version(self, base: BaseModelRef) -> int:
+        """The version that is live; 0 until one was published."""
+        with self._database.reader() as connection:
+            return _live(connection, base.id)
+
+    def set_live(self, base: BaseModelRef, version: int, by: str) -> None:
+        """Make a version live, 0 for the base model; nothing is recorded when it is already. Raises NotFound."""
+
+        def work(connection: Connection) -> None:
+            known = select(AdapterRow.version).where(AdapterRow.base_id == base.id, AdapterRow.version == version)
+            if connection.execute(known).first() is None:
+                raise NotFound(f"there is no version {version}; the newest is {_newest(connection, base.id)}")
+            if _live(connection, base.id) != version:
+                _make_live(connection, base.id, version, by, at=self._now())
+
+        self._database.write(work)
+
+    def live_history(self, base: BaseModelRef) -> builtins.list[LiveChange]:
+        """Every change of the live version, oldest first."""
+        query = (
+            select(LiveChangeRow.version, LiveChangeRow.by, LiveChangeRow.created_at)
+            .where(LiveChangeRow.base_id == base.id)
+            .order_by(LiveChangeRow.id)
+        )
+        with self._database.reader() as connection:
+            return [LiveChange(*row) for row in connection.execute(query)]
+
+    def find(self, connection: Connection, base_id: int, version: int) -> AdapterRef:
+        """`get` as a part of a transaction."""
+        row = connection.execute(
+            _ADAPTERS.where(AdapterRow.base_id == base_id, AdapterRow.version == version)
+        ).one_or_none()
+        if row is None:
+            raise NotFound(f"there is no adapter version {version} of this base model")
+        return self._adapter_of(row)
+
+    def insert(
+        self, connection: Connection, base_id: int, made_by: RoundState, adapter: NewAdapter, *, at: datetime
+    ) -> AdapterRef:
+        """Record a version with the votes behind it and make it live, as a part of the round's last transaction."""
+        version = _newest(connection, base_id) + 1
+        connection.execute(
+            insert(AdapterRow).values(
+                base_id=base_id,
+                version=version,
+                parent=adapter.parent,
+                folder=adapter.folder_name,
+                sha256=adapter.sha256,
+                round_id=made_by.id,
+                num_votes=len(adapter.vote_ids),
+                proven=adapter.proven,
+                metrics=dict(adapter.metrics),
+                config=dict(made_by.config),
+                created_at=at,
+            )
+        )
+        votes = [{"base_id": base_id, "version": version, "vote_id": vote_id} for vote_id in adapter.vote_ids]
+        if votes:
+            connection.execute(insert(AdapterVoteRow), votes)
+        _make_live(connection, base_id, version, f"round {made_by.id}", at=at)
+        return self.find(connection, base_id, version)
+
+    def _root(self, fingerprint: str) -> Path:
+        return self._home / "adapters" / fingerprint[:12]
+
+    def _adapter_of(self, row: Row[*tuple[Any, ...]]) -> AdapterRef:
+        return AdapterRef(
+            version=row.version,
+            parent=row.parent,
+            folder=self._root(row.fingerprint) / row.folder,
+            sha256=row.sha256,
+            round_id=row.round_id,
+            num_votes=row.num_votes,
+            proven=row.proven,
+            metrics=row.metrics,
+            created_at=row.created_at,
+        )
+
+
+def _newest(connection: Connection, base_id: int) -> int:
+    query = select(func.coalesce(func.max(AdapterRow.version), BASE_VERSION)).where(AdapterRow.base_id == base_id)
+    return connection.execute(query).scalar_one()
+
+
+def _live(connection: Connection, base_id: int) -> int:
+    query = (
+        select(LiveChangeRow.version).where(LiveChangeRow.base_id == base_id).order_by(LiveChangeRow.id.desc()).limit(1)
+    )
+    live = connection.execute(query).scalar_one_or_none()
+    return BASE_VERSION if live is None else live
+
+
+def _make_live(connection: Connection, base_id: int, version: int, by: str, *, at: datetime) -> None:
+    connection.execute(insert(LiveChangeRow).values(base_id=base_id, version=version, by=by, created_at=at))

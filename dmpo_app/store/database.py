@@ -1,0 +1,110 @@
+"""One database, two engines: a writer with a single connection, and readers that cannot write.
+
+A shared engine would have to choose how a transaction begins. `BEGIN IMMEDIATE` makes every read wait for the writer's
+lock; a plain `BEGIN` lets two writers both read and then collide when they write. So each has its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from dmpo_app.errors import SetupProblem
+from dmpo_app.store.sqlite import prepare_connection, safe_driver, translate
+from dmpo_app.store.writer import QUEUE_SIZE, Writer
+
+T = TypeVar("T")
+
+MAX_READERS = 40
+"""As many as a web server's default thread pool; each holds its connection for milliseconds."""
+
+
+def sqlite_url(path: Path) -> URL:
+    """The URL of a database file."""
+    return URL.create("sqlite+pysqlite", database=str(path))
+
+
+class Database:
+    """Transactions on one database, for any number of threads."""
+
+    def __init__(self, writing: Engine, reading: Engine, *, queue_size: int) -> None:
+        self._writing = writing
+        self._reading = reading
+        self._writer = Writer(writing, queue_size=queue_size)
+
+    @classmethod
+    def open(cls, url: URL | str, *, queue_size: int = QUEUE_SIZE) -> Database:
+        """Connect to `url`, creating the file. Raises UnsafeSQLite, or SetupProblem when it is no database of ours."""
+        parsed = make_url(url)
+        if parsed.get_backend_name() != "sqlite":
+            raise SetupProblem(f"{parsed.render_as_string()} is not supported: this version stores in SQLite only")
+        writing = _engine(parsed, read_only=False)
+        try:
+            with writing.connect():
+                pass
+        except DatabaseError as error:
+            writing.dispose()
+            raise SetupProblem(
+                f"{parsed.database} cannot be opened ({error.orig}); is the folder writable and the file a SQLite "
+                "database? Set DMPO_HOME to another folder to start afresh."
+            ) from error
+        return cls(writing, _engine(parsed, read_only=True), queue_size=queue_size)
+
+    def submit(self, work: Callable[[Connection], T]) -> Future[T]:
+        """Run `work` in a write transaction; the result arrives once it is on disk.
+
+        Raises Busy when the queue is full. The future raises what `work` raised; StorageFull when the disk took no
+        more; Busy when another process would not let go of the database. In none of these cases is anything recorded.
+        """
+        return self._writer.submit(work)
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """`submit` and wait."""
+        return self._writer.submit(work).result()
+
+    @contextmanager
+    def reader(self) -> Iterator[Connection]:
+        """A read-only transaction: everything read inside is of one moment. Keep it short."""
+        try:
+            with self._reading.connect() as connection:
+                yield connection
+        except DatabaseError as error:
+            known = translate(error)
+            if known is error:
+                raise
+            raise known from error
+
+    def close(self) -> None:
+        """Finish what is queued and let go of the file. Calling it again does nothing."""
+        self._writer.close()
+        self._writing.dispose()
+        self._reading.dispose()
+
+
+def _engine(url: URL, *, read_only: bool) -> Engine:
+    engine = create_engine(
+        url,
+        module=safe_driver(),
+        # The driver must leave transactions to us: its own handling begins them late and ignores some pragmas.
+        connect_args={"isolation_level": None, "check_same_thread": False},
+        pool_size=8 if read_only else 1,
+        max_overflow=MAX_READERS - 8 if read_only else 0,
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+        prepare_connection(connection, read_only=read_only)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine

@@ -1,0 +1,149 @@
+"""Images, latents and embeddings: files named by the sha256 of their content.
+
+A file is written under a temporary name, flushed, renamed, and its folder flushed: a name that exists holds the whole
+content, whatever happened to the machine. The same content is written once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from dmpo_app.errors import NotFound, StorageFull
+from dmpo_app.store.sqlite import is_disk_error
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PARALLEL_FLUSHES = 8
+_LEFTOVER_SECONDS = 24 * 3600.0
+
+_IMAGES, _LATENTS, _EMBEDS = ("images", ".png"), ("latents", ".safetensors"), ("embeds", ".safetensors")
+
+
+def sha256_of(content: bytes) -> str:
+    """The name of a content."""
+    return hashlib.sha256(content).hexdigest()
+
+
+class Files:
+    """The files of one home. Safe for any number of threads and processes."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._temporary = home / "tmp"
+        self._temporary.mkdir(parents=True, exist_ok=True)
+        self._remove_leftovers()
+
+    def put_image(self, png: bytes) -> str:
+        """Store a PNG; returns its sha256. Raises StorageFull."""
+        return self._put(png, *_IMAGES)
+
+    def put_latents(self, content: bytes) -> str:
+        """Store the bytes of a latents file; returns their sha256. Raises StorageFull."""
+        return self._put(content, *_LATENTS)
+
+    def put_embeds(self, content: bytes) -> str:
+        """Store the bytes of a prompt embeddings file; returns their sha256. Raises StorageFull."""
+        return self._put(content, *_EMBEDS)
+
+    def put_all(self, images: Sequence[bytes], latents: Sequence[bytes], embeds: Sequence[bytes]) -> None:
+        """Store many at once: flushing in parallel lets the disk take several in one go. Raises StorageFull."""
+        with ThreadPoolExecutor(_PARALLEL_FLUSHES, thread_name_prefix="store-files") as pool:
+            written = [pool.submit(self.put_image, content) for content in images]
+            written += [pool.submit(self.put_latents, content) for content in latents]
+            written += [pool.submit(self.put_embeds, content) for content in embeds]
+        for future in written:
+            future.result()
+
+    def image_path(self, sha256: str) -> Path:
+        """Where the image of that name is, or would be. Raises NotFound for what is no sha256."""
+        return self._path(sha256, *_IMAGES)
+
+    def latents_path(self, sha256: str) -> Path:
+        """Where the latents of that name are, or would be. Raises NotFound for what is no sha256."""
+        return self._path(sha256, *_LATENTS)
+
+    def embeds_path(self, sha256: str) -> Path:
+        """Where the embeddings of that name are, or would be. Raises NotFound for what is no sha256."""
+        return self._path(sha256, *_EMBEDS)
+
+    def read_image(self, sha256: str) -> bytes:
+        """The PNG of that name. Raises NotFound."""
+        return _read(self.image_path(sha256))
+
+    def read_latents(self, sha256: str) -> bytes:
+        """The latents file of that name. Raises NotFound."""
+        return _read(self.latents_path(sha256))
+
+    def read_embeds(self, sha256: str) -> bytes:
+        """The embeddings file of that name. Raises NotFound."""
+        return _read(self.embeds_path(sha256))
+
+    def _path(self, sha256: str, folder: str, suffix: str) -> Path:
+        if not _SHA256.fullmatch(sha256):
+            raise NotFound(f"{sha256!r} is not the sha256 of a stored file")
+        return self._home / folder / sha256[:2] / (sha256 + suffix)
+
+    def _put(self, content: bytes, folder: str, suffix: str) -> str:
+        sha256 = sha256_of(content)
+        path = self._path(sha256, folder, suffix)
+        if path.exists():
+            return sha256
+        temporary = self._temporary / f"{sha256[:16]}-{secrets.token_hex(8)}"
+        try:
+            _make_folder(path.parent)
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            _flush_folder(path.parent)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            if is_disk_error(error):
+                raise StorageFull(
+                    f"{path.name} could not be written ({error.strerror}); free some space in {self._home}"
+                ) from error
+            raise
+        return sha256
+
+    def _remove_leftovers(self) -> None:
+        """Temporary files of processes that died. Those of living ones are seconds old."""
+        oldest = time.time() - _LEFTOVER_SECONDS
+        for path in self._temporary.iterdir():
+            try:
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+            except FileNotFoundError:
+                continue  # its owner was quicker
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise NotFound(f"{path.name} is not in the store; was it deleted by hand?") from None
+
+
+def _make_folder(folder: Path) -> None:
+    """Create a folder durably: its own entry must survive a power cut as well."""
+    if folder.is_dir():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    _flush_folder(folder.parent)
+    _flush_folder(folder.parent.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "nt":
+        return  # Windows cannot open a folder; NTFS journals the rename itself
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

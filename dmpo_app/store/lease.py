@@ -1,0 +1,83 @@
+"""The lease of a lineage: one trainer at a time.
+
+Time only decides when another may take over. What keeps a trainer that was merely slow from writing is its fencing
+token: it grows with every holder, and each of the trainer's writes checks it within its own transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, insert, select, update
+
+from dmpo_app.domain import BaseModelRef
+from dmpo_app.errors import LeaseLost
+from dmpo_app.store.database import Database
+from dmpo_app.store.schema import LeaseRow
+
+
+class Lease:
+    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._now = now
+
+    def acquire(self, base: BaseModelRef, owner: str, *, lease_seconds: float) -> int | None:
+        """Become the trainer: a token greater than any before, or None while another owner's lease is fresh."""
+
+        def work(connection: Connection) -> int | None:
+            now = self._now()
+            row = connection.execute(
+                select(LeaseRow.owner, LeaseRow.token, LeaseRow.expires_at).where(LeaseRow.base_id == base.id)
+            ).one_or_none()
+            if row is not None and row.owner not in (None, owner) and row.expires_at > now:
+                return None
+            token = 1 if row is None else row.token + 1
+            held = {
+                "owner": owner,
+                "token": token,
+                "lease_seconds": lease_seconds,
+                "expires_at": now + timedelta(seconds=lease_seconds),
+            }
+            if row is None:
+                connection.execute(insert(LeaseRow).values(base_id=base.id, **held))
+            else:
+                connection.execute(update(LeaseRow).where(LeaseRow.base_id == base.id).values(**held))
+            return token
+
+        return self._database.write(work)
+
+    def renew(self, base: BaseModelRef, token: int) -> None:
+        """Keep the lease fresh for as long again. Raises LeaseLost."""
+
+        def work(connection: Connection) -> None:
+            seconds = require_token(connection, base.id, token)
+            connection.execute(
+                update(LeaseRow)
+                .where(LeaseRow.base_id == base.id)
+                .values(expires_at=self._now() + timedelta(seconds=seconds))
+            )
+
+        self._database.write(work)
+
+    def release(self, base: BaseModelRef, token: int) -> None:
+        """Let the next one have it at once; the token is good for nothing afterwards. Raises LeaseLost."""
+
+        def work(connection: Connection) -> None:
+            require_token(connection, base.id, token)
+            connection.execute(
+                update(LeaseRow).where(LeaseRow.base_id == base.id).values(owner=None, expires_at=self._now())
+            )
+
+        self._database.write(work)
+
+
+def require_token(connection: Connection, base_id: int, token: int) -> float:
+    """Raise LeaseLost unless `token` is the one that holds the lineage now; returns the lease's length in seconds."""
+    row = connection.execute(
+        select(LeaseRow.owner, LeaseRow.token, LeaseRow.lease_seconds).where(LeaseRow.base_id == base_id)
+    ).one_or_none()
+    if row is None or row.owner is None or row.token != token:
+        holder = "nobody" if row is None or row.owner is None else f"{row.owner} with token {row.token}"
+        raise LeaseLost(f"the trainer with token {token} may not write any more: {holder} holds the lineage now")
+    return float(row.lease_seconds)

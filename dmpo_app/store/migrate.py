@@ -1,0 +1,46 @@
+"""Bringing a database to the schema of this version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Connection, inspect, text
+
+from dmpo_app.errors import SetupProblem
+
+HEAD = "0001"
+"""The newest revision under migrations/versions."""
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def revision_of(connection: Connection) -> str | None:
+    """The revision a database is at; None when it is empty."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+
+
+def upgrade(connection: Connection) -> None:
+    """Upgrade to HEAD within the caller's transaction. Raises SetupProblem for a database newer than this version."""
+    found = revision_of(connection)
+    if found == HEAD:
+        return
+    # Imported only when there is something to do: it would add a quarter of a second to every start.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    if found is not None:
+        try:
+            ScriptDirectory.from_config(config).get_revision(found)
+        except CommandError as error:
+            raise SetupProblem(
+                f"this home was written by a newer version of DMPO Studio (schema {found}, this version knows {HEAD}); "
+                "update the program, or set DMPO_HOME to another folder"
+            ) from error
+    command.upgrade(config, "head")

@@ -1,0 +1,141 @@
+"""Pairs of images of one prompt, waiting to be judged or judged already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, func, insert, select, text
+
+from dmpo_app.domain import BaseModelRef, ImageKind, NewPair, Pair
+from dmpo_app.errors import BadInput, NotFound
+from dmpo_app.store.database import Database
+from dmpo_app.store.files import Files
+from dmpo_app.store.images import find_images, insert_image
+from dmpo_app.store.prompts import ensure_prompts
+from dmpo_app.store.schema import IS_OPEN, AssignmentRow, PairRow, PromptEmbedsRow, PromptRow
+
+
+class Pairs:
+    def __init__(self, database: Database, files: Files, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._files = files
+        self._now = now
+
+    def add(self, base: BaseModelRef, pair: NewPair) -> Pair:
+        """`add_many` for one."""
+        return self.add_many(base, [pair])[0]
+
+    def add_many(self, base: BaseModelRef, pairs: Sequence[NewPair]) -> list[Pair]:
+        """Store pairs: their files first, then all of them in one transaction.
+
+        Raises Conflict for a held-out prompt, StorageFull, and BadInput for a pair that cannot be trained on: without
+        latents, or with images of two prompts or versions.
+        """
+        for pair in pairs:
+            _check(pair)
+        images = [image for pair in pairs for image in (pair.image_a, pair.image_b)]
+        with self._database.reader() as connection:
+            known = _prompts_with_embeds(connection, base)
+        self._files.put_all(
+            images=[image.png for image in images],
+            latents=[image.latents for image in images if image.latents is not None],
+            embeds=list({pair.prompt: pair.prompt_embeds for pair in pairs if pair.prompt not in known}.values()),
+        )
+        return self._database.write(lambda connection: self._insert(connection, base, pairs))
+
+    def get(self, pair_id: int) -> Pair:
+        """Raises NotFound."""
+        query = (
+            select(PairRow.image_a_id, PairRow.image_b_id, PairRow.source, PairRow.adapter_version, PromptRow.text)
+            .join(PromptRow, PromptRow.id == PairRow.prompt_id)
+            .where(PairRow.id == pair_id)
+        )
+        with self._database.reader() as connection:
+            row = connection.execute(query).one_or_none()
+            if row is None:
+                raise NotFound(f"there is no pair {pair_id}")
+            images = find_images(connection, (row.image_a_id, row.image_b_id))
+        return Pair(pair_id, row.text, images[row.image_a_id], images[row.image_b_id], row.source, row.adapter_version)
+
+    def count(self, base: BaseModelRef) -> int:
+        """All pairs of a lineage."""
+        with self._database.reader() as connection:
+            return connection.execute(
+                select(func.count()).select_from(PairRow).where(PairRow.base_id == base.id)
+            ).scalar_one()
+
+    def count_unjudged(self, base: BaseModelRef, *, adapter_version: int | None = None) -> int:
+        """Pairs with no live vote and no assignment that can still be answered; all, or those of one version."""
+        # Unvoted pairs less those out for an answer: both sides are small index ranges however many pairs there are.
+        condition = [PairRow.base_id == base.id, PairRow.num_votes == 0]
+        if adapter_version is not None:
+            condition.append(PairRow.adapter_version == adapter_version)
+        unvoted = select(func.count()).select_from(PairRow).where(*condition).scalar_subquery()
+        out = (
+            select(func.count(AssignmentRow.pair_id.distinct()))
+            .join(PairRow, PairRow.id == AssignmentRow.pair_id)
+            .where(text(IS_OPEN), AssignmentRow.expires_at > self._now(), *condition)
+            .scalar_subquery()
+        )
+        with self._database.reader() as connection:
+            return int(connection.execute(select(unvoted - out)).scalar_one())
+
+    def prompt_counts(self, base: BaseModelRef) -> dict[str, int]:
+        """How many pairs each prompt has, for those that have any."""
+        query = (
+            select(PromptRow.text, func.count())
+            .join(PairRow, PairRow.prompt_id == PromptRow.id)
+            .where(PairRow.base_id == base.id)
+            .group_by(PromptRow.id, PromptRow.text)
+        )
+        with self._database.reader() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
+    def _insert(self, connection: Connection, base: BaseModelRef, pairs: Sequence[NewPair]) -> list[Pair]:
+        at = self._now()
+        prompts = ensure_prompts(connection, [pair.prompt for pair in pairs], held_out=False, at=at)
+        known = _prompts_with_embeds(connection, base)
+        stored = []
+        for pair, prompt in zip(pairs, prompts, strict=True):
+            if prompt.text not in known:
+                sha256 = self._files.put_embeds(pair.prompt_embeds)
+                connection.execute(insert(PromptEmbedsRow).values(base_id=base.id, prompt_id=prompt.id, sha256=sha256))
+                known.add(prompt.text)
+            image_a = insert_image(connection, self._files, base, pair.image_a, ImageKind.PAIR, at=at)
+            image_b = insert_image(connection, self._files, base, pair.image_b, ImageKind.PAIR, at=at)
+            version = pair.image_a.provenance.adapter_version
+            pair_id = connection.execute(
+                insert(PairRow)
+                .values(
+                    base_id=base.id,
+                    prompt_id=prompt.id,
+                    image_a_id=image_a.id,
+                    image_b_id=image_b.id,
+                    source=pair.source,
+                    adapter_version=version,
+                    created_at=at,
+                )
+                .returning(PairRow.id)
+            ).scalar_one()
+            stored.append(Pair(pair_id, pair.prompt, image_a, image_b, pair.source, version))
+        return stored
+
+
+def _check(pair: NewPair) -> None:
+    a, b = pair.image_a, pair.image_b
+    if a.latents is None or b.latents is None:
+        raise BadInput(f"a pair of {pair.prompt!r} came without latents; a round is trained on them")
+    if {a.provenance.prompt, b.provenance.prompt} != {pair.prompt}:
+        raise BadInput(f"the images of a pair of {pair.prompt!r} were made from other prompts")
+    if a.provenance.adapter_version != b.provenance.adapter_version:
+        raise BadInput(f"the images of a pair of {pair.prompt!r} were made with two versions")
+
+
+def _prompts_with_embeds(connection: Connection, base: BaseModelRef) -> set[str]:
+    query = (
+        select(PromptRow.text)
+        .join(PromptEmbedsRow, PromptEmbedsRow.prompt_id == PromptRow.id)
+        .where(PromptEmbedsRow.base_id == base.id)
+    )
+    return set(connection.execute(query).scalars())

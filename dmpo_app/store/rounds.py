@@ -1,0 +1,248 @@
+"""Training rounds: asked for, run in slices, finished once.
+
+Whoever writes as the trainer shows its fencing token, and every write checks it in the transaction it writes in.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, insert, select, text, update
+
+from dmpo_app.domain import (
+    PREFERENCES,
+    AdapterRef,
+    BaseModelRef,
+    NewAdapter,
+    RoundProgress,
+    RoundState,
+    RoundStatus,
+    Trigger,
+)
+from dmpo_app.errors import BadInput, Conflict
+from dmpo_app.store.adapters import Adapters
+from dmpo_app.store.database import Database
+from dmpo_app.store.lease import require_token
+from dmpo_app.store.round_rows import (
+    ROUNDS,
+    UNFINISHED,
+    base_of,
+    find_round,
+    fix_votes,
+    held_round,
+    newest_vote,
+    require_none_under_way,
+    round_of,
+)
+from dmpo_app.store.schema import IS_LIVE, IS_UNFINISHED, RoundProgressRow, RoundRow, RoundVoteRow, VoteRow
+
+
+class Rounds:
+    def __init__(self, database: Database, adapters: Adapters, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._adapters = adapters
+        self._now = now
+
+    def request(self, base: BaseModelRef, trigger: Trigger, *, min_preferences: int = 2) -> RoundState:
+        """Queue a round for the trainer. Raises Conflict when one is under way or there are too few preferences."""
+
+        def work(connection: Connection) -> RoundState:
+            require_none_under_way(connection, base.id)
+            count = connection.execute(
+                select(func.count())
+                .select_from(VoteRow)
+                .where(VoteRow.base_id == base.id, VoteRow.outcome.in_(PREFERENCES), text(IS_LIVE))
+            ).scalar_one()
+            if count < min_preferences:
+                raise Conflict(f"a round needs at least {min_preferences} votes for a side or a tie; there are {count}")
+            return find_round(connection, self._insert(connection, base, trigger))
+
+        return self._database.write(work)
+
+    def start(
+        self,
+        base: BaseModelRef,
+        round_id: int | None,
+        *,
+        trigger: Trigger,
+        seed: int,
+        steps: int,
+        config: Mapping[str, Any],
+        votes: Sequence[tuple[int, bool]],
+        parent_version: int,
+        token: int,
+    ) -> RoundState:
+        """Set a round running: the one queued, or a new one when `round_id` is None.
+
+        Its first start fixes its votes (id, whether held out), seed, steps, config and parent. A later one, after a
+        kill or a failure, only counts the attempt and leaves those as they were: take them from the answer.
+        Raises LeaseLost, NotFound, Conflict (another round is under way, or this one is finished).
+        """
+        fixed: dict[str, Any] = {
+            "seed": seed,
+            "steps": steps,
+            "config": dict(config),
+            "num_votes": len(votes),
+            "last_vote_id": max((vote_id for vote_id, _ in votes), default=0),
+            "parent_version": parent_version,
+        }
+
+        def work(connection: Connection) -> RoundState:
+            require_token(connection, base.id, token)
+            started = round_id
+            if started is None:
+                require_none_under_way(connection, base.id)
+                started = self._insert(connection, base, trigger)
+            found = held_round(connection, started, token, status=UNFINISHED)
+            changes: dict[str, Any] = {"status": RoundStatus.RUNNING, "attempts": found.attempts + 1}
+            if found.started_at is None:
+                changes |= fixed | {"started_at": self._now()}
+                fix_votes(connection, started, votes)
+            connection.execute(update(RoundRow).where(RoundRow.id == started).values(**changes))
+            return find_round(connection, started)
+
+        return self._database.write(work)
+
+    def record(self, round_id: int, progress: RoundProgress, *, token: int) -> None:
+        """Note how far a round is. A step done again after a kill replaces what was noted of it.
+
+        Raises LeaseLost, NotFound, Conflict when it is not running, BadInput for a value that is not finite.
+        """
+        values = {
+            "loss": progress.loss,
+            "margin": progress.margin,
+            "accuracy": progress.accuracy,
+            "eta_seconds": progress.eta_seconds,
+        }
+        if not all(math.isfinite(value) for value in (*values.values(), progress.held_out_loss or 0.0)):
+            raise BadInput(f"round {round_id} reported a value that is not finite: {progress}")
+
+        def work(connection: Connection) -> None:
+            held_round(connection, round_id, token, status=(RoundStatus.RUNNING,))
+            connection.execute(update(RoundRow).where(RoundRow.id == round_id).values(step=progress.step, **values))
+            point = {**values, "held_out_loss": progress.held_out_loss, "created_at": self._now()}
+            again = connection.execute(
+                update(RoundProgressRow)
+                .where(RoundProgressRow.round_id == round_id, RoundProgressRow.step == progress.step)
+                .values(**point)
+            )
+            if not again.rowcount:
+                connection.execute(insert(RoundProgressRow).values(round_id=round_id, step=progress.step, **point))
+
+        self._database.write(work)
+
+    def publish(self, round_id: int, adapter: NewAdapter, *, token: int) -> AdapterRef:
+        """Finish a round with a new version and make it live, all at once.
+
+        Publishing a published round again answers with its version and writes nothing. Raises LeaseLost, NotFound,
+        Conflict when the round is not running.
+        """
+
+        def work(connection: Connection) -> AdapterRef:
+            found = held_round(connection, round_id, token, status=(RoundStatus.RUNNING, RoundStatus.PUBLISHED))
+            base_id = base_of(connection, round_id)
+            if found.adapter_version is not None:
+                return self._adapters.find(connection, base_id, found.adapter_version)
+            at = self._now()
+            published = self._adapters.insert(connection, base_id, found, adapter, at=at)
+            self._finish(connection, round_id, RoundStatus.PUBLISHED, reason=None, at=at)
+            return published
+
+        return self._database.write(work)
+
+    def refuse(self, round_id: int, reason: str, *, token: int) -> None:
+        """Finish a round without a version, for it was no better. Raises LeaseLost, NotFound, Conflict."""
+
+        def work(connection: Connection) -> None:
+            held_round(connection, round_id, token, status=(RoundStatus.RUNNING,))
+            self._finish(connection, round_id, RoundStatus.REFUSED, reason=reason, at=self._now())
+
+        self._database.write(work)
+
+    def fail(self, round_id: int, reason: str, *, token: int, final: bool) -> None:
+        """Give a round up, or queue it for another attempt when not `final`. Raises LeaseLost, NotFound, Conflict."""
+
+        def work(connection: Connection) -> None:
+            found = held_round(connection, round_id, token, status=UNFINISHED)
+            changes: dict[str, Any] = {"eta_seconds": None}
+            if found.started_at is None:  # it never took any votes: those there are must not start it again at once
+                changes["last_vote_id"] = newest_vote(connection, base_of(connection, round_id))
+            if not final:
+                changes = {"eta_seconds": None, "status": RoundStatus.QUEUED, "reason": reason}
+            connection.execute(update(RoundRow).where(RoundRow.id == round_id).values(**changes))
+            if final:
+                self._finish(connection, round_id, RoundStatus.FAILED, reason=reason, at=self._now())
+
+        self._database.write(work)
+
+    def current(self, base: BaseModelRef) -> RoundState | None:
+        """The round that is queued or running."""
+        return self._first(ROUNDS.where(RoundRow.base_id == base.id, text(IS_UNFINISHED)))
+
+    def last(self, base: BaseModelRef) -> RoundState | None:
+        """The round that finished last."""
+        finished = (RoundRow.base_id == base.id, RoundRow.finished_at.is_not(None))
+        return self._first(ROUNDS.where(*finished).order_by(RoundRow.id.desc()).limit(1))
+
+    def get(self, round_id: int) -> RoundState:
+        """Raises NotFound."""
+        with self._database.reader() as connection:
+            return find_round(connection, round_id)
+
+    def list(self, base: BaseModelRef) -> builtins.list[RoundState]:
+        """Every round of a lineage, oldest first."""
+        with self._database.reader() as connection:
+            rows = connection.execute(ROUNDS.where(RoundRow.base_id == base.id).order_by(RoundRow.id))
+            return [round_of(row) for row in rows]
+
+    def votes_of(self, round_id: int) -> builtins.list[tuple[int, bool]]:
+        """The votes a round was started with, by id, and whether each is held out of training."""
+        query = (
+            select(RoundVoteRow.vote_id, RoundVoteRow.held_out)
+            .where(RoundVoteRow.round_id == round_id)
+            .order_by(RoundVoteRow.vote_id)
+        )
+        with self._database.reader() as connection:
+            return [(row.vote_id, row.held_out) for row in connection.execute(query)]
+
+    def progress(self, round_id: int) -> builtins.list[RoundProgress]:
+        """What was noted of a round, by step."""
+        query = (
+            select(
+                RoundProgressRow.step,
+                RoundProgressRow.loss,
+                RoundProgressRow.margin,
+                RoundProgressRow.accuracy,
+                RoundProgressRow.eta_seconds,
+                RoundProgressRow.held_out_loss,
+            )
+            .where(RoundProgressRow.round_id == round_id)
+            .order_by(RoundProgressRow.step)
+        )
+        with self._database.reader() as connection:
+            return [RoundProgress(*row) for row in connection.execute(query)]
+
+    def _first(self, query: Select[*tuple[Any, ...]]) -> RoundState | None:
+        with self._database.reader() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else round_of(row)
+
+    def _insert(self, connection: Connection, base: BaseModelRef, trigger: Trigger) -> int:
+        return connection.execute(
+            insert(RoundRow)
+            .values(base_id=base.id, status=RoundStatus.QUEUED, trigger=trigger, config={}, created_at=self._now())
+            .returning(RoundRow.id)
+        ).scalar_one()
+
+    def _finish(
+        self, connection: Connection, round_id: int, status: RoundStatus, *, reason: str | None, at: datetime
+    ) -> None:
+        connection.execute(
+            update(RoundRow)
+            .where(RoundRow.id == round_id)
+            .values(status=status, reason=reason, eta_seconds=None, finished_at=at)
+        )

@@ -1,0 +1,129 @@
+"""What is particular to SQLite: which library, which pragmas, what its errors mean.
+
+Everything else in the store is SQL that other databases take as well.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import sqlite3
+from functools import lru_cache
+from types import ModuleType
+
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError
+
+from dmpo_app.errors import Busy, SetupProblem, StorageFull, StudioError, UnsafeSQLite
+
+SAFE_FROM = ((3, 44, 6), (3, 50, 7), (3, 51, 3))
+"""The first releases without the WAL-reset bug: two backports on their own branches, and the mainline."""
+
+BUSY_TIMEOUT_MS = 15_000
+
+PRAGMAS: tuple[tuple[str, str, str | int], ...] = (
+    ("busy_timeout", str(BUSY_TIMEOUT_MS), BUSY_TIMEOUT_MS),
+    ("journal_mode", "WAL", "wal"),
+    ("synchronous", "FULL", 2),
+    ("foreign_keys", "ON", 1),
+    ("trusted_schema", "OFF", 0),
+    ("cell_size_check", "ON", 1),
+    ("journal_size_limit", "67108864", 67_108_864),
+)
+"""Name, value to set, value to read back. FULL: an acknowledged vote survives a power cut, not only a kill."""
+
+_DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+_PRIMARY_CODE = 0xFF
+_SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_IOERR, _SQLITE_FULL, _SQLITE_CANTOPEN = 5, 6, 10, 13, 14
+
+
+def is_safe(version: tuple[int, ...]) -> bool:
+    """Whether a SQLite release is free of the WAL-reset bug that corrupts a database under two connections.
+
+    >= 3.51.3, or a backport: 3.50.7 and later in 3.50, 3.44.6 and later in 3.44.
+    """
+    backport_44, backport_50, mainline = SAFE_FROM
+    if version >= mainline:
+        return True
+    return any(version[:2] == first[:2] and version >= first for first in (backport_44, backport_50))
+
+
+@lru_cache(maxsize=1)
+def safe_driver() -> ModuleType:
+    """The one SQLite library of this process: Python's own where it is safe, else the pysqlite3 wheel.
+
+    Raises UnsafeSQLite when neither will do.
+    """
+    if is_safe(sqlite3.sqlite_version_info):
+        return sqlite3
+    try:
+        wheel = importlib.import_module("pysqlite3.dbapi2")
+    except ImportError:
+        found = f"Python's SQLite is {sqlite3.sqlite_version} and the pysqlite3 package is not installed"
+    else:
+        if is_safe(wheel.sqlite_version_info):
+            return wheel
+        found = f"Python's SQLite is {sqlite3.sqlite_version} and pysqlite3's is {wheel.sqlite_version}"
+    raise UnsafeSQLite(
+        f"{found}. Versions from 3.7.0 to 3.51.2 can corrupt a database that two processes use at once. "
+        "Install a fixed one with `pip install 'pysqlite3>=0.6.1'`, or use a Python built with SQLite 3.51.3 or later."
+    )
+
+
+def prepare_connection(connection: DBAPIConnection, *, read_only: bool) -> None:
+    """Set the pragmas and read each back: SQLite ignores what it does not like without an error."""
+    cursor = connection.cursor()
+    wanted = PRAGMAS + ((("query_only", "ON", 1),) if read_only else ())
+    for name, value, expected in wanted:
+        cursor.execute(f"PRAGMA {name}={value}")
+        cursor.execute(f"PRAGMA {name}")
+        row = cursor.fetchone()
+        if row is None or row[0] != expected:
+            raise SetupProblem(
+                f"SQLite refused PRAGMA {name}={value} (it says {row and row[0]!r}); "
+                "is the home on a network disk, or was SQLite built without WAL?"
+            )
+    cursor.close()
+
+
+def shrink_log(connection: DBAPIConnection) -> None:
+    """Copy the write-ahead log into the database and truncate it, unless readers are in the way."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA busy_timeout=200")  # a slow reader must not hold up the next vote for seconds
+    try:
+        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        cursor.fetchall()
+    finally:
+        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        cursor.close()
+
+
+def is_disk_error(error: OSError) -> bool:
+    """Whether the operating system said that the disk takes no more."""
+    return error.errno in _DISK_ERRNOS
+
+
+def breaks_transaction(error: BaseException) -> bool:
+    """Whether a whole transaction is lost with this error, not only the statement that met it."""
+    return isinstance(error, DBAPIError) and translate(error) is not error
+
+
+def translate(error: BaseException) -> BaseException:
+    """The studio's name for what a failing disk or a locked database says; any other error as it is."""
+    if not isinstance(error, DBAPIError):
+        return error
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    if not isinstance(code, int):
+        return error
+    return _named(code & _PRIMARY_CODE, str(error.orig)) or error
+
+
+def _named(code: int, said: str) -> StudioError | None:
+    if code in (_SQLITE_FULL, _SQLITE_IOERR, _SQLITE_CANTOPEN):
+        return StorageFull(
+            f"The database could not be written ({said}); nothing was recorded. Is the disk full? Free some space: "
+            "the studio goes on by itself."
+        )
+    if code in (_SQLITE_BUSY, _SQLITE_LOCKED):
+        return Busy(f"Another process has held the database for {BUSY_TIMEOUT_MS // 1000} s ({said}); try again.")
+    return None

@@ -1,0 +1,92 @@
+"""The store of one home."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from filelock import FileLock
+
+from dmpo_app.errors import SetupProblem
+from dmpo_app.store.adapters import Adapters
+from dmpo_app.store.annotators import Annotators
+from dmpo_app.store.assignments import Assignments
+from dmpo_app.store.database import Database, sqlite_url
+from dmpo_app.store.files import Files
+from dmpo_app.store.images import Images
+from dmpo_app.store.lease import Lease
+from dmpo_app.store.migrate import upgrade
+from dmpo_app.store.models import Models
+from dmpo_app.store.pairs import Pairs
+from dmpo_app.store.prompts import Prompts
+from dmpo_app.store.rounds import Rounds
+from dmpo_app.store.votes import Votes
+
+DATABASE_NAME = "studio.db"
+
+_LOCK_SECONDS = 120.0
+
+
+def utc_now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
+
+
+class Store:
+    """Everything a home remembers, by subject. Safe for any number of threads and processes.
+
+    A method is a transaction; one that writes returns when its work is on disk. Any of them raises Busy when too many
+    are waiting, and StorageFull when the disk takes no more; then nothing was recorded.
+    """
+
+    def __init__(self, home: Path, database: Database, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self.home = home
+        self.files = Files(home)
+        self.models = Models(database, now)
+        self.prompts = Prompts(database, now)
+        self.images = Images(database, self.files, now)
+        self.pairs = Pairs(database, self.files, now)
+        self.annotators = Annotators(database, now)
+        self.assignments = Assignments(database, now)
+        self.votes = Votes(database, now)
+        self.adapters = Adapters(database, home, now)
+        self.rounds = Rounds(database, self.adapters, now)
+        self.lease = Lease(database, now)
+
+    @classmethod
+    def open(cls, home: Path, *, now: Callable[[], datetime] = utc_now) -> Store:
+        """Open a home, made and brought to the present schema if need be; two processes may do so at once.
+
+        Raises UnsafeSQLite, and SetupProblem for a home that cannot be written or comes from a newer version.
+        """
+        home = home.expanduser().absolute()
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            with FileLock(home / "migrate.lock", timeout=_LOCK_SECONDS):
+                database = Database.open(sqlite_url(home / DATABASE_NAME))
+                try:
+                    database.write(upgrade)
+                    return cls(home, database, now)
+                except BaseException:
+                    database.close()
+                    raise
+        except OSError as error:
+            raise SetupProblem(
+                f"the home {home} cannot be used ({error}); set DMPO_HOME to a folder that can be written"
+            ) from error
+
+    def close(self) -> None:
+        """Finish what is queued and let go of the database. Calling it again does nothing."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
