@@ -121,7 +121,7 @@ def translate(error: BaseException) -> BaseException:
 def _named(code: int, said: str) -> StudioError | None:
     if code in (_SQLITE_FULL, _SQLITE_IOERR, _SQLITE_CANTOPEN):
         return StorageFull(
-            f"The database could not be written ({said}); nothing was recorded. Is the disk full? Free some space: "
+            f"The database could not be used ({said}); nothing was recorded. Is the disk full? Free some space: "
             "the studio goes on by itself."
         )
     if code in (_SQLITE_BUSY, _SQLITE_LOCKED):

@@ -1,0 +1,6 @@
+"""Which pair is shown to whom, and taking votes. No torch, no web framework."""
+
+from dmpo_app.labeling.service import LabelingService
+from dmpo_app.labeling.tokens import Sealer, load_or_create_key
+
+__all__ = ["LabelingService", "Sealer", "load_or_create_key"]

@@ -1,0 +1,154 @@
+"""Labeling as its callers see it: sessions, pairs to judge, votes, and where things stand.
+
+Between the store and whatever faces people. Knows neither HTTP nor Gradio; raises the studio's errors.
+"""
+
+from __future__ import annotations
+
+import random
+import unicodedata
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from functools import lru_cache
+
+from dmpo_app.domain import (
+    Annotator,
+    Assignment,
+    BaseModelRef,
+    Choice,
+    ImageRef,
+    Question,
+    RoundState,
+    RoundStatus,
+    StudioStatus,
+    TakenVote,
+)
+from dmpo_app.errors import BadInput, NotFound, NotYours
+from dmpo_app.labeling.tokens import Sealer
+from dmpo_app.settings import Settings
+from dmpo_app.store import Store, utc_now
+
+MAX_HANDLE = 64
+MAX_ASSIGNMENTS = 16
+"""Showings one annotator can hold open: enough to prefetch, too few to lock others out of the pool."""
+MAX_ELAPSED_MS = 24 * 3600 * 1000
+
+_REMEMBERED_ANNOTATORS = 4096
+
+
+class LabelingService:
+    """One lineage's labeling. Safe for any number of threads.
+
+    `problems`: looked at in order for `StudioStatus.last_error`, after the rounds; each answers a message or None.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        base: BaseModelRef,
+        settings: Settings,
+        sealer: Sealer,
+        *,
+        rng: random.Random,
+        now: Callable[[], datetime] = utc_now,
+        problems: Sequence[Callable[[], str | None]] = (),
+    ) -> None:
+        self._store = store
+        self._base = base
+        self._settings = settings
+        self._sealer = sealer
+        self._rng = rng
+        self._now = now
+        self._problems = problems
+        # An annotator never changes, so who a token belongs to is looked up once, not at every vote.
+        self._annotator = lru_cache(maxsize=_REMEMBERED_ANNOTATORS)(store.annotators.get)
+
+    def open_session(self, handle: str) -> tuple[Annotator, str]:
+        """A new annotator and the token to be recognised by. Raises BadInput for a handle that is no name."""
+        annotator = self._store.annotators.ensure(clean_handle(handle))
+        return annotator, self._sealer.seal_session(annotator.public_id)
+
+    def annotator_of(self, token: str) -> Annotator:
+        """Whose session this is. Raises NotYours for any token that this home did not hand out."""
+        public_id = self._sealer.open_session(token)
+        try:
+            return self._annotator(public_id)
+        except NotFound:
+            raise NotYours("this session belongs to a home that is gone; open a new session") from None
+
+    def assignments(self, annotator: Annotator, count: int) -> list[Assignment]:
+        """Up to `count` pairs to judge: those held open first. Empty while there are no pairs, or all have been seen.
+
+        Raises BadInput unless 1 <= count <= MAX_ASSIGNMENTS.
+        """
+        if not 1 <= count <= MAX_ASSIGNMENTS:
+            raise BadInput(f"between 1 and {MAX_ASSIGNMENTS} assignments can be asked for, not {count}")
+        return self._store.assignments.issue(
+            self._base,
+            annotator.id,
+            count,
+            rng=self._rng,
+            lifetime=timedelta(minutes=self._settings.pool.assignment_minutes),
+            question=Question.OVERALL,
+        )
+
+    def image_url_token(self, image_id: int, expires_at: datetime) -> str:
+        """What an image's address ends in: unguessable, good until a time, and different at every call."""
+        return self._sealer.seal_image(image_id, expires_at)
+
+    def image_for(self, token: str) -> ImageRef:
+        """The image an address shows. Raises NotFound, Expired."""
+        return self._store.images.get(self._sealer.open_image(token, now=self._now()))
+
+    def vote(self, annotator: Annotator, assignment_id: str, choice: Choice, elapsed_ms: int) -> tuple[TakenVote, int]:
+        """Take a vote; it is on disk when this returns. Returns it and how many more start a round.
+
+        Raises NotFound, NotYours, Conflict, Expired, BadInput for a time below 0 or above a day.
+        """
+        if not 0 <= elapsed_ms <= MAX_ELAPSED_MS:
+            raise BadInput(f"elapsed_ms must be between 0 and {MAX_ELAPSED_MS} (a day), not {elapsed_ms}")
+        taken = self._store.votes.take(assignment_id, annotator.id, choice, elapsed_ms)
+        return taken, self.votes_until_round()
+
+    def undo(self, annotator: Annotator, vote_id: int) -> None:
+        """Take back one's own latest vote; the pair can be judged anew. Raises NotFound, NotYours, Conflict."""
+        self._store.votes.undo(vote_id, annotator.id)
+
+    def votes_until_round(self) -> int:
+        """New preferences still missing until a round starts by itself."""
+        return max(0, self._settings.min_votes - self._store.votes.new_preferences(self._base).count)
+
+    def status(self) -> StudioStatus:
+        """Where things stand. A few indexed reads: every open page asks each second."""
+        current = self._store.rounds.current(self._base)
+        last = self._store.rounds.last(self._base)
+        return StudioStatus(
+            votes=self._store.votes.count(self._base),
+            votes_until_round=self.votes_until_round(),
+            pool=self._store.pairs.count_unjudged(self._base),
+            live_version=self._store.adapters.live_version(self._base),
+            round=current,
+            last_round=last,
+            last_error=self._last_error(current, last),
+        )
+
+    def _last_error(self, current: RoundState | None, last: RoundState | None) -> str | None:
+        if current is not None and current.reason is not None:
+            return current.reason  # it failed and is tried again
+        if last is not None and last.status is RoundStatus.FAILED:
+            return last.reason
+        return next((message for problem in self._problems if (message := problem())), None)
+
+
+def clean_handle(handle: str) -> str:
+    """A name as it is stored: NFC, inner whitespace single, 1 to 64 characters. Raises BadInput for what is no name."""
+    try:
+        handle.encode()
+    except UnicodeEncodeError:
+        raise BadInput("the handle holds half a character (a lone surrogate)") from None
+    name = " ".join(unicodedata.normalize("NFC", handle).split())
+    if not 1 <= len(name) <= MAX_HANDLE:
+        raise BadInput(f"a handle has 1 to {MAX_HANDLE} characters, not {len(name)}")
+    if any(unicodedata.category(character) == "Cc" for character in name):
+        raise BadInput("the handle holds a control character")
+    return name

@@ -1,0 +1,111 @@
+"""Sealed tokens: what the server hands out and recognises again, and nobody else can read, make or change.
+
+Fernet: AES-128 in CBC mode under HMAC-SHA256, with a random part, so that two tokens for the same image look unrelated.
+The key lies in the home, so tokens stay good over a restart.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography.fernet import Fernet, InvalidToken
+
+from dmpo_app.errors import Expired, NotFound, NotYours, SetupProblem
+
+KEY_NAME = "secret.key"
+
+_SESSION = b"s:"
+_IMAGE = b"i:"
+_MAX_LENGTH = 512
+"""A token is about 140 characters; what is much longer is not worth decoding."""
+
+
+class Sealer:
+    """Seals session tokens and image tokens. One kind never opens as the other."""
+
+    def __init__(self, key: bytes) -> None:
+        self._fernet = Fernet(key)
+
+    def seal_session(self, annotator_public_id: str) -> str:
+        """A token by which an annotator is recognised."""
+        return self._seal(_SESSION + annotator_public_id.encode())
+
+    def open_session(self, token: str) -> str:
+        """The public id of the annotator it was made for. Raises NotYours for anything but such a token."""
+        content = self._open(token, _SESSION)
+        if content is None:
+            raise NotYours("this session token is not one of this studio; open a new session")
+        return content.decode()
+
+    def seal_image(self, image_id: int, expires_at: datetime) -> str:
+        """A token that shows one image until a time. It tells nothing about the image."""
+        return self._seal(_IMAGE + b"%d:%d" % (image_id, int(expires_at.timestamp())))
+
+    def open_image(self, token: str, *, now: datetime) -> int:
+        """The id of the image. Raises NotFound for anything but an image token, Expired after its time."""
+        content = self._open(token, _IMAGE)
+        if content is None:
+            raise NotFound("there is no such image")
+        image_id, expires_at = map(int, content.split(b":"))
+        if now >= datetime.fromtimestamp(expires_at, UTC):
+            raise Expired("the address of this image has expired; ask for the pair again")
+        return image_id
+
+    def _seal(self, content: bytes) -> str:
+        return self._fernet.encrypt(content).decode()
+
+    def _open(self, token: str, kind: bytes) -> bytes | None:
+        """What was sealed as this kind, or None."""
+        if len(token) > _MAX_LENGTH or not token.isascii():
+            return None
+        try:
+            content = self._fernet.decrypt(token.encode())
+        except InvalidToken:
+            return None
+        return content.removeprefix(kind) if content.startswith(kind) else None
+
+
+def load_or_create_key(home: Path) -> bytes:
+    """The home's key, made on first use and readable by its owner only. Two processes at once end up with the same.
+
+    Raises SetupProblem when the file holds no key.
+    """
+    path = home / KEY_NAME
+    if not path.exists():
+        _create_key(home, path)
+    key = path.read_bytes().strip()
+    try:
+        Fernet(key)
+    except ValueError as error:
+        raise SetupProblem(
+            f"{path} does not hold a key; delete it and a new one is made (open sessions will have to start again)"
+        ) from error
+    return key
+
+
+def _create_key(home: Path, path: Path) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+    temporary = home / f".{KEY_NAME}-{secrets.token_hex(8)}"
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(Fernet.generate_key())
+            file.flush()
+            os.fsync(file.fileno())
+        _publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    """Give the whole file its name, unless another process was first: then theirs stands."""
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links: the narrow race is between two first starts
+        if not path.exists():
+            temporary.replace(path)
