@@ -1,0 +1,79 @@
+"""What the render thread does while nobody is asking: pairs, the contact sheet, tidying up. Imports no torch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from dmpo_app.domain import BaseModelRef
+from dmpo_app.errors import AdapterProblem, BadInput
+from dmpo_app.rendering.contact_sheet import ContactSheetPlanner
+from dmpo_app.rendering.pool import PairPlan, PoolPlanner
+from dmpo_app.settings import Settings
+from dmpo_app.store import Store
+
+if TYPE_CHECKING:
+    from dmpo_app.rendering.engine import Engine
+
+_PURGE_EVERY = timedelta(hours=1)
+
+
+class BackgroundWork:
+    """`step` does one thing and returns; whoever calls it decides what is more urgent."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        base: BaseModelRef,
+        settings: Settings,
+        *,
+        rng: random.Random,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._base = base
+        self._settings = settings
+        self._now = now
+        self._next_purge = now()
+        self._pool = PoolPlanner(store, base, settings.pool, rng=rng, shares_cpu=engine.shares_cpu)
+        self._sheet = ContactSheetPlanner(store, base)
+
+    def step(self, should_stop: Callable[[], bool]) -> bool:
+        """Do the most useful thing; False when there was nothing to do.
+
+        A pool that has run dry comes before the contact sheet, the rest of the pool after it.
+        """
+        self._purge()
+        if self._pool.is_low() and self._make_pair(should_stop):
+            return True
+        return self._make_sheet_row(should_stop) or self._make_pair(should_stop)
+
+    def _make_pair(self, should_stop: Callable[[], bool]) -> bool:
+        plan: PairPlan | None = self._pool.next(self._engine.live_version)
+        if plan is None:
+            return False
+        if not self._engine.make_pair(plan, should_stop):
+            self._pool.refuse(plan)
+        return True
+
+    def _make_sheet_row(self, should_stop: Callable[[], bool]) -> bool:
+        plan = self._sheet.next(self._engine.live_version)
+        if plan is None:
+            return False
+        try:
+            self._engine.make_sheet_row(plan, should_stop)
+        except (AdapterProblem, BadInput):
+            self._sheet.give_up(plan.version)
+        else:
+            self._sheet.done(plan)
+        return True
+
+    def _purge(self) -> None:
+        """Once an hour, the before/after tab's images that are older than `render.keep_days`."""
+        if self._now() >= self._next_purge:
+            self._next_purge = self._now() + _PURGE_EVERY
+            self._store.images.purge_renders(self._base, self._now() - timedelta(days=self._settings.render.keep_days))

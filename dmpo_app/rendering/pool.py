@@ -1,0 +1,83 @@
+"""What to render next so that a person never waits for a pair.
+
+The pool is the pairs that nobody has judged or holds: those the studio made, of any version, and the starter pairs.
+
+It is filled while fewer than `pool.size` pairs are left, or fewer than half of that are of the live version. The second
+rule makes a new version's own images appear for judging soon after it goes live; old pairs are not thrown away, and a
+version that nobody votes on costs at most half a pool. While a round trains on the CPU the pool rests, because both
+would take twice as long, unless fewer than a handful of pairs are left.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass
+
+from dmpo_app.domain import BaseModelRef, RoundStatus
+from dmpo_app.settings import PoolSettings
+from dmpo_app.store import Store
+
+HANDFUL = 6
+MAX_SEED = 2**31 - 1
+_MAX_REFUSALS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PairPlan:
+    """Two seeds of one prompt, to be rendered under the live version."""
+
+    prompt: str
+    seeds: tuple[int, int]
+
+
+class PoolPlanner:
+    """Decides which pair is made next. Plain values in and out; the only state is which prompts came to nothing."""
+
+    def __init__(
+        self, store: Store, base: BaseModelRef, settings: PoolSettings, *, rng: random.Random, shares_cpu: bool
+    ) -> None:
+        self._store = store
+        self._base = base
+        self._settings = settings
+        self._rng = rng
+        self._shares_cpu = shares_cpu
+        self._refusals: Counter[str] = Counter()
+
+    def is_low(self) -> bool:
+        """Whether so few pairs are left that a person might soon find none."""
+        return self._store.pairs.count_unjudged(self._base) < min(HANDFUL, self._settings.size)
+
+    def next(self, live_version: int) -> PairPlan | None:
+        """The next pair to make, or None when the pool is full, resting, or has no prompts to draw on.
+
+        The prompt with the fewest pairs comes first, at random among equals; seeds are random and differ.
+        """
+        if not self._wants_more(live_version):
+            return None
+        prompts = [prompt.text for prompt in self._store.prompts.list(held_out=False)]
+        usable = [prompt for prompt in prompts if self._refusals[prompt] < _MAX_REFUSALS]
+        if not usable:
+            return None
+        counts = self._store.pairs.prompt_counts(self._base)
+        fewest = min(counts.get(prompt, 0) for prompt in usable)
+        prompt = self._rng.choice([prompt for prompt in usable if counts.get(prompt, 0) == fewest])
+        first, second = self._rng.sample(range(MAX_SEED + 1), 2)
+        return PairPlan(prompt=prompt, seeds=(first, second))
+
+    def refuse(self, plan: PairPlan) -> None:
+        """Note that the model's safety checker blacked out a pair; three times, and the prompt is left alone."""
+        self._refusals[plan.prompt] += 1
+
+    def _wants_more(self, live_version: int) -> bool:
+        left = self._store.pairs.count_unjudged(self._base)
+        if self._shares_cpu and left >= min(HANDFUL, self._settings.size) and self._round_runs():
+            return False
+        if left < self._settings.size:
+            return True
+        fresh = self._store.pairs.count_unjudged(self._base, adapter_version=live_version)
+        return fresh < (self._settings.size + 1) // 2
+
+    def _round_runs(self) -> bool:
+        current = self._store.rounds.current(self._base)
+        return current is not None and current.status is RoundStatus.RUNNING

@@ -1,0 +1,225 @@
+"""The render thread: the one owner of the live model.
+
+Everybody else hands in requests and gets futures. Between two jobs the thread looks whether another version is live and
+swaps it in. A person waiting comes first; the background (pairs, contact sheet) gets the rest. A job is one request,
+one pair or one row of the sheet, so a person waits for at most one of those. torch is imported inside the
+thread: the page is up long before.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+from dmpo_app.domain import BaseModelRef, RenderedImage, RendererState, RenderRequest
+from dmpo_app.errors import BadInput, Busy, NotReady, StorageFull, StudioError
+from dmpo_app.rendering.background import BackgroundWork
+from dmpo_app.rendering.pool import MAX_SEED
+from dmpo_app.settings import Settings
+from dmpo_app.store import Store, utc_now
+
+if TYPE_CHECKING:
+    from dmpo_app.rendering.engine import Engine
+
+IDLE_SECONDS = 0.2
+ERROR_PAUSE_SECONDS = 5.0
+MAX_VERSIONS = 8
+MAX_STRENGTH = 1.5
+MAX_STEPS = 200
+MAX_GUIDANCE = 30.0
+_SHUTTING_DOWN = "the studio is shutting down"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    request: RenderRequest
+    future: Future[list[RenderedImage]] = field(default_factory=Future)
+
+
+class RenderThread:
+    """Implements `domain.Renderer`. `start` once; once the model is loaded `stop` takes at most a denoising step."""
+
+    def __init__(
+        self,
+        store: Store,
+        base: BaseModelRef,
+        settings: Settings,
+        *,
+        num_threads: int | None = None,
+        rng: random.Random | None = None,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """`num_threads`: torch's threads for rendering; None leaves torch's own choice."""
+        self._store = store
+        self._base = base
+        self._settings = settings
+        self._num_threads = num_threads
+        self._rng = rng or random.Random()
+        self._now = now
+        self._wake = threading.Condition()  # guards everything below
+        self._jobs: deque[_Job] = deque()
+        self._stopping = False
+        self._phase: Literal["starting", "loading", "ready", "failed", "stopped"] = "starting"
+        self._message = "starting"
+        self._live_version: int | None = None
+        self._device: str | None = None
+        self._thread = threading.Thread(target=self._run, name="render", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Abandon what is being made, refuse what waits, and end. What is stored already stays."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        self._refuse_waiting(_SHUTTING_DOWN)
+
+    @property
+    def state(self) -> RendererState:
+        with self._wake:
+            return RendererState(self._phase, self._message, self._live_version, len(self._jobs), self._device)
+
+    def submit(self, request: RenderRequest) -> Future[list[RenderedImage]]:
+        """Queue a person's request; it may wait for the model to load.
+
+        Raises BadInput for values out of range, Busy when the queue is full, NotReady when there will be no model.
+        The future raises StudioError: NotFound for a version there is not, AdapterProblem for one that is damaged.
+        """
+        _check(request)
+        job = _Job(request)
+        with self._wake:
+            if self._stopping or self._phase in ("failed", "stopped"):
+                raise NotReady(self._message if self._phase == "failed" else _SHUTTING_DOWN)
+            if len(self._jobs) >= self._settings.render.queue_size:
+                raise Busy(f"{len(self._jobs)} images are waiting to be made already; try again in a moment")
+            self._jobs.append(job)
+            self._wake.notify_all()
+        return job.future
+
+    def _run(self) -> None:
+        engine = self._load()
+        if engine is None:
+            self._refuse_waiting(self.state.message)
+            return
+        work = BackgroundWork(engine, self._store, self._base, self._settings, rng=self._rng, now=self._now)
+        while not self._is_stopping():
+            self._step(engine, work)
+        self._set("stopped", _SHUTTING_DOWN)
+        self._refuse_waiting(_SHUTTING_DOWN)
+
+    def _load(self) -> Engine | None:
+        """Import torch and load the model; on failure the phase is 'failed' and the message is fit for people."""
+        self._set("loading", f"loading {self._base.source}")
+        try:
+            import torch
+
+            from dmpo_app.rendering.engine import Engine
+
+            if self._num_threads is not None:
+                torch.set_num_threads(self._num_threads)
+            engine = Engine.load(self._store, self._base, self._settings)
+        except StudioError as error:
+            _log.error("the base model could not be loaded: %s", error)
+            self._set("failed", str(error))
+            return None
+        except Exception as error:  # noqa: BLE001 - the page must say that there will be no images
+            _log.exception("the base model could not be loaded")
+            self._set("failed", f"the base model could not be loaded ({type(error).__name__}: {error}); see the log")
+            return None
+        _log.info("the base model is loaded on %s", engine.device)
+        with self._wake:
+            self._device = engine.device
+        return engine
+
+    def _step(self, engine: Engine, work: BackgroundWork) -> None:
+        """One job, or a short sleep. Whatever goes wrong is logged and shown; the thread goes on."""
+        try:
+            engine.follow_live()
+            self._set("ready", engine.problem, engine.live_version)
+            job = self._next_job()
+            if job is not None:
+                self._answer(engine, job)
+            elif not work.step(self._is_stopping):
+                self._sleep(IDLE_SECONDS)
+        except StorageFull as error:
+            self._set("ready", f"the disk is full, no new pairs are made: {error}")
+            _log.error("no new pairs are made: %s", error)
+            self._sleep(ERROR_PAUSE_SECONDS)
+        except Exception as error:  # noqa: BLE001 - the thread outlives any single failure
+            if self._is_stopping():
+                return  # interrupted on purpose, or the store has closed underneath
+            _log.exception("making images in the background failed")
+            self._set("ready", f"making images failed: {error}" if isinstance(error, StudioError) else "see the log")
+            self._sleep(ERROR_PAUSE_SECONDS)
+
+    def _answer(self, engine: Engine, job: _Job) -> None:
+        if not job.future.set_running_or_notify_cancel():
+            return
+        try:
+            images = engine.render(job.request, self._is_stopping)
+        except StudioError as error:
+            job.future.set_exception(error)
+        except Exception as error:  # noqa: BLE001 - whoever asked gets an answer
+            if self._is_stopping():
+                job.future.set_exception(NotReady(_SHUTTING_DOWN))
+                return
+            _log.exception("a request failed: versions %s, seed %d", job.request.versions, job.request.seed)
+            failure = StudioError("the image could not be made; the server's log says why")
+            failure.__cause__ = error
+            job.future.set_exception(failure)
+        else:
+            job.future.set_result(images)
+
+    def _next_job(self) -> _Job | None:
+        with self._wake:
+            return self._jobs.popleft() if self._jobs else None
+
+    def _sleep(self, seconds: float) -> None:
+        """Until something is asked for, the thread is to end, or the time is over."""
+        with self._wake:
+            self._wake.wait_for(lambda: self._stopping or bool(self._jobs), seconds)
+
+    def _is_stopping(self) -> bool:
+        return self._stopping
+
+    def _set(
+        self,
+        phase: Literal["starting", "loading", "ready", "failed", "stopped"],
+        message: str,
+        live_version: int | None = None,
+    ) -> None:
+        with self._wake:
+            self._phase, self._message = phase, message
+            if live_version is not None:
+                self._live_version = live_version
+
+    def _refuse_waiting(self, reason: str) -> None:
+        while (job := self._next_job()) is not None:
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_exception(NotReady(reason))
+
+
+def _check(request: RenderRequest) -> None:
+    """Raise BadInput for values that no image can be made of."""
+    if not 1 <= len(request.versions) <= MAX_VERSIONS:
+        raise BadInput(f"1 to {MAX_VERSIONS} versions can be compared at once, not {len(request.versions)}")
+    if not 0 <= request.seed <= MAX_SEED:
+        raise BadInput(f"a seed of {request.seed} is not between 0 and {MAX_SEED}")
+    if not 0 <= request.strength <= MAX_STRENGTH:
+        raise BadInput(f"a strength of {request.strength} is not between 0 and {MAX_STRENGTH}")
+    if request.num_steps is not None and not 1 <= request.num_steps <= MAX_STEPS:
+        raise BadInput(f"{request.num_steps} steps are not between 1 and {MAX_STEPS}")
+    if request.guidance is not None and not 0 <= request.guidance <= MAX_GUIDANCE:
+        raise BadInput(f"a guidance of {request.guidance} is not between 0 and {MAX_GUIDANCE}")
