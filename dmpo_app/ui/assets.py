@@ -1,0 +1,64 @@
+"""The page's own scripts and styles: files under `static/`, served by a route that knows them by name.
+
+The address carries a hash over all of them, so browsers may keep them for ever and modules that import one another
+still come from the same build.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Response
+from fastapi import Path as PathParameter
+
+from dmpo_app.errors import NotFound
+from dmpo_app.web.answers import StudioRoute
+
+FOLDER = Path(__file__).parent / "static"
+PREFIX = "/studio/static"
+_TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
+SCRIPTS = ("header.js", "label.js", "compare.js", "wipe.js", "sheet.js", "progress.js")
+STYLES = ("studio.css", "label.css", "compare.css", "progress.css")
+
+
+@dataclass(frozen=True)
+class Assets:
+    """The files by name, read once, and the hash of their build."""
+
+    files: dict[str, bytes]
+    build: str
+
+    @classmethod
+    def load(cls) -> Assets:
+        files = {path.name: path.read_bytes() for path in sorted(FOLDER.iterdir()) if path.suffix in _TYPES}
+        digest = hashlib.sha256()
+        for name, content in files.items():
+            digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
+        return cls(files, digest.hexdigest()[:16])
+
+    def head(self) -> str:
+        """Tags for the page's head. Relative addresses, so that the page also works below a path of a proxy."""
+        base = f".{PREFIX}/{self.build}"
+        styles = "".join(f'<link rel="stylesheet" href="{base}/{name}">' for name in STYLES)
+        scripts = "".join(f'<script type="module" src="{base}/{name}"></script>' for name in SCRIPTS)
+        return '<meta name="color-scheme" content="light dark">' + styles + scripts
+
+    def router(self) -> APIRouter:
+        """GET /studio/static/{build}/{name}: these files and no others."""
+        router = APIRouter(route_class=StudioRoute, include_in_schema=False)
+
+        @router.get(PREFIX + "/{build}/{name}")
+        async def asset(
+            build: Annotated[str, PathParameter(max_length=64)], name: Annotated[str, PathParameter(max_length=64)]
+        ) -> Response:
+            content = self.files.get(name)
+            if content is None:
+                raise NotFound("no such file")
+            # A page of an older build gets today's files, but may not keep them under the old name.
+            keep = "public, max-age=31536000, immutable" if build == self.build else "no-cache"
+            return Response(content, media_type=_TYPES[Path(name).suffix], headers={"Cache-Control": keep})
+
+        return router

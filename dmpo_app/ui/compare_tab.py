@@ -1,0 +1,116 @@
+"""The before/after tab: a form of Gradio's components; its button hands the values to `<dmpo-compare>` in the browser,
+which asks the JSON API, so that prompts and pictures pass neither Gradio's queue nor its file cache.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from dmpo_app.domain import BASE_VERSION
+from dmpo_app.web.models import MAX_PROMPT
+from dmpo_app.web.services import Services
+
+log = logging.getLogger(__name__)
+
+MAX_SUGGESTIONS = 8
+MAX_SEED = 2**32 - 1
+
+_RENDER = """(prompt, seed, guidance, steps, left, right, strength) => {
+  document.querySelector("dmpo-compare")?.render({ prompt, seed, guidance, steps, left, right, strength });
+}"""
+_DICE = "() => Math.floor(Math.random() * 4294967296)"
+
+
+class Lists(NamedTuple):
+    """What the refresh writes, in the order of its outputs."""
+
+    left: Any
+    right: Any
+    live: int
+
+
+def compare_tab(services: Services) -> None:
+    """Build the tab's content."""
+    suggestions = held_out_prompts(services)
+    defaults = services.settings.render
+    choices, live = versions_of(services)
+    known_live = gr.State(live)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=2, min_width=300):
+            prompt = gr.Textbox(
+                label="Prompt",
+                value=suggestions[0] if suggestions else "",
+                placeholder="What should be painted?",
+                lines=2,
+                max_lines=4,
+                max_length=MAX_PROMPT,
+                elem_id="ba-prompt",
+            )
+            if suggestions:
+                gr.Examples(
+                    [[text] for text in suggestions], inputs=prompt, label="Prompts the model never trained on",
+                    elem_id="ba-examples",
+                )  # fmt: skip
+            with gr.Row(elem_classes="ba-versions"):
+                left = gr.Dropdown(choices, value=BASE_VERSION, label="Left", min_width=120, elem_id="ba-left")
+                right = gr.Dropdown(choices, value=live, label="Right", min_width=120, elem_id="ba-right")
+            with gr.Row(equal_height=True):
+                seed = gr.Number(7, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, min_width=120, scale=3)
+                dice = gr.Button("⚄ Roll", min_width=80, scale=1, elem_id="ba-dice")
+            strength = gr.Slider(0, 1.5, value=1.0, step=0.05, label="Strength", info="How much of what was learned")
+            with gr.Accordion("Sampling", open=False):
+                guidance = gr.Slider(0, 15, value=defaults.guidance, step=0.1, label="Guidance")
+                steps = gr.Slider(1, 100, value=min(100, defaults.num_steps), step=1, label="Steps")
+            render = gr.Button("Render", variant="primary", elem_id="ba-render")
+        with gr.Column(scale=3, min_width=300):
+            gr.HTML("<dmpo-compare></dmpo-compare>", apply_default_css=False, js_on_load=None, padding=False)
+    refresh = gr.Button(visible="hidden", elem_id="ba-refresh")
+
+    inputs = [prompt, seed, guidance, steps, left, right, strength]
+    render.click(fn=None, inputs=inputs, outputs=None, js=_RENDER, api_visibility="private")
+    dice.click(fn=None, inputs=None, outputs=seed, js=_DICE, api_visibility="private").then(
+        fn=None, inputs=inputs, outputs=None, js=_RENDER, api_visibility="private"
+    )
+
+    def refreshed(left_now: int, right_now: int, live_before: int) -> Lists:
+        """The lists with today's versions. A side that showed the live version goes on showing the live one."""
+        fresh, live_now = versions_of(services)
+        follow = right_now == live_before
+        return Lists(
+            gr.update(choices=fresh, value=left_now),
+            gr.update(choices=fresh, value=live_now if follow else right_now),
+            live_now,
+        )
+
+    refresh.click(
+        refreshed,
+        inputs=[left, right, known_live],
+        outputs=[left, right, known_live],
+        queue=False,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+
+
+def versions_of(services: Services) -> tuple[list[tuple[str, int]], int]:
+    """Names and numbers of every version for a list, the newest first, and the live one."""
+    live = services.store.adapters.live_version(services.base)
+    names = [("Base model", BASE_VERSION)]
+    names += [(f"Version {ref.version}", ref.version) for ref in services.store.adapters.list(services.base)]
+    return [(name + " (live)" if version == live else name, version) for name, version in reversed(names)], live
+
+
+def held_out_prompts(services: Services) -> list[str]:
+    """A few prompts that pairs are never made of, always the same ones. Empty when the file cannot be read."""
+    path = services.settings.pool.held_out_prompts
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+    except OSError as error:
+        log.warning("no suggestions on the before/after tab: %s", error)
+        return []
+    prompts = [line for line in lines if line]
+    return random.Random(0).sample(prompts, min(MAX_SUGGESTIONS, len(prompts)))

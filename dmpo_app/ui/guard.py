@@ -1,0 +1,65 @@
+"""What every answer of the server passes: security headers, and no way to Gradio's own endpoints for files.
+
+It wraps the whole application from outside, since Gradio adds headers of its own (cross-origin access for any origin
+when the host is not local) after everything that can be put inside.
+"""
+
+from __future__ import annotations
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
+    "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors {ancestors}"
+)
+SPACES_ANCESTORS = "'self' https://huggingface.co https://*.huggingface.co https://*.hf.space"
+
+CLOSED = tuple(
+    f"/gradio_api/{name}"
+    for name in (
+        "upload", "file", "proxy", "stream", "process_recording", "vibe-", "undo-vibe-", "deep_link", "runs",
+        "run-history", "dev/", "component_server", "custom_component", "cancel",
+    )
+) + ("/monitoring", "/svelte/", "/gradio_api/mcp")  # fmt: skip
+"""Gradio's endpoints that this page has no use for; whatever they would do is answered 404."""
+
+_NOT_FOUND = b'{"detail": "Not Found", "code": "not_found"}'
+
+
+class Guard:
+    """ASGI wrapper. `embeddable`: the page may stand in a frame of Spaces, as it has to there."""
+
+    def __init__(self, app: ASGIApp, *, embeddable: bool) -> None:
+        self._app = app
+        self._policy = _POLICY.format(ancestors=SPACES_ANCESTORS if embeddable else "'self'")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._harden(MutableHeaders(scope=message))
+            await send(message)
+
+        if scope["path"].startswith(CLOSED):
+            await _refuse(guarded)
+            return
+        await self._app(scope, receive, guarded)
+
+    def _harden(self, headers: MutableHeaders) -> None:
+        for name in [name for name in headers if name.startswith("access-control-")]:
+            del headers[name]
+        headers.setdefault("X-Content-Type-Options", "nosniff")
+        headers.setdefault("Referrer-Policy", "same-origin")
+        headers.setdefault("Content-Security-Policy", self._policy)
+
+
+async def _refuse(send: Send) -> None:
+    await send(
+        {"type": "http.response.start", "status": 404, "headers": [(b"content-type", b"application/json")]}
+    )
+    await send({"type": "http.response.body", "body": _NOT_FOUND})

@@ -1,0 +1,154 @@
+// <dmpo-compare>: the same prompt and seed under two versions, side by side or under a wipe. The form beside it is
+// Gradio's; its button calls render() here, and the pictures come from the JSON API.
+
+import "./wipe.js";
+import { address, api, ApiError, h, isShown, plural, session, statusFeed, storage, versionName, versions } from "./studio.js";
+
+class DmpoCompare extends HTMLElement {
+  connectedCallback() {
+    this.build();
+    this.asked = 0;
+    this.onKey = (event) => this.key(event);
+    document.addEventListener("keydown", this.onKey);
+    this.deaf = statusFeed.listen((status) => status && this.statusCame(status));
+  }
+
+  disconnectedCallback() {
+    document.removeEventListener("keydown", this.onKey);
+    this.deaf?.();
+  }
+
+  build() {
+    this.message = h("p", { class: "dc-message", role: "status", "aria-live": "polite" }, "Choose a prompt and press Render.");
+    this.sides = [0, 1].map(() => {
+      const image = h("img", { alt: "", draggable: "false", hidden: true });
+      const caption = h("figcaption", {}, "");
+      return { image, caption, figure: h("figure", { class: "dc-side" }, h("div", { class: "dc-box" }, image), caption) };
+    });
+    this.pair = h("div", { class: "dc-pair" }, this.sides.map((side) => side.figure));
+    this.wipe = document.createElement("dmpo-wipe");
+    this.wipeHolder = h("div", { class: "dc-wipe" }, this.wipe);
+    this.modes = ["Side by side", "Wipe"].map((name) =>
+      h("button", { type: "button", class: "dc-mode", "aria-pressed": "false", onclick: () => this.setMode(name) }, name),
+    );
+    this.details = h("p", { class: "dc-details" });
+    this.downloads = h("p", { class: "dc-downloads" });
+    this.replaceChildren(
+      h("div", { class: "dc-bar" }, h("div", { class: "dc-modes", role: "group", "aria-label": "View" }, this.modes), this.message),
+      h("div", { class: "dc-stage" }, this.pair, this.wipeHolder),
+      this.details,
+      this.downloads,
+    );
+    this.setMode(storage.getItem("dmpo.view") ?? "Side by side");
+  }
+
+  setMode(name) {
+    const wipe = name === "Wipe";
+    storage.setItem("dmpo.view", name);
+    this.modes.forEach((button) => button.setAttribute("aria-pressed", String(button.textContent === name)));
+    this.pair.hidden = wipe;
+    this.wipeHolder.hidden = !wipe;
+  }
+
+  key(event) {
+    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || !isShown(this)) return;
+    event.preventDefault();
+    // Gradio takes a field's text over when it is left.
+    document.activeElement?.blur?.();
+    setTimeout(() => document.querySelector("#ba-render")?.click(), 60);
+  }
+
+  /** Ask for both pictures. A newer request wins over an older one that is still on its way. */
+  async render({ prompt, seed, guidance, steps, left, right, strength }) {
+    const asked = ++this.asked;
+    if (!prompt || !prompt.trim()) {
+      this.say("Write a prompt first.", "bad");
+      return;
+    }
+    this.setBusy(true);
+    this.say("Rendering…");
+    try {
+      const body = { prompt, seed: Math.trunc(seed ?? 0), versions: [left, right], strength, steps: Math.trunc(steps), guidance };
+      const [answer, known] = await Promise.all([this.ask(body), versions()]);
+      const pictures = await Promise.all(answer.images.map((made) => this.picture(made, known)));
+      if (asked === this.asked) this.show(body, pictures);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      if (asked === this.asked) this.say(error.message, "bad");
+    } finally {
+      if (asked === this.asked) this.setBusy(false);
+    }
+  }
+
+  async ask(body) {
+    const token = await session.token();
+    try {
+      return await api("POST", "render", { body, token, timeoutMs: 200000 });
+    } catch (error) {
+      if (error.status !== 401) throw error;
+      session.forget(token);
+      return api("POST", "render", { body, token: await session.token(), timeoutMs: 200000 });
+    }
+  }
+
+  async picture(made, known) {
+    const url = address(made.url);
+    const image = new Image();
+    image.src = url;
+    await image.decode().catch(() => {
+      throw new ApiError(0, "The pictures were made but could not be loaded.");
+    });
+    const adapter = known.get(made.version);
+    const learned = made.version === 0 ? "before any vote" : `learned from ${plural(adapter?.votes ?? 0, "vote")}`;
+    const unproven = adapter && !adapter.proven ? ", not yet proven" : "";
+    return { url, version: made.version, name: versionName(made.version), learned: learned + unproven, download: adapter?.download };
+  }
+
+  show(asked, pictures) {
+    pictures.forEach((picture, index) => {
+      const { image, caption } = this.sides[index];
+      image.src = picture.url;
+      image.alt = `${picture.name}: ${asked.prompt}`;
+      image.hidden = false;
+      caption.replaceChildren(h("b", {}, picture.name), ` ${picture.learned}`);
+    });
+    this.wipe.show(...pictures);
+    this.classList.add("dc-filled");
+    this.say("");
+    this.details.textContent = `“${asked.prompt}” · seed ${asked.seed} · ${asked.steps} steps · guidance ${asked.guidance} · strength ${asked.strength}`;
+    const links = new Map(pictures.filter((picture) => picture.download).map((picture) => [picture.version, picture]));
+    this.downloads.replaceChildren(
+      ...[...links.values()].map((picture) =>
+        h("a", { class: "dc-download", href: address(picture.download), download: true }, `↓ Download ${picture.name.toLowerCase()} for diffusers`),
+      ),
+    );
+  }
+
+  setBusy(busy) {
+    this.classList.toggle("dc-busy", busy);
+    this.setAttribute("aria-busy", String(busy));
+  }
+
+  say(text, kind = "") {
+    this.message.textContent = text;
+    this.message.classList.toggle("dc-bad", kind === "bad");
+  }
+
+  /** A version appeared or went live: have Gradio's lists of versions filled anew. */
+  statusCame(status) {
+    const state = `${status.live_version}/${status.last_round?.adapter_version ?? ""}`;
+    if (this.state !== undefined && this.state !== state) {
+      setTimeout(() => document.querySelector("#ba-refresh")?.click(), 100);
+    }
+    this.state = state;
+    if (status.renderer.phase !== "ready" && !this.classList.contains("dc-filled") && !this.classList.contains("dc-busy")) {
+      this.say(status.renderer.phase === "failed" ? status.renderer.message : "The model is warming up; a first picture takes a moment.");
+      this.warming = true;
+    } else if (this.warming) {
+      this.warming = false;
+      this.say("Choose a prompt and press Render.");
+    }
+  }
+}
+
+customElements.define("dmpo-compare", DmpoCompare);

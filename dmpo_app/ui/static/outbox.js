@@ -1,0 +1,153 @@
+// Votes on their way to the studio: kept in the browser's storage until they are acknowledged, sent in order, sent again
+// after any failure that may pass. The studio takes the same vote twice as one, so sending again is safe.
+
+import { api, ApiError, storage } from "./studio.js";
+
+const PREFIX = "dmpo.op.";
+const FIRST_WAIT_MS = 500;
+const LONGEST_WAIT_MS = 15000;
+
+/** Fires "change" (something was queued, sent or held up), "taken" (detail: {assignment, answer}) and "refused". */
+export class Outbox extends EventTarget {
+  constructor() {
+    super();
+    this.sequence = 0;
+    this.voteIds = new Map(); // assignment -> id of its vote, for undoing
+    this.sending = null;
+    this.trouble = null; // the ApiError that holds sending up
+    this.waiting = null;
+    this.ops = this.restore();
+    addEventListener("online", () => this.hurry());
+    if (this.ops.length > 0) this.run();
+  }
+
+  /** What another page, or this one before a reload, could not send. Doubles do no harm. */
+  restore() {
+    const keys = [];
+    for (let i = 0; i < storage.length; i++) {
+      const key = storage.key(i);
+      if (key?.startsWith(PREFIX)) keys.push(key);
+    }
+    const ops = [];
+    for (const key of keys.sort()) {
+      try {
+        ops.push({ ...JSON.parse(storage.getItem(key)), key, tried: true });
+      } catch {
+        storage.removeItem(key); // not one of ours
+      }
+    }
+    return ops;
+  }
+
+  vote(token, assignment, choice, elapsedMs) {
+    this.push({ kind: "vote", token, assignment, choice, elapsedMs: Math.round(elapsedMs) });
+  }
+
+  /** Take the vote on an assignment back. One that was never tried to be sent is simply dropped. */
+  undo(token, assignment) {
+    const unsent = this.ops.findLast((op) => op.kind === "vote" && op.assignment === assignment);
+    if (unsent && !unsent.tried) {
+      this.drop(unsent);
+      this.changed();
+      return;
+    }
+    this.push({ kind: "undo", token, assignment, vote: this.voteIds.get(assignment) ?? null });
+  }
+
+  /** Votes that count towards a round and are not acknowledged. */
+  get pendingPreferences() {
+    const counts = (op) => op.kind === "vote" && ["left", "right", "tie"].includes(op.choice);
+    return this.ops.filter(counts).length;
+  }
+
+  /** Stop waiting for the next try. */
+  hurry() {
+    this.waiting?.();
+  }
+
+  push(op) {
+    op.key = `${PREFIX}${Date.now().toString(36).padStart(10, "0")}.${String(this.sequence++).padStart(6, "0")}.${Math.random().toString(36).slice(2, 8)}`;
+    this.ops.push(op);
+    try {
+      const { key, tried, ...kept } = op;
+      storage.setItem(key, JSON.stringify(kept));
+    } catch {
+      // Storage is full: the vote is still in memory and will be sent from there.
+    }
+    this.changed();
+    this.run();
+  }
+
+  drop(op) {
+    this.ops = this.ops.filter((other) => other !== op);
+    storage.removeItem(op.key);
+  }
+
+  changed() {
+    this.dispatchEvent(new Event("change"));
+  }
+
+  run() {
+    this.sending ??= this.sendAll().finally(() => {
+      this.sending = null;
+      if (this.ops.length > 0) this.run();
+    });
+  }
+
+  async sendAll() {
+    let wait = FIRST_WAIT_MS;
+    while (this.ops.length > 0) {
+      const op = this.ops[0];
+      op.tried = true;
+      try {
+        await this.send(op);
+        this.trouble = null;
+        wait = FIRST_WAIT_MS;
+      } catch (error) {
+        if (!(error instanceof ApiError)) throw error;
+        if (error.passing) {
+          this.trouble = error;
+          this.changed();
+          await this.pause(Math.max(wait, 1000 * (error.retrySeconds ?? 0)));
+          wait = Math.min(2 * wait, LONGEST_WAIT_MS);
+          continue;
+        }
+        this.drop(op);
+        this.trouble = null;
+        this.dispatchEvent(new CustomEvent("refused", { detail: { ...op, error } }));
+      }
+      this.changed();
+    }
+  }
+
+  async send(op) {
+    const { token, assignment, choice, elapsedMs } = op;
+    if (op.kind === "vote") {
+      const body = { assignment, choice, elapsed_ms: elapsedMs };
+      const answer = await api("POST", "votes", { body, token });
+      this.voteIds.set(assignment, answer.vote);
+      this.drop(op);
+      this.dispatchEvent(new CustomEvent("taken", { detail: { ...op, answer } }));
+      return;
+    }
+    const vote = op.vote ?? this.voteIds.get(assignment);
+    if (vote !== undefined && vote !== null) {
+      const answer = await api("DELETE", `votes/${vote}`, { token });
+      this.voteIds.delete(assignment);
+      this.dispatchEvent(new CustomEvent("undone", { detail: { ...op, answer } }));
+    }
+    this.drop(op);
+  }
+
+  pause(milliseconds) {
+    return new Promise((resolve) => {
+      const done = () => {
+        clearTimeout(timer);
+        this.waiting = null;
+        resolve();
+      };
+      const timer = setTimeout(done, milliseconds);
+      this.waiting = done;
+    });
+  }
+}

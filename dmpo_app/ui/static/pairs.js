@@ -1,0 +1,129 @@
+// Pairs fetched ahead, with both images decoded, so that the next one is on the screen the moment a vote is cast.
+
+import { address, api, ApiError, h, session } from "./studio.js";
+
+const AHEAD = 4;
+const RETRY_MS = 1500;
+const MARGIN_MS = 20000; // a pair that expires sooner is not shown any more
+
+/** Fires "ready" when a pair was added, "empty" when the studio has none, "trouble" (detail: ApiError). */
+export class PairSupply extends EventTarget {
+  /** `openElsewhere()`: assignments of ours that are open on the studio's side and not in `ready`. */
+  constructor(openElsewhere) {
+    super();
+    this.openElsewhere = openElsewhere;
+    this.ready = [];
+    this.known = new Set(); // assignments that were shown, answered or are being loaded
+    this.filling = false;
+    this.timer = null;
+    this.stopped = true;
+    this.round = 0; // grows with every new session; what was asked for before is dropped
+  }
+
+  start() {
+    this.stopped = false;
+    this.fill();
+  }
+
+  stop() {
+    this.stopped = true;
+    clearTimeout(this.timer);
+  }
+
+  /** Begin again for another annotator. */
+  reset() {
+    this.round += 1;
+    this.ready = [];
+    this.known.clear();
+    this.filling = false;
+    this.fill();
+  }
+
+  /** The next pair, or null. Expired ones are passed over. */
+  next() {
+    let pair = this.ready.shift() ?? null;
+    while (pair && this.expired(pair)) pair = this.ready.shift() ?? null;
+    this.fill();
+    return pair;
+  }
+
+  /** Put a pair back as the next one. */
+  putBack(pair) {
+    this.ready.unshift(pair);
+  }
+
+  expired(pair) {
+    return pair.expiresAt - Date.now() < MARGIN_MS;
+  }
+
+  async fill() {
+    if (this.filling || this.stopped || this.ready.length >= AHEAD) return;
+    clearTimeout(this.timer);
+    this.filling = true;
+    const round = this.round;
+    try {
+      const added = await this.load(round);
+      if (round === this.round) this.later(added > 0 ? 50 : RETRY_MS);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      if (round !== this.round) return;
+      this.dispatchEvent(new CustomEvent("trouble", { detail: error }));
+      this.later(Math.max(RETRY_MS, 1000 * (error.retrySeconds ?? 0)));
+    } finally {
+      if (round === this.round) this.filling = false;
+    }
+  }
+
+  later(milliseconds) {
+    clearTimeout(this.timer);
+    if (!this.stopped) this.timer = setTimeout(() => this.fill(), milliseconds);
+  }
+
+  /** Ask for what is missing beyond the open ones already in hand. Returns how many pairs are new. */
+  async load(round) {
+    const token = await session.token();
+    let answer;
+    try {
+      const count = Math.min(100, this.ready.length + this.openElsewhere() + AHEAD);
+      answer = await api("GET", `assignments?count=${count}`, { token });
+    } catch (error) {
+      if (error.status === 401) session.forget(token);
+      throw error;
+    }
+    const fresh = answer.assignments.filter((item) => !this.known.has(item.id));
+    if (fresh.length === 0) this.dispatchEvent(new Event("empty"));
+    const loading = fresh.map((item) => [item, decoded(item, token)]);
+    for (const item of fresh) this.known.add(item.id);
+    let added = 0;
+    for (const [item, promise] of loading) {
+      const pair = await promise;
+      if (round !== this.round) return 0;
+      if (!pair) {
+        this.known.delete(item.id); // to be tried again
+        continue;
+      }
+      added += 1;
+      this.ready.push(pair);
+      this.dispatchEvent(new Event("ready"));
+    }
+    return added;
+  }
+}
+
+/** A pair with both images ready to paint, or null when an image cannot be had. */
+async function decoded(item, token) {
+  const images = [
+    [item.left, "A"],
+    [item.right, "B"],
+  ].map(([url, name]) => {
+    const image = h("img", { alt: `Picture ${name}: ${item.prompt}`, draggable: "false", decoding: "sync" });
+    image.src = address(url);
+    return image;
+  });
+  try {
+    await Promise.all(images.map((image) => image.decode()));
+  } catch {
+    return null;
+  }
+  return { ...item, token, images, expiresAt: Date.parse(item.expires_at) };
+}

@@ -1,0 +1,173 @@
+// <dmpo-progress>: votes over time, the round with its curves, every version, and what an administrator may do.
+
+import { AdminPanel } from "./admin.js";
+import { barChart, lineChart } from "./chart.js";
+import { RoundCard } from "./round-card.js";
+import { address, api, ApiError, h, isShown, plural, statusFeed, versionName, versions } from "./studio.js";
+
+const HOURS = 48;
+const MIN_GAP_MS = 2500;
+const METRICS = {
+  held_out_accuracy: ["held-out accuracy", (v) => `${Math.round(100 * v)} %`],
+  held_out_loss: ["held-out loss", (v) => v.toPrecision(3)],
+  accuracy: ["accuracy", (v) => `${Math.round(100 * v)} %`],
+  margin: ["margin", (v) => v.toFixed(2)],
+  loss: ["loss", (v) => v.toPrecision(3)],
+};
+
+class DmpoProgress extends HTMLElement {
+  connectedCallback() {
+    this.card = new RoundCard();
+    this.tiles = h("div", { class: "pr-tiles" });
+    this.curves = h("div", { class: "pr-curves" });
+    this.votes = h("div", { class: "pr-chart" });
+    this.versions = h("div", { class: "pr-versions" });
+    this.rounds = h("ol", { class: "pr-rounds" });
+    this.admin = new AdminPanel(() => this.refresh());
+    this.replaceChildren(
+      this.tiles,
+      this.section("The round", this.card.element, this.curves),
+      this.section("Votes over time", this.votes),
+      this.section("Versions", this.versions),
+      this.section("Rounds so far", this.rounds),
+      this.section("Administration", this.admin.element),
+    );
+    this.refreshedAt = 0;
+    this.deaf = statusFeed.listen((status) => status && this.statusCame(status));
+  }
+
+  disconnectedCallback() {
+    this.deaf?.();
+  }
+
+  section(title, ...content) {
+    return h("section", { class: "pr-section" }, h("h3", {}, title), content);
+  }
+
+  statusCame(status) {
+    if (!isShown(this)) {
+      this.refreshedAt = 0;
+      return;
+    }
+    this.status = status;
+    this.card.update(status);
+    this.showTiles(status);
+    if (performance.now() - this.refreshedAt > MIN_GAP_MS || this.refreshedAt === 0) this.refresh();
+  }
+
+  async refresh() {
+    this.refreshedAt = performance.now();
+    try {
+      const [history, known, rounds] = await Promise.all([api("GET", "history"), versions(), api("GET", "rounds")]);
+      this.showVotes(history.hours);
+      this.showVersions(known);
+      this.showRounds(rounds.rounds);
+      const shown = rounds.rounds.findLast((round) => round.status === "running") ?? rounds.rounds.findLast((round) => round.step > 0);
+      if (shown) this.showCurves(shown, (await api("GET", `rounds/${shown.id}/progress`)).points);
+      else this.curves.replaceChildren();
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error; // the header says that the studio cannot be reached
+    }
+  }
+
+  showTiles(status) {
+    const trainer = status.trainer.running ? (status.round ? "learning" : "waiting for votes") : status.trainer.message || "not running";
+    const phase = { starting: "starting", loading: "loading the model", ready: "ready", failed: status.renderer.message, stopped: "stopped" };
+    const tiles = [
+      ["Votes", String(status.votes)],
+      ["Until the next round", String(status.votes_until_round)],
+      ["Live", versionName(status.live_version)],
+      ["Pairs waiting", String(status.pool)],
+      ["Renderer", phase[status.renderer.phase] + (status.renderer.device ? ` on ${status.renderer.device}` : "")],
+      ["Trainer", trainer],
+    ];
+    if (status.last_error) tiles.push(["Last error", status.last_error]);
+    this.tiles.replaceChildren(
+      ...tiles.map(([name, value]) => h("div", { class: `pr-tile${name === "Last error" ? " pr-bad" : ""}` }, h("small", {}, name), h("b", {}, value))),
+    );
+  }
+
+  showVotes(hours) {
+    if (hours.length === 0) {
+      this.votes.replaceChildren(h("p", { class: "pr-empty" }, "No votes yet."));
+      return;
+    }
+    const counts = new Map(hours.map(({ hour, votes }) => [Math.floor(Date.parse(hour) / 3600000), votes]));
+    const last = Math.floor(Date.now() / 3600000);
+    const bars = [];
+    for (let hour = last - HOURS + 1; hour <= last; hour++) {
+      const start = new Date(hour * 3600000);
+      const value = counts.get(hour) ?? 0;
+      bars.push({ value, title: `${start.toLocaleString([], { weekday: "short", hour: "2-digit", minute: "2-digit" })}: ${plural(value, "vote")}` });
+    }
+    const total = bars.reduce((sum, bar) => sum + bar.value, 0);
+    const most = Math.max(...bars.map((bar) => bar.value));
+    this.votes.replaceChildren(
+      barChart(bars, `Votes an hour over the last ${HOURS} hours: ${total} in all`),
+      h("div", { class: "pr-axis" }, h("span", {}, `${HOURS} h ago`), h("span", {}, `${total} votes, at most ${most} an hour`), h("span", {}, "now")),
+    );
+  }
+
+  showCurves(round, points) {
+    const curve = (name, key, options) => {
+      const data = points.filter((point) => point[key] !== null).map((point) => [point.step, point[key]]);
+      const latest = data.length > 0 ? data.at(-1)[1] : null;
+      const value = latest === null ? "–" : key === "accuracy" ? `${Math.round(100 * latest)} %` : latest.toPrecision(3);
+      return h(
+        "figure",
+        { class: "pr-curve" },
+        h("figcaption", {}, h("span", {}, name), h("b", {}, value)),
+        lineChart(data, `${name} over the steps of round ${round.id}, now ${value}`, { xMax: round.steps, ...options }),
+      );
+    };
+    const title = round.status === "running" ? `Round ${round.id}, running` : `Round ${round.id}, ${round.status}`;
+    this.curves.replaceChildren(
+      h("p", { class: "pr-which" }, `${title}, from ${plural(round.votes, "vote")}`),
+      curve("Loss", "loss", {}),
+      curve("Margin", "margin", { mark: 0, range: [0, 0] }),
+      curve("Accuracy", "accuracy", { mark: 0.5, range: [0.4, 1] }),
+    );
+  }
+
+  showVersions(known) {
+    const rows = [...known.values()].sort((a, b) => b.version - a.version);
+    this.versions.replaceChildren(...rows.map((adapter) => this.versionRow(adapter)));
+  }
+
+  versionRow(adapter) {
+    const facts = adapter.version === 0 ? ["the model as it came, before any vote"] : [`from ${plural(adapter.votes, "vote")}`, `trained ${new Date(adapter.created_at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}`];
+    const metrics = Object.entries(adapter.metrics)
+      .filter(([name, value]) => METRICS[name] && value !== null)
+      .map(([name, value]) => h("span", { class: "rc-chip" }, h("b", {}, METRICS[name][0]), ` ${METRICS[name][1](value)}`));
+    return h(
+      "div",
+      { class: `pr-version${adapter.live ? " pr-live" : ""}` },
+      h(
+        "div",
+        { class: "pr-about" },
+        h("div", {}, h("b", {}, versionName(adapter.version)), adapter.live && h("span", { class: "st-badge" }, "live"), !adapter.proven && h("span", { class: "st-badge st-pale", title: "Too few held-out votes to judge it by" }, "not yet proven")),
+        h("small", {}, facts.join(" · ")),
+        metrics.length > 0 && h("div", { class: "pr-metrics" }, metrics),
+      ),
+      h(
+        "div",
+        { class: "pr-acts" },
+        adapter.download && h("a", { class: "st-button", href: address(adapter.download), download: true }, "Download"),
+        !adapter.live && this.admin.liveButton(adapter.version),
+      ),
+    );
+  }
+
+  showRounds(rounds) {
+    const items = [...rounds].reverse().slice(0, 20);
+    this.rounds.replaceChildren(
+      ...items.map((round) => {
+        const outcome = round.status === "published" ? `published as version ${round.adapter_version}` : round.status;
+        return h("li", { class: `pr-round pr-${round.status}` }, h("b", {}, `Round ${round.id}`), ` ${outcome}, ${plural(round.votes, "vote")}`, round.reason && h("small", {}, round.reason));
+      }),
+    );
+    if (items.length === 0) this.rounds.append(h("li", { class: "pr-empty" }, "None yet."));
+  }
+}
+
+customElements.define("dmpo-progress", DmpoProgress);

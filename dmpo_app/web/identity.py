@@ -1,0 +1,75 @@
+"""Who is asking: the annotator behind a Bearer token, an administrator, or nobody in particular."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from dmpo_app.domain import Annotator
+from dmpo_app.errors import NotFound, NotYours
+from dmpo_app.labeling.service import LabelingService
+from dmpo_app.web.answers import ApiProblem
+
+_annotator_scheme = HTTPBearer(auto_error=False, scheme_name="annotator", description="Token of POST /session.")
+_admin_scheme = HTTPBearer(auto_error=False, scheme_name="administrator", description="DMPO_ADMIN_TOKEN.")
+MAX_TOKEN = 2000
+
+
+async def _annotator_token(
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_annotator_scheme)],
+) -> str:
+    token = _text(credentials)
+    if not token:
+        raise ApiProblem(401, "no_token", "Send the token of POST /api/v1/session as a Bearer token.")
+    return token
+
+
+async def _maybe_token(
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_annotator_scheme)],
+) -> str | None:
+    return _text(credentials)
+
+
+async def _admin_token(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_admin_scheme)]) -> str:
+    token = _text(credentials)
+    if not token:
+        raise ApiProblem(401, "no_token", "Send the administrator's token as a Bearer token.")
+    return token
+
+
+SessionToken = Annotated[str, Depends(_annotator_token)]
+MaybeSessionToken = Annotated[str | None, Depends(_maybe_token)]
+AdminToken = Annotated[str, Depends(_admin_token)]
+
+
+def _text(credentials: HTTPAuthorizationCredentials | None) -> str | None:
+    if credentials is None or not credentials.credentials or len(credentials.credentials) > MAX_TOKEN:
+        return None
+    return credentials.credentials
+
+
+def annotator_of(labeling: LabelingService, token: str) -> Annotator:
+    """The annotator a token was sealed for. A forged token, or one of another home, is answered 401."""
+    try:
+        return labeling.annotator_of(token)
+    except (NotYours, NotFound) as error:
+        raise ApiProblem(401, "bad_token", "This token is not valid here; open a new session.") from error
+
+
+def require_admin(given: str, expected: str) -> None:
+    """Compared in constant time; a wrong token is answered 403."""
+    if not expected or not hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode("utf-8", "replace")):
+        raise ApiProblem(403, "not_admin", "This is for administrators; the token does not match.")
+
+
+def caller_of(labeling: LabelingService, token: str | None, request: Request) -> str:
+    """Whom a limit counts against: the annotator, else everybody without a session at this address together.
+
+    The address is the peer's. Forwarded headers are not believed, since anyone can write them.
+    """
+    if token is not None:
+        return f"annotator:{annotator_of(labeling, token).id}"
+    return f"address:{request.client.host if request.client else 'unknown'}"

@@ -1,0 +1,269 @@
+"""Bodies and answers of the JSON API, as OpenAPI documents them.
+
+Bodies are strict about types and bounded everywhere, so that nothing a caller sends reaches the store unchecked: text
+without control characters or lone surrogates, integers within 64 bits, finite floats. Unknown fields are ignored.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from dmpo_app.domain import Choice, Question, RoundStatus
+
+INT64_MAX = 2**63 - 1
+MAX_PROMPT = 1000
+MAX_HANDLE = 60
+
+
+def _plain(text: str) -> str:
+    """Refuse control characters: no prompt or name needs them, and NUL ends a string in some databases."""
+    if any(ord(c) < 32 and c not in "\t\n\r" for c in text) or "\x7f" in text:
+        raise ValueError("control characters are not allowed")
+    return text.strip()
+
+
+def _not_empty(text: str) -> str:
+    if not text:
+        raise ValueError("must not be empty")
+    return text
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("must be finite")
+    return value
+
+
+def _number(value: Any) -> Any:
+    """JSON numbers only: no booleans, no strings."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("must be a number")
+    return value
+
+
+PlainText = Annotated[str, AfterValidator(_plain)]
+Prompt = Annotated[PlainText, Field(strict=True, max_length=MAX_PROMPT), AfterValidator(_not_empty)]
+Version = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
+Number = Annotated[float, BeforeValidator(_number), AfterValidator(_finite)]
+
+
+def _example(**fields: Any) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
+class Problem(BaseModel):
+    """Every error of this API. `code` is for programs, `detail` for people."""
+
+    model_config = _example(detail="This pair expired; ask for a new one.", code="expired")
+
+    detail: str
+    code: str
+    errors: list[str] | None = Field(default=None, description="With 422: what is wrong, one line a field.")
+
+
+class SessionBody(BaseModel):
+    model_config = _example(handle="Ada")
+
+    handle: Annotated[PlainText, Field(strict=True, max_length=MAX_HANDLE)] = Field(
+        default="", description="A name to be remembered by; not a credential, need not be unique. Empty: anonymous."
+    )
+
+
+class SessionAnswer(BaseModel):
+    model_config = _example(annotator="an_5fK2", token="gAAAAAB...")
+
+    annotator: str = Field(description="Public id of this annotator.")
+    token: str = Field(description="Send it as `Authorization: Bearer <token>`. Stays valid over restarts.")
+
+
+class AssignmentOut(BaseModel):
+    id: str
+    prompt: str
+    left: str = Field(description="URL of the image to show on the left; expires with the assignment.")
+    right: str
+    question: Question
+    expires_at: datetime
+
+
+class AssignmentsAnswer(BaseModel):
+    model_config = _example(
+        assignments=[
+            {
+                "id": "as_x8Jw",
+                "prompt": "a red boat on a beach",
+                "left": "/api/v1/images/gAAAA...",
+                "right": "/api/v1/images/gAAAB...",
+                "question": "overall",
+                "expires_at": "2026-01-01T12:00:00Z",
+            }
+        ]
+    )
+
+    assignments: list[AssignmentOut] = Field(description="Empty while no pair has been made yet.")
+
+
+class VoteBody(BaseModel):
+    model_config = _example(assignment="as_x8Jw", choice="left", elapsed_ms=1840)
+
+    assignment: Annotated[PlainText, Field(strict=True, min_length=1, max_length=200)]
+    choice: Choice
+    elapsed_ms: Annotated[int, Field(strict=True, ge=0, le=INT64_MAX)] = Field(
+        default=0, description="From showing the pair to the answer; values over a day count as a day."
+    )
+
+
+class VoteAnswer(BaseModel):
+    model_config = _example(vote=41, votes_until_round=23)
+
+    vote: int
+    votes_until_round: int
+
+
+class UndoAnswer(BaseModel):
+    model_config = _example(vote=41, undone=True, votes_until_round=24)
+
+    vote: int
+    undone: Literal[True] = True
+    votes_until_round: int
+
+
+class RoundOut(BaseModel):
+    id: int
+    status: RoundStatus
+    step: int
+    steps: int
+    loss: float | None
+    margin: float | None = Field(description="Mean u: how far the policy moved towards the voters' choices.")
+    accuracy: float | None = Field(description="Share of pairs on the voters' side, 0 to 1.")
+    eta_seconds: float | None
+    votes: int = Field(description="Votes this round learns from.")
+    attempts: int
+    parent_version: int
+    adapter_version: int | None
+    reason: str | None = Field(description="Why it was refused or failed.")
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class LastRoundOut(BaseModel):
+    id: int
+    status: RoundStatus
+    reason: str | None
+    adapter_version: int | None
+
+
+class RendererOut(BaseModel):
+    phase: Literal["starting", "loading", "ready", "failed", "stopped"]
+    message: str
+    pending: int
+    device: str | None
+
+
+class TrainerOut(BaseModel):
+    running: bool
+    restarts: int
+    message: str
+
+
+class StatusAnswer(BaseModel):
+    votes: int
+    votes_until_round: int
+    min_votes: int = Field(description="New votes that start a round.")
+    pool: int = Field(description="Pairs nobody has judged yet.")
+    live_version: int = Field(description="0 is the base model.")
+    round: RoundOut | None = Field(description="The round that is queued or running.")
+    last_round: LastRoundOut | None = Field(description="The round that finished last.")
+    last_error: str | None
+    renderer: RendererOut
+    trainer: TrainerOut
+
+
+class AdapterOut(BaseModel):
+    version: int
+    parent: int | None = Field(description="The version it was trained from; null for the base model.")
+    live: bool
+    votes: int
+    proven: bool = Field(description="Judged on enough held-out votes.")
+    metrics: dict[str, float | None]
+    created_at: datetime | None
+    download: str | None = Field(description="URL of its weights, for plain diffusers.")
+
+
+class AdaptersAnswer(BaseModel):
+    live_version: int
+    adapters: list[AdapterOut] = Field(description="By version; the base model, 0, comes first.")
+
+
+class LiveAnswer(BaseModel):
+    model_config = _example(live_version=2)
+
+    live_version: int
+
+
+class RoundsAnswer(BaseModel):
+    rounds: list[RoundOut]
+
+
+class ProgressPoint(BaseModel):
+    step: int
+    loss: float | None
+    margin: float | None
+    accuracy: float | None
+    held_out_loss: float | None
+
+
+class ProgressAnswer(BaseModel):
+    round: int
+    points: list[ProgressPoint]
+
+
+class HourOut(BaseModel):
+    hour: datetime
+    votes: int
+
+
+class HistoryAnswer(BaseModel):
+    hours: list[HourOut] = Field(description="Live votes an hour, oldest first; hours without votes are left out.")
+
+
+class RenderBody(BaseModel):
+    model_config = _example(prompt="a blue cat in a forest", seed=7, versions=[0, 2])
+
+    prompt: Prompt
+    seed: Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)]
+    versions: Annotated[list[Version], Field(min_length=1, max_length=4)]
+    strength: Annotated[Number, Field(ge=0, le=1.5)] = Field(default=1.0, description="How much of the adapter.")
+    steps: Annotated[int, Field(strict=True, ge=1, le=100)] | None = None
+    guidance: Annotated[Number, Field(ge=0, le=30)] | None = None
+
+
+class RenderedOut(BaseModel):
+    version: int = Field(description="The version it was really made with.")
+    url: str
+
+
+class RenderAnswer(BaseModel):
+    model_config = _example(
+        images=[{"version": 0, "url": "/api/v1/images/gA..."}, {"version": 2, "url": "/api/v1/images/gB..."}]
+    )
+
+    images: list[RenderedOut] = Field(description="In the order asked.")
+
+
+class SheetImage(BaseModel):
+    prompt: str
+    seed: int
+    url: str
+
+
+class SheetRow(BaseModel):
+    version: int
+    images: list[SheetImage]
+
+
+class SheetAnswer(BaseModel):
+    rows: list[SheetRow] = Field(description="By version; the same prompts and seeds in every row that is complete.")

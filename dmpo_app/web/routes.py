@@ -1,0 +1,37 @@
+"""The JSON API under /api/v1, as one router."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from dmpo_app.web.docs import docs_router
+from dmpo_app.web.lanes import Lanes
+from dmpo_app.web.limits import Limits
+from dmpo_app.web.services import Services
+from dmpo_app.web.studio import studio_router
+from dmpo_app.web.versions import versions_router
+from dmpo_app.web.voting import voting_router
+
+PREFIX = "/api/v1"
+
+
+def create_router(services: Services) -> APIRouter:
+    """Every route of the API with its documentation. The router carries its own handling of errors and limits."""
+    settings = services.settings
+    limits = Limits(
+        on=settings.public,
+        votes=settings.limits.votes_per_minute,
+        renders=settings.limits.renders_per_minute,
+        sessions=settings.limits.sessions_per_minute,
+    )
+    lanes = Lanes()
+    parts = [
+        voting_router(services, lanes, limits),
+        studio_router(services, lanes, limits),
+        versions_router(services, lanes),
+    ]
+    router = APIRouter()
+    for part in parts:
+        router.include_router(part, prefix=PREFIX)
+    router.include_router(docs_router(router))
+    return router

@@ -1,0 +1,24 @@
+"""What the page and the JSON API are given; wiring fills it in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dmpo_app.domain import BaseModelRef, Renderer, TrainerSupervisor
+from dmpo_app.labeling.service import LabelingService
+from dmpo_app.settings import Settings
+from dmpo_app.store import Store
+
+
+@dataclass(frozen=True)
+class Services:
+    """The objects behind every request. `base` is the lineage that is served."""
+
+    store: Store
+    base: BaseModelRef
+    settings: Settings
+    labeling: LabelingService
+    renderer: Renderer
+    trainer: TrainerSupervisor
+    admin_token: str = field(repr=False)
+    """Administrators send it as a Bearer token; never logged, so it is not in the repr either."""

@@ -1,0 +1,151 @@
+"""State of the studio, renders on request, the contact sheet and the history."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Future
+from datetime import UTC, datetime, timedelta
+
+from fastapi import APIRouter, Request
+
+from dmpo_app.domain import BASE_VERSION, ImageRef, RenderedImage, RenderRequest, RoundState
+from dmpo_app.web.answers import ApiProblem, StudioRoute, documented
+from dmpo_app.web.identity import MaybeSessionToken, caller_of
+from dmpo_app.web.lanes import Lanes
+from dmpo_app.web.limits import Limits
+from dmpo_app.web.models import (
+    HistoryAnswer,
+    HourOut,
+    LastRoundOut,
+    RenderAnswer,
+    RenderBody,
+    RenderedOut,
+    RendererOut,
+    SheetAnswer,
+    SheetImage,
+    SheetRow,
+    StatusAnswer,
+    TrainerOut,
+)
+from dmpo_app.web.services import Services
+from dmpo_app.web.versions import round_out, shown
+from dmpo_app.web.voting import image_url
+
+RENDER_TIMEOUT_SECONDS = 180.0
+IMAGE_LIFETIME = timedelta(hours=12)
+
+
+def studio_router(services: Services, lanes: Lanes, limits: Limits) -> APIRouter:
+    """Routes under /api/v1 about the studio as a whole."""
+    router = APIRouter(route_class=StudioRoute)
+    _add_state(router, services, lanes)
+    _add_render(router, services, lanes, limits)
+    return router
+
+
+def _add_state(router: APIRouter, services: Services, lanes: Lanes) -> None:
+    store, base = services.store, services.base
+
+    @router.get("/status", tags=["studio"])
+    async def status() -> StatusAnswer:
+        """How things stand: votes, the round that runs, the version that is live. Cheap; meant to be polled."""
+        return await lanes.reads.run(lambda: _status(services))
+
+    @router.get("/history", tags=["studio"])
+    async def history() -> HistoryAnswer:
+        """Votes an hour."""
+
+        def work() -> HistoryAnswer:
+            return HistoryAnswer(hours=[HourOut(hour=hour, votes=count) for hour, count in store.votes.per_hour(base)])
+
+        return await lanes.reads.run(work)
+
+    @router.get("/contact-sheet", tags=["studio"])
+    async def contact_sheet() -> SheetAnswer:
+        """The same few prompts and seeds under every version."""
+        return await lanes.reads.run(lambda: _sheet(services, store.images.contact_sheet(base)))
+
+
+def _add_render(router: APIRouter, services: Services, lanes: Lanes, limits: Limits) -> None:
+    @router.post("/render", tags=["studio"], responses=documented(401, 404, 409, 413, 429, 503, 507))
+    async def render(body: RenderBody, token: MaybeSessionToken, request: Request) -> RenderAnswer:
+        """Make one image a version from one prompt and seed. Needs no token; with one, limits count for it alone."""
+        wished = RenderRequest(
+            prompt=body.prompt,
+            seed=body.seed,
+            versions=tuple(body.versions),
+            strength=body.strength,
+            num_steps=body.steps,
+            guidance=body.guidance,
+        )
+
+        def begin() -> Future[list[RenderedImage]]:
+            if limits.on:
+                limits.render(caller_of(services.labeling, token, request))
+            for version in set(wished.versions) - {BASE_VERSION}:
+                services.store.adapters.get(services.base, version)
+            return services.renderer.submit(wished)
+
+        images = await _rendered(await lanes.reads.run(begin))
+        expires_at = datetime.now(UTC) + IMAGE_LIFETIME
+        return RenderAnswer(
+            images=[
+                RenderedOut(version=made.version, url=image_url(services, made.image.id, expires_at)) for made in images
+            ]
+        )
+
+
+async def _rendered(future: Future[list[RenderedImage]]) -> list[RenderedImage]:
+    """Wait for the render thread without holding a thread. When the caller leaves, what was queued is cancelled."""
+    try:
+        return await asyncio.wait_for(asyncio.wrap_future(future), RENDER_TIMEOUT_SECONDS)
+    except TimeoutError as error:
+        raise ApiProblem(503, "busy", "The model is busy; try again later.", retry_after=10) from error
+    except asyncio.CancelledError as error:
+        if future.cancelled():  # by the render thread, which is stopping; else it is this request that ends
+            raise ApiProblem(503, "not_ready", "The studio is shutting down.", retry_after=5) from error
+        raise
+
+
+def _status(services: Services) -> StatusAnswer:
+    now = services.labeling.status()
+    renderer, trainer = services.renderer.state, services.trainer.state
+    return StatusAnswer(
+        votes=now.votes,
+        votes_until_round=now.votes_until_round,
+        min_votes=services.settings.min_votes,
+        pool=now.pool,
+        live_version=now.live_version,
+        round=None if now.round is None else round_out(services, now.round),
+        last_round=None if now.last_round is None else _last_round(services, now.last_round),
+        last_error=shown(services, now.last_error),
+        renderer=RendererOut(
+            phase=renderer.phase,
+            message=shown(services, renderer.message) or "",
+            pending=renderer.pending,
+            device=renderer.device,
+        ),
+        trainer=TrainerOut(
+            running=trainer.running, restarts=trainer.restarts, message=shown(services, trainer.message) or ""
+        ),
+    )
+
+
+def _last_round(services: Services, state: RoundState) -> LastRoundOut:
+    return LastRoundOut(
+        id=state.id,
+        status=state.status,
+        reason=shown(services, state.reason),
+        adapter_version=state.adapter_version,
+    )
+
+
+def _sheet(services: Services, images: list[ImageRef]) -> SheetAnswer:
+    expires_at = datetime.now(UTC) + IMAGE_LIFETIME
+    rows: dict[int, list[SheetImage]] = {}
+    for image in images:
+        made = image.provenance
+        cell = SheetImage(prompt=made.prompt, seed=made.seed, url=image_url(services, image.id, expires_at))
+        rows.setdefault(made.adapter_version, []).append(cell)
+    ordered = [SheetRow(version=v, images=sorted(rows[v], key=lambda i: (i.prompt, i.seed))) for v in sorted(rows)]
+    return SheetAnswer(rows=ordered)

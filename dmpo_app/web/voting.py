@@ -1,0 +1,126 @@
+"""Sessions, assignments, images and votes: what the label widget and outside clients use."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response
+
+from dmpo_app.domain import Assignment
+from dmpo_app.web.answers import StudioRoute, documented
+from dmpo_app.web.identity import SessionToken, annotator_of
+from dmpo_app.web.lanes import Lanes
+from dmpo_app.web.limits import Limits
+from dmpo_app.web.models import (
+    INT64_MAX,
+    AssignmentOut,
+    AssignmentsAnswer,
+    SessionAnswer,
+    SessionBody,
+    UndoAnswer,
+    VoteAnswer,
+    VoteBody,
+)
+from dmpo_app.web.services import Services
+
+IMAGES = "/api/v1/images/"
+DAY_MS = 24 * 3600 * 1000
+MAX_ASSIGNMENTS = 100
+ANONYMOUS = "anonymous"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+Count = Annotated[int, Query(ge=1, le=MAX_ASSIGNMENTS, description="Pairs wished for; open ones come first.")]
+VoteId = Annotated[int, Path(ge=0, le=INT64_MAX)]
+ImageToken = Annotated[str, Path(max_length=1000)]
+
+
+def image_url(services: Services, image_id: int, expires_at: datetime) -> str:
+    """An unguessable, expiring address of one image; it needs no header and says nothing about how it was made."""
+    return IMAGES + services.labeling.image_url_token(image_id, expires_at)
+
+
+def voting_router(services: Services, lanes: Lanes, limits: Limits) -> APIRouter:
+    """Routes under /api/v1 for annotators."""
+    router = APIRouter(route_class=StudioRoute, tags=["voting"])
+    labeling = services.labeling
+
+    @router.post("/session", responses=documented(413, 429, 503, 507))
+    async def open_session(body: SessionBody) -> SessionAnswer:
+        """Become an annotator. The token is the identity: keep it, there is no other way back to it."""
+        limits.session()
+        annotator, token = await lanes.votes.run(lambda: labeling.open_session(body.handle or ANONYMOUS))
+        return SessionAnswer(annotator=annotator.public_id, token=token)
+
+    @router.get("/assignments", responses=documented(401, 503))
+    async def list_assignments(token: SessionToken, count: Count = 1) -> AssignmentsAnswer:
+        """Pairs to judge. Asking again gives the same open ones first and tops them up to `count`."""
+
+        def work() -> AssignmentsAnswer:
+            annotator = annotator_of(labeling, token)
+            return AssignmentsAnswer(
+                assignments=[_assignment(services, item) for item in labeling.assignments(annotator, count)]
+            )
+
+        return await lanes.votes.run(work)
+
+    @router.post(
+        "/votes",
+        status_code=201,
+        responses={200: {"model": VoteAnswer, "description": "This very vote had been taken before."}}
+        | documented(401, 403, 404, 409, 410, 413, 429, 503, 507),
+    )
+    async def vote(body: VoteBody, token: SessionToken, response: Response) -> VoteAnswer:
+        """Answer an assignment. Safe to send again: the same answer is 200, another one 409."""
+
+        def work() -> tuple[bool, VoteAnswer]:
+            annotator = annotator_of(labeling, token)
+            limits.vote(f"annotator:{annotator.id}")
+            taken, left = labeling.vote(annotator, body.assignment, body.choice, min(body.elapsed_ms, DAY_MS))
+            return taken.created, VoteAnswer(vote=taken.vote_id, votes_until_round=left)
+
+        created, answer = await lanes.votes.run(work)
+        response.status_code = 201 if created else 200
+        return answer
+
+    @router.delete("/votes/{vote_id}", responses=documented(401, 403, 404, 409, 503, 507))
+    async def undo(vote_id: VoteId, token: SessionToken) -> UndoAnswer:
+        """Take back one's own latest vote; its assignment is open again. Undoing twice does no harm."""
+
+        def work() -> UndoAnswer:
+            labeling.undo(annotator_of(labeling, token), vote_id)
+            return UndoAnswer(vote=vote_id, votes_until_round=labeling.votes_until_round())
+
+        return await lanes.votes.run(work)
+
+    @router.get(
+        "/images/{token}",
+        response_class=Response,
+        responses={200: {"content": {"image/png": {}}, "description": "The image."}} | documented(404, 410),
+    )
+    async def image(token: ImageToken) -> Response:
+        """One image. The address is the permission; it expires."""
+        png = await lanes.reads.run(lambda: services.store.files.read_image(labeling.image_for(token).sha256))
+        return _png(png)
+
+    return router
+
+
+def _assignment(services: Services, item: Assignment) -> AssignmentOut:
+    # A little longer than the assignment, so that an image asked for in its last second still comes.
+    expires_at = item.expires_at + timedelta(minutes=1)
+    return AssignmentOut(
+        id=item.id,
+        prompt=item.prompt,
+        left=image_url(services, item.left_image_id, expires_at),
+        right=image_url(services, item.right_image_id, expires_at),
+        question=item.question,
+        expires_at=item.expires_at,
+    )
+
+
+def _png(png: bytes) -> Response:
+    """Only bytes that this program encoded itself; the check guards against a damaged home, not against people."""
+    if not png.startswith(PNG_SIGNATURE):
+        raise ValueError("a stored image is not a PNG")
+    return Response(png, media_type="image/png", headers={"Cache-Control": "private, max-age=86400, immutable"})
