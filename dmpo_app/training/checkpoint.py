@@ -1,0 +1,156 @@
+"""A round between two steps, as one file: continuing from it is continuing, to the last bit.
+
+One safetensors file, replaced by one rename, so that there is never half a checkpoint:
+
+    lora/<key>                      the adapter
+    adam/<exp_avg|exp_avg_sq>/<key> the optimizer's moments
+    best/<key>                      the adapter that did best on the held-out votes so far
+    reference/<draws|errors>        the reference errors in use, so that a resumed round sees the very same
+
+and in its metadata one JSON text with the rest. There is no random state: draws are functions of seed and step.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from dmpo_app.training.atomic_files import write_atomically
+from dmpo_app.training.evaluation import Evaluation
+from dmpo_app.training.reference_cache import ReferenceCache
+from dmpo_app.training.step import Agreement
+
+FILE_NAME = "checkpoint.safetensors"
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """An adapter that may be published: its step, its tensors on the CPU, and how held-out votes judge it, if any."""
+
+    step: int
+    tensors: Mapping[str, Tensor]
+    evaluation: Evaluation | None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """`live` is the live version on the held-out votes. `moments` is empty before the first step.
+
+    `numerics` is the reference cache's key; references computed under another one are not used.
+    """
+
+    step: int
+    seconds: float
+    micro_pairs: int
+    numerics: str
+    tensors: Mapping[str, Tensor]
+    moments: Mapping[str, Mapping[str, Tensor]]
+    best: Best | None
+    live: Evaluation | None
+    reference: ReferenceCache
+
+    def save(self, folder: Path, *, plan: str) -> None:
+        """Replace the round's checkpoint. `plan` says what round this is part of. Raises StorageFull."""
+        tensors: dict[str, Tensor] = {}
+        _put(tensors, "lora", self.tensors)
+        for name, moments in self.moments.items():
+            _put(tensors, f"adam/{name}", moments)
+        _put(tensors, "best", self.best.tensors if self.best else {})
+        _put(tensors, "reference", self.reference.to_tensors())
+        facts = {
+            "plan": plan,
+            "step": self.step,
+            "seconds": self.seconds,
+            "micro_pairs": self.micro_pairs,
+            "numerics": self.numerics,
+            "best": {"step": self.best.step, "evaluation": _facts(self.best.evaluation)} if self.best else None,
+            "live": _facts(self.live),
+        }
+        write_atomically(folder / FILE_NAME, save(tensors, {"state": json.dumps(facts)}))
+
+    @classmethod
+    def load(cls, folder: Path, *, plan: str) -> Checkpoint | None:
+        """What `save` wrote for this plan; None when there is nothing usable, and then the round starts anew."""
+        path = folder / FILE_NAME
+        try:
+            with safe_open(path, framework="pt") as file:
+                facts: dict[str, Any] = json.loads(file.metadata()["state"])
+                tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except FileNotFoundError:
+            return None
+        except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
+            _log.warning("checkpoint %s cannot be read (%s); the round starts anew", path, error)
+            return None
+        if facts["plan"] != plan:
+            _log.warning("checkpoint %s belongs to another plan of the round; it starts anew", path)
+            return None
+        best = facts["best"]
+        return cls(
+            step=facts["step"],
+            seconds=facts["seconds"],
+            micro_pairs=facts["micro_pairs"],
+            numerics=facts["numerics"],
+            tensors=_take(tensors, "lora"),
+            moments={name: _take(tensors, f"adam/{name}") for name in _MOMENTS if facts["step"]},
+            best=Best(best["step"], _take(tensors, "best"), _evaluation(best["evaluation"])) if best else None,
+            live=_evaluation(facts["live"]),
+            reference=ReferenceCache.from_tensors(_take(tensors, "reference")),
+        )
+
+
+def moments_of(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]
+) -> dict[str, dict[str, Tensor]]:
+    """Copies of AdamW's moments on the CPU, by name and parameter key; none before its first step."""
+    if not optimizer.state:
+        return {}
+    return {
+        name: {key: optimizer.state[parameter][name].to("cpu", copy=True) for key, parameter in parameters.items()}
+        for name in _MOMENTS
+    }
+
+
+def restore_moments(
+    optimizer: torch.optim.Optimizer,
+    parameters: Mapping[str, nn.Parameter],
+    moments: Mapping[str, Mapping[str, Tensor]],
+    *,
+    step: int,
+) -> None:
+    """Put AdamW where `moments_of` found it, after `step` steps."""
+    for key, parameter in parameters.items():
+        # A fused AdamW on a GPU counts its steps on that GPU.
+        state: dict[str, Tensor] = {"step": torch.tensor(float(step), device=parameter.device)}
+        for name in _MOMENTS:
+            state[name] = moments[name][key].to(parameter.device, copy=True)
+        optimizer.state[parameter] = state
+
+
+def _put(tensors: dict[str, Tensor], prefix: str, values: Mapping[str, Tensor]) -> None:
+    tensors.update({f"{prefix}/{key}": value.contiguous() for key, value in values.items()})
+
+
+def _take(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    start = f"{prefix}/"
+    return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
+
+
+def _facts(evaluation: Evaluation | None) -> dict[str, Any] | None:
+    return asdict(evaluation) if evaluation else None
+
+
+def _evaluation(facts: Mapping[str, Any] | None) -> Evaluation | None:
+    if facts is None:
+        return None
+    return Evaluation(losses=tuple(facts["losses"]), loss=facts["loss"], agreement=Agreement(**facts["agreement"]))

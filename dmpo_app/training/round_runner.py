@@ -1,0 +1,153 @@
+"""A round as a sequence of slices: train for a while, checkpoint, go on; at the end publish or refuse, once.
+
+    start_round -> RoundRunner -> run_slice, run_slice, ... -> FINISHED
+
+A slice ends when its time is up, when the trainer is told to stop, or with the round. Whoever picks the round up later,
+in this process or another, continues from the last checkpoint and arrives at the same weights.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+
+from dmpo_app.diffusion.adapter_files import AdapterWeights, read_adapter
+from dmpo_app.diffusion.lora import check_fit, expected_shapes
+from dmpo_app.diffusion.stable_diffusion import Denoiser
+from dmpo_app.domain import BASE_VERSION, BaseModelRef, RoundState
+from dmpo_app.errors import AdapterProblem
+from dmpo_app.store import Store
+from dmpo_app.training.checkpoint import Checkpoint
+from dmpo_app.training.plan import load_plan
+from dmpo_app.training.progress import ProgressReport
+from dmpo_app.training.publishing import publish, reason_to_refuse
+from dmpo_app.training.round_trainer import RoundTrainer
+
+_log = logging.getLogger(__name__)
+
+
+class SliceOutcome(StrEnum):
+    """MORE: call again. STOPPED: told to stop; checkpointed, someone resumes later. FINISHED: published or refused."""
+
+    MORE = "more"
+    STOPPED = "stopped"
+    FINISHED = "finished"
+
+
+class RoundRunner:
+    """One started round on one denoiser, which it has to itself until `close`.
+
+    `heartbeat` is called before every step and may raise to end things there (LeaseLost); `should_stop` is asked
+    before every step. Everything that is written shows `token`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        base: BaseModelRef,
+        denoiser: Denoiser,
+        state: RoundState,
+        *,
+        token: int,
+        heartbeat: Callable[[], None] = lambda: None,
+        should_stop: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._base = base
+        self._token = token
+        self._heartbeat = heartbeat
+        self._should_stop = should_stop
+        self._clock = clock
+        self._folder = round_folder(store.home, state.id)
+        self._plan = load_plan(store, base, state)
+        self._trainer = RoundTrainer(
+            self._plan,
+            denoiser,
+            parent=self._read_parent(denoiser),
+            reference_folder=store.home / "references",
+            resume_from=Checkpoint.load(self._folder, plan=self._plan.key),
+        )
+
+    @property
+    def step(self) -> int:
+        """Steps done so far."""
+        return self._trainer.step
+
+    def run_slice(self, seconds: float | None = None) -> SliceOutcome:
+        """Train for about `seconds` (None: as the round's settings say), then checkpoint; after the last step, finish.
+
+        Raises RoundFailed when training cannot go on, LeaseLost, StorageFull; the live adapter is untouched then.
+        """
+        settings, started = self._plan.settings, self._clock()
+        budget = settings.slice_seconds if seconds is None else seconds
+        stopped = self._train_until(started + budget)
+        self._trainer.seconds += self._clock() - started
+        self._heartbeat()
+        self._trainer.checkpoint().save(self._folder, plan=self._plan.key)
+        if self.step < settings.num_steps:
+            return SliceOutcome.STOPPED if stopped else SliceOutcome.MORE
+        self._finish()
+        return SliceOutcome.FINISHED
+
+    def close(self) -> None:
+        """Leave the denoiser as the base model. The checkpoint stays."""
+        self._trainer.close()
+
+    def _train_until(self, deadline: float) -> bool:
+        """True when told to stop. At least one step is made otherwise, so that any budget gets on."""
+        steps = self._plan.settings.num_steps
+        report = ProgressReport(
+            self._store, self._plan.round_id, first_step=self.step, steps=steps, token=self._token, clock=self._clock
+        )
+        while self.step < steps:
+            self._heartbeat()
+            if self._should_stop():
+                return True
+            result = self._trainer.train_step()
+            evaluation = self._trainer.evaluate_if_due()
+            report.add(self.step, result, held_out_loss=evaluation.loss if evaluation else None)
+            if self._clock() >= deadline:
+                break
+        return False
+
+    def _finish(self) -> None:
+        best, live = self._trainer.result(), self._trainer.live
+        reason = reason_to_refuse(self._plan, best, live)
+        if reason is None:
+            adapter = publish(
+                self._store, self._base, self._plan, best, live, seconds=self._trainer.seconds, token=self._token
+            )
+            _log.info("round %d published version %d, from step %d", self._plan.round_id, adapter.version, best.step)
+        else:
+            self._store.rounds.refuse(self._plan.round_id, reason, token=self._token)
+            _log.info("round %d refused: %s", self._plan.round_id, reason)
+        self._trainer.save_reference()
+        remove_checkpoint(self._store.home, self._plan.round_id)
+
+    def _read_parent(self, denoiser: Denoiser) -> AdapterWeights | None:
+        """The version that was live when the round began; None for the base model, or when it cannot be used."""
+        if self._plan.parent_version == BASE_VERSION:
+            return None
+        adapter = self._store.adapters.get(self._base, self._plan.parent_version)
+        try:
+            weights = read_adapter(adapter.folder, adapter.sha256)
+            check_fit(weights.tensors, expected_shapes(denoiser.unet, weights.spec))
+        except AdapterProblem as error:
+            _log.warning("round %d goes on without its parent: %s", self._plan.round_id, error)
+            return None
+        return weights
+
+
+def round_folder(home: Path, round_id: int) -> Path:
+    """Where a round keeps its checkpoint."""
+    return home / "rounds" / str(round_id)
+
+
+def remove_checkpoint(home: Path, round_id: int) -> None:
+    """Forget a finished round's working files. Those that cannot be removed only take space."""
+    shutil.rmtree(round_folder(home, round_id), ignore_errors=True)

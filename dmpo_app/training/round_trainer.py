@@ -1,0 +1,217 @@
+"""The adapter of one round while it is being trained. Knows tensors and files of references, not the database."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from dmpo_app.diffusion.adapter_files import AdapterWeights
+from dmpo_app.diffusion.lora import attach, detach, load_state_in_place, lora_state
+from dmpo_app.diffusion.stable_diffusion import Denoiser
+from dmpo_app.domain import BASE_VERSION
+from dmpo_app.errors import AdapterMismatch, RoundFailed
+from dmpo_app.training.checkpoint import Best, Checkpoint, moments_of, restore_moments
+from dmpo_app.training.dataset import PairDataset
+from dmpo_app.training.denoising import PairErrors
+from dmpo_app.training.evaluation import Evaluation, evaluate, evaluate_base
+from dmpo_app.training.plan import RoundPlan
+from dmpo_app.training.reference_cache import ReferenceCache, cache_key
+from dmpo_app.training.slots import draws_of_step
+from dmpo_app.training.step import StepResult, make_optimizer, train_step
+
+_Result = TypeVar("_Result")
+_log = logging.getLogger(__name__)
+
+
+class RoundTrainer:
+    """Trains `plan` on `denoiser`, from its start or from a checkpoint; has the denoiser to itself until `close`.
+
+    `parent` is the live version that the round is measured against and, with `warm_start`, begins at; None when that
+    is the base model or cannot be read. References are looked up in and saved to `reference_folder`.
+    """
+
+    def __init__(
+        self,
+        plan: RoundPlan,
+        denoiser: Denoiser,
+        *,
+        parent: AdapterWeights | None,
+        reference_folder: Path,
+        resume_from: Checkpoint | None = None,
+    ) -> None:
+        self._plan = plan
+        self._settings = plan.settings
+        self._denoiser = denoiser
+        self._reference_folder = reference_folder
+        self._micro_pairs = resume_from.micro_pairs if resume_from else plan.settings.batch_pairs
+        self._use_reference(resume_from)
+        self.step = resume_from.step if resume_from else 0
+        """Steps done so far."""
+        self.seconds = resume_from.seconds if resume_from else 0.0
+        """Time spent in slices so far; kept by the runner."""
+        self.best = resume_from.best if resume_from else None
+        self.live = resume_from.live if resume_from else self._evaluate_live(parent)
+        self._parameters = attach(denoiser.unet, plan.spec, seed=plan.seed)
+        self._optimizer = make_optimizer(self._parameters, learning_rate=self._settings.learning_rate)
+        if resume_from:
+            load_state_in_place(self._parameters, resume_from.tensors)
+            if resume_from.moments:
+                restore_moments(self._optimizer, self._parameters, resume_from.moments, step=self.step)
+        elif parent is not None and self._settings.warm_start:
+            self._start_at(parent)
+
+    def train_step(self) -> StepResult:
+        """The next step. Raises RoundFailed when it diverges or does not fit into memory."""
+        draws = draws_of_step(
+            self.step,
+            num_pairs=len(self._plan.train),
+            batch_pairs=self._settings.batch_pairs,
+            num_slots=self._settings.slots_per_pair,
+            seed=self._plan.seed,
+        )
+        result = self._fitting(
+            lambda: train_step(
+                self._train_errors,
+                draws,
+                self._parameters,
+                self._optimizer,
+                beta=self._settings.beta,
+                max_grad_norm=self._settings.max_grad_norm,
+                micro_pairs=self._micro_pairs,
+            )
+        )
+        self.step += 1
+        return result
+
+    def evaluate_if_due(self) -> Evaluation | None:
+        """Look at the held-out votes after every so many steps and after the last; remember the best adapter so far."""
+        due = self.step % self._settings.evaluate_every == 0 or self.step == self._settings.num_steps
+        if not due or self._plan.held_out is None:
+            return None
+        evaluation = self._evaluate()
+        if self.best is None or self.best.evaluation is None or evaluation.loss < self.best.evaluation.loss:
+            self.best = Best(self.step, lora_state(self._denoiser.unet), evaluation)
+        return evaluation
+
+    def result(self) -> Best:
+        """The adapter to publish: the best on the held-out votes or, without any, the last."""
+        return self.best or Best(self.step, lora_state(self._denoiser.unet), None)
+
+    def checkpoint(self) -> Checkpoint:
+        """Everything it takes to go on from here."""
+        return Checkpoint(
+            step=self.step,
+            seconds=self.seconds,
+            micro_pairs=self._micro_pairs,
+            numerics=self._numerics,
+            tensors=lora_state(self._denoiser.unet),
+            moments=moments_of(self._optimizer, self._parameters),
+            best=self.best,
+            live=self.live,
+            reference=self._reference,
+        )
+
+    def save_reference(self) -> None:
+        """Keep the reference errors for the rounds to come. Raises StorageFull."""
+        self._reference.save(self._reference_folder, self._numerics)
+
+    def close(self) -> None:
+        """Leave the denoiser as the base model."""
+        detach(self._denoiser.unet)
+
+    def _evaluate(self) -> Evaluation:
+        return self._fitting(
+            lambda: evaluate(
+                self._held_out_errors,
+                beta=self._settings.beta,
+                num_slots=self._settings.slots_per_pair,
+                micro_pairs=self._micro_pairs,
+            )
+        )
+
+    def _evaluate_live(self, parent: AdapterWeights | None) -> Evaluation | None:
+        """The live version on the held-out votes: what the round has to stand up to."""
+        if self._plan.held_out is None:
+            return None
+        if self._plan.parent_version == BASE_VERSION:
+            return evaluate_base(self._held_out_errors)
+        if parent is None:
+            return None
+        load_state_in_place(attach(self._denoiser.unet, parent.spec, seed=0), parent.tensors)
+        return self._evaluate()
+
+    def _start_at(self, parent: AdapterWeights) -> None:
+        try:
+            load_state_in_place(self._parameters, parent.tensors)
+        except AdapterMismatch as error:
+            _log.warning("round %d starts from a fresh adapter: %s", self._plan.round_id, error)
+
+    def _use_reference(self, resume_from: Checkpoint | None = None) -> None:
+        """The reference errors that belong to the current numerics."""
+        self._numerics = self._numerics_key()
+        if resume_from is not None and resume_from.numerics == self._numerics:
+            self._reference = resume_from.reference
+        else:
+            self._reference = ReferenceCache.load(self._reference_folder, self._numerics)
+        self._train_errors = self._errors_of(self._plan.train)
+        if self._plan.held_out is not None:
+            self._held_out_errors = self._errors_of(self._plan.held_out)
+
+    def _errors_of(self, dataset: PairDataset) -> PairErrors:
+        return PairErrors(
+            self._denoiser,
+            dataset,
+            self._reference,
+            num_slots=self._settings.slots_per_pair,
+            slot_seed=self._settings.seed,
+        )
+
+    def _numerics_key(self) -> str:
+        unet = self._denoiser.unet
+        device = unet.device
+        return cache_key(
+            base_model=self._plan.base_fingerprint,
+            latents=list(self._plan.train.latents_a.shape[1:]),
+            prompt_embeds=list(self._plan.train.prompt_embeds.shape[1:]),
+            micro_pairs=self._micro_pairs,
+            slots=self._settings.slots_per_pair,
+            slot_seed=self._settings.seed,
+            dtype=str(unet.dtype),
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            cpu=torch.backends.cpu.get_cpu_capability(),
+            num_threads=torch.get_num_threads(),
+            torch=torch.__version__,
+        )
+
+    def _fitting(self, work: Callable[[], _Result]) -> _Result:
+        """Do `work`; when memory runs out, once more in half as large pieces, down to single pairs."""
+        while True:
+            try:
+                return work()
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if self._micro_pairs == 1:
+                    raise RoundFailed(
+                        "out of memory with a single pair at a time; free memory that other programs hold, or set a "
+                        "smaller DMPO_ROUND__RANK, DMPO_ROUND__TARGET_MODULES=attention or a smaller base model"
+                    ) from error
+            self._denoiser.unet.zero_grad(set_to_none=True)
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self._micro_pairs //= 2
+            _log.warning("out of memory; going on with %d pairs at a time", self._micro_pairs)
+            self._use_reference()
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """The CPU's allocator has no exception of its own."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

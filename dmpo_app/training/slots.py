@@ -1,0 +1,82 @@
+"""Which timestep and which noise: a fixed set of draws per pair, and the order in which a round visits them.
+
+Everything here is a pure function of its arguments, so a resumed round, a restarted process and another machine draw
+the same. Reference errors can be kept because a pair is only ever noised in `num_slots` ways.
+
+Shapes:  C H W latent channels, height, width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One way to noise a pair; both of its images get this timestep and this noise."""
+
+    timestep: int
+    noise_seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One pair in one slot: what a step's batch is made of. `pair` is an index into the dataset."""
+
+    pair: int
+    slot: int
+
+
+def slot_of(pair_id: int, slot: int, *, num_slots: int, num_timesteps: int, seed: int) -> Slot:
+    """Slot `slot` of a pair: its timestep lies somewhere in the slot's own equal share of 0..num_timesteps - 1.
+
+    The slots of a pair together cover all noise levels evenly; where inside its share each one falls differs between
+    pairs. `seed` belongs to the lineage and not to the round, so that later rounds find the same slots.
+    """
+    if not 0 <= slot < num_slots:
+        raise ValueError(f"slot {slot} is not in 0..{num_slots - 1}")
+    low = -(-slot * num_timesteps // num_slots)
+    high = max(low + 1, -(-(slot + 1) * num_timesteps // num_slots))
+    key = keyed_seed(seed, "slot", pair_id, slot)
+    return Slot(timestep=min(low + key % (high - low), num_timesteps - 1), noise_seed=key)
+
+
+def noise_of(slot: Slot, shape_CHW: tuple[int, ...]) -> Tensor:
+    """The slot's standard normal noise, float32 on the CPU whatever device trains, so that it is the same anywhere."""
+    return torch.randn(shape_CHW, generator=torch.Generator().manual_seed(slot.noise_seed))
+
+
+def draws_of_step(step: int, *, num_pairs: int, batch_pairs: int, num_slots: int, seed: int) -> list[Draw]:
+    """The `batch_pairs` draws of a step, counted from 0.
+
+    Pairs come in an endless stream of shuffled passes over the data, slots in an endless stream of shuffled passes over
+    the slots: every pair is used equally often, and the noise levels of a batch are spread as evenly as its size
+    allows. A batch larger than the data holds a pair twice, so that all batches have one shape.
+    """
+    positions = range(step * batch_pairs, (step + 1) * batch_pairs)
+    pairs = [_shuffled(num_pairs, position, seed, "pairs") for position in positions]
+    slots = [_shuffled(num_slots, position, seed, "slots") for position in positions]
+    return [Draw(pair, slot) for pair, slot in zip(pairs, slots, strict=True)]
+
+
+def evaluation_slots(num_slots: int, count: int = 4) -> list[int]:
+    """`count` slots spread over the noise levels, the same at every evaluation; all of them if there are no more."""
+    if count >= num_slots:
+        return list(range(num_slots))
+    return [(2 * i + 1) * num_slots // (2 * count) for i in range(count)]
+
+
+def keyed_seed(*parts: int | str) -> int:
+    """A seed in 0..2^63 - 1 from a sha256 over the parts; unlike `hash`, the same in every process."""
+    digest = hashlib.sha256("\0".join(f"{type(part).__name__}:{part}" for part in parts).encode())
+    return int.from_bytes(digest.digest()[:8], "big") >> 1
+
+
+def _shuffled(count: int, position: int, seed: int, stream: str) -> int:
+    """The element at `position` of an endless sequence of shuffled passes over 0..count - 1."""
+    generator = torch.Generator().manual_seed(keyed_seed(seed, stream, position // count))
+    return int(torch.randperm(count, generator=generator)[position % count])

@@ -1,0 +1,106 @@
+"""One step of training: a batch of draws, the DMPO loss, one update of the adapter.
+
+Shapes:  B draws.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from dmpo_app.errors import RoundFailed
+from dmpo_app.objective import dmpo
+from dmpo_app.training.denoising import PairErrors
+from dmpo_app.training.slots import Draw
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far a model is on the voters' side, summed so that batches add up; ties have no side and do not count."""
+
+    signed_margin: float = 0.0
+    num_agreeing: float = 0.0
+    num_decided: int = 0
+
+    def __add__(self, other: Agreement) -> Agreement:
+        return Agreement(
+            self.signed_margin + other.signed_margin,
+            self.num_agreeing + other.num_agreeing,
+            self.num_decided + other.num_decided,
+        )
+
+    @property
+    def margin(self) -> float:
+        """Mean u, counted as positive where it points to the preferred image."""
+        return self.signed_margin / max(self.num_decided, 1)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of pairs whose u points to the preferred image; u = 0 counts half."""
+        return self.num_agreeing / self.num_decided if self.num_decided else 0.5
+
+
+def agreement(margins_B: Tensor, targets_B: Tensor) -> Agreement:
+    """Margins against the sides that their targets take."""
+    sides = torch.sign(targets_B - 0.5)
+    signed = (margins_B * sides)[sides != 0]
+    return Agreement(
+        signed_margin=float(signed.sum()),
+        num_agreeing=float((signed > 0).sum() + 0.5 * (signed == 0).sum()),
+        num_decided=signed.numel(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    loss: float
+    agreement: Agreement
+
+
+def make_optimizer(parameters: Mapping[str, nn.Parameter], *, learning_rate: float) -> torch.optim.AdamW:
+    """AdamW over the adapter's float32 parameters, without weight decay: the margin's finite goal is what holds it."""
+    return torch.optim.AdamW(list(parameters.values()), lr=learning_rate, weight_decay=0.0, fused=True)
+
+
+def train_step(
+    errors: PairErrors,
+    draws: Sequence[Draw],
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    *,
+    beta: float,
+    max_grad_norm: float,
+    micro_pairs: int,
+) -> StepResult:
+    """Update the adapter once on the vote-weighted mean of the DMPO loss over the draws.
+
+    The batch goes through the denoiser in pieces of `micro_pairs` draws. Raises RoundFailed, before anything is
+    updated, when loss or gradient is not finite.
+    """
+    data = errors.dataset
+    index = torch.tensor([draw.pair for draw in draws], device=data.targets.device)
+    targets, weights = data.targets[index], data.weights[index]
+    weights = weights / weights.sum()
+    total, sides = 0.0, Agreement()
+    for start in range(0, len(draws), micro_pairs):
+        piece = slice(start, start + micro_pairs)
+        margins = errors.margins(draws[piece], beta=beta)
+        loss = (dmpo(margins, targets[piece]) * weights[piece]).sum()
+        torch.autograd.backward(loss)
+        total += loss.item()
+        sides += agreement(margins.detach(), targets[piece])
+    norm = float(clip_grad_norm_(parameters.values(), max_grad_norm))
+    if not (math.isfinite(total) and math.isfinite(norm)):
+        optimizer.zero_grad(set_to_none=True)
+        raise RoundFailed(
+            f"training diverged: the loss is {total} and its gradient's norm {norm}; "
+            "try a smaller learning rate (DMPO_ROUND__LEARNING_RATE) or beta (DMPO_ROUND__BETA)"
+        )
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return StepResult(total, sides)

@@ -1,0 +1,110 @@
+"""A small real studio for the training tests: a home with a store, a tiny base model, pairs and votes."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from PIL import Image
+from tests.tiny_pipeline import IMAGE_SIZE, LATENT_SHAPE, MAX_TOKENS
+
+from dmpo_app.diffusion.family import STABLE_DIFFUSION, fingerprint
+from dmpo_app.diffusion.stable_diffusion import Denoiser
+from dmpo_app.diffusion.tensor_files import dump_latents, dump_prompt_embeds
+from dmpo_app.domain import BaseModelRef, Choice, NewImage, NewPair, PairSource, Provenance, Trigger
+from dmpo_app.settings import RoundSettings
+from dmpo_app.store import Store
+from dmpo_app.training.plan import start_round
+from dmpo_app.training.round_runner import RoundRunner, SliceOutcome
+
+EMBED_WIDTH = 16
+FAST = RoundSettings(num_steps=6, batch_pairs=4, evaluate_every=2, rank=2, slots_per_pair=8, beta=500.0)
+
+
+@dataclass
+class Studio:
+    """`votes` are cast on fresh pairs; image a is the one with the larger mean in its first latent channel."""
+
+    home: Path
+    source: Path
+    store: Store
+    base: BaseModelRef
+    num_pairs: int = field(default=0)
+
+    @classmethod
+    def open(cls, home: Path, source: Path) -> Studio:
+        store = Store.open(home)
+        base = store.models.register(str(source), STABLE_DIFFUSION, fingerprint(str(source)))
+        return cls(home, source, store, base)
+
+    def add_pairs(self, count: int, *, num_prompts: int | None = None, version: int = 0) -> None:
+        """Pairs of random latents; image a is shifted up in the first channel, so that there is something to learn."""
+        pairs = []
+        for number in range(self.num_pairs, self.num_pairs + count):
+            generator = torch.Generator().manual_seed(number)
+            prompt = f"prompt {number % (num_prompts or 10**9)}"
+            embeds = torch.randn(MAX_TOKENS, EMBED_WIDTH, generator=torch.Generator().manual_seed(hash_of(prompt)))
+            latents = [torch.randn(LATENT_SHAPE, generator=generator) for _ in range(2)]
+            latents[0][0] += 1
+            images = [_image(prompt, 2 * number + side, latents[side], version) for side in range(2)]
+            pairs.append(NewPair(prompt, images[0], images[1], dump_prompt_embeds(embeds), PairSource.POOL))
+        self.store.pairs.add_many(self.base, pairs)
+        self.num_pairs += count
+
+    def vote(self, count: int, choose: Callable[[bool], Choice] | None = None) -> list[int]:
+        """One annotator votes on `count` pairs that nobody has judged, for image a unless `choose(a_on_left)` differs."""
+        choose = choose or (lambda a_on_left: Choice.LEFT if a_on_left else Choice.RIGHT)
+        annotator = self.store.annotators.ensure("tester")
+        taken: list[int] = []
+        rng = random.Random(0)
+        while len(taken) < count:
+            issued = self.store.assignments.issue(
+                self.base, annotator.id, min(10, count - len(taken)), rng=rng, lifetime=timedelta(hours=1)
+            )
+            if not issued:
+                raise AssertionError(f"only {len(taken)} of {count} pairs were left to vote on")
+            for assignment in issued:
+                choice = choose(assignment.a_on_left)
+                taken.append(self.store.votes.take(assignment.id, annotator.id, choice, 500).vote_id)
+        return taken
+
+    def start(self, *, settings: RoundSettings = FAST, token: int | None = None) -> tuple[int, int]:
+        """A started round and the token that may write to it: (round id, token)."""
+        token = token or self.store.lease.acquire(self.base, "tests", lease_seconds=60)
+        assert token is not None
+        current = self.store.rounds.current(self.base) or self.store.rounds.request(self.base, Trigger.REQUEST)
+        state = start_round(
+            self.store,
+            self.base,
+            current.id,
+            trigger=Trigger.REQUEST,
+            settings=settings,
+            environment={},
+            token=token,
+        )
+        return state.id, token
+
+    def run(self, denoiser: Denoiser, round_id: int, token: int, *, slices: Sequence[float] = (600.0,)) -> SliceOutcome:
+        """Run one slice after another, each in a runner of its own, as a restarted trainer would."""
+        outcome = SliceOutcome.MORE
+        for seconds in slices:
+            runner = RoundRunner(self.store, self.base, denoiser, self.store.rounds.get(round_id), token=token)
+            outcome = runner.run_slice(seconds)
+            runner.close()
+        return outcome
+
+
+def hash_of(text: str) -> int:
+    return sum(ord(character) * 31**i for i, character in enumerate(text)) % 2**31
+
+
+def _image(prompt: str, seed: int, latents: torch.Tensor, version: int) -> NewImage:
+    file = io.BytesIO()
+    Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), (seed % 256, seed // 256 % 256, 0)).save(file, "PNG")
+    provenance = Provenance(prompt, seed, "ddim", 2, 1.0, version, 1.0, 2, 1, "cpu", "float32")
+    return NewImage(file.getvalue(), IMAGE_SIZE, IMAGE_SIZE, provenance, dump_latents(latents))
