@@ -116,7 +116,8 @@ class LabelingService:
 
     def votes_until_round(self) -> int:
         """New preferences still missing until a round starts by itself."""
-        return max(0, self._settings.min_votes - self._store.votes.new_preferences(self._base).count)
+        wanted = self._settings.min_votes
+        return wanted - self._store.votes.count_new_preferences(self._base, at_most=wanted)
 
     def status(self) -> StudioStatus:
         """Where things stand. A few indexed reads: every open page asks each second."""

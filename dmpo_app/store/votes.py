@@ -51,11 +51,15 @@ _WATERMARK = (
     .where(RoundRow.base_id == bindparam("base_id"), RoundRow.finished_at.is_not(None))
     .scalar_subquery()
 )
-_NEW_PREFERENCES = select(func.count(), func.min(VoteRow.id), func.max(VoteRow.id)).where(
+_IS_NEW_PREFERENCE = (
     VoteRow.base_id == bindparam("base_id"),
     VoteRow.outcome.in_(PREFERENCES),
     VoteRow.id > _WATERMARK,
     text(IS_LIVE),
+)
+_NEW_PREFERENCES = select(func.count(), func.min(VoteRow.id), func.max(VoteRow.id)).where(*_IS_NEW_PREFERENCE)
+_COUNT_NEW = select(func.count()).select_from(
+    select(VoteRow.id).where(*_IS_NEW_PREFERENCE).limit(bindparam("at_most")).subquery()
 )
 
 
@@ -80,11 +84,21 @@ class Votes:
 
     def count(self, base: BaseModelRef, *, since: datetime | None = None) -> int:
         """Live votes of every choice, all or from a time on."""
-        query = select(func.count()).select_from(VoteRow).where(VoteRow.base_id == base.id, text(IS_LIVE))
-        if since is not None:
-            query = query.where(VoteRow.created_at >= since)
+        if since is None:  # the pairs keep count, and are fewer
+            query = select(func.coalesce(func.sum(PairRow.num_votes), 0)).where(PairRow.base_id == base.id)
+        else:
+            query = (
+                select(func.count())
+                .select_from(VoteRow)
+                .where(VoteRow.base_id == base.id, VoteRow.created_at >= since, text(IS_LIVE))
+            )
         with self._database.reader() as connection:
             return connection.execute(query).scalar_one()
+
+    def count_new_preferences(self, base: BaseModelRef, *, at_most: int) -> int:
+        """`new_preferences(base).count`, but counting no further than `at_most`: cheap however many there are."""
+        with self._database.reader() as connection:
+            return connection.execute(_COUNT_NEW, {"base_id": base.id, "at_most": at_most}).scalar_one()
 
     def new_preferences(self, base: BaseModelRef) -> NewVotes:
         """The live preferences that no finished round has looked at."""
