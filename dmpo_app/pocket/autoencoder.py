@@ -1,0 +1,99 @@
+"""Stage one: the autoencoder, which turns pictures into latents and back.
+
+The loss is L1 and L2 on pixels, L1 on their differences (edges are what the eye checks), and a light KL.
+The decoder also sees latents with noise on them: a denoiser's latents are never exact.
+
+Shapes:  B pictures;  3 channels, 128 x 128 pixels in -1 to 1;  latents 8 x 16 x 16.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dmpo_app.pocket import checkpoint
+from dmpo_app.pocket.networks import LATENT_CHANNELS, LATENT_SIZE, build_autoencoder
+from dmpo_app.pocket.parallel import SHARES, one_thread_an_operator, set_gradients
+from dmpo_app.pocket.progress import Rhythm, learning_rate, paced, set_learning_rate
+from dmpo_app.pocket.renders import Renders
+
+
+@dataclass(frozen=True)
+class AutoencoderPlan:
+    """Length and strength of the first stage."""
+
+    steps: int = 3400
+    batch: int = 8
+    peak_rate: float = 2e-3
+    warmup: int = 50
+    kl_weight: float = 1e-3  # per latent number
+    latent_noise: float = 0.1  # standard deviation, against latents of about 1
+    seed: int = 1
+
+
+def as_pixels(pictures: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Tensor:
+    """uint8 (B, 128, 128, 3) to float32 (B, 3, 128, 128) in -1 to 1."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def reconstruction_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """L1 and L2 on pixels at full to eighth size, L1 on the differences of neighbours at full to quarter size."""
+    loss = torch.zeros(())
+    for scale in range(4):
+        if scale:
+            prediction, target = functional.avg_pool2d(prediction, 2), functional.avg_pool2d(target, 2)
+        error = prediction - target
+        # The square finds wrong colours of whole things early on, where the absolute value is all outlines.
+        loss = loss + error.abs().mean() + 4 * error.square().mean()
+        if scale < 3:
+            loss = loss + error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    return loss
+
+
+def train_autoencoder(renders: Renders, path: Path, plan: AutoencoderPlan, rhythm: Rhythm) -> AutoencoderKL:
+    """The trained autoencoder; goes on from the checkpoint at `path` if there is one."""
+    torch.manual_seed(plan.seed)
+    model = build_autoencoder()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=plan.peak_rate, weight_decay=1e-4, betas=(0.9, 0.99))
+    generator = torch.Generator().manual_seed(plan.seed)
+    picker = np.random.default_rng(plan.seed)
+    start = 0
+    if (state := checkpoint.load(path)) is not None:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        checkpoint.restore_random_state(state["random"], generator, picker)
+        start = state["step"]
+
+    def save(step: int) -> None:
+        random = checkpoint.random_state(generator, picker)
+        checkpoint.save_atomically(
+            {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": random, "step": step}, path
+        )
+
+    last = [0.0]
+    threads = ThreadPoolExecutor(SHARES)
+    with one_thread_an_operator():
+        for step in paced("autoencoder", start, plan.steps, rhythm, lambda: last[0], save):
+            set_learning_rate(optimizer, learning_rate(step, plan.steps, plan.peak_rate, plan.warmup))
+            pixels = as_pixels(renders.take(picker.integers(len(renders), size=plan.batch).tolist()))
+            noise = torch.randn((2, plan.batch, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE), generator=generator)
+            loss = set_gradients(model, threads, lambda *batch: _loss(model, plan, *batch), pixels, *noise)
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            last[0] += (1.0 if last[0] == 0 else 0.05) * (loss - last[0])
+    return model.eval()
+
+
+def _loss(model: AutoencoderKL, plan: AutoencoderPlan, pixels: Tensor, own_noise: Tensor, more_noise: Tensor) -> Tensor:
+    # bfloat16 makes the convolutions twice as fast on a processor that has it; the loss stays float32.
+    with torch.autocast("cpu", torch.bfloat16):
+        posterior = model.encode(pixels).latent_dist
+        latents = posterior.mean + posterior.std * own_noise
+        decoded = model.decode(latents + plan.latent_noise * more_noise).sample
+    kl = posterior.kl().float().mean() / latents[0].numel()
+    return reconstruction_loss(decoded.float(), pixels) + plan.kl_weight * kl

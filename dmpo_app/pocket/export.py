@@ -1,0 +1,48 @@
+"""The finished parts as a `StableDiffusionPipeline` folder, float16 safetensors."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+
+from dmpo_app.pocket.denoiser import Denoiser
+from dmpo_app.pocket.networks import build_noise_scheduler
+from dmpo_app.pocket.tokenizer import build_tokenizer
+
+
+def build_pipeline(autoencoder: AutoencoderKL, denoiser: Denoiser, scaling_factor: float) -> StableDiffusionPipeline:
+    """The pipeline from trained parts; the parts are copied, not shared."""
+    tokenizer = build_tokenizer()
+    autoencoder = _copy(autoencoder)
+    autoencoder.register_to_config(scaling_factor=scaling_factor)
+    own = Denoiser(tokenizer)
+    own.load_state_dict(denoiser.state_dict())
+    return StableDiffusionPipeline(
+        vae=autoencoder,
+        text_encoder=own.text_encoder.eval(),
+        tokenizer=tokenizer,
+        unet=own.unet.eval(),
+        scheduler=build_noise_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _copy(autoencoder: AutoencoderKL) -> AutoencoderKL:
+    copy = AutoencoderKL.from_config(autoencoder.config)
+    copy.load_state_dict(autoencoder.state_dict())
+    return copy.eval()
+
+
+def save_pipeline(pipeline: StableDiffusionPipeline, folder: Path) -> None:
+    """Write the folder beside its place, then swap it in, so that a reader never finds half a model."""
+    unfinished, previous = folder.with_name(folder.name + ".unfinished"), folder.with_name(folder.name + ".previous")
+    for leftover in (unfinished, previous):
+        shutil.rmtree(leftover, ignore_errors=True)
+    pipeline.to(dtype=torch.float16).save_pretrained(unfinished, safe_serialization=True)
+    if folder.exists():
+        folder.rename(previous)
+    unfinished.rename(folder)
+    shutil.rmtree(previous, ignore_errors=True)
