@@ -1,0 +1,124 @@
+"""The trainer process: `python -m dmpo_app.training.process --parent-pid N`, with its settings as JSON on its input.
+
+It loads the denoiser at once, says `ready` on its output, and then asks the worker again and again. It ends cleanly
+(the step is finished, the round checkpointed) on SIGTERM and when its parent is gone, however the parent went.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from dmpo_app.errors import SetupProblem
+from dmpo_app.settings import Settings
+from dmpo_app.training.supervisor import EXIT_SETUP, READY, TrainerProcess
+
+__all__ = ["TrainerProcess", "main", "run_worker"]
+
+LOG_FILE = "trainer.log"
+_LOG_BYTES, _LOG_BACKUPS = 1_000_000, 2
+_PARENT_POLL_SECONDS = 1.0
+_LAST_CHANCE_SECONDS = 60.0
+_PR_SET_PDEATHSIG = 1
+_log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until told to stop; 0 then. EXIT_SETUP with the reason on stderr when the base model or the home is unfit."""
+    parser = argparse.ArgumentParser(description="the trainer process of DMPO Studio; started by `dmpo serve`")
+    parser.add_argument("--parent-pid", type=int, required=True)
+    parser.add_argument("--owner", required=True, help="the name under which it holds the lineage's lease")
+    options = parser.parse_args(arguments)
+    settings = Settings.model_validate_json(sys.stdin.readline())
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: stopping.set())
+    signal.signal(signal.SIGINT, lambda _number, _frame: stopping.set())
+    _die_with_parent(options.parent_pid, stopping)
+    _log_to(settings.home)
+    if hasattr(os, "nice"):
+        os.nice(settings.trainer.nice)
+    try:
+        run_worker(settings, owner=options.owner, stopping=stopping, on_ready=lambda: print(READY, flush=True))  # noqa: T201
+    except SetupProblem as error:
+        _log.error("%s", error)
+        sys.stderr.write(f"{error}\n")
+        return EXIT_SETUP
+    except Exception as error:
+        _log.exception("the trainer ends")
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        raise
+    return 0
+
+
+def run_worker(
+    settings: Settings, *, owner: str, stopping: threading.Event, on_ready: Callable[[], None] = lambda: None
+) -> None:
+    """Train whenever it is time until `stopping` is set. Raises SetupProblem when base model or home are unfit."""
+    import torch  # heavy: the process is set up before
+
+    from dmpo_app.diffusion.family import family_of, fingerprint
+    from dmpo_app.diffusion.stable_diffusion import load_denoiser
+    from dmpo_app.store import Store
+    from dmpo_app.store.store import utc_now
+    from dmpo_app.training.worker import Tick, Worker
+
+    torch.set_num_threads(trainer_threads(settings))
+    denoiser = load_denoiser(settings.base_model, device=settings.render.device, dtype=settings.render.dtype)
+    with Store.open(settings.home) as store:
+        base = store.models.register(
+            settings.base_model, family_of(settings.base_model), fingerprint(settings.base_model)
+        )
+        worker = Worker(store, base, settings, denoiser, owner=owner, now=utc_now, should_stop=stopping.is_set)
+        _log.info("ready: %s, %d torch threads", settings.base_model, torch.get_num_threads())
+        on_ready()
+        try:
+            while not stopping.is_set():
+                if worker.tick() is not Tick.TRAINED:
+                    stopping.wait(settings.trainer.poll_seconds)
+        finally:
+            worker.close()
+    _log.info("stopped")
+
+
+def trainer_threads(settings: Settings) -> int:
+    """Torch threads of the trainer: as set, else half the cores."""
+    return settings.trainer.num_threads or max(1, (os.cpu_count() or 1) // 2)
+
+
+def _die_with_parent(parent_pid: int, stopping: threading.Event) -> None:
+    """Stop when the parent is gone: at once by the kernel's signal on Linux, within a second elsewhere.
+
+    A trainer that has not stopped a minute later hangs, and is ended the hard way; the checkpoint is what counts.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    def watch() -> None:
+        while os.getppid() == parent_pid:
+            if stopping.wait(_PARENT_POLL_SECONDS):
+                return
+        _log.warning("the parent process %d is gone; stopping", parent_pid)
+        stopping.set()
+        threading.Event().wait(_LAST_CHANCE_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def _log_to(home: Path) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+    handler = RotatingFileHandler(home / LOG_FILE, maxBytes=_LOG_BYTES, backupCount=_LOG_BACKUPS, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
