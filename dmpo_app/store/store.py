@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from filelock import FileLock
+from sqlalchemy.exc import DBAPIError
 
 from dmpo_app.errors import SetupProblem
 from dmpo_app.store.adapters import Adapters
@@ -74,6 +75,11 @@ class Store:
                 except BaseException:
                     database.close()
                     raise
+        except DBAPIError as error:
+            raise SetupProblem(
+                f"{home / DATABASE_NAME} could not be brought to the present schema ({error.orig}); it was left as it "
+                "was. Is it of another program? Set DMPO_HOME to another folder to start afresh."
+            ) from error
         except OSError as error:
             raise SetupProblem(
                 f"the home {home} cannot be used ({error}); set DMPO_HOME to a folder that can be written"

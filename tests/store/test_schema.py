@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from dmpo_app.domain import Annotator, BaseModelRef
+from dmpo_app.errors import SetupProblem
+from dmpo_app.store import Store
+from dmpo_app.store.migrate import HEAD, MIGRATIONS
+from dmpo_app.store.schema import Table
+from dmpo_app.store.sqlite import safe_driver
+from tests.store.store_data import integrity_of, new_pair, vote_once
+
+OPEN_AND_REGISTER = """
+import sys
+from pathlib import Path
+from dmpo_app.store import Store
+sys.stdin.readline()  # both start at the same moment
+with Store.open(Path(sys.argv[1])) as store:
+    print(store.models.register("pocket", "stable-diffusion", "f" * 64).id)
+"""
+
+
+def test_the_migrated_schema_is_the_one_the_code_declares(store: Store) -> None:
+    with store._database.reader() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
+
+
+def test_the_newest_revision_is_the_one_the_code_names() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    assert ScriptDirectory.from_config(config).get_current_head() == HEAD
+
+
+def test_two_processes_can_open_a_fresh_home_at_once(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPEN_AND_REGISTER, str(home)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    answers = [process.communicate(timeout=60)[0].strip() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert answers == ["1", "1"]
+    assert integrity_of(home) == "ok"
+
+
+def test_a_home_of_a_newer_version_is_refused_and_left_alone(store: Store) -> None:
+    store._database.write(lambda connection: connection.execute(text("UPDATE alembic_version SET version_num = '9999'")))
+    store.close()
+    with pytest.raises(SetupProblem, match=r"newer version.*9999.*update the program"):
+        Store.open(store.home)
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "studio.db").write_bytes(b"holiday photographs " * 400)
+    with pytest.raises(SetupProblem, match="DMPO_HOME"):
+        Store.open(tmp_path)
+    assert (tmp_path / "studio.db").read_bytes() == b"holiday photographs " * 400
+
+
+def test_a_home_that_cannot_be_made_is_a_setup_problem(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SetupProblem, match="DMPO_HOME"):
+        Store.open(tmp_path / "file" / "home")
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    connection = safe_driver().connect(tmp_path / "studio.db")
+    connection.execute("CREATE TABLE votes (somebody_elses TEXT)")
+    connection.close()
+    with pytest.raises(SetupProblem, match="votes already exists"):
+        Store.open(tmp_path)
+    connection = safe_driver().connect(tmp_path / "studio.db")
+    assert connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall() == [("votes",)]
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("DELETE FROM votes", "never deleted"),
+        ("UPDATE votes SET choice = 'tie'", "never changed"),
+        ("UPDATE votes SET created_at = 0", "never changed"),
+        ("UPDATE votes SET undone_at = 1; UPDATE votes SET undone_at = 2", "undone once"),
+        ("UPDATE votes SET undone_at = 1; UPDATE votes SET undone_at = NULL", "undone once"),
+    ],
+)
+def test_the_database_itself_keeps_votes_append_only(
+    store: Store, base: BaseModelRef, anna: Annotator, statement: str, message: str
+) -> None:
+    store.pairs.add(base, new_pair())
+    vote_once(store, base, anna)
+
+    def work(connection):
+        for one in statement.split(";"):
+            connection.execute(text(one))
+
+    with pytest.raises(IntegrityError, match=message):
+        store._database.write(work)
+    assert store.votes.count(base) == 1
+
+
+def test_a_row_cannot_refer_to_what_does_not_exist(store: Store) -> None:
+    with pytest.raises(IntegrityError, match="FOREIGN KEY"):
+        store._database.write(
+            lambda connection: connection.execute(
+                text("INSERT INTO live_changes (base_id, version, by, created_at) VALUES (1, 3, 'x', 0)")
+            )
+        )
+
+
+def test_opening_again_finds_everything(store: Store, base: BaseModelRef, anna: Annotator) -> None:
+    store.pairs.add(base, new_pair())
+    vote_once(store, base, anna)
+    store.close()
+    with Store.open(store.home) as again:
+        assert again.votes.count(base) == 1
+        assert again.annotators.get(anna.public_id) == anna

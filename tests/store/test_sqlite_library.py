@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import sqlite3
+import sys
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from dmpo_app.errors import SetupProblem, UnsafeSQLite
+from dmpo_app.store import Store
+from dmpo_app.store.database import Database
+from dmpo_app.store.sqlite import PRAGMAS, is_safe, safe_driver
+
+
+@pytest.mark.parametrize("version", [(3, 44, 6), (3, 44, 9), (3, 50, 7), (3, 51, 3), (3, 53, 4), (4, 0, 0)])
+def test_releases_with_the_fix_are_safe(version: tuple[int, ...]) -> None:
+    assert is_safe(version)
+
+
+@pytest.mark.parametrize("version", [(3, 40, 1), (3, 44, 5), (3, 45, 0), (3, 50, 6), (3, 51, 0), (3, 51, 2)])
+def test_releases_with_the_wal_reset_bug_are_not(version: tuple[int, ...]) -> None:
+    assert not is_safe(version)
+
+
+def test_the_library_in_use_here_is_a_safe_one() -> None:
+    assert is_safe(safe_driver().sqlite_version_info)
+
+
+def test_python_s_own_library_comes_first_where_it_is_safe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 51, 3))
+    safe_driver.cache_clear()
+    try:
+        assert safe_driver() is sqlite3
+    finally:
+        safe_driver.cache_clear()
+
+
+def test_without_a_safe_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 51, 2))
+    monkeypatch.setitem(sys.modules, "pysqlite3.dbapi2", None)  # as if it were not installed
+    safe_driver.cache_clear()
+    try:
+        with pytest.raises(UnsafeSQLite, match="pip install 'pysqlite3"):
+            safe_driver()
+    finally:
+        safe_driver.cache_clear()
+
+
+def test_every_connection_has_the_pragmas_that_durability_rests_on(store: Store) -> None:
+    for name, _, expected in PRAGMAS:
+        assert store._database.write(lambda connection, n=name: connection.exec_driver_sql(f"PRAGMA {n}").scalar()) == (
+            expected
+        )
+        with store._database.reader() as connection:
+            assert connection.exec_driver_sql(f"PRAGMA {name}").scalar() == expected
+
+
+def test_a_reader_cannot_write(store: Store) -> None:
+    with store._database.reader() as connection, pytest.raises(OperationalError, match="readonly"):
+        connection.execute(text("DELETE FROM prompts"))
+
+
+def test_a_reader_sees_one_moment(store: Store) -> None:
+    with store._database.reader() as connection:
+        before = connection.execute(text("SELECT count(*) FROM prompts")).scalar_one()
+        store.prompts.ensure(["new"], held_out=False)
+        assert connection.execute(text("SELECT count(*) FROM prompts")).scalar_one() == before == 0
+    assert len(store.prompts.list()) == 1
+
+
+def test_other_databases_are_refused_until_they_are_supported() -> None:
+    with pytest.raises(SetupProblem, match="SQLite only"):
+        Database.open("postgresql://somebody:secret@localhost/studio")

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
+
+from dmpo_app.errors import Busy
+from dmpo_app.store.database import Database, sqlite_url
+
+
+@pytest.fixture
+def database(tmp_path: Path):
+    opened = Database.open(sqlite_url(tmp_path / "small.db"), queue_size=8)
+    opened.write(lambda connection: connection.execute(text("CREATE TABLE parents (id INTEGER PRIMARY KEY)")))
+    opened.write(
+        lambda connection: connection.execute(
+            text("CREATE TABLE children (parent INTEGER REFERENCES parents (id) DEFERRABLE INITIALLY DEFERRED)")
+        )
+    )
+    yield opened
+    opened.close()
+
+
+def insert_parent(number: int):
+    def work(connection: Connection) -> int:
+        connection.execute(text("INSERT INTO parents VALUES (:number)"), {"number": number})
+        return number
+
+    return work
+
+
+def parents(database: Database) -> list[int]:
+    with database.reader() as connection:
+        return list(connection.execute(text("SELECT id FROM parents ORDER BY id")).scalars())
+
+
+class Hold:
+    """Work that keeps the writer thread busy until released, so that what follows shares one batch."""
+
+    def __init__(self, database: Database) -> None:
+        self._go, self._begun = threading.Event(), threading.Event()
+        self.future: Future[bool] = database.submit(self._wait)
+        assert self._begun.wait(10)
+
+    def _wait(self, connection: Connection) -> bool:
+        self._begun.set()
+        return self._go.wait(10)
+
+    def release(self) -> None:
+        self._go.set()
+
+
+def test_work_that_fails_takes_nothing_of_its_batch_with_it(database: Database) -> None:
+    hold = Hold(database)
+    first, twice, last = (database.submit(insert_parent(number)) for number in (1, 1, 2))
+    hold.release()
+    assert first.result() == 1
+    assert last.result() == 2
+    with pytest.raises(IntegrityError):
+        twice.result()
+    assert parents(database) == [1, 2]
+
+
+def test_a_half_done_piece_of_work_is_undone_whole(database: Database) -> None:
+    def work(connection: Connection) -> None:
+        insert_parent(5)(connection)
+        raise LookupError("changed my mind")
+
+    with pytest.raises(LookupError, match="changed my mind"):
+        database.write(work)
+    assert parents(database) == []
+
+
+def test_a_commit_that_fails_fails_everybody_in_the_batch(database: Database) -> None:
+    hold = Hold(database)
+    good = database.submit(insert_parent(1))
+    orphan = database.submit(lambda connection: connection.execute(text("INSERT INTO children VALUES (99)")))
+    hold.release()
+    for future in (good, orphan):
+        with pytest.raises(IntegrityError, match="FOREIGN KEY"):
+            future.result()
+    assert parents(database) == []
+    assert database.write(insert_parent(1)) == 1, "and the writer goes on"
+
+
+def test_an_answer_comes_after_the_commit(database: Database) -> None:
+    seen: list[list[int]] = []
+    future = database.submit(insert_parent(3))
+    future.add_done_callback(lambda _: seen.append(parents(database)))  # on another connection
+    future.result()
+    deadline = time.monotonic() + 5
+    while not seen and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert seen == [[3]]
+
+
+def test_a_full_queue_is_busy_and_nothing_that_was_queued_is_lost(database: Database) -> None:
+    hold = Hold(database)
+    queued = [database.submit(insert_parent(number)) for number in range(8)]
+    with pytest.raises(Busy, match="8 writes are waiting"):
+        database.submit(insert_parent(100))
+    hold.release()
+    assert [future.result() for future in queued] == list(range(8))
+    assert database.write(insert_parent(100)) == 100
+
+
+def test_closing_finishes_what_is_queued_and_refuses_the_rest(database: Database) -> None:
+    hold = Hold(database)
+    queued = [database.submit(insert_parent(number)) for number in range(5)]
+    closer = threading.Thread(target=database.close)
+    closer.start()
+    hold.release()
+    closer.join(10)
+    assert [future.result(timeout=0) for future in queued] == list(range(5))
+    with pytest.raises(RuntimeError, match="closed"):
+        database.submit(insert_parent(6))
+    database.close()
+
+
+def test_more_work_than_one_batch_takes_is_all_done(tmp_path: Path) -> None:
+    wide = Database.open(sqlite_url(tmp_path / "wide.db"))
+    wide.write(lambda connection: connection.execute(text("CREATE TABLE parents (id INTEGER PRIMARY KEY)")))
+    hold = Hold(wide)
+    queued = [wide.submit(insert_parent(number)) for number in range(150)]
+    hold.release()
+    assert [future.result() for future in queued] == list(range(150))
+    assert parents(wide) == list(range(150))
+    wide.close()
+
+
+def test_a_quiet_writer_folds_the_log_into_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dmpo_app.store.writer.IDLE_SECONDS", 0.05)
+    database = Database.open(sqlite_url(tmp_path / "quiet.db"))
+    database.write(lambda connection: connection.execute(text("CREATE TABLE parents (id INTEGER PRIMARY KEY)")))
+    log = tmp_path / "quiet.db-wal"
+    deadline = time.monotonic() + 5
+    while log.stat().st_size and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert log.stat().st_size == 0
+    assert database.write(insert_parent(1)) == 1
+    assert database.write(lambda connection: connection.exec_driver_sql("PRAGMA busy_timeout").scalar()) == 15_000
+    database.close()
