@@ -12,7 +12,8 @@ from typing import Literal
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 MAX_TOKENS = 16
 LATENT_SHAPE = (4, 8, 8)
@@ -21,7 +22,11 @@ _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
 def make_tiny_pipeline(
-    folder: Path, *, seed: int = 0, prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
+    folder: Path,
+    *,
+    seed: int = 0,
+    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon",
+    safety_checker: Literal["flags everything"] | None = None,
 ) -> Path:
     """Write the model to `folder` as safetensors and return the folder. Another seed gives other weights."""
     with torch.random.fork_rng(devices=[]):
@@ -40,9 +45,11 @@ def make_tiny_pipeline(
                 steps_offset=1,
                 prediction_type=prediction_type,
             ),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
+            safety_checker=None if safety_checker is None else _stern_safety_checker(),
+            feature_extractor=None
+            if safety_checker is None
+            else CLIPImageProcessor(size=IMAGE_SIZE, crop_size=IMAGE_SIZE),
+            requires_safety_checker=safety_checker is not None,
         )
     pipeline.save_pretrained(folder, safe_serialization=True)
     return folder
@@ -98,6 +105,15 @@ def _text_encoder() -> CLIPTextModel:
 def _tokenizer() -> CLIPTokenizer:
     # `vocab=` and `merges=`: the older `vocab_file=` and `merges_file=` are silently ignored by transformers 5.
     return CLIPTokenizer(vocab=_vocabulary(), merges=[], model_max_length=MAX_TOKENS)
+
+
+def _stern_safety_checker() -> StableDiffusionSafetyChecker:
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    checker = StableDiffusionSafetyChecker(
+        CLIPConfig(vision_config={**vision, "image_size": IMAGE_SIZE, "patch_size": 16}, projection_dim=16)
+    )
+    checker.concept_embeds_weights.data.fill_(-2.0)  # every cosine similarity is above this threshold
+    return checker
 
 
 def _vocabulary() -> dict[str, int]:

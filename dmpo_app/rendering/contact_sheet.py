@@ -65,7 +65,7 @@ class ContactSheetPlanner:
                 yield version
 
     def _read(self) -> tuple[set[tuple[int, str]], list[str]]:
-        """The rows that are complete, and the prompts: those in use already, else some spread over the held-out ones."""
+        """The complete rows, and the prompts: those in use already, else some spread over the held-out ones."""
         seeds_of: dict[tuple[int, str], set[int]] = {}
         for image in self._store.images.contact_sheet(self._base):
             made = image.provenance
