@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dmpo_app.diffusion.family import family_of, fingerprint, locate
+from dmpo_app.errors import ModelUnavailable, UnknownFamily
+from tests.tiny_pipeline import make_tiny_pipeline
+
+
+@pytest.fixture
+def model(tmp_path: Path, tiny_model: Path) -> Path:
+    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+def edit_index(folder: Path, **changes: object) -> None:
+    path = folder / "model_index.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_stable_diffusion_folder_is_recognised(model: Path) -> None:
+    assert family_of(str(model)) == "stable_diffusion"
+    assert locate(str(model)) == model
+
+
+@pytest.mark.parametrize("name", ["StableDiffusionXLPipeline", "FluxPipeline", "StableDiffusion3Pipeline", None])
+def test_another_family_is_refused_and_the_message_names_what_is_supported(model: Path, name: str | None) -> None:
+    edit_index(model, _class_name=name)
+    with pytest.raises(UnknownFamily, match=r"StableDiffusionPipeline.*DMPO_BASE_MODEL"):
+        fingerprint(str(model))
+
+
+def test_the_fingerprint_does_not_depend_on_the_place_and_needs_no_torch(model: Path, tiny_model: Path) -> None:
+    code = (
+        "import sys; from dmpo_app.diffusion.family import fingerprint; print(fingerprint(sys.argv[1])); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, str(model)], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == fingerprint(str(tiny_model))
+    assert len(ran.stdout.strip()) == 64
+
+
+def test_other_weights_or_another_configuration_are_another_model(tmp_path: Path, model: Path) -> None:
+    seen = {fingerprint(str(model)), fingerprint(str(make_tiny_pipeline(tmp_path / "other", seed=1)))}
+    for name in ("unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"):
+        data = bytearray((model / name).read_bytes())
+        data[-1] ^= 1
+        (model / name).write_bytes(bytes(data))
+        seen.add(fingerprint(str(model)))
+    config = model / "scheduler" / "scheduler_config.json"
+    config.write_text(config.read_text().replace("epsilon", "v_prediction"))
+    seen.add(fingerprint(str(model)))
+    assert len(seen) == 5
+
+
+def test_files_that_make_no_images_do_not_count(model: Path) -> None:
+    before = fingerprint(str(model))
+    (model / "README.md").write_text("hello")
+    (model / "unet" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"another variant")
+    edit_index(model, _name_or_path="elsewhere", safety_checker=[None, None])
+    assert fingerprint(str(model)) == before
+
+
+@pytest.mark.parametrize("missing", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])
+def test_an_incomplete_folder_says_which_part_is_missing(model: Path, missing: str) -> None:
+    shutil.rmtree(model / missing)
+    with pytest.raises(ModelUnavailable, match=f"no {missing} folder"):
+        locate(str(model))
+
+
+def test_weights_that_are_only_there_as_pickle_are_refused_with_the_way_out(model: Path) -> None:
+    weights = model / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(ModelUnavailable, match=r"pickle.*save_pretrained"):
+        locate(str(model))
+
+
+def test_sharded_weights_are_found_and_a_missing_shard_is_named(model: Path) -> None:
+    weights = model / "unet" / "diffusion_pytorch_model.safetensors"
+    shard = weights.with_name("diffusion_pytorch_model-00001-of-00002.safetensors")
+    weights.rename(shard)
+    names = {"a": shard.name, "b": shard.name.replace("00001-of", "00002-of")}
+    (model / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(ModelUnavailable, match="lacks diffusion_pytorch_model-00002-of-00002"):
+        fingerprint(str(model))
+    shutil.copy(shard, shard.with_name(names["b"]))
+    assert len(fingerprint(str(model))) == 64
+
+
+def test_a_safety_checker_that_is_named_must_be_there(model: Path) -> None:
+    edit_index(model, safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"])
+    with pytest.raises(ModelUnavailable, match="safety_checker"):
+        locate(str(model))
+
+
+@pytest.mark.parametrize("source", ["/no/such/folder", "no such model", "../up", "a/b/c", "~/no-such-folder-at-home"])
+def test_a_source_that_is_nothing_says_so(source: str) -> None:
+    with pytest.raises(ModelUnavailable, match=r"does not exist.*DMPO_BASE_MODEL"):
+        family_of(source)
+
+
+def test_a_file_or_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelUnavailable, match="is a file"):
+        family_of(str(tmp_path / "model.safetensors"))
+    with pytest.raises(ModelUnavailable, match="from_single_file"):
+        family_of(str(tmp_path))
+    (tmp_path / "model_index.json").write_text("{")
+    with pytest.raises(ModelUnavailable, match="cannot be read"):
+        family_of(str(tmp_path))
+
+
+def test_a_hub_id_without_a_network_says_what_to_do(tmp_path: Path) -> None:
+    code = (
+        "from dmpo_app.diffusion.family import fingerprint\nfrom dmpo_app.errors import ModelUnavailable\n"
+        "try: fingerprint('somebody/some-model')\nexcept ModelUnavailable as error: print(error)"
+    )
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": ""}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "cannot be reached" in ran.stdout
+    assert "DMPO_BASE_MODEL" in ran.stdout
+
+
+def test_a_model_in_the_hubs_cache_needs_no_network(tmp_path: Path, tiny_model: Path) -> None:
+    snapshot = tmp_path / "hub" / "models--somebody--some-model" / "snapshots" / ("0" * 40)
+    shutil.copytree(tiny_model, snapshot)
+    refs = snapshot.parents[1] / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("0" * 40)
+    code = "from dmpo_app.diffusion.family import fingerprint; print(fingerprint('somebody/some-model'))"
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": ""}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == fingerprint(str(tiny_model))
