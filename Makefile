@@ -34,7 +34,8 @@ soak: $(SETUP_DEV)  ## The kill tests in full (50 of each)
 	@DMPO_SOAK_KILLS=50 $(PYTHON_IN_VENV) -m pytest -m soak --timeout 3600
 
 bench: $(SETUP_DEV)  ## The numbers of docs/benchmarks.md
-	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(PYTHON_IN_VENV) $$script || exit 1; done
+	@for script in benchmarks/[a-z]*.py; do \
+	  name=$$(basename "$$script" .py); echo "== $$name"; $(PYTHON_IN_VENV) -m "benchmarks.$$name" || exit 1; done
 
 pocket: $(SETUP)  ## Train the pocket model from scratch (resumable, about 90 minutes on 2 cores)
 	@$(PYTHON_IN_VENV) -m dmpo_app.pocket train

@@ -7,8 +7,9 @@ The most used ones stand at the top level (`DMPO_MIN_VOTES`); groups nest with t
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -18,7 +19,7 @@ POCKET_MODEL = PROJECT_ROOT / "data" / "pocket"
 
 
 class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class RenderSettings(_Group):
@@ -51,7 +52,7 @@ class PoolSettings(_Group):
     """Prompts that pairs are made of, one a line."""
     held_out_prompts: Path = PROJECT_ROOT / "data" / "prompts" / "held-out.txt"
     """Prompts never trained on: the before/after tab's suggestions and the benchmarks' yardstick."""
-    starter_pairs: Path = PROJECT_ROOT / "data" / "starter"
+    starter_pairs: Path = PROJECT_ROOT / "data" / "starter-pairs.zip"
     """Pairs shipped with the pocket model; used when the base model is the one they were made with."""
     assignment_minutes: Annotated[float, Field(gt=0)] = 60.0
     """How long a showing can be answered."""
@@ -65,11 +66,15 @@ class RoundSettings(_Group):
     alpha: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     """Softness of the target: the preferred image wins with probability 1 - alpha."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    """AdamW's, constant over the round."""
     rank: Annotated[int, Field(ge=1, le=512)] = 8
+    """LoRA rank."""
     lora_alpha: Annotated[float, Field(gt=0)] = 8.0
+    """LoRA scale numerator: the adapter is added times lora_alpha / rank."""
     target_modules: Literal["attention", "wide"] = "wide"
     """attention: the attention projections alone; wide: convolutions and the other projections too."""
     num_steps: Annotated[int, Field(ge=1)] = 80
+    """Optimizer steps of a round."""
     batch_pairs: Annotated[int, Field(ge=1)] = 8
     """Pairs per step."""
     slots_per_pair: Annotated[int, Field(ge=1, le=1000)] = 16
@@ -79,6 +84,7 @@ class RoundSettings(_Group):
     held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of the prompts whose votes are kept out of training to judge the result."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """The gradient is scaled down to this norm."""
     evaluate_every: Annotated[int, Field(ge=1)] = 20
     """Steps between two looks at the held-out votes."""
     slice_seconds: Annotated[float, Field(gt=0)] = 20.0
@@ -91,6 +97,7 @@ class TrainerSettings(_Group):
     """The worker that decides when to train."""
 
     poll_seconds: Annotated[float, Field(gt=0, le=60)] = 0.5
+    """Pause between two looks at the store."""
     period_minutes: Annotated[float, Field(gt=0)] | None = 30.0
     """Train after this long even with fewer than `min_votes` new votes; None: never."""
     period_min_votes: Annotated[int, Field(ge=1)] = 8
@@ -98,6 +105,7 @@ class TrainerSettings(_Group):
     max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
     """A round that fails this often is given up until more votes are in."""
     nice: Annotated[int, Field(ge=0, le=19)] = 10
+    """Added to the trainer's niceness, so that the page stays quick on the same cores."""
     num_threads: Annotated[int, Field(ge=1)] | None = None
     """Torch threads of the trainer; None: half the cores."""
     lease_seconds: Annotated[float, Field(gt=1)] = 30.0
@@ -108,16 +116,31 @@ class LimitSettings(_Group):
     """Limits per identity; they apply in public mode only."""
 
     renders_per_minute: Annotated[int, Field(ge=1)] = 12
+    """Pictures asked for by one annotator."""
     votes_per_minute: Annotated[int, Field(ge=1)] = 120
+    """Votes of one annotator."""
     sessions_per_minute: Annotated[int, Field(ge=1)] = 60
     """New sessions from everybody together; bounds what an address-hopping client can do."""
+
+
+class SettingNote(NamedTuple):
+    """One setting as `dmpo settings` shows it."""
+
+    variable: str
+    value: str
+    meaning: str
 
 
 class Settings(BaseSettings):
     """Everything that can be set."""
 
     model_config = SettingsConfigDict(
-        env_prefix="DMPO_", env_nested_delimiter="__", toml_file="dmpo.toml", frozen=True, extra="forbid"
+        env_prefix="DMPO_",
+        env_nested_delimiter="__",
+        toml_file="dmpo.toml",
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
     )
 
     home: Path = PROJECT_ROOT / "data" / "studio"
@@ -153,3 +176,16 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    def notes(self) -> list[SettingNote]:
+        """Every setting with its environment variable, present value and meaning, groups last."""
+        return list(_notes(self, self.model_config.get("env_prefix", "")))
+
+
+def _notes(group: BaseModel, prefix: str) -> Iterator[SettingNote]:
+    fields = type(group).model_fields
+    plain = {name: field for name, field in fields.items() if not isinstance(getattr(group, name), BaseModel)}
+    for name, field in plain.items():
+        yield SettingNote(f"{prefix}{name.upper()}", str(getattr(group, name)), (field.description or "").strip())
+    for name in (name for name in fields if name not in plain):
+        yield from _notes(getattr(group, name), f"{prefix}{name.upper()}__")

@@ -1,0 +1,293 @@
+"""The `dmpo` command. Each command builds what it needs and calls one thing; heavy imports happen inside."""
+
+from __future__ import annotations
+
+import logging
+import random
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from dmpo_app import __version__
+from dmpo_app.errors import BadInput, StudioError
+from dmpo_app.settings import Settings
+
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, help="DMPO Studio: a model that learns a taste."
+)
+adapters = typer.Typer(no_args_is_help=True, help="The versions a lineage has published.")
+app.add_typer(adapters, name="adapters")
+console = Console(stderr=True)
+out = Console()
+
+Home = Annotated[Path | None, typer.Option(help="Folder of everything a run writes [DMPO_HOME]", show_default=False)]
+Model = Annotated[str | None, typer.Option(help="Base model: folder or hub id [DMPO_BASE_MODEL]", show_default=False)]
+
+
+def _settings(**overrides: Any) -> Settings:
+    return Settings(**{name: value for name, value in overrides.items() if value is not None})
+
+
+@contextmanager
+def _spoken_errors() -> Iterator[None]:
+    """Errors made to be read are printed and end the command; anything else is a bug and shows where it happened."""
+    try:
+        yield
+    except StudioError as error:
+        console.print(f"[bold red]error:[/] {error}", markup=True, highlight=False)
+        raise typer.Exit(1) from error
+    except ValidationError as error:
+        for problem in error.errors():
+            name = "DMPO_" + "__".join(str(part) for part in problem["loc"]).upper()
+            console.print(f"[bold red]error:[/] {name}={problem['input']!r}: {problem['msg']}", highlight=False)
+        raise typer.Exit(2) from error
+
+
+def _log_to_terminal(level: int) -> None:
+    handler = RichHandler(console=console, show_path=False, rich_tracebacks=False)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s", force=True)
+    logging.getLogger("dmpo_app").setLevel(level)
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console)
+
+
+@app.callback(invoke_without_command=True)
+def main(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        out.print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on [DMPO_HOST]", show_default=False)] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one [DMPO_PORT]", show_default=False)] = None,
+    home: Home = None,
+    base_model: Model = None,
+    train: Annotated[bool | None, typer.Option(help="Run a trainer beside the server", show_default=False)] = None,
+) -> None:
+    """Start the studio: page, API, live model and trainer."""
+    _log_to_terminal(logging.INFO)
+    with _spoken_errors():
+        from dmpo_app.serving import run_server
+
+        run_server(_settings(host=host, port=port, home=home, base_model=base_model, train=train), console)
+
+
+@app.command()
+def train(
+    once: Annotated[bool, typer.Option(help="Train one round over the votes there are, then stop")] = False,
+    home: Home = None,
+    base_model: Model = None,
+) -> None:
+    """Run the trainer alone: wait for votes and train, or train one round now."""
+    _log_to_terminal(logging.INFO)
+    with _spoken_errors():
+        settings = _settings(home=home, base_model=base_model)
+        from dmpo_app.offline import train_one_round, train_until_stopped
+
+        if not once:
+            train_until_stopped(settings)
+            return
+        with _progress() as progress:
+            task = progress.add_task("training", total=None)
+            finished = train_one_round(
+                settings,
+                lambda state: progress.update(
+                    task,
+                    total=state.steps,
+                    completed=state.step,
+                    description="training" if state.margin is None else f"training  margin u {state.margin:+.2f}",
+                ),
+            )
+        out.print(f"round {finished.id}: {finished.status}" + (f" ({finished.reason})" if finished.reason else ""))
+
+
+@app.command()
+def render(
+    prompt: str,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    versions: Annotated[str, typer.Option(help="Comma-separated version numbers, or 'live'")] = "0,live",
+    strength: Annotated[float, typer.Option(min=0, max=1.5)] = 1.0,
+    count: Annotated[int, typer.Option(min=1, help="How many seeds, from SEED on")] = 1,
+    output: Annotated[Path, typer.Option(help="Folder for the pictures")] = Path(),
+    home: Home = None,
+    base_model: Model = None,
+) -> None:
+    """Render a prompt under some versions and write PNG files."""
+    _log_to_terminal(logging.WARNING)
+    with _spoken_errors():
+        from dmpo_app.offline import render_to_files
+
+        settings = _settings(home=home, base_model=base_model)
+        with _progress() as progress:
+            task = progress.add_task("rendering", total=count)
+            for path in render_to_files(settings, prompt, range(seed, seed + count), versions, strength, output):
+                out.print(str(path), highlight=False)
+                progress.update(task, advance=0 if path is None else 1 / (versions.count(",") + 1))
+
+
+@app.command()
+def status(home: Home = None, base_model: Model = None) -> None:
+    """Votes, pool, round and versions of a home."""
+    with _spoken_errors():
+        from dmpo_app.wiring import build_labeling, open_lineage
+
+        settings = _settings(home=home, base_model=base_model)
+        with open_lineage(settings) as lineage:
+            now = build_labeling(settings, lineage).status()
+        table = Table(show_header=False, box=None)
+        table.add_row("home", str(settings.home))
+        table.add_row("base model", f"{lineage.base.source} ({lineage.base.family})")
+        table.add_row("votes", f"{now.votes}, {now.votes_until_round} until the next round")
+        table.add_row("pool", f"{now.pool} unjudged pairs")
+        table.add_row("live version", str(now.live_version))
+        if now.round is not None:
+            table.add_row("round", f"{now.round.id} {now.round.status}, step {now.round.step} of {now.round.steps}")
+        if now.last_round is not None:
+            table.add_row("last round", f"{now.last_round.id} {now.last_round.status} {now.last_round.reason or ''}")
+        if now.last_error:
+            table.add_row("last error", now.last_error)
+        out.print(table)
+
+
+@app.command()
+def simulate(
+    taste: Annotated[str, typer.Argument(help="A named taste; `dmpo simulate list` names them")],
+    votes: Annotated[int, typer.Option(min=1)] = 32,
+    wrong: Annotated[float, typer.Option(min=0, max=1, help="Share of votes cast the other way")] = 0.0,
+    seed: int = 0,
+    url: Annotated[str, typer.Option(help="Where the studio listens")] = "http://127.0.0.1:7860",
+) -> None:
+    """Vote by a taste computed from pixels, through the JSON API of a running studio."""
+    with _spoken_errors():
+        import httpx
+
+        from dmpo_app.labeling.tastes import TASTES
+        from dmpo_app.simulation import SimulatedAnnotator
+
+        if taste == "list":
+            for name, known in TASTES.items():
+                out.print(f"[bold]{name}[/]  {known.description}")
+            return
+        if taste not in TASTES:
+            raise BadInput(f"no taste is named {taste!r}; there are: {', '.join(TASTES)}")
+        try:
+            with httpx.Client(base_url=url, timeout=30) as client, _progress() as progress:
+                rng = random.Random(seed)
+                annotator = SimulatedAnnotator(
+                    client, TASTES[taste], wrong_share=wrong, rng=rng, handle=f"likes {taste}"
+                )
+                task = progress.add_task(f"voting for {taste}", total=votes)
+                left = 0
+                for vote in annotator.votes(votes):
+                    left = vote.votes_until_round
+                    progress.update(task, advance=1)
+            out.print(f"{votes} votes cast; {left} until the next round")
+        except httpx.TransportError as error:
+            raise StudioError(f"no studio answers at {url} ({error}); start one with `dmpo serve`") from error
+
+
+@app.command()
+def settings() -> None:
+    """Every setting: its environment variable, its value now, what it means."""
+    with _spoken_errors():
+        table = Table("variable", "value", "meaning", box=None)
+        for note in _settings().notes():
+            table.add_row(*note)
+        out.print(table)
+
+
+@app.command()
+def doctor(home: Home = None, base_model: Model = None) -> None:
+    """Check device, models, SQLite, disk and ports, and say what would fail."""
+    with _spoken_errors():
+        from dmpo_app.doctor import Verdict, examine
+
+        colours = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "red"}
+        problems = 0
+        for finding in examine(_settings(home=home, base_model=base_model)):
+            colour = colours[finding.verdict]
+            out.print(
+                f"[{colour}]{finding.verdict:<8}[/] [bold]{finding.subject:<11}[/]", finding.detail, highlight=False
+            )
+            if finding.advice:
+                out.print(f"{'':<21}{finding.advice}", highlight=False, style="dim")
+            problems += finding.verdict is Verdict.PROBLEM
+    raise typer.Exit(1 if problems else 0)
+
+
+@adapters.command("list")
+def list_adapters(home: Home = None, base_model: Model = None) -> None:
+    """The versions, oldest first; * marks the live one."""
+    with _spoken_errors():
+        from dmpo_app.wiring import open_lineage
+
+        with open_lineage(_settings(home=home, base_model=base_model)) as lineage:
+            live = lineage.store.adapters.live_version(lineage.base)
+            table = Table("", "version", "parent", "votes", "proven", "published", box=None)
+            table.add_row("*" if live == 0 else "", "0", "", "", "", "the base model")
+            for adapter in lineage.store.adapters.list(lineage.base):
+                table.add_row(
+                    "*" if adapter.version == live else "",
+                    str(adapter.version),
+                    str(adapter.parent),
+                    str(adapter.num_votes),
+                    "yes" if adapter.proven else "not yet",
+                    f"{adapter.created_at:%Y-%m-%d %H:%M} UTC",
+                )
+        out.print(table)
+
+
+@adapters.command("live")
+def set_live(version: int, home: Home = None, base_model: Model = None) -> None:
+    """Make a version live (0 is the base model). A running studio follows before its next picture."""
+    with _spoken_errors():
+        from dmpo_app.wiring import open_lineage
+
+        with open_lineage(_settings(home=home, base_model=base_model)) as lineage:
+            lineage.store.adapters.set_live(lineage.base, version, by="cli")
+        out.print(f"version {version} is live")
+
+
+@adapters.command("export")
+def export(version: int, path: Path, home: Home = None, base_model: Model = None) -> None:
+    """Copy a version to a file that plain diffusers loads with `load_lora_weights`."""
+    with _spoken_errors():
+        from dmpo_app.wiring import open_lineage
+
+        with open_lineage(_settings(home=home, base_model=base_model)) as lineage:
+            source = lineage.store.adapters.get(lineage.base, version).folder / "pytorch_lora_weights.safetensors"
+        target = path / f"dmpo-version-{version}.safetensors" if path.is_dir() else path
+        shutil.copyfile(source, target)
+        out.print(str(target), highlight=False)
+
+
+@app.command("starter-pairs", hidden=True)
+def starter_pairs(count: int = 64, seed: int = 1) -> None:
+    """Render the pairs that ship with the base model (for maintainers, after `make pocket`)."""
+    _log_to_terminal(logging.INFO)
+    with _spoken_errors():
+        from dmpo_app.offline import make_starter_pairs
+
+        with _progress() as progress:
+            task = progress.add_task("rendering pairs", total=count)
+            for _ in make_starter_pairs(_settings(), count, seed):
+                progress.update(task, advance=1)
+
+
+if __name__ == "__main__":
+    sys.exit(app())

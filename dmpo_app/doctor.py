@@ -1,0 +1,145 @@
+"""`dmpo doctor`: what the machine is like, and what would fail, before anything is started.
+
+A check never raises: what it finds wrong is its answer.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import psutil
+
+from dmpo_app.errors import StudioError
+from dmpo_app.settings import Settings
+from dmpo_app.wiring import port_is_free, read_prompts
+
+_LOW_DISK_GB = 2.0
+_LOW_MEMORY_GB = 2.0
+
+
+class Verdict(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report. `advice` is empty when there is nothing to do."""
+
+    subject: str
+    verdict: Verdict
+    detail: str
+    advice: str = ""
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Every check in turn; importing torch makes one of them take seconds, hence a generator."""
+    checks: tuple[Callable[[Settings], Finding], ...] = (
+        _python, _packages, _sqlite, _home, _disk, _memory, _port, _prompts, _base_model, _torch,
+    )  # fmt: skip
+    for check in checks:
+        yield check(settings)
+
+
+def _python(_: Settings) -> Finding:
+    version = platform.python_version()
+    supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    verdict, advice = (Verdict.OK, "") if supported else (Verdict.PROBLEM, "use Python 3.11, 3.12 or 3.13")
+    return Finding("python", verdict, f"{version} on {platform.system()} {platform.machine()}", advice)
+
+
+def _packages(_: Settings) -> Finding:
+    names = ("torch", "diffusers", "transformers", "peft", "gradio", "sqlalchemy")
+    try:
+        found = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+    except importlib.metadata.PackageNotFoundError as error:
+        return Finding("packages", Verdict.PROBLEM, f"{error.name} is not installed", "run `make setup`")
+    return Finding("packages", Verdict.OK, found)
+
+
+def _sqlite(_: Settings) -> Finding:
+    from dmpo_app.store.sqlite import safe_driver
+
+    try:
+        module = safe_driver()
+    except StudioError as error:
+        return Finding("sqlite", Verdict.PROBLEM, "unsafe", str(error))
+    return Finding("sqlite", Verdict.OK, f"{module.sqlite_version} from {module.__name__}")
+
+
+def _home(settings: Settings) -> Finding:
+    home = settings.home
+    nearest = next(folder for folder in (home, *home.absolute().parents) if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        return Finding("home", Verdict.PROBLEM, f"{home} cannot be written to", "set DMPO_HOME to a folder you own")
+    return Finding("home", Verdict.OK, f"{home}{'' if home.exists() else ' (will be made)'}")
+
+
+def _disk(settings: Settings) -> Finding:
+    nearest = next(folder for folder in (settings.home, *settings.home.absolute().parents) if folder.exists())
+    free_gb = shutil.disk_usage(nearest).free / 1e9
+    low = free_gb < _LOW_DISK_GB
+    advice = "votes are refused when the disk is full; make room or move DMPO_HOME" if low else ""
+    return Finding("disk", Verdict.WARNING if low else Verdict.OK, f"{free_gb:.1f} GB free at {nearest}", advice)
+
+
+def _memory(_: Settings) -> Finding:
+    memory = psutil.virtual_memory()
+    low = memory.available / 1e9 < _LOW_MEMORY_GB
+    detail = f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free, {os.cpu_count()} cores"
+    return Finding("memory", Verdict.WARNING if low else Verdict.OK, detail, "close other programs" if low else "")
+
+
+def _port(settings: Settings) -> Finding:
+    try:
+        free = port_is_free(settings.host, settings.port)
+    except StudioError as error:
+        return Finding("port", Verdict.PROBLEM, settings.host, str(error))
+    if free:
+        return Finding("port", Verdict.OK, f"{settings.host}:{settings.port} is free")
+    advice = "stop what listens there (a studio that runs already?) or choose another: dmpo serve --port N"
+    return Finding("port", Verdict.WARNING, f"{settings.host}:{settings.port} is in use", advice)
+
+
+def _prompts(settings: Settings) -> Finding:
+    try:
+        train, held_out = read_prompts(settings.pool.train_prompts), read_prompts(settings.pool.held_out_prompts)
+    except StudioError as error:
+        advice = "set DMPO_POOL__TRAIN_PROMPTS and DMPO_POOL__HELD_OUT_PROMPTS to text files, one prompt a line"
+        return Finding("prompts", Verdict.PROBLEM, str(error), advice)
+    return Finding("prompts", Verdict.OK, f"{len(train)} to train on, {len(held_out)} held out")
+
+
+def _base_model(settings: Settings) -> Finding:
+    from dmpo_app.diffusion.family import family_of
+
+    try:
+        family = family_of(settings.base_model)
+    except StudioError as error:
+        return Finding("base model", Verdict.PROBLEM, settings.base_model, str(error))
+    return Finding("base model", Verdict.OK, f"{settings.base_model} ({family})")
+
+
+def _torch(settings: Settings) -> Finding:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return Finding("device", Verdict.PROBLEM, f"torch does not load: {error}", "run `make setup` again")
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        name = torch.cuda.get_device_name()
+        return Finding("device", Verdict.OK, f"{name}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free")
+    if torch.backends.mps.is_available():
+        return Finding("device", Verdict.OK, "Apple GPU (mps)")
+    pocket = Path(settings.base_model).name == "pocket"
+    advice = "" if pocket else "a model of this size wants a GPU; on a CPU a pair takes minutes"
+    return Finding("device", Verdict.OK if pocket else Verdict.WARNING, "CPU", advice)

@@ -1,0 +1,133 @@
+"""What the `dmpo` command does without a server: train, render to files, make starter pairs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from dmpo_app.domain import BASE_VERSION, RenderRequest, RoundState, Trigger
+from dmpo_app.errors import BadInput, Conflict, NotFound
+from dmpo_app.settings import Settings
+from dmpo_app.signals import stop_signals
+from dmpo_app.wiring import Lineage, build_renderer, open_lineage
+
+_POLL_SECONDS = 0.3
+
+
+def train_until_stopped(settings: Settings) -> None:
+    """Run a trainer in this process until SIGTERM or Ctrl-C; a round in progress is checkpointed."""
+    from dmpo_app.training.process import run_worker
+
+    with stop_signals() as stopping:
+        run_worker(settings, owner=_owner(), stopping=stopping)
+
+
+def train_one_round(settings: Settings, on_progress: Callable[[RoundState], None]) -> RoundState:
+    """Train one round over the votes there are and return how it ended.
+
+    A studio that runs on this home trains it with its own trainer; otherwise this process does. Raises Conflict when
+    there are too few votes, BadInput when stopped before the end (the round goes on when a trainer next starts).
+    """
+    from dmpo_app.training.process import run_worker
+
+    with stop_signals() as stopping, open_lineage(settings) as lineage:
+        wanted = _request_round(lineage)
+        trainer = threading.Thread(
+            target=run_worker, args=(settings,), kwargs={"owner": _owner(), "stopping": stopping}, daemon=True
+        )
+        trainer.start()
+        state = wanted
+        while trainer.is_alive() and not stopping.wait(_POLL_SECONDS):
+            state = lineage.store.rounds.get(wanted.id)
+            on_progress(state)
+            if state.finished_at is not None:
+                stopping.set()
+        trainer.join()
+    if state.finished_at is None:
+        raise BadInput(f"round {state.id} was stopped at step {state.step}; it goes on when a trainer next starts")
+    return state
+
+
+def _request_round(lineage: Lineage) -> RoundState:
+    try:
+        return lineage.store.rounds.request(lineage.base, Trigger.REQUEST)
+    except Conflict:
+        current = lineage.store.rounds.current(lineage.base)
+        if current is None:
+            raise
+        return current
+
+
+def _owner() -> str:
+    return f"dmpo-train@{socket.gethostname()}:{os.getpid()}"
+
+
+def render_to_files(
+    settings: Settings, prompt: str, seeds: Iterable[int], versions: str, strength: float, folder: Path
+) -> Iterator[Path]:
+    """Render every seed under every version into `folder`, yielding each file's path as it is written.
+
+    `versions` is a comma-separated list of numbers and `live`. Raises BadInput or NotFound for one there is not.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # No pool is filled and nothing is trained: the home is only read, and gets the images' provenance.
+    quiet = settings.model_copy(update={"pool": settings.pool.model_copy(update={"size": 0})})
+    with open_lineage(settings) as lineage:
+        wanted = _version_numbers(versions, lineage)
+        renderer = build_renderer(quiet, lineage)
+        renderer.start()
+        try:
+            for seed in seeds:
+                request = RenderRequest(prompt, seed, wanted, strength)
+                for made in renderer.submit(request).result():
+                    path = folder / f"seed-{seed}-version-{made.version}.png"
+                    path.write_bytes(lineage.store.files.read_image(made.image.sha256))
+                    yield path
+        finally:
+            renderer.stop()
+
+
+def _version_numbers(text: str, lineage: Lineage) -> tuple[int, ...]:
+    live = lineage.store.adapters.live_version(lineage.base)
+    numbers: list[int] = []
+    for word in text.split(","):
+        if word.strip() == "live":
+            numbers.append(live)
+        elif word.strip().isdigit():
+            numbers.append(int(word))
+        else:
+            raise BadInput(f"{word!r} is no version; expected numbers and 'live', for example 0,2,live")
+    known = {BASE_VERSION, *(adapter.version for adapter in lineage.store.adapters.list(lineage.base))}
+    if missing := [number for number in numbers if number not in known]:
+        raise NotFound(f"there is no version {missing[0]}; there are: {', '.join(map(str, sorted(known)))}")
+    return tuple(dict.fromkeys(numbers))
+
+
+def make_starter_pairs(settings: Settings, count: int, seed: int) -> Iterator[int]:
+    """Render `count` pairs of the base model, one of each of as many training prompts, and write the starter file."""
+    from dmpo_app.diffusion.family import fingerprint
+    from dmpo_app.diffusion.live_model import LiveModel, Shot
+    from dmpo_app.diffusion.tensor_files import dump_prompt_embeds
+    from dmpo_app.domain import NewPair, PairSource
+    from dmpo_app.rendering.images import new_image
+    from dmpo_app.store.starter_pairs import write_starter_pairs
+    from dmpo_app.training.plan import lora_spec
+    from dmpo_app.wiring import read_prompts
+
+    rng = random.Random(seed)
+    model = LiveModel.load(settings.base_model, settings.render, lora_spec(settings.round))
+    prompts = read_prompts(settings.pool.train_prompts)
+    pairs = []
+    for index, prompt in enumerate(rng.sample(prompts, min(count, len(prompts)))):
+        shots = [Shot(prompt, rng.randrange(2**31), BASE_VERSION) for _ in range(2)]
+        first, second = (new_image(sample, with_latents=True) for sample in model.render(shots))
+        embeds = dump_prompt_embeds(model.prompt_embeds(prompt))
+        pairs.append(NewPair(prompt, first, second, embeds, PairSource.STARTER))
+        yield index
+    write_starter_pairs(settings.pool.starter_pairs, fingerprint(settings.base_model), pairs)
+    logging.getLogger(__name__).info("wrote %s", settings.pool.starter_pairs)

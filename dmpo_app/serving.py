@@ -1,0 +1,73 @@
+"""Runs the studio's server from start to a clean stop.
+
+The home is locked and the port tried before anything slow happens, so that a mistake is told at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from dmpo_app.errors import SetupProblem
+from dmpo_app.settings import Settings
+from dmpo_app.signals import stop_signals
+from dmpo_app.wiring import build_renderer, build_services, build_trainer, home_lock, open_lineage, port_is_free
+
+if TYPE_CHECKING:
+    from dmpo_app.ui import RunningServer
+    from dmpo_app.web.services import Services
+
+log = logging.getLogger(__name__)
+
+
+def run_server(settings: Settings, console: Console) -> None:
+    """Serve until SIGTERM, SIGINT or Ctrl-C; a round in progress is checkpointed and goes on at the next start.
+
+    Raises SetupProblem when the port or the home is taken or the base model does not fit.
+    """
+    with ExitStack() as stack:
+        stopping = stack.enter_context(stop_signals())
+        stack.enter_context(home_lock(settings, f"http://{settings.host}:{settings.port}"))
+        if not port_is_free(settings.host, settings.port):
+            raise SetupProblem(
+                f"port {settings.port} of {settings.host} is in use, perhaps by another studio; "
+                f"choose another: dmpo serve --port {settings.port + 1}, or --port 0 for any free one"
+            )
+        lineage = stack.enter_context(open_lineage(settings))
+        renderer = build_renderer(settings, lineage)
+        trainer = build_trainer(settings)
+        admin_token = _admin_token(settings, console)
+
+        services = build_services(settings, lineage, renderer, trainer, admin_token)
+        server = _open_page(services)
+        stack.callback(server.close)
+        console.print(f"DMPO Studio is at [bold]{server.url}[/]  (Ctrl-C stops it)", highlight=False)
+        renderer.start()
+        stack.callback(renderer.stop)
+        if settings.train:
+            trainer.start()
+            stack.callback(trainer.stop)
+        stopping.wait()
+        log.info("stopping; a round in progress is kept and goes on at the next start")
+
+
+def _open_page(services: Services) -> RunningServer:
+    from dmpo_app.ui import build_ui, launch  # Gradio takes seconds to import: after all that can be refused at once
+
+    return launch(build_ui(services), services)
+
+
+def _admin_token(settings: Settings, console: Console) -> str:
+    """The token that was set, or a new one shown on the terminal alone: a log file or a pipe never gets it."""
+    if settings.admin_token is not None:
+        return settings.admin_token.get_secret_value()
+    token = secrets.token_urlsafe(18)
+    if console.is_terminal:
+        console.print(f"Administrator's token for this run: [bold]{token}[/]", highlight=False)
+    else:
+        console.print("No terminal to show an administrator's token on; set DMPO_ADMIN_TOKEN to administer.")
+    return token

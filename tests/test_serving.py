@@ -1,0 +1,115 @@
+"""The server as its owner meets it: taken homes and ports, restarts, signals, a trainer that dies."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.studio_process import PROJECT_ROOT, StudioProcess
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioProcess]:
+    with StudioProcess(tmp_path_factory.mktemp("studio") / "home") as running:
+        yield running
+
+
+def serve(home: Path, port: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dmpo_app.cli", "serve", "--home", str(home), "--port", str(port)]
+    return subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def message(finished: subprocess.CompletedProcess[str]) -> str:
+    return " ".join(finished.stderr.split())
+
+
+def session(client: httpx.Client) -> dict[str, str]:
+    return {"Authorization": f"Bearer {client.post('/api/v1/session', json={'handle': 'me'}).json()['token']}"}
+
+
+def test_a_fresh_home_can_be_voted_on_at_once(studio: StudioProcess) -> None:
+    with studio.client() as client:
+        headers = session(client)
+        [assignment] = client.get("/api/v1/assignments?count=1", headers=headers).json()["assignments"]
+        assert client.get(assignment["left"]).headers["content-type"] == "image/png"
+        body = {"assignment": assignment["id"], "choice": "left", "elapsed_ms": 900}
+        assert client.post("/api/v1/votes", json=body, headers=headers).status_code == 201
+
+
+def test_a_second_server_on_the_same_home_says_where_the_first_one_is(studio: StudioProcess) -> None:
+    finished = serve(studio.home, 0)
+    assert finished.returncode == 1
+    assert f"127.0.0.1:{studio.port}" in message(finished)
+    assert "Traceback" not in finished.stderr
+
+
+def test_a_port_in_use_is_named_with_what_to_do(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        finished = serve(tmp_path / "home", port)
+    assert finished.returncode == 1
+    assert str(port) in message(finished)
+    assert "--port" in message(finished)
+
+
+def test_a_missing_model_is_named_with_what_to_do(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dmpo_app.cli", "serve", "--home", str(tmp_path / "home"), "--port", "0"]
+    finished = subprocess.run(
+        [*command, "--base-model", str(tmp_path / "nowhere")],
+        cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert finished.returncode == 1
+    assert "nowhere" in message(finished)
+    assert "Traceback" not in finished.stderr
+
+
+def test_sigterm_stops_server_and_trainer_and_a_restart_knows_everybody(tmp_path: Path) -> None:
+    studio = StudioProcess(tmp_path / "home").start()
+    assert studio.process is not None
+    with studio.client() as client:
+        headers = session(client)
+        before = client.get("/api/v1/assignments?count=3", headers=headers).json()["assignments"]
+        children = psutil.Process(studio.process.pid).children(recursive=True)
+        assert studio.stop() == 0
+        psutil.wait_procs(children, timeout=20)
+        assert [child for child in children if child.is_running()] == []
+        studio.start()
+        try:
+            after = client.get("/api/v1/assignments?count=3", headers=headers).json()["assignments"]
+            assert [one["id"] for one in after] == [one["id"] for one in before]
+        finally:
+            studio.stop()
+
+
+def test_the_trainer_ends_when_its_server_is_killed(tmp_path: Path) -> None:
+    studio = StudioProcess(tmp_path / "home").start()
+    assert studio.process is not None
+    server = psutil.Process(studio.process.pid)
+    children: list[psutil.Process] = []
+    while not children:
+        children = server.children(recursive=True)
+    studio.kill()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == []
+
+
+def test_no_secret_reaches_a_log(tmp_path: Path) -> None:
+    studio = StudioProcess(tmp_path / "home")
+    del studio.environment["DMPO_ADMIN_TOKEN"]
+    with studio, studio.client() as client:
+        headers = session(client)
+        client.post("/api/v1/rounds", headers={"Authorization": "Bearer wrong-canary-token"})
+        client.get("/api/v1/assignments?count=1", headers=headers)
+    written = studio.log_path.read_text() + (studio.home / "trainer.log").read_text()
+    assert "canary" not in written
+    assert headers["Authorization"].split()[1] not in written
+    assert "set DMPO_ADMIN_TOKEN" in " ".join(written.split())

@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from dmpo_app.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_variable_beats_the_file_and_the_file_beats_the_default(
+    in_an_empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (in_an_empty_folder / "dmpo.toml").write_text("min_votes = 12\n[round]\nbeta = 700.0\nrank = 4\n")
+    monkeypatch.setenv("DMPO_ROUND__BETA", "900")
+    settings = Settings()
+    assert (settings.min_votes, settings.round.beta, settings.round.rank) == (12, 900.0, 4)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("DMPO_MIN_VOTES", "1"), ("DMPO_ROUND__ALPHA", "0.6"), ("DMPO_PORT", "70000"), ("DMPO_ROUND__BETA", "much")],
+)
+def test_nonsense_is_refused_with_the_value_in_the_message(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValidationError, match=value):
+        Settings()
+
+
+def test_an_unknown_name_in_the_file_is_refused(in_an_empty_folder: Path) -> None:
+    (in_an_empty_folder / "dmpo.toml").write_text("[round]\nbetta = 700.0\n")
+    with pytest.raises(ValidationError, match="betta"):
+        Settings()
+
+
+def test_a_space_is_public_and_a_laptop_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    assert not Settings().public
+    monkeypatch.setenv("SPACE_ID", "somebody/studio")
+    assert Settings().public
+
+
+def test_every_setting_is_explained_and_the_token_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMPO_ADMIN_TOKEN", "very-secret")
+    notes = Settings().notes()
+    assert [note.variable for note in notes if not note.meaning] == []
+    assert "DMPO_ROUND__BETA" in {note.variable for note in notes}
+    assert "very-secret" not in str(notes)
+    assert "very-secret" not in repr(Settings())
