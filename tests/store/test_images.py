@@ -47,7 +47,7 @@ def test_old_renders_go_with_their_files_and_everything_else_stays(
     old = store.images.add(base, new_image(seed=1), ImageKind.RENDER)
     sheet = store.images.add(base, new_image(seed=2), ImageKind.CONTACT_SHEET)
     clock.advance(timedelta(days=8))
-    new = store.images.add(base, new_image(seed=3), ImageKind.RENDER)
+    new = store.images.add(base, new_image(seed=4), ImageKind.RENDER)
     assert store.images.purge_renders(base, clock() - timedelta(days=7)) == 1
     with pytest.raises(NotFound):
         store.images.get(old.id)

@@ -45,7 +45,10 @@ def test_two_processes_can_open_a_fresh_home_at_once(tmp_path: Path) -> None:
     home = tmp_path / "home"
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", OPEN_AND_REGISTER, str(home)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", OPEN_AND_REGISTER, str(home)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for _ in range(2)
     ]
@@ -60,7 +63,9 @@ def test_two_processes_can_open_a_fresh_home_at_once(tmp_path: Path) -> None:
 
 
 def test_a_home_of_a_newer_version_is_refused_and_left_alone(store: Store) -> None:
-    store._database.write(lambda connection: connection.execute(text("UPDATE alembic_version SET version_num = '9999'")))
+    store._database.write(
+        lambda connection: connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    )
     store.close()
     with pytest.raises(SetupProblem, match=r"newer version.*9999.*update the program"):
         Store.open(store.home)

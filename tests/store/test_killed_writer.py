@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dmpo_app.store import Store
+from tests.store.store_data import FINGERPRINT, broken_counts, integrity_of, new_pair, scalar
+
+KILLS = int(os.environ.get("DMPO_SOAK_KILLS", "5"))
+
+VOTER = """
+import os, random, sys, threading
+from datetime import timedelta
+from pathlib import Path
+from dmpo_app.domain import Choice
+from dmpo_app.store import Store
+
+store = Store.open(Path(sys.argv[1]))
+base = store.models.register("pocket", "stable-diffusion", "f" * 64)
+
+def vote_on():
+    annotator, rng = store.annotators.ensure("voter"), random.Random()
+    while assignments := store.assignments.issue(base, annotator.id, 1, rng=rng, lifetime=timedelta(hours=1)):
+        vote = store.votes.take(assignments[0].id, annotator.id, Choice.LEFT, 10)
+        os.write(1, b"%d\\n" % vote.vote_id)  # the acknowledgement
+        if rng.random() < 0.1:
+            store.votes.undo(vote.vote_id, annotator.id)
+
+threads = [threading.Thread(target=vote_on) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def acknowledged_before_the_kill(home: Path, seconds: float, log: Path) -> list[int]:
+    """Let a process vote for that long after its first vote, then kill -9 it; the votes it was told are recorded."""
+    with log.open("wb") as output:
+        process = subprocess.Popen([sys.executable, "-c", VOTER, str(home)], stdout=output)
+    deadline = time.monotonic() + 60
+    while not log.stat().st_size:
+        assert process.poll() is None, "the voter ended by itself"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    time.sleep(seconds)
+    process.kill()
+    process.wait()
+    return [int(line) for line in log.read_text().splitlines()]
+
+
+@pytest.mark.soak
+def test_no_acknowledged_vote_is_lost_when_the_writer_is_killed(tmp_path: Path) -> None:
+    home, rng = tmp_path / "home", random.Random(3)
+    with Store.open(home) as store:
+        base = store.models.register("pocket", "stable-diffusion", FINGERPRINT)
+        store.pairs.add_many(base, [new_pair(number) for number in range(1000)])
+    acknowledged: set[int] = set()
+    for kill in range(KILLS):
+        acknowledged.update(acknowledged_before_the_kill(home, rng.uniform(0, 0.3), tmp_path / f"{kill}.log"))
+        assert integrity_of(home) == "ok"
+        with Store.open(home) as store:
+            with store._database.reader() as connection:
+                recorded = set(connection.exec_driver_sql("SELECT id FROM votes").scalars())
+            assert acknowledged <= recorded, f"lost at kill {kill}"
+            assert broken_counts(store) == 0
+            assert scalar(store, "SELECT count(*) FROM pragma_foreign_key_check") == 0
+    assert len(acknowledged) > KILLS, "they did vote"
