@@ -6,6 +6,8 @@ The key lies in the home, so tokens stay good over a restart.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import os
 import secrets
 from datetime import UTC, datetime
@@ -55,15 +57,19 @@ class Sealer:
         return image_id
 
     def _seal(self, content: bytes) -> str:
-        return self._fernet.encrypt(content).decode()
+        return self._fernet.encrypt(content).decode().rstrip("=")
 
     def _open(self, token: str, kind: bytes) -> bytes | None:
         """What was sealed as this kind, or None."""
         if len(token) > _MAX_LENGTH or not token.isascii():
             return None
+        sealed = token.encode() + b"=" * (-len(token) % 4)
         try:
-            content = self._fernet.decrypt(token.encode())
-        except InvalidToken:
+            # Lenient decoding would take many spellings of one token; only the one that was handed out is good.
+            if base64.urlsafe_b64encode(base64.urlsafe_b64decode(sealed)) != sealed:
+                return None
+            content = self._fernet.decrypt(sealed)
+        except (binascii.Error, InvalidToken):
             return None
         return content.removeprefix(kind) if content.startswith(kind) else None
 
