@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
+from PIL import Image
 
 from dmpo_app.diffusion.live_model import LiveModel, Sample, Shot
 from dmpo_app.diffusion.lora import LoraSpec
@@ -180,11 +181,16 @@ def _batches(shots: Sequence[Shot]) -> list[tuple[int, list[int]]]:
     return [(version, sorted(indices + base)), *groups[1:]]
 
 
-def _new_image(sample: Sample, *, with_latents: bool = False) -> NewImage:
+def encode_png(image: Image.Image) -> bytes:
+    """The PNG file of an image, without metadata; the same pixels give the same bytes."""
     buffer = io.BytesIO()
-    sample.image.save(buffer, format="PNG", compress_level=4)
+    image.save(buffer, format="PNG", compress_level=4)
+    return buffer.getvalue()
+
+
+def _new_image(sample: Sample, *, with_latents: bool = False) -> NewImage:
     return NewImage(
-        png=buffer.getvalue(),
+        png=encode_png(sample.image),
         width=sample.image.width,
         height=sample.image.height,
         provenance=sample.provenance,

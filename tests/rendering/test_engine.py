@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from dmpo_app.diffusion.adapter_files import AdapterWeights
+from dmpo_app.diffusion.live_model import LiveModel, Shot
+from dmpo_app.diffusion.tensor_files import load_latents, load_prompt_embeds
+from dmpo_app.domain import RenderRequest
+from dmpo_app.errors import AdapterCorrupt, NotFound
+from dmpo_app.rendering.contact_sheet import SheetPlan
+from dmpo_app.rendering.engine import Engine
+from dmpo_app.rendering.pool import PairPlan
+from tests.adapters import SPEC
+from tests.rendering.rendering_studio import Studio
+from tests.tiny_pipeline import IMAGE_SIZE, LATENT_SHAPE, MAX_TOKENS, make_tiny_pipeline
+
+MakeAdapter = Callable[[int], AdapterWeights]
+PLAN = PairPlan("a red fox", (1, 2))
+
+
+def never() -> bool:
+    return False
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def engine(studio: Studio, clock: Clock) -> Engine:
+    return Engine.load(studio.store, studio.base, studio.settings, clock=clock)
+
+
+def render(studio: Studio, engine: Engine, *versions: int, strength: float = 1.0) -> list[tuple[int, bytes]]:
+    images = engine.render(RenderRequest("a red fox", 5, versions, strength), never)
+    for image in images:
+        assert image.version == image.image.provenance.adapter_version
+    return [(image.version, studio.store.files.read_image(image.image.sha256)) for image in images]
+
+
+def test_versions_come_in_the_order_asked_each_made_with_its_own_weights(
+    studio: Studio, engine: Engine, adapter: MakeAdapter
+) -> None:
+    for seed in (1, 2):
+        studio.publish(adapter(seed))
+    engine.follow_live()
+    alone = dict(render(studio, engine, 0) + render(studio, engine, 1) + render(studio, engine, 2))
+    assert len(set(alone.values())) == 3
+    assert [version for version, _ in render(studio, engine, 2, 0, 1)] == [2, 0, 1]
+    assert render(studio, engine, 2, 1, 2) == render(studio, engine, 2, 1, 2)
+    assert render(studio, engine, 1) == [(1, alone[1])]
+    assert engine.live_version == 2
+
+
+def test_base_and_live_share_a_batch_and_equal_their_own_batches_of_that_size(
+    studio: Studio, engine: Engine, adapter: MakeAdapter
+) -> None:
+    studio.publish(adapter(1))
+    engine.follow_live()
+    (_, base), (_, live) = render(studio, engine, 0, 1)
+    assert base == render(studio, engine, 0, 0)[0][1]
+    assert live == render(studio, engine, 1, 1)[1][1]
+    assert base != live
+    assert render(studio, engine, 0, 1, strength=0.0)[1][1] == base
+
+
+def test_a_request_for_another_version_leaves_the_live_one_in_place(
+    studio: Studio, engine: Engine, adapter: MakeAdapter
+) -> None:
+    for seed in (1, 2):
+        studio.publish(adapter(seed))
+    engine.follow_live()
+    expected = render(studio, engine, 2)
+    render(studio, engine, 1)
+    assert engine._model.version == 2
+    assert render(studio, engine, 2) == expected
+
+
+def test_going_back_to_an_earlier_version_and_to_the_base_is_followed(
+    studio: Studio, engine: Engine, adapter: MakeAdapter
+) -> None:
+    for seed in (1, 2):
+        studio.publish(adapter(seed))
+    for version in (2, 1, 0, 2):
+        studio.store.adapters.set_live(studio.base, version, "test")
+        engine.follow_live()
+        assert (engine.live_version, engine.problem) == (version, "")
+        assert engine.make_pair(PLAN, never)
+    assert studio.store.pairs.count_unjudged(studio.base, adapter_version=2) == 2
+
+
+def test_a_damaged_version_never_goes_live_and_the_last_good_one_stays(
+    studio: Studio, engine: Engine, clock: Clock, adapter: MakeAdapter
+) -> None:
+    studio.publish(adapter(1))
+    engine.follow_live()
+    before = render(studio, engine, 1)
+    bad = studio.publish(adapter(2))
+    studio.damage(bad)
+    engine.follow_live()
+    assert engine.live_version == 1
+    assert "version 2" in engine.problem
+    assert "version 1 stays" in engine.problem
+    assert render(studio, engine, 1) == before
+    with pytest.raises(AdapterCorrupt, match="sha256"):
+        render(studio, engine, 2)
+    assert render(studio, engine, 1) == before
+
+    studio.damage(bad)  # the same bit once more: whole again
+    engine.follow_live()
+    assert engine.live_version == 1, "not tried again at once"
+    clock.seconds += 31
+    engine.follow_live()
+    assert (engine.live_version, engine.problem) == (2, "")
+
+
+def test_an_adapter_of_another_base_model_never_goes_live(studio: Studio, engine: Engine, adapter: MakeAdapter) -> None:
+    tensors = adapter(1).tensors
+    studio.publish(
+        AdapterWeights(SPEC, {key.replace("down_blocks.0", "down_blocks.7"): tensors[key] for key in tensors})
+    )
+    engine.follow_live()
+    assert engine.live_version == 0
+    assert "does not fit" in engine.problem
+
+
+def test_a_version_that_does_not_exist_is_not_found(studio: Studio, engine: Engine) -> None:
+    with pytest.raises(NotFound, match="7"):
+        render(studio, engine, 0, 7)
+    assert render(studio, engine, 0)
+
+
+def test_a_pair_is_stored_with_what_training_needs(studio: Studio, engine: Engine, adapter: MakeAdapter) -> None:
+    studio.publish(adapter(1))
+    engine.follow_live()
+    assert engine.make_pair(PLAN, never)
+    pair = studio.store.pairs.get(1)
+    assert (pair.prompt, pair.adapter_version) == ("a red fox", 1)
+    assert (pair.image_a.provenance.seed, pair.image_b.provenance.seed) == (1, 2)
+    assert (pair.image_a.width, pair.image_a.height) == (IMAGE_SIZE, IMAGE_SIZE)
+    model = LiveModel.load(studio.base.source, studio.settings.render, SPEC)
+    model.swap(1, adapter(1))
+    expected = model.render([Shot("a red fox", seed, 1) for seed in (1, 2)])
+    for image, sample in zip((pair.image_a, pair.image_b), expected, strict=True):
+        assert image.latents_sha256 is not None
+        latents = load_latents(studio.store.files.latents_path(image.latents_sha256).read_bytes())
+        assert latents.shape == LATENT_SHAPE
+        assert torch.equal(latents, sample.latents)
+    (embeds,) = (studio.settings.home / "embeds").glob("*/*.safetensors")
+    assert load_prompt_embeds(embeds.read_bytes()).shape == (MAX_TOKENS, 16)
+
+
+def test_a_row_of_the_contact_sheet_is_stored_as_such(studio: Studio, engine: Engine) -> None:
+    engine.make_sheet_row(SheetPlan("a pink crane", 0, (1, 2)), never)
+    stored = studio.store.images.contact_sheet(studio.base)
+    assert [(image.provenance.prompt, image.provenance.seed) for image in stored] == [
+        ("a pink crane", 1),
+        ("a pink crane", 2),
+    ]
+
+
+def test_pairs_that_the_models_safety_checker_flags_are_not_kept(tmp_path: Path) -> None:
+    folder = make_tiny_pipeline(tmp_path / "model", safety_checker="flags everything")
+    studio = Studio.open(tmp_path / "home", folder)
+    with studio.store:
+        engine = Engine.load(studio.store, studio.base, studio.settings)
+        assert not engine.make_pair(PLAN, never)
+        assert studio.store.pairs.count(studio.base) == 0

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dmpo_app.diffusion.adapter_files import AdapterWeights
+from dmpo_app.diffusion.live_model import LiveModel, Shot
+from dmpo_app.domain import RenderRequest
+from dmpo_app.errors import BadInput, Busy, NotFound, NotReady
+from dmpo_app.rendering.contact_sheet import NUM_PROMPTS, SEEDS
+from dmpo_app.rendering.engine import encode_png
+from dmpo_app.rendering.render_thread import RenderThread
+from tests.adapters import SPEC
+from tests.rendering.rendering_studio import TRAIN_PROMPTS, Studio, wait_until
+
+MakeAdapter = Callable[[int], AdapterWeights]
+REQUEST = RenderRequest("a red fox", 5, (0,))
+
+
+@pytest.fixture
+def thread(studio: Studio) -> Iterator[RenderThread]:
+    thread = RenderThread(studio.store, studio.base, studio.settings, num_threads=1)
+    yield thread
+    thread.stop()
+
+
+def is_idle(studio: Studio) -> bool:
+    sheet = studio.store.images.contact_sheet(studio.base)
+    versions = 1 + len(studio.store.adapters.list(studio.base))
+    full = studio.store.pairs.count_unjudged(studio.base) >= studio.settings.pool.size
+    return full and len(sheet) == versions * NUM_PROMPTS * len(SEEDS)
+
+
+def test_importing_the_render_thread_does_not_import_torch() -> None:
+    code = "import sys; import dmpo_app.rendering.render_thread; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_request_made_while_the_model_loads_is_answered(studio: Studio, thread: RenderThread) -> None:
+    assert thread.state.phase == "starting"
+    future = thread.submit(REQUEST)
+    assert thread.state.pending == 1
+    thread.start()
+    (image,) = future.result(timeout=60)
+    assert image.version == 0
+    assert studio.store.images.get(image.image.id) == image.image
+    state = thread.state
+    assert (state.phase, state.live_version, state.device, state.message) == ("ready", 0, "cpu", "")
+
+
+def test_the_pool_and_the_contact_sheet_are_filled_and_then_the_thread_rests(
+    studio: Studio, thread: RenderThread
+) -> None:
+    thread.start()
+    wait_until(lambda: is_idle(studio), "pool and contact sheet are complete")
+    time.sleep(0.5)
+    assert studio.store.pairs.count(studio.base) == studio.settings.pool.size
+    assert set(studio.store.pairs.prompt_counts(studio.base)) == set(TRAIN_PROMPTS)
+
+
+def test_a_published_version_goes_live_and_gets_pairs_and_a_contact_sheet(
+    studio: Studio, thread: RenderThread, adapter: MakeAdapter
+) -> None:
+    thread.start()
+    wait_until(lambda: is_idle(studio), "pool and contact sheet are complete")
+    studio.publish(adapter(1))
+    wait_until(lambda: thread.state.live_version == 1, "version 1 is live")
+    wait_until(lambda: studio.store.pairs.count_unjudged(studio.base, adapter_version=1) == 2, "its pairs are there")
+    wait_until(lambda: is_idle(studio), "its contact sheet is complete")
+    base, live = thread.submit(RenderRequest("a red fox", 5, (0, 1))).result(timeout=60)
+    assert (base.version, live.version) == (0, 1)
+    assert base.image.sha256 != live.image.sha256
+
+
+def test_a_damaged_version_is_reported_and_the_studio_goes_on(
+    studio: Studio, thread: RenderThread, adapter: MakeAdapter
+) -> None:
+    studio.damage(studio.publish(adapter(1)))
+    thread.start()
+    assert thread.submit(REQUEST).result(timeout=60)
+    assert "version 1 could not be loaded" in thread.state.message
+    assert thread.state.live_version == 0
+    wait_until(lambda: studio.store.pairs.count_unjudged(studio.base) == 4, "the pool is full")
+    sheet = studio.store.images.contact_sheet(studio.base)
+    assert [image.provenance.adapter_version for image in sheet] == [0] * NUM_PROMPTS * len(SEEDS)
+
+
+def test_an_error_reaches_whoever_asked_and_nobody_else(thread: RenderThread) -> None:
+    thread.start()
+    bad, good = thread.submit(RenderRequest("a red fox", 5, (9,))), thread.submit(REQUEST)
+    with pytest.raises(NotFound, match="9"):
+        bad.result(timeout=60)
+    assert good.result(timeout=60)
+
+
+def test_a_request_that_was_given_up_is_not_rendered(studio: Studio, thread: RenderThread) -> None:
+    given_up, wanted = thread.submit(REQUEST), thread.submit(RenderRequest("a red fox", 6, (0,)))
+    assert given_up.cancel()
+    thread.start()
+    (image,) = wanted.result(timeout=60)
+    assert image.image.id == 1
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        RenderRequest("fox", 5, ()),
+        RenderRequest("fox", 5, (0,) * 9),
+        RenderRequest("fox", -1, (0,)),
+        RenderRequest("fox", 2**31, (0,)),
+        RenderRequest("fox", 5, (0,), strength=1.6),
+        RenderRequest("fox", 5, (0,), strength=float("nan")),
+        RenderRequest("fox", 5, (0,), num_steps=0),
+        RenderRequest("fox", 5, (0,), num_steps=1000),
+        RenderRequest("fox", 5, (0,), guidance=float("inf")),
+    ],
+)
+def test_values_no_image_can_be_made_of_are_refused_at_once(thread: RenderThread, request_: RenderRequest) -> None:
+    with pytest.raises(BadInput):
+        thread.submit(request_)
+    assert thread.state.pending == 0
+
+
+def test_a_full_queue_is_busy(studio: Studio, thread: RenderThread) -> None:
+    for _ in range(studio.settings.render.queue_size):
+        thread.submit(REQUEST)
+    with pytest.raises(Busy, match="8"):
+        thread.submit(REQUEST)
+    thread.start()
+    wait_until(lambda: thread.state.pending == 0, "the queue is empty")
+    assert thread.submit(REQUEST).result(timeout=60)
+
+
+def test_a_model_that_cannot_be_loaded_is_said_to_everybody_who_asks(tmp_path: Path, tiny_model: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    studio = Studio.open(tmp_path / "home", folder)
+    shutil.rmtree(folder / "vae")
+    thread = RenderThread(studio.store, studio.base, studio.settings, num_threads=1)
+    waiting = thread.submit(REQUEST)
+    thread.start()
+    with pytest.raises(NotReady, match="vae"):
+        waiting.result(timeout=60)
+    assert thread.state.phase == "failed"
+    assert "no vae folder" in thread.state.message
+    with pytest.raises(NotReady, match="vae"):
+        thread.submit(REQUEST)
+    thread.stop()
+    studio.store.close()
+
+
+def test_stopping_interrupts_a_long_image_and_refuses_what_waits(studio: Studio, thread: RenderThread) -> None:
+    thread.start()
+    thread.submit(REQUEST).result(timeout=60)
+    long = thread.submit(RenderRequest("a red fox", 5, (0,), num_steps=200))
+    waiting = thread.submit(REQUEST)
+    wait_until(lambda: long.running(), "the long request runs")
+    start = time.monotonic()
+    thread.stop()
+    assert time.monotonic() - start < 1.0
+    for future in (long, waiting):
+        with pytest.raises(NotReady, match="shutting down"):
+            future.result(timeout=1)
+    with pytest.raises(NotReady):
+        thread.submit(REQUEST)
+    assert thread.state.phase == "stopped"
+
+
+def test_renders_that_are_too_old_are_deleted(studio: Studio, thread: RenderThread) -> None:
+    thread.start()
+    (image,) = thread.submit(REQUEST).result(timeout=60)
+    thread.stop()
+    later = RenderThread(
+        studio.store,
+        studio.base,
+        studio.settings.model_copy(update={"render": studio.settings.render.model_copy(update={"keep_days": 1e-9})}),
+        num_threads=1,
+    )
+    later.start()
+    wait_until(lambda: not studio.store.files.image_path(image.image.sha256).exists(), "the old image is deleted")
+    later.stop()
+
+
+def test_every_image_is_bitwise_of_the_version_it_is_labelled_with_while_versions_change_all_the_time(
+    studio: Studio, thread: RenderThread, adapter: MakeAdapter
+) -> None:
+    expected = {}
+    model = LiveModel.load(studio.base.source, studio.settings.render, SPEC)
+    for version in (1, 2, 3):
+        studio.publish(adapter(version))
+        model.swap(version, adapter(version))
+        expected |= {(version, seed): digest(model, version, seed) for seed in range(4)}
+    thread.start()
+    done = threading.Event()
+
+    def change_versions() -> None:
+        version = 1
+        while not done.is_set():
+            version = version % 3 + 1
+            studio.store.adapters.set_live(studio.base, version, "test")
+            time.sleep(0.02)
+
+    changer = threading.Thread(target=change_versions)
+    changer.start()
+    try:
+        for number in range(40):
+            request = RenderRequest("a red fox", number % 4, (0, 1 + number % 3))
+            _, live = thread.submit(request).result(timeout=60)
+            assert live.image.sha256 == expected[live.version, request.seed]
+    finally:
+        done.set()
+        changer.join()
+    wait_until(lambda: studio.store.pairs.count_unjudged(studio.base) >= 4, "the pool is full")
+    for pair_id in range(1, 5):
+        pair = studio.store.pairs.get(pair_id)
+        model.swap(pair.adapter_version, None if pair.adapter_version == 0 else adapter(pair.adapter_version))
+        seeds = (pair.image_a.provenance.seed, pair.image_b.provenance.seed)
+        samples = model.render([Shot(pair.prompt, seed, pair.adapter_version) for seed in seeds])
+        assert [png_sha(sample.image) for sample in samples] == [pair.image_a.sha256, pair.image_b.sha256]
+
+
+def digest(model: LiveModel, version: int, seed: int) -> str:
+    return png_sha(model.render([Shot("a red fox", seed, 0), Shot("a red fox", seed, version)])[1].image)
+
+
+def png_sha(image: Image.Image) -> str:
+    return hashlib.sha256(encode_png(image)).hexdigest()
