@@ -13,7 +13,6 @@ from dmpo_app.settings import PoolSettings
 from dmpo_app.store import Store
 from tests.rendering.rendering_studio import TRAIN_PROMPTS, Studio
 
-
 MakeAdapter = Callable[[int], AdapterWeights]
 
 

@@ -89,9 +89,12 @@ def test_a_damaged_version_is_reported_and_the_studio_goes_on(
     assert thread.submit(REQUEST).result(timeout=60)
     assert "version 1 could not be loaded" in thread.state.message
     assert thread.state.live_version == 0
-    wait_until(lambda: studio.store.pairs.count_unjudged(studio.base) == 4, "the pool is full")
+    num_images = NUM_PROMPTS * len(SEEDS)
+    wait_until(lambda: len(studio.store.images.contact_sheet(studio.base)) == num_images, "the contact sheet is there")
+    time.sleep(0.5)
     sheet = studio.store.images.contact_sheet(studio.base)
-    assert [image.provenance.adapter_version for image in sheet] == [0] * NUM_PROMPTS * len(SEEDS)
+    assert [image.provenance.adapter_version for image in sheet] == [0] * num_images
+    assert studio.store.pairs.count_unjudged(studio.base, adapter_version=0) == studio.settings.pool.size
 
 
 def test_an_error_reaches_whoever_asked_and_nobody_else(thread: RenderThread) -> None:
