@@ -15,9 +15,10 @@ from typing import TypeVar
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from dmpo_app.errors import SetupProblem
+from dmpo_app.errors import Busy, SetupProblem
 from dmpo_app.store.sqlite import prepare_connection, safe_driver, translate
 from dmpo_app.store.writer import QUEUE_SIZE, Writer
 
@@ -76,11 +77,10 @@ class Database:
         try:
             with self._reading.connect() as connection:
                 yield connection
-        except DatabaseError as error:
-            known = translate(error)
-            if known is error:
-                raise
-            raise known from error
+        except PoolTimeout as error:
+            raise Busy(f"{MAX_READERS} readers are at work already; try again in a moment") from error
+        except (DatabaseError, OverflowError, UnicodeEncodeError) as error:
+            raise translate(error)  # noqa: B904 - it names its cause
 
     def close(self) -> None:
         """Finish what is queued and let go of the file. Calling it again does nothing."""

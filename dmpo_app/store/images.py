@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, or_, select
@@ -54,16 +55,16 @@ class Images:
         """Delete the images people had rendered before a time, with the files nothing else uses. Returns how many."""
         num_deleted = 0
         while True:
-            gone = self._database.write(lambda connection: self._delete_rows(connection, base, older_than))
+            gone = self._database.write(partial(self._delete_rows, base, older_than))
             if not gone:
                 return num_deleted
             # After the commit, lest a failed one leave rows without files; and in a write transaction, which keeps out
             # every process that might be about to use one of these files again.
-            self._database.write(lambda connection: self._delete_files(connection, gone))  # noqa: B023 - runs at once
+            self._database.write(partial(self._delete_files, gone))
             num_deleted += len(gone)
 
     def _delete_rows(
-        self, connection: Connection, base: BaseModelRef, older_than: datetime
+        self, base: BaseModelRef, older_than: datetime, connection: Connection
     ) -> list[Row[*tuple[Any, ...]]]:
         query = (
             select(ImageRow.id, ImageRow.sha256, ImageRow.latents_sha256)
@@ -74,7 +75,7 @@ class Images:
         connection.execute(delete(ImageRow).where(ImageRow.id.in_([row.id for row in rows])))
         return rows
 
-    def _delete_files(self, connection: Connection, rows: Iterable[Row[*tuple[Any, ...]]]) -> None:
+    def _delete_files(self, rows: Iterable[Row[*tuple[Any, ...]]], connection: Connection) -> None:
         for row in rows:
             if not _is_used(connection, row.sha256):
                 self._files.image_path(row.sha256).unlink(missing_ok=True)

@@ -168,14 +168,12 @@ class Rounds:
 
         def work(connection: Connection) -> None:
             found = held_round(connection, round_id, token, status=UNFINISHED)
-            changes: dict[str, Any] = {"eta_seconds": None}
-            if found.started_at is None:  # it never took any votes: those there are must not start it again at once
-                changes["last_vote_id"] = newest_vote(connection, base_of(connection, round_id))
-            if not final:
-                changes = {"eta_seconds": None, "status": RoundStatus.QUEUED, "reason": reason}
-            connection.execute(update(RoundRow).where(RoundRow.id == round_id).values(**changes))
+            changes: dict[str, Any] = {"reason": reason, "eta_seconds": None, "status": RoundStatus.QUEUED}
             if final:
-                self._finish(connection, round_id, RoundStatus.FAILED, reason=reason, at=self._now())
+                changes |= {"status": RoundStatus.FAILED, "finished_at": self._now()}
+            if final and found.started_at is None:  # it took no votes: those there are must not start it over at once
+                changes["last_vote_id"] = newest_vote(connection, base_of(connection, round_id))
+            connection.execute(update(RoundRow).where(RoundRow.id == round_id).values(**changes))
 
         self._database.write(work)
 

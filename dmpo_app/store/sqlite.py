@@ -14,7 +14,7 @@ from types import ModuleType
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 
-from dmpo_app.errors import Busy, SetupProblem, StorageFull, StudioError, UnsafeSQLite
+from dmpo_app.errors import BadInput, Busy, SetupProblem, StorageFull, StudioError, UnsafeSQLite
 
 SAFE_FROM = ((3, 44, 6), (3, 50, 7), (3, 51, 3))
 """The first releases without the WAL-reset bug: two backports on their own branches, and the mainline."""
@@ -109,13 +109,22 @@ def breaks_transaction(error: BaseException) -> bool:
 
 
 def translate(error: BaseException) -> BaseException:
-    """The studio's name for what a failing disk or a locked database says; any other error as it is."""
-    if not isinstance(error, DBAPIError):
+    """The studio's name for an error of the database or its driver, caused by it; any other error as it is.
+
+    StorageFull and Busy for a failing disk and a locked database; BadInput for values that no column can hold.
+    """
+    named: StudioError | None = None
+    if isinstance(error, DBAPIError):
+        code = getattr(error.orig, "sqlite_errorcode", None)
+        named = _named(code & _PRIMARY_CODE, str(error.orig)) if isinstance(code, int) else None
+    elif isinstance(error, OverflowError):
+        named = BadInput("a number is larger than any that is stored here")
+    elif isinstance(error, UnicodeEncodeError):
+        named = BadInput("a text holds half a character (a lone surrogate)")
+    if named is None:
         return error
-    code = getattr(error.orig, "sqlite_errorcode", None)
-    if not isinstance(code, int):
-        return error
-    return _named(code & _PRIMARY_CODE, str(error.orig)) or error
+    named.__cause__ = error
+    return named
 
 
 def _named(code: int, said: str) -> StudioError | None:

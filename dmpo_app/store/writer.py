@@ -119,18 +119,14 @@ class Writer:
         log.error("a batch of %d writes was not recorded: %s", len(batch), error)
         self._engine.dispose()  # the connection may be unusable; the next batch opens a fresh one
         for job in batch:
-            problem = translate(error)  # one exception object each: a raised one collects its own traceback
-            problem.__cause__ = error if problem is not error else error.__cause__
-            job.future.set_exception(problem)
+            job.future.set_exception(translate(error))
 
     def _tidy(self) -> None:
-        connection = self._engine.raw_connection()
         try:
-            shrink_log(connection.dbapi_connection or connection)
-        except self._engine.dialect.loaded_dbapi.Error as error:
+            with self._engine.connect() as connection:
+                shrink_log(connection.connection)
+        except Exception as error:  # noqa: BLE001 - mere tidying: whatever is wrong, this thread must go on
             log.warning("the write-ahead log could not be folded in: %s", error)
-        finally:
-            connection.close()
 
 
 def _run_in_savepoint(connection: Connection, job: _Job) -> tuple[Any, BaseException | None]:
@@ -142,6 +138,6 @@ def _run_in_savepoint(connection: Connection, job: _Job) -> tuple[Any, BaseExcep
             raise _TransactionLost from error
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT job")
         connection.exec_driver_sql("RELEASE SAVEPOINT job")
-        return None, error
+        return None, translate(error)
     connection.exec_driver_sql("RELEASE SAVEPOINT job")
     return result, None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from dmpo_app.domain import Annotator, BaseModelRef
 from dmpo_app.store import Store
-from tests.store.store_data import FINGERPRINT, Clock, broken_counts
+from tests.store.store_data import FINGERPRINT, Clock, broken_counts, make_home
 
 
 @pytest.fixture
@@ -15,10 +16,15 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture(scope="session")
+def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_home(tmp_path_factory.mktemp("store") / "home")
+
+
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
+def store(tmp_path: Path, empty_home: Path, clock: Clock) -> Iterator[Store]:
     """A fresh store; whatever a test did to it, its counts must be right in the end."""
-    with Store.open(tmp_path / "home", now=clock) as opened:
+    with Store.open(shutil.copytree(empty_home, tmp_path / "home"), now=clock) as opened:
         yield opened
         assert broken_counts(opened) == 0
 

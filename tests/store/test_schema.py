@@ -9,7 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import IntegrityError
 
 from dmpo_app.domain import Annotator, BaseModelRef
@@ -33,6 +33,25 @@ with Store.open(Path(sys.argv[1])) as store:
 def test_the_migrated_schema_is_the_one_the_code_declares(store: Store) -> None:
     with store._database.reader() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
+
+
+def test_not_a_check_nor_a_condition_of_an_index_is_missing_from_the_migrations(store: Store, tmp_path: Path) -> None:
+    declared = create_engine(f"sqlite+pysqlite:///{tmp_path / 'declared.db'}", module=safe_driver())
+    Table.metadata.create_all(declared)
+    definitions = text("SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'index') AND sql IS NOT NULL")
+
+    def parts_by_name(connection: Connection) -> dict[str, list[str]]:
+        """What is defined, by line: the order of constraints says nothing."""
+        rows = connection.execute(definitions)
+        return {row.name: sorted(line.strip(" ,\t") for line in row.sql.splitlines()) for row in rows}
+
+    with declared.connect() as connection:
+        expected = parts_by_name(connection)
+    declared.dispose()
+    with store._database.reader() as connection:
+        found = parts_by_name(connection)
+    del found["alembic_version"]
+    assert found == expected
 
 
 def test_the_newest_revision_is_the_one_the_code_names() -> None:

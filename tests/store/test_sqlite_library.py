@@ -7,7 +7,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from dmpo_app.errors import SetupProblem, UnsafeSQLite
+from dmpo_app.domain import Choice
+from dmpo_app.errors import BadInput, SetupProblem, UnsafeSQLite
 from dmpo_app.store import Store
 from dmpo_app.store.database import Database
 from dmpo_app.store.sqlite import PRAGMAS, is_safe, safe_driver
@@ -67,6 +68,17 @@ def test_a_reader_sees_one_moment(store: Store) -> None:
         store.prompts.ensure(["new"], held_out=False)
         assert connection.execute(text("SELECT count(*) FROM prompts")).scalar_one() == before == 0
     assert len(store.prompts.list()) == 1
+
+
+def test_values_that_no_column_can_hold_are_bad_input(store: Store) -> None:
+    with pytest.raises(BadInput, match="larger"):
+        store.votes.undo(2**63, 1)
+    with pytest.raises(BadInput, match="larger"):
+        store.images.get(2**63)
+    with pytest.raises(BadInput, match="half a character"):
+        store.votes.take("\ud800", 1, Choice.LEFT, 1)
+    with pytest.raises(BadInput, match="half a character"):
+        store.assignments.get("\ud800")
 
 
 def test_other_databases_are_refused_until_they_are_supported() -> None:

@@ -1,0 +1,56 @@
+"""The tables.
+
+    base_models ─┬─ adapters ─ adapter_votes        annotators ─┐
+                 ├─ rounds ─ round_votes, round_progress        │
+                 ├─ images ─┐                                   │
+    prompts ─────┴──────────┴─ pairs ─ assignments ─ votes ─────┘
+
+A base model owns a lineage: nothing of one refers to anything of another. Version 0 of every lineage is the base model
+itself; it has a row, so that whatever names a version can be held to it by a foreign key. Votes, round_votes,
+adapter_votes and live_changes are append-only; a vote taken back is stamped.
+"""
+
+from dmpo_app.store.schema.base import IS_LIVE, IS_OPEN, IS_SEEN, IS_UNFINISHED, AssignmentState, Table
+from dmpo_app.store.schema.labeling import (
+    AnnotatorRow,
+    AssignmentRow,
+    BaseModelRow,
+    ImageRow,
+    PairRow,
+    PromptEmbedsRow,
+    PromptRow,
+    VoteRow,
+)
+from dmpo_app.store.schema.training import (
+    AdapterRow,
+    AdapterVoteRow,
+    LeaseRow,
+    LiveChangeRow,
+    RoundProgressRow,
+    RoundRow,
+    RoundVoteRow,
+)
+
+__all__ = [
+    "IS_LIVE",
+    "IS_OPEN",
+    "IS_SEEN",
+    "IS_UNFINISHED",
+    "AdapterRow",
+    "AdapterVoteRow",
+    "AnnotatorRow",
+    "AssignmentRow",
+    "AssignmentState",
+    "BaseModelRow",
+    "ImageRow",
+    "LeaseRow",
+    "LiveChangeRow",
+    "PairRow",
+    "PromptEmbedsRow",
+    "PromptRow",
+    "RoundProgressRow",
+    "RoundRow",
+    "RoundVoteRow",
+    "Table",
+    "VoteRow",
+]

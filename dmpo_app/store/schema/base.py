@@ -1,0 +1,65 @@
+"""What the tables have in common: how columns are stored and constraints named, and the states rows can be in."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, MetaData, text
+from sqlalchemy.orm import DeclarativeBase
+
+from dmpo_app.domain import Choice, ImageKind, Outcome, PairSource, Question, RoundStatus, Trigger
+from dmpo_app.store.column_types import EnumText, UTCTime
+
+
+class AssignmentState(StrEnum):
+    """OPEN and REOPENED can be answered; ANSWERED has a live vote; REOPENED had one that was taken back.
+
+    An OPEN one that runs out is LAPSED, and its pair may be shown to the same person again. A REOPENED one is SPENT:
+    they have judged that pair, so it never comes back.
+    """
+
+    OPEN = "open"
+    ANSWERED = "answered"
+    REOPENED = "reopened"
+    LAPSED = "lapsed"
+    SPENT = "spent"
+
+
+IS_OPEN = "state IN ('open', 'reopened')"
+IS_SEEN = "state <> 'lapsed'"
+IS_LIVE = "undone_at IS NULL"
+IS_UNFINISHED = "status IN ('queued', 'running')"
+"""Conditions of partial indexes. Queries spell them the same, without parameters, so that the index is used."""
+
+
+def only(condition: str) -> dict[str, Any]:
+    """Make an index cover only the rows that meet a condition; both databases spell it alike."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
+
+class Table(DeclarativeBase):
+    """Names every constraint, so that a migration can name it too."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar = {
+        datetime: UTCTime(),
+        dict[str, Any]: JSON(),
+        AssignmentState: EnumText(AssignmentState),
+        Choice: EnumText(Choice),
+        ImageKind: EnumText(ImageKind),
+        Outcome: EnumText(Outcome),
+        PairSource: EnumText(PairSource),
+        Question: EnumText(Question),
+        RoundStatus: EnumText(RoundStatus),
+        Trigger: EnumText(Trigger),
+    }

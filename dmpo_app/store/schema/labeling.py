@@ -1,0 +1,196 @@
+"""What people judge, who they are and what they said: models, prompts, images, pairs, assignments, votes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from dmpo_app.domain import Choice, ImageKind, Outcome, PairSource, Question
+from dmpo_app.store.schema.base import IS_LIVE, IS_OPEN, IS_SEEN, AssignmentState, Table, only
+
+
+class BaseModelRow(Table):
+    __tablename__ = "base_models"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    source: Mapped[str] = mapped_column(Text)
+    family: Mapped[str] = mapped_column(String(64))
+    fingerprint: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime]
+
+
+class PromptRow(Table):
+    """The prompts that pairs are made of, and those held out of training. What people type to look at is not here."""
+
+    __tablename__ = "prompts"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str] = mapped_column(Text, unique=True)
+    held_out: Mapped[bool]
+    created_at: Mapped[datetime]
+
+
+class PromptEmbedsRow(Table):
+    """The file that holds a prompt's embeddings under one base model."""
+
+    __tablename__ = "prompt_embeds"
+
+    base_id: Mapped[int] = mapped_column(ForeignKey("base_models.id"), primary_key=True)
+    prompt_id: Mapped[int] = mapped_column(ForeignKey("prompts.id"), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+
+
+class ImageRow(Table):
+    """An image with all that it takes to make it again. Ids are never used twice, for renders are deleted in time."""
+
+    __tablename__ = "images"
+    __table_args__ = (
+        ForeignKeyConstraint(["base_id", "adapter_version"], ["adapters.base_id", "adapters.version"]),
+        Index("ix_images_base_id_kind_adapter_version", "base_id", "kind", "adapter_version"),
+        Index("ix_images_sha256", "sha256"),
+        Index("ix_images_latents_sha256", "latents_sha256"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    base_id: Mapped[int] = mapped_column(ForeignKey("base_models.id"))
+    kind: Mapped[ImageKind]
+    sha256: Mapped[str] = mapped_column(String(64))
+    latents_sha256: Mapped[str | None] = mapped_column(String(64))
+    width: Mapped[int]
+    height: Mapped[int]
+    prompt: Mapped[str] = mapped_column(Text)
+    seed: Mapped[int] = mapped_column(BigInteger)
+    sampler: Mapped[str] = mapped_column(String(32))
+    num_steps: Mapped[int]
+    guidance: Mapped[float]
+    adapter_version: Mapped[int]
+    strength: Mapped[float]
+    batch_size: Mapped[int]
+    num_threads: Mapped[int]
+    device: Mapped[str] = mapped_column(String(64))
+    dtype: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime]
+
+
+class PairRow(Table):
+    """Two images of one prompt.
+
+    `num_votes`: its live votes. `num_taken`: live votes and open assignments together, which is what orders the pairs
+    that are offered; answering moves a pair's claim from one kind to the other and leaves this number alone.
+    """
+
+    __tablename__ = "pairs"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    base_id: Mapped[int] = mapped_column(ForeignKey("base_models.id"))
+    prompt_id: Mapped[int] = mapped_column(ForeignKey("prompts.id"))
+    image_a_id: Mapped[int] = mapped_column(ForeignKey("images.id"), unique=True)
+    image_b_id: Mapped[int] = mapped_column(ForeignKey("images.id"), unique=True)
+    source: Mapped[PairSource]
+    adapter_version: Mapped[int] = mapped_column()
+    num_votes: Mapped[int] = mapped_column(default=0)
+    num_taken: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime]
+
+    __table_args__ = (
+        ForeignKeyConstraint(["base_id", "adapter_version"], ["adapters.base_id", "adapters.version"]),
+        CheckConstraint("num_votes >= 0 AND num_taken >= num_votes", name="counts"),
+        CheckConstraint("image_a_id <> image_b_id", name="two_images"),
+        Index("ix_pairs_offer", base_id, num_taken, adapter_version.desc(), id),
+        Index("ix_pairs_unjudged", base_id, num_votes, adapter_version),
+        Index("ix_pairs_prompt", base_id, prompt_id),
+    )
+
+
+class AnnotatorRow(Table):
+    """A session of a person. The handle is a name they chose, not a credential: several may share one."""
+
+    __tablename__ = "annotators"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    public_id: Mapped[str] = mapped_column(String(32), unique=True)
+    handle: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime]
+
+
+class AssignmentRow(Table):
+    """One showing of a pair to one annotator. `opened_at`: when it was issued, or reopened by taking a vote back."""
+
+    __tablename__ = "assignments"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    public_id: Mapped[str] = mapped_column(String(32), unique=True)
+    base_id: Mapped[int] = mapped_column(ForeignKey("base_models.id"))
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotators.id"))
+    pair_id: Mapped[int] = mapped_column(ForeignKey("pairs.id"))
+    question: Mapped[Question]
+    a_on_left: Mapped[bool]
+    state: Mapped[AssignmentState]
+    created_at: Mapped[datetime]
+    opened_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+
+    __table_args__ = (
+        Index(
+            "uq_assignments_seen_once",
+            "annotator_id",
+            "pair_id",
+            unique=True,
+            **only(IS_SEEN),
+        ),
+        Index(
+            "ix_assignments_open",
+            "expires_at",
+            "pair_id",
+            **only(IS_OPEN),
+        ),
+        Index(
+            "ix_assignments_open_of",
+            "annotator_id",
+            "base_id",
+            **only(IS_OPEN),
+        ),
+        Index("ix_assignments_pair", "pair_id"),
+    )
+
+
+class VoteRow(Table):
+    """One answer. Append-only: taking it back stamps `undone_at`, once; a trigger refuses anything else."""
+
+    __tablename__ = "votes"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    assignment_id: Mapped[int] = mapped_column(ForeignKey("assignments.id"))
+    base_id: Mapped[int] = mapped_column(ForeignKey("base_models.id"))
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotators.id"))
+    pair_id: Mapped[int] = mapped_column(ForeignKey("pairs.id"))
+    choice: Mapped[Choice]
+    outcome: Mapped[Outcome]
+    elapsed_ms: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime]
+    undone_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index(
+            "uq_votes_one_live",
+            "assignment_id",
+            unique=True,
+            **only(IS_LIVE),
+        ),
+        Index(
+            "ix_votes_live",
+            "base_id",
+            "outcome",
+            "id",
+            **only(IS_LIVE),
+        ),
+        Index(
+            "ix_votes_live_of",
+            "annotator_id",
+            "id",
+            **only(IS_LIVE),
+        ),
+    )

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Executable, event
+
+from dmpo_app.domain import BaseModelRef, Question
+from dmpo_app.store import Store, assignments, votes
+from tests.store.store_data import Clock, new_pair
+
+HOT = {
+    "what an annotator has open": (assignments._OPEN_OF, ["ix_assignments_open_of"]),
+    "what to offer next": (assignments._OFFER, ["ix_pairs_offer", "uq_assignments_seen_once"]),
+    "what has expired": (next(iter(assignments._LAPSE.values())), ["ix_assignments_open"]),
+    "the answer that stands": (votes._LIVE_VOTE, ["uq_votes_one_live"]),
+    "how many votes are new": (votes._COUNT_NEW, ["ix_votes_live"]),
+}
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_what_runs_for_every_vote_is_looked_up_in_an_index(
+    store: Store, base: BaseModelRef, clock: Clock, name: str
+) -> None:
+    store.pairs.add(base, new_pair())
+    statement, indexes = HOT[name]
+    plan = plan_of(store, statement, clock)
+    assert [index for index in indexes if index not in plan] == []
+    assert "TEMP B-TREE" not in plan, "nothing is sorted"
+    for line in plan.splitlines():
+        assert not line.startswith("SCAN") or "SCAN anon" in line, line
+
+
+def plan_of(store: Store, statement: Executable, clock: Clock) -> str:
+    values = {
+        "base_id": 1,
+        "annotator_id": 1,
+        "assignment": 1,
+        "count": 3,
+        "at_most": 32,
+        "question": Question.OVERALL,
+        "now": clock(),
+    }
+    run: list[tuple[str, Any]] = []
+
+    def note(_connection, _cursor, sql, parameters, _context, _executemany) -> None:
+        run.append((sql, parameters))
+
+    def work(connection: Connection) -> list[Any]:
+        wanted = {key: value for key, value in values.items() if key in statement.compile(connection).params}
+        event.listen(connection, "before_cursor_execute", note)
+        connection.execute(statement, wanted)
+        event.remove(connection, "before_cursor_execute", note)
+        return list(connection.exec_driver_sql("EXPLAIN QUERY PLAN " + run[0][0], run[0][1]))
+
+    return "\n".join(row[3] for row in store._database.write(work))
