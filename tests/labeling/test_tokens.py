@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -67,15 +67,12 @@ def test_the_key_outlives_the_process_and_is_the_owner_s_alone(tmp_path: Path) -
 
 
 def test_a_home_has_one_key_even_if_many_make_it_at_once(tmp_path: Path) -> None:
-    for number in range(20):
-        home, keys = tmp_path / str(number), []
-        threads = [threading.Thread(target=lambda home=home: keys.append(load_or_create_key(home))) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert keys == [load_or_create_key(home)] * 4
-        assert [path.name for path in home.iterdir()] == ["secret.key"]
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(20):
+            home = tmp_path / str(number)
+            keys = list(pool.map(load_or_create_key, [home] * 4))
+            assert keys == [load_or_create_key(home)] * 4
+            assert [path.name for path in home.iterdir()] == ["secret.key"]
 
 
 def test_a_spoilt_key_says_what_to_do(tmp_path: Path) -> None:
