@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 
 from dmpo_app.domain import Annotator, Assignment, BaseModelRef, Choice, TakenVote
 from dmpo_app.errors import Conflict
@@ -9,7 +11,7 @@ from dmpo_app.store import Store
 from tests.store.store_data import issue, new_pair, scalar
 
 
-def in_threads(jobs: list) -> None:
+def in_threads(jobs: list[Callable[[], None]]) -> None:
     """Run every job in a thread of its own; whatever one raises fails the test."""
     problems: list[BaseException] = []
 
@@ -37,7 +39,7 @@ def test_eight_people_voting_at_once_lose_and_double_nothing(store: Store, base:
             for assignment in assignments:
                 taken.append(store.votes.take(assignment.id, person.id, Choice.LEFT, 10).vote_id)
 
-    in_threads([lambda person=person: judge_everything(person) for person in people])
+    in_threads([partial(judge_everything, person) for person in people])
     assert len(taken) == len(set(taken)) == 8 * 50
     assert store.votes.count(base) == 8 * 50
     assert scalar(store, "SELECT count(*) FROM (SELECT 1 FROM votes GROUP BY annotator_id, pair_id)") == 8 * 50
@@ -52,7 +54,7 @@ def test_one_answer_sent_many_times_at_once_is_one_vote(store: Store, base: Base
     def send(assignment: Assignment) -> None:
         answers.append((assignment.id, store.votes.take(assignment.id, anna.id, Choice.TIE, 10)))
 
-    in_threads([lambda one=one: send(one) for one in assignments for _ in range(10)])
+    in_threads([partial(send, one) for one in assignments for _ in range(10)])
     created = Counter(identifier for identifier, vote in answers if vote.created)
     assert created == {assignment.id: 1 for assignment in assignments}
     assert len({(identifier, vote.vote_id) for identifier, vote in answers}) == 10
@@ -69,7 +71,7 @@ def test_contradicting_answers_at_once_leave_exactly_one(store: Store, base: Bas
         except Conflict:
             refused.append(choice)
 
-    in_threads([lambda choice=choice: send(choice) for choice in Choice for _ in range(4)])
+    in_threads([partial(send, choice) for choice in Choice for _ in range(4)])
     assert len({choice for choice, _ in accepted}) == 1
     assert (len(accepted), len(refused)) == (4, 16)
     assert store.votes.count(base) == 1

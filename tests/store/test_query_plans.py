@@ -3,13 +3,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Executable, event
+from sqlalchemy import Connection, event
 
 from dmpo_app.domain import BaseModelRef, Question
 from dmpo_app.store import Store, assignments, votes
 from tests.store.store_data import Clock, new_pair
 
-HOT = {
+HOT: dict[str, tuple[Any, list[str]]] = {
     "what an annotator has open": (assignments._OPEN_OF, ["ix_assignments_open_of"]),
     "what to offer next": (assignments._OFFER, ["ix_pairs_offer", "uq_assignments_seen_once"]),
     "what has expired": (next(iter(assignments._LAPSE.values())), ["ix_assignments_open"]),
@@ -31,7 +31,7 @@ def test_what_runs_for_every_vote_is_looked_up_in_an_index(
         assert not line.startswith("SCAN") or "SCAN anon" in line, line
 
 
-def plan_of(store: Store, statement: Executable, clock: Clock) -> str:
+def plan_of(store: Store, statement: Any, clock: Clock) -> str:
     values = {
         "base_id": 1,
         "annotator_id": 1,

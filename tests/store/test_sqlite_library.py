@@ -4,7 +4,7 @@ import sqlite3
 import sys
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
 from dmpo_app.domain import Choice
@@ -49,12 +49,13 @@ def test_without_a_safe_library_it_says_what_to_install(monkeypatch: pytest.Monk
 
 
 def test_every_connection_has_the_pragmas_that_durability_rests_on(store: Store) -> None:
-    for name, _, expected in PRAGMAS:
-        assert store._database.write(lambda connection, n=name: connection.exec_driver_sql(f"PRAGMA {n}").scalar()) == (
-            expected
-        )
-        with store._database.reader() as connection:
-            assert connection.exec_driver_sql(f"PRAGMA {name}").scalar() == expected
+    def values(connection: Connection) -> list[object]:
+        return [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name, _, _ in PRAGMAS]
+
+    expected = [value for _, _, value in PRAGMAS]
+    assert store._database.write(values) == expected
+    with store._database.reader() as connection:
+        assert values(connection) == expected
 
 
 def test_a_reader_cannot_write(store: Store) -> None:

@@ -59,9 +59,9 @@ def test_a_side_becomes_the_image_that_stood_there(store: Store, base: BaseModel
     for assignment, choice in zip(issue(store, base, anna, 8), [Choice.LEFT, Choice.RIGHT] * 4, strict=True):
         vote = store.votes.take(assignment.id, anna.id, choice, 10)
         chosen[vote.vote_id] = assignment.left_image_id if choice is Choice.LEFT else assignment.right_image_id
-    for vote in store.votes.training_votes(base):
-        pair = store.pairs.get(vote.pair_id)
-        assert (pair.image_a.id if vote.outcome is Outcome.A else pair.image_b.id) == chosen[vote.vote_id]
+    for trained in store.votes.training_votes(base):
+        pair = store.pairs.get(trained.pair_id)
+        assert (pair.image_a.id if trained.outcome is Outcome.A else pair.image_b.id) == chosen[trained.vote_id]
 
 
 def test_the_raw_answer_is_kept(store: Store, base: BaseModelRef, anna: Annotator) -> None:
