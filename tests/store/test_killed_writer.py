@@ -56,6 +56,7 @@ def acknowledged_before_the_kill(home: Path, seconds: float, log: Path) -> list[
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(120 + 30 * KILLS)
 def test_no_acknowledged_vote_is_lost_when_the_writer_is_killed(tmp_path: Path) -> None:
     home, rng = tmp_path / "home", random.Random(3)
     with Store.open(home) as store:
