@@ -44,14 +44,16 @@ def acknowledged_before_the_kill(home: Path, seconds: float, log: Path) -> list[
     """Let a process vote for that long after its first vote, then kill -9 it; the votes it was told are recorded."""
     with log.open("wb") as output:
         process = subprocess.Popen([sys.executable, "-c", VOTER, str(home)], stdout=output)
-    deadline = time.monotonic() + 60
-    while not log.stat().st_size:
-        assert process.poll() is None, "the voter ended by itself"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    time.sleep(seconds)
-    process.kill()
-    process.wait()
+    try:
+        deadline = time.monotonic() + 60
+        while not log.stat().st_size:
+            assert process.poll() is None, "the voter ended by itself"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        time.sleep(seconds)
+    finally:
+        process.kill()
+        process.wait()
     return [int(line) for line in log.read_text().splitlines()]
 
 
