@@ -62,22 +62,23 @@ def run_worker(
     settings: Settings, *, owner: str, stopping: threading.Event, on_ready: Callable[[], None] = lambda: None
 ) -> None:
     """Train whenever it is time until `stopping` is set. Raises SetupProblem when base model or home are unfit."""
-    import torch  # heavy: the process is set up before
-
     from dmpo_app.diffusion.family import family_of, fingerprint
-    from dmpo_app.diffusion.stable_diffusion import load_denoiser
     from dmpo_app.store import Store
     from dmpo_app.store.store import utc_now
-    from dmpo_app.training.worker import Tick, Worker
 
-    torch.set_num_threads(trainer_threads(settings))
-    denoiser = load_denoiser(settings.base_model, device=settings.render.device, dtype=settings.render.dtype)
+    source = settings.base_model
+    family, identity = family_of(source), fingerprint(source)  # what is unfit is told before the slow imports
     with Store.open(settings.home) as store:
-        base = store.models.register(
-            settings.base_model, family_of(settings.base_model), fingerprint(settings.base_model)
-        )
+        import torch
+
+        from dmpo_app.diffusion.stable_diffusion import load_denoiser
+        from dmpo_app.training.worker import Tick, Worker
+
+        torch.set_num_threads(trainer_threads(settings))
+        denoiser = load_denoiser(source, device=settings.render.device, dtype=settings.render.dtype)
+        base = store.models.register(source, family, identity)
         worker = Worker(store, base, settings, denoiser, owner=owner, now=utc_now, should_stop=stopping.is_set)
-        _log.info("ready: %s, %d torch threads", settings.base_model, torch.get_num_threads())
+        _log.info("ready: %s, %d torch threads", source, torch.get_num_threads())
         on_ready()
         try:
             while not stopping.is_set():

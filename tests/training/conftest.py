@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tiny_pipeline import make_tiny_pipeline
-from tests.training.training_studio import Studio
 
 from dmpo_app.diffusion.stable_diffusion import Denoiser, load_denoiser
+from tests.tiny_pipeline import make_tiny_pipeline
+from tests.training.training_studio import Studio
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from tests.tiny_pipeline import IMAGE_SIZE, LATENT_SHAPE, MAX_TOKENS
 
 from dmpo_app.diffusion.family import STABLE_DIFFUSION, fingerprint
 from dmpo_app.diffusion.stable_diffusion import Denoiser
@@ -21,6 +20,7 @@ from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store
 from dmpo_app.training.plan import start_round
 from dmpo_app.training.round_runner import RoundRunner, SliceOutcome
+from tests.tiny_pipeline import IMAGE_SIZE, LATENT_SHAPE, MAX_TOKENS
 
 EMBED_WIDTH = 16
 FAST = RoundSettings(num_steps=6, batch_pairs=4, evaluate_every=2, rank=2, slots_per_pair=8, beta=500.0)
@@ -57,7 +57,7 @@ class Studio:
         self.num_pairs += count
 
     def vote(self, count: int, choose: Callable[[bool], Choice] | None = None) -> list[int]:
-        """One annotator votes on `count` pairs that nobody has judged, for image a unless `choose(a_on_left)` differs."""
+        """One annotator votes on `count` fresh pairs, for image a unless `choose(a_on_left)` says otherwise."""
         choose = choose or (lambda a_on_left: Choice.LEFT if a_on_left else Choice.RIGHT)
         annotator = self.store.annotators.ensure("tester")
         taken: list[int] = []

@@ -1,0 +1,109 @@
+"""Votes become pairs with targets, split by prompt."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dmpo_app.domain import Choice, Outcome, TrainingVote
+from dmpo_app.errors import NotFound, RoundFailed, StudioError
+from dmpo_app.training.dataset import build_dataset, is_held_out, split_votes
+from tests.training.training_studio import Studio
+
+
+def for_a(a_on_left: bool) -> Choice:
+    return Choice.LEFT if a_on_left else Choice.RIGHT
+
+
+def for_b(a_on_left: bool) -> Choice:
+    return Choice.RIGHT if a_on_left else Choice.LEFT
+
+
+def test_one_row_a_pair_with_the_stored_tensors(studio: Studio) -> None:
+    studio.add_pairs(3)
+    studio.vote(3)
+    dataset = build_dataset(studio.store.votes.training_votes(studio.base), studio.store.files, alpha=0.05)
+    assert len(dataset) == 3
+    assert dataset.prompts == ("prompt 0", "prompt 1", "prompt 2")
+    assert dataset.latents_a.shape == dataset.latents_b.shape == (3, 4, 8, 8)
+    assert dataset.prompt_embeds.shape == (3, 16, 16)
+    assert dataset.latents_a.dtype == torch.float32
+    assert (dataset.latents_a[:, 0].mean((1, 2)) > dataset.latents_b[:, 0].mean((1, 2))).all()  # a is the shifted one
+    torch.testing.assert_close(dataset.targets, torch.full((3,), 0.95))
+
+
+def test_the_target_follows_the_image_chosen_and_not_the_side_it_stood_on(studio: Studio) -> None:
+    studio.add_pairs(8)
+    studio.vote(8, choose=for_b)
+    votes = studio.store.votes.training_votes(studio.base)
+    dataset = build_dataset(votes, studio.store.files, alpha=0.1)
+    torch.testing.assert_close(dataset.targets, torch.full((8,), 0.1))
+
+
+def test_several_votes_on_a_pair_become_one_row_with_their_number_as_weight(studio: Studio) -> None:
+    studio.add_pairs(2)
+    for choose in (for_a, for_a, for_b):
+        studio.vote(2, choose=choose)
+    dataset = build_dataset(studio.store.votes.training_votes(studio.base), studio.store.files, alpha=0.05)
+    assert len(dataset) == 2
+    assert dataset.weights.tolist() == [3, 3]
+    assert dataset.num_votes == 6
+    assert ((dataset.targets > 0.5) & (dataset.targets < 0.95)).all()
+
+
+def test_skips_and_both_bad_are_not_trained_on_and_ties_ask_for_an_even_margin(studio: Studio) -> None:
+    studio.add_pairs(6)
+    answers = iter([Choice.SKIP, Choice.BOTH_BAD, Choice.TIE, Choice.TIE, Choice.LEFT, Choice.RIGHT])
+    studio.vote(6, choose=lambda a_on_left: next(answers))
+    dataset = build_dataset(studio.store.votes.training_votes(studio.base), studio.store.files, alpha=0.05)
+    assert len(dataset) == 4
+    assert (dataset.targets == 0.5).sum() == 2
+
+
+def test_no_votes_are_a_failed_round_that_says_so(studio: Studio) -> None:
+    with pytest.raises(RoundFailed, match="no vote to train on"):
+        build_dataset([], studio.store.files, alpha=0.05)
+
+
+def test_a_missing_or_damaged_file_is_named(studio: Studio) -> None:
+    studio.add_pairs(2)
+    studio.vote(2)
+    votes = studio.store.votes.training_votes(studio.base)
+    path = studio.store.files.latents_path(votes[0].latents_a)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(StudioError, match="latents"):
+        build_dataset(votes, studio.store.files, alpha=0.05)
+    path.unlink()
+    with pytest.raises(NotFound, match=path.name):
+        build_dataset(votes, studio.store.files, alpha=0.05)
+
+
+def test_a_prompt_stays_on_its_side_as_votes_come_in() -> None:
+    prompts = [f"a {colour} cat number {n}" for colour in ("red", "blue") for n in range(200)]
+    first = {prompt: is_held_out(prompt, share=0.2, seed=0) for prompt in prompts[:50]}
+    later = {prompt: is_held_out(prompt, share=0.2, seed=0) for prompt in prompts}
+    assert all(later[prompt] == side for prompt, side in first.items())
+    assert 0.12 < sum(later.values()) / len(later) < 0.28
+    assert later != {prompt: is_held_out(prompt, share=0.2, seed=1) for prompt in prompts}
+
+
+def test_votes_on_one_prompt_are_all_on_one_side() -> None:
+    votes = [vote_on(f"prompt {n % 10}", n) for n in range(60)]
+    sides: dict[str, set[bool]] = {}
+    for vote, (vote_id, held_out) in zip(votes, split_votes(votes, share=0.3, seed=3), strict=True):
+        assert vote.vote_id == vote_id
+        sides.setdefault(vote.prompt, set()).add(held_out)
+    assert all(len(side) == 1 for side in sides.values())
+    assert {True} in sides.values()
+    assert {False} in sides.values()
+
+
+def test_a_share_of_zero_holds_nothing_out_and_a_single_prompt_is_trained_on() -> None:
+    votes = [vote_on("the only prompt", n) for n in range(5)]
+    assert not any(held_out for _, held_out in split_votes(votes, share=0.0, seed=0))
+    for seed in range(30):
+        assert not any(held_out for _, held_out in split_votes(votes, share=0.9, seed=seed))
+
+
+def vote_on(prompt: str, vote_id: int) -> TrainingVote:
+    return TrainingVote(vote_id, vote_id, 1, prompt, Outcome.A, "a", "b", "c")

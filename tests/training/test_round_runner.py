@@ -1,0 +1,355 @@
+"""A round from its votes to a published version, whatever happens on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
+
+from dmpo_app.diffusion.stable_diffusion import Denoiser
+from dmpo_app.domain import Choice, RoundStatus
+from dmpo_app.errors import LeaseLost, RoundFailed
+from dmpo_app.settings import PROJECT_ROOT
+from dmpo_app.training import evaluation, round_trainer
+from dmpo_app.training.dataset import is_held_out
+from dmpo_app.training.round_runner import RoundRunner, SliceOutcome, round_folder
+from tests.training.training_studio import FAST, Studio
+
+ONE_STEP = 0.0
+"""A slice's budget that is over after its first step."""
+
+
+@pytest.fixture
+def voted(studio: Studio) -> Studio:
+    """12 votes: most train, some are held out."""
+    studio.add_pairs(12)
+    studio.vote(12)
+    return studio
+
+
+def weights_of(studio: Studio, version: int = 1) -> dict[str, torch.Tensor]:
+    return load_file(studio.store.adapters.get(studio.base, version).folder / "pytorch_lora_weights.safetensors")
+
+
+def twin_of(studio: Studio, tmp_path: Path) -> Studio:
+    """Another home with the same pairs and votes."""
+    twin = Studio.open(tmp_path / "twin", studio.source)
+    twin.add_pairs(studio.num_pairs)
+    twin.vote(studio.num_pairs)
+    return twin
+
+
+def test_a_round_publishes_a_version_and_makes_it_live(voted: Studio, denoiser: Denoiser) -> None:
+    round_id, token = voted.start()
+    assert voted.run(denoiser, round_id, token) is SliceOutcome.FINISHED
+    state = voted.store.rounds.get(round_id)
+    assert state.status is RoundStatus.PUBLISHED
+    assert state.step == state.steps == FAST.num_steps
+    assert voted.store.adapters.live_version(voted.base) == state.adapter_version == 1
+    assert not round_folder(voted.home, round_id).exists()
+
+
+def test_the_published_files_say_what_they_were_made_of_and_load_in_plain_diffusers(voted, denoiser) -> None:
+    round_id, token = voted.start()
+    voted.run(denoiser, round_id, token)
+    adapter = voted.store.adapters.get(voted.base, 1)
+    manifest = json.loads((adapter.folder / "manifest.json").read_text())
+    votes = dict(voted.store.rounds.votes_of(round_id))
+    assert sorted(manifest["train_votes"]) == [vote for vote, held_out in votes.items() if not held_out]
+    assert sorted(manifest["held_out_votes"]) == [vote for vote, held_out in votes.items() if held_out]
+    assert voted.store.adapters.votes_of(voted.base, 1) == sorted(manifest["train_votes"])
+    assert manifest["base_model"]["fingerprint"] == voted.base.fingerprint
+    assert manifest["parent"] == 0
+    assert manifest["round"] == round_id
+    assert manifest["seed"] == voted.store.rounds.get(round_id).seed
+    assert manifest["config"]["settings"] == FAST.model_dump(mode="json")
+    assert manifest["num_threads"] == 1
+    assert manifest["weights_sha256"] == adapter.sha256
+    assert {"torch", "diffusers", "peft"} <= manifest["libraries"].keys()
+    pipeline = StableDiffusionPipeline.from_pretrained(voted.source)
+    pipeline.load_lora_weights(adapter.folder)
+    assert pipeline.get_active_adapters()
+
+
+def test_progress_is_recorded_from_an_undecided_start_to_the_last_step(voted, denoiser) -> None:
+    round_id, token = voted.start()
+    voted.run(denoiser, round_id, token)
+    points = voted.store.rounds.progress(round_id)
+    assert points[0].step == 1
+    assert points[0].margin == 0
+    assert points[-1].step == FAST.num_steps
+    assert points[-1].eta_seconds == 0
+    held_out = [point.step for point in points if point.held_out_loss is not None]
+    assert held_out == [2, 4, 6]
+
+
+def test_the_same_seed_gives_the_same_weights(voted, denoiser, tmp_path) -> None:
+    round_id, token = voted.start()
+    voted.run(denoiser, round_id, token)
+    twin = twin_of(voted, tmp_path)
+    round_id, token = twin.start()
+    twin.run(denoiser, round_id, token)
+    assert_equal(weights_of(voted), weights_of(twin))
+    twin.store.close()
+
+
+def test_another_seed_gives_other_weights(voted, denoiser, tmp_path) -> None:
+    round_id, token = voted.start()
+    voted.run(denoiser, round_id, token)
+    twin = twin_of(voted, tmp_path)
+    round_id, token = twin.start(settings=FAST.model_copy(update={"seed": 1, "held_out_share": 0.0}))
+    twin.run(denoiser, round_id, token)
+    assert not all(
+        torch.equal(a, b) for a, b in zip(weights_of(voted).values(), weights_of(twin).values(), strict=True)
+    )
+    twin.store.close()
+
+
+def test_a_round_cut_into_slices_ends_bit_for_bit_where_an_uninterrupted_one_does(voted, denoiser, tmp_path) -> None:
+    round_id, token = voted.start()
+    voted.run(denoiser, round_id, token)
+    twin = twin_of(voted, tmp_path)
+    round_id, token = twin.start()
+    for step in range(1, FAST.num_steps):
+        assert twin.run(denoiser, round_id, token, slices=[ONE_STEP]) is SliceOutcome.MORE
+        assert round_folder(twin.home, round_id).exists(), step
+    assert twin.run(denoiser, round_id, token, slices=[ONE_STEP]) is SliceOutcome.FINISHED
+    assert_equal(weights_of(voted), weights_of(twin))
+    twin.store.close()
+
+
+RESUME = """
+import sys, torch
+from pathlib import Path
+from tests.training.training_studio import Studio
+from dmpo_app.diffusion.stable_diffusion import load_denoiser
+torch.set_num_threads(1)
+studio = Studio.open(Path(sys.argv[1]), Path(sys.argv[2]))
+studio.run(load_denoiser(sys.argv[2], device="cpu", dtype="float32"), int(sys.argv[3]), int(sys.argv[4]))
+studio.store.close()
+"""
+
+
+def test_a_round_resumed_by_a_fresh_process_ends_bit_for_bit_where_an_uninterrupted_one_does(
+    voted, denoiser, tmp_path
+) -> None:
+    round_id, token = voted.start()
+    voted.run(denoiser, round_id, token)
+    twin = twin_of(voted, tmp_path)
+    round_id, token = twin.start()
+    twin.run(denoiser, round_id, token, slices=[ONE_STEP, ONE_STEP, ONE_STEP])
+    command = [sys.executable, "-c", RESUME, str(twin.home), str(twin.source), str(round_id), str(token)]
+    subprocess.run(command, check=True, cwd=PROJECT_ROOT, env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT)})
+    assert_equal(weights_of(voted), weights_of(twin))
+    twin.store.close()
+
+
+def test_a_damaged_checkpoint_costs_the_progress_and_not_the_round(voted, denoiser, tmp_path) -> None:
+    round_id, token = voted.start()
+    voted.run(denoiser, round_id, token, slices=[ONE_STEP, ONE_STEP])
+    path = round_folder(voted.home, round_id) / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    assert voted.run(denoiser, round_id, token) is SliceOutcome.FINISHED
+    twin = twin_of(voted, tmp_path)
+    round_id, token = twin.start()
+    twin.run(denoiser, round_id, token)
+    assert_equal(weights_of(voted), weights_of(twin))
+    twin.store.close()
+
+
+def test_told_to_stop_it_checkpoints_and_somebody_resumes(voted, denoiser) -> None:
+    round_id, token = voted.start()
+    asked = iter([False, False, True])
+    runner = RoundRunner(
+        voted.store,
+        voted.base,
+        denoiser,
+        voted.store.rounds.get(round_id),
+        token=token,
+        should_stop=lambda: next(asked),
+    )
+    assert runner.run_slice() is SliceOutcome.STOPPED
+    runner.close()
+    assert runner.step == 2
+    assert voted.store.rounds.get(round_id).status is RoundStatus.RUNNING
+    resumed = RoundRunner(voted.store, voted.base, denoiser, voted.store.rounds.get(round_id), token=token)
+    assert resumed.step == 2
+    resumed.close()
+
+
+def test_a_vote_taken_back_before_a_resume_is_not_trained_on(voted, denoiser) -> None:
+    round_id, token = voted.start()
+    voted.run(denoiser, round_id, token, slices=[ONE_STEP])
+    votes = dict(voted.store.rounds.votes_of(round_id))
+    last = max(votes)
+    annotator = next(vote for vote in voted.store.votes.training_votes(voted.base) if vote.vote_id == last).annotator_id
+    voted.store.votes.undo(last, annotator)
+    voted.run(denoiser, round_id, token)
+    manifest = json.loads((voted.store.adapters.get(voted.base, 1).folder / "manifest.json").read_text())
+    used = manifest["train_votes"] + manifest["held_out_votes"]
+    assert sorted(used) == [vote for vote in votes if vote != last]
+
+
+def test_a_round_that_diverges_fails_and_leaves_what_is_live(voted, denoiser) -> None:
+    first, token = voted.start()
+    voted.run(denoiser, first, token)
+    voted.add_pairs(4)
+    voted.vote(4)
+    diverging = FAST.model_copy(update={"learning_rate": 1.0, "beta": 1e38})
+    second, token = voted.start(settings=diverging, token=token)
+    with pytest.raises(RoundFailed, match="diverged"):
+        voted.run(denoiser, second, token)
+    assert voted.store.adapters.live_version(voted.base) == 1
+    assert len(voted.store.adapters.list(voted.base)) == 1
+
+
+def test_out_of_memory_goes_on_in_smaller_pieces(voted, denoiser, monkeypatch) -> None:
+    sizes: list[int] = []
+    real = round_trainer.train_step
+
+    def only_single_pairs_fit(*arguments, micro_pairs: int, **named):
+        sizes.append(micro_pairs)
+        if micro_pairs > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*arguments, micro_pairs=micro_pairs, **named)
+
+    monkeypatch.setattr(round_trainer, "train_step", only_single_pairs_fit)
+    round_id, token = voted.start()
+    assert voted.run(denoiser, round_id, token) is SliceOutcome.FINISHED
+    assert sizes == [4, 2, 1, 1, 1, 1, 1, 1]
+
+
+def test_out_of_memory_with_a_single_pair_fails_with_what_to_do(voted, denoiser, monkeypatch) -> None:
+    def nothing_fits(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(round_trainer, "train_step", nothing_fits)
+    round_id, token = voted.start()
+    with pytest.raises(RoundFailed, match=r"out of memory.*DMPO_ROUND__RANK"):
+        voted.run(denoiser, round_id, token)
+
+
+def test_few_held_out_votes_publish_a_version_that_is_not_yet_proven(voted, denoiser) -> None:
+    round_id, token = voted.start()
+    voted.run(denoiser, round_id, token)
+    adapter = voted.store.adapters.get(voted.base, 1)
+    assert 0 < adapter.metrics["held_out_votes"] < evaluation.MIN_HELD_OUT_VOTES
+    assert not adapter.proven
+
+
+def test_a_round_is_refused_when_many_held_out_votes_say_the_opposite(studio: Studio, denoiser) -> None:
+    votes_against_on_held_out_prompts(studio, 48)
+    round_id, token = studio.start(settings=LONGER)
+    assert studio.run(denoiser, round_id, token) is SliceOutcome.FINISHED
+    state = studio.store.rounds.get(round_id)
+    assert state.status is RoundStatus.REFUSED
+    assert "held-out votes it does worse than version 0" in (state.reason or "")
+    assert studio.store.adapters.live_version(studio.base) == 0
+    assert studio.store.adapters.list(studio.base) == []
+
+
+def test_a_round_that_held_out_votes_support_is_published_as_proven(studio: Studio, denoiser) -> None:
+    studio.add_pairs(90)
+    studio.vote(90)
+    round_id, token = studio.start(settings=LONGER)
+    studio.run(denoiser, round_id, token)
+    adapter = studio.store.adapters.get(studio.base, 1)
+    assert adapter.metrics["held_out_votes"] >= evaluation.MIN_HELD_OUT_VOTES
+    assert adapter.proven
+    assert adapter.metrics["held_out_loss"] < adapter.metrics["live_held_out_loss"]
+
+
+def test_the_second_round_is_measured_against_the_first_and_not_against_the_base(studio: Studio, denoiser) -> None:
+    studio.add_pairs(40)
+    studio.vote(40)
+    first, token = studio.start(settings=LONGER)
+    studio.run(denoiser, first, token)
+    second, token = studio.start(settings=LONGER, token=token)
+    studio.run(denoiser, second, token)
+    versions = studio.store.adapters.list(studio.base)
+    assert [version.parent for version in versions] == [0, 1]
+    assert versions[1].metrics["live_held_out_loss"] == versions[0].metrics["held_out_loss"]
+
+
+def test_a_warm_start_begins_where_the_live_version_is(studio: Studio, denoiser) -> None:
+    studio.add_pairs(20)
+    studio.vote(20)
+    first, token = studio.start(settings=LONGER)
+    studio.run(denoiser, first, token)
+    still = LONGER.model_copy(update={"warm_start": True, "learning_rate": 1e-12, "num_steps": 1})
+    second, token = studio.start(settings=still, token=token)
+    studio.run(denoiser, second, token)
+    for ours, live in zip(weights_of(studio, 2).values(), weights_of(studio, 1).values(), strict=True):
+        torch.testing.assert_close(ours, live, rtol=0, atol=1e-9)
+
+
+def test_a_live_version_whose_files_are_gone_does_not_stop_the_next_round(voted, denoiser) -> None:
+    first, token = voted.start()
+    voted.run(denoiser, first, token)
+    (voted.store.adapters.get(voted.base, 1).folder / "pytorch_lora_weights.safetensors").unlink()
+    second, token = voted.start(token=token)
+    assert voted.run(denoiser, second, token) is SliceOutcome.FINISHED
+    assert "live_held_out_loss" not in voted.store.adapters.get(voted.base, 2).metrics
+
+
+def test_a_trainer_that_lost_its_lease_publishes_nothing(voted, denoiser) -> None:
+    round_id, stale = voted.start()
+    state = voted.store.rounds.get(round_id)
+    runner = RoundRunner(voted.store, voted.base, denoiser, state, token=stale)
+    voted.store.lease.release(voted.base, stale)
+    fresh = voted.store.lease.acquire(voted.base, "another trainer", lease_seconds=60)
+    with pytest.raises(LeaseLost):
+        runner.run_slice()
+    runner.close()
+    assert voted.store.adapters.list(voted.base) == []
+    assert fresh is not None
+    assert voted.run(denoiser, round_id, fresh) is SliceOutcome.FINISHED
+    assert len(voted.store.adapters.list(voted.base)) == 1
+
+
+def test_the_next_round_finds_the_references_of_the_last(voted, denoiser) -> None:
+    def passes_of_a_round(token: int | None) -> tuple[int, int]:
+        passes = [0]
+        handle = denoiser.unet.register_forward_hook(lambda *_: passes.__setitem__(0, passes[0] + 1))
+        round_id, token = voted.start(token=token, settings=FAST.model_copy(update={"slots_per_pair": 1}))
+        voted.run(denoiser, round_id, token)
+        handle.remove()
+        return passes[0], token
+
+    first, token = passes_of_a_round(None)
+    second, _ = passes_of_a_round(token)
+    held_out_batches = 1
+    # The second round has to look at its parent, and has nothing else to do that the first had not.
+    assert second < first + held_out_batches
+
+
+LONGER = FAST.model_copy(
+    update={"num_steps": 16, "batch_pairs": 8, "evaluate_every": 8, "learning_rate": 5e-3, "held_out_share": 0.5}
+)
+
+
+def votes_against_on_held_out_prompts(studio: Studio, count: int) -> None:
+    """Votes for image a on prompts that are trained on, and for image b on those that are held out."""
+    studio.add_pairs(2 * count)
+    annotator = studio.store.annotators.ensure("contrarian")
+    for assignment in studio.store.assignments.issue(
+        studio.base, annotator.id, 2 * count, rng=random.Random(0), lifetime=timedelta(hours=1)
+    ):
+        held_out = is_held_out(assignment.prompt, share=LONGER.held_out_share, seed=LONGER.seed)
+        choice = Choice.LEFT if assignment.a_on_left != held_out else Choice.RIGHT
+        studio.store.votes.take(assignment.id, annotator.id, choice, 500)
+
+
+def assert_equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for key in ours:
+        assert torch.equal(ours[key], theirs[key]), key

@@ -1,0 +1,175 @@
+"""Margins and one step: exact where exactness is promised, and nothing moves but the adapter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dmpo_app.diffusion.lora import LoraSpec, attach, lora_layers
+from dmpo_app.diffusion.stable_diffusion import Denoiser
+from dmpo_app.errors import RoundFailed
+from dmpo_app.training.dataset import PairDataset, build_dataset
+from dmpo_app.training.denoising import PairErrors
+from dmpo_app.training.reference_cache import ReferenceCache
+from dmpo_app.training.slots import Draw, draws_of_step
+from dmpo_app.training.step import agreement, make_optimizer, train_step
+from tests.training.training_studio import Studio
+
+SPEC = LoraSpec(rank=2, lora_alpha=4.0, target_modules="wide")
+
+
+@pytest.fixture
+def dataset(studio: Studio) -> PairDataset:
+    studio.add_pairs(6)
+    studio.vote(6)
+    return build_dataset(studio.store.votes.training_votes(studio.base), studio.store.files, alpha=0.05)
+
+
+def pair_errors(denoiser: Denoiser, dataset: PairDataset, cache: ReferenceCache | None = None) -> PairErrors:
+    return PairErrors(denoiser, dataset, ReferenceCache() if cache is None else cache, num_slots=8, slot_seed=0)
+
+
+def draws_of(step: int, batch_pairs: int = 4) -> list[Draw]:
+    return draws_of_step(step, num_pairs=6, batch_pairs=batch_pairs, num_slots=8, seed=1)
+
+
+def make_different(parameters: dict[str, torch.nn.Parameter]) -> None:
+    """An adapter that does something."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in parameters.values():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+
+
+def test_a_fresh_adapter_has_margin_zero_exactly_on_every_pair_and_slot(denoiser, dataset) -> None:
+    attach(denoiser.unet, SPEC, seed=0)
+    errors = pair_errors(denoiser, dataset)
+    for step in range(12):
+        assert (errors.margins(draws_of(step), beta=2000.0) == 0).all()
+
+
+def test_a_reference_from_another_place_in_another_batch_is_still_exact(denoiser, dataset) -> None:
+    attach(denoiser.unet, SPEC, seed=0)
+    errors = pair_errors(denoiser, dataset)
+    draws = draws_of(0)
+    errors.margins(draws, beta=2000.0)
+    others = draws_of(1)
+    errors.margins(others, beta=2000.0)
+    mixed = [others[1], draws[3], others[0], draws[0]]
+    assert (errors.margins(mixed, beta=2000.0) == 0).all()
+
+
+def test_swapping_the_images_of_every_pair_flips_the_margins(denoiser, dataset) -> None:
+    make_different(attach(denoiser.unet, SPEC, seed=0))
+    swapped = PairDataset(
+        pair_ids=dataset.pair_ids,
+        prompts=dataset.prompts,
+        latents_a=dataset.latents_b,
+        latents_b=dataset.latents_a,
+        prompt_embeds=dataset.prompt_embeds,
+        targets=1 - dataset.targets,
+        weights=dataset.weights,
+    )
+    with torch.no_grad():
+        margins = pair_errors(denoiser, dataset).margins(draws_of(0), beta=2000.0)
+        flipped = pair_errors(denoiser, swapped).margins(draws_of(0), beta=2000.0)
+    assert (margins.abs() > 0.01).all()
+    torch.testing.assert_close(margins, -flipped, rtol=1e-4, atol=1e-3)
+
+
+def test_only_the_adapters_parameters_move(denoiser, dataset) -> None:
+    parameters = attach(denoiser.unet, SPEC, seed=0)
+    ours = {id(parameter) for parameter in parameters.values()}
+    before = {name: tensor.detach().clone() for name, tensor in denoiser.unet.state_dict(keep_vars=True).items()}
+    optimizer = make_optimizer(parameters, learning_rate=1e-2)
+    errors = pair_errors(denoiser, dataset)
+    for step in range(2):
+        train_step(errors, draws_of(step), parameters, optimizer, beta=500.0, max_grad_norm=1.0, micro_pairs=4)
+    moved = 0
+    for name, tensor in denoiser.unet.state_dict(keep_vars=True).items():
+        if id(tensor) in ours:
+            moved += not torch.equal(tensor, before[name])
+        else:
+            assert torch.equal(tensor, before[name]), name
+    assert moved == len(parameters) == 2 * len(lora_layers(denoiser.unet))
+
+
+def test_training_moves_the_margins_to_the_voters_side(denoiser, dataset) -> None:
+    parameters = attach(denoiser.unet, SPEC, seed=0)
+    optimizer = make_optimizer(parameters, learning_rate=3e-3)
+    errors = pair_errors(denoiser, dataset)
+    results = [
+        train_step(errors, draws_of(step, 6), parameters, optimizer, beta=500.0, max_grad_norm=1.0, micro_pairs=6)
+        for step in range(25)
+    ]
+    assert results[0].agreement.margin == 0
+    assert results[0].agreement.accuracy == 0.5
+    assert sum(result.agreement.margin for result in results[-5:]) / 5 > 0.5
+    assert sum(result.loss for result in results[-5:]) < sum(result.loss for result in results[:5])
+
+
+def test_a_batch_in_pieces_takes_the_same_step_as_a_whole_one(denoiser, dataset) -> None:
+    states = []
+    for micro_pairs in (4, 1):
+        parameters = attach(denoiser.unet, SPEC, seed=0)
+        make_different(parameters)
+        errors = pair_errors(denoiser, dataset)
+        optimizer = torch.optim.SGD(list(parameters.values()), lr=1e-3)
+        train_step(errors, draws_of(0), parameters, optimizer, beta=50.0, max_grad_norm=1e9, micro_pairs=micro_pairs)
+        states.append([parameter.detach().clone() for parameter in parameters.values()])
+    for whole, in_pieces in zip(*states, strict=True):
+        torch.testing.assert_close(whole, in_pieces, rtol=1e-4, atol=1e-6)
+
+
+def test_a_gradient_that_is_not_finite_fails_before_anything_is_updated(denoiser, dataset) -> None:
+    parameters = attach(denoiser.unet, SPEC, seed=0)
+    optimizer = make_optimizer(parameters, learning_rate=1e-2)
+    errors = pair_errors(denoiser, dataset)
+    first = next(iter(parameters.values()))
+    with torch.no_grad():
+        first[0, 0] = float("nan")
+    before = [parameter.detach().clone() for parameter in parameters.values()]
+    with pytest.raises(RoundFailed, match="diverged: the loss is nan"):
+        train_step(errors, draws_of(0), parameters, optimizer, beta=500.0, max_grad_norm=1.0, micro_pairs=4)
+    assert all(torch.equal(a, b) or torch.isnan(a).any() for a, b in zip(before, parameters.values(), strict=True))
+    assert all(parameter.grad is None for parameter in parameters.values())
+
+
+def test_references_are_computed_once_a_slot_and_survive_being_saved(denoiser, dataset, tmp_path) -> None:
+    make_different(attach(denoiser.unet, SPEC, seed=0))
+    cache = ReferenceCache()
+    errors = pair_errors(denoiser, dataset, cache)
+    with torch.no_grad():
+        first = errors.margins(draws_of(0), beta=2000.0)
+    assert len(cache) == 4
+    cache.save(tmp_path, "some numerics")
+    again = ReferenceCache.load(tmp_path, "some numerics")
+    assert len(again) == 4
+    passes = count_passes(denoiser)
+    with torch.no_grad():
+        second = pair_errors(denoiser, dataset, again).margins(draws_of(0), beta=2000.0)
+    assert passes() == 1  # the policy's alone
+    assert torch.equal(first, second)
+
+
+def test_references_of_other_numerics_or_from_a_damaged_file_are_not_used(tmp_path) -> None:
+    cache = ReferenceCache({(1, 2): (0.5, 0.25)})
+    cache.save(tmp_path, "float32")
+    assert len(ReferenceCache.load(tmp_path, "bfloat16")) == 0
+    path = next(tmp_path.glob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:30])
+    assert len(ReferenceCache.load(tmp_path, "float32")) == 0
+
+
+def test_agreement_counts_ties_of_voters_not_and_undecided_models_half() -> None:
+    found = agreement(torch.tensor([2.0, -1.0, 0.0, 5.0]), torch.tensor([0.95, 0.05, 0.95, 0.5]))
+    assert found.num_decided == 3
+    assert found.margin == pytest.approx((2 + 1 + 0) / 3)
+    assert found.accuracy == pytest.approx(2.5 / 3)
+    assert (found + found).accuracy == pytest.approx(2.5 / 3)
+
+
+def count_passes(denoiser: Denoiser):
+    passes = [0]
+    denoiser.unet.register_forward_hook(lambda *_: passes.__setitem__(0, passes[0] + 1))
+    return lambda: passes[0]

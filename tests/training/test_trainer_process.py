@@ -1,0 +1,205 @@
+"""The trainer as a real process: killed, stopped, orphaned, and unable to start."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from pydantic import SecretStr
+
+from dmpo_app.domain import RoundState, RoundStatus
+from dmpo_app.settings import PROJECT_ROOT, Settings, TrainerSettings
+from dmpo_app.training.process import TrainerProcess
+from tests.training.training_studio import FAST, Studio
+
+START_SECONDS = 120.0
+KILLS = int(os.environ.get("DMPO_SOAK_KILLS", "5"))
+TOKEN = "an-administrators-token-that-nobody-else-may-see"
+
+
+@pytest.fixture
+def settings(studio: Studio) -> Settings:
+    return Settings(
+        home=studio.home,
+        base_model=str(studio.source),
+        min_votes=8,
+        admin_token=SecretStr(TOKEN),
+        round=FAST.model_copy(update={"num_steps": 30, "evaluate_every": 10, "slice_seconds": 0.2}),
+        trainer=TrainerSettings(poll_seconds=0.05, num_threads=1, nice=1),
+    )
+
+
+@pytest.fixture
+def trainer(settings: Settings) -> Iterator[TrainerProcess]:
+    trainer = TrainerProcess(settings)
+    trainer.start()
+    yield trainer
+    trainer.stop()
+
+
+def wait_for(condition: Callable[[], bool], what: str, *, seconds: float = START_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
+        time.sleep(0.02)
+
+
+def current_round(studio: Studio) -> RoundState | None:
+    return studio.store.rounds.current(studio.base)
+
+
+def test_rounds_whose_trainer_is_killed_at_random_moments_are_each_published_once(
+    studio: Studio, trainer: TrainerProcess
+) -> None:
+    rng = random.Random(4)
+    studio.add_pairs(8 * (KILLS + 2))
+    votes, kills = 0, 0
+    while kills < KILLS:
+        if current_round(studio) is None:
+            studio.vote(8)
+            votes += 8
+        wait_for(lambda: trainer.state.running and current_round(studio) is not None, "a round under way")
+        time.sleep(rng.uniform(0, 1.5))
+        pid = trainer.state.pid
+        if pid is not None and current_round(studio) is not None:
+            os.kill(pid, signal.SIGKILL)
+            kills += 1
+    wait_for(lambda: current_round(studio) is None, "the last round to end")
+    rounds = studio.store.rounds.list(studio.base)
+    assert [state.status for state in rounds] == [RoundStatus.PUBLISHED] * (votes // 8)
+    versions = studio.store.adapters.list(studio.base)
+    assert [version.round_id for version in versions] == [state.id for state in rounds]
+    assert trainer.state.restarts == kills
+    for version in versions:
+        assert (version.folder / "manifest.json").is_file()
+
+
+def test_sigterm_amid_a_round_ends_it_cleanly_and_the_next_trainer_finishes_the_round(
+    studio: Studio, settings: Settings, trainer: TrainerProcess
+) -> None:
+    studio.add_pairs(8)
+    studio.vote(8)
+    wait_for(lambda: (state := current_round(studio)) is not None and state.step > 0, "a round with a step done")
+    pid = trainer.state.pid
+    assert pid is not None
+    niceness = psutil.Process(pid).nice()
+    trainer.stop()
+    assert not psutil.pid_exists(pid)
+    assert niceness == min(19, psutil.Process().nice() + settings.trainer.nice)
+    stopped = current_round(studio)
+    assert stopped is not None
+    assert stopped.status is RoundStatus.RUNNING
+    log = (studio.home / "trainer.log").read_text()
+    assert "stopped" in log
+    assert TOKEN not in log
+    successor = TrainerProcess(settings)
+    successor.start()
+    try:
+        wait_for(lambda: current_round(studio) is None, "the round to be finished by the successor")
+    finally:
+        successor.stop()
+    assert studio.store.rounds.get(stopped.id).status is RoundStatus.PUBLISHED
+
+
+PARENT = """
+import sys, time
+from dmpo_app.settings import Settings
+from dmpo_app.training.process import TrainerProcess
+trainer = TrainerProcess(Settings.model_validate_json(sys.argv[1]))
+trainer.start()
+while trainer.state.pid is None:
+    time.sleep(0.01)
+print(trainer.state.pid, flush=True)
+time.sleep(1000)
+"""
+
+
+def test_the_trainer_ends_when_its_parent_is_killed(settings: Settings) -> None:
+    command = [sys.executable, "-c", PARENT, settings.model_copy(update={"admin_token": None}).model_dump_json()]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "DMPO_ADMIN_TOKEN": TOKEN}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        child = psutil.Process(pid)
+        given = " ".join([*child.cmdline(), *child.environ().values()])
+        parent.kill()
+    assert TOKEN not in given
+    wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "the trainer to end", seconds=30)
+
+
+def test_a_base_model_that_cannot_be_loaded_is_given_up_with_its_reason(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dmpo_app.training.supervisor.MAX_SHORT_LIVES", 1)
+    trainer = TrainerProcess(settings.model_copy(update={"base_model": str(tmp_path / "nowhere")}))
+    trainer.start()
+    wait_for(lambda: trainer.state.message != "", "the reason")
+    wait_for(lambda: not trainer.state.running, "the end")
+    assert "nowhere does not exist" in trainer.state.message
+    assert trainer.state.restarts == 0
+    trainer.stop()
+
+
+def stand_in(code: str) -> tuple[str, ...]:
+    """A trainer process made of a few lines, to try its supervisor with."""
+    return (sys.executable, "-c", code)
+
+
+def test_a_trainer_that_ends_by_itself_is_started_again_and_given_up_in_the_end(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dmpo_app.training.supervisor._FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("dmpo_app.training.supervisor.MAX_SHORT_LIVES", 3)
+    trainer = TrainerProcess(settings, command=stand_in("import sys; sys.stderr.write('first\\nlast\\n'); sys.exit(3)"))
+    trainer.start()
+    wait_for(lambda: trainer.state.message.startswith("no more training"), "the supervisor to give up", seconds=30)
+    assert "ended with status 3 (last)" in trainer.state.message
+    assert trainer.state.restarts == 2
+    trainer.stop()
+
+
+def test_a_trainer_that_is_killed_is_never_given_up(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dmpo_app.training.supervisor._FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("dmpo_app.training.supervisor.MAX_SHORT_LIVES", 2)
+    trainer = TrainerProcess(
+        settings, command=stand_in("import os; print('ready', flush=True); os.kill(os.getpid(), 9)")
+    )
+    trainer.start()
+    wait_for(lambda: trainer.state.restarts >= 4, "several restarts", seconds=30)
+    trainer.stop()
+    assert not trainer.state.running
+
+
+def test_the_message_is_gone_once_the_next_trainer_is_ready(settings: Settings, tmp_path: Path) -> None:
+    marker = tmp_path / "second"
+    code = (
+        "import pathlib, sys, time\n"
+        f"marker = pathlib.Path({str(marker)!r})\n"
+        "if not marker.exists():\n    marker.touch()\n    sys.exit(1)\n"
+        "print('ready', flush=True)\ntime.sleep(60)"
+    )
+    trainer = TrainerProcess(settings, command=stand_in(code))
+    trainer.start()
+    wait_for(lambda: trainer.state.restarts == 1, "the restart", seconds=30)
+    wait_for(lambda: trainer.state.message == "" and trainer.state.running, "a trainer that is well", seconds=30)
+    trainer.stop()
+
+
+def test_settings_arrive_as_they_were_without_the_administrators_token(settings: Settings, tmp_path: Path) -> None:
+    received = tmp_path / "received.json"
+    code = f"import sys; open({str(received)!r}, 'w').write(sys.stdin.readline()); print('ready', flush=True)"
+    trainer = TrainerProcess(settings, command=stand_in(code))
+    trainer.start()
+    wait_for(lambda: received.exists() and received.read_text().endswith("\n"), "the settings", seconds=30)
+    trainer.stop()
+    text = received.read_text()
+    assert TOKEN not in text
+    assert Settings.model_validate_json(text) == settings.model_copy(update={"admin_token": None})

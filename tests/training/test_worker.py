@@ -1,0 +1,272 @@
+"""When the worker trains, and what it does when things go wrong."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import torch
+
+from dmpo_app.domain import Choice, RoundStatus, Trigger
+from dmpo_app.errors import RoundFailed, StorageFull
+from dmpo_app.settings import Settings, TrainerSettings
+from dmpo_app.training import round_trainer, worker
+from dmpo_app.training.round_runner import RoundRunner, round_folder
+from dmpo_app.training.worker import MAX_DEATHS, Tick, Worker
+from tests.training.training_studio import FAST, Studio
+
+MIN_VOTES = 8
+
+
+class Clock:
+    """Real time plus what a test adds: the store keeps its own, so only differences are played with."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+    def advance(self, **by: float) -> None:
+        self.ahead += timedelta(**by)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def make_worker(studio: Studio, denoiser, clock):
+    def make(*, owner: str = "tests", should_stop=lambda: False, **trainer) -> Worker:
+        settings = Settings(
+            home=studio.home,
+            base_model=str(studio.source),
+            min_votes=MIN_VOTES,
+            round=FAST.model_copy(update={"num_steps": 3}),
+            trainer=TrainerSettings(**{"period_min_votes": 3, "period_minutes": 30.0, **trainer}),
+        )
+        return Worker(studio.store, studio.base, settings, denoiser, owner=owner, now=clock, should_stop=should_stop)
+
+    return make
+
+
+def test_it_idles_until_enough_new_votes_are_in_then_trains_once(studio: Studio, make_worker) -> None:
+    worker = make_worker()
+    studio.add_pairs(20)
+    assert worker.tick() is Tick.IDLE
+    studio.vote(MIN_VOTES - 1)
+    assert worker.tick() is Tick.IDLE
+    studio.vote(1)
+    assert worker.tick() is Tick.TRAINED
+    assert studio.store.rounds.get(1).trigger is Trigger.VOTES
+    assert studio.store.adapters.live_version(studio.base) == 1
+    assert worker.tick() is Tick.IDLE
+    studio.vote(MIN_VOTES)
+    assert worker.tick() is Tick.TRAINED
+    assert studio.store.rounds.get(2).num_votes == 2 * MIN_VOTES
+
+
+def test_skips_do_not_count_towards_a_round_and_ties_do(studio: Studio, make_worker) -> None:
+    worker = make_worker()
+    studio.add_pairs(20)
+    studio.vote(MIN_VOTES, choose=lambda _: Choice.SKIP)
+    assert worker.tick() is Tick.IDLE
+    studio.vote(MIN_VOTES, choose=lambda _: Choice.TIE)
+    assert worker.tick() is Tick.TRAINED
+
+
+def test_a_few_votes_that_have_waited_long_enough_start_a_round(studio: Studio, make_worker, clock) -> None:
+    worker = make_worker()
+    studio.add_pairs(10)
+    studio.vote(2)
+    clock.advance(minutes=45)
+    assert worker.tick() is Tick.IDLE  # too few, however long
+    studio.vote(1)
+    clock.ahead = timedelta(minutes=29)
+    assert worker.tick() is Tick.IDLE  # too early
+    clock.advance(minutes=2)
+    assert worker.tick() is Tick.TRAINED
+    assert studio.store.rounds.get(1).trigger is Trigger.PERIOD
+
+
+def test_without_a_period_votes_may_wait_for_ever(studio: Studio, make_worker, clock) -> None:
+    worker = make_worker(period_minutes=None)
+    studio.add_pairs(10)
+    studio.vote(5)
+    clock.advance(days=400)
+    assert worker.tick() is Tick.IDLE
+
+
+def test_a_round_that_was_asked_for_is_trained_at_once(studio: Studio, make_worker) -> None:
+    studio.add_pairs(4)
+    studio.vote(2)
+    studio.store.rounds.request(studio.base, Trigger.REQUEST)
+    assert make_worker().tick() is Tick.TRAINED
+    assert studio.store.rounds.get(1).trigger is Trigger.REQUEST
+
+
+def test_a_round_left_running_by_a_dead_trainer_is_resumed_under_the_same_name_at_once(
+    studio: Studio, make_worker, denoiser
+) -> None:
+    studio.add_pairs(10)
+    studio.vote(MIN_VOTES)
+    dead = make_worker(owner="serve@here", should_stop=iter([False, True, True]).__next__)
+    assert dead.tick() is Tick.STOPPED  # and it never releases its lease
+    assert studio.store.rounds.get(1).status is RoundStatus.RUNNING
+    assert make_worker(owner="serve@here").tick() is Tick.TRAINED
+    state = studio.store.rounds.get(1)
+    assert state.status is RoundStatus.PUBLISHED
+    assert state.attempts == 2
+
+
+def test_it_waits_while_another_trainer_holds_the_lineage_and_takes_over_when_that_is_silent(
+    studio: Studio, make_worker
+) -> None:
+    studio.add_pairs(10)
+    studio.vote(MIN_VOTES)
+    other = make_worker(owner="another", lease_seconds=1.5)
+    assert other._hold_lease()
+    worker = make_worker()
+    assert worker.tick() is Tick.WAITING
+    other.close()
+    assert worker.tick() is Tick.TRAINED
+
+
+def test_a_trainer_that_was_replaced_stops_writing_and_waits(studio: Studio, make_worker) -> None:
+    studio.add_pairs(10)
+    replaced = make_worker(owner="serve@here")
+    assert replaced.tick() is Tick.IDLE
+    successor = make_worker(owner="serve@here")
+    assert successor.tick() is Tick.IDLE
+    studio.vote(MIN_VOTES)
+    assert replaced.tick() is Tick.WAITING
+    assert studio.store.rounds.list(studio.base)[0].attempts == 0
+    assert successor.tick() is Tick.TRAINED
+    assert len(studio.store.adapters.list(studio.base)) == 1
+
+
+def test_a_round_that_diverges_is_failed_at_once_and_waits_for_more_votes(
+    studio: Studio, make_worker, monkeypatch
+) -> None:
+    def diverges(*_, **__):
+        raise RoundFailed("training diverged: the loss is nan")
+
+    monkeypatch.setattr(round_trainer, "train_step", diverges)
+    worker = make_worker()
+    studio.add_pairs(30)
+    studio.vote(MIN_VOTES)
+    assert worker.tick() is Tick.FAILED
+    last = studio.store.rounds.last(studio.base)
+    assert last is not None
+    assert last.status is RoundStatus.FAILED
+    assert last.reason == "training diverged: the loss is nan"
+    assert studio.store.adapters.live_version(studio.base) == 0
+    assert not round_folder(studio.home, last.id).exists()
+    studio.vote(MIN_VOTES - 1)
+    assert worker.tick() is Tick.IDLE
+    studio.vote(1)
+    monkeypatch.undo()
+    assert worker.tick() is Tick.TRAINED
+
+
+def test_an_unexpected_error_is_tried_again_after_a_growing_pause_and_given_up_in_the_end(
+    studio: Studio, make_worker, monkeypatch, clock
+) -> None:
+    def breaks(*_, **__):
+        raise OSError("the cable was pulled")
+
+    monkeypatch.setattr(round_trainer, "train_step", breaks)
+    worker = make_worker(max_attempts=3)
+    studio.add_pairs(10)
+    studio.vote(MIN_VOTES)
+    assert worker.tick() is Tick.FAILED
+    assert studio.store.rounds.get(1).status is RoundStatus.QUEUED
+    assert studio.store.rounds.get(1).reason == "OSError: the cable was pulled"
+    assert worker.tick() is Tick.PAUSED
+    clock.advance(seconds=6)
+    assert worker.tick() is Tick.FAILED
+    clock.advance(seconds=6)
+    assert worker.tick() is Tick.PAUSED  # ten seconds this time
+    clock.advance(seconds=6)
+    assert worker.tick() is Tick.FAILED
+    assert studio.store.rounds.get(1).status is RoundStatus.FAILED
+    clock.advance(seconds=60)
+    assert worker.tick() is Tick.IDLE
+
+
+def test_an_error_that_passes_costs_nothing(studio: Studio, make_worker, monkeypatch, clock) -> None:
+    real = round_trainer.train_step
+    calls = iter(range(100))
+
+    def breaks_once(*arguments, **named):
+        if next(calls) == 1:
+            raise OSError("a hiccup")
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(round_trainer, "train_step", breaks_once)
+    worker = make_worker()
+    studio.add_pairs(10)
+    studio.vote(MIN_VOTES)
+    assert worker.tick() is Tick.FAILED
+    clock.advance(seconds=6)
+    assert worker.tick() is Tick.TRAINED
+    assert len(studio.store.adapters.list(studio.base)) == 1
+
+
+def test_a_full_disk_is_waited_out(studio: Studio, make_worker, monkeypatch, clock) -> None:
+    full = True
+    real = RoundRunner.run_slice
+
+    def run_slice(self, seconds=None):
+        if full:
+            raise StorageFull("no space left")
+        return real(self, seconds)
+
+    monkeypatch.setattr(RoundRunner, "run_slice", run_slice)
+    worker = make_worker(max_attempts=1)
+    studio.add_pairs(10)
+    studio.vote(MIN_VOTES)
+    for _ in range(5):
+        assert worker.tick() is Tick.PAUSED
+        clock.advance(seconds=6)
+    full = False
+    assert worker.tick() is Tick.TRAINED
+
+
+def test_a_round_that_keeps_killing_the_process_is_given_up(studio: Studio, make_worker, monkeypatch) -> None:
+    class Killed(BaseException):
+        """Stands for the end of the process: nothing in it gets to run any more."""
+
+    def dies(self, seconds=None):
+        raise Killed
+
+    studio.add_pairs(10)
+    studio.vote(MIN_VOTES)
+    monkeypatch.setattr(RoundRunner, "run_slice", dies)
+    for _ in range(MAX_DEATHS):
+        with pytest.raises(Killed):
+            make_worker().tick()
+    assert make_worker().tick() is Tick.FAILED
+    last = studio.store.rounds.last(studio.base)
+    assert last is not None
+    assert f"died {MAX_DEATHS} times in a row at step 0" in (last.reason or "")
+
+
+def test_being_killed_while_getting_on_is_no_failure(studio: Studio, make_worker, monkeypatch) -> None:
+    monkeypatch.setattr(worker, "MAX_DEATHS", 1)
+    studio.add_pairs(10)
+    studio.vote(MIN_VOTES)
+    for _ in range(2):
+        assert make_worker(should_stop=iter([False, True]).__next__).tick() is Tick.STOPPED
+    assert make_worker().tick() is Tick.TRAINED
+
+
+def test_the_denoiser_is_the_base_model_between_rounds(studio: Studio, make_worker, denoiser) -> None:
+    before = {name: tensor.clone() for name, tensor in denoiser.unet.state_dict().items()}
+    studio.add_pairs(10)
+    studio.vote(MIN_VOTES)
+    assert make_worker().tick() is Tick.TRAINED
+    after = denoiser.unet.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
