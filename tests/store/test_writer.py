@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from dmpo_app.errors import Busy
 from dmpo_app.store.database import Database, sqlite_url
+from dmpo_app.store.sqlite import safe_driver
 
 
 @pytest.fixture
@@ -107,6 +108,17 @@ def test_a_full_queue_is_busy_and_nothing_that_was_queued_is_lost(database: Data
     hold.release()
     assert [future.result() for future in queued] == list(range(8))
     assert database.write(insert_parent(100)) == 100
+
+
+def test_a_database_that_another_process_will_not_let_go_of_is_busy(database: Database, tmp_path: Path) -> None:
+    database.write(lambda connection: connection.exec_driver_sql("PRAGMA busy_timeout=50").scalar())  # not 15 s
+    other = safe_driver().connect(tmp_path / "small.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(Busy, match="Another process"):
+        database.write(insert_parent(1))
+    other.execute("ROLLBACK")
+    other.close()
+    assert database.write(insert_parent(1)) == 1
 
 
 def test_closing_finishes_what_is_queued_and_refuses_the_rest(database: Database) -> None:
