@@ -44,12 +44,17 @@ def fetch_snapshot(repo_id: str, weight_stems: Sequence[str]) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    wanted = ["model_index.json", "*/config.json", "scheduler/*.json", "feature_extractor/*.json"]
-    wanted += ["tokenizer/*.json", "tokenizer/*.txt"]
-    for stem in weight_stems:
-        wanted += [f"{stem}.safetensors", f"{stem}-*.safetensors", f"{stem}.safetensors.index.json"]
     with _explained(repo_id):
-        return Path(snapshot_download(repo_id, allow_patterns=wanted))
+        return Path(snapshot_download(repo_id, allow_patterns=wanted_files(weight_stems)))
+
+
+def wanted_files(weight_stems: Sequence[str]) -> list[str]:
+    """Patterns of the files that are fetched."""
+    patterns = ["model_index.json", "*/config.json", "scheduler/*.json", "feature_extractor/*.json"]
+    patterns += ["tokenizer/*.json", "tokenizer/*.txt"]
+    for stem in weight_stems:
+        patterns += [f"{stem}.safetensors", f"{stem}-*.safetensors", f"{stem}.safetensors.index.json"]
+    return patterns
 
 
 @contextmanager

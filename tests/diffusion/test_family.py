@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 
 from dmpo_app.diffusion.family import family_of, fingerprint, locate
+from dmpo_app.diffusion.hub import wanted_files
 from dmpo_app.errors import ModelUnavailable, UnknownFamily
 from tests.tiny_pipeline import make_tiny_pipeline
 
@@ -136,3 +138,39 @@ def test_a_model_in_the_hubs_cache_needs_no_network(tmp_path: Path, tiny_model: 
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": ""}
     ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == fingerprint(str(tiny_model))
+
+
+def test_of_a_hub_repository_only_what_is_loaded_is_fetched() -> None:
+    listing = [
+        "model_index.json",
+        "README.md",
+        "v1-5-pruned-emaonly.safetensors",
+        "v1-5-pruned.ckpt",
+        "feature_extractor/preprocessor_config.json",
+        "scheduler/scheduler_config.json",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+        "text_encoder/model.fp16.safetensors",
+        "text_encoder/pytorch_model.bin",
+        "tokenizer/merges.txt",
+        "tokenizer/vocab.json",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "unet/diffusion_pytorch_model-00001-of-00002.safetensors",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "unet/diffusion_pytorch_model.non_ema.safetensors",
+        "unet/diffusion_pytorch_model.bin",
+    ]
+    patterns = wanted_files(["unet/diffusion_pytorch_model", "text_encoder/model"])
+    assert list(filter_repo_objects(listing, allow_patterns=patterns)) == [
+        "model_index.json",
+        "feature_extractor/preprocessor_config.json",
+        "scheduler/scheduler_config.json",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+        "tokenizer/merges.txt",
+        "tokenizer/vocab.json",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "unet/diffusion_pytorch_model-00001-of-00002.safetensors",
+    ]

@@ -10,7 +10,8 @@ from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.live_model import LiveModel, Shot
 from dmpo_app.diffusion.tensor_files import load_latents, load_prompt_embeds
 from dmpo_app.domain import RenderRequest
-from dmpo_app.errors import AdapterCorrupt, NotFound
+from dmpo_app.errors import AdapterCorrupt, NotFound, StudioError
+from dmpo_app.rendering import adapter_library
 from dmpo_app.rendering.contact_sheet import SheetPlan
 from dmpo_app.rendering.engine import Engine
 from dmpo_app.rendering.pool import PairPlan
@@ -125,6 +126,35 @@ def test_a_damaged_version_never_goes_live_and_the_last_good_one_stays(
     clock.seconds += 31
     engine.follow_live()
     assert (engine.live_version, engine.problem) == (2, "")
+
+
+def test_a_live_version_whose_file_goes_bad_later_gives_way_to_the_base_and_never_to_a_mixture(
+    studio: Studio, engine: Engine, adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter_library, "MAX_BYTES", 0)  # keeps one version in memory
+    base, expected = render(studio, engine, 0), []
+    for seed in (1, 2):
+        studio.publish(adapter(seed))
+        engine.follow_live()
+        expected += render(studio, engine, seed)
+    studio.damage(studio.store.adapters.get(studio.base, 2))
+    assert render(studio, engine, 1) == expected[:1]
+    assert (engine.live_version, engine._model.version) == (0, 0)
+    assert "version 2 can no longer be loaded" in engine.problem
+    assert render(studio, engine, 0) == base
+
+
+def test_running_out_of_memory_says_what_to_do_and_the_next_request_works(
+    studio: Studio, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._model._pipeline.vae, "decode", no_memory)
+        with pytest.raises(StudioError, match="DMPO_RENDER__RESOLUTION"):
+            render(studio, engine, 0)
+    assert render(studio, engine, 0)
 
 
 def test_an_adapter_of_another_base_model_never_goes_live(studio: Studio, engine: Engine, adapter: MakeAdapter) -> None:

