@@ -23,9 +23,10 @@ from transformers import CLIPTokenizer
 from dmpo_app.pocket import checkpoint
 from dmpo_app.pocket.language import describe, with_fillers
 from dmpo_app.pocket.latents import LatentCache
+from dmpo_app.pocket.muon import Optimizers
 from dmpo_app.pocket.networks import build_noise_scheduler, build_text_encoder, build_unet
 from dmpo_app.pocket.parallel import SHARES, one_thread_an_operator, set_gradients
-from dmpo_app.pocket.progress import Rhythm, learning_rate, paced, set_learning_rate
+from dmpo_app.pocket.progress import Rhythm, learning_rate, paced
 from dmpo_app.pocket.scenes import Scene
 from dmpo_app.pocket.tokenizer import build_tokenizer
 
@@ -34,10 +35,10 @@ from dmpo_app.pocket.tokenizer import build_tokenizer
 class DenoiserPlan:
     """Length and strength of the third stage."""
 
-    steps: int = 12_000
-    batch: int = 32
-    peak_rate: float = 1e-3
-    warmup: int = 200
+    steps: int = 6_000
+    batch: int = 48
+    peak_rate: float = 2e-3
+    warmup: int = 100
     ema_decay: float = 0.999
     empty_share: float = 0.12  # of captions dropped
     filler_share: float = 0.12  # of captions with unknown words
@@ -68,21 +69,19 @@ class DenoiserTraining:
         self.model = Denoiser(self.tokenizer)
         self.ema = Denoiser(self.tokenizer).requires_grad_(False)
         self.ema.load_state_dict(self.model.state_dict())
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=plan.peak_rate, weight_decay=1e-3, betas=(0.9, 0.99)
-        )
+        self._threads = ThreadPoolExecutor(SHARES)
+        self.optimizers = Optimizers(self.model, self._threads, lr=plan.peak_rate)
         self.noise_scheduler = build_noise_scheduler()
         self.generator = torch.Generator().manual_seed(plan.seed)
         self.picker = np.random.default_rng(plan.seed)
         self.step = 0
         self.mean_loss = 1.0
-        self._threads = ThreadPoolExecutor(SHARES)
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": self.optimizers.state_dict(),
             "random": checkpoint.random_state(self.generator, self.picker),
             "step": self.step,
             "mean_loss": self.mean_loss,
@@ -91,7 +90,7 @@ class DenoiserTraining:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizers.load_state_dict(state["optimizers"])
         checkpoint.restore_random_state(state["random"], self.generator, self.picker)
         self.step, self.mean_loss = state["step"], state["mean_loss"]
 
@@ -106,9 +105,8 @@ class DenoiserTraining:
         return result
 
     def train_step(self, latents: Tensor, scenes: Sequence[Scene]) -> None:
-        """One step of AdamW and of the moving average."""
+        """One step of the optimizers and of the moving average."""
         plan = self.plan
-        set_learning_rate(self.optimizer, learning_rate(self.step, plan.steps, plan.peak_rate, plan.warmup))
         tokens = self.tokenizer(
             self.captions(scenes),
             padding="max_length",
@@ -121,7 +119,7 @@ class DenoiserTraining:
         noisy_latents = self.noise_scheduler.add_noise(latents, noise, timesteps)
         loss = set_gradients(self.model, self._threads, self._loss, noisy_latents, timesteps, tokens.input_ids, noise)
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
+        self.optimizers.step(learning_rate(self.step, plan.steps, plan.peak_rate, plan.warmup))
         self.step += 1
         self.mean_loss += 0.02 * (loss - self.mean_loss)
         self._average()

@@ -17,7 +17,7 @@ def build_autoencoder() -> AutoencoderKL:
         block_out_channels=(16, 32, 64, 64),
         layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
-        norm_num_groups=1,
+        norm_num_groups=8,
         sample_size=IMAGE_SIZE,
         mid_block_add_attention=False,
     )
