@@ -4,7 +4,6 @@ which asks the JSON API, so that prompts and pictures pass neither Gradio's queu
 
 from __future__ import annotations
 
-import logging
 import random
 from typing import Any, NamedTuple
 
@@ -14,14 +13,13 @@ from dmpo_app.domain import BASE_VERSION
 from dmpo_app.web.models import MAX_PROMPT
 from dmpo_app.web.services import Services
 
-log = logging.getLogger(__name__)
-
-MAX_SUGGESTIONS = 8
+MAX_SUGGESTIONS = 6
 MAX_SEED = 2**32 - 1
 
 _RENDER = """(prompt, seed, guidance, steps, left, right, strength) => {
   document.querySelector("dmpo-compare")?.render({ prompt, seed, guidance, steps, left, right, strength });
 }"""
+_REFRESHED = """() => { document.querySelector("dmpo-compare")?.refreshed(); }"""
 _DICE = "() => Math.floor(Math.random() * 4294967296)"
 
 
@@ -93,24 +91,18 @@ def compare_tab(services: Services) -> None:
         queue=False,
         show_progress="hidden",
         api_visibility="private",
-    )
+    ).then(fn=None, inputs=None, outputs=None, js=_REFRESHED, api_visibility="private")
 
 
 def versions_of(services: Services) -> tuple[list[tuple[str, int]], int]:
     """Names and numbers of every version for a list, the newest first, and the live one."""
     live = services.store.adapters.live_version(services.base)
-    names = [("Base model", BASE_VERSION)]
+    names = [("Base", BASE_VERSION)]
     names += [(f"Version {ref.version}", ref.version) for ref in services.store.adapters.list(services.base)]
-    return [(name + " (live)" if version == live else name, version) for name, version in reversed(names)], live
+    return [(name + " · live" if version == live else name, version) for name, version in reversed(names)], live
 
 
 def held_out_prompts(services: Services) -> list[str]:
-    """A few prompts that pairs are never made of, always the same ones. Empty when the file cannot be read."""
-    path = services.settings.pool.held_out_prompts
-    try:
-        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
-    except OSError as error:
-        log.warning("no suggestions on the before/after tab: %s", error)
-        return []
-    prompts = [line for line in lines if line]
+    """A few prompts that pairs are never made of, always the same ones."""
+    prompts = sorted(prompt.text for prompt in services.store.prompts.list(held_out=True))
     return random.Random(0).sample(prompts, min(MAX_SUGGESTIONS, len(prompts)))

@@ -16,13 +16,12 @@ _POLICY = (
 )
 SPACES_ANCESTORS = "'self' https://huggingface.co https://*.huggingface.co https://*.hf.space"
 
-CLOSED = tuple(
-    f"/gradio_api/{name}"
-    for name in (
-        "upload", "file", "proxy", "stream", "process_recording", "vibe-", "undo-vibe-", "deep_link", "runs",
-        "run-history", "dev/", "component_server", "custom_component", "cancel",
-    )
-) + ("/monitoring", "/svelte/", "/gradio_api/mcp")  # fmt: skip
+CLOSED = (
+    "/gradio_api/upload", "/gradio_api/file", "/gradio_api/proxy", "/gradio_api/stream", "/gradio_api/deep_link",
+    "/gradio_api/process_recording", "/gradio_api/component_server", "/gradio_api/custom_component", "/gradio_api/runs",
+    "/gradio_api/run-history", "/gradio_api/vibe-", "/gradio_api/undo-vibe-", "/gradio_api/dev/", "/gradio_api/mcp",
+    "/gradio_api/cancel", "/monitoring", "/svelte/",
+)  # fmt: skip
 """Gradio's endpoints that this page has no use for; whatever they would do is answered 404."""
 
 _NOT_FOUND = b'{"detail": "Not Found", "code": "not_found"}'
@@ -59,7 +58,5 @@ class Guard:
 
 
 async def _refuse(send: Send) -> None:
-    await send(
-        {"type": "http.response.start", "status": 404, "headers": [(b"content-type", b"application/json")]}
-    )
+    await send({"type": "http.response.start", "status": 404, "headers": [(b"content-type", b"application/json")]})
     await send({"type": "http.response.body", "body": _NOT_FOUND})

@@ -24,7 +24,8 @@ _HEADER = """<div class="st-top">
 
 def build_ui(services: Services) -> gr.Blocks:
     """The page's blocks; nothing listens yet."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=False) as blocks:
+    blocks = gr.Blocks(title=TITLE, analytics_enabled=False)
+    with blocks:
         header = _HEADER.format(build=Assets.load().build)
         gr.HTML(header, apply_default_css=False, js_on_load=None, padding=False)
         with gr.Tabs():

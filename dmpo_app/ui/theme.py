@@ -23,7 +23,7 @@ def studio_theme() -> gr.themes.Base:
         secondary_hue=GREEN,
         neutral_hue=PAPER,
         radius_size=gr.themes.sizes.radius_lg,
-        font=[LocalFont("IBM Plex Sans", weights=(400, 600)), "ui-sans-serif", "system-ui", "sans-serif"],
+        font=[LocalFont("IBM Plex Sans", weights=(400, 700)), "ui-sans-serif", "system-ui", "sans-serif"],
         font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"],
     )
     return theme.set(

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from fastapi import HTTPException, Request, Response
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
@@ -47,6 +49,14 @@ _STATUS: list[tuple[type[errors.StudioError], int, str]] = [
 _RETRY_SECONDS = {"busy": 2, "not_ready": 5, "storage_full": 30}
 
 
+_PATH = re.compile(r"""(?<![\w/.…-])(?!/api/)(?:[A-Za-z]:[\\/]|/)(?:[^\s'"/\\:;,()]+[\\/])+([^\s'"/\\:;,()]*)""")
+
+
+def without_paths(text: str) -> str:
+    """A message fit for a browser: of a file or folder of this machine only the last name is left."""
+    return _PATH.sub(r"…/\1", text)
+
+
 class ApiProblem(Exception):
     """An answer that is not the wished one; raised by handlers and dependencies."""
 
@@ -73,7 +83,7 @@ def of_studio_error(error: errors.StudioError) -> Response:
     """What a person may be told, by the kind of error; the rest stays in the log."""
     for kind, status, code in _STATUS:
         if isinstance(error, kind):
-            return problem(status, code, str(error), retry_after=_RETRY_SECONDS.get(code))
+            return problem(status, code, without_paths(str(error)), retry_after=_RETRY_SECONDS.get(code))
     if isinstance(error, errors.AdapterProblem):
         log.warning("an adapter was refused: %s", error)
         return problem(409, "adapter_damaged", "The files of this version are damaged, so it cannot be used.")

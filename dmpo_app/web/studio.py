@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from fastapi import APIRouter, Request
 
 from dmpo_app.domain import BASE_VERSION, ImageRef, RenderedImage, RenderRequest, RoundState
-from dmpo_app.web.answers import ApiProblem, StudioRoute, documented
+from dmpo_app.web.answers import ApiProblem, StudioRoute, documented, without_paths
 from dmpo_app.web.identity import MaybeSessionToken, caller_of
 from dmpo_app.web.lanes import Lanes
 from dmpo_app.web.limits import Limits
@@ -28,7 +28,7 @@ from dmpo_app.web.models import (
     TrainerOut,
 )
 from dmpo_app.web.services import Services
-from dmpo_app.web.versions import round_out, shown
+from dmpo_app.web.versions import round_out
 from dmpo_app.web.voting import image_url
 
 RENDER_TIMEOUT_SECONDS = 180.0
@@ -116,26 +116,26 @@ def _status(services: Services) -> StatusAnswer:
         min_votes=services.settings.min_votes,
         pool=now.pool,
         live_version=now.live_version,
-        round=None if now.round is None else round_out(services, now.round),
-        last_round=None if now.last_round is None else _last_round(services, now.last_round),
-        last_error=shown(services, now.last_error),
+        round=None if now.round is None else round_out(now.round),
+        last_round=None if now.last_round is None else _last_round(now.last_round),
+        last_error=None if now.last_error is None else without_paths(now.last_error),
         renderer=RendererOut(
             phase=renderer.phase,
-            message=shown(services, renderer.message) or "",
+            message=without_paths(renderer.message),
             pending=renderer.pending,
             device=renderer.device,
         ),
         trainer=TrainerOut(
-            running=trainer.running, restarts=trainer.restarts, message=shown(services, trainer.message) or ""
+            running=trainer.running, restarts=trainer.restarts, message=without_paths(trainer.message)
         ),
     )
 
 
-def _last_round(services: Services, state: RoundState) -> LastRoundOut:
+def _last_round(state: RoundState) -> LastRoundOut:
     return LastRoundOut(
         id=state.id,
         status=state.status,
-        reason=shown(services, state.reason),
+        reason=None if state.reason is None else without_paths(state.reason),
         adapter_version=state.adapter_version,
     )
 

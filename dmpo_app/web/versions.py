@@ -11,7 +11,7 @@ from fastapi.responses import FileResponse
 
 from dmpo_app.domain import BASE_VERSION, AdapterRef, RoundState, Trigger
 from dmpo_app.errors import NotFound
-from dmpo_app.web.answers import StudioRoute, documented
+from dmpo_app.web.answers import StudioRoute, documented, without_paths
 from dmpo_app.web.identity import AdminToken, require_admin
 from dmpo_app.web.lanes import Lanes
 from dmpo_app.web.models import (
@@ -59,8 +59,10 @@ def _add_adapters(router: APIRouter, services: Services, lanes: Lanes) -> None:
         "/adapters/{version}/download",
         tags=["versions"],
         response_class=FileResponse,
-        responses={200: {"content": {"application/octet-stream": {}}, "description": "safetensors, LoRA of diffusers."}}
-        | documented(404),
+        responses={
+            200: {"content": {"application/octet-stream": {}}, "description": "safetensors, LoRA of diffusers."},
+            **documented(404),
+        },
     )
     async def download(version: VersionPath) -> FileResponse:
         """The weights of a version: `pipe.load_lora_weights(file)` in plain diffusers."""
@@ -88,7 +90,7 @@ def _add_rounds(router: APIRouter, services: Services, lanes: Lanes) -> None:
 
         def work() -> RoundsAnswer:
             ordered = sorted(rounds.list(base), key=lambda state: state.id)
-            return RoundsAnswer(rounds=[round_out(services, state) for state in ordered])
+            return RoundsAnswer(rounds=[round_out(state) for state in ordered])
 
         return await lanes.reads.run(work)
 
@@ -96,7 +98,7 @@ def _add_rounds(router: APIRouter, services: Services, lanes: Lanes) -> None:
     async def train_now(token: AdminToken) -> RoundOut:
         """Train now. 409 when a round is queued or running already, or there are too few votes."""
         require_admin(token, services.admin_token)
-        return await lanes.rare.run(lambda: round_out(services, rounds.request(base, Trigger.REQUEST)))
+        return await lanes.rare.run(lambda: round_out(rounds.request(base, Trigger.REQUEST)))
 
     @router.get("/rounds/{round_id}/progress", tags=["rounds"], responses=documented(404))
     async def progress(round_id: RoundPath) -> ProgressAnswer:
@@ -123,12 +125,7 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def shown(services: Services, text: str | None) -> str | None:
-    """A message fit for a browser: the folder of this studio is not its visitors' business."""
-    return None if text is None else text.replace(str(services.settings.home), "the studio's folder")
-
-
-def round_out(services: Services, state: RoundState) -> RoundOut:
+def round_out(state: RoundState) -> RoundOut:
     """A round as the API shows it."""
     return RoundOut(
         id=state.id,
@@ -143,7 +140,7 @@ def round_out(services: Services, state: RoundState) -> RoundOut:
         attempts=state.attempts,
         parent_version=state.parent_version,
         adapter_version=state.adapter_version,
-        reason=shown(services, state.reason),
+        reason=None if state.reason is None else without_paths(state.reason),
         created_at=state.created_at,
         finished_at=state.finished_at,
     )

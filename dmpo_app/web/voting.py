@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 
 from dmpo_app.domain import Assignment
+from dmpo_app.labeling.service import MAX_ASSIGNMENTS, MAX_ELAPSED_MS
 from dmpo_app.web.answers import StudioRoute, documented
 from dmpo_app.web.identity import SessionToken, annotator_of
 from dmpo_app.web.lanes import Lanes
@@ -25,12 +26,11 @@ from dmpo_app.web.models import (
 from dmpo_app.web.services import Services
 
 IMAGES = "/api/v1/images/"
-DAY_MS = 24 * 3600 * 1000
-MAX_ASSIGNMENTS = 100
+MAX_COUNT = 1000
 ANONYMOUS = "anonymous"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-Count = Annotated[int, Query(ge=1, le=MAX_ASSIGNMENTS, description="Pairs wished for; open ones come first.")]
+Count = Annotated[int, Query(ge=1, le=MAX_COUNT, description=f"At most {MAX_ASSIGNMENTS} are open at a time.")]
 VoteId = Annotated[int, Path(ge=0, le=INT64_MAX)]
 ImageToken = Annotated[str, Path(max_length=1000)]
 
@@ -56,10 +56,12 @@ def voting_router(services: Services, lanes: Lanes, limits: Limits) -> APIRouter
     async def list_assignments(token: SessionToken, count: Count = 1) -> AssignmentsAnswer:
         """Pairs to judge. Asking again gives the same open ones first and tops them up to `count`."""
 
+        wished = min(count, MAX_ASSIGNMENTS)
+
         def work() -> AssignmentsAnswer:
             annotator = annotator_of(labeling, token)
             return AssignmentsAnswer(
-                assignments=[_assignment(services, item) for item in labeling.assignments(annotator, count)]
+                assignments=[_assignment(services, item) for item in labeling.assignments(annotator, wished)]
             )
 
         return await lanes.votes.run(work)
@@ -67,8 +69,10 @@ def voting_router(services: Services, lanes: Lanes, limits: Limits) -> APIRouter
     @router.post(
         "/votes",
         status_code=201,
-        responses={200: {"model": VoteAnswer, "description": "This very vote had been taken before."}}
-        | documented(401, 403, 404, 409, 410, 413, 429, 503, 507),
+        responses={
+            200: {"model": VoteAnswer, "description": "This very vote had been taken before."},
+            **documented(401, 403, 404, 409, 410, 413, 429, 503, 507),
+        },
     )
     async def vote(body: VoteBody, token: SessionToken, response: Response) -> VoteAnswer:
         """Answer an assignment. Safe to send again: the same answer is 200, another one 409."""
@@ -76,7 +80,7 @@ def voting_router(services: Services, lanes: Lanes, limits: Limits) -> APIRouter
         def work() -> tuple[bool, VoteAnswer]:
             annotator = annotator_of(labeling, token)
             limits.vote(f"annotator:{annotator.id}")
-            taken, left = labeling.vote(annotator, body.assignment, body.choice, min(body.elapsed_ms, DAY_MS))
+            taken, left = labeling.vote(annotator, body.assignment, body.choice, min(body.elapsed_ms, MAX_ELAPSED_MS))
             return taken.created, VoteAnswer(vote=taken.vote_id, votes_until_round=left)
 
         created, answer = await lanes.votes.run(work)
@@ -96,7 +100,7 @@ def voting_router(services: Services, lanes: Lanes, limits: Limits) -> APIRouter
     @router.get(
         "/images/{token}",
         response_class=Response,
-        responses={200: {"content": {"image/png": {}}, "description": "The image."}} | documented(404, 410),
+        responses={200: {"content": {"image/png": {}}, "description": "The image."}, **documented(404, 410)},
     )
     async def image(token: ImageToken) -> Response:
         """One image. The address is the permission; it expires."""

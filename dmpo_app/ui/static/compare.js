@@ -10,10 +10,15 @@ class DmpoCompare extends HTMLElement {
     this.asked = 0;
     this.onKey = (event) => this.key(event);
     document.addEventListener("keydown", this.onKey);
+    this.stale = true; // there is something to see that has not been rendered here yet
+    this.listed = false; // whether the form's lists hold the versions of today
+    this.seen = new IntersectionObserver((entries) => entries.at(-1).isIntersecting && this.opened());
+    this.seen.observe(this);
     this.deaf = statusFeed.listen((status) => status && this.statusCame(status));
   }
 
   disconnectedCallback() {
+    this.seen?.disconnect();
     document.removeEventListener("keydown", this.onKey);
     this.deaf?.();
   }
@@ -67,6 +72,7 @@ class DmpoCompare extends HTMLElement {
     }
     this.setBusy(true);
     this.say("Rendering…");
+    if (this.getBoundingClientRect().top > innerHeight * 0.6) this.scrollIntoView({ block: "start", behavior: "smooth" });
     try {
       const body = { prompt, seed: Math.trunc(seed ?? 0), versions: [left, right], strength, steps: Math.trunc(steps), guidance };
       const [answer, known] = await Promise.all([this.ask(body), versions()]);
@@ -78,6 +84,21 @@ class DmpoCompare extends HTMLElement {
     } finally {
       if (asked === this.asked) this.setBusy(false);
     }
+  }
+
+  /** The tab was opened: show what the newest version does, without being asked, once for each version. */
+  opened() {
+    const status = statusFeed.last;
+    if (!this.listed || !this.stale || !isShown(this)) return;
+    if (!status || status.renderer.phase !== "ready" || status.live_version === 0) return;
+    this.stale = false;
+    document.querySelector("#ba-render")?.click();
+  }
+
+  /** Gradio filled the form's lists anew. */
+  refreshed() {
+    this.listed = true;
+    setTimeout(() => this.opened(), 50); // once Gradio has drawn them
   }
 
   async ask(body) {
@@ -137,8 +158,11 @@ class DmpoCompare extends HTMLElement {
   /** A version appeared or went live: have Gradio's lists of versions filled anew. */
   statusCame(status) {
     const state = `${status.live_version}/${status.last_round?.adapter_version ?? ""}`;
-    if (this.state !== undefined && this.state !== state) {
-      setTimeout(() => document.querySelector("#ba-refresh")?.click(), 100);
+    if (this.state !== state) {
+      // Also at the first time: the page was built with the versions there were when the server started.
+      this.stale = true;
+      this.listed = false;
+      document.querySelector("#ba-refresh")?.click();
     }
     this.state = state;
     if (status.renderer.phase !== "ready" && !this.classList.contains("dc-filled") && !this.classList.contains("dc-busy")) {

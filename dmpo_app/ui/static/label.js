@@ -33,9 +33,12 @@ class DmpoLabel extends HTMLElement {
     this.supply.addEventListener("trouble", (event) => this.current === null && this.showWaiting(event.detail));
     this.onKey = (event) => this.key(event);
     this.onRefused = (event) => this.refused(event.detail);
+    this.onSettled = (event) => this.settled(event.detail);
     this.onChange = () => this.showSaving();
     document.addEventListener("keydown", this.onKey);
     outbox.addEventListener("refused", this.onRefused);
+    outbox.addEventListener("taken", this.onSettled);
+    outbox.addEventListener("undone", this.onSettled);
     outbox.addEventListener("change", this.onChange);
     this.deaf = statusFeed.listen((status) => this.statusCame(status));
     this.supply.start();
@@ -44,6 +47,8 @@ class DmpoLabel extends HTMLElement {
   disconnectedCallback() {
     document.removeEventListener("keydown", this.onKey);
     outbox.removeEventListener("refused", this.onRefused);
+    outbox.removeEventListener("taken", this.onSettled);
+    outbox.removeEventListener("undone", this.onSettled);
     outbox.removeEventListener("change", this.onChange);
     this.deaf?.();
     this.supply?.stop();
@@ -180,7 +185,9 @@ class DmpoLabel extends HTMLElement {
   /** Nothing to show right now, and why. */
   showWaiting(error = null) {
     const phase = statusFeed.last?.renderer.phase;
-    if (error) this.prompt.textContent = `${error.message} Trying again…`;
+    const held = outbox.trouble ? outbox.ops.length : 0;
+    if (held > 0) this.prompt.textContent = `No connection. ${plural(held, "vote")} kept here, to be sent later.`;
+    else if (error) this.prompt.textContent = `${error.message} Trying again…`;
     else if (phase === "failed") this.prompt.textContent = `The model could not be loaded: ${statusFeed.last.renderer.message}`;
     else if (phase === "starting" || phase === "loading") this.prompt.textContent = "The model is warming up; the first pictures are on their way…";
     else this.prompt.textContent = this.history.length > 0 ? "You have judged every pair there is. New ones are being painted…" : "Fetching pictures…";
@@ -220,6 +227,14 @@ class DmpoLabel extends HTMLElement {
       this.saving.textContent = waiting > 3 ? "Saving…" : "";
     }
     this.card.update(statusFeed.last, outbox.pendingPreferences);
+  }
+
+  /** A vote or an undoing was acknowledged: count with the answer rather than wait for the next poll. */
+  settled({ kind, answer }) {
+    const status = statusFeed.last;
+    if (!status) return;
+    status.votes_until_round = answer.votes_until_round;
+    status.votes += kind === "vote" ? 1 : -1;
   }
 
   /** The studio said no to something that was shown as taken. */

@@ -84,7 +84,7 @@ export class PairSupply extends EventTarget {
     const token = await session.token();
     let answer;
     try {
-      const count = Math.min(100, this.ready.length + this.openElsewhere() + AHEAD);
+      const count = this.ready.length + this.openElsewhere() + AHEAD;
       answer = await api("GET", `assignments?count=${count}`, { token });
     } catch (error) {
       if (error.status === 401) session.forget(token);

@@ -5,7 +5,8 @@ import { barChart, lineChart } from "./chart.js";
 import { RoundCard } from "./round-card.js";
 import { address, api, ApiError, h, isShown, plural, statusFeed, versionName, versions } from "./studio.js";
 
-const HOURS = 48;
+const MOST_HOURS = 48;
+const LEAST_HOURS = 12;
 const MIN_GAP_MS = 2500;
 const METRICS = {
   held_out_accuracy: ["held-out accuracy", (v) => `${Math.round(100 * v)} %`],
@@ -94,8 +95,10 @@ class DmpoProgress extends HTMLElement {
     }
     const counts = new Map(hours.map(({ hour, votes }) => [Math.floor(Date.parse(hour) / 3600000), votes]));
     const last = Math.floor(Date.now() / 3600000);
+    const since = last - Math.min(...counts.keys()) + 1;
+    const shown = Math.min(MOST_HOURS, Math.max(LEAST_HOURS, since));
     const bars = [];
-    for (let hour = last - HOURS + 1; hour <= last; hour++) {
+    for (let hour = last - shown + 1; hour <= last; hour++) {
       const start = new Date(hour * 3600000);
       const value = counts.get(hour) ?? 0;
       bars.push({ value, title: `${start.toLocaleString([], { weekday: "short", hour: "2-digit", minute: "2-digit" })}: ${plural(value, "vote")}` });
@@ -103,8 +106,8 @@ class DmpoProgress extends HTMLElement {
     const total = bars.reduce((sum, bar) => sum + bar.value, 0);
     const most = Math.max(...bars.map((bar) => bar.value));
     this.votes.replaceChildren(
-      barChart(bars, `Votes an hour over the last ${HOURS} hours: ${total} in all`),
-      h("div", { class: "pr-axis" }, h("span", {}, `${HOURS} h ago`), h("span", {}, `${total} votes, at most ${most} an hour`), h("span", {}, "now")),
+      barChart(bars, `Votes an hour over the last ${shown} hours: ${total} in all`),
+      h("div", { class: "pr-axis" }, h("span", {}, `${shown} h ago`), h("span", {}, `${plural(total, "vote")}, at most ${most} an hour`), h("span", {}, "now")),
     );
   }
 

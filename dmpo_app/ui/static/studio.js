@@ -181,7 +181,8 @@ export function takesKeys(target) {
 
 /** Opens one of the page's tabs by its name. */
 export function openTab(name) {
-  for (const tab of document.querySelectorAll("button[role=tab]")) {
+  // Where the window is narrow, Gradio moves tabs into a menu.
+  for (const tab of document.querySelectorAll("button[role=tab], .overflow-dropdown button")) {
     if (tab.textContent.trim() === name) {
       tab.click();
       return;

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from conftest import ADMIN, Studio
+from studio_fakes import Rounds, scene_image
+
+from dmpo_app.domain import ImageKind
+from dmpo_app.errors import AdapterCorrupt
+
+
+def test_status_needs_no_token_and_has_the_documented_fields(studio: Studio) -> None:
+    status = studio.client.get("/api/v1/status").json()
+    documented = {"votes", "votes_until_round", "pool", "live_version", "round", "last_round", "last_error"}
+    assert documented <= set(status)
+    assert (status["votes"], status["votes_until_round"], status["live_version"]) == (0, 4, 0)
+    assert status["round"] is None
+    assert status["last_round"] is None
+
+
+def test_status_follows_a_round_from_its_start_to_its_version(studio: Studio) -> None:
+    studio.vote_times(4)
+    rounds = Rounds(studio.services.store, studio.services.base)
+    round_id = rounds.start(steps=80)
+    rounds.step(round_id, 20)
+    running = studio.client.get("/api/v1/status").json()["round"]
+    assert {"id", "status", "step", "steps", "loss", "margin", "accuracy"} <= set(running)
+    assert (running["status"], running["step"], running["steps"]) == ("running", 20, 80)
+    rounds.publish(round_id)
+    status = studio.client.get("/api/v1/status").json()
+    assert status["round"] is None
+    assert status["live_version"] == 1
+    assert (status["last_round"]["status"], status["last_round"]["reason"]) == ("published", None)
+    assert status["votes_until_round"] == 4
+
+
+def test_a_failed_round_says_why_without_naming_folders(studio: Studio) -> None:
+    studio.vote_times(4)
+    rounds = Rounds(studio.services.store, studio.services.base)
+    reason = "cannot read /home/ada/latents/x.safetensors: gone"
+    studio.services.store.rounds.fail(rounds.start(), reason, token=rounds.token, final=True)
+    status = studio.client.get("/api/v1/status").json()
+    assert status["last_round"]["status"] == "failed"
+    assert "x.safetensors" in status["last_round"]["reason"]
+    assert "/home/ada" not in studio.client.get("/api/v1/status").text
+
+
+def test_adapters_list_the_base_model_and_every_version(studio: Studio) -> None:
+    studio.vote_times(4)
+    studio.publish(proven=False)
+    answer = studio.client.get("/api/v1/adapters").json()
+    base, first = answer["adapters"]
+    assert answer["live_version"] == 1
+    assert (base["version"], base["parent"], base["live"], base["votes"]) == (0, None, False, 0)
+    assert (first["version"], first["parent"], first["live"], first["votes"]) == (1, 0, True, 4)
+    assert first["proven"] is False
+    assert first["metrics"]["held_out_accuracy"] == pytest.approx(0.81)
+
+
+def test_a_version_can_be_downloaded_and_the_base_model_cannot(studio: Studio) -> None:
+    studio.vote_times(4)
+    studio.publish()
+    answer = studio.client.get("/api/v1/adapters/1/download")
+    assert answer.status_code == 200
+    assert answer.content == b"weights of version 1"
+    assert "dmpo-version-1.safetensors" in answer.headers["Content-Disposition"]
+    assert studio.client.get("/api/v1/adapters/0/download").status_code == 404
+    assert studio.client.get("/api/v1/adapters/7/download").status_code == 404
+
+
+def test_an_administrator_rolls_back_to_any_version(studio: Studio) -> None:
+    studio.vote_times(4)
+    studio.publish()
+    answer = studio.client.post("/api/v1/adapters/0/live", headers=ADMIN)
+    assert (answer.status_code, answer.json()) == (200, {"live_version": 0})
+    assert studio.client.get("/api/v1/status").json()["live_version"] == 0
+    assert studio.client.post("/api/v1/adapters/1/live", headers=ADMIN).json() == {"live_version": 1}
+    assert studio.client.post("/api/v1/adapters/9/live", headers=ADMIN).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/api/v1/adapters/0/live", "/api/v1/rounds"])
+def test_administration_is_401_without_a_token_and_403_with_a_wrong_one(studio: Studio, path: str) -> None:
+    assert studio.client.post(path).status_code == 401
+    assert studio.client.post(path, headers={"Authorization": "Bearer wrong"}).status_code == 403
+    assert studio.client.post(path, headers=studio.session()).status_code == 403
+    assert studio.client.get("/api/v1/status").json()["round"] is None
+
+
+def test_train_now_queues_a_round_once_and_needs_votes(studio: Studio) -> None:
+    assert studio.client.post("/api/v1/rounds", headers=ADMIN).status_code == 409
+    studio.vote_times(2)
+    first = studio.client.post("/api/v1/rounds", headers=ADMIN)
+    assert (first.status_code, first.json()["status"]) == (202, "queued")
+    assert studio.client.post("/api/v1/rounds", headers=ADMIN).status_code == 409
+    assert studio.client.get("/api/v1/status").json()["round"]["status"] == "queued"
+
+
+def test_the_curves_of_a_round_can_be_followed(studio: Studio) -> None:
+    studio.vote_times(4)
+    studio.publish()
+    [done] = studio.client.get("/api/v1/rounds").json()["rounds"]
+    points = studio.client.get(f"/api/v1/rounds/{done['id']}/progress").json()["points"]
+    assert [point["step"] for point in points] == [40]
+    assert studio.client.get("/api/v1/rounds/99/progress").status_code == 404
+
+
+def test_history_counts_votes_by_hour(studio: Studio) -> None:
+    studio.vote_times(3)
+    studio.clock.forward(hours=1)
+    studio.vote_times(2)
+    assert [hour["votes"] for hour in studio.client.get("/api/v1/history").json()["hours"]] == [3, 2]
+
+
+def test_the_contact_sheet_has_a_row_a_version_with_the_same_columns(studio: Studio) -> None:
+    store, base = studio.services.store, studio.services.base
+    studio.vote_times(4)
+    studio.publish()
+    for version in (1, 0):
+        for seed in (2, 1):
+            store.images.add(base, scene_image("a red boat", seed, version, size=16), ImageKind.CONTACT_SHEET)
+    rows = studio.client.get("/api/v1/contact-sheet").json()["rows"]
+    assert [row["version"] for row in rows] == [0, 1]
+    columns = [[(image["prompt"], image["seed"]) for image in row["images"]] for row in rows]
+    assert columns[0] == columns[1] == [("a red boat", 1), ("a red boat", 2)]
+    assert studio.client.get(rows[0]["images"][0]["url"]).status_code == 200
+
+
+def test_render_gives_one_image_a_version_in_the_order_asked(studio: Studio) -> None:
+    studio.vote_times(4)
+    studio.publish()
+    answer = studio.client.post("/api/v1/render", json={"prompt": "a red cat", "seed": 3, "versions": [1, 0]})
+    assert answer.status_code == 200
+    images = answer.json()["images"]
+    assert [image["version"] for image in images] == [1, 0]
+    assert studio.client.get(images[0]["url"]).content != studio.client.get(images[1]["url"]).content
+
+
+def test_render_hands_every_wish_to_the_renderer(studio: Studio) -> None:
+    body = {"prompt": " a cat ", "seed": 2**32 - 1, "versions": [0], "strength": 1.5, "steps": 7, "guidance": 0}
+    assert studio.client.post("/api/v1/render", json=body).status_code == 200
+    [asked] = studio.renderer.requests
+    assert (asked.prompt, asked.seed, asked.versions) == ("a cat", 2**32 - 1, (0,))
+    assert (asked.strength, asked.num_steps, asked.guidance) == (1.5, 7, 0.0)
+
+
+def test_render_of_an_unknown_version_is_404(studio: Studio) -> None:
+    answer = studio.client.post("/api/v1/render", json={"prompt": "a cat", "seed": 1, "versions": [0, 5]})
+    assert answer.status_code == 404
+
+
+def test_render_is_503_when_the_queue_is_full_or_the_model_is_missing(studio: Studio) -> None:
+    body = {"prompt": "a cat", "seed": 1, "versions": [0]}
+    studio.renderer.full = True
+    busy = studio.client.post("/api/v1/render", json=body)
+    assert (busy.status_code, busy.json()["code"]) == (503, "busy")
+    assert int(busy.headers["Retry-After"]) >= 1
+    studio.renderer.failed = "the model in /home/ada/model is incomplete"
+    missing = studio.client.post("/api/v1/render", json=body)
+    assert (missing.status_code, missing.json()["code"]) == (503, "not_ready")
+    assert "/home/ada" not in missing.text
+
+
+def test_render_of_a_damaged_version_is_409_and_keeps_its_path_to_itself(studio: Studio) -> None:
+    studio.renderer.error = AdapterCorrupt("/home/ada/adapters/1/weights: sha256 differs")
+    answer = studio.client.post("/api/v1/render", json={"prompt": "a cat", "seed": 1, "versions": [0]})
+    assert answer.status_code == 409
+    assert "/home" not in answer.text
+
+
+def test_a_render_that_takes_too_long_is_503(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dmpo_app.web.studio.RENDER_TIMEOUT_SECONDS", 0.05)
+    studio.renderer.hold.clear()
+    answer = studio.client.post("/api/v1/render", json={"prompt": "a cat", "seed": 1, "versions": [0]})
+    studio.renderer.hold.set()
+    assert answer.status_code == 503
+
+
+def test_a_flood_of_renders_does_not_slow_a_vote(studio: Studio) -> None:
+    who = studio.session()
+    pairs = studio.assignments(who, 8)
+    studio.renderer.hold.clear()
+    body = {"prompt": "a cat", "seed": 1, "versions": [0]}
+    with ThreadPoolExecutor(45) as pool:
+        renders = [pool.submit(studio.client.post, "/api/v1/render", json=body) for _ in range(45)]
+        while len(studio.renderer.requests) < 45:
+            time.sleep(0.01)
+        began = time.perf_counter()
+        statuses = [studio.vote(who, pair["id"]).status_code for pair in pairs]
+        took = time.perf_counter() - began
+        studio.renderer.hold.set()
+        assert {render.result().status_code for render in renders} == {200}
+    assert statuses == [201] * 8
+    assert took < 6.0  # with 45 of them waiting in the framework's 40 threads it would never end
+
+
+def test_every_answer_carries_the_security_headers(studio: Studio) -> None:
+    for path in ("/api/v1/status", "/api/v1/assignments", "/api/v1/images/x", "/api/v1/adapters/9/download", "/docs"):
+        headers = studio.client.get(path).headers
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert "access-control-allow-origin" not in headers
+
+
+def test_every_error_has_one_shape(studio: Studio) -> None:
+    for answer in (
+        studio.client.get("/api/v1/assignments"),
+        studio.client.get("/api/v1/rounds/99/progress"),
+        studio.client.post("/api/v1/votes", content=b"{", headers=studio.session()),
+    ):
+        assert {"detail", "code"} <= set(answer.json())
+
+
+def test_openapi_documents_every_route_with_its_errors(studio: Studio) -> None:
+    for path in ("/openapi.json", "/api/v1/openapi.json"):
+        schema = studio.client.get(path).json()
+        assert {"201", "200", "401", "403", "404", "409", "410", "422"} <= set(
+            schema["paths"]["/api/v1/votes"]["post"]["responses"]
+        )
+        wanted = {"session", "assignments", "votes", "status", "adapters", "render", "rounds"}
+        assert {f"/api/v1/{name}" for name in wanted} <= set(schema["paths"])
+        assert schema["components"]["schemas"]["VoteBody"]["examples"]
+
+
+def test_the_documentation_page_loads_nothing_from_elsewhere(studio: Studio) -> None:
+    page = studio.client.get("/docs").text
+    assert "/api/v1/votes" in page
+    assert "src=" not in page
+    assert "https://" not in page
