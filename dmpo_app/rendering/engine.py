@@ -5,22 +5,19 @@ Owned by the render thread alone. This module imports torch.
 
 from __future__ import annotations
 
-import io
 import logging
 import time
 from collections.abc import Callable, Sequence
 
 import torch
-from PIL import Image
 
 from dmpo_app.diffusion.live_model import LiveModel, Sample, Shot
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.diffusion.tensor_files import dump_latents, dump_prompt_embeds
+from dmpo_app.diffusion.tensor_files import dump_prompt_embeds
 from dmpo_app.domain import (
     BASE_VERSION,
     BaseModelRef,
     ImageKind,
-    NewImage,
     NewPair,
     PairSource,
     RenderedImage,
@@ -29,6 +26,7 @@ from dmpo_app.domain import (
 from dmpo_app.errors import AdapterProblem, BadInput, StudioError
 from dmpo_app.rendering.adapter_library import AdapterLibrary
 from dmpo_app.rendering.contact_sheet import SheetPlan
+from dmpo_app.rendering.images import new_image
 from dmpo_app.rendering.pool import PairPlan
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
@@ -97,7 +95,7 @@ class Engine:
         return [
             RenderedImage(
                 version=sample.provenance.adapter_version,
-                image=self._store.images.add(self._base, _new_image(sample), ImageKind.RENDER),
+                image=self._store.images.add(self._base, new_image(sample), ImageKind.RENDER),
             )
             for sample in samples
         ]
@@ -114,8 +112,8 @@ class Engine:
             return False
         pair = NewPair(
             prompt=plan.prompt,
-            image_a=_new_image(first, with_latents=True),
-            image_b=_new_image(second, with_latents=True),
+            image_a=new_image(first, with_latents=True),
+            image_b=new_image(second, with_latents=True),
             prompt_embeds=dump_prompt_embeds(self._model.prompt_embeds(plan.prompt)),
             source=PairSource.POOL,
         )
@@ -126,7 +124,7 @@ class Engine:
         """Make and store one row of the contact sheet."""
         shots = [Shot(plan.prompt, seed, plan.version) for seed in plan.seeds]
         for sample in self._make(shots, should_stop):
-            self._store.images.add(self._base, _new_image(sample), ImageKind.CONTACT_SHEET)
+            self._store.images.add(self._base, new_image(sample), ImageKind.CONTACT_SHEET)
 
     def _make(
         self,
@@ -179,20 +177,3 @@ def _batches(shots: Sequence[Shot]) -> list[tuple[int, list[int]]]:
     groups = list(by_version.items()) or [(BASE_VERSION, [])]
     version, indices = groups[0]
     return [(version, sorted(indices + base)), *groups[1:]]
-
-
-def encode_png(image: Image.Image) -> bytes:
-    """The PNG file of an image, without metadata; the same pixels give the same bytes."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", compress_level=4)
-    return buffer.getvalue()
-
-
-def _new_image(sample: Sample, *, with_latents: bool = False) -> NewImage:
-    return NewImage(
-        png=encode_png(sample.image),
-        width=sample.image.width,
-        height=sample.image.height,
-        provenance=sample.provenance,
-        latents=dump_latents(sample.latents) if with_latents else None,
-    )
