@@ -1,85 +1,14 @@
 from __future__ import annotations
 
-import random
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fastapi import FastAPI
-from fastapi.testclient import TestClient
-from studio_fakes import FakeRenderer, FakeTrainer, Rounds, add_pairs
 
-from dmpo_app.labeling.service import LabelingService
-from dmpo_app.labeling.tokens import Sealer, load_or_create_key
-from dmpo_app.settings import Settings
 from dmpo_app.store import Store
-from dmpo_app.web import Services, create_router
-
-ADMIN = {"Authorization": "Bearer the-administrators-token"}
-
-
-@dataclass
-class Clock:
-    at: datetime = field(default_factory=lambda: datetime.now(UTC))
-
-    def __call__(self) -> datetime:
-        return self.at
-
-    def forward(self, **much: float) -> None:
-        self.at += timedelta(**much)
-
-
-@dataclass
-class Studio:
-    """A real store and a real API; the renderer and the trainer are stand-ins."""
-
-    services: Services
-    renderer: FakeRenderer
-    clock: Clock
-    client: TestClient
-
-    def session(self, handle: str = "Ada") -> dict[str, str]:
-        token = self.client.post("/api/v1/session", json={"handle": handle}).json()["token"]
-        return {"Authorization": f"Bearer {token}"}
-
-    def assignments(self, who: dict[str, str], count: int = 1) -> list[dict[str, Any]]:
-        answer = self.client.get("/api/v1/assignments", params={"count": count}, headers=who)
-        assert answer.status_code == 200, answer.text
-        listed: list[dict[str, Any]] = answer.json()["assignments"]
-        return listed
-
-    def vote(self, who: dict[str, str], assignment: str, choice: str = "left") -> Any:
-        body = {"assignment": assignment, "choice": choice, "elapsed_ms": 900}
-        return self.client.post("/api/v1/votes", json=body, headers=who)
-
-    def vote_times(self, count: int) -> None:
-        who = self.session()
-        for _ in range(count):
-            assert self.vote(who, self.assignments(who)[0]["id"]).status_code == 201
-
-    def publish(self, *, proven: bool = True) -> int:
-        rounds = Rounds(self.services.store, self.services.base)
-        round_id = rounds.start()
-        rounds.step(round_id, 40)
-        version = rounds.publish(round_id, proven=proven)
-        self.services.store.lease.release(self.services.base, rounds.token)
-        return version
-
-    def with_settings(self, **changes: Any) -> TestClient:
-        """A client of the same studio under other settings."""
-        settings = self.services.settings.model_copy(update=changes)
-        return client_of(replace(self.services, settings=settings))
-
-
-def client_of(services: Services) -> TestClient:
-    app = FastAPI(openapi_url=None)
-    app.include_router(create_router(services))
-    return TestClient(app, raise_server_exceptions=False)
+from tests.web.api_studio import Studio, open_studio
+from tests.web.studio_fakes import add_pairs
 
 
 @pytest.fixture(scope="session")
@@ -89,23 +18,6 @@ def prepared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Store.open(home) as store:
         add_pairs(store, store.models.register("pocket", "stable_diffusion", "f" * 64), 12, size=16)
     return home
-
-
-@contextmanager
-def open_studio(home: Path) -> Iterator[Studio]:
-    clock = Clock()
-    with Store.open(home, now=clock) as store:
-        base = store.models.register("pocket", "stable_diffusion", "f" * 64)
-        settings = Settings(home=home, min_votes=4, public=False)
-        sealer = Sealer(load_or_create_key(store.home))
-        labeling = LabelingService(store, base, settings, sealer, rng=random.Random(1), now=clock)
-        renderer = FakeRenderer(store, base, size=16)
-        services = Services(
-            store, base, settings, labeling, renderer, FakeTrainer(), ADMIN["Authorization"].removeprefix("Bearer ")
-        )
-        with client_of(services) as client:
-            yield Studio(services, renderer, clock, client)
-        renderer.close()
 
 
 @pytest.fixture

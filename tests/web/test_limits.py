@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Studio
 
 from dmpo_app.settings import LimitSettings
 from dmpo_app.web import limits as limits_module
 from dmpo_app.web.limits import RateLimit
+from tests.web.api_studio import Studio
 
 
 class Time:

@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from conftest import ADMIN, Studio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from tests.web.api_studio import ADMIN, Studio
 
 VOTES: list[bytes] = [
     b"", b" ", b"null", b"true", b"0", b'""', b"[]", b"{}", b"{", b"}", b"[1,2", b"nul", b"NaN", b"Infinity",
@@ -36,12 +37,12 @@ VOTES: list[bytes] = [
 RENDER: dict[str, Any] = {"prompt": "a cat", "seed": 1, "versions": [0]}
 RENDERS: list[dict[str, Any]] = [
     {"prompt": ""}, {"prompt": "  "}, {"prompt": "x" * 1001}, {"prompt": None}, {"prompt": 1}, {"prompt": "a\x00b"},
-    {"prompt": "\x1b[2J"}, {"seed": -1}, {"seed": 2**32}, {"seed": 2**70}, {"seed": 1.5},
-    {"seed": "1"}, {"seed": True}, {"versions": []}, {"versions": [0] * 5}, {"versions": [-1]}, {"versions": [2**31]},
+    {"prompt": "\x1b[2J"}, {"seed": -1}, {"seed": 2**32}, {"seed": 2**70}, {"seed": 1.5}, {"seed": "1"},
+    {"seed": True}, {"versions": []}, {"versions": [0] * 5}, {"versions": [-1]}, {"versions": [2**31]},
     {"versions": [2**80]}, {"versions": "0"}, {"versions": [None]}, {"versions": [True]}, {"versions": 0},
-    {"strength": -0.1}, {"strength": 1.6}, {"strength": "1"}, {"strength": None}, {"strength": True}, {"steps": 0}, {"steps": 101},
-    {"steps": 2.5}, {"guidance": -1}, {"guidance": 31}, {"guidance": "3"}, {"guidance": float("nan")}, {"strength": float("inf")},
-    {"strength": 10**400},
+    {"strength": -0.1}, {"strength": 1.6}, {"strength": "1"}, {"strength": None}, {"strength": True}, {"steps": 0},
+    {"steps": 101}, {"steps": 2.5}, {"guidance": -1}, {"guidance": 31}, {"guidance": "3"},
+    {"guidance": float("nan")}, {"strength": float("inf")}, {"strength": 10**400},
 ]  # fmt: skip
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from studio_fakes import FakeRenderer, FakeTrainer, add_pairs
 
 from dmpo_app.errors import SetupProblem
 from dmpo_app.labeling.service import LabelingService
@@ -20,6 +19,7 @@ from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.ui import RunningServer, build_ui, launch
 from dmpo_app.web import Services
+from tests.web.studio_fakes import FakeRenderer, FakeTrainer, add_pairs
 
 
 @pytest.fixture(scope="module")

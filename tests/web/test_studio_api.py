@@ -4,11 +4,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import ADMIN, Studio
-from studio_fakes import Rounds, scene_image
 
 from dmpo_app.domain import ImageKind
 from dmpo_app.errors import AdapterCorrupt
+from tests.web.api_studio import ADMIN, Studio
+from tests.web.studio_fakes import Rounds, scene_image
 
 
 def test_status_needs_no_token_and_has_the_documented_fields(studio: Studio) -> None:

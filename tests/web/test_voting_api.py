@@ -4,8 +4,9 @@ import io
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import Studio
 from PIL import Image
+
+from tests.web.api_studio import Studio
 
 
 def test_a_session_gives_an_annotator_and_a_token(studio: Studio) -> None:

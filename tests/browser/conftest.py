@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+
+from dmpo_app.domain import ImageKind
+from dmpo_app.labeling.service import LabelingService
+from dmpo_app.labeling.tokens import Sealer, load_or_create_key
+from dmpo_app.settings import Settings
+from dmpo_app.store import Store
+from dmpo_app.ui import build_ui, launch
+from dmpo_app.web import Services
+from tests.browser.page_studio import PageStudio
+from tests.web.studio_fakes import FakeRenderer, FakeTrainer, add_pairs, scene_image
+
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+    "--disable-dev-shm-usage", "--mute-audio",
+]  # fmt: skip
+DESKTOP = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 844}
+
+
+def chromium_path() -> str | None:
+    """The system's Chromium if there is one; None lets Playwright use its own."""
+    named = os.environ.get("DMPO_CHROMIUM")
+    return named or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    browser = playwright.chromium.launch(executable_path=chromium_path(), args=ARGUMENTS)
+    yield browser
+    browser.close()
+
+
+NewPage = Callable[..., Page]
+
+
+@pytest.fixture
+def new_page(browser: Browser) -> Iterator[NewPage]:
+    """Makes pages of fresh visitors. An error in a page's console or script fails the test."""
+    faults: list[str] = []
+    contexts = []
+
+    def make(*, phone: bool = False, dark: bool = False) -> Page:
+        context = browser.new_context(
+            viewport=PHONE if phone else DESKTOP,  # type: ignore[arg-type]
+            has_touch=phone,
+            color_scheme="dark" if dark else "light",
+            accept_downloads=True,
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: faults.append(f"script error: {error}"))
+        page.on("console", lambda line: faults.append(line.text) if line.type == "error" else None)
+        return page
+
+    yield make
+    for context in contexts:
+        context.close()
+    # A request that the test itself made fail is reported by the browser, not by the page.
+    assert [fault for fault in faults if "Failed to load resource" not in fault] == []
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with pairs and the first row of the contact sheet; made once, copied by every test."""
+    home = tmp_path_factory.mktemp("pictures") / "home"
+    with Store.open(home) as store:
+        base = store.models.register("pocket", "stable_diffusion", "f" * 64)
+        add_pairs(store, base, 24, size=64)
+        store.prompts.ensure(["a green rocket in the desert", "a white cat on a beach"], held_out=True)
+        for seed in (1, 2):
+            store.images.add(base, scene_image("a red boat on a beach", seed, 0, size=64), ImageKind.CONTACT_SHEET)
+    return home
+
+
+@pytest.fixture
+def page_studio(pictures: Path, tmp_path: Path) -> Iterator[PageStudio]:
+    """The page as served, on a real store with 24 pairs; the renderer and the trainer are stand-ins."""
+    with Store.open(Path(shutil.copytree(pictures, tmp_path / "home"))) as store:
+        base = store.models.register("pocket", "stable_diffusion", "f" * 64)
+        settings = Settings(home=tmp_path / "home", port=0, min_votes=4, public=False)
+        sealer = Sealer(load_or_create_key(store.home))
+        labeling = LabelingService(store, base, settings, sealer, rng=random.Random(1))
+        renderer = FakeRenderer(store, base, size=64)
+        services = Services(store, base, settings, labeling, renderer, FakeTrainer(), "the-admin-token")
+        server = launch(build_ui(services), services)
+        yield PageStudio(services, renderer, server.url)
+        server.close()
+        renderer.close()

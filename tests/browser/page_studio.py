@@ -1,0 +1,72 @@
+"""What the browser tests say to the page, and what they ask the store behind it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from playwright.sync_api import Page, expect
+
+from dmpo_app.web import Services
+from tests.web.studio_fakes import FakeRenderer, Rounds
+
+READY = ".dl-pair[aria-busy=false]"
+
+
+@dataclass
+class PageStudio:
+    services: Services
+    renderer: FakeRenderer
+    url: str
+
+    @property
+    def votes(self) -> int:
+        return self.services.store.votes.count(self.services.base)
+
+    def wait_for_votes(self, count: int, *, seconds: float = 20) -> None:
+        wait_until(lambda: self.votes == count, seconds=seconds)
+        assert self.votes == count
+
+    def publish(self) -> int:
+        """A round over the votes so far, from its start to its live version."""
+        rounds = Rounds(self.services.store, self.services.base)
+        round_id = rounds.start()
+        for step in (20, 40, 80):
+            rounds.step(round_id, step)
+        version = rounds.publish(round_id)
+        self.services.store.lease.release(self.services.base, rounds.token)
+        return version
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def open_label(page: Page, url: str) -> None:
+    """Open the page and wait for the first pair."""
+    page.goto(url)
+    page.wait_for_selector(READY)
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+
+
+def prompt_shown(page: Page) -> str:
+    return page.locator(".dl-prompt").inner_text()
+
+
+def pictures_shown(page: Page) -> list[str]:
+    """The addresses of both pictures; no two showings share one."""
+    return [image.get_attribute("src") or "" for image in page.locator(".dl-picture img").all()]
+
+
+def vote(page: Page, key: str) -> None:
+    """Vote by key and wait until another pair is shown."""
+    before = pictures_shown(page)
+    page.keyboard.press(key)
+    wait_until(lambda: pictures_shown(page) not in (before, []))
+    expect(page.locator(READY)).to_be_visible()

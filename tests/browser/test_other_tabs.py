@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import NewPage
+from tests.browser.page_studio import PageStudio, open_label, open_tab, vote
+
+pytestmark = pytest.mark.browser
+
+
+def test_both_versions_are_rendered_and_named_and_a_new_one_appears_in_the_lists(
+    page_studio: PageStudio, new_page: NewPage
+) -> None:
+    page = new_page()
+    open_label(page, page_studio.url)
+    open_tab(page, "Before / after")
+    expect(page.locator("#ba-right input")).to_have_value("Base · live")
+    page.locator("#ba-prompt textarea").fill("a pink house in the snow")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".dc-side figcaption").first).to_contain_text("Base model before any vote")
+    assert page_studio.renderer.requests[-1].prompt == "a pink house in the snow"
+    open_tab(page, "Label")
+    for key in ("1", "2", "1", "2"):
+        vote(page, key)
+    page_studio.wait_for_votes(4)
+    page_studio.publish()
+    open_tab(page, "Before / after")
+    expect(page.locator("#ba-right input")).to_have_value("Version 1 · live")
+    expect(page.locator("#ba-left input")).to_have_value("Base")
+    expect(page.locator(".dc-side figcaption").nth(1)).to_contain_text("Version 1 learned from 4 votes")
+    sources = [page.locator(".dc-box img").nth(i).get_attribute("src") for i in (0, 1)]
+    assert sources[0] != sources[1]
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download version 1").click()
+    assert download.value.suggested_filename == "dmpo-version-1.safetensors"
+
+
+def test_the_wipe_moves_by_pointer_and_by_key(page_studio: PageStudio, new_page: NewPage) -> None:
+    page = new_page()
+    open_label(page, page_studio.url)
+    open_tab(page, "Before / after")
+    page.locator("#ba-render").click()
+    page.wait_for_selector("dmpo-compare.dc-filled")
+    page.get_by_role("button", name="Wipe").click()
+    handle = page.get_by_role("slider", name="Where the left picture ends")
+    expect(handle).to_have_attribute("aria-valuenow", "50")
+    box = page.locator("dmpo-wipe").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 4, box["y"] + 50)
+    page.mouse.up()
+    expect(handle).to_have_attribute("aria-valuenow", "25")
+    moves = {"ArrowRight": "27", "Shift+ArrowLeft": "17", "End": "100", "Home": "0", "PageUp": "10"}
+    for key, value in moves.items():
+        handle.press(key)
+        expect(handle).to_have_attribute("aria-valuenow", value)
+
+
+def test_a_refused_render_says_why(page_studio: PageStudio, new_page: NewPage) -> None:
+    page = new_page()
+    open_label(page, page_studio.url)
+    open_tab(page, "Before / after")
+    page_studio.renderer.full = True
+    page.locator("#ba-render").click()
+    expect(page.locator(".dc-message")).to_contain_text("32 people are waiting")
+    page.locator("#ba-prompt textarea").fill(" ")
+    page.locator("#ba-render").click()
+    expect(page.locator(".dc-message")).to_have_text("Write a prompt first.")
+
+
+def test_a_model_that_failed_to_load_is_explained(page_studio: PageStudio, new_page: NewPage) -> None:
+    page_studio.renderer.failed = "the base model is incomplete; run `dmpo doctor`"
+    page = new_page()
+    open_label(page, page_studio.url)
+    expect(page.locator("dmpo-header")).to_have_text("model not loaded")
+    expect(page.locator("dmpo-label .rc-notes")).to_contain_text("run `dmpo doctor`")
+
+
+def test_the_contact_sheet_shows_a_row_with_its_pictures(page_studio: PageStudio, new_page: NewPage) -> None:
+    page = new_page()
+    open_label(page, page_studio.url)
+    open_tab(page, "Contact sheet")
+    expect(page.locator(".ds-cell img")).to_have_count(2)
+    expect(page.locator(".ds-row .ds-name").nth(1)).to_contain_text("Base model")
+
+
+def test_an_administrator_trains_and_rolls_back_from_the_page(page_studio: PageStudio, new_page: NewPage) -> None:
+    page = new_page()
+    open_label(page, page_studio.url)
+    for key in ("1", "2", "1", "2"):
+        vote(page, key)
+    page_studio.wait_for_votes(4)
+    page_studio.publish()
+    open_tab(page, "Progress")
+    expect(page.locator(".pr-version.pr-live")).to_contain_text("Version 1")
+    expect(page.locator(".pr-curve")).to_have_count(3)
+    page.get_by_role("button", name="Make the base model live").click()
+    expect(page.locator(".ad-message")).to_contain_text("Enter the administrator's token")
+    token = page.get_by_label("Administrator's token")
+    token.fill("wrong")
+    page.get_by_role("button", name="Make the base model live").click()
+    expect(page.locator(".ad-message")).to_contain_text("does not match")
+    token.fill("the-admin-token")
+    page.get_by_role("button", name="Make the base model live").click()
+    expect(page.locator(".pr-version.pr-live")).to_contain_text("Base model")
+    assert page_studio.services.store.adapters.live_version(page_studio.services.base) == 0
+    page.get_by_role("button", name="Train now").click()
+    expect(page.locator(".ad-message")).to_contain_text("is queued")
+    assert "the-admin-token" not in page.evaluate("JSON.stringify(localStorage) + document.cookie")
+
+
+def test_every_tab_works_at_phone_width(page_studio: PageStudio, new_page: NewPage) -> None:
+    page = new_page(phone=True, dark=True)
+    open_label(page, page_studio.url)
+    for tab, element in (
+        ("Before / after", "dmpo-compare"),
+        ("Contact sheet", "dmpo-sheet"),
+        ("Progress", "dmpo-progress"),
+        ("Label", "dmpo-label"),
+    ):
+        open_tab(page, tab)
+        expect(page.locator(element)).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, tab
