@@ -10,17 +10,16 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from dmpo_app.domain import BASE_VERSION
-from dmpo_app.web.models import MAX_PROMPT
+from dmpo_app.web.models import MAX_PROMPT, MAX_SEED
 from dmpo_app.web.services import Services
 
 MAX_SUGGESTIONS = 6
-MAX_SEED = 2**32 - 1
 
 _RENDER = """(prompt, seed, guidance, steps, left, right, strength) => {
   document.querySelector("dmpo-compare")?.render({ prompt, seed, guidance, steps, left, right, strength });
 }"""
 _REFRESHED = """() => { document.querySelector("dmpo-compare")?.refreshed(); }"""
-_DICE = "() => Math.floor(Math.random() * 4294967296)"
+_DICE = "() => Math.floor(Math.random() * 2147483648)"
 
 
 class Lists(NamedTuple):

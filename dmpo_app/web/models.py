@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from dmpo_app.domain import Choice, Question, RoundStatus
 
 INT64_MAX = 2**63 - 1
+MAX_SEED = 2**31 - 1
 MAX_PROMPT = 1000
 MAX_HANDLE = 60
 
@@ -234,7 +235,7 @@ class RenderBody(BaseModel):
     model_config = _example(prompt="a blue cat in a forest", seed=7, versions=[0, 2])
 
     prompt: Prompt
-    seed: Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)]
+    seed: Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)]
     versions: Annotated[list[Version], Field(min_length=1, max_length=4)]
     strength: Annotated[Number, Field(ge=0, le=1.5)] = Field(default=1.0, description="How much of the adapter.")
     steps: Annotated[int, Field(strict=True, ge=1, le=100)] | None = None

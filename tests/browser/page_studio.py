@@ -45,10 +45,10 @@ def wait_until(condition: Callable[[], bool], *, seconds: float = 20) -> None:
         time.sleep(0.05)
 
 
-def open_label(page: Page, url: str) -> None:
+def open_label(page: Page, url: str, *, seconds: float = 20) -> None:
     """Open the page and wait for the first pair."""
     page.goto(url)
-    page.wait_for_selector(READY)
+    page.wait_for_selector(READY, timeout=1000 * seconds)
 
 
 def open_tab(page: Page, name: str) -> None:

@@ -9,11 +9,11 @@ const MOST_HOURS = 48;
 const LEAST_HOURS = 12;
 const MIN_GAP_MS = 2500;
 const METRICS = {
+  held_out_votes: ["held-out votes", (v) => String(Math.round(v))],
   held_out_accuracy: ["held-out accuracy", (v) => `${Math.round(100 * v)} %`],
+  held_out_margin: ["held-out margin", (v) => v.toFixed(2)],
   held_out_loss: ["held-out loss", (v) => v.toPrecision(3)],
-  accuracy: ["accuracy", (v) => `${Math.round(100 * v)} %`],
-  margin: ["margin", (v) => v.toFixed(2)],
-  loss: ["loss", (v) => v.toPrecision(3)],
+  step: ["best step", (v) => String(Math.round(v))],
 };
 
 class DmpoProgress extends HTMLElement {
@@ -139,9 +139,9 @@ class DmpoProgress extends HTMLElement {
 
   versionRow(adapter) {
     const facts = adapter.version === 0 ? ["the model as it came, before any vote"] : [`from ${plural(adapter.votes, "vote")}`, `trained ${new Date(adapter.created_at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}`];
-    const metrics = Object.entries(adapter.metrics)
-      .filter(([name, value]) => METRICS[name] && value !== null)
-      .map(([name, value]) => h("span", { class: "rc-chip" }, h("b", {}, METRICS[name][0]), ` ${METRICS[name][1](value)}`));
+    const metrics = Object.entries(METRICS)
+      .filter(([name]) => typeof adapter.metrics[name] === "number")
+      .map(([name, [title, said]]) => h("span", { class: "rc-chip" }, h("b", {}, title), ` ${said(adapter.metrics[name])}`));
     return h(
       "div",
       { class: `pr-version${adapter.live ? " pr-live" : ""}` },

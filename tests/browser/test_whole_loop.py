@@ -1,0 +1,66 @@
+"""A person alone with a real studio: vote by keyboard, wait for the round, see the pictures change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from dmpo_app.settings import POCKET_MODEL
+from tests.browser.conftest import NewPage
+from tests.browser.page_studio import READY, open_label, open_tab, vote
+from tests.studio_process import StudioProcess
+from tests.tiny_pipeline import make_tiny_pipeline
+
+pytestmark = pytest.mark.browser
+VOTES = 32
+
+
+@pytest.fixture
+def base_model(tmp_path: Path) -> Path:
+    """The pocket model if it is there, else a tiny one with random weights."""
+    pocket = (POCKET_MODEL / "model_index.json").is_file()
+    return POCKET_MODEL if pocket else make_tiny_pipeline(tmp_path / "tiny")
+
+
+@pytest.mark.timeout(240)
+def test_32_votes_by_keyboard_change_the_pictures(base_model: Path, tmp_path: Path, new_page: NewPage) -> None:
+    studio = StudioProcess(
+        tmp_path / "home",
+        BASE_MODEL=base_model,
+        MIN_VOTES=VOTES,
+        POOL__SIZE=40,
+        RENDER__NUM_STEPS=4,
+        ROUND__NUM_STEPS=10,
+    )
+    with studio:
+        page = new_page()
+        open_label(page, studio.url, seconds=90)
+        for index in range(VOTES):
+            page.wait_for_selector(READY, timeout=60_000)
+            vote(page, "12"[index % 2])
+        status = studio.wait_for(lambda status: status["votes"] == VOTES, seconds=20)
+        assert status["live_version"] == 0
+        expect(page.locator(".dl-toast")).to_contain_text("Version 1 learned from", timeout=150_000)
+        page.get_by_role("button", name="See Before / after").click()
+        expect(page.locator(".dc-side figcaption").first).to_contain_text("Base model", timeout=60_000)
+        expect(page.locator(".dc-side figcaption").nth(1)).to_contain_text("Version 1")
+        before, after = (_pixels(page, index) for index in (0, 1))
+        assert before != after
+        open_tab(page, "Progress")
+        expect(page.locator(".pr-version.pr-live")).to_contain_text("Version 1")
+        expect(page.locator(".pr-round").first).to_contain_text("published as version 1")
+
+
+def _pixels(page: Page, index: int) -> list[int]:
+    """What one of the two pictures of the before/after tab looks like, as the browser decoded it."""
+    found: list[int] = page.locator(".dc-box img").nth(index).evaluate(
+        """image => {
+          const canvas = Object.assign(document.createElement("canvas"), { width: 32, height: 32 });
+          const context = canvas.getContext("2d");
+          context.drawImage(image, 0, 0, 32, 32);
+          return [...context.getImageData(0, 0, 32, 32).data];
+        }"""
+    )
+    return found
