@@ -6,13 +6,19 @@ this order:
     scenes.py               what a scene is made of, and how what is left open is drawn by lot
     language.py             from a scene to a prompt and from a prompt to what it names
     prompts.py              the shipped prompt files
-    canvas.py, light.py, landscapes.py, brush.py, subjects.py (living.py, things.py), render.py     a scene as pixels
+    canvas.py, light.py, landscapes.py, brush.py, subjects.py (living.py, things.py), render.py
+                            a scene as pixels
     renders.py              many of them, on disk
-    networks.py             the networks: Stable Diffusion's classes, made small;  tokenizer.py  its words
-    autoencoder.py, latents.py, denoiser.py     the stages of training;  parallel.py, progress.py, checkpoint.py
+    networks.py             the networks: Stable Diffusion's classes, made small
+    tokenizer.py            the words they know
+    autoencoder.py, latents.py, denoiser.py, decoder.py
+                            the stages of training
+    muon.py, parallel.py, progress.py, checkpoint.py
                             what the stages share
-    train.py, export.py, __main__.py            the stages in order, and the folder that ships
-    classifiers.py, classifier_training.py      a judge of pictures, trained on renders only
+    train.py, export.py, __main__.py
+                            the stages in order, and the folder that ships
+    classifiers.py, classifier_training.py
+                            a judge of pictures, trained on renders only
 
 Nothing outside this folder needs it to use the model: `data/pocket/` is an ordinary Stable Diffusion pipeline.
 """

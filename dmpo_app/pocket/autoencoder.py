@@ -103,5 +103,5 @@ def _loss(model: AutoencoderKL, plan: AutoencoderPlan, pixels: Tensor, own_noise
         posterior = model.encode(pixels).latent_dist
         latents = posterior.mean + posterior.std * own_noise
         decoded = model.decode(latents + plan.latent_noise * more_noise).sample
-    kl = posterior.kl().float().mean() / latents[0].numel()
+    kl: Tensor = posterior.kl().float().mean() / latents[0].numel()
     return reconstruction_loss(decoded.float(), pixels) + plan.kl_weight * kl

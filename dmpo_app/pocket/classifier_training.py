@@ -56,7 +56,7 @@ def train_classifier(paths: Sequence[Path], out: Path, *, scenes_seed: int, plan
         for name, target in targets.items():
             loss = loss + functional.cross_entropy(logits[name], target[indices], label_smoothing=0.02)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         if (step + 1) % 200 == 0:

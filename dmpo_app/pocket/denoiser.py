@@ -134,15 +134,17 @@ class DenoiserTraining:
     def _average(self) -> None:
         # A short memory at first: the average would otherwise carry the random start for thousands of steps.
         decay = min(self.plan.ema_decay, (1 + self.step) / (10 + self.step))
-        averages, values = list(self.ema.parameters()), list(self.model.parameters())
+        averages: list[Tensor] = list(self.ema.parameters())
+        values: list[Tensor] = list(self.model.parameters())
         torch._foreach_lerp_(averages, values, 1 - decay)
 
 
 def stratified_timesteps(count: int, noise_scheduler: DDIMScheduler, generator: torch.Generator) -> Tensor:
     """Timesteps (count,): one from each of `count` equal strata, shuffled; the loss varies less from step to step."""
-    total = noise_scheduler.config.num_train_timesteps
+    total = int(noise_scheduler.config.num_train_timesteps)
     places = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-    return (places * total).long().clamp(max=total - 1)[torch.randperm(count, generator=generator)]
+    timesteps: Tensor = (places * total).long().clamp(max=total - 1)
+    return timesteps[torch.randperm(count, generator=generator)]
 
 
 def train_denoiser(

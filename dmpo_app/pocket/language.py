@@ -24,7 +24,7 @@ from dmpo_app.pocket.scenes import (
 
 PLURALS = {subject: {"house": "houses", "fish": "fish"}.get(subject, subject + "s") for subject in SUBJECTS}
 NUMBER_WORDS = {1: "one", 2: "two", 3: "three"}
-SETTING_PHRASES = {
+SETTING_PHRASES: dict[str, tuple[str, ...]] = {
     "meadow": ("in a meadow", "on a meadow"),
     "beach": ("on the beach", "at the beach"),
     "desert": ("in the desert",),
@@ -32,19 +32,23 @@ SETTING_PHRASES = {
     "city": ("in the city", "in a city"),
     "forest": ("in the forest", "in a forest"),
 }
-TIME_PHRASES = {"day": ("by day", "in daylight"), "sunset": ("at sunset",), "night": ("at night", "by night")}
-WEATHER_PHRASES = {
+TIME_PHRASES: dict[str, tuple[str, ...]] = {
+    "day": ("by day", "in daylight"),
+    "sunset": ("at sunset",),
+    "night": ("at night", "by night"),
+}
+WEATHER_PHRASES: dict[str, tuple[str, ...]] = {
     "clear": ("under a clear sky",),
     "clouds": ("with clouds", "under clouds"),
     "rain": ("in the rain",),
     "snowfall": ("with snowflakes",),
 }
-PLACE_PHRASES = {
+PLACE_PHRASES: dict[str, tuple[str, ...]] = {
     "left": ("on the left",),
     "centre": ("in the centre", "in the middle"),
     "right": ("on the right",),
 }
-SIZE_WORDS = {"small": ("small", "little"), "large": ("large", "big")}
+SIZE_WORDS: dict[str, tuple[str, ...]] = {"small": ("small", "little"), "large": ("large", "big")}
 FILLERS = (
     "photo",
     "picture",
@@ -207,7 +211,13 @@ def with_fillers(prompt: str, generator: np.random.Generator) -> str:
 
 def vocabulary() -> list[str]:
     """Every word the grammar can say, and the marks between them."""
-    phrases = [SETTING_PHRASES, TIME_PHRASES, WEATHER_PHRASES, PLACE_PHRASES, SIZE_WORDS]
+    phrases: tuple[dict[str, tuple[str, ...]], ...] = (
+        SETTING_PHRASES,
+        TIME_PHRASES,
+        WEATHER_PHRASES,
+        PLACE_PHRASES,
+        SIZE_WORDS,
+    )
     texts = [text for group in phrases for values in group.values() for text in values]
     words = {word for text in texts for word in words_of(text)}
     words |= {*SUBJECTS, *PLURALS.values(), *COLOURS, *SETTINGS, *NUMBER_WORDS.values(), "a", "an", ","}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 def orthogonalised(matrix: Tensor, *, iterations: int = 5) -> Tensor:
     """`matrix` (rows, columns) with all its singular values brought close to 1, by Newton and Schulz's iteration."""
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = wide / (wide.norm() + 1e-7)
+    x: Tensor = wide / (wide.norm() + 1e-7)
     for _ in range(iterations):
         gram = x @ x.T
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dmpo_app.pocket import checkpoint
 from dmpo_app.pocket.autoencoder import AutoencoderPlan, train_autoencoder
+from dmpo_app.pocket.decoder import DecoderPlan, train_decoder
 from dmpo_app.pocket.denoiser import DenoiserPlan, DenoiserTraining, train_denoiser
 from dmpo_app.pocket.export import build_pipeline, save_pipeline
 from dmpo_app.pocket.latents import encode_all
@@ -25,6 +26,7 @@ class Plan:
     seed: int = 1
     autoencoder: AutoencoderPlan = field(default_factory=AutoencoderPlan)
     denoiser: DenoiserPlan = field(default_factory=DenoiserPlan)
+    decoder: DecoderPlan = field(default_factory=DecoderPlan)
     rhythm: Rhythm = field(default_factory=Rhythm)
 
 
@@ -36,12 +38,13 @@ def train(work: Path, out: Path, plan: Plan) -> None:
     cache = encode_all(autoencoder, renders, work / "latents.pt")
     scenes = [scene for number in range(plan.files) for scene in scenes_of(plan.seed, number)]
     train_denoiser(cache, scenes, work / "denoiser.pt", plan.denoiser, plan.rhythm)
+    train_decoder(autoencoder, cache, renders, work / "decoder.pt", plan.decoder, plan.rhythm)
     export(work, out)
 
 
 def export(work: Path, out: Path) -> None:
     """The pipeline as the newest checkpoints in `work` have it, with the averaged weights; also while training runs."""
-    autoencoder_state = checkpoint.load(work / "autoencoder.pt")
+    autoencoder_state = checkpoint.load(work / "decoder.pt") or checkpoint.load(work / "autoencoder.pt")
     latents_state = checkpoint.load(work / "latents.pt")
     denoiser_state = checkpoint.load(work / "denoiser.pt")
     if autoencoder_state is None or latents_state is None or denoiser_state is None:
