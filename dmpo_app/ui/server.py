@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -13,6 +12,7 @@ from dmpo_app.errors import SetupProblem
 from dmpo_app.ui.assets import FOLDER, Assets
 from dmpo_app.ui.guard import Guard
 from dmpo_app.ui.theme import studio_theme
+from dmpo_app.web.ports import free_port
 from dmpo_app.web.routes import create_router
 from dmpo_app.web.services import Services
 
@@ -61,8 +61,10 @@ def launch(blocks: gr.Blocks, services: Services) -> RunningServer:
             # Ours come before Gradio's, and before the first request can.
             app_kwargs={"routes": routes, "openapi_url": None},
         )
-    except OSError as error:
-        raise SetupProblem(_taken(settings.host, port)) from error
+    except OSError as error:  # taken since the probe, or no answer within Gradio's 5 seconds
+        raise SetupProblem(
+            f"{_taken(settings.host, port)} Or this machine is too busy right now: try again."
+        ) from error
     app.middleware_stack = Guard(app.middleware_stack or app.build_middleware_stack(), embeddable=on_spaces())
     return RunningServer(url=_address(settings.host, port, url), port=port, blocks=blocks)
 
@@ -70,29 +72,6 @@ def launch(blocks: gr.Blocks, services: Services) -> RunningServer:
 def on_spaces() -> bool:
     """Whether this runs on a Hugging Face Space, which shows the page in a frame."""
     return "SPACE_ID" in os.environ
-
-
-def free_port(host: str, port: int) -> int:
-    """`port` if it can be listened on; 0 takes any. Raises SetupProblem with advice rather than taking another one."""
-    address = host.strip("[]")
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        if os.name == "posix":  # elsewhere the option would let two servers share the port
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-            probe.listen(1)
-        except OSError as error:
-            raise SetupProblem(_taken(host, port)) from error
-        return int(probe.getsockname()[1])
-
-
-def _taken(host: str, port: int) -> str:
-    return (
-        f"cannot listen on {host} port {port}: another program uses it (a studio that still runs?), or the address is "
-        f"not one of this machine. Stop the other program, or choose another port: `dmpo serve --port {port + 1}` or "
-        "DMPO_PORT; --port 0 takes any free one."
-    )
 
 
 def _address(host: str, port: int, url: str) -> str:

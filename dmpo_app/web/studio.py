@@ -125,9 +125,7 @@ def _status(services: Services) -> StatusAnswer:
             pending=renderer.pending,
             device=renderer.device,
         ),
-        trainer=TrainerOut(
-            running=trainer.running, restarts=trainer.restarts, message=without_paths(trainer.message)
-        ),
+        trainer=TrainerOut(running=trainer.running, restarts=trainer.restarts, message=without_paths(trainer.message)),
     )
 
 

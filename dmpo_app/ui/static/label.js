@@ -190,7 +190,9 @@ class DmpoLabel extends HTMLElement {
     else if (error) this.prompt.textContent = `${error.message} Trying again…`;
     else if (phase === "failed") this.prompt.textContent = `The model could not be loaded: ${statusFeed.last.renderer.message}`;
     else if (phase === "starting" || phase === "loading") this.prompt.textContent = "The model is warming up; the first pictures are on their way…";
-    else this.prompt.textContent = this.history.length > 0 ? "You have judged every pair there is. New ones are being painted…" : "Fetching pictures…";
+    else if (this.history.length === 0) this.prompt.textContent = "Fetching pictures…";
+    else if (statusFeed.last?.round) this.prompt.textContent = "You have judged every pair there is. New ones come after this round.";
+    else this.prompt.textContent = "You have judged every pair there is. New ones are being painted…";
     this.setBusy(true);
   }
 

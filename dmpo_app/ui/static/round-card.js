@@ -32,7 +32,7 @@ export class RoundCard {
     const left = Math.max(0, status.votes_until_round - pending);
     const done = Math.max(0, status.min_votes - left);
     this.title.textContent = `${done} of ${plural(status.min_votes, "vote")} until the next round`;
-    this.aside.textContent = status.live_version === 0 ? "base model" : `version ${status.live_version} is live`;
+    this.aside.textContent = status.live_version === 0 ? "base model" : `version ${status.live_version}`;
     this.setBar(done / status.min_votes);
     const last = status.last_round;
     const trouble = trainerTrouble(status);
