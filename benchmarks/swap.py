@@ -19,13 +19,14 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import torch
-from dmpo_app.rendering.images import png_bytes
 
 from benchmarks.report import machine, print_table
 from dmpo_app.diffusion.adapter_files import AdapterWeights, read_adapter, write_adapter
 from dmpo_app.diffusion.live_model import LiveModel, Shot
-from dmpo_app.diffusion.lora import LoraSpec
+from dmpo_app.diffusion.lora import LoraSpec, expected_shapes
+from dmpo_app.diffusion.stable_diffusion import load_denoiser
 from dmpo_app.domain import BaseModelRef, NewAdapter, Pair, Trigger
+from dmpo_app.rendering.images import encode_png
 from dmpo_app.rendering.render_thread import RenderThread
 from dmpo_app.settings import PoolSettings, RenderSettings, Settings
 from dmpo_app.store import Store
@@ -34,8 +35,8 @@ from dmpo_app.wiring import open_lineage
 NUM_STEPS = 4
 
 
-def spec_of(settings: Settings) -> LoraSpec:
-    return LoraSpec(settings.round.rank, settings.round.lora_alpha, settings.round.target_modules)
+def adapter_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
+    return expected_shapes(load_denoiser(settings.base_model).unet, LoraSpec.of(settings.round))
 
 
 def random_adapter(shapes: dict[str, tuple[int, ...]], spec: LoraSpec, seed: int) -> AdapterWeights:
@@ -43,12 +44,11 @@ def random_adapter(shapes: dict[str, tuple[int, ...]], spec: LoraSpec, seed: int
     return AdapterWeights(spec, {key: torch.randn(shape, generator=generator) * 0.03 for key, shape in shapes.items()})
 
 
-def publish_all_the_time(
-    settings: Settings, base: BaseModelRef, shapes: dict[str, tuple[int, ...]], every_ms: float, stop: Event
-) -> None:
+def publish_all_the_time(settings: Settings, base: BaseModelRef, every_ms: float, stop: Event) -> None:
     """Publish a new version each `every_ms` as a trainer does: staged folder, fencing token, one transaction."""
     torch.set_num_threads(1)
-    spec = spec_of(settings)
+    spec = LoraSpec.of(settings.round)
+    shapes = adapter_shapes(settings)
     with Store.open(settings.home) as store:
         token = store.lease.acquire(base, "benchmark", lease_seconds=3600)
         assert token is not None
@@ -71,9 +71,7 @@ def render_under_fire(settings: Settings, every_ms: float, num_pairs: int) -> tu
     stop = context.Event()
     with open_lineage(settings) as lineage:
         store, base = lineage.store, lineage.base
-        model = LiveModel.load(settings.base_model, settings.render, spec_of(settings))
-        publisher = context.Process(target=publish_all_the_time, args=(settings, base, model.shapes(), every_ms, stop))
-        del model
+        publisher = context.Process(target=publish_all_the_time, args=(settings, base, every_ms, stop))
         publisher.start()
         while store.adapters.live_version(base) == 0:
             time.sleep(0.05)
@@ -93,7 +91,7 @@ def render_under_fire(settings: Settings, every_ms: float, num_pairs: int) -> tu
 def count_torn(settings: Settings, pairs: list[Pair]) -> int:
     """Images whose bytes are not those of the version they are labelled with."""
     torch.set_num_threads(1)
-    model = LiveModel.load(settings.base_model, settings.render, spec_of(settings))
+    model = LiveModel.load(settings.base_model, settings.render, LoraSpec.of(settings.round))
     torn = 0
     with open_lineage(settings) as lineage:
         for pair in pairs:
@@ -105,14 +103,14 @@ def count_torn(settings: Settings, pairs: list[Pair]) -> int:
             ]
             samples = model.render(shots)
             for sample, image in zip(samples, (pair.image_a, pair.image_b), strict=True):
-                torn += png_bytes(sample.image) != lineage.store.files.read_image(image.sha256)
+                torn += encode_png(sample.image) != lineage.store.files.read_image(image.sha256)
     return torn
 
 
 def swap_times(settings: Settings, count: int = 200) -> list[float]:
     """Milliseconds of `count` swaps between two validated adapters in memory."""
-    model = LiveModel.load(settings.base_model, settings.render, spec_of(settings))
-    adapters = [random_adapter(model.shapes(), spec_of(settings), seed) for seed in (1, 2)]
+    model = LiveModel.load(settings.base_model, settings.render, LoraSpec.of(settings.round))
+    adapters = [random_adapter(adapter_shapes(settings), LoraSpec.of(settings.round), seed) for seed in (1, 2)]
     times = []
     for index in range(count):
         started = time.perf_counter()

@@ -19,7 +19,8 @@ import psutil
 
 from dmpo_app.errors import StudioError
 from dmpo_app.settings import Settings
-from dmpo_app.wiring import port_is_free, read_prompts
+from dmpo_app.web.ports import free_port
+from dmpo_app.wiring import read_prompts
 
 _LOW_DISK_GB = 2.0
 _LOW_MEMORY_GB = 2.0
@@ -101,13 +102,10 @@ def _memory(_: Settings) -> Finding:
 
 def _port(settings: Settings) -> Finding:
     try:
-        free = port_is_free(settings.host, settings.port)
+        free_port(settings.host, settings.port)
     except StudioError as error:
-        return Finding("port", Verdict.PROBLEM, settings.host, str(error))
-    if free:
-        return Finding("port", Verdict.OK, f"{settings.host}:{settings.port} is free")
-    advice = "stop what listens there (a studio that runs already?) or choose another: dmpo serve --port N"
-    return Finding("port", Verdict.WARNING, f"{settings.host}:{settings.port} is in use", advice)
+        return Finding("port", Verdict.WARNING, f"{settings.host}:{settings.port} cannot be had", str(error))
+    return Finding("port", Verdict.OK, f"{settings.host}:{settings.port} is free")
 
 
 def _prompts(settings: Settings) -> Finding:

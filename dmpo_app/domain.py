@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -81,14 +81,6 @@ class ImageKind(StrEnum):
 class PairSource(StrEnum):
     STARTER = "starter"
     POOL = "pool"
-
-
-class Priority(IntEnum):
-    """Order in which the render thread takes requests: a person waiting beats filling the pool."""
-
-    PERSON = 0
-    CONTACT_SHEET = 1
-    POOL = 2
 
 
 @dataclass(frozen=True, slots=True)

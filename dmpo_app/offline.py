@@ -14,7 +14,7 @@ from dmpo_app.domain import BASE_VERSION, RenderRequest, RoundState, Trigger
 from dmpo_app.errors import BadInput, Conflict, NotFound
 from dmpo_app.settings import Settings
 from dmpo_app.signals import stop_signals
-from dmpo_app.wiring import Lineage, build_renderer, open_lineage
+from dmpo_app.wiring import Lineage, open_lineage
 
 _POLL_SECONDS = 0.3
 
@@ -75,21 +75,17 @@ def render_to_files(
     `versions` is a comma-separated list of numbers and `live`. Raises BadInput or NotFound for one there is not.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # No pool is filled and nothing is trained: the home is only read, and gets the images' provenance.
-    quiet = settings.model_copy(update={"pool": settings.pool.model_copy(update={"size": 0})})
     with open_lineage(settings) as lineage:
         wanted = _version_numbers(versions, lineage)
-        renderer = build_renderer(quiet, lineage)
-        renderer.start()
-        try:
-            for seed in seeds:
-                request = RenderRequest(prompt, seed, wanted, strength)
-                for made in renderer.submit(request).result():
-                    path = folder / f"seed-{seed}-version-{made.version}.png"
-                    path.write_bytes(lineage.store.files.read_image(made.image.sha256))
-                    yield path
-        finally:
-            renderer.stop()
+        from dmpo_app.rendering.engine import Engine
+
+        engine = Engine.load(lineage.store, lineage.base, settings)
+        engine.follow_live()
+        for seed in seeds:
+            for made in engine.render(RenderRequest(prompt, seed, wanted, strength), should_stop=lambda: False):
+                path = folder / f"seed-{seed}-version-{made.version}.png"
+                path.write_bytes(lineage.store.files.read_image(made.image.sha256))
+                yield path
 
 
 def _version_numbers(text: str, lineage: Lineage) -> tuple[int, ...]:
@@ -112,15 +108,15 @@ def make_starter_pairs(settings: Settings, count: int, seed: int) -> Iterator[in
     """Render `count` pairs of the base model, one of each of as many training prompts, and write the starter file."""
     from dmpo_app.diffusion.family import fingerprint
     from dmpo_app.diffusion.live_model import LiveModel, Shot
+    from dmpo_app.diffusion.lora import LoraSpec
     from dmpo_app.diffusion.tensor_files import dump_prompt_embeds
     from dmpo_app.domain import NewPair, PairSource
     from dmpo_app.rendering.images import new_image
     from dmpo_app.store.starter_pairs import write_starter_pairs
-    from dmpo_app.training.plan import lora_spec
     from dmpo_app.wiring import read_prompts
 
     rng = random.Random(seed)
-    model = LiveModel.load(settings.base_model, settings.render, lora_spec(settings.round))
+    model = LiveModel.load(settings.base_model, settings.render, LoraSpec.of(settings.round))
     prompts = read_prompts(settings.pool.train_prompts)
     pairs = []
     for index, prompt in enumerate(rng.sample(prompts, min(count, len(prompts)))):

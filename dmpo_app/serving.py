@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from dmpo_app.errors import SetupProblem
 from dmpo_app.settings import Settings
 from dmpo_app.signals import stop_signals
-from dmpo_app.wiring import build_renderer, build_services, build_trainer, home_lock, open_lineage, port_is_free
+from dmpo_app.web.ports import free_port
+from dmpo_app.wiring import build_renderer, build_services, build_trainer, home_lock, open_lineage
 
 if TYPE_CHECKING:
     from dmpo_app.ui import RunningServer
@@ -31,12 +31,8 @@ def run_server(settings: Settings, console: Console) -> None:
     """
     with ExitStack() as stack:
         stopping = stack.enter_context(stop_signals())
+        settings = settings.model_copy(update={"port": free_port(settings.host, settings.port)})
         stack.enter_context(home_lock(settings, f"http://{settings.host}:{settings.port}"))
-        if not port_is_free(settings.host, settings.port):
-            raise SetupProblem(
-                f"port {settings.port} of {settings.host} is in use, perhaps by another studio; "
-                f"choose another: dmpo serve --port {settings.port + 1}, or --port 0 for any free one"
-            )
         lineage = stack.enter_context(open_lineage(settings))
         renderer = build_renderer(settings, lineage)
         trainer = build_trainer(settings)

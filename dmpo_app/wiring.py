@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import random
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -147,17 +146,3 @@ def thread_split(cores: int) -> tuple[int, int]:
     """Torch threads of (web, trainer) on a machine whose CPU does the work: half each, at least one."""
     trainer = max(1, cores // 2)
     return max(1, cores - trainer), trainer
-
-
-def port_is_free(host: str, port: int) -> bool:
-    """Whether a server could listen there now; port 0 always can. Raises SetupProblem for a foreign address."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except socket.gaierror as error:
-        raise SetupProblem(f"{host} is not an address of this machine ({error}); set DMPO_HOST to one") from error
-    except OSError:
-        return False
-    return True

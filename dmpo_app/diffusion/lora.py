@@ -27,6 +27,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from dmpo_app.errors import AdapterCorrupt, AdapterMismatch
+from dmpo_app.settings import RoundSettings
 
 ADAPTER_NAME = "studio"
 KEY_PREFIX = "unet"
@@ -54,6 +55,11 @@ class LoraSpec:
             raise AdapterMismatch(f"a lora_alpha of {self.lora_alpha} is not a positive number")
         if self.target_modules not in TARGETS:
             raise AdapterMismatch(f"target_modules {self.target_modules!r} is not one of {', '.join(TARGETS)}")
+
+    @classmethod
+    def of(cls, settings: RoundSettings) -> LoraSpec:
+        """The adapter that rounds with these settings train."""
+        return cls(settings.rank, settings.lora_alpha, settings.target_modules)
 
     @property
     def scaling(self) -> float:

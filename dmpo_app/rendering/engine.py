@@ -53,8 +53,7 @@ class Engine:
         cls, store: Store, base: BaseModelRef, settings: Settings, *, clock: Callable[[], float] = time.monotonic
     ) -> Engine:
         """Load the base model. Raises SetupProblem and its kind when that cannot be."""
-        spec = LoraSpec(settings.round.rank, settings.round.lora_alpha, settings.round.target_modules)
-        return cls(LiveModel.load(base.source, settings.render, spec), store, base, clock=clock)
+        return cls(LiveModel.load(base.source, settings.render, LoraSpec.of(settings.round)), store, base, clock=clock)
 
     @property
     def device(self) -> str:

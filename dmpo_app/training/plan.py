@@ -35,7 +35,7 @@ class RoundPlan:
 
     @property
     def spec(self) -> LoraSpec:
-        return LoraSpec(self.settings.rank, self.settings.lora_alpha, self.settings.target_modules)
+        return LoraSpec.of(self.settings)
 
 
 def start_round(

@@ -129,7 +129,9 @@ class TrainerProcess:
                 errors="replace",
                 cwd=PROJECT_ROOT,
                 env=self._environment(),
-                start_new_session=True,  # Ctrl-C is for the server, which then stops its trainer
+                # Ctrl-C is for the server, which then stops its trainer. Not a session of its own: Linux schedules
+                # sessions as equals, and the trainer's niceness would count for nothing against the server.
+                process_group=0 if os.name == "posix" else None,
             )
             if self._stopping.is_set():  # stop() came before there was a process to tell
                 self._process.terminate()

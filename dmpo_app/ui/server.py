@@ -12,7 +12,7 @@ from dmpo_app.errors import SetupProblem
 from dmpo_app.ui.assets import FOLDER, Assets
 from dmpo_app.ui.guard import Guard
 from dmpo_app.ui.theme import studio_theme
-from dmpo_app.web.ports import free_port
+from dmpo_app.web.ports import free_port, taken
 from dmpo_app.web.routes import create_router
 from dmpo_app.web.services import Services
 
@@ -62,9 +62,8 @@ def launch(blocks: gr.Blocks, services: Services) -> RunningServer:
             app_kwargs={"routes": routes, "openapi_url": None},
         )
     except OSError as error:  # taken since the probe, or no answer within Gradio's 5 seconds
-        raise SetupProblem(
-            f"{_taken(settings.host, port)} Or this machine is too busy right now: try again."
-        ) from error
+        busy = "Or this machine is too busy right now: try again."
+        raise SetupProblem(f"{taken(settings.host, port)} {busy}") from error
     app.middleware_stack = Guard(app.middleware_stack or app.build_middleware_stack(), embeddable=on_spaces())
     return RunningServer(url=_address(settings.host, port, url), port=port, blocks=blocks)
 

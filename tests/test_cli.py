@@ -1,0 +1,91 @@
+"""The `dmpo` command on a real home with a tiny base model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dmpo_app.cli import app
+from tests.tiny_pipeline import make_tiny_pipeline
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_pipeline(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(autouse=True)
+def on_a_home_of_its_own(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "train.txt").write_text("a red cat\na blue house\n")
+    (tmp_path / "held-out.txt").write_text("a green tree\n")
+    monkeypatch.setenv("DMPO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DMPO_BASE_MODEL", str(model))
+    monkeypatch.setenv("DMPO_POOL__TRAIN_PROMPTS", str(tmp_path / "train.txt"))
+    monkeypatch.setenv("DMPO_POOL__HELD_OUT_PROMPTS", str(tmp_path / "held-out.txt"))
+    monkeypatch.setenv("DMPO_RENDER__NUM_STEPS", "2")
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
+
+
+def test_status_and_versions_of_a_fresh_home() -> None:
+    code, output = run("status")
+    assert code == 0
+    assert "0, 32 until the next round" in output
+    code, output = run("adapters", "list")
+    assert code == 0
+    assert "the base model" in output
+
+
+def test_a_prompt_is_rendered_to_files_for_every_seed(tmp_path: Path) -> None:
+    code, output = run("render", "a red cat", "--seed", "3", "--count", "2", "--output", str(tmp_path / "out"))
+    assert code == 0, output
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["seed-3-version-0.png", "seed-4-version-0.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("render", "a cat", "--versions", "0,newest"), "newest"),
+        (("render", "a cat", "--versions", "7"), "version 7"),
+        (("adapters", "live", "7"), "version 7"),
+        (("adapters", "export", "7", "out.safetensors"), "version 7"),
+        (("train", "--once"), "at least 2 votes"),
+        (("simulate", "sour"), "sour"),
+        (("simulate", "warm", "--url", "http://127.0.0.1:9"), "dmpo serve"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(arguments: tuple[str, ...], words: str) -> None:
+    code, output = run(*arguments)
+    assert code == 1
+    assert words in " ".join(output.split())
+    assert "Traceback" not in output
+
+
+def test_a_bad_setting_is_named_as_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMPO_MIN_VOTES", "none")
+    code, output = run("status")
+    assert code == 2
+    assert "DMPO_MIN_VOTES='none'" in output
+
+
+def test_doctor_finds_nothing_wrong_here_and_says_what_is_missing() -> None:
+    code, output = run("doctor", "--home", "/proc/nowhere", "--base-model", "/does/not/exist")
+    assert code == 1
+    assert "/proc/nowhere cannot be written to" in output
+    assert "/does/not/exist" in output
+    code, output = run("doctor")
+    assert code == 0, output
+    assert "stable_diffusion" in output
+
+
+def test_every_setting_and_every_taste_is_listed() -> None:
+    assert "DMPO_ROUND__BETA" in run("settings")[1]
+    assert "warm" in run("simulate", "list")[1]

@@ -1,0 +1,98 @@
+"""The simulated annotator against a server that speaks the API over HTTP."""
+
+import io
+import json
+import random
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from dmpo_app.domain import Choice
+from dmpo_app.errors import BadInput, StudioError
+from dmpo_app.labeling.tastes import TASTES
+from dmpo_app.simulation import SimulatedAnnotator
+
+
+class Studio(BaseHTTPRequestHandler):
+    """Shows a red picture on the left of even assignments, on the right of odd ones; remembers what is voted."""
+
+    taken: list[dict[str, Any]]
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/api/v1/assignments"):
+            number = len(self.taken)
+            sides = ("red", "blue") if number % 2 == 0 else ("blue", "red")
+            left, right = (f"/api/v1/images/{colour}" for colour in sides)
+            self._answer({"assignments": [{"id": str(number), "prompt": "a cat", "left": left, "right": right}]})
+        else:
+            buffer = io.BytesIO()
+            Image.new("RGB", (8, 8), self.path.rsplit("/", 1)[1]).save(buffer, "PNG")
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(buffer.getvalue())
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path.endswith("/session"):
+            self._answer({"annotator": "x", "token": "t"})
+        elif self.headers["Authorization"] != "Bearer t":
+            self.send_error(401)
+        else:
+            self.taken.append(body)
+            self._answer({"vote": len(self.taken), "votes_until_round": 7})
+
+    def _answer(self, body: dict[str, Any]) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def client() -> Iterator[httpx.Client]:
+    Studio.taken = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Studio)
+    Thread(target=server.serve_forever, daemon=True).start()
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.server_port}") as client:
+        yield client
+    server.shutdown()
+    server.server_close()
+
+
+def annotator(client: httpx.Client, wrong_share: float = 0.0) -> SimulatedAnnotator:
+    return SimulatedAnnotator(client, TASTES["warm"], wrong_share=wrong_share, rng=random.Random(0), handle="me")
+
+
+def test_it_chooses_the_picture_its_taste_prefers_on_whichever_side_it_is(client: httpx.Client) -> None:
+    votes = list(annotator(client).votes(4))
+    assert [vote.choice for vote in votes] == [Choice.LEFT, Choice.RIGHT] * 2
+    assert [body["choice"] for body in Studio.taken] == ["left", "right"] * 2
+    assert votes[-1].votes_until_round == 7
+
+
+def test_a_share_of_the_votes_is_wrong_and_says_so(client: httpx.Client) -> None:
+    votes = list(annotator(client, wrong_share=0.3).votes(60))
+    right = [Choice.LEFT, Choice.RIGHT] * 30
+    assert [vote.choice is not expected for vote, expected in zip(votes, right, strict=True)] == [
+        vote.wrong for vote in votes
+    ]
+    assert 8 <= sum(vote.wrong for vote in votes) <= 30
+
+
+def test_a_share_that_is_none_is_refused(client: httpx.Client) -> None:
+    with pytest.raises(BadInput, match=r"1\.5"):
+        annotator(client, wrong_share=1.5)
+
+
+def test_an_answer_that_is_an_error_is_told_with_its_status(client: httpx.Client) -> None:
+    voter = annotator(client)
+    voter._headers["Authorization"] = "Bearer of somebody else"
+    with pytest.raises(StudioError, match="401"):
+        list(voter.votes(1))
