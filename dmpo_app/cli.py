@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import shutil
 import sys
@@ -54,6 +55,8 @@ def _spoken_errors() -> Iterator[None]:
 
 
 def _log_to_terminal(level: int) -> None:
+    # transformers warns of a package that only other models need; the trainer's process inherits the variable.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     handler = RichHandler(console=console, show_path=False, rich_tracebacks=False)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s", force=True)
     logging.getLogger("dmpo_app").setLevel(level)
