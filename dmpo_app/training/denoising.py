@@ -83,6 +83,10 @@ class PairErrors:
             target=training_target(scheduler, latents, noise, timesteps),
         )
 
+    def compute_references(self, draws: Sequence[Draw]) -> None:
+        """Put the draws' reference errors into the cache."""
+        self._reference_errors(draws, self._noisy_batch(draws))
+
     def _reference_errors(self, draws: Sequence[Draw], batch: NoisyBatch) -> tuple[Tensor, Tensor]:
         keys = [(self._dataset.pair_ids[draw.pair], draw.slot) for draw in draws]
         if any(key not in self._cache for key in keys):

@@ -26,6 +26,7 @@ __all__ = ["TrainerProcess", "main", "run_worker"]
 LOG_FILE = "trainer.log"
 _LOG_BYTES, _LOG_BACKUPS = 1_000_000, 2
 _PARENT_POLL_SECONDS = 1.0
+_BREATH_SECONDS = 0.1
 _LAST_CHANCE_SECONDS = 60.0
 _PR_SET_PDEATHSIG = 1
 _log = logging.getLogger(__name__)
@@ -82,7 +83,10 @@ def run_worker(
         on_ready()
         try:
             while not stopping.is_set():
-                if worker.tick() is not Tick.TRAINED:
+                tick = worker.tick()
+                if tick is Tick.PREPARED:
+                    stopping.wait(_BREATH_SECONDS)  # nobody waits for this, and the page needs the processor too
+                elif tick is not Tick.TRAINED:
                     stopping.wait(settings.trainer.poll_seconds)
         finally:
             worker.close()

@@ -25,6 +25,7 @@ from dmpo_app.training.checkpoint import Checkpoint
 from dmpo_app.training.plan import load_plan
 from dmpo_app.training.progress import ProgressReport
 from dmpo_app.training.publishing import publish, reason_to_refuse
+from dmpo_app.training.reference_filler import reference_folder
 from dmpo_app.training.round_trainer import RoundTrainer
 
 _log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class RoundRunner:
             self._plan,
             denoiser,
             parent=self._read_parent(denoiser),
-            reference_folder=store.home / "references",
+            reference_folder=reference_folder(store.home),
             resume_from=Checkpoint.load(self._folder, plan=self._plan.key),
         )
 

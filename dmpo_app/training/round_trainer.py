@@ -20,7 +20,8 @@ from dmpo_app.training.dataset import PairDataset
 from dmpo_app.training.denoising import PairErrors
 from dmpo_app.training.evaluation import Evaluation, evaluate, evaluate_base
 from dmpo_app.training.plan import RoundPlan
-from dmpo_app.training.reference_cache import ReferenceCache, cache_key
+from dmpo_app.training.reference_cache import ReferenceCache
+from dmpo_app.training.reference_filler import numerics_key
 from dmpo_app.training.slots import draws_of_step
 from dmpo_app.training.step import StepResult, make_optimizer, train_step
 
@@ -153,7 +154,13 @@ class RoundTrainer:
 
     def _use_reference(self, resume_from: Checkpoint | None = None) -> None:
         """The reference errors that belong to the current numerics."""
-        self._numerics = self._numerics_key()
+        self._numerics = numerics_key(
+            self._denoiser,
+            self._plan.train,
+            self._settings,
+            base_fingerprint=self._plan.base_fingerprint,
+            micro_pairs=self._micro_pairs,
+        )
         if resume_from is not None and resume_from.numerics == self._numerics:
             self._reference = resume_from.reference
         else:
@@ -169,23 +176,6 @@ class RoundTrainer:
             self._reference,
             num_slots=self._settings.slots_per_pair,
             slot_seed=self._settings.seed,
-        )
-
-    def _numerics_key(self) -> str:
-        unet = self._denoiser.unet
-        device = unet.device
-        return cache_key(
-            base_model=self._plan.base_fingerprint,
-            latents=list(self._plan.train.latents_a.shape[1:]),
-            prompt_embeds=list(self._plan.train.prompt_embeds.shape[1:]),
-            micro_pairs=self._micro_pairs,
-            slots=self._settings.slots_per_pair,
-            slot_seed=self._settings.seed,
-            dtype=str(unet.dtype),
-            device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            cpu=torch.backends.cpu.get_cpu_capability(),
-            num_threads=torch.get_num_threads(),
-            torch=torch.__version__,
         )
 
     def _fitting(self, work: Callable[[], _Result]) -> _Result:

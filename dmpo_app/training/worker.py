@@ -6,7 +6,7 @@ A tick is one decision; the loop around it (`process`) is thin. Order of the dec
     a round is queued, or was left running  -> take it up (after a pause, if it just failed)
     enough new votes are in                 -> start a round
     some are, and they have waited long     -> start a round
-    else                                    -> IDLE
+    else                                    -> PREPARED, then IDLE
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ import torch
 from dmpo_app.diffusion.adapter_files import remove_leftovers
 from dmpo_app.diffusion.stable_diffusion import Denoiser
 from dmpo_app.domain import BaseModelRef, RoundState, Trigger
-from dmpo_app.errors import Busy, Conflict, LeaseLost, RoundFailed, StorageFull
+from dmpo_app.errors import Busy, Conflict, LeaseLost, RoundFailed, StorageFull, StudioError
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.training.atomic_files import write_atomically
 from dmpo_app.training.plan import start_round
+from dmpo_app.training.reference_filler import ReferenceFiller
 from dmpo_app.training.round_runner import RoundRunner, SliceOutcome, remove_checkpoint, round_folder
 
 MAX_DEATHS = 10
@@ -36,9 +37,14 @@ _log = logging.getLogger(__name__)
 
 
 class Tick(StrEnum):
-    """What a tick did. TRAINED: a round finished. STOPPED: told to stop amid a round. PAUSED: waits before a retry."""
+    """What a tick did.
+
+    PREPARED: nothing to train yet, but references for the next round. TRAINED: a round finished. STOPPED: told to stop
+    amid a round. PAUSED: waits before it tries again.
+    """
 
     IDLE = "idle"
+    PREPARED = "prepared"
     WAITING = "waiting"
     PAUSED = "paused"
     TRAINED = "trained"
@@ -71,6 +77,7 @@ class Worker:
         self._renewed_at = now()
         self._failures: dict[int, int] = {}
         self._not_before = now()
+        self._filler = self._new_filler()
 
     def tick(self) -> Tick:
         """Decide and act once; trains a round to its end if there is one. Only bugs escape as exceptions."""
@@ -83,7 +90,7 @@ class Worker:
         except (Busy, StorageFull) as error:
             return self._pause(f"the store takes nothing for now: {error}")
         if state is None:
-            return Tick.IDLE
+            return self._prepare()
         if self._now() < self._not_before:
             return Tick.PAUSED
         return self._train(state)
@@ -122,6 +129,19 @@ class Worker:
         waited = self._now() - new.oldest_at
         return Trigger.PERIOD if waited >= timedelta(minutes=trainer.period_minutes) else None
 
+    def _prepare(self) -> Tick:
+        """Use the time until the next round to compute a batch of references for it."""
+        if self._now() < self._not_before:
+            return Tick.IDLE
+        try:
+            return Tick.PREPARED if self._filler.fill() else Tick.IDLE
+        except StudioError as error:
+            self._filler = self._new_filler()
+            return self._pause(f"references cannot be prepared, the round will compute them: {error}")
+
+    def _new_filler(self) -> ReferenceFiller:
+        return ReferenceFiller(self._store, self._base, self._denoiser, self._settings.round)
+
     def _train(self, state: RoundState) -> Tick:
         try:
             outcome = self._run(state)
@@ -139,6 +159,8 @@ class Worker:
 
     def _run(self, state: RoundState) -> SliceOutcome:
         token = self._require_token()
+        self._filler.save()
+        self._filler = self._new_filler()
         started = start_round(
             self._store,
             self._base,

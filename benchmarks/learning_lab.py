@@ -1,0 +1,116 @@
+"""What the learning benchmark works with: pairs and yardstick pictures of the base model, made once and kept.
+
+Shapes:  B pictures;  H W their height and width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from dmpo_app.diffusion.family import STABLE_DIFFUSION, fingerprint
+from dmpo_app.diffusion.live_model import LiveModel, Shot
+from dmpo_app.diffusion.lora import LoraSpec
+from dmpo_app.diffusion.stable_diffusion import Denoiser, load_denoiser
+from dmpo_app.diffusion.tensor_files import dump_prompt_embeds
+from dmpo_app.domain import BASE_VERSION, BaseModelRef, NewPair, PairSource
+from dmpo_app.rendering.images import new_image
+from dmpo_app.settings import Settings
+from dmpo_app.store import Store
+from dmpo_app.store.starter_pairs import read_starter_pairs, write_starter_pairs
+from dmpo_app.wiring import read_prompts
+
+Pictures = NDArray[np.uint8]
+BATCH = 8
+FIRST_SEED = 500_000
+"""Seeds of the yardstick; pairs take theirs from below."""
+
+
+class Lab:
+    """One base model with the settings under test. `work` keeps what the base model makes from run to run."""
+
+    def __init__(self, settings: Settings, work: Path) -> None:
+        self.settings = settings
+        self.source = settings.base_model
+        self.fingerprint = fingerprint(self.source)
+        self._work = work
+        self._spec = LoraSpec(settings.round.rank, settings.round.lora_alpha, settings.round.target_modules)
+        self.model = LiveModel.load(self.source, settings.render, self._spec)
+        self.denoiser: Denoiser = load_denoiser(self.source, device=settings.render.device, dtype=settings.render.dtype)
+        self.train_prompts = read_prompts(settings.pool.train_prompts)
+        self.held_out_prompts = read_prompts(settings.pool.held_out_prompts)
+
+    def register(self, store: Store) -> BaseModelRef:
+        return store.models.register(self.source, STABLE_DIFFUSION, self.fingerprint)
+
+    def base_pairs(self, count: int) -> list[NewPair]:
+        """`count` pairs of the base model on training prompts, the same at every call."""
+        path = self._kept("pairs", count, ".zip")
+        if not path.exists():
+            rng = random.Random(1)
+            prompts = rng.sample(self.train_prompts, min(count, len(self.train_prompts)))
+            write_starter_pairs(path, self.fingerprint, self.render_pairs(prompts, BASE_VERSION, rng))
+        return list(read_starter_pairs(path).pairs)
+
+    def render_pairs(self, prompts: Sequence[str], version: int, rng: random.Random) -> list[NewPair]:
+        """One pair a prompt, two random seeds, under the version the model holds."""
+        shots = [Shot(prompt, rng.randrange(FIRST_SEED), version) for prompt in prompts for _ in range(2)]
+        images = []
+        for start in range(0, len(shots), BATCH):
+            samples = self.model.render(shots[start : start + BATCH])
+            images += [new_image(sample, with_latents=True) for sample in samples]
+        return [
+            NewPair(
+                prompt=prompt,
+                image_a=images[2 * i],
+                image_b=images[2 * i + 1],
+                prompt_embeds=dump_prompt_embeds(self.model.prompt_embeds(prompt)),
+                source=PairSource.POOL,
+            )
+            for i, prompt in enumerate(prompts)
+        ]
+
+    def yardstick_prompts(self, count: int) -> list[str]:
+        """Held-out prompts in turn; the n-th picture of a yardstick is of the n-th prompt here."""
+        return [self.held_out_prompts[i % len(self.held_out_prompts)] for i in range(count)]
+
+    def base_yardstick(self, count: int) -> Pictures:
+        """What the base model draws for the yardstick, uint8 (count, H, W, 3)."""
+        path = self._kept("yardstick", count, ".npz")
+        if not path.exists():
+            np.savez(path, pictures=self.yardstick(count, BASE_VERSION))
+        pictures: Pictures = np.load(path)["pictures"]
+        return pictures
+
+    def yardstick(self, count: int, version: int) -> Pictures:
+        """The n-th held-out prompt with seed FIRST_SEED + n, under the version the model holds."""
+        shots = [Shot(prompt, FIRST_SEED + i, version) for i, prompt in enumerate(self.yardstick_prompts(count))]
+        pictures = [
+            np.asarray(sample.image.convert("RGB"))
+            for start in range(0, len(shots), BATCH)
+            for sample in self.model.render(shots[start : start + BATCH])
+        ]
+        return np.stack(pictures)
+
+    def _kept(self, what: str, count: int, suffix: str) -> Path:
+        """Another model, other render settings, other prompts or another number of threads: another file."""
+        facts = [self.fingerprint, self.settings.render.model_dump(mode="json"), self.train_prompts]
+        facts += [self.held_out_prompts, torch.get_num_threads(), BATCH]
+        key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+        self._work.mkdir(parents=True, exist_ok=True)
+        return self._work / f"{what}-{count}-{key}{suffix}"
+
+
+def pixels(png: bytes) -> Pictures:
+    """A PNG file as uint8 (H, W, 3)."""
+    with Image.open(BytesIO(png)) as image:
+        return np.asarray(image.convert("RGB"))

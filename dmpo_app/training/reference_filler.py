@@ -1,0 +1,125 @@
+"""Reference errors computed while the trainer has nothing else to do, so that a round finds them there.
+
+A third of a step's time is the base model's pass; people need minutes for the votes of a round, the trainer seconds
+for their references.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from dmpo_app.diffusion.stable_diffusion import Denoiser
+from dmpo_app.domain import BaseModelRef
+from dmpo_app.settings import RoundSettings
+from dmpo_app.store import Store
+from dmpo_app.training.dataset import PairDataset, build_dataset
+from dmpo_app.training.denoising import PairErrors
+from dmpo_app.training.reference_cache import ReferenceCache, cache_key
+from dmpo_app.training.slots import Draw
+
+_SAVE_SECONDS = 10.0
+
+
+def reference_folder(home: Path) -> Path:
+    """Where a home keeps the reference errors."""
+    return home / "references"
+
+
+def numerics_key(
+    denoiser: Denoiser, dataset: PairDataset, settings: RoundSettings, *, base_fingerprint: str, micro_pairs: int
+) -> str:
+    """The cache key of reference errors: all that decides which errors they are and what their last bits are."""
+    device = denoiser.unet.device
+    return cache_key(
+        base_model=base_fingerprint,
+        latents=list(dataset.latents_a.shape[1:]),
+        prompt_embeds=list(dataset.prompt_embeds.shape[1:]),
+        micro_pairs=micro_pairs,
+        slots=settings.slots_per_pair,
+        slot_seed=settings.seed,
+        dtype=str(denoiser.unet.dtype),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        cpu=torch.backends.cpu.get_cpu_capability(),
+        num_threads=torch.get_num_threads(),
+        torch=torch.__version__,
+    )
+
+
+class ReferenceFiller:
+    """Fills the references of the votes so far, a batch at a time. Expects the denoiser without an adapter."""
+
+    def __init__(
+        self,
+        store: Store,
+        base: BaseModelRef,
+        denoiser: Denoiser,
+        settings: RoundSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._base = base
+        self._denoiser = denoiser
+        self._settings = settings
+        self._clock = clock
+        self._seen = 0
+        self._missing: list[Draw] = []
+        self._cache = ReferenceCache()
+        self._key = ""
+        self._unsaved_since: float | None = None
+
+    def fill(self) -> bool:
+        """One batch of what is missing; False when there is nothing to do. Raises StorageFull."""
+        if not self._missing and not self._look_for_votes():
+            self.save()
+            return False
+        size = self._settings.batch_pairs
+        draws, self._missing = self._missing[:size], self._missing[size:]
+        # Filled up with draws that are known: all batches have the shape that training has.
+        self._errors.compute_references([draws[i % len(draws)] for i in range(size)])
+        if self._unsaved_since is None:
+            self._unsaved_since = self._clock()
+        elif self._clock() - self._unsaved_since > _SAVE_SECONDS:
+            self.save()
+        return True
+
+    def save(self) -> None:
+        """Write what is new to where rounds look for it. Raises StorageFull."""
+        if self._unsaved_since is not None:
+            self._cache.save(reference_folder(self._store.home), self._key)
+            self._unsaved_since = None
+
+    def _look_for_votes(self) -> bool:
+        """Whether votes came in whose references are missing."""
+        votes = self._store.votes.training_votes(self._base)
+        last = votes[-1].vote_id if votes else 0
+        if last <= self._seen:
+            return False
+        self._seen = last
+        dataset = build_dataset(votes, self._store.files, alpha=self._settings.alpha)
+        self._key = numerics_key(
+            self._denoiser,
+            dataset,
+            self._settings,
+            base_fingerprint=self._base.fingerprint,
+            micro_pairs=self._settings.batch_pairs,
+        )
+        self._cache = ReferenceCache.load(reference_folder(self._store.home), self._key)
+        self._errors = PairErrors(
+            self._denoiser,
+            dataset,
+            self._cache,
+            num_slots=self._settings.slots_per_pair,
+            slot_seed=self._settings.seed,
+        )
+        self._missing = [
+            Draw(pair, slot)
+            for pair, pair_id in enumerate(dataset.pair_ids)
+            for slot in range(self._settings.slots_per_pair)
+            if (pair_id, slot) not in self._cache
+        ]
+        return bool(self._missing)
