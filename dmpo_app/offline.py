@@ -105,7 +105,12 @@ def _version_numbers(text: str, lineage: Lineage) -> tuple[int, ...]:
 
 
 def make_starter_pairs(settings: Settings, count: int, seed: int) -> Iterator[int]:
-    """Render `count` pairs of the base model, one of each of as many training prompts, and write the starter file."""
+    """Render `count` pairs of the base model, one of each of as many training prompts, and write the starter file.
+
+    With one thread: the number decides an image's last bits, and every machine has one.
+    """
+    import torch
+
     from dmpo_app.diffusion.family import fingerprint
     from dmpo_app.diffusion.live_model import LiveModel, Shot
     from dmpo_app.diffusion.lora import LoraSpec
@@ -115,6 +120,7 @@ def make_starter_pairs(settings: Settings, count: int, seed: int) -> Iterator[in
     from dmpo_app.store.starter_pairs import write_starter_pairs
     from dmpo_app.wiring import read_prompts
 
+    torch.set_num_threads(1)
     rng = random.Random(seed)
     model = LiveModel.load(settings.base_model, settings.render, LoraSpec.of(settings.round))
     prompts = read_prompts(settings.pool.train_prompts)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS = 0.2
 ERROR_PAUSE_SECONDS = 5.0
+LOADING_PATIENCE_SECONDS = 1.0
+"""Loading cannot be interrupted; the thread is a daemon, and has nothing to lose."""
 MAX_VERSIONS = 8
 MAX_STRENGTH = 1.5
 MAX_STEPS = 200
@@ -82,6 +84,8 @@ class RenderThread:
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
+            if self._phase == "loading":
+                timeout = min(timeout, LOADING_PATIENCE_SECONDS)
         if self._thread.is_alive():
             self._thread.join(timeout)
         self._refuse_waiting(_SHUTTING_DOWN)

@@ -39,15 +39,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--owner", required=True, help="the name under which it holds the lineage's lease")
     options = parser.parse_args(arguments)
     settings = Settings.model_validate_json(sys.stdin.readline())
-    stopping = threading.Event()
-    signal.signal(signal.SIGTERM, lambda _number, _frame: stopping.set())
-    signal.signal(signal.SIGINT, lambda _number, _frame: stopping.set())
-    _die_with_parent(options.parent_pid, stopping)
+    stopping, ready = threading.Event(), threading.Event()
+
+    def stop(*_: object) -> None:
+        stopping.set()
+        if not ready.is_set():
+            os._exit(0)  # nothing is lost while the model loads, and that cannot be interrupted otherwise
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    _die_with_parent(options.parent_pid, stop, stopping)
     _log_to(settings.home)
     if hasattr(os, "nice"):
         os.nice(settings.trainer.nice)
     try:
-        run_worker(settings, owner=options.owner, stopping=stopping, on_ready=lambda: print(READY, flush=True))  # noqa: T201
+        run_worker(settings, owner=options.owner, stopping=stopping, on_ready=lambda: _say_ready(ready))
     except SetupProblem as error:
         _log.error("%s", error)
         sys.stderr.write(f"{error}\n")
@@ -98,7 +104,12 @@ def trainer_threads(settings: Settings) -> int:
     return settings.trainer.num_threads or max(1, (os.cpu_count() or 1) // 2)
 
 
-def _die_with_parent(parent_pid: int, stopping: threading.Event) -> None:
+def _say_ready(ready: threading.Event) -> None:
+    ready.set()
+    print(READY, flush=True)  # noqa: T201 - the supervisor listens
+
+
+def _die_with_parent(parent_pid: int, stop: Callable[[], None], stopping: threading.Event) -> None:
     """Stop when the parent is gone: at once by the kernel's signal on Linux, within a second elsewhere.
 
     A trainer that has not stopped a minute later hangs, and is ended the hard way; the checkpoint is what counts.
@@ -111,7 +122,7 @@ def _die_with_parent(parent_pid: int, stopping: threading.Event) -> None:
             if stopping.wait(_PARENT_POLL_SECONDS):
                 return
         _log.warning("the parent process %d is gone; stopping", parent_pid)
-        stopping.set()
+        stop()
         threading.Event().wait(_LAST_CHANCE_SECONDS)
         os._exit(1)
 
