@@ -103,8 +103,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--threads", type=int, default=2, help="1 is far faster while other programs use the cores")
     arguments = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(arguments.threads)
     steps, guidance = arguments.steps, arguments.guidance
     pipeline = StableDiffusionPipeline.from_pretrained(arguments.model, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
@@ -125,7 +126,12 @@ def main() -> None:
         variety_rows(pipeline, classifier, each=each, steps=steps, guidance=guidance),
     )
     size = sum(file.stat().st_size for file in arguments.model.rglob("*") if file.is_file()) / 1e6
-    cost = [("seconds a pair, 2 threads", f"{seconds_a_pair(pipeline, steps=steps, guidance=guidance):.2f}")]
+    cost = [
+        (
+            f"seconds a pair, threads: {arguments.threads}",
+            f"{seconds_a_pair(pipeline, steps=steps, guidance=guidance):.2f}",
+        )
+    ]
     print_table(("cost", "value"), [*cost, ("folder, MB", f"{size:.1f}")])
 
 

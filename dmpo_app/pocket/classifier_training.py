@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 class ClassifierPlan:
     """Length and strength of the training."""
 
-    steps: int = 4000
+    steps: int = 2500
     batch: int = 64
     peak_rate: float = 2e-3
     held_files: int = 1  # of a thousand renders, kept for the test

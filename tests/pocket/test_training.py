@@ -10,6 +10,7 @@ from diffusers import StableDiffusionPipeline
 
 from dmpo_app.pocket import checkpoint
 from dmpo_app.pocket.autoencoder import AutoencoderPlan, train_autoencoder
+from dmpo_app.pocket.decoder import DecoderPlan, train_decoder
 from dmpo_app.pocket.denoiser import DenoiserPlan, DenoiserTraining, train_denoiser
 from dmpo_app.pocket.export import build_pipeline, save_pipeline
 from dmpo_app.pocket.latents import LatentCache
@@ -33,7 +34,7 @@ def rhythm_that_stops_after(saves: int) -> Rhythm:
 
     def now() -> float:
         tick = next(ticks)
-        # Three readings a step with a save in it (one for the line is skipped): the first before the loop.
+        # The clock is read once before the loop and twice in a step that saves.
         if tick > 2 * saves:
             raise Interrupted
         return float(tick)
@@ -70,6 +71,17 @@ def test_a_resumed_autoencoder_equals_an_uninterrupted_one(tmp_path: Path) -> No
     resumed = train_autoencoder(renders, tmp_path / "parts.pt", plan, ALWAYS_SAVE)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_the_last_stage_changes_the_decoder_and_leaves_the_encoder(tmp_path: Path, cache: LatentCache) -> None:
+    np.save(tmp_path / "renders.npy", np.stack([render(scene) for scene in SCENES]))
+    autoencoder = build_autoencoder()
+    before = {name: value.clone() for name, value in autoencoder.state_dict().items()}
+    plan = DecoderPlan(steps=1, batch=2, warmup=1)
+    train_decoder(autoencoder, cache, Renders([tmp_path / "renders.npy"]), tmp_path / "d.pt", plan, ALWAYS_SAVE)
+    changed = {name for name, value in autoencoder.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed
+    assert all(name.startswith(("decoder.", "post_quant_conv.")) for name in changed)
 
 
 def test_a_checkpoint_is_whole_or_absent(tmp_path: Path) -> None:
