@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -79,14 +80,22 @@ def _sqlite(_: Settings) -> Finding:
 
 def _home(settings: Settings) -> Finding:
     home = settings.home
-    nearest = next(folder for folder in (home, *home.absolute().parents) if folder.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        return Finding("home", Verdict.PROBLEM, f"{home} cannot be written to", "set DMPO_HOME to a folder you own")
+    nearest = _nearest_folder(home)
+    try:
+        tempfile.TemporaryFile(dir=nearest).close()
+    except OSError as error:
+        detail = f"{home} cannot be written to ({error.strerror})"
+        return Finding("home", Verdict.PROBLEM, detail, "set DMPO_HOME to a folder you own")
     return Finding("home", Verdict.OK, f"{home}{'' if home.exists() else ' (will be made)'}")
 
 
+def _nearest_folder(path: Path) -> Path:
+    """The folder itself or, where it does not exist yet, the one it would be made in."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+
+
 def _disk(settings: Settings) -> Finding:
-    nearest = next(folder for folder in (settings.home, *settings.home.absolute().parents) if folder.exists())
+    nearest = _nearest_folder(settings.home)
     free_gb = shutil.disk_usage(nearest).free / 1e9
     low = free_gb < _LOW_DISK_GB
     advice = "votes are refused when the disk is full; make room or move DMPO_HOME" if low else ""

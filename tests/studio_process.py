@@ -36,14 +36,18 @@ class StudioProcess:
         self.environment = {**inherited, "DMPO_HOME": str(home), "DMPO_ADMIN_TOKEN": ADMIN_TOKEN, **own}
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *, wait_seconds: float = 60) -> StudioProcess:
-        """Start, and return when the API answers."""
+    def start(self, *, wait_seconds: float = 90) -> StudioProcess:
+        """Start, and return when the API answers; nothing is left running when it does not."""
         command = [sys.executable, "-m", "dmpo_app.cli", "serve", "--port", str(self.port)]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=PROJECT_ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True
             )
-        self.wait_for(lambda status: True, seconds=wait_seconds)
+        try:
+            self.wait_for(lambda status: True, seconds=wait_seconds)
+        except AssertionError:
+            self.process.kill()
+            raise
         return self
 
     def wait_for(self, condition: Any, *, seconds: float) -> dict[str, Any]:
