@@ -103,7 +103,7 @@ class Lab:
 
     def _kept(self, what: str, count: int, suffix: str) -> Path:
         """Another model, other render settings, other prompts or another number of threads: another file."""
-        facts = [self.fingerprint, self.settings.render.model_dump(mode="json"), self.train_prompts]
+        facts: list[object] = [self.fingerprint, self.settings.render.model_dump(mode="json"), self.train_prompts]
         facts += [self.held_out_prompts, torch.get_num_threads(), BATCH]
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
         self._work.mkdir(parents=True, exist_ok=True)

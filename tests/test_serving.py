@@ -109,6 +109,7 @@ def test_no_secret_reaches_a_log(tmp_path: Path) -> None:
         headers = session(client)
         client.post("/api/v1/rounds", headers={"Authorization": "Bearer wrong-canary-token"})
         client.get("/api/v1/assignments?count=1", headers=headers)
+        studio.wait_for(lambda _: (studio.home / "trainer.log").exists(), seconds=60)
     written = studio.log_path.read_text() + (studio.home / "trainer.log").read_text()
     assert "canary" not in written
     assert headers["Authorization"].split()[1] not in written

@@ -144,8 +144,8 @@ class TrainerProcess:
     def _send_settings(self, stdin: IO[str]) -> None:
         settings = self._settings.model_copy(update={"admin_token": None})
         try:
-            stdin.write(settings.model_dump_json() + "\n")
-            stdin.flush()
+            with stdin:
+                stdin.write(settings.model_dump_json() + "\n")
         except OSError as error:  # it died first; its exit status says why
             _log.debug("the trainer did not take its settings: %s", error)
 

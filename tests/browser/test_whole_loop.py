@@ -55,12 +55,16 @@ def test_32_votes_by_keyboard_change_the_pictures(base_model: Path, tmp_path: Pa
 
 def _pixels(page: Page, index: int) -> list[int]:
     """What one of the two pictures of the before/after tab looks like, as the browser decoded it."""
-    found: list[int] = page.locator(".dc-box img").nth(index).evaluate(
-        """image => {
+    found: list[int] = (
+        page.locator(".dc-box img")
+        .nth(index)
+        .evaluate(
+            """image => {
           const canvas = Object.assign(document.createElement("canvas"), { width: 32, height: 32 });
           const context = canvas.getContext("2d");
           context.drawImage(image, 0, 0, 32, 32);
           return [...context.getImageData(0, 0, 32, 32).data];
         }"""
+        )
     )
     return found
