@@ -22,6 +22,7 @@ import torch
 
 from benchmarks.report import machine, print_table
 from dmpo_app.diffusion.adapter_files import AdapterWeights, read_adapter, write_adapter
+from dmpo_app.diffusion.family import family_of, fingerprint
 from dmpo_app.diffusion.live_model import LiveModel, Shot
 from dmpo_app.diffusion.lora import LoraSpec, expected_shapes
 from dmpo_app.diffusion.stable_diffusion import load_denoiser
@@ -30,7 +31,7 @@ from dmpo_app.rendering.images import encode_png
 from dmpo_app.rendering.render_thread import RenderThread
 from dmpo_app.settings import PoolSettings, RenderSettings, Settings
 from dmpo_app.store import Store
-from dmpo_app.wiring import open_lineage
+from dmpo_app.wiring import open_lineage, read_prompts
 
 NUM_STEPS = 4
 
@@ -69,8 +70,10 @@ def render_under_fire(settings: Settings, every_ms: float, num_pairs: int) -> tu
     """Fill a pool of `num_pairs` while a second process publishes; the pairs and the seconds it took."""
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
-    with open_lineage(settings) as lineage:
-        store, base = lineage.store, lineage.base
+    with Store.open(settings.home) as store:
+        family, prompts = family_of(settings.base_model), read_prompts(settings.pool.train_prompts)
+        base = store.models.register(settings.base_model, family, fingerprint(settings.base_model))
+        store.prompts.ensure(prompts, held_out=False)  # no held-out prompt, so no contact sheet of every version
         publisher = context.Process(target=publish_all_the_time, args=(settings, base, every_ms, stop))
         publisher.start()
         while store.adapters.live_version(base) == 0:
