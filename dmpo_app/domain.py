@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -354,4 +354,3 @@ class StudioStatus:
     round: RoundState | None
     last_round: RoundState | None
     last_error: str | None
-    extra: Mapping[str, Any] = field(default_factory=dict)
