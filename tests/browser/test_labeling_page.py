@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Dialog, Page, Route, expect
 
-from dmpo_app.domain import NewPair, Outcome, PairSource
+from dmpo_app.domain import ImageRef, NewPair, Outcome, PairSource
 from tests.browser.conftest import NewPage
 from tests.browser.page_studio import (
     READY,
@@ -19,9 +19,25 @@ from tests.web.studio_fakes import scene_image
 
 pytestmark = pytest.mark.browser
 
+SHA256_OF_ADDRESS = """async (address) => {
+  const content = await (await fetch(address)).arrayBuffer();
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", content));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}"""
+
 
 def outcomes(studio: PageStudio) -> list[Outcome]:
     return [vote.outcome for vote in studio.services.store.votes.training_votes(studio.services.base)]
+
+
+def preferred_images(studio: PageStudio) -> list[ImageRef]:
+    """The images that the votes so far, none of them a tie, are for."""
+    store = studio.services.store
+    votes = store.votes.training_votes(studio.services.base)
+    pairs = [store.pairs.get(vote.pair_id) for vote in votes]
+    return [
+        pair.image_a if vote.outcome is Outcome.A else pair.image_b for vote, pair in zip(votes, pairs, strict=True)
+    ]
 
 
 def test_votes_by_key_button_and_picture_all_arrive(page_studio: PageStudio, new_page: NewPage) -> None:
@@ -41,14 +57,18 @@ def test_votes_by_key_button_and_picture_all_arrive(page_studio: PageStudio, new
 def test_a_vote_is_for_the_side_that_was_pressed(page_studio: PageStudio, new_page: NewPage) -> None:
     page = new_page()
     open_label(page, page_studio.url)
-    sides = {"1": [], "2": []}  # type: dict[str, list[str]]
+    pressed = []
     for key in ("1", "2", "1", "2"):
         left, right = pictures_shown(page)
-        sides[key].append(left if key == "1" else right)
+        pressed.append(page.evaluate(SHA256_OF_ADDRESS, left if key == "1" else right))
         with page.expect_request(lambda request: request.url.endswith("/votes")) as sent:
             vote(page, key)
-        assert sent.value.post_data_json["choice"] == {"1": "left", "2": "right"}[key]
-        assert sent.value.post_data_json["elapsed_ms"] >= 0
+        body = sent.value.post_data_json
+        assert body is not None
+        assert body["choice"] == {"1": "left", "2": "right"}[key]
+        assert body["elapsed_ms"] >= 0
+    page_studio.wait_for_votes(4)
+    assert [image.sha256 for image in preferred_images(page_studio)] == pressed
 
 
 def test_undo_brings_the_last_pair_back_to_be_judged_anew(page_studio: PageStudio, new_page: NewPage) -> None:
@@ -106,7 +126,7 @@ def test_votes_survive_closing_the_page(page_studio: PageStudio, new_page: NewPa
 def test_a_vote_whose_answer_is_lost_is_counted_once(page_studio: PageStudio, new_page: NewPage) -> None:
     page = new_page()
     open_label(page, page_studio.url)
-    lost = []
+    lost: list[int] = []
 
     def lose(route: Route) -> None:
         if lost:
@@ -175,7 +195,9 @@ def test_everything_fits_a_phone_and_a_desktop_without_scrolling(page_studio: Pa
         )
         assert sizes[0] <= 0
         assert sizes[1] <= 0
-        assert page.locator(".dl-picture img").first.bounding_box()["width"] >= 170  # type: ignore[index]
+        box = page.locator(".dl-picture img").first.bounding_box()
+        assert box is not None
+        assert box["width"] >= 170
 
 
 def test_the_page_asks_nobody_but_the_studio(page_studio: PageStudio, new_page: NewPage) -> None:
@@ -203,7 +225,12 @@ def test_text_from_people_is_inert(page_studio: PageStudio, new_page: NewPage) -
         store.pairs.add(base, NewPair(text, a, b, b"embeds", PairSource.POOL))
     page = new_page()
     said: list[str] = []
-    page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+
+    def dismiss(dialog: Dialog) -> None:
+        said.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", dismiss)
     open_label(page, page_studio.url)
     seen = set()
     for _ in range(24 + len(PAYLOADS) - 1):

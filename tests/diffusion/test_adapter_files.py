@@ -56,7 +56,7 @@ def test_publishing_again_after_a_crash_finds_the_folder(
     tmp_path: Path, adapter: AdapterWeights, staged: StagedAdapter
 ) -> None:
     before = (tmp_path / staged.folder_name / MANIFEST_FILE).stat().st_mtime_ns
-    again = write_adapter(tmp_path, 3, dict(reversed(adapter.tensors.items())), adapter.spec, {"parent": 2})
+    again = write_adapter(tmp_path, 3, dict(reversed(list(adapter.tensors.items()))), adapter.spec, {"parent": 2})
     assert again == staged
     assert (tmp_path / staged.folder_name / MANIFEST_FILE).stat().st_mtime_ns == before
 
@@ -79,7 +79,7 @@ def test_a_damaged_file_is_refused_by_its_hash(tmp_path: Path, staged: StagedAda
     if damage == "missing":
         path.unlink()
     else:
-        path.write_bytes({"truncated": data[:-100], "grown": data + b"\0", "empty": b""}.get(damage, bytes(data)))
+        path.write_bytes({"truncated": data[:-100], "grown": data + b"\0", "empty": bytearray()}.get(damage, data))
     with pytest.raises(AdapterCorrupt):
         read_adapter(tmp_path / staged.folder_name, staged.sha256)
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from huggingface_hub.utils import filter_repo_objects
+from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]  # re-exported, but not marked as such
 
 from dmpo_app.diffusion.family import family_of, fingerprint, locate
 from dmpo_app.diffusion.hub import wanted_files

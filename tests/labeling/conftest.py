@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import random
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -11,23 +8,10 @@ from dmpo_app.domain import BaseModelRef
 from dmpo_app.labeling import LabelingService, Sealer, load_or_create_key
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
-from tests.store.store_data import FINGERPRINT, Clock, make_home, new_pair
+from tests.store.store_data import FINGERPRINT, Clock, new_pair
+from tests.store.store_fixtures import clock, empty_home, store
 
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture(scope="session")
-def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_home(tmp_path_factory.mktemp("labeling") / "home")
-
-
-@pytest.fixture
-def store(tmp_path: Path, empty_home: Path, clock: Clock) -> Iterator[Store]:
-    with Store.open(shutil.copytree(empty_home, tmp_path / "home"), now=clock) as opened:
-        yield opened
+__all__ = ["clock", "empty_home", "store"]
 
 
 @pytest.fixture

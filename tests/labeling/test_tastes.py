@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from dmpo_app.errors import BadInput
 from dmpo_app.labeling.tastes import TASTES, taste_named
@@ -69,5 +72,6 @@ def test_an_unknown_taste_is_refused_with_the_names_there_are() -> None:
 
 
 def test_images_of_another_type_are_refused() -> None:
+    images: NDArray[Any] = np.zeros((1, 8, 8, 3))
     with pytest.raises(BadInput, match="float64"):
-        TASTES["warm"].scores(np.zeros((1, 8, 8, 3)))
+        TASTES["warm"].scores(images)

@@ -28,7 +28,9 @@ def gradient(u: torch.Tensor, q: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("alpha", "c", "slope_at_zero", "value_at_zero", "convex"), TABLE)
-def test_the_loss_is_the_one_in_the_table(alpha, c, slope_at_zero, value_at_zero, convex) -> None:
+def test_the_loss_is_the_one_in_the_table(
+    alpha: float, c: float, slope_at_zero: float, value_at_zero: float, convex: tuple[float, float]
+) -> None:
     zero = torch.zeros(1, dtype=torch.float64)
     assert dmpo(zero, torch.tensor([1 - alpha], dtype=torch.float64)).item() == pytest.approx(value_at_zero, abs=5e-4)
     assert gradient(zero, 1 - alpha).item() == pytest.approx(slope_at_zero, abs=5e-4)

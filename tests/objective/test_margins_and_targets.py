@@ -14,12 +14,12 @@ def errors() -> list[torch.Tensor]:
     return [torch.rand(64, generator=generator) for _ in range(4)]
 
 
-def test_the_margin_of_a_policy_that_equals_its_reference_is_exactly_zero(errors) -> None:
+def test_the_margin_of_a_policy_that_equals_its_reference_is_exactly_zero(errors: list[torch.Tensor]) -> None:
     a, b, _, _ = errors
     assert (margin(a, b, a.clone(), b.clone(), beta=5000.0) == 0).all()
 
 
-def test_swapping_the_images_flips_the_margin_exactly(errors) -> None:
+def test_swapping_the_images_flips_the_margin_exactly(errors: list[torch.Tensor]) -> None:
     a, b, reference_a, reference_b = errors
     flipped = margin(b, a, reference_b, reference_a, beta=2000.0)
     assert torch.equal(margin(a, b, reference_a, reference_b, beta=2000.0), -flipped)

@@ -6,27 +6,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from diffusers import UNet2DConditionModel
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.stable_diffusion import load_denoiser
 from tests.adapters import random_adapter
+from tests.model_fixtures import one_thread, tiny_model
 from tests.rendering.rendering_studio import Studio
-from tests.tiny_pipeline import make_tiny_pipeline
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_pipeline(tmp_path_factory.mktemp("rendering") / "tiny")
+__all__ = ["one_thread", "tiny_model"]
 
 
 @pytest.fixture(scope="session")

@@ -222,7 +222,7 @@ def test_renders_that_are_too_old_are_deleted(studio: Studio, thread: RenderThre
 def test_every_image_is_bitwise_of_the_version_it_is_labelled_with_while_versions_change_all_the_time(
     studio: Studio, thread: RenderThread, adapter: MakeAdapter
 ) -> None:
-    expected = {}
+    expected: dict[tuple[int, int], str] = {}
     model = LiveModel.load(studio.base.source, studio.settings.render, SPEC)
     for version in (1, 2, 3):
         studio.publish(adapter(version))

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from typing import TypeVar
 
 import pytest
+from sqlalchemy import Connection
 
 from dmpo_app.domain import BaseModelRef, ImageKind
 from dmpo_app.errors import NotFound
 from dmpo_app.store import Store
 from tests.store.store_data import Clock, new_image, new_pair, publish_version
+
+T = TypeVar("T")
 
 
 def test_an_image_keeps_all_that_it_was_made_with(store: Store, base: BaseModelRef) -> None:
@@ -75,7 +80,7 @@ def test_a_file_purged_between_writing_and_recording_is_written_again(
 ) -> None:
     write = store._database.write
 
-    def purged_meanwhile(work):
+    def purged_meanwhile(work: Callable[[Connection], T]) -> T:
         store.files.image_path(sha256).unlink()
         return write(work)
 

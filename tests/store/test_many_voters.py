@@ -15,7 +15,7 @@ def in_threads(jobs: list[Callable[[], None]]) -> None:
     """Run every job in a thread of its own; whatever one raises fails the test."""
     problems: list[BaseException] = []
 
-    def guarded(job) -> None:
+    def guarded(job: Callable[[], None]) -> None:
         try:
             job()
         except BaseException as error:  # noqa: BLE001 - reported below

@@ -43,7 +43,9 @@ def plan_of(store: Store, statement: Any, clock: Clock) -> str:
     }
     run: list[tuple[str, Any]] = []
 
-    def note(_connection, _cursor, sql, parameters, _context, _executemany) -> None:
+    def note(
+        _connection: Connection, _cursor: Any, sql: str, parameters: Any, _context: Any, _executemany: bool
+    ) -> None:
         run.append((sql, parameters))
 
     def work(connection: Connection) -> list[Any]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -180,7 +181,7 @@ def test_a_trainer_that_lost_its_lease_writes_nothing(
     successor = store.lease.acquire(base, "another trainer", lease_seconds=30)
     assert successor is not None
     assert successor > token
-    writes = [
+    writes: list[Callable[[], object]] = [
         lambda: store.rounds.record(running.id, RoundProgress(1, 0.5, 0.1, 0.6, 1.0), token=token),
         lambda: store.rounds.publish(running.id, new_adapter(votes), token=token),
         lambda: store.rounds.refuse(running.id, "worse", token=token),

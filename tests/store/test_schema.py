@@ -130,7 +130,7 @@ def test_the_database_itself_keeps_votes_append_only(
     store.pairs.add(base, new_pair())
     vote_once(store, base, anna)
 
-    def work(connection):
+    def work(connection: Connection) -> None:
         for one in statement.split(";"):
             connection.execute(text(one))
 

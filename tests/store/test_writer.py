@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from dmpo_app.store.sqlite import safe_driver
 
 
 @pytest.fixture
-def database(tmp_path: Path):
+def database(tmp_path: Path) -> Iterator[Database]:
     opened = Database.open(sqlite_url(tmp_path / "small.db"), queue_size=8)
     opened.write(lambda connection: connection.execute(text("CREATE TABLE parents (id INTEGER PRIMARY KEY)")))
     opened.write(
@@ -27,7 +28,7 @@ def database(tmp_path: Path):
     opened.close()
 
 
-def insert_parent(number: int):
+def insert_parent(number: int) -> Callable[[Connection], int]:
     def work(connection: Connection) -> int:
         connection.execute(text("INSERT INTO parents VALUES (:number)"), {"number": number})
         return number

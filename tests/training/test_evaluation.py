@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dmpo_app.diffusion.lora import LoraSpec, attach
+from dmpo_app.diffusion.stable_diffusion import Denoiser
 from dmpo_app.training.dataset import build_dataset
 from dmpo_app.training.denoising import PairErrors
 from dmpo_app.training.evaluation import Evaluation, compare, evaluate, evaluate_base
@@ -52,7 +53,7 @@ def test_the_same_adapter_is_not_worse_than_itself() -> None:
     assert not compare(judged(0.3, 0.9), judged(0.3, 0.9), ["a", "b"], [1, 1]).is_worse
 
 
-def test_a_fresh_adapter_is_judged_exactly_like_the_base_model(studio: Studio, denoiser) -> None:
+def test_a_fresh_adapter_is_judged_exactly_like_the_base_model(studio: Studio, denoiser: Denoiser) -> None:
     studio.add_pairs(5)
     studio.vote(5)
     dataset = build_dataset(studio.store.votes.training_votes(studio.base), studio.store.files, alpha=0.05)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from safetensors.torch import load_file
 
+from dmpo_app.diffusion.stable_diffusion import Denoiser
 from dmpo_app.training.reference_filler import ReferenceFiller, reference_folder
 from tests.training.training_studio import FAST, Studio
 
 
-def passes(denoiser) -> list[int]:
+def passes(denoiser: Denoiser) -> list[int]:
     count = [0]
-    denoiser.unet.register_forward_hook(lambda *_: count.__setitem__(0, count[0] + 1))
+
+    def note(*_: Any) -> None:
+        count[0] += 1
+
+    denoiser.unet.register_forward_hook(note)
     return count
 
 
@@ -29,7 +37,7 @@ def fill_all(filler: ReferenceFiller) -> int:
     return batches
 
 
-def test_every_slot_of_every_voted_pair_is_filled_once(voted: Studio, denoiser) -> None:
+def test_every_slot_of_every_voted_pair_is_filled_once(voted: Studio, denoiser: Denoiser) -> None:
     filler = ReferenceFiller(voted.store, voted.base, denoiser, FAST)
     count = passes(denoiser)
     assert fill_all(filler) == 6 * FAST.slots_per_pair / FAST.batch_pairs == count[0]
@@ -41,7 +49,7 @@ def test_every_slot_of_every_voted_pair_is_filled_once(voted: Studio, denoiser) 
     assert len(saved["draws"]) == 7 * FAST.slots_per_pair
 
 
-def test_a_filler_that_starts_anew_goes_on_where_the_last_one_saved(voted: Studio, denoiser) -> None:
+def test_a_filler_that_starts_anew_goes_on_where_the_last_one_saved(voted: Studio, denoiser: Denoiser) -> None:
     first = ReferenceFiller(voted.store, voted.base, denoiser, FAST)
     assert first.fill()
     first.save()
@@ -49,7 +57,9 @@ def test_a_filler_that_starts_anew_goes_on_where_the_last_one_saved(voted: Studi
     assert fill_all(second) == 6 * FAST.slots_per_pair / FAST.batch_pairs - 1
 
 
-def test_a_prepared_round_makes_the_same_weights_with_fewer_passes(voted: Studio, denoiser, tmp_path) -> None:
+def test_a_prepared_round_makes_the_same_weights_with_fewer_passes(
+    voted: Studio, denoiser: Denoiser, tmp_path: Path
+) -> None:
     twin = Studio.open(tmp_path / "twin", voted.source)
     twin.add_pairs(6)
     twin.vote(6)
@@ -70,6 +80,6 @@ def test_a_prepared_round_makes_the_same_weights_with_fewer_passes(voted: Studio
     twin.store.close()
 
 
-def test_without_votes_there_is_nothing_to_do(studio: Studio, denoiser) -> None:
+def test_without_votes_there_is_nothing_to_do(studio: Studio, denoiser: Denoiser) -> None:
     assert not ReferenceFiller(studio.store, studio.base, denoiser, FAST).fill()
     assert not reference_folder(studio.home).exists()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from dmpo_app.settings import PROJECT_ROOT
 from dmpo_app.training import evaluation, round_trainer
 from dmpo_app.training.dataset import is_held_out
 from dmpo_app.training.round_runner import RoundRunner, SliceOutcome, round_folder
+from dmpo_app.training.step import StepResult, train_step
 from tests.training.training_studio import FAST, Studio
 
 ONE_STEP = 0.0
@@ -37,7 +39,9 @@ def voted(studio: Studio) -> Studio:
 
 
 def weights_of(studio: Studio, version: int = 1) -> dict[str, torch.Tensor]:
-    return load_file(studio.store.adapters.get(studio.base, version).folder / "pytorch_lora_weights.safetensors")
+    folder = studio.store.adapters.get(studio.base, version).folder
+    weights: dict[str, torch.Tensor] = load_file(folder / "pytorch_lora_weights.safetensors")
+    return weights
 
 
 def twin_of(studio: Studio, tmp_path: Path) -> Studio:
@@ -58,7 +62,9 @@ def test_a_round_publishes_a_version_and_makes_it_live(voted: Studio, denoiser: 
     assert not round_folder(voted.home, round_id).exists()
 
 
-def test_the_published_files_say_what_they_were_made_of_and_load_in_plain_diffusers(voted, denoiser) -> None:
+def test_the_published_files_say_what_they_were_made_of_and_load_in_plain_diffusers(
+    voted: Studio, denoiser: Denoiser
+) -> None:
     round_id, token = voted.start()
     voted.run(denoiser, round_id, token)
     adapter = voted.store.adapters.get(voted.base, 1)
@@ -80,7 +86,7 @@ def test_the_published_files_say_what_they_were_made_of_and_load_in_plain_diffus
     assert pipeline.get_active_adapters()
 
 
-def test_progress_is_recorded_from_an_undecided_start_to_the_last_step(voted, denoiser) -> None:
+def test_progress_is_recorded_from_an_undecided_start_to_the_last_step(voted: Studio, denoiser: Denoiser) -> None:
     round_id, token = voted.start()
     voted.run(denoiser, round_id, token)
     points = voted.store.rounds.progress(round_id)
@@ -92,7 +98,7 @@ def test_progress_is_recorded_from_an_undecided_start_to_the_last_step(voted, de
     assert held_out == [2, 4, 6]
 
 
-def test_the_same_seed_gives_the_same_weights(voted, denoiser, tmp_path) -> None:
+def test_the_same_seed_gives_the_same_weights(voted: Studio, denoiser: Denoiser, tmp_path: Path) -> None:
     round_id, token = voted.start()
     voted.run(denoiser, round_id, token)
     twin = twin_of(voted, tmp_path)
@@ -102,7 +108,7 @@ def test_the_same_seed_gives_the_same_weights(voted, denoiser, tmp_path) -> None
     twin.store.close()
 
 
-def test_another_seed_gives_other_weights(voted, denoiser, tmp_path) -> None:
+def test_another_seed_gives_other_weights(voted: Studio, denoiser: Denoiser, tmp_path: Path) -> None:
     round_id, token = voted.start()
     voted.run(denoiser, round_id, token)
     twin = twin_of(voted, tmp_path)
@@ -114,7 +120,9 @@ def test_another_seed_gives_other_weights(voted, denoiser, tmp_path) -> None:
     twin.store.close()
 
 
-def test_a_round_cut_into_slices_ends_bit_for_bit_where_an_uninterrupted_one_does(voted, denoiser, tmp_path) -> None:
+def test_a_round_cut_into_slices_ends_bit_for_bit_where_an_uninterrupted_one_does(
+    voted: Studio, denoiser: Denoiser, tmp_path: Path
+) -> None:
     round_id, token = voted.start()
     voted.run(denoiser, round_id, token)
     twin = twin_of(voted, tmp_path)
@@ -140,7 +148,7 @@ studio.store.close()
 
 
 def test_a_round_resumed_by_a_fresh_process_ends_bit_for_bit_where_an_uninterrupted_one_does(
-    voted, denoiser, tmp_path
+    voted: Studio, denoiser: Denoiser, tmp_path: Path
 ) -> None:
     round_id, token = voted.start()
     voted.run(denoiser, round_id, token)
@@ -153,7 +161,9 @@ def test_a_round_resumed_by_a_fresh_process_ends_bit_for_bit_where_an_uninterrup
     twin.store.close()
 
 
-def test_a_damaged_checkpoint_costs_the_progress_and_not_the_round(voted, denoiser, tmp_path) -> None:
+def test_a_damaged_checkpoint_costs_the_progress_and_not_the_round(
+    voted: Studio, denoiser: Denoiser, tmp_path: Path
+) -> None:
     round_id, token = voted.start()
     voted.run(denoiser, round_id, token, slices=[ONE_STEP, ONE_STEP])
     path = round_folder(voted.home, round_id) / "checkpoint.safetensors"
@@ -166,7 +176,7 @@ def test_a_damaged_checkpoint_costs_the_progress_and_not_the_round(voted, denois
     twin.store.close()
 
 
-def test_told_to_stop_it_checkpoints_and_somebody_resumes(voted, denoiser) -> None:
+def test_told_to_stop_it_checkpoints_and_somebody_resumes(voted: Studio, denoiser: Denoiser) -> None:
     round_id, token = voted.start()
     asked = iter([False, False, True])
     runner = RoundRunner(
@@ -186,7 +196,7 @@ def test_told_to_stop_it_checkpoints_and_somebody_resumes(voted, denoiser) -> No
     resumed.close()
 
 
-def test_a_vote_taken_back_before_a_resume_is_not_trained_on(voted, denoiser) -> None:
+def test_a_vote_taken_back_before_a_resume_is_not_trained_on(voted: Studio, denoiser: Denoiser) -> None:
     round_id, token = voted.start()
     voted.run(denoiser, round_id, token, slices=[ONE_STEP])
     votes = dict(voted.store.rounds.votes_of(round_id))
@@ -199,7 +209,7 @@ def test_a_vote_taken_back_before_a_resume_is_not_trained_on(voted, denoiser) ->
     assert sorted(used) == [vote for vote in votes if vote != last]
 
 
-def test_a_round_that_diverges_fails_and_leaves_what_is_live(voted, denoiser) -> None:
+def test_a_round_that_diverges_fails_and_leaves_what_is_live(voted: Studio, denoiser: Denoiser) -> None:
     first, token = voted.start()
     voted.run(denoiser, first, token)
     voted.add_pairs(4)
@@ -212,15 +222,16 @@ def test_a_round_that_diverges_fails_and_leaves_what_is_live(voted, denoiser) ->
     assert len(voted.store.adapters.list(voted.base)) == 1
 
 
-def test_out_of_memory_goes_on_in_smaller_pieces(voted, denoiser, monkeypatch) -> None:
+def test_out_of_memory_goes_on_in_smaller_pieces(
+    voted: Studio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sizes: list[int] = []
-    real = round_trainer.train_step
 
-    def only_single_pairs_fit(*arguments, micro_pairs: int, **named):
+    def only_single_pairs_fit(*arguments: Any, micro_pairs: int, **named: Any) -> StepResult:
         sizes.append(micro_pairs)
         if micro_pairs > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(*arguments, micro_pairs=micro_pairs, **named)
+        return train_step(*arguments, micro_pairs=micro_pairs, **named)
 
     monkeypatch.setattr(round_trainer, "train_step", only_single_pairs_fit)
     round_id, token = voted.start()
@@ -228,8 +239,10 @@ def test_out_of_memory_goes_on_in_smaller_pieces(voted, denoiser, monkeypatch) -
     assert sizes == [4, 2, 1, 1, 1, 1, 1, 1]
 
 
-def test_out_of_memory_with_a_single_pair_fails_with_what_to_do(voted, denoiser, monkeypatch) -> None:
-    def nothing_fits(*_, **__):
+def test_out_of_memory_with_a_single_pair_fails_with_what_to_do(
+    voted: Studio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing_fits(*_: Any, **__: Any) -> NoReturn:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(round_trainer, "train_step", nothing_fits)
@@ -238,7 +251,7 @@ def test_out_of_memory_with_a_single_pair_fails_with_what_to_do(voted, denoiser,
         voted.run(denoiser, round_id, token)
 
 
-def test_few_held_out_votes_publish_a_version_that_is_not_yet_proven(voted, denoiser) -> None:
+def test_few_held_out_votes_publish_a_version_that_is_not_yet_proven(voted: Studio, denoiser: Denoiser) -> None:
     round_id, token = voted.start()
     voted.run(denoiser, round_id, token)
     adapter = voted.store.adapters.get(voted.base, 1)
@@ -246,7 +259,7 @@ def test_few_held_out_votes_publish_a_version_that_is_not_yet_proven(voted, deno
     assert not adapter.proven
 
 
-def test_a_round_is_refused_when_many_held_out_votes_say_the_opposite(studio: Studio, denoiser) -> None:
+def test_a_round_is_refused_when_many_held_out_votes_say_the_opposite(studio: Studio, denoiser: Denoiser) -> None:
     votes_against_on_held_out_prompts(studio, 48)
     round_id, token = studio.start(settings=LONGER)
     assert studio.run(denoiser, round_id, token) is SliceOutcome.FINISHED
@@ -257,7 +270,7 @@ def test_a_round_is_refused_when_many_held_out_votes_say_the_opposite(studio: St
     assert studio.store.adapters.list(studio.base) == []
 
 
-def test_a_round_that_held_out_votes_support_is_published_as_proven(studio: Studio, denoiser) -> None:
+def test_a_round_that_held_out_votes_support_is_published_as_proven(studio: Studio, denoiser: Denoiser) -> None:
     studio.add_pairs(90)
     studio.vote(90)
     round_id, token = studio.start(settings=LONGER)
@@ -268,7 +281,9 @@ def test_a_round_that_held_out_votes_support_is_published_as_proven(studio: Stud
     assert adapter.metrics["held_out_loss"] < adapter.metrics["live_held_out_loss"]
 
 
-def test_the_second_round_is_measured_against_the_first_and_not_against_the_base(studio: Studio, denoiser) -> None:
+def test_the_second_round_is_measured_against_the_first_and_not_against_the_base(
+    studio: Studio, denoiser: Denoiser
+) -> None:
     studio.add_pairs(40)
     studio.vote(40)
     first, token = studio.start(settings=LONGER)
@@ -280,7 +295,7 @@ def test_the_second_round_is_measured_against_the_first_and_not_against_the_base
     assert versions[1].metrics["live_held_out_loss"] == versions[0].metrics["held_out_loss"]
 
 
-def test_a_warm_start_begins_where_the_live_version_is(studio: Studio, denoiser) -> None:
+def test_a_warm_start_begins_where_the_live_version_is(studio: Studio, denoiser: Denoiser) -> None:
     studio.add_pairs(20)
     studio.vote(20)
     first, token = studio.start(settings=LONGER)
@@ -292,7 +307,7 @@ def test_a_warm_start_begins_where_the_live_version_is(studio: Studio, denoiser)
         torch.testing.assert_close(ours, live, rtol=0, atol=1e-9)
 
 
-def test_a_live_version_whose_files_are_gone_does_not_stop_the_next_round(voted, denoiser) -> None:
+def test_a_live_version_whose_files_are_gone_does_not_stop_the_next_round(voted: Studio, denoiser: Denoiser) -> None:
     first, token = voted.start()
     voted.run(denoiser, first, token)
     (voted.store.adapters.get(voted.base, 1).folder / "pytorch_lora_weights.safetensors").unlink()
@@ -301,7 +316,7 @@ def test_a_live_version_whose_files_are_gone_does_not_stop_the_next_round(voted,
     assert "live_held_out_loss" not in voted.store.adapters.get(voted.base, 2).metrics
 
 
-def test_a_trainer_that_lost_its_lease_publishes_nothing(voted, denoiser) -> None:
+def test_a_trainer_that_lost_its_lease_publishes_nothing(voted: Studio, denoiser: Denoiser) -> None:
     round_id, stale = voted.start()
     state = voted.store.rounds.get(round_id)
     runner = RoundRunner(voted.store, voted.base, denoiser, state, token=stale)
@@ -316,14 +331,19 @@ def test_a_trainer_that_lost_its_lease_publishes_nothing(voted, denoiser) -> Non
     assert len(voted.store.adapters.list(voted.base)) == 1
 
 
-def test_the_next_round_finds_the_references_of_the_last(voted, denoiser) -> None:
+def test_the_next_round_finds_the_references_of_the_last(voted: Studio, denoiser: Denoiser) -> None:
     def passes_of_a_round(token: int | None) -> tuple[int, int]:
-        passes = [0]
-        handle = denoiser.unet.register_forward_hook(lambda *_: passes.__setitem__(0, passes[0] + 1))
+        passes = 0
+
+        def note(*_: Any) -> None:
+            nonlocal passes
+            passes += 1
+
+        handle = denoiser.unet.register_forward_hook(note)
         round_id, token = voted.start(token=token, settings=FAST.model_copy(update={"slots_per_pair": 1}))
         voted.run(denoiser, round_id, token)
         handle.remove()
-        return passes[0], token
+        return passes, token
 
     first, token = passes_of_a_round(None)
     second, _ = passes_of_a_round(token)

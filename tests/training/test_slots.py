@@ -7,10 +7,10 @@ from collections import Counter
 import pytest
 import torch
 
-from dmpo_app.training.slots import draws_of_step, evaluation_slots, keyed_seed, noise_of, slot_of
+from dmpo_app.training.slots import Draw, Slot, draws_of_step, evaluation_slots, keyed_seed, noise_of, slot_of
 
 
-def slots_of(pair_id: int, *, seed: int = 0):
+def slots_of(pair_id: int, *, seed: int = 0) -> list[Slot]:
     return [slot_of(pair_id, slot, num_slots=16, num_timesteps=1000, seed=seed) for slot in range(16)]
 
 
@@ -73,7 +73,7 @@ def test_a_batch_larger_than_the_data_keeps_its_size() -> None:
 
 
 def test_draws_of_a_step_do_not_depend_on_the_steps_before() -> None:
-    def draws(seed: int):
+    def draws(seed: int) -> list[Draw]:
         return draws_of_step(17, num_pairs=40, batch_pairs=8, num_slots=16, seed=seed)
 
     assert draws(1) == draws(1)

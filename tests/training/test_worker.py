@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any, NoReturn
 
 import pytest
 import torch
 
+from dmpo_app.diffusion.stable_diffusion import Denoiser
 from dmpo_app.domain import Choice, RoundStatus, Trigger
 from dmpo_app.errors import RoundFailed, StorageFull
 from dmpo_app.settings import Settings, TrainerSettings
 from dmpo_app.training import round_trainer, worker
-from dmpo_app.training.round_runner import RoundRunner, round_folder
+from dmpo_app.training.round_runner import RoundRunner, SliceOutcome, round_folder
+from dmpo_app.training.step import StepResult, train_step
 from dmpo_app.training.worker import MAX_DEATHS, Tick, Worker
 from tests.training.training_studio import FAST, Studio
 
 MIN_VOTES = 8
+MakeWorker = Callable[..., Worker]
 
 
 class Clock:
@@ -37,8 +43,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def make_worker(studio: Studio, denoiser, clock):
-    def make(*, owner: str = "tests", should_stop=lambda: False, **trainer) -> Worker:
+def make_worker(studio: Studio, denoiser: Denoiser, clock: Clock) -> MakeWorker:
+    def make(*, owner: str = "tests", should_stop: Callable[[], bool] = lambda: False, **trainer: Any) -> Worker:
         settings = Settings(
             home=studio.home,
             base_model=str(studio.source),
@@ -51,7 +57,7 @@ def make_worker(studio: Studio, denoiser, clock):
     return make
 
 
-def test_it_idles_until_enough_new_votes_are_in_then_trains_once(studio: Studio, make_worker) -> None:
+def test_it_idles_until_enough_new_votes_are_in_then_trains_once(studio: Studio, make_worker: MakeWorker) -> None:
     worker = make_worker()
     studio.add_pairs(20)
     assert idle(worker.tick())
@@ -67,7 +73,7 @@ def test_it_idles_until_enough_new_votes_are_in_then_trains_once(studio: Studio,
     assert studio.store.rounds.get(2).num_votes == 2 * MIN_VOTES
 
 
-def test_skips_do_not_count_towards_a_round_and_ties_do(studio: Studio, make_worker) -> None:
+def test_skips_do_not_count_towards_a_round_and_ties_do(studio: Studio, make_worker: MakeWorker) -> None:
     worker = make_worker()
     studio.add_pairs(20)
     studio.vote(MIN_VOTES, choose=lambda _: Choice.SKIP)
@@ -76,7 +82,9 @@ def test_skips_do_not_count_towards_a_round_and_ties_do(studio: Studio, make_wor
     assert worker.tick() is Tick.TRAINED
 
 
-def test_a_few_votes_that_have_waited_long_enough_start_a_round(studio: Studio, make_worker, clock) -> None:
+def test_a_few_votes_that_have_waited_long_enough_start_a_round(
+    studio: Studio, make_worker: MakeWorker, clock: Clock
+) -> None:
     worker = make_worker()
     studio.add_pairs(10)
     studio.vote(2)
@@ -90,7 +98,7 @@ def test_a_few_votes_that_have_waited_long_enough_start_a_round(studio: Studio, 
     assert studio.store.rounds.get(1).trigger is Trigger.PERIOD
 
 
-def test_without_a_period_votes_may_wait_for_ever(studio: Studio, make_worker, clock) -> None:
+def test_without_a_period_votes_may_wait_for_ever(studio: Studio, make_worker: MakeWorker, clock: Clock) -> None:
     worker = make_worker(period_minutes=None)
     studio.add_pairs(10)
     studio.vote(5)
@@ -98,7 +106,7 @@ def test_without_a_period_votes_may_wait_for_ever(studio: Studio, make_worker, c
     assert idle(worker.tick())
 
 
-def test_a_round_that_was_asked_for_is_trained_at_once(studio: Studio, make_worker) -> None:
+def test_a_round_that_was_asked_for_is_trained_at_once(studio: Studio, make_worker: MakeWorker) -> None:
     studio.add_pairs(4)
     studio.vote(2)
     studio.store.rounds.request(studio.base, Trigger.REQUEST)
@@ -107,7 +115,7 @@ def test_a_round_that_was_asked_for_is_trained_at_once(studio: Studio, make_work
 
 
 def test_a_round_left_running_by_a_dead_trainer_is_resumed_under_the_same_name_at_once(
-    studio: Studio, make_worker, denoiser
+    studio: Studio, make_worker: MakeWorker
 ) -> None:
     studio.add_pairs(10)
     studio.vote(MIN_VOTES)
@@ -120,20 +128,33 @@ def test_a_round_left_running_by_a_dead_trainer_is_resumed_under_the_same_name_a
     assert state.attempts == 2
 
 
-def test_it_waits_while_another_trainer_holds_the_lineage_and_takes_over_when_that_is_silent(
-    studio: Studio, make_worker
+def test_it_waits_while_another_trainer_holds_the_lineage_and_goes_on_when_that_closes(
+    studio: Studio, make_worker: MakeWorker
 ) -> None:
     studio.add_pairs(10)
+    other = make_worker(owner="another")
+    assert idle(other.tick())
     studio.vote(MIN_VOTES)
-    other = make_worker(owner="another", lease_seconds=1.5)
-    assert other._hold_lease()
     worker = make_worker()
     assert worker.tick() is Tick.WAITING
     other.close()
     assert worker.tick() is Tick.TRAINED
 
 
-def test_a_trainer_that_was_replaced_stops_writing_and_waits(studio: Studio, make_worker) -> None:
+def test_it_takes_over_from_a_trainer_that_has_been_silent_for_longer_than_its_lease(
+    studio: Studio, make_worker: MakeWorker
+) -> None:
+    studio.add_pairs(10)
+    other = make_worker(owner="another", lease_seconds=1.5)
+    assert idle(other.tick())
+    studio.vote(MIN_VOTES)
+    worker = make_worker()
+    assert worker.tick() is Tick.WAITING
+    time.sleep(1.6)
+    assert worker.tick() is Tick.TRAINED
+
+
+def test_a_trainer_that_was_replaced_stops_writing_and_waits(studio: Studio, make_worker: MakeWorker) -> None:
     studio.add_pairs(10)
     replaced = make_worker(owner="serve@here")
     assert idle(replaced.tick())
@@ -147,9 +168,9 @@ def test_a_trainer_that_was_replaced_stops_writing_and_waits(studio: Studio, mak
 
 
 def test_a_round_that_diverges_is_failed_at_once_and_waits_for_more_votes(
-    studio: Studio, make_worker, monkeypatch
+    studio: Studio, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def diverges(*_, **__):
+    def diverges(*_: Any, **__: Any) -> NoReturn:
         raise RoundFailed("training diverged: the loss is nan")
 
     monkeypatch.setattr(round_trainer, "train_step", diverges)
@@ -171,9 +192,9 @@ def test_a_round_that_diverges_is_failed_at_once_and_waits_for_more_votes(
 
 
 def test_an_unexpected_error_is_tried_again_after_a_growing_pause_and_given_up_in_the_end(
-    studio: Studio, make_worker, monkeypatch, clock
+    studio: Studio, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    def breaks(*_, **__):
+    def breaks(*_: Any, **__: Any) -> NoReturn:
         raise OSError("the cable was pulled")
 
     monkeypatch.setattr(round_trainer, "train_step", breaks)
@@ -195,14 +216,15 @@ def test_an_unexpected_error_is_tried_again_after_a_growing_pause_and_given_up_i
     assert idle(worker.tick())
 
 
-def test_an_error_that_passes_costs_nothing(studio: Studio, make_worker, monkeypatch, clock) -> None:
-    real = round_trainer.train_step
+def test_an_error_that_passes_costs_nothing(
+    studio: Studio, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
     calls = iter(range(100))
 
-    def breaks_once(*arguments, **named):
+    def breaks_once(*arguments: Any, **named: Any) -> StepResult:
         if next(calls) == 1:
             raise OSError("a hiccup")
-        return real(*arguments, **named)
+        return train_step(*arguments, **named)
 
     monkeypatch.setattr(round_trainer, "train_step", breaks_once)
     worker = make_worker()
@@ -214,11 +236,13 @@ def test_an_error_that_passes_costs_nothing(studio: Studio, make_worker, monkeyp
     assert len(studio.store.adapters.list(studio.base)) == 1
 
 
-def test_a_full_disk_is_waited_out(studio: Studio, make_worker, monkeypatch, clock) -> None:
+def test_a_full_disk_is_waited_out(
+    studio: Studio, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
     full = True
     real = RoundRunner.run_slice
 
-    def run_slice(self, seconds=None):
+    def run_slice(self: RoundRunner, seconds: float | None = None) -> SliceOutcome:
         if full:
             raise StorageFull("no space left")
         return real(self, seconds)
@@ -234,11 +258,13 @@ def test_a_full_disk_is_waited_out(studio: Studio, make_worker, monkeypatch, clo
     assert worker.tick() is Tick.TRAINED
 
 
-def test_a_round_that_keeps_killing_the_process_is_given_up(studio: Studio, make_worker, monkeypatch) -> None:
+def test_a_round_that_keeps_killing_the_process_is_given_up(
+    studio: Studio, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Killed(BaseException):
         """Stands for the end of the process: nothing in it gets to run any more."""
 
-    def dies(self, seconds=None):
+    def dies(self: RoundRunner, seconds: float | None = None) -> NoReturn:
         raise Killed
 
     studio.add_pairs(10)
@@ -253,7 +279,9 @@ def test_a_round_that_keeps_killing_the_process_is_given_up(studio: Studio, make
     assert f"died {MAX_DEATHS} times in a row at step 0" in (last.reason or "")
 
 
-def test_being_killed_while_getting_on_is_no_failure(studio: Studio, make_worker, monkeypatch) -> None:
+def test_being_killed_while_getting_on_is_no_failure(
+    studio: Studio, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(worker, "MAX_DEATHS", 1)
     studio.add_pairs(10)
     studio.vote(MIN_VOTES)
@@ -262,7 +290,9 @@ def test_being_killed_while_getting_on_is_no_failure(studio: Studio, make_worker
     assert make_worker().tick() is Tick.TRAINED
 
 
-def test_the_denoiser_is_the_base_model_between_rounds(studio: Studio, make_worker, denoiser) -> None:
+def test_the_denoiser_is_the_base_model_between_rounds(
+    studio: Studio, make_worker: MakeWorker, denoiser: Denoiser
+) -> None:
     before = {name: tensor.clone() for name, tensor in denoiser.unet.state_dict().items()}
     studio.add_pairs(10)
     studio.vote(MIN_VOTES)

@@ -100,7 +100,8 @@ class Studio:
 
 
 def hash_of(text: str) -> int:
-    return sum(ord(character) * 31**i for i, character in enumerate(text)) % 2**31
+    total: int = sum(ord(character) * 31**i for i, character in enumerate(text))
+    return total % 2**31
 
 
 def _image(prompt: str, seed: int, latents: torch.Tensor, version: int) -> NewImage:

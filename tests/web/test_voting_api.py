@@ -38,7 +38,7 @@ def test_more_assignments_than_can_be_open_are_cut_not_refused(studio: Studio) -
 def test_assignments_without_a_token_or_with_a_forged_one_are_401(studio: Studio) -> None:
     assert studio.client.get("/api/v1/assignments").status_code == 401
     for token in ("nonsense", "gAAAAABforged", "é" * 9):
-        headers = {"Authorization": f"Bearer {token}".encode()}
+        headers = {b"Authorization": f"Bearer {token}".encode()}
         assert studio.client.get("/api/v1/assignments", headers=headers).status_code == 401
     basic = studio.client.get("/api/v1/assignments", headers={"Authorization": "Basic QWRhOng="})
     assert basic.status_code == 401
