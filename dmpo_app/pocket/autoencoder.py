@@ -6,22 +6,20 @@ The decoder also sees latents with noise on them: a denoiser's latents are never
 Shapes:  B pictures;  3 channels, 128 x 128 pixels in -1 to 1;  latents 8 x 16 x 16.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from dmpo_app.pocket import checkpoint
-from dmpo_app.pocket.muon import Optimizers
 from dmpo_app.pocket.networks import LATENT_CHANNELS, LATENT_SIZE, build_autoencoder
-from dmpo_app.pocket.parallel import SHARES, one_thread_an_operator, set_gradients
+from dmpo_app.pocket.parallel import one_thread_an_operator
 from dmpo_app.pocket.progress import Rhythm, learning_rate, paced
 from dmpo_app.pocket.renders import Renders
+from dmpo_app.pocket.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -62,38 +60,16 @@ def train_autoencoder(renders: Renders, path: Path, plan: AutoencoderPlan, rhyth
     """The trained autoencoder; goes on from the checkpoint at `path` if there is one."""
     torch.manual_seed(plan.seed)
     model = build_autoencoder()
-    threads = ThreadPoolExecutor(SHARES)
-    optimizers = Optimizers(model, threads, lr=plan.peak_rate)
-    generator = torch.Generator().manual_seed(plan.seed)
-    picker = np.random.default_rng(plan.seed)
-    start = 0
-    if (state := checkpoint.load(path)) is not None:
-        model.load_state_dict(state["model"])
-        optimizers.load_state_dict(state["optimizers"])
-        checkpoint.restore_random_state(state["random"], generator, picker)
-        start = state["step"]
+    stage = Stage(model, saved=model, path=path, seed=plan.seed, rate=plan.peak_rate)
 
-    def save(step: int) -> None:
-        random = checkpoint.random_state(generator, picker)
-        checkpoint.save_atomically(
-            {
-                "model": model.state_dict(),
-                "optimizers": optimizers.state_dict(),
-                "random": random,
-                "step": step,
-            },
-            path,
-        )
+    def loss_of(*batch: Tensor) -> Tensor:
+        return _loss(model, plan, *batch)
 
-    last = [0.0]
     with one_thread_an_operator():
-        for step in paced("autoencoder", start, plan.steps, rhythm, lambda: last[0], save):
-            pixels = as_pixels(renders.take(picker.integers(len(renders), size=plan.batch).tolist()))
-            noise = torch.randn((2, plan.batch, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE), generator=generator)
-            loss = set_gradients(model, threads, lambda *batch: _loss(model, plan, *batch), pixels, *noise)
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizers.step(learning_rate(step, plan.steps, plan.peak_rate, plan.warmup))
-            last[0] += (1.0 if last[0] == 0 else 0.05) * (loss - last[0])
+        for step in paced("autoencoder", stage.step, plan.steps, rhythm, lambda: stage.mean_loss, stage.save):
+            pixels = as_pixels(renders.take(stage.picker.integers(len(renders), size=plan.batch).tolist()))
+            noise = torch.randn((2, plan.batch, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE), generator=stage.generator)
+            stage.update(learning_rate(step, plan.steps, plan.peak_rate, plan.warmup), loss_of, pixels, *noise)
     return model.eval()
 
 

@@ -6,22 +6,19 @@ latents and the denoiser stay valid; the decoder sees cached latents with noise 
 Shapes:  B pictures;  pixels (B, 3, 128, 128) in -1 to 1;  latents (B, 8, 16, 16) scaled to about unit deviation.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from dmpo_app.pocket import checkpoint
 from dmpo_app.pocket.autoencoder import as_pixels, reconstruction_loss
 from dmpo_app.pocket.latents import LatentCache
-from dmpo_app.pocket.muon import Optimizers
-from dmpo_app.pocket.parallel import SHARES, one_thread_an_operator, set_gradients
+from dmpo_app.pocket.parallel import one_thread_an_operator
 from dmpo_app.pocket.progress import Rhythm, learning_rate, paced
 from dmpo_app.pocket.renders import Renders
+from dmpo_app.pocket.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -54,35 +51,18 @@ def train_decoder(
 ) -> None:
     """Train the autoencoder's decoder in place; goes on from the checkpoint at `path` if there is one."""
     decoder = Decoder(autoencoder, cache.scaling_factor)
-    threads = ThreadPoolExecutor(SHARES)
-    optimizers = Optimizers(decoder, threads, lr=plan.peak_rate)
-    generator = torch.Generator().manual_seed(plan.seed)
-    picker = np.random.default_rng(plan.seed)
-    start = 0
-    if (state := checkpoint.load(path)) is not None:
-        autoencoder.load_state_dict(state["model"])
-        optimizers.load_state_dict(state["optimizers"])
-        checkpoint.restore_random_state(state["random"], generator, picker)
-        start = state["step"]
-
-    def save(step: int) -> None:
-        random = checkpoint.random_state(generator, picker)
-        parts = {"model": autoencoder.state_dict(), "optimizers": optimizers.state_dict()}
-        checkpoint.save_atomically({**parts, "random": random, "step": step}, path)
+    stage = Stage(decoder, saved=autoencoder, path=path, seed=plan.seed, rate=plan.peak_rate)
 
     def loss_of(latents: Tensor, pixels: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
             decoded = decoder(latents)
         return reconstruction_loss(decoded.float(), pixels)
 
-    last = [0.0]
     with one_thread_an_operator():
-        for step in paced("decoder", start, plan.steps, rhythm, lambda: last[0], save):
-            indices = picker.integers(len(renders), size=plan.batch)
+        for step in paced("decoder", stage.step, plan.steps, rhythm, lambda: stage.mean_loss, stage.save):
+            indices = stage.picker.integers(len(renders), size=plan.batch)
             latents = cache.latents[torch.from_numpy(indices)].float()
-            strength = plan.largest_noise * torch.rand((plan.batch, 1, 1, 1), generator=generator)
-            noisy = latents + strength * torch.randn(latents.shape, generator=generator)
-            loss = set_gradients(decoder, threads, loss_of, noisy, as_pixels(renders.take(indices.tolist())))
-            nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
-            optimizers.step(learning_rate(step, plan.steps, plan.peak_rate, plan.warmup))
-            last[0] += (1.0 if last[0] == 0 else 0.05) * (loss - last[0])
+            strength = plan.largest_noise * torch.rand((plan.batch, 1, 1, 1), generator=stage.generator)
+            noisy = latents + strength * torch.randn(latents.shape, generator=stage.generator)
+            pixels = as_pixels(renders.take(indices.tolist()))
+            stage.update(learning_rate(step, plan.steps, plan.peak_rate, plan.warmup), loss_of, noisy, pixels)

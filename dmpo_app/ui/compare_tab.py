@@ -30,46 +30,33 @@ class Lists(NamedTuple):
     live: int
 
 
+class Controls(NamedTuple):
+    """The form, in the order in which the browser is handed its values."""
+
+    prompt: gr.Textbox
+    seed: gr.Number
+    guidance: gr.Slider
+    steps: gr.Slider
+    left: gr.Dropdown
+    right: gr.Dropdown
+    strength: gr.Slider
+
+
 def compare_tab(services: Services) -> None:
     """Build the tab's content."""
-    suggestions = held_out_prompts(services)
-    defaults = services.settings.render
     choices, live = versions_of(services)
     known_live = gr.State(live)
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
-            prompt = gr.Textbox(
-                label="Prompt",
-                value=suggestions[0] if suggestions else "",
-                placeholder="What should be painted?",
-                lines=2,
-                max_lines=4,
-                max_length=MAX_PROMPT,
-                elem_id="ba-prompt",
-            )
-            if suggestions:
-                gr.Examples(
-                    [[text] for text in suggestions], inputs=prompt, label="Prompts the model never trained on",
-                    elem_id="ba-examples",
-                )  # fmt: skip
-            with gr.Row(elem_classes="ba-versions"):
-                left = gr.Dropdown(choices, value=BASE_VERSION, label="Left", min_width=120, elem_id="ba-left")
-                right = gr.Dropdown(choices, value=live, label="Right", min_width=120, elem_id="ba-right")
-            with gr.Row(equal_height=True):
-                seed = gr.Number(7, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, min_width=120, scale=3)
-                dice = gr.Button("⚄ Roll", min_width=80, scale=1, elem_id="ba-dice")
-            strength = gr.Slider(0, 1.5, value=1.0, step=0.05, label="Strength", info="How much of what was learned")
-            with gr.Accordion("Sampling", open=False):
-                guidance = gr.Slider(0, 15, value=defaults.guidance, step=0.1, label="Guidance")
-                steps = gr.Slider(1, 100, value=min(100, defaults.num_steps), step=1, label="Steps")
+            controls, dice = _form(services, choices, live)
             render = gr.Button("Render", variant="primary", elem_id="ba-render")
         with gr.Column(scale=3, min_width=300):
             gr.HTML("<dmpo-compare></dmpo-compare>", apply_default_css=False, js_on_load=None, padding=False)
     refresh = gr.Button(visible="hidden", elem_id="ba-refresh")
 
-    inputs = [prompt, seed, guidance, steps, left, right, strength]
+    inputs = list(controls)
     render.click(fn=None, inputs=inputs, outputs=None, js=_RENDER, api_visibility="private")
-    dice.click(fn=None, inputs=None, outputs=seed, js=_DICE, api_visibility="private").then(
+    dice.click(fn=None, inputs=None, outputs=controls.seed, js=_DICE, api_visibility="private").then(
         fn=None, inputs=inputs, outputs=None, js=_RENDER, api_visibility="private"
     )
 
@@ -83,14 +70,39 @@ def compare_tab(services: Services) -> None:
             live_now,
         )
 
+    lists = [controls.left, controls.right, known_live]
     refresh.click(
-        refreshed,
-        inputs=[left, right, known_live],
-        outputs=[left, right, known_live],
-        queue=False,
-        show_progress="hidden",
-        api_visibility="private",
+        refreshed, inputs=lists, outputs=lists, queue=False, show_progress="hidden", api_visibility="private"
     ).then(fn=None, inputs=None, outputs=None, js=_REFRESHED, api_visibility="private")
+
+
+def _form(services: Services, choices: list[tuple[str, int]], live: int) -> tuple[Controls, gr.Button]:
+    """The controls and the button that rolls a seed."""
+    suggestions = held_out_prompts(services)
+    defaults = services.settings.render
+    prompt = gr.Textbox(
+        label="Prompt",
+        value=suggestions[0] if suggestions else "",
+        placeholder="What should be painted?",
+        lines=2,
+        max_lines=4,
+        max_length=MAX_PROMPT,
+        elem_id="ba-prompt",
+    )
+    if suggestions:
+        label = "Prompts the model never trained on"
+        gr.Examples([[text] for text in suggestions], inputs=prompt, label=label, elem_id="ba-examples")
+    with gr.Row(elem_classes="ba-versions"):
+        left = gr.Dropdown(choices, value=BASE_VERSION, label="Left", min_width=120, elem_id="ba-left")
+        right = gr.Dropdown(choices, value=live, label="Right", min_width=120, elem_id="ba-right")
+    with gr.Row(equal_height=True):
+        seed = gr.Number(7, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, min_width=120, scale=3)
+        dice = gr.Button("⚄ Roll", min_width=80, scale=1, elem_id="ba-dice")
+    strength = gr.Slider(0, 1.5, value=1.0, step=0.05, label="Strength", info="How much of what was learned")
+    with gr.Accordion("Sampling", open=False):
+        guidance = gr.Slider(0, 15, value=defaults.guidance, step=0.1, label="Guidance")
+        steps = gr.Slider(1, 100, value=min(100, defaults.num_steps), step=1, label="Steps")
+    return Controls(prompt, seed, guidance, steps, left, right, strength), dice
 
 
 def versions_of(services: Services) -> tuple[list[tuple[str, int]], int]:

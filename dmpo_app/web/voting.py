@@ -66,6 +66,24 @@ def voting_router(services: Services, lanes: Lanes, limits: Limits) -> APIRouter
 
         return await lanes.votes.run(work)
 
+    _add_votes(router, services, lanes, limits)
+
+    @router.get(
+        "/images/{token}",
+        response_class=Response,
+        responses={200: {"content": {"image/png": {}}, "description": "The image."}, **documented(404, 410)},
+    )
+    async def image(token: ImageToken) -> Response:
+        """One image. The address is the permission; it expires."""
+        png = await lanes.reads.run(lambda: services.store.files.read_image(labeling.image_for(token).sha256))
+        return _png(png)
+
+    return router
+
+
+def _add_votes(router: APIRouter, services: Services, lanes: Lanes, limits: Limits) -> None:
+    labeling = services.labeling
+
     @router.post(
         "/votes",
         status_code=201,
@@ -96,18 +114,6 @@ def voting_router(services: Services, lanes: Lanes, limits: Limits) -> APIRouter
             return UndoAnswer(vote=vote_id, votes_until_round=labeling.votes_until_round())
 
         return await lanes.votes.run(work)
-
-    @router.get(
-        "/images/{token}",
-        response_class=Response,
-        responses={200: {"content": {"image/png": {}}, "description": "The image."}, **documented(404, 410)},
-    )
-    async def image(token: ImageToken) -> Response:
-        """One image. The address is the permission; it expires."""
-        png = await lanes.reads.run(lambda: services.store.files.read_image(labeling.image_for(token).sha256))
-        return _png(png)
-
-    return router
 
 
 def _assignment(services: Services, item: Assignment) -> AssignmentOut:
