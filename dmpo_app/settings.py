@@ -61,8 +61,8 @@ class PoolSettings(_Group):
 class RoundSettings(_Group):
     """One training round."""
 
-    beta: Annotated[float, Field(gt=0)] = 2000.0
-    """Scale of the margin u."""
+    beta: Annotated[float, Field(gt=0)] | None = None
+    """Scale of the margin u; None: 2000 for a model that predicts noise, 500 for one that predicts velocity."""
     alpha: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     """Softness of the target: the preferred image wins with probability 1 - alpha."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3

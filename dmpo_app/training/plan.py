@@ -16,6 +16,10 @@ from dmpo_app.store import Store
 from dmpo_app.training.dataset import PairDataset, build_dataset, split_votes, votes_among
 from dmpo_app.training.slots import keyed_seed
 
+BETAS: Mapping[str, float] = {"epsilon": 2000.0, "v_prediction": 500.0}
+"""By what the model predicts. Noise: the convention of Diffusion-DPO (arXiv 2311.12908) for Stable Diffusion 1.5.
+Velocity: measured on the pocket model; its errors are larger wherever much noise is."""
+
 
 @dataclass(frozen=True, slots=True)
 class RoundPlan:
@@ -36,6 +40,18 @@ class RoundPlan:
     @property
     def spec(self) -> LoraSpec:
         return LoraSpec.of(self.settings)
+
+    @property
+    def beta(self) -> float:
+        """Scale of the margin; `with_beta` has filled it in before the round was started."""
+        if self.settings.beta is None:
+            raise RoundFailed(f"round {self.round_id} was started without a beta")
+        return self.settings.beta
+
+
+def with_beta(settings: RoundSettings, prediction_type: str) -> RoundSettings:
+    """The settings with the beta that goes with what the model predicts, unless one is set."""
+    return settings if settings.beta is not None else settings.model_copy(update={"beta": BETAS[prediction_type]})
 
 
 def start_round(

@@ -26,7 +26,7 @@ from dmpo_app.errors import Busy, Conflict, LeaseLost, RoundFailed, StorageFull,
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.training.atomic_files import write_atomically
-from dmpo_app.training.plan import start_round
+from dmpo_app.training.plan import start_round, with_beta
 from dmpo_app.training.reference_filler import ReferenceFiller
 from dmpo_app.training.round_runner import RoundRunner, SliceOutcome, remove_checkpoint, round_folder
 
@@ -166,7 +166,7 @@ class Worker:
             self._base,
             state.id,
             trigger=state.trigger,
-            settings=self._settings.round,
+            settings=with_beta(self._settings.round, self._denoiser.noise_scheduler.config.prediction_type),
             environment=self._environment(),
             token=token,
         )

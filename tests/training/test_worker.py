@@ -13,8 +13,9 @@ import torch
 from dmpo_app.diffusion.stable_diffusion import Denoiser
 from dmpo_app.domain import Choice, RoundStatus, Trigger
 from dmpo_app.errors import RoundFailed, StorageFull
-from dmpo_app.settings import Settings, TrainerSettings
+from dmpo_app.settings import RoundSettings, Settings, TrainerSettings
 from dmpo_app.training import round_trainer, worker
+from dmpo_app.training.plan import with_beta
 from dmpo_app.training.round_runner import RoundRunner, SliceOutcome, round_folder
 from dmpo_app.training.step import StepResult, train_step
 from dmpo_app.training.worker import MAX_DEATHS, Tick, Worker
@@ -44,12 +45,18 @@ def clock() -> Clock:
 
 @pytest.fixture
 def make_worker(studio: Studio, denoiser: Denoiser, clock: Clock) -> MakeWorker:
-    def make(*, owner: str = "tests", should_stop: Callable[[], bool] = lambda: False, **trainer: Any) -> Worker:
+    def make(
+        *,
+        owner: str = "tests",
+        should_stop: Callable[[], bool] = lambda: False,
+        beta: float | None = FAST.beta,
+        **trainer: Any,
+    ) -> Worker:
         settings = Settings(
             home=studio.home,
             base_model=str(studio.source),
             min_votes=MIN_VOTES,
-            round=FAST.model_copy(update={"num_steps": 3}),
+            round=FAST.model_copy(update={"num_steps": 3, "beta": beta}),
             trainer=TrainerSettings(**{"period_min_votes": 3, "period_minutes": 30.0, **trainer}),
         )
         return Worker(studio.store, studio.base, settings, denoiser, owner=owner, now=clock, should_stop=should_stop)
@@ -126,6 +133,23 @@ def test_a_round_left_running_by_a_dead_trainer_is_resumed_under_the_same_name_a
     state = studio.store.rounds.get(1)
     assert state.status is RoundStatus.PUBLISHED
     assert state.attempts == 2
+
+
+def test_a_round_records_the_beta_that_goes_with_what_the_model_predicts(
+    studio: Studio, make_worker: MakeWorker
+) -> None:
+    studio.add_pairs(10)
+    studio.vote(MIN_VOTES)
+    assert make_worker(beta=None).tick() is Tick.TRAINED
+    assert studio.store.rounds.get(1).config["settings"]["beta"] == 2000.0
+
+
+@pytest.mark.parametrize(
+    ("beta", "prediction_type", "expected"),
+    [(None, "epsilon", 2000.0), (None, "v_prediction", 500.0), (70.0, "epsilon", 70.0), (70.0, "v_prediction", 70.0)],
+)
+def test_a_beta_that_is_set_holds_for_every_model(beta: float | None, prediction_type: str, expected: float) -> None:
+    assert with_beta(RoundSettings(beta=beta), prediction_type).beta == expected
 
 
 def test_it_waits_while_another_trainer_holds_the_lineage_and_goes_on_when_that_closes(
