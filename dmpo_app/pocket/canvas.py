@@ -115,7 +115,7 @@ class Canvas:
         mask = Image.fromarray((fall * 255).clip(0, 255).astype(np.uint8))
         self.image.paste(self._ink(colour)[:3], (left, upper, right, lower), mask)
 
-    def finish(self, tint: Colour) -> NDArray[np.uint8]:
-        """The picture (size, size, 3), every channel multiplied by `tint` (1 leaves it)."""
+    def finish(self, tint: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """The picture (size, size, 3) times `tint`, factors of columns and channels (size, 3); 1 leaves a value."""
         small = np.asarray(self.image.reduce(OVERSAMPLING), dtype=np.float32)
-        return np.asarray((small * np.asarray(tint, dtype=np.float32)).clip(0, 255).round().astype(np.uint8))
+        return np.asarray((small * tint.astype(np.float32)).clip(0, 255).round().astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Stage three: text encoder and UNet learn together to predict the noise in cached latents.
+"""Stage three: text encoder and UNet learn together to predict the velocity of cached latents.
 
 Captions are written afresh at every step: which attributes they name, in which words and order, changes each time,
 so the model learns that what a caption leaves open is free. Some carry words that mean nothing, some are empty
@@ -46,7 +46,7 @@ class DenoiserPlan:
 
 
 class Denoiser(nn.Module):
-    """The two networks that are trained together; predicts noise from noisy latents and token ids."""
+    """The two networks that are trained together; predicts the velocity from noisy latents and token ids."""
 
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
@@ -117,18 +117,20 @@ class DenoiserTraining:
         noise = torch.randn(latents.shape, generator=self.generator)
         timesteps = stratified_timesteps(len(latents), self.noise_scheduler, self.generator)
         noisy_latents = self.noise_scheduler.add_noise(latents, noise, timesteps)
-        loss = set_gradients(self.model, self._threads, self._loss, noisy_latents, timesteps, tokens.input_ids, noise)
+        velocity = self.noise_scheduler.get_velocity(latents, noise, timesteps)
+        batch = (noisy_latents, timesteps, tokens.input_ids, velocity)
+        loss = set_gradients(self.model, self._threads, self._loss, *batch)
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizers.step(learning_rate(self.step, plan.steps, plan.peak_rate, plan.warmup))
         self.step += 1
         self.mean_loss += 0.02 * (loss - self.mean_loss)
         self._average()
 
-    def _loss(self, noisy_latents: Tensor, timesteps: Tensor, input_ids: Tensor, noise: Tensor) -> Tensor:
+    def _loss(self, noisy_latents: Tensor, timesteps: Tensor, input_ids: Tensor, velocity: Tensor) -> Tensor:
         # bfloat16 for speed: the weights, their gradients and the average stay float32.
         with torch.autocast("cpu", torch.bfloat16):
             prediction = self.model(noisy_latents, timesteps, input_ids)
-        return functional.mse_loss(prediction.float(), noise)
+        return functional.mse_loss(prediction.float(), velocity)
 
     @torch.no_grad()
     def _average(self) -> None:

@@ -124,7 +124,7 @@ def wish_from(scene: Scene, generator: np.random.Generator) -> Wish:
     named = dict(
         zip(
             ("colour", "setting", "time", "weather", "size", "place", "numbers"),
-            generator.uniform(size=7) < (0.68, 0.9, 0.4, 0.2, 0.3, 0.3, 0.75),
+            generator.uniform(size=7) < (0.68, 0.9, 0.4, 0.2, 0.35, 0.6, 0.75),
             strict=True,
         )
     )

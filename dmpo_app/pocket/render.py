@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from dmpo_app.pocket.brush import Brush
 from dmpo_app.pocket.canvas import Canvas, Colour
 from dmpo_app.pocket.landscapes import paint_land
-from dmpo_app.pocket.light import Light, paint_sky, tint
+from dmpo_app.pocket.light import Light, paint_sky, side_light, tint
 from dmpo_app.pocket.scenes import Scene
 from dmpo_app.pocket.subjects import paint_subject
 
@@ -31,7 +31,7 @@ def render(scene: Scene, *, size: int = 128) -> NDArray[np.uint8]:
     paint_land(canvas, scene, light, generator)
     _paint_subjects(canvas, scene, light, generator)
     _paint_falling(canvas, scene, generator)
-    return canvas.finish(tint(scene))
+    return canvas.finish(np.array(tint(scene)) * side_light(size))
 
 
 def _paint_subjects(canvas: Canvas, scene: Scene, light: Light, generator: np.random.Generator) -> None:
