@@ -49,7 +49,7 @@ def test_the_model_has_the_parts_of_stable_diffusion(pipeline: StableDiffusionPi
     assert type(pipeline.text_encoder).__name__ == "CLIPTextModel"
     assert type(pipeline.tokenizer).__name__.startswith("CLIPTokenizer")
     assert type(pipeline.unet).__name__ == "UNet2DConditionModel"
-    assert pipeline.scheduler.config.prediction_type == "epsilon"
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"
     assert pipeline.safety_checker is None
     assert pipeline.tokenizer.tokenize("a red cat") == ["a</w>", "red</w>", "cat</w>"]
 
