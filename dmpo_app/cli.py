@@ -215,6 +215,26 @@ def settings() -> None:
 
 
 @app.command()
+def objectives() -> None:
+    """The preference objectives a round can minimise: name, formula, options, source."""
+    from dmpo_app.objective import OBJECTIVES
+
+    out.print("DMPO_ROUND__OBJECTIVE=\n")
+    for objective in OBJECTIVES.values():
+        options = ", ".join(f"{name}={value:g}" for name, value in objective.options.items())
+        out.print(f"[bold]{objective.name}[/]  {objective.title}. {objective.source}", highlight=False)
+        out.print(f"    {objective.formula}", markup=False, highlight=False)
+        facts = [f"targets: {'soft' if objective.soft else 'the side alone'}", f"of the reference: {objective.needs}"]
+        out.print(f"    {'; '.join(facts + [f'options: {options}'] * bool(options))}", highlight=False, style="dim")
+    out.print(
+        "\nPer pair. e, r: mean squared errors of policy and reference; u = 0.5 beta ((r_a - e_a) - (r_b - e_b)), u_w "
+        "towards the chosen image; p = sigmoid(u); q: the target. The winner-preserving guard "
+        "(DMPO_ROUND__WINNER_GUARD) goes with any of them.",
+        highlight=False,
+    )
+
+
+@app.command()
 def doctor(home: Home = None, base_model: Model = None) -> None:
     """Check device, models, SQLite, disk and ports, and say what would fail."""
     with _spoken_errors():

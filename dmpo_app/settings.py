@@ -61,8 +61,18 @@ class PoolSettings(_Group):
 class RoundSettings(_Group):
     """One training round."""
 
+    objective: str = "dmpo"
+    """What is minimised; `dmpo objectives` lists them."""
+    objective_options: dict[str, float] = {}
+    """The objective's own numbers where they are not to be the usual ones, such as {"order": 0.5}."""
+    winner_guard: Annotated[float, Field(ge=0, le=1)] | None = None
+    """mu of the winner-preserving guard on any objective: the share of a winner's progress that its loser must leave
+    it; None: off."""
     beta: Annotated[float, Field(gt=0)] | None = None
-    """Scale of the margin u; None: 2000 for a model that predicts noise, 500 for one that predicts velocity."""
+    """Scale of the objective's margin u; None: found from how much the base model's errors differ within pairs."""
+    margin_beta: Annotated[float, Field(gt=0)] | None = None
+    """Scale of the margins that are reported and by which rounds are judged; None: `beta` where the objective aims at
+    the votes' log odds, else found from the data."""
     alpha: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     """Softness of the target: the preferred image wins with probability 1 - alpha."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3

@@ -86,6 +86,17 @@ def test_doctor_finds_nothing_wrong_here_and_says_what_is_missing() -> None:
     assert "stable_diffusion" in output
 
 
-def test_every_setting_and_every_taste_is_listed() -> None:
+def test_every_setting_taste_and_objective_is_listed() -> None:
     assert "DMPO_ROUND__BETA" in run("settings")[1]
     assert "warm" in run("simulate", "list")[1]
+    listed = run("objectives")[1]
+    assert "KL(Bern(p) || Bern(q))" in listed
+    assert all(name in listed for name in ("dmpo", "cdpo", "ipo", "alpha-divergence", "sft", "kto", "dspo", "mapo"))
+
+
+def test_an_objective_that_does_not_exist_ends_the_trainer_with_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMPO_ROUND__OBJECTIVE", "ppo")
+    code, output = run("train")
+    assert code == 1
+    assert "ppo" in output
+    assert "dmpo, dpo" in output

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from dmpo_app.objective.protocol import Objective, of_margin
+
 
 def dmpo(margin: Tensor, target: Tensor | float) -> Tensor:
     """Reverse KL from the model's preference to the target, per pair.
@@ -47,3 +49,13 @@ def dmpo(margin: Tensor, target: Tensor | float) -> Tensor:
 def _inside(target: Tensor) -> Tensor:
     edge = torch.finfo(target.dtype).eps / 2
     return target.clamp(edge, 1.0 - edge)
+
+
+OBJECTIVE = Objective(
+    name="dmpo",
+    title="DMPO",
+    formula="KL(Bern(p) || Bern(q))",
+    source="Li et al. 2025, arXiv 2507.07510",
+    loss=of_margin(dmpo),
+    soft=True,
+)

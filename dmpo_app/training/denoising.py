@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dmpo_app.diffusion.lora import reference_mode
 from dmpo_app.diffusion.stable_diffusion import Denoiser, add_noise, predict, training_target
-from dmpo_app.objective import margin
+from dmpo_app.objective import Needs, PairTerms, Residuals
 from dmpo_app.training.dataset import PairDataset
 from dmpo_app.training.reference_cache import ReferenceCache
 from dmpo_app.training.slots import Draw, noise_of, slot_of
@@ -48,16 +48,25 @@ class PairErrors:
     def dataset(self) -> PairDataset:
         return self._dataset
 
-    def margins(self, draws: Sequence[Draw], *, beta: float) -> Tensor:
-        """u of each draw, (B,); gradients flow into the adapter.
+    def terms(self, draws: Sequence[Draw], *, needs: Needs = Needs.ERRORS, with_residuals: bool = False) -> PairTerms:
+        """What an objective sees of each draw; gradients flow into the adapter.
 
-        The reference comes from the cache, where this batch or an earlier one of the same size has put it: by the same
-        graph with the same shapes, so that an adapter which does nothing gives u = 0 exactly.
+        The reference's errors come from the cache, where this batch or an earlier one of the same size has put them: by
+        the same graph with the same shapes, so that an adapter which does nothing gives u = 0 exactly. An objective
+        that needs the reference's whole prediction pays for a pass of it here.
         """
         batch = self._noisy_batch(draws)
-        reference_a, reference_b = self._reference_errors(draws, batch)
-        policy_a, policy_b = self._errors(batch).chunk(2)
-        return margin(policy_a, policy_b, reference_a, reference_b, beta=beta)
+        of_reference: tuple[Tensor | None, Tensor | None] = (None, None)
+        if needs is Needs.PREDICTIONS:
+            of_reference = self._reference_residuals(draws, batch)
+        reference_a, reference_b = self.reference_errors(draws).unbind(1)
+        residual_a, residual_b = self._residual(batch).chunk(2)
+        policy_a, policy_b = _mean_square(residual_a), _mean_square(residual_b)
+        residuals = None
+        if with_residuals or needs is Needs.PREDICTIONS:
+            residuals = Residuals(residual_a, residual_b, *of_reference)
+        index = torch.tensor([draw.pair for draw in draws], device=self._device)
+        return PairTerms(policy_a, policy_b, reference_a, reference_b, self._dataset.targets[index], residuals)
 
     def _noisy_batch(self, draws: Sequence[Draw]) -> NoisyBatch:
         scheduler, data = self._denoiser.noise_scheduler, self._dataset
@@ -83,25 +92,32 @@ class PairErrors:
             target=training_target(scheduler, latents, noise, timesteps),
         )
 
-    def compute_references(self, draws: Sequence[Draw]) -> None:
-        """Put the draws' reference errors into the cache."""
-        self._reference_errors(draws, self._noisy_batch(draws))
-
-    def _reference_errors(self, draws: Sequence[Draw], batch: NoisyBatch) -> tuple[Tensor, Tensor]:
+    def reference_errors(self, draws: Sequence[Draw]) -> Tensor:
+        """The base model's errors on images a and b of each draw, (B, 2); those not in the cache are put there."""
         keys = [(self._dataset.pair_ids[draw.pair], draw.slot) for draw in draws]
         if any(key not in self._cache for key in keys):
-            with torch.no_grad(), reference_mode(self._denoiser.unet):
-                errors_a, errors_b = self._errors(batch).chunk(2)
-            for (pair_id, slot), a, b in zip(keys, errors_a.tolist(), errors_b.tolist(), strict=True):
-                self._cache.add(pair_id, slot, (a, b))
-        known = torch.tensor([self._cache.get(*key) for key in keys], device=self._device)
-        return known[:, 0], known[:, 1]
+            self._reference_residuals(draws, self._noisy_batch(draws))
+        return torch.tensor([self._cache.get(*key) for key in keys], device=self._device)
 
-    def _errors(self, batch: NoisyBatch) -> Tensor:
-        """Mean squared error of each image over C, H, W, (2B,), in float32 whatever the denoiser computes in."""
+    def _reference_residuals(self, draws: Sequence[Draw], batch: NoisyBatch) -> tuple[Tensor, Tensor]:
+        """The base model's residuals on both images; its errors go into the cache."""
+        with torch.no_grad(), reference_mode(self._denoiser.unet):
+            residual_a, residual_b = self._residual(batch).chunk(2)
+        errors = zip(_mean_square(residual_a).tolist(), _mean_square(residual_b).tolist(), strict=True)
+        for draw, pair_errors in zip(draws, errors, strict=True):
+            self._cache.add(self._dataset.pair_ids[draw.pair], draw.slot, pair_errors)
+        return residual_a, residual_b
+
+    def _residual(self, batch: NoisyBatch) -> Tensor:
+        """Prediction minus target of each image, (2B, C, H, W), in float32 whatever the denoiser computes in."""
         with _autocast(self._denoiser):
             prediction = predict(self._denoiser.unet, batch.noisy_latents, batch.timesteps, batch.prompt_embeds)
-        return (prediction.float() - batch.target).square().mean((1, 2, 3))
+        return prediction.float() - batch.target
+
+
+def _mean_square(residual: Tensor) -> Tensor:
+    """Over C, H, W."""
+    return residual.square().mean((1, 2, 3))
 
 
 def _autocast(denoiser: Denoiser) -> AbstractContextManager[object]:

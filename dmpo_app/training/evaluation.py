@@ -55,7 +55,7 @@ def evaluate(errors: PairErrors, *, beta: float, num_slots: int, micro_pairs: in
     filled = [draws[i % len(draws)] for i in range(num_batches * micro_pairs)]
     with torch.no_grad():
         batches = [
-            errors.margins(filled[start : start + micro_pairs], beta=beta)
+            errors.terms(filled[start : start + micro_pairs]).margin(beta)
             for start in range(0, len(filled), micro_pairs)
         ]
         margins_NK = torch.cat(batches)[: len(draws)].view(len(data), len(slots))

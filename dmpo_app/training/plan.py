@@ -11,14 +11,12 @@ from typing import Any
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.domain import BaseModelRef, RoundState, Trigger
 from dmpo_app.errors import RoundFailed
+from dmpo_app.objective import objective_named
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store
 from dmpo_app.training.dataset import PairDataset, build_dataset, split_votes, votes_among
 from dmpo_app.training.slots import keyed_seed
-
-BETAS: Mapping[str, float] = {"epsilon": 2000.0, "v_prediction": 500.0}
-"""By what the model predicts. Noise: the convention of Diffusion-DPO (arXiv 2311.12908) for Stable Diffusion 1.5.
-Velocity: measured on the pocket model; its errors are larger wherever much noise is."""
+from dmpo_app.training.step import LossSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +40,27 @@ class RoundPlan:
         return LoraSpec.of(self.settings)
 
     @property
-    def beta(self) -> float:
-        """Scale of the margin; `with_beta` has filled it in before the round was started."""
-        if self.settings.beta is None:
+    def loss(self) -> LossSettings:
+        """What the round minimises."""
+        settings = self.settings
+        return LossSettings(
+            objective=objective_named(settings.objective, settings.objective_options),
+            beta=self._filled_in(settings.beta),
+            margin_beta=self.margin_beta,
+            options=settings.objective_options,
+            winner_guard=settings.winner_guard,
+        )
+
+    @property
+    def margin_beta(self) -> float:
+        """Scale of the margins that are reported and judged by."""
+        return self._filled_in(self.settings.margin_beta or self.settings.beta)
+
+    def _filled_in(self, beta: float | None) -> float:
+        """`calibration.with_betas` has seen to that before the round was started."""
+        if beta is None:
             raise RoundFailed(f"round {self.round_id} was started without a beta")
-        return self.settings.beta
-
-
-def with_beta(settings: RoundSettings, prediction_type: str) -> RoundSettings:
-    """The settings with the beta that goes with what the model predicts, unless one is set."""
-    return settings if settings.beta is not None else settings.model_copy(update={"beta": BETAS[prediction_type]})
+        return beta
 
 
 def start_round(

@@ -79,8 +79,10 @@ def run_worker(
         import torch
 
         from dmpo_app.diffusion.stable_diffusion import load_denoiser
+        from dmpo_app.objective import objective_named
         from dmpo_app.training.worker import Tick, Worker
 
+        objective_named(settings.round.objective, settings.round.objective_options)  # raises if there is none such
         torch.set_num_threads(trainer_threads(settings))
         denoiser = load_denoiser(source, device=settings.render.device, dtype=settings.render.dtype)
         base = store.models.register(source, family, identity)

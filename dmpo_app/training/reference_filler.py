@@ -7,15 +7,16 @@ for their references.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from dmpo_app.diffusion.stable_diffusion import Denoiser
-from dmpo_app.domain import BaseModelRef
+from dmpo_app.domain import BaseModelRef, TrainingVote
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store
+from dmpo_app.training.calibration import MAX_PAIRS, with_betas
 from dmpo_app.training.dataset import PairDataset, build_dataset
 from dmpo_app.training.denoising import PairErrors
 from dmpo_app.training.reference_cache import ReferenceCache, cache_key
@@ -49,6 +50,27 @@ def numerics_key(
     )
 
 
+def calibrated_settings(store: Store, base: BaseModelRef, denoiser: Denoiser, settings: RoundSettings) -> RoundSettings:
+    """The settings for a round on the votes so far, with the betas that are not set. Raises RoundFailed, StorageFull.
+
+    Expects the denoiser without an adapter. What is computed for it is kept for the round.
+    """
+    dataset = build_dataset(_of_first_pairs(store.votes.training_votes(base)), store.files, alpha=settings.alpha)
+    key = numerics_key(denoiser, dataset, settings, base_fingerprint=base.fingerprint, micro_pairs=settings.batch_pairs)
+    cache = ReferenceCache.load(reference_folder(store.home), key)
+    known = len(cache)
+    errors = PairErrors(denoiser, dataset, cache, num_slots=settings.slots_per_pair, slot_seed=settings.seed)
+    calibrated = with_betas(settings, errors)
+    if len(cache) > known:
+        cache.save(reference_folder(store.home), key)
+    return calibrated
+
+
+def _of_first_pairs(votes: Sequence[TrainingVote]) -> list[TrainingVote]:
+    first = set(sorted({vote.pair_id for vote in votes})[:MAX_PAIRS])
+    return [vote for vote in votes if vote.pair_id in first]
+
+
 class ReferenceFiller:
     """Fills the references of the votes so far, a batch at a time. Expects the denoiser without an adapter."""
 
@@ -80,7 +102,7 @@ class ReferenceFiller:
         size = self._settings.batch_pairs
         draws, self._missing = self._missing[:size], self._missing[size:]
         # Filled up with draws that are known: all batches have the shape that training has.
-        self._errors.compute_references([draws[i % len(draws)] for i in range(size)])
+        self._errors.reference_errors([draws[i % len(draws)] for i in range(size)])
         if self._unsaved_since is None:
             self._unsaved_since = self._clock()
         elif self._clock() - self._unsaved_since > _SAVE_SECONDS:

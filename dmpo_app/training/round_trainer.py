@@ -81,7 +81,7 @@ class RoundTrainer:
                 draws,
                 self._parameters,
                 self._optimizer,
-                beta=self._plan.beta,
+                self._plan.loss,
                 max_grad_norm=self._settings.max_grad_norm,
                 micro_pairs=self._micro_pairs,
             )
@@ -129,7 +129,7 @@ class RoundTrainer:
         return self._fitting(
             lambda: evaluate(
                 self._held_out_errors,
-                beta=self._plan.beta,
+                beta=self._plan.margin_beta,
                 num_slots=self._settings.slots_per_pair,
                 micro_pairs=self._micro_pairs,
             )

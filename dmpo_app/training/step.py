@@ -1,4 +1,4 @@
-"""One step of training: a batch of draws, the DMPO loss, one update of the adapter.
+"""One step of training: a batch of draws, their loss, one update of the adapter.
 
 Shapes:  B draws.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from dmpo_app.errors import RoundFailed
-from dmpo_app.objective import dmpo
+from dmpo_app.objective import Needs, Objective, PairTerms, guarded
 from dmpo_app.training.denoising import PairErrors
 from dmpo_app.training.slots import Draw
 
@@ -57,6 +57,29 @@ def agreement(margins_B: Tensor, targets_B: Tensor) -> Agreement:
 
 
 @dataclass(frozen=True, slots=True)
+class LossSettings:
+    """What a step minimises: the objective with its numbers and, if wanted, the winner-preserving guard's mu.
+
+    `margin_beta` is the scale of the margins that are reported, whatever the objective does with its own `beta`.
+    """
+
+    objective: Objective
+    beta: float
+    margin_beta: float
+    options: Mapping[str, float]
+    winner_guard: float | None = None
+
+    @property
+    def needs(self) -> Needs:
+        return self.objective.needs
+
+    def __call__(self, terms: PairTerms) -> Tensor:
+        """The loss of each pair, (B,)."""
+        seen = terms if self.winner_guard is None else guarded(terms, mu=self.winner_guard)
+        return self.objective.loss(seen, beta=self.beta, **{**self.objective.options, **self.options})
+
+
+@dataclass(frozen=True, slots=True)
 class StepResult:
     loss: float
     agreement: Agreement
@@ -72,28 +95,27 @@ def train_step(
     draws: Sequence[Draw],
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
+    loss_of: LossSettings,
     *,
-    beta: float,
     max_grad_norm: float,
     micro_pairs: int,
 ) -> StepResult:
-    """Update the adapter once on the vote-weighted mean of the DMPO loss over the draws.
+    """Update the adapter once on the vote-weighted mean of the loss over the draws.
 
     The batch goes through the denoiser in pieces of `micro_pairs` draws. Raises RoundFailed, before anything is
     updated, when loss or gradient is not finite.
     """
     data = errors.dataset
-    index = torch.tensor([draw.pair for draw in draws], device=data.targets.device)
-    targets, weights = data.targets[index], data.weights[index]
-    weights = weights / weights.sum()
+    index = torch.tensor([draw.pair for draw in draws], device=data.weights.device)
+    weights = data.weights[index] / data.weights[index].sum()
     total, sides = 0.0, Agreement()
     for start in range(0, len(draws), micro_pairs):
         piece = slice(start, start + micro_pairs)
-        margins = errors.margins(draws[piece], beta=beta)
-        loss = (dmpo(margins, targets[piece]) * weights[piece]).sum()
+        terms = errors.terms(draws[piece], needs=loss_of.needs, with_residuals=loss_of.winner_guard is not None)
+        loss = (loss_of(terms) * weights[piece]).sum()
         torch.autograd.backward(loss)
         total += loss.item()
-        sides += agreement(margins.detach(), targets[piece])
+        sides += agreement(terms.margin(loss_of.margin_beta).detach(), terms.target)
     norm = float(clip_grad_norm_(parameters.values(), max_grad_norm))
     if not (math.isfinite(total) and math.isfinite(norm)):
         optimizer.zero_grad(set_to_none=True)

@@ -23,11 +23,11 @@ from dmpo_app.diffusion.adapter_files import remove_leftovers
 from dmpo_app.diffusion.stable_diffusion import Denoiser
 from dmpo_app.domain import BaseModelRef, RoundState, Trigger
 from dmpo_app.errors import Busy, Conflict, LeaseLost, RoundFailed, StorageFull, StudioError
-from dmpo_app.settings import Settings
+from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.store import Store
 from dmpo_app.training.atomic_files import write_atomically
-from dmpo_app.training.plan import start_round, with_beta
-from dmpo_app.training.reference_filler import ReferenceFiller
+from dmpo_app.training.plan import start_round
+from dmpo_app.training.reference_filler import ReferenceFiller, calibrated_settings
 from dmpo_app.training.round_runner import RoundRunner, SliceOutcome, remove_checkpoint, round_folder
 
 MAX_DEATHS = 10
@@ -166,7 +166,7 @@ class Worker:
             self._base,
             state.id,
             trigger=state.trigger,
-            settings=with_beta(self._settings.round, self._denoiser.noise_scheduler.config.prediction_type),
+            settings=self._round_settings(state),
             environment=self._environment(),
             token=token,
         )
@@ -188,6 +188,12 @@ class Worker:
             return outcome
         finally:
             runner.close()
+
+    def _round_settings(self, state: RoundState) -> RoundSettings:
+        """What a round starts with; one that was started before keeps what it has."""
+        if state.started_at is not None:
+            return self._settings.round
+        return calibrated_settings(self._store, self._base, self._denoiser, self._settings.round)
 
     def _count_death(self, state: RoundState, step: int) -> None:
         """Give up on a round that kills the process again and again at one place, for want of memory most likely.

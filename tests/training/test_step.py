@@ -12,11 +12,12 @@ import torch
 from dmpo_app.diffusion.lora import LoraSpec, attach, lora_layers
 from dmpo_app.diffusion.stable_diffusion import Denoiser
 from dmpo_app.errors import RoundFailed
+from dmpo_app.objective import OBJECTIVES
 from dmpo_app.training.dataset import PairDataset, build_dataset
 from dmpo_app.training.denoising import PairErrors
 from dmpo_app.training.reference_cache import ReferenceCache
 from dmpo_app.training.slots import Draw, draws_of_step
-from dmpo_app.training.step import agreement, make_optimizer, train_step
+from dmpo_app.training.step import LossSettings, agreement, make_optimizer, train_step
 from tests.training.training_studio import Studio
 
 SPEC = LoraSpec(rank=2, lora_alpha=4.0, target_modules="wide")
@@ -37,6 +38,10 @@ def draws_of(step: int, batch_pairs: int = 4) -> list[Draw]:
     return draws_of_step(step, num_pairs=6, batch_pairs=batch_pairs, num_slots=8, seed=1)
 
 
+def dmpo_with(beta: float) -> LossSettings:
+    return LossSettings(OBJECTIVES["dmpo"], beta=beta, margin_beta=beta, options={})
+
+
 def make_different(parameters: dict[str, torch.nn.Parameter]) -> None:
     """An adapter that does something."""
     generator = torch.Generator().manual_seed(3)
@@ -51,7 +56,7 @@ def test_a_fresh_adapter_has_margin_zero_exactly_on_every_pair_and_slot(
     attach(denoiser.unet, SPEC, seed=0)
     errors = pair_errors(denoiser, dataset)
     for step in range(12):
-        assert (errors.margins(draws_of(step), beta=2000.0) == 0).all()
+        assert (errors.terms(draws_of(step)).margin(2000.0) == 0).all()
 
 
 def test_a_reference_from_another_place_in_another_batch_is_still_exact(
@@ -60,11 +65,11 @@ def test_a_reference_from_another_place_in_another_batch_is_still_exact(
     attach(denoiser.unet, SPEC, seed=0)
     errors = pair_errors(denoiser, dataset)
     draws = draws_of(0)
-    errors.margins(draws, beta=2000.0)
+    errors.terms(draws)
     others = draws_of(1)
-    errors.margins(others, beta=2000.0)
+    errors.terms(others)
     mixed = [others[1], draws[3], others[0], draws[0]]
-    assert (errors.margins(mixed, beta=2000.0) == 0).all()
+    assert (errors.terms(mixed).margin(2000.0) == 0).all()
 
 
 def test_swapping_the_images_of_every_pair_flips_the_margins(denoiser: Denoiser, dataset: PairDataset) -> None:
@@ -79,8 +84,8 @@ def test_swapping_the_images_of_every_pair_flips_the_margins(denoiser: Denoiser,
         weights=dataset.weights,
     )
     with torch.no_grad():
-        margins = pair_errors(denoiser, dataset).margins(draws_of(0), beta=2000.0)
-        flipped = pair_errors(denoiser, swapped).margins(draws_of(0), beta=2000.0)
+        margins = pair_errors(denoiser, dataset).terms(draws_of(0)).margin(2000.0)
+        flipped = pair_errors(denoiser, swapped).terms(draws_of(0)).margin(2000.0)
     assert (margins.abs() > 0.01).all()
     torch.testing.assert_close(margins, -flipped, rtol=1e-4, atol=1e-3)
 
@@ -92,7 +97,7 @@ def test_only_the_adapters_parameters_move(denoiser: Denoiser, dataset: PairData
     optimizer = make_optimizer(parameters, learning_rate=1e-2)
     errors = pair_errors(denoiser, dataset)
     for step in range(2):
-        train_step(errors, draws_of(step), parameters, optimizer, beta=500.0, max_grad_norm=1.0, micro_pairs=4)
+        train_step(errors, draws_of(step), parameters, optimizer, dmpo_with(500.0), max_grad_norm=1.0, micro_pairs=4)
     moved = 0
     for name, tensor in denoiser.unet.state_dict(keep_vars=True).items():
         if id(tensor) in ours:
@@ -107,7 +112,7 @@ def test_training_moves_the_margins_to_the_voters_side(denoiser: Denoiser, datas
     optimizer = make_optimizer(parameters, learning_rate=3e-3)
     errors = pair_errors(denoiser, dataset)
     results = [
-        train_step(errors, draws_of(step, 6), parameters, optimizer, beta=500.0, max_grad_norm=1.0, micro_pairs=6)
+        train_step(errors, draws_of(step, 6), parameters, optimizer, dmpo_with(500.0), max_grad_norm=1.0, micro_pairs=6)
         for step in range(25)
     ]
     assert results[0].agreement.margin == 0
@@ -123,7 +128,9 @@ def test_a_batch_in_pieces_takes_the_same_step_as_a_whole_one(denoiser: Denoiser
         make_different(parameters)
         errors = pair_errors(denoiser, dataset)
         optimizer = torch.optim.SGD(list(parameters.values()), lr=1e-3)
-        train_step(errors, draws_of(0), parameters, optimizer, beta=50.0, max_grad_norm=1e9, micro_pairs=micro_pairs)
+        train_step(
+            errors, draws_of(0), parameters, optimizer, dmpo_with(50.0), max_grad_norm=1e9, micro_pairs=micro_pairs
+        )
         states.append([parameter.detach().clone() for parameter in parameters.values()])
     for whole, in_pieces in zip(*states, strict=True):
         torch.testing.assert_close(whole, in_pieces, rtol=1e-4, atol=1e-6)
@@ -140,7 +147,7 @@ def test_a_gradient_that_is_not_finite_fails_before_anything_is_updated(
         first[0, 0] = float("nan")
     before = [parameter.detach().clone() for parameter in parameters.values()]
     with pytest.raises(RoundFailed, match="diverged: the loss is nan"):
-        train_step(errors, draws_of(0), parameters, optimizer, beta=500.0, max_grad_norm=1.0, micro_pairs=4)
+        train_step(errors, draws_of(0), parameters, optimizer, dmpo_with(500.0), max_grad_norm=1.0, micro_pairs=4)
     for old, new in zip(before, parameters.values(), strict=True):
         assert torch.allclose(old, new, rtol=0, atol=0, equal_nan=True)
     assert all(parameter.grad is None for parameter in parameters.values())
@@ -153,14 +160,14 @@ def test_references_are_computed_once_a_slot_and_survive_being_saved(
     cache = ReferenceCache()
     errors = pair_errors(denoiser, dataset, cache)
     with torch.no_grad():
-        first = errors.margins(draws_of(0), beta=2000.0)
+        first = errors.terms(draws_of(0)).margin(2000.0)
     assert len(cache) == 4
     cache.save(tmp_path, "some numerics")
     again = ReferenceCache.load(tmp_path, "some numerics")
     assert len(again) == 4
     passes = count_passes(denoiser)
     with torch.no_grad():
-        second = pair_errors(denoiser, dataset, again).margins(draws_of(0), beta=2000.0)
+        second = pair_errors(denoiser, dataset, again).terms(draws_of(0)).margin(2000.0)
     assert passes() == 1  # the policy's alone
     assert torch.equal(first, second)
 

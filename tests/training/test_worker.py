@@ -13,9 +13,8 @@ import torch
 from dmpo_app.diffusion.stable_diffusion import Denoiser
 from dmpo_app.domain import Choice, RoundStatus, Trigger
 from dmpo_app.errors import RoundFailed, StorageFull
-from dmpo_app.settings import RoundSettings, Settings, TrainerSettings
+from dmpo_app.settings import Settings, TrainerSettings
 from dmpo_app.training import round_trainer, worker
-from dmpo_app.training.plan import with_beta
 from dmpo_app.training.round_runner import RoundRunner, SliceOutcome, round_folder
 from dmpo_app.training.step import StepResult, train_step
 from dmpo_app.training.worker import MAX_DEATHS, Tick, Worker
@@ -135,21 +134,18 @@ def test_a_round_left_running_by_a_dead_trainer_is_resumed_under_the_same_name_a
     assert state.attempts == 2
 
 
-def test_a_round_records_the_beta_that_goes_with_what_the_model_predicts(
+def test_a_round_finds_its_beta_from_the_base_models_errors_and_records_it(
     studio: Studio, make_worker: MakeWorker
 ) -> None:
     studio.add_pairs(10)
     studio.vote(MIN_VOTES)
     assert make_worker(beta=None).tick() is Tick.TRAINED
-    assert studio.store.rounds.get(1).config["settings"]["beta"] == 2000.0
-
-
-@pytest.mark.parametrize(
-    ("beta", "prediction_type", "expected"),
-    [(None, "epsilon", 2000.0), (None, "v_prediction", 500.0), (70.0, "epsilon", 70.0), (70.0, "v_prediction", 70.0)],
-)
-def test_a_beta_that_is_set_holds_for_every_model(beta: float | None, prediction_type: str, expected: float) -> None:
-    assert with_beta(RoundSettings(beta=beta), prediction_type).beta == expected
+    recorded = studio.store.rounds.get(1).config["settings"]
+    assert recorded["beta"] == recorded["margin_beta"] > 0
+    studio.vote(MIN_VOTES)
+    assert make_worker(beta=None).tick() is Tick.TRAINED
+    again = studio.store.rounds.get(2).config["settings"]
+    assert again["beta"] == pytest.approx(recorded["beta"], rel=0.5)  # other pairs of the same model
 
 
 def test_it_waits_while_another_trainer_holds_the_lineage_and_goes_on_when_that_closes(

@@ -1,0 +1,72 @@
+"""What an objective sees of a batch of pairs, and small operations on it that several objectives share.
+
+Shapes:  B pairs;  C H W latent channels, height, width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dmpo_app.objective.margins import margin
+
+
+@dataclass(frozen=True, slots=True)
+class Residuals:
+    """Prediction minus target of the denoiser on both images, float32 (B, C, H, W). Policy's carry gradients.
+
+    `reference_a` and `reference_b` are None unless an objective asked for the reference's whole prediction.
+    """
+
+    policy_a: Tensor
+    policy_b: Tensor
+    reference_a: Tensor | None = None
+    reference_b: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PairTerms:
+    """A batch of pairs, each at one timestep with one noise that both of its images share.
+
+    The four errors are mean squared denoising errors over channels, height and width, float32 (B,); those of the policy
+    carry gradients. `target` (B,) is q, the probability asked for that image a wins.
+    """
+
+    policy_a: Tensor
+    policy_b: Tensor
+    reference_a: Tensor
+    reference_b: Tensor
+    target: Tensor
+    residuals: Residuals | None = None
+
+    def margin(self, beta: float) -> Tensor:
+        """u of each pair, (B,), positive where the policy gained on image a; see `margins.margin`."""
+        return margin(self.policy_a, self.policy_b, self.reference_a, self.reference_b, beta=beta)
+
+    def swapped(self) -> PairTerms:
+        """The same pairs with the images' places exchanged, and the target with them."""
+        residuals = self.residuals
+        if residuals is not None:
+            residuals = Residuals(residuals.policy_b, residuals.policy_a, residuals.reference_b, residuals.reference_a)
+        return replace(
+            self,
+            policy_a=self.policy_b,
+            policy_b=self.policy_a,
+            reference_a=self.reference_b,
+            reference_b=self.reference_a,
+            target=1 - self.target,
+            residuals=residuals,
+        )
+
+
+def by_side(target: Tensor, if_a: Tensor, if_b: Tensor) -> Tensor:
+    """The loss of pairs by the side their target takes: `if_a` where q > 1/2, `if_b` where q < 1/2.
+
+    For objectives that know a chosen and a rejected image and nothing in between. A tie has no side and takes the mean
+    of both, which asks for neither. All (B,).
+    """
+    share_a = torch.heaviside(target - 0.5, target.new_tensor(0.5))
+    # Not if_b + share_a * (if_a - if_b): an infinite loss of the side that is not taken must not count.
+    return torch.where(share_a == 0.5, 0.5 * (if_a + if_b), torch.where(share_a > 0.5, if_a, if_b))

@@ -1,0 +1,70 @@
+"""beta from the data."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dmpo_app.diffusion.stable_diffusion import Denoiser
+from dmpo_app.errors import RoundFailed, SetupProblem
+from dmpo_app.settings import RoundSettings
+from dmpo_app.training.calibration import MARGIN_SPREAD, error_spread, with_betas
+from dmpo_app.training.dataset import PairDataset, build_dataset
+from dmpo_app.training.denoising import PairErrors
+from dmpo_app.training.reference_cache import ReferenceCache
+from dmpo_app.training.slots import Draw, evaluation_slots
+from tests.training.training_studio import Studio
+
+SETTINGS = RoundSettings(batch_pairs=4, slots_per_pair=8)
+
+
+@pytest.fixture
+def dataset(studio: Studio) -> PairDataset:
+    studio.add_pairs(6)
+    studio.vote(6)
+    return build_dataset(studio.store.votes.training_votes(studio.base), studio.store.files, alpha=0.05)
+
+
+def errors_of(denoiser: Denoiser, dataset: PairDataset) -> PairErrors:
+    return PairErrors(denoiser, dataset, ReferenceCache(), num_slots=8, slot_seed=0)
+
+
+def test_the_usual_difference_of_errors_comes_out_as_wide_as_wanted(denoiser: Denoiser, dataset: PairDataset) -> None:
+    errors = errors_of(denoiser, dataset)
+    found = with_betas(SETTINGS, errors)
+    draws = [Draw(pair, slot) for pair in range(6) for slot in evaluation_slots(8)]
+    batches = [errors.reference_errors(draws[start : start + 4]) for start in range(0, len(draws), 4)]
+    spread = (0.5 * (found.beta or 0) * (torch.cat(batches)[:, 0] - torch.cat(batches)[:, 1])).abs().mean()
+    assert spread.item() == pytest.approx(MARGIN_SPREAD, rel=0.01)
+    assert found.margin_beta == found.beta
+
+
+def test_a_beta_that_is_set_holds_and_is_the_margins_too_where_the_objective_aims_at_log_odds(
+    denoiser: Denoiser, dataset: PairDataset
+) -> None:
+    errors = errors_of(denoiser, dataset)
+    usual = with_betas(SETTINGS, errors).margin_beta
+    dmpo = with_betas(SETTINGS.model_copy(update={"beta": 70.0}), errors)
+    assert (dmpo.beta, dmpo.margin_beta) == (70.0, 70.0)
+    dspo = with_betas(SETTINGS.model_copy(update={"objective": "dspo", "beta": 0.001}), errors)
+    assert (dspo.beta, dspo.margin_beta) == (0.001, usual)
+
+
+def test_the_last_batch_is_filled_up_and_changes_nothing(denoiser: Denoiser, dataset: PairDataset) -> None:
+    one, other = (error_spread(errors_of(denoiser, dataset), num_slots=8, micro_pairs=size) for size in (4, 5))
+    assert one == pytest.approx(other, rel=1e-4)
+
+
+def test_pairs_of_one_image_have_no_beta(denoiser: Denoiser, dataset: PairDataset) -> None:
+    from dataclasses import replace
+
+    same = replace(dataset, latents_b=dataset.latents_a)
+    with pytest.raises(RoundFailed, match="DMPO_ROUND__BETA"):
+        with_betas(SETTINGS, errors_of(denoiser, same))
+
+
+def test_an_unknown_objective_is_refused_with_the_setting_and_what_there_is(
+    denoiser: Denoiser, dataset: PairDataset
+) -> None:
+    with pytest.raises(SetupProblem, match="DMPO_ROUND__OBJECTIVE='ppo'"):
+        with_betas(SETTINGS.model_copy(update={"objective": "ppo"}), errors_of(denoiser, dataset))
