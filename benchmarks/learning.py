@@ -139,19 +139,19 @@ def compare(
         seed=seed,
         win_rate=float((new > old).mean() + 0.5 * (new == old).mean()),
         num_pairs=count,
-        fidelity=fidelity(lab, after),
-        base_fidelity=fidelity(lab, before),
+        fidelity=fidelity_of(after, lab.yardstick_prompts(count)),
+        base_fidelity=fidelity_of(before, lab.yardstick_prompts(count)),
         round_seconds=round_seconds,
         rounds=rounds,
     )
 
 
-def fidelity(lab: Lab, pictures: Pictures) -> dict[str, float]:
+def fidelity_of(pictures: Pictures, prompts: Sequence[str]) -> dict[str, float]:
     """Share of pictures whose subject and setting are what the prompt asks for."""
     if not CLASSIFIER.exists():
         return {}
     reading = AttributeClassifier.load(CLASSIFIER).predict(pictures)
-    wishes = [parse(prompt) for prompt in lab.yardstick_prompts(len(pictures))]
+    wishes = [parse(prompt) for prompt in prompts]
     shares = {}
     for kind in KINDS:
         right = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -85,9 +85,13 @@ class Lab:
 
     def base_yardstick(self, count: int) -> Pictures:
         """What the base model draws for the yardstick, uint8 (count, H, W, 3)."""
-        path = self._kept("yardstick", count, ".npz")
+        return self.kept_pictures("yardstick", count, lambda: self.yardstick(count, BASE_VERSION))
+
+    def kept_pictures(self, what: str, count: int, make: Callable[[], Pictures]) -> Pictures:
+        """Pictures of the base model that are made once."""
+        path = self._kept(what, count, ".npz")
         if not path.exists():
-            np.savez(path, pictures=self.yardstick(count, BASE_VERSION))
+            np.savez(path, pictures=make())
         pictures: Pictures = np.load(path)["pictures"]
         return pictures
 

@@ -92,6 +92,15 @@ class PairErrors:
             target=training_target(scheduler, latents, noise, timesteps),
         )
 
+    def missing_references(self) -> list[Draw]:
+        """Every draw of the dataset, pair by pair, whose reference errors are not in the cache."""
+        return [
+            Draw(pair, slot)
+            for pair, pair_id in enumerate(self._dataset.pair_ids)
+            for slot in range(self._num_slots)
+            if (pair_id, slot) not in self._cache
+        ]
+
     def reference_errors(self, draws: Sequence[Draw]) -> Tensor:
         """The base model's errors on images a and b of each draw, (B, 2); those not in the cache are put there."""
         keys = [(self._dataset.pair_ids[draw.pair], draw.slot) for draw in draws]

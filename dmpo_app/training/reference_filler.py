@@ -138,10 +138,5 @@ class ReferenceFiller:
             num_slots=self._settings.slots_per_pair,
             slot_seed=self._settings.seed,
         )
-        self._missing = [
-            Draw(pair, slot)
-            for pair, pair_id in enumerate(dataset.pair_ids)
-            for slot in range(self._settings.slots_per_pair)
-            if (pair_id, slot) not in self._cache
-        ]
+        self._missing = self._errors.missing_references()
         return bool(self._missing)

@@ -1,0 +1,271 @@
+"""One round on few and partly wrong votes: objectives and settings against each other, on the pocket model.
+
+    python -m benchmarks.few_votes --out runs.jsonl [--objectives dmpo dpo] [--tastes warm left] [--votes 96]
+                                   [--wrong 0 0.2] [--seeds 0 1 2] [--set round.num_steps=160]
+
+A simulated taste votes on pairs of the base model, some votes are the other way round, one round trains (the real
+trainer, without the database around it), and base and adapted model draw the same held-out prompts with the same seeds:
+the taste itself is the judge. Prompt fidelity and diversity between seeds are measured on the same pictures. Every run
+is one line of `--out`; runs that are there already are not made again, so several processes can share the work
+(`--share 0/2`, `--share 1/2`). `benchmarks.few_votes_report` makes tables of the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import random
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.learning import fidelity_of, with_overrides
+from benchmarks.learning_lab import FIRST_SEED, Lab, Pictures, pixels
+from dmpo_app.diffusion.adapter_files import AdapterWeights
+from dmpo_app.diffusion.live_model import Shot
+from dmpo_app.diffusion.tensor_files import load_latents, load_prompt_embeds
+from dmpo_app.domain import BASE_VERSION, NewPair
+from dmpo_app.labeling.tastes import taste_named
+from dmpo_app.objective import soft_target
+from dmpo_app.settings import RoundSettings, Settings
+from dmpo_app.training.calibration import with_betas
+from dmpo_app.training.dataset import PairDataset, is_held_out
+from dmpo_app.training.denoising import PairErrors
+from dmpo_app.training.plan import RoundPlan
+from dmpo_app.training.reference_cache import ReferenceCache
+from dmpo_app.training.reference_filler import numerics_key
+from dmpo_app.training.round_trainer import RoundTrainer
+
+SEEDS_PER_PROMPT = 2
+"""Of a yardstick prompt; their distance is the diversity."""
+BATCH = 8
+
+
+class Pool:
+    """Pairs of the base model and what their images look like; a pair's id is its place in the pool."""
+
+    def __init__(self, lab: Lab, size: int) -> None:
+        self.pairs = lab.base_pairs(size)
+        self.pictures_a = np.stack([pixels(pair.image_a.png) for pair in self.pairs])
+        self.pictures_b = np.stack([pixels(pair.image_b.png) for pair in self.pairs])
+
+    def dataset(self, ids: Sequence[int], wins_a: Sequence[float], settings: RoundSettings) -> PairDataset:
+        chosen = [self.pairs[index] for index in ids]
+        ones = torch.ones(len(ids))
+        return PairDataset(
+            pair_ids=tuple(ids),
+            prompts=tuple(pair.prompt for pair in chosen),
+            latents_a=torch.stack([_latents(pair, "a") for pair in chosen]),
+            latents_b=torch.stack([_latents(pair, "b") for pair in chosen]),
+            prompt_embeds=torch.stack([load_prompt_embeds(pair.prompt_embeds).float() for pair in chosen]),
+            targets=soft_target(torch.tensor(wins_a), ones, alpha=settings.alpha),
+            weights=ones,
+        )
+
+
+def _latents(pair: NewPair, side: str) -> torch.Tensor:
+    data = (pair.image_a if side == "a" else pair.image_b).latents
+    if data is None:
+        raise RuntimeError("the pool's pairs carry their latents")
+    return load_latents(data).float()
+
+
+def votes_of(pool: Pool, taste: str, count: int, wrong: float, seed: int) -> tuple[list[int], list[float]]:
+    """Pair ids and wins of image a: `count` pairs drawn by `seed`, the taste's votes, the share `wrong` of them turned."""
+    rng = random.Random(seed)
+    ids = sorted(rng.sample(range(len(pool.pairs)), count))
+    score = taste_named(taste).scores
+    margins = score(pool.pictures_a[ids]) - score(pool.pictures_b[ids])
+    wins = [0.5 if margin == 0 else float(margin > 0) for margin in margins]
+    for position in rng.sample(range(count), round(wrong * count)):
+        wins[position] = 1 - wins[position]
+    return ids, wins
+
+
+def train(
+    lab: Lab, pool: Pool, settings: RoundSettings, ids: list[int], wins: list[float], seed: int, work: Path
+) -> Any:
+    """One round; its result, the seconds it took and the settings with their betas."""
+    held = [is_held_out(pool.pairs[index].prompt, share=settings.held_out_share, seed=seed) for index in ids]
+    sides = [
+        (
+            [i for i, h in zip(ids, held, strict=True) if h is side],
+            [w for w, h in zip(wins, held, strict=True) if h is side],
+        )
+        for side in (False, True)
+    ]
+    data, held_out = (pool.dataset(*side, settings) if side[0] else None for side in sides)
+    assert data is not None
+    settings = calibrated(lab, pool, settings, work)
+    plan = RoundPlan(
+        round_id=1,
+        base_fingerprint=lab.fingerprint,
+        seed=seed,
+        parent_version=BASE_VERSION,
+        settings=settings,
+        train=data,
+        held_out=held_out,
+        train_vote_ids=data.pair_ids,
+        held_out_vote_ids=held_out.pair_ids if held_out else (),
+        config={},
+        key="",
+    )
+    started = time.perf_counter()
+    trainer = RoundTrainer(plan, lab.denoiser, parent=None, reference_folder=work / "references")
+    losses = []
+    while trainer.step < settings.num_steps:
+        result = trainer.train_step()
+        evaluation = trainer.evaluate_if_due()
+        if evaluation is not None:
+            losses.append((trainer.step, evaluation.loss, evaluation.agreement.accuracy))
+    best = trainer.result()
+    trainer.close()
+    facts = {"step": best.step, "held_out": losses, "margin": result.agreement.margin, "beta": settings.beta}
+    return plan.spec, best.tensors, time.perf_counter() - started, facts
+
+
+def calibrated(lab: Lab, pool: Pool, settings: RoundSettings, work: Path) -> RoundSettings:
+    """Betas from the pool's first pairs: the same for every run."""
+    count = min(64, len(pool.pairs))
+    data = pool.dataset(list(range(count)), [0.5] * count, settings)
+    key = numerics_key(lab.denoiser, data, settings, base_fingerprint=lab.fingerprint, micro_pairs=settings.batch_pairs)
+    cache = ReferenceCache.load(work / "references", key)
+    errors = PairErrors(lab.denoiser, data, cache, num_slots=settings.slots_per_pair, slot_seed=settings.seed)
+    return with_betas(settings, errors)
+
+
+def fill_references(lab: Lab, pool: Pool, settings: RoundSettings, work: Path) -> None:
+    """Every slot of every pair of the pool, once for all runs."""
+    ids = list(range(len(pool.pairs)))
+    data = pool.dataset(ids, [0.5] * len(ids), settings)
+    key = numerics_key(lab.denoiser, data, settings, base_fingerprint=lab.fingerprint, micro_pairs=settings.batch_pairs)
+    cache = ReferenceCache.load(work / "references", key)
+    errors = PairErrors(lab.denoiser, data, cache, num_slots=settings.slots_per_pair, slot_seed=settings.seed)
+    missing = errors.missing_references()
+    for start in range(0, len(missing), settings.batch_pairs):
+        piece = missing[start : start + settings.batch_pairs]
+        errors.reference_errors([piece[i % len(piece)] for i in range(settings.batch_pairs)])
+    if missing:
+        cache.save(work / "references", key)
+
+
+def yardstick(lab: Lab, count: int, version: int) -> Pictures:
+    """`count` pictures of held-out prompts, two seeds of each in turn, under the version the model holds."""
+    shots = [Shot(lab.held_out_prompts[i // SEEDS_PER_PROMPT], FIRST_SEED + i, version) for i in range(count)]
+    pictures = [
+        np.asarray(sample.image.convert("RGB"))
+        for start in range(0, count, BATCH)
+        for sample in lab.model.render(shots[start : start + BATCH])
+    ]
+    return np.stack(pictures)
+
+
+def diversity(pictures: Pictures) -> float:
+    """Mean absolute difference, in grey levels, between the two pictures of a prompt at an eighth of their size."""
+    small = pictures.reshape(len(pictures), pictures.shape[1] // 8, 8, pictures.shape[2] // 8, 8, 3).mean((2, 4))
+    return float(np.abs(small[0::2] - small[1::2]).mean())
+
+
+def measure(lab: Lab, taste: str, before: Pictures, after: Pictures) -> dict[str, Any]:
+    score = taste_named(taste).scores
+    old, new = score(before), score(after)
+    prompts = [lab.held_out_prompts[i // SEEDS_PER_PROMPT] for i in range(len(after))]
+    return {
+        "wins": float((new > old).sum() + 0.5 * (new == old).sum()),
+        "pairs": len(after),
+        "fidelity": fidelity_of(after, prompts),
+        "base_fidelity": fidelity_of(before, prompts),
+        "diversity": diversity(after) / diversity(before),
+    }
+
+
+def grid(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every combination asked for, as the facts that name a run."""
+    axes = (
+        arguments.tastes,
+        arguments.wrong,
+        arguments.votes,
+        arguments.seeds,
+        arguments.objectives,
+        arguments.spreads,
+    )
+    return [
+        {
+            "objective": objective,
+            "spread": spread,
+            "taste": taste,
+            "votes": votes,
+            "wrong": wrong,
+            "seed": seed,
+            "set": sorted(arguments.overrides),
+        }
+        for taste, wrong, votes, seed, objective, spread in itertools.product(*axes)
+    ]
+
+
+def settings_of(facts: dict[str, Any], base: Settings, overrides: Sequence[str]) -> RoundSettings:
+    """`spread` scales the beta that the data give: 2 is twice the objective's usual one."""
+    round_settings = with_overrides(base, overrides).round
+    return round_settings.model_copy(update={"objective": facts["objective"]})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--objectives", nargs="+", default=["dmpo"])
+    parser.add_argument("--spreads", nargs="+", type=float, default=[1.0], help="factors on the beta from the data")
+    parser.add_argument("--tastes", nargs="+", default=["warm", "bright", "large", "left"])
+    parser.add_argument("--votes", nargs="+", type=int, default=[96])
+    parser.add_argument("--wrong", nargs="+", type=float, default=[0.0])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--pairs", type=int, default=100, help="pictures to compare on")
+    parser.add_argument("--pool", type=int, default=360)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--share", default="0/1", help="I/N: every N-th run from the I-th on")
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "dmpo-few-votes")
+    parser.add_argument("--set", nargs="+", default=[], dest="overrides", metavar="GROUP.NAME=VALUE")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    base = Settings()
+    lab = Lab(with_overrides(base, arguments.overrides), arguments.work)
+    pool = Pool(lab, arguments.pool)
+    fill_references(lab, pool, lab.settings.round, arguments.work)
+    before = lab.kept_pictures(
+        "few-votes-yardstick", arguments.pairs, lambda: yardstick(lab, arguments.pairs, BASE_VERSION)
+    )
+    index, count = map(int, arguments.share.split("/"))
+    for facts in grid(arguments)[index::count]:
+        if facts in done(arguments.out):
+            continue
+        settings = settings_of(facts, base, arguments.overrides)
+        if facts["spread"] != 1:
+            usual = calibrated(lab, pool, settings, arguments.work)
+            settings = settings.model_copy(
+                update={"beta": facts["spread"] * (usual.beta or 0), "margin_beta": usual.margin_beta}
+            )
+        ids, wins = votes_of(pool, facts["taste"], facts["votes"], facts["wrong"], facts["seed"])
+        spec, tensors, seconds, training = train(lab, pool, settings, ids, wins, facts["seed"], arguments.work)
+        lab.model.swap(1, AdapterWeights(spec=spec, tensors=tensors))
+        record = {"run": facts, **measure(lab, facts["taste"], before, yardstick(lab, arguments.pairs, 1))}
+        record |= {"seconds": round(seconds, 1), "training": training}
+        lab.model.swap(BASE_VERSION, None)
+        with arguments.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        print(json.dumps(facts), f"{record['wins'] / record['pairs']:.1%}", f"{seconds:.0f} s", flush=True)
+
+
+def done(path: Path) -> list[dict[str, Any]]:
+    """The runs that `path` holds."""
+    if not path.exists():
+        return []
+    return [json.loads(line)["run"] for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+if __name__ == "__main__":
+    main()
