@@ -38,10 +38,16 @@ def saturation(images: Images) -> Scores:
 def sharpness(images: Images) -> Scores:
     """Mean absolute difference of the luma between neighbours, across and down, in [0, 2].
 
-    Images need at least 2 pixels either way. Per pixel, so the same picture at a larger size is less sharp.
+    Per pixel, so the same picture at a larger size is less sharp. A single row or column has no neighbours and adds 0.
     """
     values = luma(images)
-    return mean(np.abs(np.diff(values, axis=1))) + mean(np.abs(np.diff(values, axis=2)))
+    return _mean_step(values, axis=1) + _mean_step(values, axis=2)
+
+
+def _mean_step(values: NDArray[np.float64], axis: int) -> Scores:
+    if values.shape[axis] < 2:
+        return np.zeros(len(values))
+    return mean(np.abs(np.diff(values, axis=axis)))
 
 
 def mean(values: NDArray[np.float64]) -> Scores:
