@@ -6,6 +6,7 @@
     batches.py          what every scorer does with its images: check, cut into batches, check the scores
     preprocess.py       pictures of any size as the square input of a vision tower
     weights.py          finding, reading and identifying files of weights
+    conversions.py      the commands that turn published pickle files into safetensors
     pixel_scorer.py     a measure as a scorer
     pocket_fidelity.py  whether a picture of the pocket world shows what its prompt names
     clip.py             scores from CLIP's two towers: CLIP score, PickScore, HPSv2.1 (open_clip.py converts its names)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPModel
 
-from dmpo_app.scoring import weights
+from dmpo_app.scoring import conversions, weights
 from dmpo_app.scoring.batches import in_batches
 from dmpo_app.scoring.clip import preprocess_of
 from dmpo_app.scoring.loading import frozen, load_pretrained, read_tensors, usable_device
@@ -32,11 +32,6 @@ _CODE_VERSION = 1
 # The head was fitted to people's ratings by least squares, so it has no log odds of its own. In AVA, most of its data,
 # one picture's ratings spread by 1.4; two people's by 2, which is a logistic scale of 2 * sqrt(3) / pi = 1.1.
 _SCALE = 1.0
-_CONVERSION = (
-    'python -c "import torch; from safetensors.torch import save_file; '
-    "save_file(torch.load('sac+logos+ava1-l14-linearMSE.pth', map_location='cpu', weights_only=True), "
-    "'sac+logos+ava1-l14-linearMSE.safetensors')\""
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +65,7 @@ def build_aesthetic(source: str, device: str, batch_size: int) -> AestheticScore
     Without CLIP beside the head, openai/clip-vit-large-patch14 is used. Raises ModelUnavailable or SetupProblem.
     """
     where = usable_device(device)
-    head_path = weights.find_weights_file(source, conversion=_CONVERSION, besides=("model.safetensors",))
+    head_path = weights.find_weights_file(source, conversion=conversions.AESTHETIC, besides=("model.safetensors",))
     clip_source = _clip_beside(head_path)
     folder = weights.find_model_folder(clip_source)
     clip = load_pretrained(CLIPModel, folder, clip_source)

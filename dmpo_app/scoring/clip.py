@@ -27,18 +27,13 @@ from torch.nn import functional
 from transformers import CLIPModel, CLIPTokenizer
 
 from dmpo_app.errors import ModelUnavailable
-from dmpo_app.scoring import weights
+from dmpo_app.scoring import conversions, weights
 from dmpo_app.scoring.batches import in_batches
 from dmpo_app.scoring.loading import explained, frozen, load_pretrained, read_tensors, usable_device
 from dmpo_app.scoring.open_clip import VIT_H_14, build_clip_model
 from dmpo_app.scoring.preprocess import CLIP_DEVIATION, CLIP_MEAN, Preprocess
 
 _CODE_VERSION = 1
-HPSV2_CONVERSION = (
-    'python -c "import torch; from safetensors.torch import save_file; '
-    "save_file({k: v.contiguous() for k, v in torch.load('HPS_v2.1_compressed.pt', map_location='cpu', "
-    "weights_only=True)['state_dict'].items()}, 'hpsv2.1.safetensors')\""
-)
 
 
 class Towers:
@@ -109,7 +104,7 @@ def build_hpsv2(source: str, device: str, batch_size: int) -> ClipScorer:
     ViT-H-14 unless an `open_clip_config.json` beside the file says otherwise.
     """
     where = usable_device(device)
-    path = weights.find_weights_file(source, conversion=HPSV2_CONVERSION)
+    path = weights.find_weights_file(source, conversion=conversions.HPSV2)
     config = path.parent / "open_clip_config.json"
     settings = weights.read_json(config) if config.is_file() else VIT_H_14
     model = build_clip_model(read_tensors(path), settings.get("model_cfg", settings), source)

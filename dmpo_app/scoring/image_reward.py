@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import BertTokenizer
 
 from dmpo_app.errors import ModelUnavailable
-from dmpo_app.scoring import weights
+from dmpo_app.scoring import conversions, weights
 from dmpo_app.scoring.batches import in_batches
 from dmpo_app.scoring.blip import build_blip
 from dmpo_app.scoring.loading import explained, frozen, read_tensors, usable_device
@@ -32,11 +32,6 @@ _CODE_VERSION = 1
 _MEAN, _DEVIATION = 0.16717362830052426, 1.0333394966054072  # ImageReward.py of the original
 _NUM_TOKENS = 35
 _PARTS = ("blip.visual_encoder.", "blip.text_encoder.", "mlp.")
-_CONVERSION = (
-    'python -c "import torch; from safetensors.torch import save_file; '
-    "save_file({k: v.contiguous() for k, v in torch.load('ImageReward.pt', map_location='cpu', "
-    "weights_only=True).items()}, 'ImageReward.safetensors')\""
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +74,7 @@ def build_imagereward(source: str, device: str, batch_size: int) -> ImageRewardS
     BERT's vocabulary is taken from beside the file, or from google-bert/bert-base-uncased.
     """
     where = usable_device(device)
-    path = weights.find_weights_file(source, conversion=_CONVERSION)
+    path = weights.find_weights_file(source, conversion=conversions.IMAGEREWARD)
     tensors = read_tensors(path)
     vision_tensors, text_tensors, head_tensors = (_below(tensors, part, source) for part in _PARTS)
     blip = build_blip(vision_tensors, text_tensors, source)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dmpo_app.errors import BadInput, ModelUnavailable
+from dmpo_app.scoring import conversions
 from dmpo_app.scoring.protocol import Scorer
 
 _PIXELS = {
@@ -21,8 +22,8 @@ _PIXELS = {
 class ScorerInfo:
     """What `dmpo scorers` lists.
 
-    `default_source` is a hub id, or None where no safetensors are published and the user names a converted file.
-    `needs_weights` is False for what works as it is, without a download.
+    `needs_weights` is False for what works as it is, without a download. `default_source` is a hub id, or None where
+    the authors publish a pickle file only: then `conversion` is the command that makes the file the user names.
     """
 
     name: str
@@ -31,6 +32,7 @@ class ScorerInfo:
     weights_from: str
     licence: str
     default_source: str | None = None
+    conversion: str | None = None
 
 
 SCORERS: dict[str, ScorerInfo] = {
@@ -58,6 +60,7 @@ SCORERS: dict[str, ScorerInfo] = {
             True,
             "HPS_v2.1_compressed.pt of xswu/HPSv2, converted",
             "Apache-2.0",
+            conversion=conversions.HPSV2,
         ),
         ScorerInfo(
             "aesthetic",
@@ -65,6 +68,7 @@ SCORERS: dict[str, ScorerInfo] = {
             True,
             "sac+logos+ava1-l14-linearMSE.pth of improved-aesthetic-predictor, converted; CLIP-L from the hub",
             "Apache-2.0 (head), MIT (CLIP)",
+            conversion=conversions.AESTHETIC,
         ),
         ScorerInfo(
             "imagereward",
@@ -72,6 +76,7 @@ SCORERS: dict[str, ScorerInfo] = {
             True,
             "ImageReward.pt of THUDM/ImageReward, converted",
             "Apache-2.0; BLIP is BSD-3-Clause",
+            conversion=conversions.IMAGEREWARD,
         ),
         ScorerInfo(
             "pocket-fidelity",
@@ -109,8 +114,8 @@ def build_scorer(name: str, *, source: str | None, device: str, batch_size: int)
     found = source or info.default_source
     if found is None:
         raise ModelUnavailable(
-            f"{name} needs its weights as a safetensors file: {info.weights_from}; docs/scorers.md has the command. "
-            "Then name the file as the scorer's source"
+            f"{name} needs its weights as a safetensors file: {info.weights_from}. Convert it once where you trust it, "
+            f"then name the file as the scorer's source: {info.conversion}"
         )
     return _builder(name)(found, device, batch_size)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from dmpo_app.diffusion.hub import cached_snapshot, fetch_files
 from dmpo_app.errors import ModelUnavailable
+from dmpo_app.scoring import conversions
 
 LAION_CLIP_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 OPENAI_CLIP_L = "openai/clip-vit-large-patch14"
@@ -58,8 +59,7 @@ def model_files(folder: Path, source: str) -> list[Path]:
         return [config, *shards]
     raise ModelUnavailable(
         f"{source} holds no model.safetensors. If it has a pickle file instead (pytorch_model.bin), convert it once "
-        f"where you trust it: python -c \"from transformers import CLIPModel; CLIPModel.from_pretrained('{source}')"
-        ".save_pretrained('FOLDER')\""
+        f"where you trust it: {conversions.CLIP_FOLDER}"
     )
 
 

@@ -194,6 +194,23 @@ def test_pickscore_without_a_tokenizer_asks_for_laions_and_says_so_when_offline(
         build_scorer("pickscore", source=str(folder), device="cpu", batch_size=1)
 
 
+def test_a_model_in_the_hubs_cache_needs_no_network(
+    sources: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: Pictures, prompts: list[str]
+) -> None:
+    repository = tmp_path / "models--somebody--some-clip"
+    shutil.copytree(sources["clip"], repository / "snapshots" / ("0" * 40))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub._snapshot_download.constants.HF_HUB_CACHE", str(tmp_path))
+    cached = build_scorer("clip", source="somebody/some-clip", device="cpu", batch_size=4)
+    local = build_scorer("clip", source=sources["clip"], device="cpu", batch_size=4)
+    assert cached.identity == local.identity
+    np.testing.assert_array_equal(cached.score(pictures, prompts), local.score(pictures, prompts))
+    with pytest.raises(ModelUnavailable, match="somebody/another is not on this machine"):
+        build_scorer("clip", source="somebody/another", device="cpu", batch_size=4)
+
+
 def test_a_mean_and_deviation_that_come_with_the_model_are_used(
     sources: dict[str, str], tmp_path: Path, pictures: Pictures, prompts: list[str]
 ) -> None:

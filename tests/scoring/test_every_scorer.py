@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
 
-from dmpo_app.errors import BadInput, ModelUnavailable, SetupProblem
+from dmpo_app.errors import BadInput, ModelUnavailable, SetupProblem, StudioError
+from dmpo_app.scoring import conversions
+from dmpo_app.scoring.batches import in_batches
 from dmpo_app.scoring.protocol import Scorer
 from dmpo_app.scoring.registry import SCORERS, build_scorer
+from dmpo_app.settings import PROJECT_ROOT
 from tests.scoring.conftest import MAKERS
 
 Pictures = list[PIL.Image.Image]
+PICKLED = {  # what is published, and the part of it that holds the tensors
+    "hpsv2": ("HPS_v2.1_compressed.pt", "state_dict"),
+    "aesthetic": ("sac+logos+ava1-l14-linearMSE.pth", ""),
+    "imagereward": ("ImageReward.pt", ""),
+}
 
 
 def build(name: str, sources: dict[str, str], *, batch_size: int = 16) -> Scorer:
@@ -123,30 +137,66 @@ def test_a_device_that_is_not_there_is_named(sources: dict[str, str]) -> None:
         build_scorer("clip", source=sources["clip"], device="quantum", batch_size=1)
 
 
-@pytest.mark.parametrize("name", ["hpsv2", "aesthetic", "imagereward"])
-def test_weights_that_are_published_as_pickle_only_must_be_named(name: str) -> None:
-    with pytest.raises(ModelUnavailable, match=r"converted.*docs/scorers\.md"):
+@pytest.mark.parametrize("name", PICKLED)
+def test_weights_that_are_published_as_pickle_only_must_be_converted_and_named(name: str) -> None:
+    with pytest.raises(ModelUnavailable, match=rf"{name} needs its weights.*converted.*python -c .*torch\.load"):
         build_scorer(name, source=None, device="cpu", batch_size=1)
 
 
-@pytest.mark.parametrize(
-    ("name", "published"),
-    [
-        ("hpsv2", "HPS_v2.1_compressed.pt"),
-        ("aesthetic", "sac+logos+ava1-l14-linearMSE.pth"),
-        ("imagereward", "ImageReward.pt"),
-    ],
-)
+@pytest.mark.parametrize(("name", "published"), [(name, published) for name, (published, _) in PICKLED.items()])
 def test_a_pickle_file_is_never_opened_and_the_way_out_is_one_command(
     name: str, published: str, tmp_path: Path
 ) -> None:
     (tmp_path / published).write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
-    with pytest.raises(
-        ModelUnavailable, match=rf"pickle file.*python -c .*torch\.load\('{published.replace('+', '.')}'"
-    ):
+    with pytest.raises(ModelUnavailable, match=rf"pickle file.*python -c .*{re.escape(published)}"):
         build_scorer(name, source=str(tmp_path / published), device="cpu", batch_size=1)
     with pytest.raises(ModelUnavailable, match=r"no safetensors file.*python -c"):
         build_scorer(name, source=str(tmp_path), device="cpu", batch_size=1)
+
+
+@pytest.mark.parametrize("name", PICKLED)
+def test_the_command_in_the_message_makes_a_file_that_scores_the_same(
+    name: str,
+    sources: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pictures: Pictures,
+    prompts: list[str],
+) -> None:
+    published, part = PICKLED[name]
+    folder = tmp_path / "weights"
+    shutil.copytree(sources[name], folder)
+    (safetensors,) = (path for path in folder.glob("*.safetensors") if path.name != "model.safetensors")
+    tensors = load_file(safetensors)
+    safetensors.unlink()
+    torch.save({part: tensors, "epoch": 3} if part else tensors, folder / published)
+    python, option, code = shlex.split(SCORERS[name].conversion or "")
+    assert (python, option) == ("python", "-c")
+    monkeypatch.chdir(folder)
+    exec(code, {})  # a process of its own would spend seconds on importing torch
+    converted = build(name, {name: str(folder)}).score(pictures, prompts)
+    np.testing.assert_array_equal(converted, build(name, sources).score(pictures, prompts))
+
+
+def test_the_docs_name_every_scorer_and_give_the_same_commands() -> None:
+    text = (PROJECT_ROOT / "docs" / "scorers.md").read_text(encoding="utf-8")
+    for name, info in SCORERS.items():
+        assert f"| `{name}` |" in text
+        assert (info.conversion or "") in text
+    assert conversions.CLIP_FOLDER in text
+
+
+def test_a_score_that_is_not_finite_never_leaves_a_scorer(pictures: Pictures, prompts: list[str]) -> None:
+    def broken(images: Sequence[PIL.Image.Image], _: Sequence[str]) -> NDArray[np.float32]:
+        return np.array([np.nan if image.size == (40, 90) else 1.0 for image in images], np.float32)
+
+    with pytest.raises(StudioError, match=r"broken gave image 2 \('a red cat'\) the score nan"):
+        in_batches("broken", broken, pictures, prompts, batch_size=2)
+
+
+def test_an_image_without_pixels_is_refused() -> None:
+    with pytest.raises(BadInput, match="image 0 is 0 x 5"):
+        build("warmth", {}).score([PIL.Image.new("RGB", (0, 5))], [""])
 
 
 def test_listing_the_scorers_imports_neither_torch_nor_transformers() -> None:
