@@ -77,7 +77,7 @@ def _latents(pair: NewPair, side: str) -> torch.Tensor:
 
 
 def votes_of(pool: Pool, taste: str, count: int, wrong: float, seed: int) -> tuple[list[int], list[float]]:
-    """Pair ids and wins of image a: `count` pairs drawn by `seed`, the taste's votes, the share `wrong` of them turned."""
+    """Pair ids and wins of image a: `count` pairs drawn by `seed`, the taste's votes, a share of them turned."""
     rng = random.Random(seed)
     ids = sorted(rng.sample(range(len(pool.pairs)), count))
     score = taste_named(taste).scores

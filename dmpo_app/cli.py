@@ -205,6 +205,17 @@ def simulate(
 
 
 @app.command()
+def scorers() -> None:
+    """The automatic scorers of images: what each looks at, where its weights come from, its licence."""
+    from dmpo_app.scoring.registry import SCORERS
+
+    table = Table("scorer", "prefers", "weights", "licence", box=None)
+    for info in SCORERS.values():
+        table.add_row(f"[bold]{info.name}[/]", info.description, info.weights_from, info.licence)
+    out.print(table, highlight=False)
+
+
+@app.command()
 def settings() -> None:
     """Every setting: its environment variable, its value now, what it means."""
     with _spoken_errors():

@@ -76,6 +76,14 @@ def test_a_bad_setting_is_named_as_its_variable(monkeypatch: pytest.MonkeyPatch)
     assert "DMPO_MIN_VOTES='none'" in output
 
 
+def test_the_scorers_are_listed_with_their_licences() -> None:
+    code, output = run("scorers")
+    assert code == 0, output
+    for name in ("pickscore", "clip", "hpsv2", "aesthetic", "imagereward", "pocket-fidelity", "warmth"):
+        assert name in output
+    assert "Apache-2.0" in output
+
+
 def test_doctor_finds_nothing_wrong_here_and_says_what_is_missing() -> None:
     code, output = run("doctor", "--home", "/proc/nowhere", "--base-model", "/does/not/exist")
     assert code == 1

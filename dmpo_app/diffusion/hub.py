@@ -11,6 +11,8 @@ from pathlib import Path
 
 from dmpo_app.errors import ModelUnavailable
 
+BASE_MODEL = "DMPO_BASE_MODEL"
+
 
 def fetch_index(repo_id: str) -> Path:
     """The repository's `model_index.json`: from the cache, or downloaded. Raises ModelUnavailable."""
@@ -21,7 +23,7 @@ def fetch_index(repo_id: str) -> Path:
         return Path(cached if isinstance(cached, str) else hf_hub_download(repo_id, "model_index.json"))
 
 
-def cached_snapshot(repo_id: str) -> Path | None:
+def cached_snapshot(repo_id: str, *, setting: str = BASE_MODEL) -> Path | None:
     """The folder the cache holds of this repository, complete or not; None without one. Never uses the network.
 
     What was downloaded once is used from then on: a repository that moves must not start another lineage by itself.
@@ -29,7 +31,7 @@ def cached_snapshot(repo_id: str) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    with _explained(repo_id):
+    with _explained(repo_id, setting):
         try:
             return Path(snapshot_download(repo_id, local_files_only=True))
         except LocalEntryNotFoundError:
@@ -42,10 +44,18 @@ def fetch_snapshot(repo_id: str, weight_stems: Sequence[str]) -> Path:
     `weight_stems` are paths without ending, such as `unet/diffusion_pytorch_model`; their other variants (fp16, EMA,
     pickle) are left where they are. Raises ModelUnavailable.
     """
+    return fetch_files(repo_id, wanted_files(weight_stems))
+
+
+def fetch_files(repo_id: str, patterns: Sequence[str], *, setting: str = BASE_MODEL) -> Path:
+    """Download the newest revision's files that match `patterns` and return their folder; the rest stays where it is.
+
+    `setting` is what a message tells the user to change. Raises ModelUnavailable.
+    """
     from huggingface_hub import snapshot_download
 
-    with _explained(repo_id):
-        return Path(snapshot_download(repo_id, allow_patterns=wanted_files(weight_stems)))
+    with _explained(repo_id, setting):
+        return Path(snapshot_download(repo_id, allow_patterns=list(patterns)))
 
 
 def wanted_files(weight_stems: Sequence[str]) -> list[str]:
@@ -58,7 +68,7 @@ def wanted_files(weight_stems: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def _explained(repo_id: str) -> Iterator[None]:
+def _explained(repo_id: str, setting: str = BASE_MODEL) -> Iterator[None]:
     """Turn the hub client's errors into ModelUnavailable that says what to do."""
     import httpx
     from huggingface_hub.errors import (
@@ -78,13 +88,13 @@ def _explained(repo_id: str) -> Iterator[None]:
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise ModelUnavailable(
-            f"{repo_id} is neither a folder here nor a public model on the Hugging Face Hub; check DMPO_BASE_MODEL "
+            f"{repo_id} is neither a folder here nor a public model on the Hugging Face Hub; check {setting} "
             "(a private model needs `hf auth login`)"
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError, ConnectionError, TimeoutError) as error:
         raise ModelUnavailable(
             f"{repo_id} is not on this machine and the Hugging Face Hub cannot be reached; connect to the network for "
-            f"the first start, or set DMPO_BASE_MODEL to a local folder ({type(error).__name__})"
+            f"the first start, or set {setting} to a local folder ({type(error).__name__})"
         ) from error
     except EntryNotFoundError as error:
         raise ModelUnavailable(

@@ -13,9 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmpo_app.errors import BadInput
-
-Images = NDArray[np.uint8]
-Scores = NDArray[np.float64]
+from dmpo_app.scoring.measures import (
+    Images,
+    Scores,
+    brightness,
+    contrast,
+    mean,
+    saturation,
+    sharpness,
+    unit,
+    warmth,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,46 +42,17 @@ class Taste:
         return self.score(images)
 
 
-def _warmth(images: Images) -> Scores:
-    """Mean of red minus blue, in [-1, 1]."""
-    rgb = _unit(images)
-    return _mean(rgb[..., 0] - rgb[..., 2])
-
-
 def _coolness(images: Images) -> Scores:
-    return -_warmth(images)
-
-
-def _brightness(images: Images) -> Scores:
-    """Mean luma (Rec. 601), in [0, 1]."""
-    return _mean(_luma(images))
+    return -warmth(images)
 
 
 def _darkness(images: Images) -> Scores:
-    return -_brightness(images)
-
-
-def _contrast(images: Images) -> Scores:
-    """Standard deviation of the luma over the image, in [0, 0.5]."""
-    contrast: Scores = _luma(images).std((1, 2))
-    return contrast
-
-
-def _saturation(images: Images) -> Scores:
-    """Mean of the largest minus the smallest channel, in [0, 1]."""
-    rgb = _unit(images)
-    return _mean(rgb.max(-1) - rgb.min(-1))
-
-
-def _sharpness(images: Images) -> Scores:
-    """Mean absolute difference of the luma between neighbours, across and down."""
-    luma = _luma(images)
-    return _mean(np.abs(np.diff(luma, axis=1))) + _mean(np.abs(np.diff(luma, axis=2)))
+    return -brightness(images)
 
 
 def _subject_size(images: Images) -> Scores:
     """Share of the image that stands out, in [0, 1]; see `_salience`."""
-    return _mean(_salience(images))
+    return mean(_salience(images))
 
 
 def _subject_on_left(images: Images) -> Scores:
@@ -95,7 +74,7 @@ def _salience(images: Images) -> NDArray[np.float64]:
     of the two (sum over lightness, red - blue, magenta - green) rises from 0 at 0.15 to 1 at 0.35. On the scenes of the
     pocket model with one subject this ranks sizes with a correlation of 0.8, places with 0.95.
     """
-    rgb = _unit(images[:, images.shape[1] // 4 :])
+    rgb = unit(images[:, images.shape[1] // 4 :])
     red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
     colour = np.stack([(red + green + blue) / 3, red - blue, (red + blue) / 2 - green], axis=-1)
     edge = max(1, colour.shape[2] // 32)
@@ -107,34 +86,19 @@ def _salience(images: Images) -> NDArray[np.float64]:
     return salience
 
 
-def _mean(values: NDArray[np.float64]) -> Scores:
-    """Over rows and columns, (B,)."""
-    mean: Scores = values.mean((1, 2))
-    return mean
-
-
-def _unit(images: Images) -> NDArray[np.float64]:
-    return images.astype(np.float64) / 255.0
-
-
-def _luma(images: Images) -> NDArray[np.float64]:
-    luma: NDArray[np.float64] = _unit(images) @ np.array([0.299, 0.587, 0.114])
-    return luma
-
-
 TASTES: dict[str, Taste] = {
     taste.name: taste
     for taste in (
-        Taste("warm", "colour", "warm colours: red over blue", _warmth),
+        Taste("warm", "colour", "warm colours: red over blue", warmth),
         Taste("cool", "colour", "cool colours: blue over red", _coolness),
-        Taste("vivid", "colour", "saturated colours", _saturation),
-        Taste("bright", "light", "bright pictures", _brightness),
+        Taste("vivid", "colour", "saturated colours", saturation),
+        Taste("bright", "light", "bright pictures", brightness),
         Taste("dark", "light", "dark pictures", _darkness),
-        Taste("contrast", "light", "strong contrast of light and dark", _contrast),
+        Taste("contrast", "light", "strong contrast of light and dark", contrast),
         Taste("large", "size", "a large subject", _subject_size),
         Taste("left", "place", "the subject on the left", _subject_on_left),
         Taste("right", "place", "the subject on the right", _subject_on_right),
-        Taste("sharp", "detail", "fine detail and hard edges", _sharpness),
+        Taste("sharp", "detail", "fine detail and hard edges", sharpness),
     )
 }
 

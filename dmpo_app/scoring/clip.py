@@ -1,0 +1,157 @@
+"""Scores from CLIP's two towers: CLIP score, PickScore, HPSv2.1.
+
+All three are a multiple of cos(image, prompt), the cosine of the two towers' embeddings; they differ in weights:
+
+    clip       100 cos; scale 100 / exp(logit_scale), CLIP's own contrastive log odds (Radford et al. 2021)
+    pickscore  exp(logit_scale) cos; scale 1: it was trained as softmax over the scores of two images (Kirstain et al.
+               2023, arXiv 2305.01569)
+    hpsv2      cos; scale 1 / exp(logit_scale), trained as softmax over exp(logit_scale) cos (Wu et al. 2023, arXiv
+               2306.09341)
+
+Shapes:  B images;  D the towers' shared dimension;  L the longest prompt in tokens, 77 for the published models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import PIL.Image
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from transformers import CLIPModel, CLIPTokenizer
+
+from dmpo_app.errors import ModelUnavailable
+from dmpo_app.scoring import conversions, weights
+from dmpo_app.scoring.batches import in_batches
+from dmpo_app.scoring.loading import explained, frozen, load_pretrained, read_tensors, usable_device
+from dmpo_app.scoring.open_clip import VIT_H_14, build_clip_model
+from dmpo_app.scoring.preprocess import CLIP_DEVIATION, CLIP_MEAN, Preprocess
+
+_CODE_VERSION = 1
+
+
+class Towers:
+    """CLIP's image and text tower with what goes before them."""
+
+    def __init__(self, model: Any, tokenizer: CLIPTokenizer, preprocess: Preprocess, device: torch.device) -> None:
+        self.logit_scale = float(model.logit_scale.detach().exp())
+        self._model: Any = frozen(model, device)
+        self._tokenizer = tokenizer
+        self._preprocess = preprocess
+        self._device = device
+        self._num_tokens = int(model.config.text_config.max_position_embeddings)
+
+    def cosines(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:
+        """cos(image, its prompt), (B,), in [-1, 1]."""
+        with torch.inference_mode():
+            cosines = (self._embed_images(images) * self._embed_prompts(prompts)).sum(-1)
+        return cast(NDArray[np.float32], cosines.float().cpu().numpy())
+
+    def _embed_images(self, images: Sequence[PIL.Image.Image]) -> Tensor:
+        """Unit vectors (B, D)."""
+        pixels = torch.from_numpy(self._preprocess(images)).to(self._device)
+        embeds: Tensor = self._model.get_image_features(pixel_values=pixels).pooler_output
+        return functional.normalize(embeds, dim=-1)
+
+    def _embed_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Unit vectors (B, D). The two images of a pair share their prompt: each is embedded once."""
+        distinct = list(dict.fromkeys(prompts))
+        tokens = tokenize(self._tokenizer, distinct, self._num_tokens).to(self._device)
+        embeds: Tensor = self._model.get_text_features(input_ids=tokens).pooler_output
+        return functional.normalize(embeds, dim=-1)[[distinct.index(prompt) for prompt in prompts]]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipScorer:
+    """`factor` times the cosine of image and prompt."""
+
+    name: str
+    identity: str
+    scale: float
+    factor: float
+    towers: Towers
+    batch_size: int
+
+    def score(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:
+        """As `Scorer.score`."""
+        return in_batches(self.name, self._score_batch, images, prompts, self.batch_size)
+
+    def _score_batch(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:
+        return self.towers.cosines(images, prompts) * np.float32(self.factor)
+
+
+def build_clip(source: str, device: str, batch_size: int) -> ClipScorer:
+    """CLIP score of any CLIPModel folder or hub id, 100 cos. Raises ModelUnavailable or SetupProblem."""
+    towers, identity = _load_towers("clip", source, device, tokenizer_otherwise=None)
+    return ClipScorer("clip", identity, 100.0 / towers.logit_scale, 100.0, towers, batch_size)
+
+
+def build_pickscore(source: str, device: str, batch_size: int) -> ClipScorer:
+    """PickScore of its CLIPModel folder or hub id, exp(logit_scale) cos. Raises ModelUnavailable or SetupProblem."""
+    towers, identity = _load_towers("pickscore", source, device, tokenizer_otherwise=weights.LAION_CLIP_H)
+    return ClipScorer("pickscore", identity, 1.0, towers.logit_scale, towers, batch_size)
+
+
+def build_hpsv2(source: str, device: str, batch_size: int) -> ClipScorer:
+    """HPSv2.1 from a safetensors file in open_clip's layout, cos. Raises ModelUnavailable or SetupProblem.
+
+    ViT-H-14 unless an `open_clip_config.json` beside the file says otherwise.
+    """
+    where = usable_device(device)
+    path = weights.find_weights_file(source, conversion=conversions.HPSV2)
+    config = path.parent / "open_clip_config.json"
+    settings = weights.read_json(config) if config.is_file() else VIT_H_14
+    model = build_clip_model(read_tensors(path), settings.get("model_cfg", settings), source)
+    vocabulary = weights.clip_tokenizer_folder(path.parent, otherwise=weights.LAION_CLIP_H)
+    preprocess = Preprocess(int(model.config.vision_config.image_size))
+    towers = Towers(model, load_tokenizer(vocabulary, model.config.text_config), preprocess, where)
+    files = [*([config] if config.is_file() else []), path, *weights.tokenizer_files(vocabulary)]
+    identity = weights.identify("hpsv2", _CODE_VERSION, files)
+    return ClipScorer("hpsv2", identity, 1.0 / towers.logit_scale, 1.0, towers, batch_size)
+
+
+def preprocess_of(folder: Path, size: int) -> tuple[Preprocess, list[Path]]:
+    """With the mean and deviation of `preprocessor_config.json`, or CLIP's own; and the files they are from."""
+    path = folder / "preprocessor_config.json"
+    config = weights.read_json(path) if path.is_file() else {}
+    mean, deviation = config.get("image_mean", CLIP_MEAN), config.get("image_std", CLIP_DEVIATION)
+    return Preprocess(size, tuple(mean), tuple(deviation)), [path] if path.is_file() else []
+
+
+def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str], num_tokens: int) -> Tensor:
+    """(len(prompts), num_tokens), cut and padded to one length, so that a prompt's neighbours do not matter."""
+    encoded = tokenizer(
+        list(prompts), padding="max_length", truncation=True, max_length=num_tokens, return_tensors="pt"
+    )
+    return cast(Tensor, encoded["input_ids"])
+
+
+def load_tokenizer(folder: Path, text_config: Any) -> CLIPTokenizer:
+    """Raises ModelUnavailable when its end mark is not the model's: every prompt would be read at its first token."""
+    with explained(str(folder)):
+        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    end, vocab_size = text_config.eos_token_id, text_config.vocab_size
+    # 2 stands in configurations of before transformers 4.31, which then looks for the highest token, as CLIP did.
+    if (end != 2 and tokenizer.eos_token_id != end) or len(tokenizer) > vocab_size:
+        raise ModelUnavailable(
+            f"the tokenizer in {folder} ends prompts with token {tokenizer.eos_token_id} of {len(tokenizer)}, "
+            f"the model expects {end} of {vocab_size}; it belongs to another model"
+        )
+    return tokenizer
+
+
+def _load_towers(name: str, source: str, device: str, *, tokenizer_otherwise: str | None) -> tuple[Towers, str]:
+    where = usable_device(device)
+    folder = weights.find_model_folder(source)
+    model = load_pretrained(CLIPModel, folder, source)
+    vocabulary = weights.clip_tokenizer_folder(folder, otherwise=tokenizer_otherwise)
+    preprocess, configs = preprocess_of(folder, int(model.config.vision_config.image_size))
+    towers = Towers(model, load_tokenizer(vocabulary, model.config.text_config), preprocess, where)
+    files = [*weights.model_files(folder, source), *configs, *weights.tokenizer_files(vocabulary)]
+    return towers, weights.identify(name, _CODE_VERSION, files)

@@ -1,0 +1,90 @@
+"""Weights into networks on a device, in float32 everywhere: an image's score must not depend on the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from dmpo_app.errors import ModelUnavailable, SetupProblem
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def usable_device(name: str) -> torch.device:
+    """`auto` is cuda, then mps, then cpu. Raises SetupProblem for a device this machine or this torch lacks."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise SetupProblem(f"scorers cannot use the device {name!r}: {error}; choose auto, cuda, mps or cpu") from error
+    return device
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, float32 on the CPU (whole numbers stay). Raises ModelUnavailable."""
+    with explained(str(path)):
+        tensors = load_file(path)
+    return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+
+
+def take(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Put `tensors` into `network`, all of its own and no others. Raises ModelUnavailable with what does not fit."""
+    wanted = {name: value.shape for name, value in network.state_dict().items()}
+    problems = [f"{name} is missing" for name in wanted if name not in tensors]
+    problems += [f"{name} is not a part of it" for name in tensors if name not in wanted]
+    problems += [
+        f"{name} is {tuple(tensors[name].shape)}, expected {tuple(shape)}"
+        for name, shape in wanted.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+    if problems:
+        raise ModelUnavailable(
+            f"the weights in {source} do not fit: {problems[0]}"
+            f"{f' (and {len(problems) - 1} more)' if len(problems) > 1 else ''}; are they those of another model?"
+        )
+    network.load_state_dict(tensors, assign=True)
+
+
+def load_pretrained(kind: Any, folder: Path, source: str) -> Any:
+    """A transformers model from its folder, float32. Raises ModelUnavailable, also when a weight is not in the files:
+    transformers would fill it with random numbers."""
+    with explained(source):
+        model, report = kind.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    absent = sorted([*report["missing_keys"], *(str(key[0]) for key in report["mismatched_keys"])])
+    if absent:
+        raise ModelUnavailable(
+            f"{source} is no complete {kind.__name__}: {absent[0]} is not in its weights or does not fit"
+        )
+    return model
+
+
+def frozen(network: Network, device: torch.device) -> Network:
+    """The network on the device, in evaluation mode, without gradients. Raises SetupProblem when it does not fit."""
+    try:
+        return network.to(device).eval().requires_grad_(False)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise SetupProblem(f"the scorer does not fit into the memory of {device}: {error}; use the cpu") from error
+
+
+@contextmanager
+def explained(source: str) -> Iterator[None]:
+    """Turn what reading and building can raise into ModelUnavailable that says what to do."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, AttributeError, TypeError, SafetensorError, RuntimeError) as error:
+        raise ModelUnavailable(
+            f"{source} could not be loaded ({type(error).__name__}: {error}); is it complete and of the right kind?"
+        ) from error

@@ -1,0 +1,49 @@
+"""Pictures of any size and mode as the square input of a vision tower.
+
+As OpenAI's CLIP, open_clip and ImageReward do it through torchvision: the shorter side to the tower's size (bicubic,
+antialiased, by PIL), the middle square, 0..1, minus the mean, over the deviation. transformers' image processors
+compute this with torchvision where it is installed and with PIL where it is not, and the two differ by more than
+rounding; a score must not depend on which packages are there.
+
+Shapes:  B pictures;  S the tower's size in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """`size` S in pixels; `mean` and `deviation` of the three channels, for values in 0..1."""
+
+    size: int
+    mean: tuple[float, ...] = CLIP_MEAN
+    deviation: tuple[float, ...] = CLIP_DEVIATION
+
+    def __call__(self, images: Sequence[PIL.Image.Image]) -> NDArray[np.float32]:
+        """(B, 3, S, S), normalised. Transparency is dropped, grey becomes three equal channels."""
+        squares = np.stack([np.asarray(middle_square(image.convert("RGB"), self.size)) for image in images])
+        pixels = squares.astype(np.float32) / np.float32(255)
+        pixels -= np.array(self.mean, np.float32)
+        pixels /= np.array(self.deviation, np.float32)
+        return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+
+
+def middle_square(image: PIL.Image.Image, size: int) -> PIL.Image.Image:
+    """The image with its shorter side scaled to `size`, and of that the middle `size` x `size`."""
+    width, height = image.size
+    shorter = min(width, height)
+    if shorter != size:
+        scaled = (max(size, int(size * width / shorter)), max(size, int(size * height / shorter)))
+        image = image.resize(scaled, PIL.Image.Resampling.BICUBIC)
+    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
+    return image.crop((left, top, left + size, top + size))

@@ -1,0 +1,142 @@
+"""The scorers there are, and building one by name. Nothing heavy is imported before one is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dmpo_app.errors import BadInput, ModelUnavailable
+from dmpo_app.scoring import conversions
+from dmpo_app.scoring.protocol import Scorer
+
+_PIXELS = {
+    "warmth": "red over blue",
+    "brightness": "mean lightness",
+    "contrast": "spread of lightness over the picture",
+    "saturation": "strength of colours",
+    "sharpness": "fine detail and hard edges",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerInfo:
+    """What `dmpo scorers` lists.
+
+    `needs_weights` is False for what works as it is, without a download. `default_source` is a hub id, or None where
+    the authors publish a pickle file only: then `conversion` is the command that makes the file the user names.
+    """
+
+    name: str
+    description: str
+    needs_weights: bool
+    weights_from: str
+    licence: str
+    default_source: str | None = None
+    conversion: str | None = None
+
+
+SCORERS: dict[str, ScorerInfo] = {
+    info.name: info
+    for info in (
+        ScorerInfo(
+            "pickscore",
+            "which image people would pick for the prompt (CLIP-H, Pick-a-Pic)",
+            True,
+            "yuvalkirstain/PickScore_v1 on the hub",
+            "MIT (repository); the model card names none",
+            "yuvalkirstain/PickScore_v1",
+        ),
+        ScorerInfo(
+            "clip",
+            "how well image and prompt belong together (any CLIPModel)",
+            True,
+            "openai/clip-vit-large-patch14 on the hub, or any CLIPModel",
+            "MIT (OpenAI's); its model card advises against deployment",
+            "openai/clip-vit-large-patch14",
+        ),
+        ScorerInfo(
+            "hpsv2",
+            "which image people would prefer for the prompt (CLIP-H, HPSv2.1)",
+            True,
+            "HPS_v2.1_compressed.pt of xswu/HPSv2, converted",
+            "Apache-2.0",
+            conversion=conversions.HPSV2,
+        ),
+        ScorerInfo(
+            "aesthetic",
+            "how beautiful people would rate the image, 1 to 10; ignores the prompt (CLIP-L, LAION)",
+            True,
+            "sac+logos+ava1-l14-linearMSE.pth of improved-aesthetic-predictor, converted; CLIP-L from the hub",
+            "Apache-2.0 (head), MIT (CLIP)",
+            conversion=conversions.AESTHETIC,
+        ),
+        ScorerInfo(
+            "imagereward",
+            "how people would rate the image for the prompt (BLIP-L)",
+            True,
+            "ImageReward.pt of THUDM/ImageReward, converted",
+            "Apache-2.0; BLIP is BSD-3-Clause",
+            conversion=conversions.IMAGEREWARD,
+        ),
+        ScorerInfo(
+            "pocket-fidelity",
+            "whether a picture of the pocket world shows what the prompt names",
+            False,
+            "ships with the studio",
+            "Apache-2.0",
+        ),
+        *(
+            ScorerInfo(name, f"{what}; from pixels, ignores the prompt", False, "none", "Apache-2.0")
+            for name, what in _PIXELS.items()
+        ),
+    )
+}
+
+
+def build_scorer(name: str, *, source: str | None, device: str, batch_size: int) -> Scorer:
+    """The scorer of that name, ready on `device` (auto, cuda, mps, cpu), which scores `batch_size` images at a time.
+
+    `source` is a file, a folder or a hub id with its weights; None takes the usual one where there is one. Raises
+    BadInput for a name or number that cannot be, ModelUnavailable for weights that are missing or of another kind,
+    SetupProblem for a device that cannot be used.
+    """
+    info = SCORERS.get(name)
+    if info is None:
+        raise BadInput(f"there is no scorer named {name!r}; there are {', '.join(SCORERS)}")
+    if batch_size < 1:
+        raise BadInput(f"the batch size of a scorer is at least 1, not {batch_size}")
+    if name in _PIXELS:
+        return _build_pixel_scorer(name, source)
+    if name == "pocket-fidelity":
+        from dmpo_app.scoring.pocket_fidelity import build_pocket_fidelity
+
+        return build_pocket_fidelity(source, device, batch_size)
+    found = source or info.default_source
+    if found is None:
+        raise ModelUnavailable(
+            f"{name} needs its weights as a safetensors file: {info.weights_from}. Convert it once where you trust it, "
+            f"then name the file as the scorer's source: {info.conversion}"
+        )
+    return _builder(name)(found, device, batch_size)
+
+
+def _build_pixel_scorer(name: str, source: str | None) -> Scorer:
+    from dmpo_app.scoring.pixel_scorer import PixelScorer
+
+    if source is not None:
+        raise BadInput(f"{name} is computed from pixels and takes no weights; leave out the source {source!r}")
+    return PixelScorer(name)
+
+
+def _builder(name: str) -> Callable[[str, str, int], Scorer]:
+    if name == "aesthetic":
+        from dmpo_app.scoring.aesthetic import build_aesthetic
+
+        return build_aesthetic
+    if name == "imagereward":
+        from dmpo_app.scoring.image_reward import build_imagereward
+
+        return build_imagereward
+    from dmpo_app.scoring.clip import build_clip, build_hpsv2, build_pickscore
+
+    return {"clip": build_clip, "pickscore": build_pickscore, "hpsv2": build_hpsv2}[name]
