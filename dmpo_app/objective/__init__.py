@@ -9,7 +9,7 @@ from dmpo_app.objective.margins import margin
 from dmpo_app.objective.protocol import Needs, Objective
 from dmpo_app.objective.ranking import ranking_dmpo, ranking_target
 from dmpo_app.objective.registry import OBJECTIVES, objective_named
-from dmpo_app.objective.targets import soft_target
+from dmpo_app.objective.targets import graded_win, mixed_target, score_target, soft_target
 from dmpo_app.objective.terms import PairTerms, Residuals
 
 __all__ = [
@@ -19,10 +19,13 @@ __all__ = [
     "PairTerms",
     "Residuals",
     "dmpo",
+    "graded_win",
     "guarded",
     "margin",
+    "mixed_target",
     "objective_named",
     "ranking_dmpo",
     "ranking_target",
+    "score_target",
     "soft_target",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dmpo_app.objective import margin, soft_target
+from dmpo_app.objective import graded_win, margin, mixed_target, score_target, soft_target
 
 
 @pytest.fixture
@@ -57,3 +57,34 @@ def test_any_number_of_agreeing_votes_stays_within_the_clamp() -> None:
 def test_the_softest_alpha_asks_for_an_even_margin_whatever_the_votes() -> None:
     q = soft_target(torch.tensor([0.0, 3.0]), torch.tensor([3, 3]), alpha=0.5)
     torch.testing.assert_close(q, torch.full((2,), 0.5))
+
+
+def test_a_slight_preference_lies_between_a_tie_and_a_clear_one() -> None:
+    wins = torch.tensor([graded_win(1.0, strength) for strength in (0.0, 0.5, 1.0)])
+    tie, slight, clear = soft_target(wins, torch.ones(3), alpha=0.05).tolist()
+    assert (tie, clear) == (pytest.approx(0.5), pytest.approx(0.95))
+    assert tie < slight < clear
+    assert graded_win(0.0, 0.5) == 1 - graded_win(1.0, 0.5)
+    assert graded_win(0.5, 0.5) == 0.5
+
+
+def test_an_annotator_of_half_weight_moves_a_target_less_than_one_of_full_weight() -> None:
+    # One full vote for a; against it half a vote, then a full one.
+    half, full = soft_target(torch.tensor([1.0, 1.0]), torch.tensor([1.5, 2.0]), alpha=0.05).tolist()
+    assert full == pytest.approx(0.5)
+    assert 0.5 < half < 0.95
+
+
+def test_a_scorer_is_as_sure_as_its_difference_over_the_temperature() -> None:
+    q = score_target(torch.tensor([3.0, 1.0, 1.0]), torch.tensor([1.0, 1.0, 3.0]), temperature=2.0)
+    torch.testing.assert_close(q, torch.tensor([0.7310586, 0.5, 0.2689414]))
+    with pytest.raises(ValueError, match=r"0.*not positive"):
+        score_target(q, q, temperature=0.0)
+
+
+def test_human_and_automatic_evidence_mix_by_the_share_and_alone_where_there_are_no_votes() -> None:
+    human, automatic = torch.tensor([0.95, 0.95, 0.5]), torch.tensor([0.05, 0.85, 0.999])
+    mixed = mixed_target(human, torch.tensor([1.0, 2.0, 0.0]), automatic, human_share=0.75, alpha=0.05)
+    torch.testing.assert_close(mixed, torch.tensor([0.725, 0.925, 0.95]))
+    with pytest.raises(ValueError, match=r"1\.5.*between 0 and 1"):
+        mixed_target(human, human, automatic, human_share=1.5, alpha=0.05)
