@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -191,13 +191,32 @@ class TakenVote:
 
 @dataclass(frozen=True, slots=True)
 class TrainingVote:
-    """One live vote with what training needs of its pair; the hashes name files in the store."""
+    """One live vote with what training needs of its pair; the hashes name files in the store.
+
+    `strength` in [0, 1]: how clear the preference is; 1 unless the annotator was asked and said otherwise.
+    """
 
     vote_id: int
     pair_id: int
     annotator_id: int
     prompt: str
     outcome: Outcome
+    latents_a: str
+    latents_b: str
+    prompt_embeds: str
+    strength: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPair:
+    """A pair with what scoring it and training on it need; the hashes name files in the store."""
+
+    id: int
+    prompt: str
+    image_a: int
+    image_b: int
+    png_a: str
+    png_b: str
     latents_a: str
     latents_b: str
     prompt_embeds: str
@@ -276,12 +295,15 @@ class RoundState:
 
 @dataclass(frozen=True, slots=True)
 class RoundProgress:
+    """`health` holds what else is watched while training, by name (see `training.health`)."""
+
     step: int
     loss: float
     margin: float
     accuracy: float
     eta_seconds: float
     held_out_loss: float | None = None
+    health: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, text
+from sqlalchemy import Connection, Select, func, insert, select, text
+from sqlalchemy.orm import aliased
 
-from dmpo_app.domain import BaseModelRef, ImageKind, NewPair, Pair
+from dmpo_app.domain import BaseModelRef, ImageKind, NewPair, Pair, TrainingPair
 from dmpo_app.errors import BadInput, NotFound
 from dmpo_app.store.database import Database
 from dmpo_app.store.files import Files
 from dmpo_app.store.images import find_images, insert_image
 from dmpo_app.store.prompts import ensure_prompts
-from dmpo_app.store.schema import IS_OPEN, AssignmentRow, PairRow, PromptEmbedsRow, PromptRow
+from dmpo_app.store.schema import IS_OPEN, AssignmentRow, ImageRow, PairRow, PromptEmbedsRow, PromptRow
+
+_TRAINING_BATCH = 500
+"""Pairs in one statement: databases bound the number of parameters."""
 
 
 class Pairs:
@@ -81,6 +86,25 @@ class Pairs:
         with self._database.reader() as connection:
             return int(connection.execute(select(unvoted - out)).scalar_one())
 
+    def for_training(
+        self, base: BaseModelRef, *, ids: Sequence[int] | None = None, unjudged: int = 0
+    ) -> list[TrainingPair]:
+        """Pairs with what training needs of them, by id: those of `ids`, or the newest `unjudged` without a live vote.
+
+        Pairs whose images or prompt have no tensors stored are left out.
+        """
+        if ids is None:
+            newest = select(PairRow.id).where(PairRow.base_id == base.id, PairRow.num_votes == 0)
+            with self._database.reader() as connection:
+                query = newest.order_by(PairRow.id.desc()).limit(unjudged)
+                ids = sorted(connection.execute(query).scalars())
+        with self._database.reader() as connection:
+            return [
+                TrainingPair(*row)
+                for start in range(0, len(ids), _TRAINING_BATCH)
+                for row in connection.execute(_training_pairs(base, ids[start : start + _TRAINING_BATCH]))
+            ]
+
     def prompt_counts(self, base: BaseModelRef) -> dict[str, int]:
         """How many pairs each prompt has, for those that have any."""
         query = (
@@ -120,6 +144,33 @@ class Pairs:
             ).scalar_one()
             stored.append(Pair(pair_id, pair.prompt, image_a, image_b, pair.source, version))
         return stored
+
+
+def _training_pairs(base: BaseModelRef, ids: Sequence[int]) -> Select[*tuple[Any, ...]]:
+    a, b = aliased(ImageRow), aliased(ImageRow)
+    return (
+        select(
+            PairRow.id,
+            PromptRow.text,
+            a.id,
+            b.id,
+            a.sha256,
+            b.sha256,
+            a.latents_sha256,
+            b.latents_sha256,
+            PromptEmbedsRow.sha256,
+        )
+        .join(PromptRow, PromptRow.id == PairRow.prompt_id)
+        .join(a, a.id == PairRow.image_a_id)
+        .join(b, b.id == PairRow.image_b_id)
+        .join(
+            PromptEmbedsRow,
+            (PromptEmbedsRow.prompt_id == PairRow.prompt_id) & (PromptEmbedsRow.base_id == PairRow.base_id),
+        )
+        .where(PairRow.base_id == base.id, PairRow.id.in_(ids))
+        .where(a.latents_sha256.is_not(None), b.latents_sha256.is_not(None))
+        .order_by(PairRow.id)
+    )
 
 
 def _check(pair: NewPair) -> None:

@@ -118,13 +118,15 @@ class Rounds:
             "accuracy": progress.accuracy,
             "eta_seconds": progress.eta_seconds,
         }
-        if not all(math.isfinite(value) for value in (*values.values(), progress.held_out_loss or 0.0)):
+        numbers = (*values.values(), *progress.health.values(), progress.held_out_loss or 0.0)
+        if not all(math.isfinite(value) for value in numbers):
             raise BadInput(f"round {round_id} reported a value that is not finite: {progress}")
 
         def work(connection: Connection) -> None:
             held_round(connection, round_id, token, status=(RoundStatus.RUNNING,))
             connection.execute(update(RoundRow).where(RoundRow.id == round_id).values(step=progress.step, **values))
-            point = {**values, "held_out_loss": progress.held_out_loss, "created_at": self._now()}
+            point: dict[str, Any] = {**values, "held_out_loss": progress.held_out_loss, "created_at": self._now()}
+            point["health"] = dict(progress.health)
             again = connection.execute(
                 update(RoundProgressRow)
                 .where(RoundProgressRow.round_id == round_id, RoundProgressRow.step == progress.step)
@@ -217,6 +219,7 @@ class Rounds:
                 RoundProgressRow.accuracy,
                 RoundProgressRow.eta_seconds,
                 RoundProgressRow.held_out_loss,
+                RoundProgressRow.health,
             )
             .where(RoundProgressRow.round_id == round_id)
             .order_by(RoundProgressRow.step)

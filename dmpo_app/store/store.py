@@ -24,6 +24,7 @@ from dmpo_app.store.models import Models
 from dmpo_app.store.pairs import Pairs
 from dmpo_app.store.prompts import Prompts
 from dmpo_app.store.rounds import Rounds
+from dmpo_app.store.scores import Scores
 from dmpo_app.store.votes import Votes
 
 DATABASE_NAME = "studio.db"
@@ -51,6 +52,7 @@ class Store:
         self.prompts = Prompts(database, now)
         self.images = Images(database, self.files, now)
         self.pairs = Pairs(database, self.files, now)
+        self.scores = Scores(database, now)
         self.annotators = Annotators(database, now)
         self.assignments = Assignments(database, now)
         self.votes = Votes(database, now)

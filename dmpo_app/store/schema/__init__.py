@@ -2,7 +2,7 @@
 
     base_models ─┬─ adapters ─ adapter_votes        annotators ─┐
                  ├─ rounds ─ round_votes, round_progress        │
-                 ├─ images ─┐                                   │
+                 ├─ images ─┤ image_scores                      │
     prompts ─────┴──────────┴─ pairs ─ assignments ─ votes ─────┘
 
 A base model owns a lineage: nothing of one refers to anything of another. Version 0 of every lineage is the base model
@@ -16,6 +16,7 @@ from dmpo_app.store.schema.labeling import (
     AssignmentRow,
     BaseModelRow,
     ImageRow,
+    ImageScoreRow,
     PairRow,
     PromptEmbedsRow,
     PromptRow,
@@ -43,6 +44,7 @@ __all__ = [
     "AssignmentState",
     "BaseModelRow",
     "ImageRow",
+    "ImageScoreRow",
     "LeaseRow",
     "LiveChangeRow",
     "PairRow",

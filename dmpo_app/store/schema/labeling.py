@@ -75,6 +75,19 @@ class ImageRow(Table):
     created_at: Mapped[datetime]
 
 
+class ImageScoreRow(Table):
+    """What an automatic scorer says of an image under its own prompt. `scorer` names the scorer and its weights."""
+
+    __tablename__ = "image_scores"
+
+    scorer: Mapped[str] = mapped_column(String(160), primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"), primary_key=True)
+    score: Mapped[float]
+    created_at: Mapped[datetime]
+
+    __table_args__ = (Index("ix_image_scores_image", "image_id"),)
+
+
 class PairRow(Table):
     """Two images of one prompt.
 

@@ -69,6 +69,7 @@ class RoundProgressRow(Table):
     eta_seconds: Mapped[float]
     held_out_loss: Mapped[float | None]
     created_at: Mapped[datetime]
+    health: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
 
 
 class AdapterRow(Table):
