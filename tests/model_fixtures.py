@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dmpo_app.diffusion.stable_diffusion import Denoiser, load_denoiser
+from dmpo_app.diffusion.denoiser import Denoiser
+from dmpo_app.diffusion.loading import load_denoiser
 from tests.tiny_pipeline import make_tiny_pipeline
 
 

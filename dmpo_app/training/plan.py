@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dmpo_app.diffusion.families.registry import family_named
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.domain import BaseModelRef, RoundState, Trigger
 from dmpo_app.errors import RoundFailed
@@ -16,9 +17,10 @@ from dmpo_app.store import Store
 from dmpo_app.training.dataset import PairDataset, build_dataset, split_votes, votes_among
 from dmpo_app.training.slots import keyed_seed
 
-BETAS: Mapping[str, float] = {"epsilon": 2000.0, "v_prediction": 500.0}
+BETAS: Mapping[str, float] = {"epsilon": 2000.0, "v_prediction": 500.0, "flow": 500.0}
 """By what the model predicts. Noise: the convention of Diffusion-DPO (arXiv 2311.12908) for Stable Diffusion 1.5.
-Velocity: measured on the pocket model; its errors are larger wherever much noise is."""
+Velocity: measured on the pocket model; its errors are larger wherever much noise is. Flow: not measured; what is
+predicted is a velocity there too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +32,13 @@ class RoundPlan:
     seed: int
     parent_version: int
     settings: RoundSettings
+    spec: LoraSpec
     train: PairDataset
     held_out: PairDataset | None
     train_vote_ids: tuple[int, ...]
     held_out_vote_ids: tuple[int, ...]
     config: Mapping[str, Any]
     key: str
-
-    @property
-    def spec(self) -> LoraSpec:
-        return LoraSpec.of(self.settings)
 
     @property
     def beta(self) -> float:
@@ -102,6 +101,7 @@ def load_plan(store: Store, base: BaseModelRef, state: RoundState) -> RoundPlan:
         seed=state.seed,
         parent_version=state.parent_version,
         settings=settings,
+        spec=LoraSpec.of(settings, family_named(base.family)),
         train=build_dataset(train, store.files, alpha=settings.alpha),
         held_out=build_dataset(held_out, store.files, alpha=settings.alpha) if held_out else None,
         train_vote_ids=tuple(vote.vote_id for vote in train),

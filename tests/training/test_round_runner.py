@@ -16,7 +16,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from dmpo_app.diffusion.stable_diffusion import Denoiser
+from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain import Choice, RoundStatus
 from dmpo_app.errors import LeaseLost, RoundFailed
 from dmpo_app.settings import PROJECT_ROOT
@@ -139,7 +139,7 @@ RESUME = """
 import sys, torch
 from pathlib import Path
 from tests.training.training_studio import Studio
-from dmpo_app.diffusion.stable_diffusion import load_denoiser
+from dmpo_app.diffusion.loading import load_denoiser
 torch.set_num_threads(1)
 studio = Studio.open(Path(sys.argv[1]), Path(sys.argv[2]))
 studio.run(load_denoiser(sys.argv[2], device="cpu", dtype="float32"), int(sys.argv[3]), int(sys.argv[4]))
@@ -339,7 +339,7 @@ def test_the_next_round_finds_the_references_of_the_last(voted: Studio, denoiser
             nonlocal passes
             passes += 1
 
-        handle = denoiser.unet.register_forward_hook(note)
+        handle = denoiser.module.register_forward_hook(note)
         round_id, token = voted.start(token=token, settings=FAST.model_copy(update={"slots_per_pair": 1}))
         voted.run(denoiser, round_id, token)
         handle.remove()

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from dmpo_app.diffusion.family import STABLE_DIFFUSION, fingerprint
-from dmpo_app.diffusion.stable_diffusion import Denoiser
-from dmpo_app.diffusion.tensor_files import dump_latents, dump_prompt_embeds
+from dmpo_app.diffusion.denoiser import Denoiser
+from dmpo_app.diffusion.family import family_of, fingerprint
+from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
 from dmpo_app.domain import BaseModelRef, Choice, NewImage, NewPair, PairSource, Provenance, Trigger
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store
@@ -39,7 +39,7 @@ class Studio:
     @classmethod
     def open(cls, home: Path, source: Path) -> Studio:
         store = Store.open(home)
-        base = store.models.register(str(source), STABLE_DIFFUSION, fingerprint(str(source)))
+        base = store.models.register(str(source), family_of(str(source)), fingerprint(str(source)))
         return cls(home, source, store, base)
 
     def add_pairs(self, count: int, *, num_prompts: int | None = None, version: int = 0) -> None:
@@ -52,7 +52,9 @@ class Studio:
             latents = [torch.randn(LATENT_SHAPE, generator=generator) for _ in range(2)]
             latents[0][0] += 1
             images = [_image(prompt, 2 * number + side, latents[side], version) for side in range(2)]
-            pairs.append(NewPair(prompt, images[0], images[1], dump_prompt_embeds(embeds), PairSource.POOL))
+            pairs.append(
+                NewPair(prompt, images[0], images[1], dump_conditioning({"prompt_embeds": embeds}), PairSource.POOL)
+            )
         self.store.pairs.add_many(self.base, pairs)
         self.num_pairs += count
 
