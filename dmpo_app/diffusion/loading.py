@@ -41,7 +41,9 @@ def load_pipeline(
     transformers.utils.logging.disable_progress_bar()
     quantized = quantization_config(quantize, where, wanted)
     with _explained(source, where):
-        parts = {} if quantized is None else {family.component: _load_module(folder, family, wanted, quantized)}
+        parts = _left_out(folder, family)
+        if quantized is not None:
+            parts[family.component] = _load_module(folder, family, wanted, quantized)
         pipeline = family.pipeline_class.from_pretrained(
             folder, use_safetensors=True, local_files_only=True, **_dtype_keyword(wanted), **parts
         )
@@ -87,6 +89,13 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return torch.float16 if device.type == "mps" else torch.float32
+
+
+def _left_out(folder: Path, family: ModelFamily) -> dict[str, Any]:
+    """Parts that the model was saved without, such as T5; diffusers misses them unless it is told, with None."""
+    index = family.pipeline_class.load_config(folder)
+    optional = family.pipeline_class._optional_components
+    return {name: None for name, entry in index.items() if entry == [None, None] and name not in optional}
 
 
 def _load_module(folder: Path, family: ModelFamily, dtype: torch.dtype, quantized: Any | None) -> ModelMixin:
