@@ -13,6 +13,7 @@ from diffusers import ModelMixin, SchedulerMixin
 from torch import Tensor
 
 from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
+from dmpo_app.diffusion.quantization import Quantize, precision_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Denoiser:
     module: ModelMixin
     noise_scheduler: SchedulerMixin
     family: ModelFamily
+    quantize: Quantize = "none"
 
     @property
     def device(self) -> torch.device:
@@ -35,6 +37,11 @@ class Denoiser:
     def dtype(self) -> torch.dtype:
         """What it computes in; the weights of a quantised one are smaller."""
         return cast(torch.dtype, self.module.dtype)
+
+    @property
+    def precision(self) -> str:
+        """`dtype` in words and, where the weights are smaller, how: `float32`, `bfloat16+nf4`."""
+        return precision_name(self.dtype, self.quantize)
 
     @property
     def num_timesteps(self) -> int:

@@ -25,6 +25,7 @@ from dmpo_app.diffusion.families.registry import family_named
 from dmpo_app.diffusion.family import family_of, sampling_of
 from dmpo_app.diffusion.loading import load_pipeline
 from dmpo_app.diffusion.lora import LoraSpec
+from dmpo_app.diffusion.quantization import precision_name
 from dmpo_app.domain import BASE_VERSION, Provenance, Sampling
 from dmpo_app.errors import AdapterMismatch, SetupProblem, StudioError
 from dmpo_app.settings import RenderSettings
@@ -76,6 +77,7 @@ class LiveModel:
         self._denoiser: ModelMixin = getattr(pipeline, family.component)
         self.device: torch.device = self._denoiser.device
         self.dtype: torch.dtype = self._denoiser.dtype
+        self._precision = precision_name(self.dtype, settings.quantize)
         self._sampler = _sampler(settings.sampler, family)
         self._scheduler = family.process.sampling_scheduler(self._sampler, pipeline.scheduler.config)
         self._latent_shape = _latent_shape(pipeline, family, settings.resolution)
@@ -259,7 +261,7 @@ class LiveModel:
             batch_size=batch_size,
             num_threads=torch.get_num_threads(),
             device=str(self.device),
-            dtype=str(self.dtype).removeprefix("torch."),
+            dtype=self._precision,
         )
 
 

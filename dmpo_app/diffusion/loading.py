@@ -65,7 +65,7 @@ def load_denoiser(source: str, *, device: str = "auto", dtype: str = "auto", qua
         module = _load_module(folder, family, wanted, quantized)
         module.to(where).eval().requires_grad_(False)
         noise_scheduler = family.process.load_scheduler(folder)
-    return Denoiser(module, noise_scheduler, family)
+    return Denoiser(module, noise_scheduler, family, quantize)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -49,6 +49,12 @@ def quantization_config(quantize: Quantize, device: torch.device, dtype: torch.d
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
+def precision_name(dtype: torch.dtype, quantize: Quantize) -> str:
+    """`float32`, `bfloat16+nf4`: what a denoiser computes in and, where its weights are smaller, in which format."""
+    name = str(dtype).removeprefix("torch.")
+    return name if quantize == "none" else f"{name}+{quantize}"
+
+
 def _installed(package: str) -> bool:
     """Whether a recent enough version of it is there."""
     try:

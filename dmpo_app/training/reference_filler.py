@@ -42,17 +42,12 @@ def numerics_key(
         micro_pairs=micro_pairs,
         slots=settings.slots_per_pair,
         slot_seed=settings.seed,
-        dtype=_dtype(denoiser),
+        dtype=f"torch.{denoiser.precision}",
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         cpu=torch.backends.cpu.get_cpu_capability(),
         num_threads=torch.get_num_threads(),
         torch=torch.__version__,
     )
-
-
-def _dtype(denoiser: Denoiser) -> str:
-    quantized = getattr(denoiser.module, "quantization_method", None)
-    return str(denoiser.dtype) if quantized is None else f"{denoiser.dtype}, {quantized}"
 
 
 class ReferenceFiller:

@@ -260,7 +260,7 @@ class Worker:
     def _environment(self) -> dict[str, str | int]:
         return {
             "device": self._denoiser.device.type,
-            "dtype": str(self._denoiser.dtype).removeprefix("torch."),
+            "dtype": self._denoiser.precision,
             "num_threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.stable_diffusion import FAMILY
@@ -99,6 +100,18 @@ def test_latents_and_embeddings_survive_as_bytes(dtype: torch.dtype) -> None:
     assert torch.equal(load_latents(dump_latents(latents)), latents)
     assert torch.equal(load_conditioning(dump_conditioning({"prompt_embeds": embeds}))["prompt_embeds"], embeds)
     assert dump_latents(latents) == dump_latents(latents.clone())
+
+
+def test_an_encoded_prompt_of_one_tensor_is_the_file_it_always_was_and_more_have_one_too() -> None:
+    embeds, pooled = torch.randn(16, 16), torch.randn(8)
+    assert dump_conditioning({"prompt_embeds": embeds}) == save({"prompt_embeds": embeds})
+    both = {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
+    data = dump_conditioning(both)
+    assert data == dump_conditioning(dict(reversed(both.items())))
+    assert all(torch.equal(tensor, both[name]) for name, tensor in load_conditioning(data).items())
+    assert load_conditioning(data).keys() == both.keys()
+    with pytest.raises(StudioError, match="prompt_embeds"):
+        load_conditioning(save({"pooled_prompt_embeds": pooled}))
 
 
 def test_a_file_of_another_kind_is_not_taken_for_latents() -> None:

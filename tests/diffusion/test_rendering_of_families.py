@@ -144,6 +144,15 @@ def test_base_and_adapted_images_of_one_batch_are_each_exactly_their_own(case: C
     assert torch.equal(mixed[1], adapted[1])
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_models_render_both_sides(case: Case, folder: Path, dtype: str) -> None:
+    model = LiveModel.load(str(folder), settings_of(case).model_copy(update={"dtype": dtype}), spec_of(case))
+    model.swap(1, adapter(model, 1, spec_of(case)))
+    base, adapted = latents(model, 0, 1)
+    assert str(base.dtype) == str(adapted.dtype) == f"torch.{dtype}"
+    assert not torch.equal(base, adapted)
+
+
 def test_an_adapter_of_another_kind_of_denoiser_is_refused(case: Case, model: LiveModel) -> None:
     spec = spec_of(case)
     other = "unet" if spec.component == "transformer" else "transformer"
