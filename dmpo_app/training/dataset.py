@@ -97,7 +97,7 @@ def build_dataset(votes: Iterable[TrainingVote], files: TensorFiles, *, alpha: f
         raise RoundFailed("there is no vote to train on; a round needs at least one left, right or tie")
     groups = [votes_of_pair[pair_id] for pair_id in sorted(votes_of_pair)]
     firsts = [group[0] for group in groups]
-    prompts = list(dict.fromkeys(vote.prompt_embeds for vote in firsts))
+    rows = {sha: row for row, sha in enumerate(dict.fromkeys(vote.prompt_embeds for vote in firsts))}
     wins = torch.tensor([sum(_WINS_OF_A[vote.outcome] for vote in group) for group in groups])
     counts = torch.tensor([float(len(group)) for group in groups])
     return PairDataset(
@@ -105,8 +105,8 @@ def build_dataset(votes: Iterable[TrainingVote], files: TensorFiles, *, alpha: f
         prompts=tuple(vote.prompt for vote in firsts),
         latents_a=_stack([load_latents(files.read_latents(v.latents_a)).float() for v in firsts], "latents"),
         latents_b=_stack([load_latents(files.read_latents(v.latents_b)).float() for v in firsts], "latents"),
-        conditioning=_stack_conditioning([load_conditioning(files.read_embeds(sha)) for sha in prompts]),
-        prompt_rows=tuple(prompts.index(vote.prompt_embeds) for vote in firsts),
+        conditioning=_stack_conditioning([load_conditioning(files.read_embeds(sha)) for sha in rows]),
+        prompt_rows=tuple(rows[vote.prompt_embeds] for vote in firsts),
         targets=soft_target(wins, counts, alpha=alpha),
         weights=counts,
     )

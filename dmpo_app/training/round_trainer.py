@@ -124,6 +124,7 @@ class RoundTrainer:
     def close(self) -> None:
         """Leave the denoiser as the base model."""
         detach(self._denoiser.module)
+        self._denoiser.module.disable_gradient_checkpointing()
 
     def _evaluate(self) -> Evaluation:
         return self._fitting(
@@ -179,25 +180,34 @@ class RoundTrainer:
         )
 
     def _fitting(self, work: Callable[[], _Result]) -> _Result:
-        """Do `work`; when memory runs out, once more in half as large pieces, down to single pairs."""
+        """Do `work`; when memory runs out, once more in half as large pieces, down to single pairs, and then with
+        activations that are computed again in the backward pass instead of kept."""
         while True:
             try:
                 return work()
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
-                if self._micro_pairs == 1:
+                if self._micro_pairs == 1 and self._denoiser.module.is_gradient_checkpointing:
                     raise RoundFailed(
                         "out of memory with a single pair at a time; free memory that other programs hold, or set a "
-                        "smaller DMPO_ROUND__RANK, DMPO_ROUND__TARGET_MODULES=attention or a smaller base model"
+                        "smaller DMPO_ROUND__RANK, DMPO_ROUND__TARGET_MODULES=attention, DMPO_RENDER__QUANTIZE=nf4 or "
+                        "a smaller base model"
                     ) from error
             self._denoiser.module.zero_grad(set_to_none=True)
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            self._micro_pairs //= 2
-            _log.warning("out of memory; going on with %d pairs at a time", self._micro_pairs)
-            self._use_reference()
+            self._take_less_memory()
+
+    def _take_less_memory(self) -> None:
+        if self._micro_pairs == 1:
+            _log.warning("out of memory; going on with activations computed twice")
+            self._denoiser.module.enable_gradient_checkpointing()
+            return
+        self._micro_pairs //= 2
+        _log.warning("out of memory; going on with %d pairs at a time", self._micro_pairs)
+        self._use_reference()
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

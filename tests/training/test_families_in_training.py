@@ -21,6 +21,7 @@ from dmpo_app.training.plan import BETAS
 from dmpo_app.training.reference_cache import ReferenceCache
 from dmpo_app.training.round_runner import SliceOutcome
 from dmpo_app.training.slots import draws_of_step
+from tests.adapters import random_adapter
 from tests.tiny_models.cases import NUM_STEPS, Case
 from tests.training.training_studio import FAST, Studio
 
@@ -98,6 +99,31 @@ def test_a_model_in_half_precision_trains_an_adapter_in_float32(case: Case, fold
     assert all(gradient is not None and gradient.dtype is torch.float32 for gradient in gradients)
     assert all(gradient is not None and bool(gradient.isfinite().all()) for gradient in gradients)
     assert any(gradient is not None and bool(gradient.any()) for gradient in gradients)
+
+
+def test_activations_computed_twice_give_the_same_margins_and_gradients(
+    case: Case, denoiser: Denoiser, voted: Studio
+) -> None:
+    parameters = attach(denoiser.module, LoraSpec.of(QUICK, denoiser.family), seed=0)
+    load_state_in_place(parameters, random_adapter(denoiser.module, 1, LoraSpec.of(QUICK, denoiser.family)).tensors)
+    errors = errors_of(denoiser, voted)
+    draws = draws_of_step(0, num_pairs=6, batch_pairs=2, num_slots=8, seed=1)
+
+    def margins_and_gradients() -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+        denoiser.module.zero_grad(set_to_none=True)
+        margins = errors.margins(draws, beta=500.0)
+        margins.sum().backward()  # type: ignore[no-untyped-call]
+        return margins.detach(), [parameter.grad for parameter in parameters.values()]
+
+    margins, gradients = margins_and_gradients()
+    denoiser.module.enable_gradient_checkpointing()
+    again, recomputed = margins_and_gradients()
+    assert torch.equal(margins, again)
+    assert (margins != 0).all()
+    for kept, computed in zip(gradients, recomputed, strict=True):
+        assert kept is not None
+        assert computed is not None
+        torch.testing.assert_close(kept, computed, rtol=1e-4, atol=1e-6)
 
 
 def test_a_prompt_is_kept_once_however_many_pairs_it_has(case: Case, voted: Studio) -> None:

@@ -239,6 +239,20 @@ def test_out_of_memory_goes_on_in_smaller_pieces(
     assert sizes == [4, 2, 1, 1, 1, 1, 1, 1]
 
 
+def test_when_a_single_pair_does_not_fit_activations_are_computed_twice(
+    voted: Studio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def only_without_kept_activations(*arguments: Any, **named: Any) -> StepResult:
+        if not denoiser.module.is_gradient_checkpointing:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return train_step(*arguments, **named)
+
+    monkeypatch.setattr(round_trainer, "train_step", only_without_kept_activations)
+    round_id, token = voted.start()
+    assert voted.run(denoiser, round_id, token) is SliceOutcome.FINISHED
+    assert not denoiser.module.is_gradient_checkpointing, "the next round finds the denoiser as it was"
+
+
 def test_out_of_memory_with_a_single_pair_fails_with_what_to_do(
     voted: Studio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
