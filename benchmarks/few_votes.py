@@ -29,13 +29,14 @@ from benchmarks.learning import fidelity_of, with_overrides
 from benchmarks.learning_lab import FIRST_SEED, Lab, Pictures, pixels
 from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.live_model import Shot
-from dmpo_app.diffusion.tensor_files import load_latents, load_prompt_embeds
+from dmpo_app.diffusion.lora import LoraSpec
+from dmpo_app.diffusion.tensor_files import load_conditioning, load_latents
 from dmpo_app.domain import BASE_VERSION, NewPair
 from dmpo_app.labeling.tastes import taste_named
 from dmpo_app.objective import soft_target
 from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.training.calibration import with_betas
-from dmpo_app.training.dataset import PairDataset, is_held_out
+from dmpo_app.training.dataset import PairDataset, is_held_out, stack_conditioning
 from dmpo_app.training.denoising import PairErrors
 from dmpo_app.training.plan import RoundPlan
 from dmpo_app.training.reference_cache import ReferenceCache
@@ -63,7 +64,8 @@ class Pool:
             prompts=tuple(pair.prompt for pair in chosen),
             latents_a=torch.stack([_latents(pair, "a") for pair in chosen]),
             latents_b=torch.stack([_latents(pair, "b") for pair in chosen]),
-            prompt_embeds=torch.stack([load_prompt_embeds(pair.prompt_embeds).float() for pair in chosen]),
+            conditioning=stack_conditioning([load_conditioning(pair.prompt_embeds) for pair in chosen]),
+            prompt_rows=tuple(range(len(chosen))),
             targets=soft_target(torch.tensor(wins_a), ones, alpha=settings.alpha),
             weights=ones,
         )
@@ -109,6 +111,7 @@ def train(
         seed=seed,
         parent_version=BASE_VERSION,
         settings=settings,
+        spec=LoraSpec.of(settings, lab.denoiser.family),
         train=data,
         held_out=held_out,
         train_vote_ids=data.pair_ids,

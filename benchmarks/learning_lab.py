@@ -9,6 +9,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 
@@ -17,11 +18,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from dmpo_app.diffusion.family import STABLE_DIFFUSION, fingerprint
+from dmpo_app.diffusion.denoiser import Denoiser
+from dmpo_app.diffusion.families.registry import family_named
+from dmpo_app.diffusion.family import family_of, fingerprint, sampling_of
 from dmpo_app.diffusion.live_model import LiveModel, Shot
+from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.diffusion.stable_diffusion import Denoiser, load_denoiser
-from dmpo_app.diffusion.tensor_files import dump_prompt_embeds
+from dmpo_app.diffusion.tensor_files import dump_conditioning
 from dmpo_app.domain import BASE_VERSION, BaseModelRef, NewPair, PairSource
 from dmpo_app.rendering.images import new_image
 from dmpo_app.settings import Settings
@@ -43,14 +46,14 @@ class Lab:
         self.source = settings.base_model
         self.fingerprint = fingerprint(self.source)
         self._work = work
-        self._spec = LoraSpec(settings.round.rank, settings.round.lora_alpha, settings.round.target_modules)
+        self._spec = LoraSpec.of(settings.round, family_named(family_of(self.source)))
         self.model = LiveModel.load(self.source, settings.render, self._spec)
         self.denoiser: Denoiser = load_denoiser(self.source, device=settings.render.device, dtype=settings.render.dtype)
         self.train_prompts = read_prompts(settings.pool.train_prompts)
         self.held_out_prompts = read_prompts(settings.pool.held_out_prompts)
 
     def register(self, store: Store) -> BaseModelRef:
-        return store.models.register(self.source, STABLE_DIFFUSION, self.fingerprint)
+        return store.models.register(self.source, family_of(self.source), self.fingerprint)
 
     def base_pairs(self, count: int) -> list[NewPair]:
         """`count` pairs of the base model on training prompts, the same at every call."""
@@ -73,7 +76,7 @@ class Lab:
                 prompt=prompt,
                 image_a=images[2 * i],
                 image_b=images[2 * i + 1],
-                prompt_embeds=dump_prompt_embeds(self.model.prompt_embeds(prompt)),
+                prompt_embeds=dump_conditioning(self.model.conditioning(prompt)),
                 source=PairSource.POOL,
             )
             for i, prompt in enumerate(prompts)
@@ -108,6 +111,7 @@ class Lab:
     def _kept(self, what: str, count: int, suffix: str) -> Path:
         """Another model, other render settings, other prompts or another number of threads: another file."""
         facts: list[object] = [self.fingerprint, self.settings.render.model_dump(mode="json"), self.train_prompts]
+        facts.append(asdict(sampling_of(self.source, self.settings.render)))
         facts += [self.held_out_prompts, torch.get_num_threads(), BATCH]
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
         self._work.mkdir(parents=True, exist_ok=True)

@@ -22,10 +22,11 @@ import torch
 
 from benchmarks.report import machine, print_table
 from dmpo_app.diffusion.adapter_files import AdapterWeights, read_adapter, write_adapter
+from dmpo_app.diffusion.families.registry import family_named
 from dmpo_app.diffusion.family import family_of, fingerprint
 from dmpo_app.diffusion.live_model import LiveModel, Shot
+from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec, expected_shapes
-from dmpo_app.diffusion.stable_diffusion import load_denoiser
 from dmpo_app.domain import BaseModelRef, NewAdapter, Pair, Trigger
 from dmpo_app.rendering.images import encode_png
 from dmpo_app.rendering.render_thread import RenderThread
@@ -36,8 +37,12 @@ from dmpo_app.wiring import open_lineage, read_prompts
 NUM_STEPS = 4
 
 
+def lora_spec(settings: Settings) -> LoraSpec:
+    return LoraSpec.of(settings.round, family_named(family_of(settings.base_model)))
+
+
 def adapter_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
-    return expected_shapes(load_denoiser(settings.base_model).unet, LoraSpec.of(settings.round))
+    return expected_shapes(load_denoiser(settings.base_model).module, lora_spec(settings))
 
 
 def random_adapter(shapes: dict[str, tuple[int, ...]], spec: LoraSpec, seed: int) -> AdapterWeights:
@@ -48,7 +53,7 @@ def random_adapter(shapes: dict[str, tuple[int, ...]], spec: LoraSpec, seed: int
 def publish_all_the_time(settings: Settings, base: BaseModelRef, every_ms: float, stop: Event) -> None:
     """Publish a new version each `every_ms` as a trainer does: staged folder, fencing token, one transaction."""
     torch.set_num_threads(1)
-    spec = LoraSpec.of(settings.round)
+    spec = lora_spec(settings)
     shapes = adapter_shapes(settings)
     with Store.open(settings.home) as store:
         token = store.lease.acquire(base, "benchmark", lease_seconds=3600)
@@ -94,7 +99,7 @@ def render_under_fire(settings: Settings, every_ms: float, num_pairs: int) -> tu
 def count_torn(settings: Settings, pairs: list[Pair]) -> int:
     """Images whose bytes are not those of the version they are labelled with."""
     torch.set_num_threads(1)
-    model = LiveModel.load(settings.base_model, settings.render, LoraSpec.of(settings.round))
+    model = LiveModel.load(settings.base_model, settings.render, lora_spec(settings))
     torn = 0
     with open_lineage(settings) as lineage:
         for pair in pairs:
@@ -112,8 +117,8 @@ def count_torn(settings: Settings, pairs: list[Pair]) -> int:
 
 def swap_times(settings: Settings, count: int = 200) -> list[float]:
     """Milliseconds of `count` swaps between two validated adapters in memory."""
-    model = LiveModel.load(settings.base_model, settings.render, LoraSpec.of(settings.round))
-    adapters = [random_adapter(adapter_shapes(settings), LoraSpec.of(settings.round), seed) for seed in (1, 2)]
+    model = LiveModel.load(settings.base_model, settings.render, lora_spec(settings))
+    adapters = [random_adapter(adapter_shapes(settings), lora_spec(settings), seed) for seed in (1, 2)]
     times = []
     for index in range(count):
         started = time.perf_counter()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -298,15 +297,27 @@ def set_live(version: int, home: Home = None, base_model: Model = None) -> None:
 
 
 @adapters.command("export")
-def export(version: int, path: Path, home: Home = None, base_model: Model = None) -> None:
-    """Copy a version to a file that plain diffusers loads with `load_lora_weights`."""
+def export(
+    version: int,
+    path: Path,
+    file_format: Annotated[
+        str, typer.Option("--format", help="diffusers, or kohya for Automatic1111, Forge, ComfyUI and InvokeAI")
+    ] = "diffusers",
+    home: Home = None,
+    base_model: Model = None,
+) -> None:
+    """Copy a version to a file: for diffusers' `load_lora_weights`, or in the naming that other interfaces read."""
     with _spoken_errors():
+        if file_format not in ("diffusers", "kohya"):
+            raise BadInput(f"there is no adapter format {file_format!r}; there are: diffusers, kohya")
         from dmpo_app.wiring import open_lineage
 
         with open_lineage(_settings(home=home, base_model=base_model)) as lineage:
-            source = lineage.store.adapters.get(lineage.base, version).folder / "pytorch_lora_weights.safetensors"
+            folder = lineage.store.adapters.get(lineage.base, version).folder
+        from dmpo_app.diffusion.adapter_export import exported
+
         target = path / f"dmpo-version-{version}.safetensors" if path.is_dir() else path
-        shutil.copyfile(source, target)
+        target.write_bytes(exported(folder, "kohya" if file_format == "kohya" else "diffusers"))
         out.print(str(target), highlight=False)
 
 

@@ -50,6 +50,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     )  # fmt: skip
     for check in checks:
         yield check(settings)
+    if settings.render.quantize != "none":
+        yield _quantize(settings)
 
 
 def _python(_: Settings) -> Finding:
@@ -150,3 +152,16 @@ def _torch(settings: Settings) -> Finding:
     pocket = Path(settings.base_model).name == "pocket"
     advice = "" if pocket else "a model of this size wants a GPU; on a CPU a pair takes minutes"
     return Finding("device", Verdict.OK if pocket else Verdict.WARNING, "CPU", advice)
+
+
+def _quantize(settings: Settings) -> Finding:
+    from dmpo_app.diffusion.loading import resolve_device, resolve_dtype
+    from dmpo_app.diffusion.quantization import quantization_config
+
+    wanted = settings.render.quantize
+    try:
+        device = resolve_device(settings.render.device)
+        quantization_config(wanted, device, resolve_dtype(settings.render.dtype, device))
+    except StudioError as error:
+        return Finding("quantize", Verdict.PROBLEM, wanted, str(error))
+    return Finding("quantize", Verdict.OK, f"the denoiser in {wanted} on {device}")

@@ -94,6 +94,14 @@ class BaseModelRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a model's images are usually made: denoising steps, and the guidance scale (1 or less: none)."""
+
+    num_steps: int
+    guidance: float
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     id: int
     text: str

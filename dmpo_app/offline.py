@@ -111,10 +111,11 @@ def make_starter_pairs(settings: Settings, count: int, seed: int) -> Iterator[in
     """
     import torch
 
-    from dmpo_app.diffusion.family import fingerprint
+    from dmpo_app.diffusion.families.registry import family_named
+    from dmpo_app.diffusion.family import family_of, fingerprint
     from dmpo_app.diffusion.live_model import LiveModel, Shot
     from dmpo_app.diffusion.lora import LoraSpec
-    from dmpo_app.diffusion.tensor_files import dump_prompt_embeds
+    from dmpo_app.diffusion.tensor_files import dump_conditioning
     from dmpo_app.domain import NewPair, PairSource
     from dmpo_app.rendering.images import new_image
     from dmpo_app.store.starter_pairs import write_starter_pairs
@@ -122,13 +123,14 @@ def make_starter_pairs(settings: Settings, count: int, seed: int) -> Iterator[in
 
     torch.set_num_threads(1)
     rng = random.Random(seed)
-    model = LiveModel.load(settings.base_model, settings.render, LoraSpec.of(settings.round))
+    spec = LoraSpec.of(settings.round, family_named(family_of(settings.base_model)))
+    model = LiveModel.load(settings.base_model, settings.render, spec)
     prompts = read_prompts(settings.pool.train_prompts)
     pairs = []
     for index, prompt in enumerate(rng.sample(prompts, min(count, len(prompts)))):
         shots = [Shot(prompt, rng.randrange(2**31), BASE_VERSION) for _ in range(2)]
         first, second = (new_image(sample, with_latents=True) for sample in model.render(shots))
-        embeds = dump_prompt_embeds(model.prompt_embeds(prompt))
+        embeds = dump_conditioning(model.conditioning(prompt))
         pairs.append(NewPair(prompt, first, second, embeds, PairSource.STARTER))
         yield index
     write_starter_pairs(settings.pool.starter_pairs, fingerprint(settings.base_model), pairs)

@@ -25,16 +25,22 @@ class _Group(BaseModel):
 class RenderSettings(_Group):
     """How images are made."""
 
-    num_steps: Annotated[int, Field(ge=1, le=200)] = 20
-    """Denoising steps."""
-    guidance: Annotated[float, Field(ge=0, le=30)] = 3.0
-    """Classifier-free guidance scale; 1 or less switches it off."""
-    sampler: Literal["ddim", "dpm++"] = "ddim"
-    """`ddim` is deterministic given the initial noise; `dpm++` is DPM-Solver++ (2M)."""
+    num_steps: Annotated[int, Field(ge=1, le=200)] | None = None
+    """Denoising steps; None: what goes with the base model (pocket model 20, Stable Diffusion and XL 30, 3.5 and
+    Flux 28)."""
+    guidance: Annotated[float, Field(ge=0, le=30)] | None = None
+    """Guidance scale, 1 or less switches it off; None: what goes with the base model (pocket model 3, Stable Diffusion
+    7.5, XL 5, 3.5 4.5, Flux 3.5)."""
+    sampler: Literal["auto", "ddim", "dpm++", "flow-euler"] = "auto"
+    """`ddim` is deterministic given the initial noise; `dpm++` is DPM-Solver++ (2M); `flow-euler` is for models of flow
+    matching (Stable Diffusion 3, Flux). auto: the model's first, ddim or flow-euler."""
     resolution: Annotated[int, Field(ge=64, le=2048, multiple_of=8)] | None = None
     """Pixels per side; None takes the model's own."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """auto: float32 on CPU, bfloat16 on a GPU that has it, else float16."""
+    quantize: Literal["none", "nf4", "int8"] = "none"
+    """The denoiser in fewer bits, where it does not fit otherwise; here and in the trainer. nf4: bitsandbytes on a CUDA
+    GPU; int8: torchao or bitsandbytes."""
     device: str = "auto"
     """auto: cuda, then mps, then cpu."""
     queue_size: Annotated[int, Field(ge=1, le=1000)] = 32
@@ -81,8 +87,10 @@ class RoundSettings(_Group):
     """LoRA rank."""
     lora_alpha: Annotated[float, Field(gt=0)] = 8.0
     """LoRA scale numerator: the adapter is added times lora_alpha / rank."""
-    target_modules: Literal["attention", "wide"] = "wide"
-    """attention: the attention projections alone; wide: convolutions and the other projections too."""
+    target_modules: Literal["auto", "attention", "wide"] | tuple[str, ...] = "auto"
+    """Layers that are trained. attention: the attention projections alone; wide: convolutions and the other projections
+    too; auto: wide for Stable Diffusion 1 and 2 and the pocket model, attention for larger ones; or a list of the ends
+    of module names, such as ["to_q", "to_v"]."""
     num_steps: Annotated[int, Field(ge=1)] = 80
     """Optimizer steps of a round."""
     batch_pairs: Annotated[int, Field(ge=1)] = 8
@@ -160,7 +168,7 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 7860
     """0 takes a free one."""
     base_model: str = str(POCKET_MODEL)
-    """A folder or a hub id of a Stable Diffusion 1.x pipeline."""
+    """A folder or a hub id of a Stable Diffusion (1, 2, XL, 3, 3.5) or Flux.1 pipeline."""
     min_votes: Annotated[int, Field(ge=2)] = 32
     """New preferences (left, right or tie) that start a round."""
     admin_token: SecretStr | None = None

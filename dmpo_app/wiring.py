@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from dmpo_app.diffusion.family import family_of, fingerprint
+from dmpo_app.diffusion.family import family_of, fingerprint, sampling_of
 from dmpo_app.domain import BaseModelRef, Renderer, TrainerSupervisor
 from dmpo_app.errors import HomeInUse, SetupProblem
 from dmpo_app.labeling.service import LabelingService
@@ -108,7 +108,8 @@ def build_services(
         return trainer.state.message or None
 
     labeling = build_labeling(settings, lineage, (renderer_problem, trainer_problem))
-    return Services(lineage.store, lineage.base, settings, labeling, renderer, trainer, admin_token)
+    sampling = sampling_of(settings.base_model, settings.render)
+    return Services(lineage.store, lineage.base, settings, labeling, renderer, trainer, admin_token, sampling)
 
 
 @contextmanager

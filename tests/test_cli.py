@@ -5,9 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from dmpo_app.cli import app
+from dmpo_app.diffusion.families.unet import ATTENTION
+from dmpo_app.diffusion.loading import load_denoiser
+from dmpo_app.diffusion.lora import LoraSpec
+from tests.adapters import random_adapter
+from tests.rendering.rendering_studio import Studio
 from tests.tiny_pipeline import make_tiny_pipeline
 
 
@@ -92,6 +98,32 @@ def test_doctor_finds_nothing_wrong_here_and_says_what_is_missing() -> None:
     code, output = run("doctor")
     assert code == 0, output
     assert "stable_diffusion" in output
+
+
+def test_a_version_is_exported_for_diffusers_and_in_kohyas_naming(tmp_path: Path, model: Path) -> None:
+    studio = Studio.open(tmp_path / "home", model)
+    spec = LoraSpec(4, 6.0, ATTENTION)
+    studio.publish(random_adapter(load_denoiser(str(model), device="cpu").module, 1, spec))
+    studio.store.close()
+    for file_format in ("diffusers", "kohya"):
+        code, output = run("adapters", "export", "1", str(tmp_path / file_format), "--format", file_format)
+        assert code == 0, output
+    plain, kohya = load_file(tmp_path / "diffusers"), load_file(tmp_path / "kohya")
+    assert all(key.startswith("unet.") and ".lora_" in key for key in plain)
+    assert all(key.startswith("lora_unet_") for key in kohya)
+    assert len(kohya) == len(plain) * 3 // 2  # down, up and alpha for every A and B
+    assert {float(tensor) for key, tensor in kohya.items() if key.endswith(".alpha")} == {spec.lora_alpha}
+    code, output = run("adapters", "export", "1", str(tmp_path / "other"), "--format", "ckpt")
+    assert code == 1
+    assert "ckpt" in output
+
+
+def test_doctor_says_when_the_denoiser_cannot_be_had_in_fewer_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMPO_RENDER__QUANTIZE", "nf4")
+    monkeypatch.setenv("DMPO_RENDER__DEVICE", "cpu")
+    code, output = run("doctor")
+    assert code == 1
+    assert "bitsandbytes and a CUDA GPU" in " ".join(output.split())
 
 
 def test_every_setting_taste_and_objective_is_listed() -> None:

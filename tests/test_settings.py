@@ -33,6 +33,21 @@ def test_nonsense_is_refused_with_the_value_in_the_message(
         Settings()
 
 
+def test_target_layers_are_a_preset_or_a_list_of_ones_own(
+    in_an_empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Settings().round.target_modules == "auto"
+    (in_an_empty_folder / "dmpo.toml").write_text('[round]\ntarget_modules = ["to_q", "to_v"]\n')
+    assert Settings().round.target_modules == ("to_q", "to_v")
+    monkeypatch.setenv("DMPO_ROUND__TARGET_MODULES", "wide")
+    assert Settings().round.target_modules == "wide"
+    monkeypatch.setenv("DMPO_ROUND__TARGET_MODULES", '["to_k"]')
+    assert Settings().round.target_modules == ("to_k",)
+    monkeypatch.setenv("DMPO_ROUND__TARGET_MODULES", "everything")
+    with pytest.raises(ValidationError, match="everything"):
+        Settings()
+
+
 def test_an_unknown_name_in_the_file_is_refused(in_an_empty_folder: Path) -> None:
     (in_an_empty_folder / "dmpo.toml").write_text("[round]\nbetta = 700.0\n")
     with pytest.raises(ValidationError, match="betta"):

@@ -26,16 +26,20 @@ def make_tiny_pipeline(
     *,
     seed: int = 0,
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon",
+    zero_snr: bool = False,
     safety_checker: Literal["flags everything"] | None = None,
 ) -> Path:
-    """Write the model to `folder` as safetensors and return the folder. Another seed gives other weights."""
+    """Write the model to `folder` as safetensors and return the folder. Another seed gives other weights.
+
+    `zero_snr`: a schedule that ends in pure noise, and samplers that begin there, as some Stable Diffusion 2.1 have.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         pipeline = StableDiffusionPipeline(
             unet=_unet(),
             vae=_vae(),
-            text_encoder=_text_encoder(),
-            tokenizer=_tokenizer(),
+            text_encoder=CLIPTextModel(clip_config()),
+            tokenizer=clip_tokenizer(),
             scheduler=DDIMScheduler(
                 beta_start=0.00085,
                 beta_end=0.012,
@@ -44,6 +48,8 @@ def make_tiny_pipeline(
                 set_alpha_to_one=False,
                 steps_offset=1,
                 prediction_type=prediction_type,
+                rescale_betas_zero_snr=zero_snr,
+                timestep_spacing="trailing" if zero_snr else "leading",
             ),
             safety_checker=None if safety_checker is None else _stern_safety_checker(),
             feature_extractor=None
@@ -84,25 +90,23 @@ def _vae() -> AutoencoderKL:
     )
 
 
-def _text_encoder() -> CLIPTextModel:
+def clip_config() -> CLIPTextConfig:
     vocabulary = _vocabulary()
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(vocabulary),
-            hidden_size=16,
-            intermediate_size=32,
-            projection_dim=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=MAX_TOKENS,
-            bos_token_id=vocabulary[_START],
-            eos_token_id=vocabulary[_END],
-            pad_token_id=vocabulary[_END],
-        )
+    return CLIPTextConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        intermediate_size=32,
+        projection_dim=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=MAX_TOKENS,
+        bos_token_id=vocabulary[_START],
+        eos_token_id=vocabulary[_END],
+        pad_token_id=vocabulary[_END],
     )
 
 
-def _tokenizer() -> CLIPTokenizer:
+def clip_tokenizer() -> CLIPTokenizer:
     # `vocab=` and `merges=`: the older `vocab_file=` and `merges_file=` are silently ignored by transformers 5.
     return CLIPTokenizer(vocab=_vocabulary(), merges=[], model_max_length=MAX_TOKENS)
 

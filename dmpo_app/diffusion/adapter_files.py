@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from dmpo_app.diffusion.lora import KEY_PREFIX, LoraSpec
+from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.errors import AdapterCorrupt, AdapterMismatch
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
@@ -127,7 +127,7 @@ def parse_adapter(data: bytes, name: str) -> AdapterWeights:
         spec = LoraSpec.from_metadata(text)
     except AdapterMismatch as error:
         raise AdapterCorrupt(f"adapter {name}: {error}") from error
-    _check_values(tensors, name)
+    _check_values(tensors, spec, name)
     return AdapterWeights(spec=spec, tensors=tensors)
 
 
@@ -141,17 +141,17 @@ def remove_leftovers(root: Path) -> int:
 
 def _serialize(tensors: Mapping[str, Tensor], spec: LoraSpec) -> bytes:
     on_cpu = {key: tensors[key].detach().to("cpu", torch.float32).contiguous() for key in sorted(tensors)}
-    _check_values(on_cpu, "to be published")
+    _check_values(on_cpu, spec, "to be published")
     # One metadata entry only: the order of several is not fixed, and the same tensors must give the same bytes.
     data: bytes = save(on_cpu, metadata={_METADATA_KEY: spec.to_metadata()})
     return data
 
 
-def _check_values(tensors: Mapping[str, Tensor], name: str) -> None:
+def _check_values(tensors: Mapping[str, Tensor], spec: LoraSpec, name: str) -> None:
     if not tensors:
         raise AdapterCorrupt(f"adapter {name}: the file holds no tensors")
     for key, tensor in tensors.items():
-        is_lora = key.startswith(f"{KEY_PREFIX}.") and key.endswith((".lora_A.weight", ".lora_B.weight"))
+        is_lora = key.startswith(f"{spec.component}.") and key.endswith((".lora_A.weight", ".lora_B.weight"))
         if not is_lora or tensor.dtype not in _FLOATS:
             raise AdapterCorrupt(f"adapter {name}: {key} ({tensor.dtype}) is not a LoRA tensor of the denoiser")
         if not bool(torch.isfinite(tensor).all()):

@@ -1,4 +1,4 @@
-"""Which model family a base model is of, where its files are, and what identifies it.
+"""Which model family a base model is of, where its files are, what identifies it, and how it is usually sampled.
 
 Plain files only: no torch, no diffusers, so that the page can be up before those have been imported.
 """
@@ -12,21 +12,20 @@ import re
 from pathlib import Path
 from typing import Any
 
+from dmpo_app.diffusion.families.registry import FAMILIES, FamilyEntry
 from dmpo_app.diffusion.hub import cached_snapshot, fetch_index, fetch_snapshot
+from dmpo_app.domain import Sampling
 from dmpo_app.errors import ModelUnavailable, UnknownFamily
+from dmpo_app.settings import RenderSettings
 
 _log = logging.getLogger(__name__)
 
-STABLE_DIFFUSION = "stable_diffusion"
-FAMILIES = {"StableDiffusionPipeline": STABLE_DIFFUSION}
-COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-_OPTIONAL = ("safety_checker",)
-_WEIGHTS = {
-    "unet": "diffusion_pytorch_model",
-    "vae": "diffusion_pytorch_model",
-    "text_encoder": "model",
-    "safety_checker": "model",
-}
+SAMPLING_FILE = "sampling.json"
+"""A model may say in this file beside its `model_index.json` how it is usually sampled: num_steps and guidance."""
+_WEIGHTS = {"diffusers": "diffusion_pytorch_model", "transformers": "model", "stable_diffusion": "model"}
+"""The weights' file without ending, by the library that `model_index.json` names for a part."""
+_WITHOUT_WEIGHTS = ("tokenizer", "scheduler", "feature_extractor", "image_processor")
+_NEEDED = ("vae", "text_encoder", "tokenizer", "scheduler")
 _EDGE_BYTES = 1 << 20
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
@@ -39,7 +38,7 @@ def family_of(source: str) -> str:
     """
     folder = _folder(source)
     path = folder / "model_index.json" if folder else fetch_index(source)
-    return _family_in(_read_json(path, source), source)
+    return _entry_in(_read_json(path, source), source).name
 
 
 def locate(source: str) -> Path:
@@ -61,7 +60,8 @@ def locate(source: str) -> Path:
             _log.info("the cached copy is not complete, downloading the rest: %s", error)
         else:
             return cached
-    fetched = fetch_snapshot(source, [f"{component}/{stem}" for component, stem in _WEIGHTS.items()])
+    parts = _parts(_read_json(fetch_index(source), source))
+    fetched = fetch_snapshot(source, [f"{part}/{stem}" for part, stem in parts.items() if stem is not None])
     _check_complete(fetched, source)
     return fetched
 
@@ -75,28 +75,69 @@ def fingerprint(source: str) -> str:
     folder = locate(source)
     index = _read_json(folder / "model_index.json", source)
     digest = hashlib.sha256()
-    for component in COMPONENTS:
+    for component in _image_makers(index, source):
         digest.update(f"{component}\0{json.dumps(index.get(component))}\0".encode())
         for path in _texts(folder / component):
             _feed(digest, f"{component}/{path.name}", path.read_bytes())
-        for path in _weights(folder, component, source):
+        for path in _weights(folder, component, _parts(index).get(component), source):
             _feed(digest, f"{component}/{path.name}\0{path.stat().st_size}", _edges(path))
     return digest.hexdigest()
 
 
-def uses(index: dict[str, Any], component: str) -> bool:
-    """Whether a `model_index.json` names a class for `component`; `[null, null]` means it is left out."""
-    entry = index.get(component)
-    return isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
+def sampling_of(source: str, settings: RenderSettings) -> Sampling:
+    """How images of this model are made: what the settings say and, where they leave it open, what goes with the model.
+
+    That is its own `sampling.json` or, without one, its family's custom. Raises like `locate`.
+    """
+    usual = _usual_sampling(source)
+    return Sampling(
+        num_steps=usual.num_steps if settings.num_steps is None else settings.num_steps,
+        guidance=usual.guidance if settings.guidance is None else settings.guidance,
+    )
 
 
-def _family_in(index: dict[str, Any], source: str) -> str:
+def _usual_sampling(source: str) -> Sampling:
+    folder = locate(source)
+    own = folder / SAMPLING_FILE
+    if own.is_file():
+        try:
+            fields = _read_json(own, source)
+            return Sampling(num_steps=int(fields["num_steps"]), guidance=float(fields["guidance"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelUnavailable(f"{own} must hold num_steps and guidance as numbers ({error!r})") from error
+    entry = _entry_in(_read_json(folder / "model_index.json", source), source)
+    if entry.undirected is None:
+        return entry.usual
+    config = _read_json(folder / entry.component / "config.json", source)
+    return entry.usual if config.get("guidance_embeds") else entry.undirected
+
+
+def _parts(index: dict[str, Any]) -> dict[str, str | None]:
+    """The parts that a `model_index.json` names, each with its weights' file without ending; None has no weights.
+
+    `[null, null]` means that a part is left out.
+    """
+    parts: dict[str, str | None] = {}
+    for name, entry in index.items():
+        if isinstance(entry, list) and len(entry) == 2 and None not in entry:
+            parts[name] = None if name.startswith(_WITHOUT_WEIGHTS) else _WEIGHTS.get(entry[0])
+    return parts
+
+
+def _image_makers(index: dict[str, Any], source: str) -> list[str]:
+    """The parts that an image depends on, in a fixed order; a safety checker is none."""
+    parts = _parts(index)
+    encoders = sorted({"text_encoder", *(name for name in parts if name.startswith("text_encoder"))})
+    tokenizers = sorted({"tokenizer", *(name for name in parts if name.startswith("tokenizer"))})
+    return [_entry_in(index, source).component, "vae", *encoders, *tokenizers, "scheduler"]
+
+
+def _entry_in(index: dict[str, Any], source: str) -> FamilyEntry:
     name = index.get("_class_name")
-    if name not in FAMILIES:
+    if not isinstance(name, str) or name not in FAMILIES:
         raise UnknownFamily(
-            f"{source} is a {name}, which is not supported; supported are Stable Diffusion 1.x models "
-            f"({', '.join(FAMILIES)}), for example stable-diffusion-v1-5/stable-diffusion-v1-5. "
-            "Set DMPO_BASE_MODEL to such a model."
+            f"{source} is a {name}, which is not supported; supported are {', '.join(FAMILIES)}, "
+            "for example stable-diffusion-v1-5/stable-diffusion-v1-5. Set DMPO_BASE_MODEL to such a model."
         )
     return FAMILIES[name]
 
@@ -132,16 +173,15 @@ def _read_json(path: Path, source: str) -> dict[str, Any]:
 def _check_complete(folder: Path, source: str) -> None:
     """Raise ModelUnavailable unless every part that `from_pretrained` will read is there, weights as safetensors."""
     index = _read_json(folder / "model_index.json", source)
-    for component in (*COMPONENTS, *_OPTIONAL):
-        if component in COMPONENTS or uses(index, component):
-            if not (folder / component).is_dir():
-                raise ModelUnavailable(f"{source} is incomplete: it has no {component} folder")
-            _weights(folder, component, source)
+    parts = _parts(index)
+    for component in dict.fromkeys((_entry_in(index, source).component, *_NEEDED, *parts)):
+        if not (folder / component).is_dir():
+            raise ModelUnavailable(f"{source} is incomplete: it has no {component} folder")
+        _weights(folder, component, parts.get(component), source)
 
 
-def _weights(folder: Path, component: str, source: str) -> list[Path]:
+def _weights(folder: Path, component: str, stem: str | None, source: str) -> list[Path]:
     """The safetensors files that from_pretrained reads, sorted by name; empty for parts without weights."""
-    stem = _WEIGHTS.get(component)
     if stem is None:
         return []
     single, index = folder / component / f"{stem}.safetensors", folder / component / f"{stem}.safetensors.index.json"
@@ -159,7 +199,7 @@ def _weights(folder: Path, component: str, source: str) -> list[Path]:
         raise ModelUnavailable(
             f"{source} holds {component}/{pickled[0]}, a pickle file that could run code when it is loaded, and no "
             f"{single.name}; convert it once where you trust it: "
-            "StableDiffusionPipeline.from_pretrained(...).save_pretrained(folder, safe_serialization=True)"
+            "DiffusionPipeline.from_pretrained(...).save_pretrained(folder, safe_serialization=True)"
         )
     raise ModelUnavailable(f"{source} is incomplete: {component}/{single.name} is missing")
 
@@ -168,7 +208,7 @@ def _texts(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.iterdir()
-        if path.suffix in {".json", ".txt"} and not path.name.endswith(".safetensors.index.json")
+        if path.suffix in {".json", ".txt", ".model"} and not path.name.endswith(".safetensors.index.json")
     )
 
 

@@ -60,8 +60,8 @@ def fetch_files(repo_id: str, patterns: Sequence[str], *, setting: str = BASE_MO
 
 def wanted_files(weight_stems: Sequence[str]) -> list[str]:
     """Patterns of the files that are fetched."""
-    patterns = ["model_index.json", "*/config.json", "scheduler/*.json", "feature_extractor/*.json"]
-    patterns += ["tokenizer/*.json", "tokenizer/*.txt"]
+    patterns = ["model_index.json", "sampling.json", "*/config.json", "scheduler/*.json", "feature_extractor/*.json"]
+    patterns += ["tokenizer*/*.json", "tokenizer*/*.txt", "tokenizer*/*.model"]
     for stem in weight_stems:
         patterns += [f"{stem}.safetensors", f"{stem}-*.safetensors", f"{stem}.safetensors.index.json"]
     return patterns

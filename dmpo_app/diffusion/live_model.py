@@ -1,7 +1,7 @@
 """The live model: one pipeline, the adapter version it holds, and images made with it.
 
-One thread owns a LiveModel; nothing here is safe to call from two. The sampling loop is the stock pipeline's without
-what the studio does not use, and gives the same bits from the same noise and embeddings.
+One thread owns a LiveModel; nothing here is safe to call from two. One sampling loop serves all families: it is the
+stock pipelines' without what the studio does not use, and gives the same bits from the same noise and embeddings.
 
 Shapes:  B images of a batch;  C H W latent channels, height, width.  With guidance the denoiser sees 2B:
 [unconditional..., conditional...].
@@ -12,18 +12,21 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
+from diffusers import DiffusionPipeline, ModelMixin
 from PIL import Image
 from torch import Tensor, nn
 
 from dmpo_app.diffusion import lora
 from dmpo_app.diffusion.adapter_files import AdapterWeights
+from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
+from dmpo_app.diffusion.families.registry import family_named
+from dmpo_app.diffusion.family import family_of, sampling_of
+from dmpo_app.diffusion.loading import load_pipeline
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.diffusion.stable_diffusion import encode_prompts, load_pipeline
-from dmpo_app.domain import BASE_VERSION, Provenance
+from dmpo_app.diffusion.quantization import precision_name
+from dmpo_app.domain import BASE_VERSION, Provenance, Sampling
 from dmpo_app.errors import AdapterMismatch, SetupProblem, StudioError
 from dmpo_app.settings import RenderSettings
 
@@ -59,15 +62,28 @@ class Sample:
 class LiveModel:
     """Owns the pipeline. `version` is the adapter version whose weights are in it; 0 means that none is."""
 
-    def __init__(self, pipeline: StableDiffusionPipeline, settings: RenderSettings, spec: LoraSpec) -> None:
+    def __init__(
+        self,
+        pipeline: DiffusionPipeline,
+        family: ModelFamily,
+        settings: RenderSettings,
+        usual: Sampling,
+        spec: LoraSpec,
+    ) -> None:
         self._pipeline = pipeline
-        self._settings = settings
+        self._family = family
+        self._usual = usual
         # Read once: diffusers walks all modules for each of these.
-        self.device: torch.device = pipeline.unet.device
-        self.dtype: torch.dtype = pipeline.unet.dtype
-        self._scheduler = _scheduler(settings.sampler, pipeline)
-        self._latent_shape = _latent_shape(pipeline, settings.resolution)
-        self._prompts: OrderedDict[str, Tensor] = OrderedDict()
+        self._denoiser: ModelMixin = getattr(pipeline, family.component)
+        self.device: torch.device = self._denoiser.device
+        self.dtype: torch.dtype = self._denoiser.dtype
+        self._precision = precision_name(self.dtype, settings.quantize)
+        self._sampler = _sampler(settings.sampler, family)
+        self._scheduler = family.process.sampling_scheduler(self._sampler, pipeline.scheduler.config)
+        self._latent_shape = _latent_shape(pipeline, family, settings.resolution)
+        with torch.inference_mode():
+            self._unconditional = family.unconditional(pipeline)
+        self._prompts: OrderedDict[str, Conditioning] = OrderedDict()
         self._parameters: dict[str, nn.Parameter] = {}
         self._spec = spec
         self.version = BASE_VERSION
@@ -79,10 +95,11 @@ class LiveModel:
 
         Raises ModelUnavailable, UnknownFamily or SetupProblem; the message says what to do.
         """
-        pipeline = load_pipeline(source, device=settings.device, dtype=settings.dtype)
+        family, usual = family_named(family_of(source)), sampling_of(source, settings)
+        pipeline = load_pipeline(source, device=settings.device, dtype=settings.dtype, quantize=settings.quantize)
         torch.backends.cudnn.deterministic = True  # the same request gives the same bytes
         torch.backends.cudnn.benchmark = False
-        return cls(pipeline, settings, spec)
+        return cls(pipeline, family, settings, usual, spec)
 
     def swap(self, version: int, adapter: AdapterWeights | None) -> None:
         """Hold another version from the next image on; `None` goes with version 0, the base model.
@@ -95,13 +112,18 @@ class LiveModel:
         if adapter is None:
             self.version = BASE_VERSION  # strength 0 makes the tensors that stay behind ineffective
             return
-        unet, spec = self._pipeline.unet, adapter.spec
+        spec = adapter.spec
+        if spec.component != self._family.component:
+            raise AdapterMismatch(
+                f"adapter {version} does not fit the live model: it is one of a {spec.component}, the model has a "
+                f"{self._family.component}; was it trained on a model of another family?"
+            )
         same_layers = (spec.rank, spec.target_modules) == (self._spec.rank, self._spec.target_modules)
         fits_in_place = same_layers and bool(self._parameters)
         if fits_in_place:
             lora.check_fit(adapter.tensors, {key: value.shape for key, value in self._parameters.items()})
         else:
-            lora.check_fit(adapter.tensors, lora.expected_shapes(unet, spec))
+            lora.check_fit(adapter.tensors, lora.expected_shapes(self._denoiser, spec))
         self._check_range(version, adapter)
         self.version = BASE_VERSION
         if not fits_in_place:
@@ -110,11 +132,12 @@ class LiveModel:
         lora.load_state_in_place(self._parameters, adapter.tensors)
         self.version = version
 
-    def prompt_embeds(self, prompt: str) -> Tensor:
-        """(S, D) on the model's device; computed once for each of the last 256 prompts."""
+    @torch.inference_mode()
+    def conditioning(self, prompt: str) -> Conditioning:
+        """The encoded prompt on the model's device, no batch dimension; computed once for each of the last 256."""
         found = self._prompts.get(prompt)
         if found is None:
-            found = self._prompts[prompt] = encode_prompts(self._pipeline, [prompt])[0]
+            found = self._prompts[prompt] = self._family.encode_prompt(self._pipeline, prompt)
             if len(self._prompts) > _CACHED_PROMPTS:
                 self._prompts.popitem(last=False)
         self._prompts.move_to_end(prompt)
@@ -128,14 +151,14 @@ class LiveModel:
         guidance: float | None = None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> list[Sample]:
-        """Make all shots in one batch, in order; defaults are the settings'.
+        """Make all shots in one batch, in order; defaults are the settings' or, where those are open, the model's.
 
         An image depends on its own prompt, seed, version and strength, and in its last bits on the number of images in
         the batch. Raises RenderInterrupted when `should_stop` says so, StudioError when the model produced values that
         are not finite.
         """
-        steps = self._settings.num_steps if num_steps is None else num_steps
-        scale = self._settings.guidance if guidance is None else guidance
+        steps = self._usual.num_steps if num_steps is None else num_steps
+        scale = self._usual.guidance if guidance is None else guidance
         strengths = [self._strength(shot) for shot in shots]
         latents = self._denoise(shots, strengths, steps, scale, should_stop)
         images, flags = self._decode(latents)
@@ -146,10 +169,10 @@ class LiveModel:
 
     def _attach(self, spec: LoraSpec) -> None:
         self._parameters = {}
-        unet = self._pipeline.unet
-        parameters = lora.attach(unet, spec, seed=0, dtype=None)  # the model's dtype, as plain diffusers loads it
-        unet.requires_grad_(False)
-        unet.eval()
+        denoiser = self._denoiser
+        parameters = lora.attach(denoiser, spec, seed=0, dtype=None)  # the model's dtype, as plain diffusers loads it
+        denoiser.requires_grad_(False)
+        denoiser.eval()
         self._spec, self._parameters = spec, parameters
 
     def _check_range(self, version: int, adapter: AdapterWeights) -> None:
@@ -180,20 +203,17 @@ class LiveModel:
         should_stop: Callable[[], bool],
     ) -> Tensor:
         """The final latents, (B, C, H, W)."""
-        unet, scheduler = self._pipeline.unet, self._scheduler
-        guided = guidance > 1
-        embeds = torch.stack([self.prompt_embeds(shot.prompt) for shot in shots])
-        if guided:
-            embeds = torch.cat([self.prompt_embeds("").expand_as(embeds), embeds])
-        scheduler.set_timesteps(num_steps, device=self.device)
-        latents = self._noise([shot.seed for shot in shots]) * scheduler.init_noise_sigma
-        with lora.gate(unet, self._spec, strengths * (2 if guided else 1)):
+        family, scheduler, size = self._family, self._scheduler, self._latent_shape[1:]
+        guided = guidance > 1 and self._unconditional is not None
+        conditioning = self._batch(shots, guided=guided)
+        family.process.start(scheduler, num_steps, size, self.device)
+        latents = self._noise([shot.seed for shot in shots])
+        with lora.gate(self._denoiser, self._spec, strengths * (2 if guided else 1)):
             for timestep in scheduler.timesteps:
                 if should_stop():
                     raise RenderInterrupted
                 inputs = torch.cat([latents] * 2) if guided else latents
-                inputs = scheduler.scale_model_input(inputs, timestep)
-                prediction = unet(inputs, timestep, encoder_hidden_states=embeds, return_dict=False)[0]
+                prediction = family.forward(self._denoiser, inputs, timestep, conditioning, guidance=guidance)
                 if guided:
                     unconditional, conditional = prediction.chunk(2)
                     prediction = unconditional + guidance * (conditional - unconditional)
@@ -203,7 +223,15 @@ class LiveModel:
                 f"the model produced values that are not finite (version {self.version}, {self.dtype}); try a lower "
                 "strength or guidance, or DMPO_RENDER__DTYPE=float32"
             )
-        return cast(Tensor, latents)
+        return latents
+
+    def _batch(self, shots: Sequence[Shot], *, guided: bool) -> Conditioning:
+        """The prompts of all shots, (B, ...) each; guided (2B, ...), the unconditional halves first."""
+        encoded = [self.conditioning(shot.prompt) for shot in shots]
+        batch = {name: torch.stack([one[name] for one in encoded]) for name in encoded[0]}
+        if not guided or self._unconditional is None:
+            return batch
+        return {name: torch.cat([self._unconditional[name].expand_as(own), own]) for name, own in batch.items()}
 
     def _noise(self, seeds: Sequence[int]) -> Tensor:
         """One generator an image, on the CPU: an image depends on its own seed, not on its neighbours or the device."""
@@ -215,11 +243,8 @@ class LiveModel:
 
     @torch.inference_mode()
     def _decode(self, latents: Tensor) -> tuple[list[Image.Image], list[bool]]:
-        pipeline = self._pipeline
-        pixels = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor, return_dict=False)[0]
-        pixels, flags = pipeline.run_safety_checker(pixels, self.device, self.dtype)
-        flagged = [False] * len(latents) if flags is None else [bool(flag) for flag in flags]
-        images = pipeline.image_processor.postprocess(
+        pixels, flagged = self._family.decode(self._pipeline, latents)
+        images = self._pipeline.image_processor.postprocess(
             pixels, output_type="pil", do_denormalize=[not flag for flag in flagged]
         )
         return images, flagged
@@ -228,7 +253,7 @@ class LiveModel:
         return Provenance(
             prompt=shot.prompt,
             seed=shot.seed,
-            sampler=self._settings.sampler,
+            sampler=self._sampler,
             num_steps=num_steps,
             guidance=guidance,
             adapter_version=shot.version,
@@ -236,26 +261,28 @@ class LiveModel:
             batch_size=batch_size,
             num_threads=torch.get_num_threads(),
             device=str(self.device),
-            dtype=str(self.dtype).removeprefix("torch."),
+            dtype=self._precision,
         )
 
 
-def _scheduler(sampler: str, pipeline: StableDiffusionPipeline) -> Any:
-    """A scheduler of its own with the model's noise schedule: the pipeline's may be of another kind."""
-    kind = {"ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}[sampler]
-    return kind.from_config(pipeline.scheduler.config)
+def _sampler(wanted: str, family: ModelFamily) -> str:
+    """The sampler's own name; a scheduler of its own is made with it, the pipeline's may be of another kind."""
+    known = family.process.samplers
+    if wanted != "auto" and wanted not in known:
+        raise SetupProblem(
+            f"the sampler {wanted!r} does not go with a {family.name} model; set DMPO_RENDER__SAMPLER to auto or one "
+            f"of {', '.join(known)}"
+        )
+    return known[0] if wanted == "auto" else wanted
 
 
-def _latent_shape(pipeline: StableDiffusionPipeline, resolution: int | None) -> tuple[int, int, int]:
+def _latent_shape(pipeline: DiffusionPipeline, family: ModelFamily, resolution: int | None) -> tuple[int, int, int]:
     """(C, H, W) for a square image of `resolution` pixels, or of the model's own size."""
-    channels, size, factor = (
-        pipeline.unet.config.in_channels,
-        pipeline.unet.config.sample_size,
-        pipeline.vae_scale_factor,
-    )
+    channels, height, width = family.latent_shape(pipeline)
     if resolution is None:
-        height, width = (size, size) if isinstance(size, int) else size
         return channels, height, width
-    if resolution % factor:
-        raise SetupProblem(f"a resolution of {resolution} is not a multiple of this model's {factor} pixels per latent")
-    return channels, resolution // factor, resolution // factor
+    unit = pipeline.vae_scale_factor * family.latent_multiple
+    if resolution % unit:
+        raise SetupProblem(f"a resolution of {resolution} is not a multiple of this model's {unit} pixels")
+    side = resolution // pipeline.vae_scale_factor
+    return channels, side, side

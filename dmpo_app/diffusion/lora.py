@@ -8,7 +8,8 @@ A layer computes  y = base(x) + B(A(x)) * scaling,  scaling = lora_alpha / rank.
 
 Shapes:  B images in the batch of the denoiser;  r rank.
     Linear  A (r, in), B (out, r);   Conv2d  A (r, in, kh, kw), B (out, r, 1, 1)
-Keys are those of the file: `unet.<module>.lora_A.weight` and `unet.<module>.lora_B.weight`.
+Keys are those of the file: `<component>.<module>.lora_A.weight` and `<component>.<module>.lora_B.weight`, where the
+component is `unet` or `transformer`.
 """
 
 from __future__ import annotations
@@ -18,48 +19,54 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from dmpo_app.diffusion.families.protocol import ModelFamily
 from dmpo_app.errors import AdapterCorrupt, AdapterMismatch
 from dmpo_app.settings import RoundSettings
 
 ADAPTER_NAME = "studio"
-KEY_PREFIX = "unet"
+COMPONENTS = ("unet", "transformer")
 MAX_RANK = 512
-
-TargetModules = Literal["attention", "wide"]
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-WIDE = (*ATTENTION, "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut")
-"""The attention's neighbours and the residual blocks' convolutions too: what an image's layout is made of."""
-TARGETS: Mapping[TargetModules, tuple[str, ...]] = {"attention": ATTENTION, "wide": WIDE}
 
 
 @dataclass(frozen=True, slots=True)
 class LoraSpec:
-    """What decides the tensors of an adapter: `rank` in 1..512, `lora_alpha` > 0, and which layers."""
+    """What decides the tensors of an adapter: `rank` in 1..512, `lora_alpha` > 0, and which layers of which denoiser.
+
+    `target_modules` are ends of module names (whole parts between dots); `component` is the denoiser's name in a
+    pipeline. A family has presets of the former (`ModelFamily.targets`).
+    """
 
     rank: int
     lora_alpha: float
-    target_modules: TargetModules
+    target_modules: tuple[str, ...]
+    component: str = "unet"
 
     def __post_init__(self) -> None:
         if not 1 <= self.rank <= MAX_RANK:
             raise AdapterMismatch(f"a LoRA rank of {self.rank} is not between 1 and {MAX_RANK}")
         if not (math.isfinite(self.lora_alpha) and self.lora_alpha > 0):
             raise AdapterMismatch(f"a lora_alpha of {self.lora_alpha} is not a positive number")
-        if self.target_modules not in TARGETS:
-            raise AdapterMismatch(f"target_modules {self.target_modules!r} is not one of {', '.join(TARGETS)}")
+        names = self.target_modules
+        if not isinstance(names, tuple) or not names or not all(isinstance(name, str) and name for name in names):
+            raise AdapterMismatch(f"target_modules {names!r} is not a tuple of the ends of module names")
+        if self.component not in COMPONENTS:
+            raise AdapterMismatch(f"an adapter of {self.component!r} is of none of {', '.join(COMPONENTS)}")
 
     @classmethod
-    def of(cls, settings: RoundSettings) -> LoraSpec:
-        """The adapter that rounds with these settings train."""
-        return cls(settings.rank, settings.lora_alpha, settings.target_modules)
+    def of(cls, settings: RoundSettings, family: ModelFamily) -> LoraSpec:
+        """The adapter that rounds with these settings train on models of this family."""
+        wanted = settings.target_modules
+        preset = family.usual_targets if wanted == "auto" else wanted
+        modules = family.targets[preset] if isinstance(preset, str) else preset
+        return cls(settings.rank, settings.lora_alpha, modules, family.component)
 
     @property
     def scaling(self) -> float:
@@ -67,32 +74,30 @@ class LoraSpec:
         return self.lora_alpha / self.rank
 
     def to_config(self) -> LoraConfig:
-        return LoraConfig(
-            r=self.rank, lora_alpha=cast(int, self.lora_alpha), target_modules=list(TARGETS[self.target_modules])
-        )
+        return LoraConfig(r=self.rank, lora_alpha=cast(int, self.lora_alpha), target_modules=list(self.target_modules))
 
     def to_metadata(self) -> str:
         """The text that diffusers expects under `lora_adapter_metadata`: without it lora_alpha is lost on loading."""
-        fields = {"r": self.rank, "lora_alpha": self.lora_alpha, "target_modules": list(TARGETS[self.target_modules])}
-        return json.dumps({f"{KEY_PREFIX}.{name}": value for name, value in fields.items()}, sort_keys=True)
+        fields = {"r": self.rank, "lora_alpha": self.lora_alpha, "target_modules": list(self.target_modules)}
+        return json.dumps({f"{self.component}.{name}": value for name, value in fields.items()}, sort_keys=True)
 
     @classmethod
     def from_metadata(cls, text: str) -> LoraSpec:
         """Inverse of `to_metadata`. Raises AdapterCorrupt on anything else."""
         try:
             fields = json.loads(text)
-            rank, lora_alpha = fields[f"{KEY_PREFIX}.r"], fields[f"{KEY_PREFIX}.lora_alpha"]
-            modules = frozenset(fields[f"{KEY_PREFIX}.target_modules"])
-        except (ValueError, KeyError, TypeError) as error:
+            component = next(name for name in COMPONENTS if f"{name}.r" in fields)
+            rank, lora_alpha = fields[f"{component}.r"], fields[f"{component}.lora_alpha"]
+            modules = fields[f"{component}.target_modules"]
+        except (ValueError, KeyError, TypeError, StopIteration) as error:
             raise AdapterCorrupt(f"the adapter's metadata cannot be read: {error!r}") from error
-        name = next((name for name, suffixes in TARGETS.items() if frozenset(suffixes) == modules), None)
-        if name is None or not isinstance(rank, int) or not isinstance(lora_alpha, int | float):
+        if not isinstance(rank, int) or not isinstance(lora_alpha, int | float) or not isinstance(modules, list):
             raise AdapterCorrupt(f"the adapter's metadata describes no adapter of the studio: {text[:200]}")
-        return cls(rank=rank, lora_alpha=float(lora_alpha), target_modules=name)
+        return cls(rank, float(lora_alpha), tuple(modules), component)
 
 
 def attach(
-    unet: UNet2DConditionModel, spec: LoraSpec, *, seed: int, dtype: torch.dtype | None = torch.float32
+    denoiser: ModelMixin, spec: LoraSpec, *, seed: int, dtype: torch.dtype | None = torch.float32
 ) -> dict[str, nn.Parameter]:
     """Put a fresh adapter on the denoiser and return its trainable parameters by file key, sorted.
 
@@ -101,15 +106,16 @@ def attach(
     is removed first. `dtype` None takes the model's own; training keeps float32 whatever the model's is, because
     a bfloat16 weight of 0.02 does not feel a step of 1e-5. The global random state is left alone.
     """
-    detach(unet)
-    unet.requires_grad_(False)
+    detach(denoiser)
+    _check_targets(denoiser, spec)
+    denoiser.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):  # peft draws initial values that are overwritten below
-        unet.add_adapter(spec.to_config(), adapter_name=ADAPTER_NAME)
+        denoiser.add_adapter(spec.to_config(), adapter_name=ADAPTER_NAME)
     if dtype is not None:
-        for layer in lora_layers(unet).values():
+        for layer in lora_layers(denoiser).values():
             layer.lora_A[ADAPTER_NAME].to(dtype)
             layer.lora_B[ADAPTER_NAME].to(dtype)
-    parameters = lora_parameters(unet)
+    parameters = lora_parameters(denoiser, spec.component)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for key, parameter in parameters.items():
@@ -122,50 +128,65 @@ def attach(
     return parameters
 
 
-def detach(unet: UNet2DConditionModel) -> None:
+def detach(denoiser: ModelMixin) -> None:
     """Take the adapter's layers out again; the denoiser is the base model. Nothing happens when there are none."""
-    if getattr(unet, "peft_config", None):
-        unet.unload_lora()
+    if getattr(denoiser, "peft_config", None):
+        denoiser.unload_lora()
 
 
-def lora_layers(unet: nn.Module) -> dict[str, LoraLayer]:
+def lora_layers(denoiser: nn.Module) -> dict[str, LoraLayer]:
     """The denoiser's layers that carry the adapter, by module name, sorted."""
     found = {
         name: module
-        for name, module in unet.named_modules()
+        for name, module in denoiser.named_modules()
         if isinstance(module, LoraLayer) and ADAPTER_NAME in module.lora_A
     }
     return dict(sorted(found.items()))
 
 
-def lora_parameters(unet: nn.Module) -> dict[str, nn.Parameter]:
+def lora_parameters(denoiser: nn.Module, component: str) -> dict[str, nn.Parameter]:
     """The adapter's own parameters (not copies) by file key, sorted. Empty without an adapter."""
     parameters: dict[str, nn.Parameter] = {}
-    for name, layer in lora_layers(unet).items():
+    for name, layer in lora_layers(denoiser).items():
         for matrix in ("lora_A", "lora_B"):
-            parameters[f"{KEY_PREFIX}.{name}.{matrix}.weight"] = getattr(layer, matrix)[ADAPTER_NAME].weight
+            parameters[f"{component}.{name}.{matrix}.weight"] = getattr(layer, matrix)[ADAPTER_NAME].weight
     return parameters
 
 
-def lora_state(unet: nn.Module) -> dict[str, Tensor]:
+def lora_state(denoiser: nn.Module, component: str) -> dict[str, Tensor]:
     """A float32 copy of the adapter on the CPU, by file key: what `adapter_files.write_adapter` takes."""
     return {
         key: parameter.detach().to("cpu", torch.float32, copy=True).contiguous()
-        for key, parameter in lora_parameters(unet).items()
+        for key, parameter in lora_parameters(denoiser, component).items()
     }
 
 
-def expected_shapes(unet: nn.Module, spec: LoraSpec) -> dict[str, tuple[int, ...]]:
+def expected_shapes(denoiser: nn.Module, spec: LoraSpec) -> dict[str, tuple[int, ...]]:
     """The tensors an adapter of `spec` must have on this denoiser, whether or not one is attached."""
-    suffixes = tuple(f".{suffix}" for suffix in TARGETS[spec.target_modules])
+    suffixes = tuple(f".{suffix}" for suffix in spec.target_modules)
     shapes: dict[str, tuple[int, ...]] = {}
-    for wrapped_name, module in unet.named_modules():
+    for wrapped_name, module in denoiser.named_modules():
         name = wrapped_name.removesuffix(".base_layer")  # what peft calls the layer it has wrapped
         if isinstance(module, nn.Linear | nn.Conv2d) and f".{name}".endswith(suffixes):
-            out, *rest = module.weight.shape
-            shapes[f"{KEY_PREFIX}.{name}.lora_A.weight"] = (spec.rank, *rest)
-            shapes[f"{KEY_PREFIX}.{name}.lora_B.weight"] = (out, spec.rank, *([1] * (len(rest) - 1)))
+            out, rest = _sizes(module)
+            shapes[f"{spec.component}.{name}.lora_A.weight"] = (spec.rank, *rest)
+            shapes[f"{spec.component}.{name}.lora_B.weight"] = (out, spec.rank, *([1] * (len(rest) - 1)))
     return dict(sorted(shapes.items()))
+
+
+def _sizes(module: nn.Linear | nn.Conv2d) -> tuple[int, tuple[int, ...]]:
+    """(outputs, the other sides of the weight); a quantised linear layer keeps its weight in another shape."""
+    if isinstance(module, nn.Linear):
+        return module.out_features, (module.in_features,)
+    return module.weight.shape[0], tuple(module.weight.shape[1:])
+
+
+def _check_targets(denoiser: nn.Module, spec: LoraSpec) -> None:
+    if not expected_shapes(denoiser, spec):
+        raise AdapterMismatch(
+            f"no layer of the {type(denoiser).__name__} ends in any of {', '.join(spec.target_modules)}; "
+            "check DMPO_ROUND__TARGET_MODULES"
+        )
 
 
 def check_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]]) -> None:
@@ -199,13 +220,14 @@ def load_state_in_place(parameters: Mapping[str, nn.Parameter], tensors: Mapping
 
 
 @contextmanager
-def reference_mode(unet: nn.Module) -> Iterator[None]:
+def reference_mode(denoiser: nn.Module) -> Iterator[None]:
     """The base model, without the adapter. The adapter is back on exit, whatever happens inside.
 
     Seen by everything that holds this module, so only for the thread that owns it.
     """
-    layers = list(lora_layers(unet).values())
-    trainable = [parameter.requires_grad for parameter in lora_parameters(unet).values()]
+    layers = list(lora_layers(denoiser).values())
+    weights = [getattr(layer, name)[ADAPTER_NAME].weight for layer in layers for name in ("lora_A", "lora_B")]
+    trainable = [weight.requires_grad for weight in weights]
     for layer in layers:
         layer.enable_adapters(False)
     try:
@@ -214,38 +236,58 @@ def reference_mode(unet: nn.Module) -> Iterator[None]:
         for layer in layers:
             layer.enable_adapters(True)
         # peft clears and sets requires_grad along with the switch; what it was before counts.
-        for parameter, flag in zip(lora_parameters(unet).values(), trainable, strict=True):
-            parameter.requires_grad_(flag)
+        for weight, flag in zip(weights, trainable, strict=True):
+            weight.requires_grad_(flag)
 
 
 @contextmanager
-def gate(unet: nn.Module, spec: LoraSpec, strengths: Sequence[float]) -> Iterator[None]:
+def gate(denoiser: nn.Module, spec: LoraSpec, strengths: Sequence[float]) -> Iterator[None]:
     """Give image i of the batch the adapter at strength `strengths[i]`: 0 is the base model, 1 the adapter.
 
-    The scaling is held as a tensor with one value an image, (B, 1, 1) for projections of token sequences and
-    (B, 1, 1, 1) for convolutions, so one pass renders base and adapted images side by side. An image with strength 0
-    gets base(x) + 0 and is therefore exactly what the base model makes of the same batch. With guidance the batch is
-    [unconditional..., conditional...]: pass the strengths twice. The plain scaling is back on exit.
+    The scaling is held as a tensor with one value an image, as many dimensions as the layer's input has: (B, 1) for
+    embeddings, (B, 1, 1) for sequences of tokens, (B, 1, 1, 1) for convolutions. So one pass renders base and adapted
+    images side by side. An image with strength 0 gets base(x) + 0 and is therefore exactly what the base model makes
+    of the same batch. With guidance the batch is [unconditional..., conditional...]: pass the strengths twice. The
+    plain scaling is back on exit.
     """
     if not any(strengths):
-        with reference_mode(unet):
+        with reference_mode(denoiser):
             yield
         return
-    layers = list(lora_layers(unet).values())
-    columns: dict[tuple[torch.device, torch.dtype, int], Tensor] = {}
+    layers = list(lora_layers(denoiser).values())
+    gates: dict[tuple[torch.device, torch.dtype], _Gate] = {}
+    handles = []
     try:
         for layer in layers:
             weight = layer.lora_B[ADAPTER_NAME].weight
-            rank = 4 if weight.ndim == 4 else 3
-            where = (weight.device, weight.dtype, rank)
-            if where not in columns:
+            where = (weight.device, weight.dtype)
+            if where not in gates:
                 values = torch.tensor([spec.scaling * strength for strength in strengths], dtype=torch.float64)
-                columns[where] = values.to(weight.dtype).to(weight.device).view(-1, *([1] * (rank - 1)))
-            cast(dict[str, Any], layer.scaling)[ADAPTER_NAME] = columns[where]
+                gates[where] = _Gate(values.to(weight.dtype).to(weight.device))
+            handles.append(layer.register_forward_pre_hook(gates[where]))
         yield
     finally:
+        for handle in handles:
+            handle.remove()
         for layer in layers:
             layer.scaling[ADAPTER_NAME] = spec.scaling
+
+
+class _Gate:
+    """Before a layer computes, the scaling of its adapter in the shape that goes with its input.
+
+    Only the input shows the shape: one linear layer may see tokens (B, S, D), the next a whole embedding (B, D).
+    """
+
+    def __init__(self, values_B: Tensor) -> None:
+        self._values = values_B
+        self._shaped: dict[int, Tensor] = {}
+
+    def __call__(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        ndim = inputs[0].ndim
+        if ndim not in self._shaped:
+            self._shaped[ndim] = self._values.view(-1, *([1] * (ndim - 1)))
+        cast(Any, layer).scaling[ADAPTER_NAME] = self._shaped[ndim]
 
 
 def _is_a(key: str) -> bool:

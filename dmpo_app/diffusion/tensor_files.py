@@ -1,16 +1,19 @@
-"""Latents and prompt embeddings as the bytes of safetensors files, and back.
+"""Latents and encoded prompts as the bytes of safetensors files, and back.
 
-Bytes and not arrays, because bfloat16 has no numpy. Each file holds one tensor under a fixed name:
+Bytes and not arrays, because bfloat16 has no numpy. Tensors stand under fixed names:
 
-    latents        (C, H, W)  an image's final latents in the *scaled* latent space: what the denoiser works on and
-                              what noise is added to in training; the autoencoder decodes latents / scaling_factor
-    prompt_embeds  (S, D)     the text encoder's last hidden state of one prompt, without the unconditional half
+    latents               (C, H, W)  an image's final latents in the *scaled* latent space: what the denoiser works
+                                     on and what noise is added to in training; its family decodes them
+    prompt_embeds         (S, D)     one prompt's tokens as the denoiser attends to them
+    pooled_prompt_embeds  (P,)       the prompt as a whole, in families whose denoiser takes that too
 
-The dtype is the model's: float32 on a CPU, float16 or bfloat16 on most GPUs. The same tensor gives the same bytes.
+Latents have a file each; the encoded prompt, without its unconditional half, is one file of one or more tensors. The
+dtype is the model's: float32 on a CPU, float16 or bfloat16 on most GPUs. The same tensors give the same bytes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 from safetensors import SafetensorError
@@ -24,34 +27,37 @@ PROMPT_EMBEDS = "prompt_embeds"
 
 
 def dump_latents(latents_CHW: Tensor) -> bytes:
-    return _dump(LATENTS, latents_CHW, num_dimensions=3)
+    return _dump({LATENTS: latents_CHW}, LATENTS, num_dimensions=3)
 
 
 def load_latents(data: bytes) -> Tensor:
     """(C, H, W) on the CPU, in the dtype it was stored in. Raises StudioError for any other file."""
-    return _load(LATENTS, data, num_dimensions=3)
+    return _load(data, LATENTS, num_dimensions=3)[LATENTS]
 
 
-def dump_prompt_embeds(prompt_embeds_SD: Tensor) -> bytes:
-    return _dump(PROMPT_EMBEDS, prompt_embeds_SD, num_dimensions=2)
+def dump_conditioning(conditioning: Mapping[str, Tensor]) -> bytes:
+    """`conditioning` of one prompt, without batch dimension; `prompt_embeds` must be among it."""
+    return _dump(conditioning, PROMPT_EMBEDS, num_dimensions=2)
 
 
-def load_prompt_embeds(data: bytes) -> Tensor:
-    """(S, D) on the CPU, in the dtype it was stored in. Raises StudioError for any other file."""
-    return _load(PROMPT_EMBEDS, data, num_dimensions=2)
+def load_conditioning(data: bytes) -> dict[str, Tensor]:
+    """One prompt's tensors by name on the CPU, as they were stored. Raises StudioError for any other file."""
+    return _load(data, PROMPT_EMBEDS, num_dimensions=2)
 
 
-def _dump(name: str, tensor: Tensor, *, num_dimensions: int) -> bytes:
-    if tensor.ndim != num_dimensions:
-        raise ValueError(f"{name} must have {num_dimensions} dimensions (no batch), got shape {tuple(tensor.shape)}")
-    return cast(bytes, save({name: tensor.detach().cpu().contiguous()}))
+def _dump(tensors: Mapping[str, Tensor], name: str, *, num_dimensions: int) -> bytes:
+    shape = tuple(tensors[name].shape)
+    if len(shape) != num_dimensions:
+        raise ValueError(f"{name} must have {num_dimensions} dimensions (no batch), got shape {shape}")
+    return cast(bytes, save({key: tensors[key].detach().cpu().contiguous() for key in sorted(tensors)}))
 
 
-def _load(name: str, data: bytes, *, num_dimensions: int) -> Tensor:
+def _load(data: bytes, name: str, *, num_dimensions: int) -> dict[str, Tensor]:
     try:
-        tensor = cast(Tensor, load(data)[name])
+        tensors = cast(dict[str, Tensor], load(data))
+        shape = tuple(tensors[name].shape)
     except (SafetensorError, KeyError, ValueError) as error:
         raise StudioError(f"a stored {name} file cannot be read ({error}); was it damaged on disk?") from error
-    if tensor.ndim != num_dimensions:
-        raise StudioError(f"a stored {name} file has shape {tuple(tensor.shape)}, expected {num_dimensions} dimensions")
-    return tensor
+    if len(shape) != num_dimensions:
+        raise StudioError(f"a stored {name} file has shape {shape}, expected {num_dimensions} dimensions")
+    return tensors

@@ -1,5 +1,6 @@
 """The finished parts as a `StableDiffusionPipeline` folder, float16 safetensors."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,9 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from dmpo_app.pocket.denoiser import Denoiser
 from dmpo_app.pocket.networks import build_noise_scheduler
 from dmpo_app.pocket.tokenizer import build_tokenizer
+
+USUAL_SAMPLING = {"num_steps": 20, "guidance": 3.0}
+"""Written beside the model: the studio reads from it how the model is sampled where no setting says so."""
 
 
 def build_pipeline(autoencoder: AutoencoderKL, denoiser: Denoiser, scaling_factor: float) -> StableDiffusionPipeline:
@@ -42,6 +46,7 @@ def save_pipeline(pipeline: StableDiffusionPipeline, folder: Path) -> None:
     for leftover in (unfinished, previous):
         shutil.rmtree(leftover, ignore_errors=True)
     pipeline.to(dtype=torch.float16).save_pretrained(unfinished, safe_serialization=True)
+    (unfinished / "sampling.json").write_text(json.dumps(USUAL_SAMPLING, indent=2) + "\n", encoding="utf-8")
     if folder.exists():
         folder.rename(previous)
     unfinished.rename(folder)

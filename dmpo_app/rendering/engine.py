@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from dmpo_app.diffusion.families.registry import family_named
 from dmpo_app.diffusion.live_model import LiveModel, Sample, Shot
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.diffusion.tensor_files import dump_prompt_embeds
+from dmpo_app.diffusion.tensor_files import dump_conditioning
 from dmpo_app.domain import (
     BASE_VERSION,
     BaseModelRef,
@@ -53,7 +54,8 @@ class Engine:
         cls, store: Store, base: BaseModelRef, settings: Settings, *, clock: Callable[[], float] = time.monotonic
     ) -> Engine:
         """Load the base model. Raises SetupProblem and its kind when that cannot be."""
-        return cls(LiveModel.load(base.source, settings.render, LoraSpec.of(settings.round)), store, base, clock=clock)
+        spec = LoraSpec.of(settings.round, family_named(base.family))
+        return cls(LiveModel.load(base.source, settings.render, spec), store, base, clock=clock)
 
     @property
     def device(self) -> str:
@@ -113,7 +115,7 @@ class Engine:
             prompt=plan.prompt,
             image_a=new_image(first, with_latents=True),
             image_b=new_image(second, with_latents=True),
-            prompt_embeds=dump_prompt_embeds(self._model.prompt_embeds(plan.prompt)),
+            prompt_embeds=dump_conditioning(self._model.conditioning(plan.prompt)),
             source=PairSource.POOL,
         )
         self._store.pairs.add(self._base, pair)

@@ -1,6 +1,6 @@
 """The votes as tensors: one row a pair, with the probability its voters ask for, split by prompt.
 
-Shapes:  N pairs;  C H W latent channels, height, width;  S tokens;  D width of the prompt embeddings.
+Shapes:  N pairs;  P prompts, each once;  C H W latent channels, height, width.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dmpo_app.diffusion.tensor_files import load_latents, load_prompt_embeds
+from dmpo_app.diffusion.families.protocol import Conditioning
+from dmpo_app.diffusion.tensor_files import load_conditioning, load_latents
 from dmpo_app.domain import Outcome, TrainingVote
 from dmpo_app.errors import RoundFailed
 from dmpo_app.objective import soft_target
@@ -32,16 +33,19 @@ class TensorFiles(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PairDataset:
-    """Judged pairs. Tensors are float32; latents are in the scaled space that the denoiser works in.
+    """Judged pairs. Latents are float32, in the scaled space that the denoiser works in.
 
-    `targets` is q, the probability asked for that image a wins, and `weights` the number of votes behind it.
+    `targets` is q, the probability asked for that image a wins, and `weights` the number of votes behind it. Encoded
+    prompts stand here once each, in the dtype they were stored in and wherever they are: with a T5 encoder one takes
+    megabytes. `prompt_rows` says which one belongs to a pair.
     """
 
     pair_ids: tuple[int, ...]
     prompts: tuple[str, ...]
     latents_a: Tensor  # (N, C, H, W)
     latents_b: Tensor  # (N, C, H, W)
-    prompt_embeds: Tensor  # (N, S, D)
+    conditioning: Conditioning  # tensors of (P, ...)
+    prompt_rows: tuple[int, ...]  # (N,)
     targets: Tensor  # (N,)
     weights: Tensor  # (N,)
 
@@ -49,9 +53,15 @@ class PairDataset:
         return len(self.pair_ids)
 
     def to(self, device: torch.device) -> PairDataset:
-        """The same pairs with their tensors on `device`."""
-        names = ("latents_a", "latents_b", "prompt_embeds", "targets", "weights")
+        """The same pairs on `device`; the encoded prompts stay where they are."""
+        names = ("latents_a", "latents_b", "targets", "weights")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+    def conditioning_of(self, pairs: Sequence[int]) -> Conditioning:
+        """The encoded prompts of some pairs (indices into this dataset), tensors of (len(pairs), ...), beside the
+        latents."""
+        rows = torch.tensor([self.prompt_rows[pair] for pair in pairs])
+        return {name: tensor[rows].to(self.latents_a.device) for name, tensor in self.conditioning.items()}
 
     @property
     def num_votes(self) -> int:
@@ -87,7 +97,7 @@ def build_dataset(votes: Iterable[TrainingVote], files: TensorFiles, *, alpha: f
         raise RoundFailed("there is no vote to train on; a round needs at least one left, right or tie")
     groups = [votes_of_pair[pair_id] for pair_id in sorted(votes_of_pair)]
     firsts = [group[0] for group in groups]
-    embeds = {sha: load_prompt_embeds(files.read_embeds(sha)).float() for sha in {v.prompt_embeds for v in firsts}}
+    rows = {sha: row for row, sha in enumerate(dict.fromkeys(vote.prompt_embeds for vote in firsts))}
     wins = torch.tensor([sum(_WINS_OF_A[vote.outcome] for vote in group) for group in groups])
     counts = torch.tensor([float(len(group)) for group in groups])
     return PairDataset(
@@ -95,7 +105,8 @@ def build_dataset(votes: Iterable[TrainingVote], files: TensorFiles, *, alpha: f
         prompts=tuple(vote.prompt for vote in firsts),
         latents_a=_stack([load_latents(files.read_latents(v.latents_a)).float() for v in firsts], "latents"),
         latents_b=_stack([load_latents(files.read_latents(v.latents_b)).float() for v in firsts], "latents"),
-        prompt_embeds=_stack([embeds[vote.prompt_embeds] for vote in firsts], "prompt embeddings"),
+        conditioning=stack_conditioning([load_conditioning(files.read_embeds(sha)) for sha in rows]),
+        prompt_rows=tuple(rows[vote.prompt_embeds] for vote in firsts),
         targets=soft_target(wins, counts, alpha=alpha),
         weights=counts,
     )
@@ -105,6 +116,19 @@ def votes_among(votes: Iterable[TrainingVote], vote_ids: Collection[int]) -> lis
     """Those of `votes` whose id is wanted."""
     wanted = set(vote_ids)
     return [vote for vote in votes if vote.vote_id in wanted]
+
+
+def stack_conditioning(prompts: Sequence[Conditioning]) -> Conditioning:
+    """One tensor of (P, ...) for each name. Raises RoundFailed when the prompts' tensors do not fit together."""
+    names = {tuple(sorted(prompt)) for prompt in prompts}
+    if len(names) > 1:
+        raise RoundFailed(f"the votes' encoded prompts hold different tensors {sorted(names)}; was the model changed?")
+    stacked: dict[str, Tensor] = {}
+    for name in sorted(prompts[0]):
+        tensors = [prompt[name] for prompt in prompts]
+        same = len({tensor.dtype for tensor in tensors}) == 1  # not after a change of DMPO_RENDER__DTYPE
+        stacked[name] = _stack(tensors if same else [tensor.float() for tensor in tensors], "encoded prompts")
+    return stacked
 
 
 def _stack(tensors: Sequence[Tensor], what: str) -> Tensor:

@@ -1,6 +1,6 @@
 """How well the denoiser restores the images of a pair: with the adapter (policy) and without it (reference).
 
-Shapes:  B draws;  C H W latent channels, height, width;  S tokens;  D width of the prompt embeddings.
+Shapes:  B draws;  C H W latent channels, height, width.
 The denoiser's batches are 2B images: images a of all draws, then images b.
 """
 
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dmpo_app.diffusion.denoiser import Denoiser
+from dmpo_app.diffusion.families.protocol import Conditioning
 from dmpo_app.diffusion.lora import reference_mode
-from dmpo_app.diffusion.stable_diffusion import Denoiser, add_noise, predict, training_target
 from dmpo_app.objective import Needs, PairTerms, Residuals
 from dmpo_app.training.dataset import PairDataset
 from dmpo_app.training.reference_cache import ReferenceCache
@@ -27,7 +28,7 @@ class NoisyBatch:
 
     noisy_latents: Tensor  # (2B, C, H, W)
     timesteps: Tensor  # (2B,)
-    prompt_embeds: Tensor  # (2B, S, D)
+    conditioning: Conditioning  # tensors of (2B, ...)
     target: Tensor  # (2B, C, H, W)
 
 
@@ -38,7 +39,7 @@ class PairErrors:
         self, denoiser: Denoiser, dataset: PairDataset, cache: ReferenceCache, *, num_slots: int, slot_seed: int
     ) -> None:
         self._denoiser = denoiser
-        self._device = denoiser.unet.device
+        self._device = denoiser.device
         self._dataset = dataset.to(self._device)
         self._cache = cache
         self._num_slots = num_slots
@@ -69,13 +70,13 @@ class PairErrors:
         return PairTerms(policy_a, policy_b, reference_a, reference_b, self._dataset.targets[index], residuals)
 
     def _noisy_batch(self, draws: Sequence[Draw]) -> NoisyBatch:
-        scheduler, data = self._denoiser.noise_scheduler, self._dataset
+        denoiser, data = self._denoiser, self._dataset
         slots = [
             slot_of(
                 data.pair_ids[draw.pair],
                 draw.slot,
                 num_slots=self._num_slots,
-                num_timesteps=scheduler.config.num_train_timesteps,
+                num_timesteps=denoiser.num_timesteps,
                 seed=self._slot_seed,
             )
             for draw in draws
@@ -86,10 +87,10 @@ class PairErrors:
         noise = torch.stack([noise_of(slot, shape_CHW) for slot in slots]).to(self._device).repeat(2, 1, 1, 1)
         timesteps = torch.tensor([slot.timestep for slot in slots], device=self._device).repeat(2)
         return NoisyBatch(
-            noisy_latents=add_noise(scheduler, latents, noise, timesteps),
+            noisy_latents=denoiser.add_noise(latents, noise, timesteps),
             timesteps=timesteps,
-            prompt_embeds=data.prompt_embeds[index].repeat(2, 1, 1),
-            target=training_target(scheduler, latents, noise, timesteps),
+            conditioning=data.conditioning_of([draw.pair for draw in draws] * 2),
+            target=denoiser.training_target(latents, noise, timesteps),
         )
 
     def missing_references(self) -> list[Draw]:
@@ -110,7 +111,7 @@ class PairErrors:
 
     def _reference_residuals(self, draws: Sequence[Draw], batch: NoisyBatch) -> tuple[Tensor, Tensor]:
         """The base model's residuals on both images; its errors go into the cache."""
-        with torch.no_grad(), reference_mode(self._denoiser.unet):
+        with torch.no_grad(), reference_mode(self._denoiser.module):
             residual_a, residual_b = self._residual(batch).chunk(2)
         errors = zip(_mean_square(residual_a).tolist(), _mean_square(residual_b).tolist(), strict=True)
         for draw, pair_errors in zip(draws, errors, strict=True):
@@ -120,7 +121,7 @@ class PairErrors:
     def _residual(self, batch: NoisyBatch) -> Tensor:
         """Prediction minus target of each image, (2B, C, H, W), in float32 whatever the denoiser computes in."""
         with _autocast(self._denoiser):
-            prediction = predict(self._denoiser.unet, batch.noisy_latents, batch.timesteps, batch.prompt_embeds)
+            prediction = self._denoiser.predict(batch.noisy_latents, batch.timesteps, batch.conditioning)
         return prediction.float() - batch.target
 
 
@@ -134,7 +135,7 @@ def _autocast(denoiser: Denoiser) -> AbstractContextManager[object]:
 
     Without loss scaling in float16: gradients of margins in the thousands are far from where float16 runs out.
     """
-    dtype = denoiser.unet.dtype
+    dtype = denoiser.dtype
     if dtype == torch.float32:
         return nullcontext()
-    return torch.autocast(denoiser.unet.device.type, dtype=dtype)
+    return torch.autocast(denoiser.device.type, dtype=dtype)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dmpo_app.diffusion.families.registry import family_named
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.domain import BaseModelRef, RoundState, Trigger
 from dmpo_app.errors import RoundFailed
@@ -28,16 +29,13 @@ class RoundPlan:
     seed: int
     parent_version: int
     settings: RoundSettings
+    spec: LoraSpec
     train: PairDataset
     held_out: PairDataset | None
     train_vote_ids: tuple[int, ...]
     held_out_vote_ids: tuple[int, ...]
     config: Mapping[str, Any]
     key: str
-
-    @property
-    def spec(self) -> LoraSpec:
-        return LoraSpec.of(self.settings)
 
     @property
     def loss(self) -> LossSettings:
@@ -111,6 +109,7 @@ def load_plan(store: Store, base: BaseModelRef, state: RoundState) -> RoundPlan:
         seed=state.seed,
         parent_version=state.parent_version,
         settings=settings,
+        spec=LoraSpec.of(settings, family_named(base.family)),
         train=build_dataset(train, store.files, alpha=settings.alpha),
         held_out=build_dataset(held_out, store.files, alpha=settings.alpha) if held_out else None,
         train_vote_ids=tuple(vote.vote_id for vote in train),

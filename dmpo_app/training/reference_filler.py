@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from dmpo_app.diffusion.stable_diffusion import Denoiser
+from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain import BaseModelRef, TrainingVote
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store
@@ -34,15 +34,16 @@ def numerics_key(
     denoiser: Denoiser, dataset: PairDataset, settings: RoundSettings, *, base_fingerprint: str, micro_pairs: int
 ) -> str:
     """The cache key of reference errors: all that decides which errors they are and what their last bits are."""
-    device = denoiser.unet.device
+    device = denoiser.device
+    conditioning = {name: list(tensor.shape[1:]) for name, tensor in dataset.conditioning.items()}
     return cache_key(
         base_model=base_fingerprint,
         latents=list(dataset.latents_a.shape[1:]),
-        prompt_embeds=list(dataset.prompt_embeds.shape[1:]),
+        **conditioning,
         micro_pairs=micro_pairs,
         slots=settings.slots_per_pair,
         slot_seed=settings.seed,
-        dtype=str(denoiser.unet.dtype),
+        dtype=f"torch.{denoiser.precision}",
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         cpu=torch.backends.cpu.get_cpu_capability(),
         num_threads=torch.get_num_threads(),

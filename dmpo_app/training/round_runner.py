@@ -16,8 +16,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights, read_adapter
+from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import check_fit, expected_shapes
-from dmpo_app.diffusion.stable_diffusion import Denoiser
 from dmpo_app.domain import BASE_VERSION, BaseModelRef, RoundState
 from dmpo_app.errors import AdapterProblem
 from dmpo_app.store import Store
@@ -137,7 +137,7 @@ class RoundRunner:
         adapter = self._store.adapters.get(self._base, self._plan.parent_version)
         try:
             weights = read_adapter(adapter.folder, adapter.sha256)
-            check_fit(weights.tensors, expected_shapes(denoiser.unet, weights.spec))
+            check_fit(weights.tensors, expected_shapes(denoiser.module, weights.spec))
         except AdapterProblem as error:
             _log.warning("round %d goes on without its parent: %s", self._plan.round_id, error)
             return None

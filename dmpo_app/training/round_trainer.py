@@ -11,8 +11,8 @@ from typing import TypeVar
 import torch
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights
+from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import attach, detach, load_state_in_place, lora_state
-from dmpo_app.diffusion.stable_diffusion import Denoiser
 from dmpo_app.domain import BASE_VERSION
 from dmpo_app.errors import AdapterMismatch, RoundFailed
 from dmpo_app.training.checkpoint import Best, Checkpoint, moments_of, restore_moments
@@ -57,7 +57,7 @@ class RoundTrainer:
         """Time spent in slices so far; kept by the runner."""
         self.best = resume_from.best if resume_from else None
         self.live = resume_from.live if resume_from else self._evaluate_live(parent)
-        self._parameters = attach(denoiser.unet, plan.spec, seed=plan.seed)
+        self._parameters = attach(denoiser.module, plan.spec, seed=plan.seed)
         self._optimizer = make_optimizer(self._parameters, learning_rate=self._settings.learning_rate)
         if resume_from:
             load_state_in_place(self._parameters, resume_from.tensors)
@@ -96,12 +96,12 @@ class RoundTrainer:
             return None
         evaluation = self._evaluate()
         if self.best is None or self.best.evaluation is None or evaluation.loss < self.best.evaluation.loss:
-            self.best = Best(self.step, lora_state(self._denoiser.unet), evaluation)
+            self.best = Best(self.step, lora_state(self._denoiser.module, self._plan.spec.component), evaluation)
         return evaluation
 
     def result(self) -> Best:
         """The adapter to publish: the best on the held-out votes or, without any, the last."""
-        return self.best or Best(self.step, lora_state(self._denoiser.unet), None)
+        return self.best or Best(self.step, lora_state(self._denoiser.module, self._plan.spec.component), None)
 
     def checkpoint(self) -> Checkpoint:
         """Everything it takes to go on from here."""
@@ -110,7 +110,7 @@ class RoundTrainer:
             seconds=self.seconds,
             micro_pairs=self._micro_pairs,
             numerics=self._numerics,
-            tensors=lora_state(self._denoiser.unet),
+            tensors=lora_state(self._denoiser.module, self._plan.spec.component),
             moments=moments_of(self._optimizer, self._parameters),
             best=self.best,
             live=self.live,
@@ -123,7 +123,8 @@ class RoundTrainer:
 
     def close(self) -> None:
         """Leave the denoiser as the base model."""
-        detach(self._denoiser.unet)
+        detach(self._denoiser.module)
+        self._denoiser.module.disable_gradient_checkpointing()
 
     def _evaluate(self) -> Evaluation:
         return self._fitting(
@@ -143,7 +144,7 @@ class RoundTrainer:
             return evaluate_base(self._held_out_errors)
         if parent is None:
             return None
-        load_state_in_place(attach(self._denoiser.unet, parent.spec, seed=0), parent.tensors)
+        load_state_in_place(attach(self._denoiser.module, parent.spec, seed=0), parent.tensors)
         return self._evaluate()
 
     def _start_at(self, parent: AdapterWeights) -> None:
@@ -179,25 +180,34 @@ class RoundTrainer:
         )
 
     def _fitting(self, work: Callable[[], _Result]) -> _Result:
-        """Do `work`; when memory runs out, once more in half as large pieces, down to single pairs."""
+        """Do `work`; when memory runs out, once more in half as large pieces, down to single pairs, and then with
+        activations that are computed again in the backward pass instead of kept."""
         while True:
             try:
                 return work()
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
-                if self._micro_pairs == 1:
+                if self._micro_pairs == 1 and self._denoiser.module.is_gradient_checkpointing:
                     raise RoundFailed(
                         "out of memory with a single pair at a time; free memory that other programs hold, or set a "
-                        "smaller DMPO_ROUND__RANK, DMPO_ROUND__TARGET_MODULES=attention or a smaller base model"
+                        "smaller DMPO_ROUND__RANK, DMPO_ROUND__TARGET_MODULES=attention, DMPO_RENDER__QUANTIZE=nf4 or "
+                        "a smaller base model"
                     ) from error
-            self._denoiser.unet.zero_grad(set_to_none=True)
+            self._denoiser.module.zero_grad(set_to_none=True)
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            self._micro_pairs //= 2
-            _log.warning("out of memory; going on with %d pairs at a time", self._micro_pairs)
-            self._use_reference()
+            self._take_less_memory()
+
+    def _take_less_memory(self) -> None:
+        if self._micro_pairs == 1:
+            _log.warning("out of memory; going on with activations computed twice")
+            self._denoiser.module.enable_gradient_checkpointing()
+            return
+        self._micro_pairs //= 2
+        _log.warning("out of memory; going on with %d pairs at a time", self._micro_pairs)
+        self._use_reference()
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -20,7 +20,7 @@ from enum import StrEnum
 import torch
 
 from dmpo_app.diffusion.adapter_files import remove_leftovers
-from dmpo_app.diffusion.stable_diffusion import Denoiser
+from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain import BaseModelRef, RoundState, Trigger
 from dmpo_app.errors import Busy, Conflict, LeaseLost, RoundFailed, StorageFull, StudioError
 from dmpo_app.settings import RoundSettings, Settings
@@ -264,10 +264,9 @@ class Worker:
         return Tick.WAITING
 
     def _environment(self) -> dict[str, str | int]:
-        unet = self._denoiser.unet
         return {
-            "device": unet.device.type,
-            "dtype": str(unet.dtype).removeprefix("torch."),
+            "device": self._denoiser.device.type,
+            "dtype": self._denoiser.precision,
             "num_threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }

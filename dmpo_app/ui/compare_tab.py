@@ -79,7 +79,7 @@ def compare_tab(services: Services) -> None:
 def _form(services: Services, choices: list[tuple[str, int]], live: int) -> tuple[Controls, gr.Button]:
     """The controls and the button that rolls a seed."""
     suggestions = held_out_prompts(services)
-    defaults = services.settings.render
+    defaults = services.sampling
     prompt = gr.Textbox(
         label="Prompt",
         value=suggestions[0] if suggestions else "",

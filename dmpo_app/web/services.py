@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from dmpo_app.domain import BaseModelRef, Renderer, TrainerSupervisor
+from dmpo_app.domain import BaseModelRef, Renderer, Sampling, TrainerSupervisor
 from dmpo_app.labeling.service import LabelingService
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
@@ -22,3 +22,5 @@ class Services:
     trainer: TrainerSupervisor
     admin_token: str = field(repr=False)
     """Administrators send it as a Bearer token; never logged, so it is not in the repr either."""
+    sampling: Sampling
+    """How the base model's images are made where a request does not say."""

@@ -17,7 +17,7 @@ from dmpo_app.store import Store
 from dmpo_app.ui import build_ui, launch
 from dmpo_app.web import Services
 from tests.browser.page_studio import PageStudio
-from tests.web.studio_fakes import FakeRenderer, FakeTrainer, add_pairs, scene_image
+from tests.web.studio_fakes import SAMPLING, FakeRenderer, FakeTrainer, add_pairs, scene_image
 
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
@@ -98,7 +98,7 @@ def page_studio(pictures: Path, tmp_path: Path) -> Iterator[PageStudio]:
         sealer = Sealer(load_or_create_key(store.home))
         labeling = LabelingService(store, base, settings, sealer, rng=random.Random(1))
         renderer = FakeRenderer(store, base, size=64)
-        services = Services(store, base, settings, labeling, renderer, FakeTrainer(), "the-admin-token")
+        services = Services(store, base, settings, labeling, renderer, FakeTrainer(), "the-admin-token", SAMPLING)
         server = launch(build_ui(services), services)
         yield PageStudio(services, renderer, server.url)
         server.close()

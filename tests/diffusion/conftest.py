@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from diffusers import UNet2DConditionModel
 
-from dmpo_app.diffusion.stable_diffusion import Denoiser
-from tests.model_fixtures import denoiser, one_thread, tiny_model
+from dmpo_app.diffusion.denoiser import Denoiser
+from tests.model_fixtures import case, case_folder, denoiser, folder, one_thread, tiny_model
 
-__all__ = ["denoiser", "one_thread", "tiny_model"]
+__all__ = ["case", "case_folder", "denoiser", "folder", "one_thread", "tiny_model"]
 
 
 @pytest.fixture
 def unet(denoiser: Denoiser) -> UNet2DConditionModel:
-    return denoiser.unet
+    return denoiser.module

@@ -4,14 +4,19 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]  # re-exported, but not marked as such
 
-from dmpo_app.diffusion.family import family_of, fingerprint, locate
+from dmpo_app.diffusion.family import family_of, fingerprint, locate, sampling_of
 from dmpo_app.diffusion.hub import wanted_files
+from dmpo_app.domain import Sampling
 from dmpo_app.errors import ModelUnavailable, UnknownFamily
+from dmpo_app.pocket.export import USUAL_SAMPLING
+from dmpo_app.settings import POCKET_MODEL, RenderSettings
+from tests.tiny_models.cases import CASES, Case
 from tests.tiny_pipeline import make_tiny_pipeline
 
 
@@ -30,7 +35,7 @@ def test_a_stable_diffusion_folder_is_recognised(model: Path) -> None:
     assert locate(str(model)) == model
 
 
-@pytest.mark.parametrize("name", ["StableDiffusionXLPipeline", "FluxPipeline", "StableDiffusion3Pipeline", None])
+@pytest.mark.parametrize("name", ["StableDiffusionInpaintPipeline", "SanaPipeline", None])
 def test_another_family_is_refused_and_the_message_names_what_is_supported(model: Path, name: str | None) -> None:
     edit_index(model, _class_name=name)
     with pytest.raises(UnknownFamily, match=r"StableDiffusionPipeline.*DMPO_BASE_MODEL"):
@@ -174,3 +179,97 @@ def test_of_a_hub_repository_only_what_is_loaded_is_fetched() -> None:
         "unet/diffusion_pytorch_model.safetensors",
         "unet/diffusion_pytorch_model-00001-of-00002.safetensors",
     ]
+
+
+USUAL = {
+    "sd1": (30, 7.5), "sd2-zero-snr": (30, 7.5), "sdxl": (30, 5.0), "sd3": (28, 4.5), "flux": (28, 3.5),
+    "flux-schnell": (4, 0.0),
+}  # fmt: skip
+
+
+def test_every_family_is_recognised_and_has_its_usual_sampling(case: Case, folder: Path) -> None:
+    assert family_of(str(folder)) == case.family
+    usual = sampling_of(str(folder), RenderSettings())
+    assert (usual.num_steps, usual.guidance) == USUAL[case.name]
+    assert sampling_of(str(folder), RenderSettings(num_steps=7, guidance=0)) == Sampling(7, 0.0)
+    assert sampling_of(str(folder), RenderSettings(num_steps=7)) == Sampling(7, usual.guidance)
+
+
+def test_the_pocket_model_says_itself_how_it_is_sampled() -> None:
+    assert sampling_of(str(POCKET_MODEL), RenderSettings()) == Sampling(num_steps=20, guidance=3.0)
+    assert sampling_of(str(POCKET_MODEL), RenderSettings()) == Sampling(**USUAL_SAMPLING)  # type: ignore[arg-type]
+
+
+def test_how_a_model_is_sampled_makes_no_other_model_of_it_and_nonsense_is_refused(model: Path) -> None:
+    before = fingerprint(str(model))
+    (model / "sampling.json").write_text('{"num_steps": 5, "guidance": 2}')
+    assert sampling_of(str(model), RenderSettings()) == Sampling(5, 2.0)
+    assert fingerprint(str(model)) == before
+    (model / "sampling.json").write_text('{"num_steps": "many"}')
+    with pytest.raises(ModelUnavailable, match=r"sampling.json must hold num_steps"):
+        sampling_of(str(model), RenderSettings())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "transformer/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+        "text_encoder_2/model.safetensors",
+        "text_encoder_3/model.safetensors",
+        "tokenizer_2/tokenizer.json",
+        "tokenizer_3/tokenizer.json",
+        "scheduler/scheduler_config.json",
+    ],
+)
+def test_every_part_of_a_large_model_counts(tmp_path: Path, case_folder: Callable[[Case], Path], name: str) -> None:
+    original = case_folder(CASES["sd3"])
+    copy = Path(shutil.copytree(original, tmp_path / "model"))
+    assert fingerprint(str(copy)) == fingerprint(str(original))
+    data = bytearray((copy / name).read_bytes())
+    data[-2] ^= 1
+    (copy / name).write_bytes(bytes(data))
+    assert fingerprint(str(copy)) != fingerprint(str(original))
+    (copy / name).unlink()
+    if name.endswith(".safetensors"):
+        with pytest.raises(ModelUnavailable, match=f"{name} is missing"):
+            locate(str(copy))
+
+
+def test_a_large_model_needs_no_torch_to_be_told_apart(case_folder: Callable[[Case], Path]) -> None:
+    folder = case_folder(CASES["flux"])
+    code = (
+        "import sys; from dmpo_app.diffusion.family import family_of, fingerprint, sampling_of; "
+        "from dmpo_app.settings import RenderSettings; "
+        "source = sys.argv[1]; "
+        "print(family_of(source), fingerprint(source), sampling_of(source, RenderSettings()).num_steps); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["flux", fingerprint(str(folder)), "28"]
+
+
+def test_of_a_large_repository_all_encoders_and_tokenizers_are_fetched_and_nothing_else() -> None:
+    wanted = [
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "text_encoder_2/config.json",
+        "text_encoder_2/model-00001-of-00002.safetensors",
+        "text_encoder_2/model.safetensors.index.json",
+        "tokenizer_2/special_tokens_map.json",
+        "tokenizer_2/spiece.model",
+        "tokenizer_2/tokenizer.json",
+        "tokenizer_2/tokenizer_config.json",
+        "transformer/config.json",
+        "transformer/diffusion_pytorch_model-00001-of-00003.safetensors",
+        "transformer/diffusion_pytorch_model.safetensors.index.json",
+    ]
+    rest = [
+        "flux1-dev.safetensors",
+        "ae.safetensors",
+        "dev_grid.jpg",
+        "README.md",
+        "text_encoder_2/model.fp16.safetensors",
+    ]
+    patterns = wanted_files(["transformer/diffusion_pytorch_model", "text_encoder_2/model"])
+    assert list(filter_repo_objects([*wanted, *rest], allow_patterns=patterns)) == wanted

@@ -10,6 +10,8 @@ from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from torch import Tensor
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights, write_adapter
+from dmpo_app.diffusion.families.unet import ATTENTION as ATTENTION_LAYERS
+from dmpo_app.diffusion.families.unet import WIDE
 from dmpo_app.diffusion.live_model import LiveModel, RenderInterrupted, Sample, Shot
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.errors import AdapterMismatch, SetupProblem, StudioError
@@ -18,8 +20,8 @@ from tests.adapters import SPEC, random_adapter
 from tests.tiny_pipeline import MAX_TOKENS, make_tiny_pipeline
 
 PROMPT = "a red fox at night"
-SETTINGS = RenderSettings(num_steps=3, device="cpu", dtype="float32")
-ATTENTION = LoraSpec(rank=2, lora_alpha=5.0, target_modules="attention")
+SETTINGS = RenderSettings(num_steps=3, guidance=3.0, device="cpu", dtype="float32")
+ATTENTION = LoraSpec(rank=2, lora_alpha=5.0, target_modules=ATTENTION_LAYERS)
 
 
 @pytest.fixture
@@ -137,7 +139,7 @@ def test_the_same_request_gives_the_same_bytes(model: LiveModel, tiny_model: Pat
     assert pixels(model.render(shots)) == pixels(model.render(shots)) == pixels(again.render(shots))
 
 
-@pytest.mark.parametrize("other", [ATTENTION, LoraSpec(7, 3.0, "wide"), LoraSpec(4, 1.0, "wide")])
+@pytest.mark.parametrize("other", [ATTENTION, LoraSpec(7, 3.0, WIDE), LoraSpec(4, 1.0, WIDE)])
 def test_a_version_of_another_shape_is_shown_as_plain_diffusers_shows_it_and_the_first_comes_back(
     tmp_path: Path, model: LiveModel, stock: StableDiffusionPipeline, other: LoraSpec
 ) -> None:
@@ -156,7 +158,7 @@ def bad_adapters(good: AdapterWeights) -> Iterator[AdapterWeights]:
     last = list(good.tensors)[-1]
     yield AdapterWeights(good.spec, {k: v for k, v in good.tensors.items() if k != last})
     yield AdapterWeights(good.spec, {**good.tensors, last: torch.zeros(1, 1)})
-    yield AdapterWeights(LoraSpec(8, 8.0, "wide"), good.tensors)
+    yield AdapterWeights(LoraSpec(8, 8.0, WIDE), good.tensors)
     yield AdapterWeights(ATTENTION, good.tensors)
 
 
@@ -224,9 +226,9 @@ def test_provenance_says_how_an_image_was_made(model: LiveModel) -> None:
 
 
 def test_a_prompt_that_is_too_long_is_cut(model: LiveModel) -> None:
-    long = model.prompt_embeds("fox " * 40)
+    long = model.conditioning("fox " * 40)["prompt_embeds"]
     assert long.shape == (MAX_TOKENS, 16)
-    assert torch.equal(long, model.prompt_embeds("fox " * 60))
+    assert torch.equal(long, model.conditioning("fox " * 60)["prompt_embeds"])
 
 
 def test_another_resolution_gives_images_of_that_size_or_a_clear_refusal(tiny_model: Path) -> None:

@@ -7,11 +7,13 @@ from peft.utils import get_peft_model_state_dict
 from torch import Tensor
 
 from dmpo_app.diffusion import lora
+from dmpo_app.diffusion.families.unet import ATTENTION as ATTENTION_LAYERS
+from dmpo_app.diffusion.families.unet import WIDE
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.errors import AdapterCorrupt, AdapterMismatch
 from tests.adapters import SPEC, random_adapter
 
-ATTENTION = LoraSpec(rank=2, lora_alpha=2.0, target_modules="attention")
+ATTENTION = LoraSpec(rank=2, lora_alpha=2.0, target_modules=ATTENTION_LAYERS)
 
 
 def predict(unet: UNet2DConditionModel, batch: int = 2) -> Tensor:
@@ -49,11 +51,11 @@ def test_the_seed_decides_the_start_and_the_global_random_state_is_left_alone(un
     torch.manual_seed(3)
     lora.attach(unet, SPEC, seed=1)
     assert torch.equal(torch.rand(2), expected)
-    first = lora.lora_state(unet)
+    first = lora.lora_state(unet, "unet")
     lora.attach(unet, SPEC, seed=1)
-    again = lora.lora_state(unet)
+    again = lora.lora_state(unet, "unet")
     lora.attach(unet, SPEC, seed=2)
-    other = lora.lora_state(unet)
+    other = lora.lora_state(unet, "unet")
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not any(torch.equal(first[key], other[key]) for key in first if "lora_A" in key)
 
@@ -82,7 +84,7 @@ def test_taking_the_adapter_out_gives_the_base_model_back(unet: UNet2DConditionM
     assert not torch.equal(predict(unet), before)
     lora.detach(unet)
     assert torch.equal(predict(unet), before)
-    assert lora.lora_parameters(unet) == {}
+    assert lora.lora_parameters(unet, "unet") == {}
 
 
 def test_the_reference_is_the_base_model_and_the_adapter_comes_back(unet: UNet2DConditionModel) -> None:
@@ -169,19 +171,19 @@ def _transposed(tensors: dict[str, Tensor], key: str) -> dict[str, Tensor]:
 
 def test_tensors_that_do_not_fit_change_nothing(unet: UNet2DConditionModel) -> None:
     parameters = lora.attach(unet, SPEC, seed=0)
-    before = lora.lora_state(unet)
+    before = lora.lora_state(unet, "unet")
     good = dict(random_adapter(unet, 1).tensors)
     last = list(good)[-1]
     bad = [
         _transposed(good, last),
         {key: value for key, value in good.items() if key != last},
         {**good, "unet.other.lora_A.weight": torch.zeros(1)},
-        dict(random_adapter(unet, 1, LoraSpec(8, 8.0, "wide")).tensors),
+        dict(random_adapter(unet, 1, LoraSpec(8, 8.0, WIDE)).tensors),
     ]
     for tensors in bad:
         with pytest.raises(AdapterMismatch, match="does not fit the model"):
             lora.load_state_in_place(parameters, tensors)
-        assert all(torch.equal(value, before[key]) for key, value in lora.lora_state(unet).items())
+        assert all(torch.equal(value, before[key]) for key, value in lora.lora_state(unet, "unet").items())
 
 
 def test_loading_keeps_the_parameters_identity_and_training_works_on(unet: UNet2DConditionModel) -> None:
@@ -189,7 +191,7 @@ def test_loading_keeps_the_parameters_identity_and_training_works_on(unet: UNet2
     with torch.inference_mode():
         pass
     lora.load_state_in_place(parameters, random_adapter(unet, 1, ATTENTION).tensors)
-    assert all(lora.lora_parameters(unet)[key] is parameter for key, parameter in parameters.items())
+    assert all(lora.lora_parameters(unet, "unet")[key] is parameter for key, parameter in parameters.items())
     loss = unet(torch.zeros(1, 4, 8, 8), torch.tensor([5]), torch.zeros(1, 16, 16)).sample.square().mean()
     loss.backward()
     assert all(parameter.grad is not None for parameter in parameters.values())
@@ -197,15 +199,17 @@ def test_loading_keeps_the_parameters_identity_and_training_works_on(unet: UNet2
 
 def test_nonsense_in_a_spec_is_refused_with_the_value() -> None:
     with pytest.raises(AdapterMismatch, match="rank of 0"):
-        LoraSpec(0, 1.0, "wide")
+        LoraSpec(0, 1.0, WIDE)
     with pytest.raises(AdapterMismatch, match="nan"):
-        LoraSpec(4, float("nan"), "wide")
-    with pytest.raises(AdapterMismatch, match="everything"):
-        LoraSpec(4, 4.0, "everything")  # type: ignore[arg-type]
+        LoraSpec(4, float("nan"), WIDE)
+    with pytest.raises(AdapterMismatch, match="attention"):
+        LoraSpec(4, 4.0, "attention")  # type: ignore[arg-type]
+    with pytest.raises(AdapterMismatch, match="text_encoder"):
+        LoraSpec(4, 4.0, WIDE, "text_encoder")
 
 
 def test_a_spec_survives_the_files_metadata_and_strange_metadata_is_refused() -> None:
     assert LoraSpec.from_metadata(SPEC.to_metadata()) == SPEC
-    for text in ("", "[]", "{}", '{"unet.r": 4, "unet.lora_alpha": 4, "unet.target_modules": ["conv_in"]}'):
+    for text in ("", "[]", "{}", '{"unet.r": 4, "unet.lora_alpha": 4, "unet.target_modules": 3}'):
         with pytest.raises(AdapterCorrupt):
             LoraSpec.from_metadata(text)

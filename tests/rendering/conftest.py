@@ -9,18 +9,18 @@ import pytest
 from diffusers import UNet2DConditionModel
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights
-from dmpo_app.diffusion.stable_diffusion import load_denoiser
+from dmpo_app.diffusion.loading import load_denoiser
 from tests.adapters import random_adapter
-from tests.model_fixtures import one_thread, tiny_model
+from tests.model_fixtures import case, case_folder, folder, one_thread, tiny_model
 from tests.rendering.rendering_studio import Studio
 
-__all__ = ["one_thread", "tiny_model"]
+__all__ = ["case", "case_folder", "folder", "one_thread", "tiny_model"]
 
 
 @pytest.fixture(scope="session")
 def adapter(tiny_model: Path) -> Callable[[int], AdapterWeights]:
     """Adapters that fit the tiny model, by seed."""
-    unet: UNet2DConditionModel = load_denoiser(str(tiny_model), device="cpu", dtype="float32").unet
+    unet: UNet2DConditionModel = load_denoiser(str(tiny_model), device="cpu", dtype="float32").module
     return lambda seed: random_adapter(unet, seed)
 
 

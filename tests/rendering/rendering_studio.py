@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights, write_adapter
-from dmpo_app.diffusion.family import STABLE_DIFFUSION, fingerprint
+from dmpo_app.diffusion.family import family_of, fingerprint
 from dmpo_app.domain import AdapterRef, BaseModelRef, NewAdapter, RoundState, Trigger
 from dmpo_app.settings import PoolSettings, RenderSettings, Settings
 from dmpo_app.store import Store
@@ -26,7 +26,7 @@ class Studio:
     @classmethod
     def open(cls, home: Path, source: Path, *, pool_size: int = 4, queue_size: int = 8) -> Studio:
         store = Store.open(home)
-        base = store.models.register(str(source), STABLE_DIFFUSION, fingerprint(str(source)))
+        base = store.models.register(str(source), family_of(str(source)), fingerprint(str(source)))
         store.prompts.ensure(TRAIN_PROMPTS, held_out=False)
         store.prompts.ensure(HELD_OUT_PROMPTS, held_out=True)
         settings = Settings(

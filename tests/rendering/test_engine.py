@@ -8,7 +8,7 @@ import torch
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.live_model import LiveModel, Shot
-from dmpo_app.diffusion.tensor_files import load_latents, load_prompt_embeds
+from dmpo_app.diffusion.tensor_files import load_conditioning, load_latents
 from dmpo_app.domain import RenderRequest
 from dmpo_app.errors import AdapterCorrupt, NotFound, StudioError
 from dmpo_app.rendering import adapter_library
@@ -190,7 +190,7 @@ def test_a_pair_is_stored_with_what_training_needs(studio: Studio, engine: Engin
         assert latents.shape == LATENT_SHAPE
         assert torch.equal(latents, sample.latents)
     (embeds,) = (studio.settings.home / "embeds").glob("*/*.safetensors")
-    assert load_prompt_embeds(embeds.read_bytes()).shape == (MAX_TOKENS, 16)
+    assert load_conditioning(embeds.read_bytes())["prompt_embeds"].shape == (MAX_TOKENS, 16)
 
 
 def test_a_row_of_the_contact_sheet_is_stored_as_such(studio: Studio, engine: Engine) -> None:

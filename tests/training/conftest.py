@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.model_fixtures import denoiser, one_thread, tiny_model
+from tests.model_fixtures import case, case_folder, denoiser, folder, one_thread, tiny_model
 from tests.training.training_studio import Studio
 
-__all__ = ["denoiser", "one_thread", "tiny_model"]
+__all__ = ["case", "case_folder", "denoiser", "folder", "one_thread", "tiny_model"]
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dmpo_app.diffusion.stable_diffusion import Denoiser
+from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.errors import RoundFailed, SetupProblem
 from dmpo_app.settings import RoundSettings
 from dmpo_app.training.calibration import MARGIN_SPREAD, error_spread, with_betas

@@ -26,7 +26,7 @@ def test_one_row_a_pair_with_the_stored_tensors(studio: Studio) -> None:
     assert len(dataset) == 3
     assert dataset.prompts == ("prompt 0", "prompt 1", "prompt 2")
     assert dataset.latents_a.shape == dataset.latents_b.shape == (3, 4, 8, 8)
-    assert dataset.prompt_embeds.shape == (3, 16, 16)
+    assert dataset.conditioning_of([0, 1, 2])["prompt_embeds"].shape == (3, 16, 16)
     assert dataset.latents_a.dtype == torch.float32
     assert (dataset.latents_a[:, 0].mean((1, 2)) > dataset.latents_b[:, 0].mean((1, 2))).all()  # a is the shifted one
     torch.testing.assert_close(dataset.targets, torch.full((3,), 0.95))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from dmpo_app.diffusion.stable_diffusion import Denoiser
+from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.training.reference_filler import ReferenceFiller, reference_folder
 from tests.training.training_studio import FAST, Studio
 
@@ -19,7 +19,7 @@ def passes(denoiser: Denoiser) -> list[int]:
     def note(*_: Any) -> None:
         count[0] += 1
 
-    denoiser.unet.register_forward_hook(note)
+    denoiser.module.register_forward_hook(note)
     return count
 
 

@@ -16,7 +16,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from dmpo_app.diffusion.stable_diffusion import Denoiser
+from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain import Choice, RoundStatus
 from dmpo_app.errors import LeaseLost, RoundFailed
 from dmpo_app.settings import PROJECT_ROOT
@@ -139,7 +139,7 @@ RESUME = """
 import sys, torch
 from pathlib import Path
 from tests.training.training_studio import Studio
-from dmpo_app.diffusion.stable_diffusion import load_denoiser
+from dmpo_app.diffusion.loading import load_denoiser
 torch.set_num_threads(1)
 studio = Studio.open(Path(sys.argv[1]), Path(sys.argv[2]))
 studio.run(load_denoiser(sys.argv[2], device="cpu", dtype="float32"), int(sys.argv[3]), int(sys.argv[4]))
@@ -237,6 +237,20 @@ def test_out_of_memory_goes_on_in_smaller_pieces(
     round_id, token = voted.start()
     assert voted.run(denoiser, round_id, token) is SliceOutcome.FINISHED
     assert sizes == [4, 2, 1, 1, 1, 1, 1, 1]
+
+
+def test_when_a_single_pair_does_not_fit_activations_are_computed_twice(
+    voted: Studio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def only_without_kept_activations(*arguments: Any, **named: Any) -> StepResult:
+        if not denoiser.module.is_gradient_checkpointing:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return train_step(*arguments, **named)
+
+    monkeypatch.setattr(round_trainer, "train_step", only_without_kept_activations)
+    round_id, token = voted.start()
+    assert voted.run(denoiser, round_id, token) is SliceOutcome.FINISHED
+    assert not denoiser.module.is_gradient_checkpointing, "the next round finds the denoiser as it was"
 
 
 def test_out_of_memory_with_a_single_pair_fails_with_what_to_do(
@@ -339,7 +353,7 @@ def test_the_next_round_finds_the_references_of_the_last(voted: Studio, denoiser
             nonlocal passes
             passes += 1
 
-        handle = denoiser.unet.register_forward_hook(note)
+        handle = denoiser.module.register_forward_hook(note)
         round_id, token = voted.start(token=token, settings=FAST.model_copy(update={"slots_per_pair": 1}))
         voted.run(denoiser, round_id, token)
         handle.remove()

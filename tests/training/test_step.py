@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from dmpo_app.diffusion.denoiser import Denoiser
+from dmpo_app.diffusion.families.unet import WIDE
 from dmpo_app.diffusion.lora import LoraSpec, attach, lora_layers
-from dmpo_app.diffusion.stable_diffusion import Denoiser
 from dmpo_app.errors import RoundFailed
 from dmpo_app.objective import OBJECTIVES
 from dmpo_app.training.dataset import PairDataset, build_dataset
@@ -20,7 +21,7 @@ from dmpo_app.training.slots import Draw, draws_of_step
 from dmpo_app.training.step import LossSettings, agreement, make_optimizer, train_step
 from tests.training.training_studio import Studio
 
-SPEC = LoraSpec(rank=2, lora_alpha=4.0, target_modules="wide")
+SPEC = LoraSpec(rank=2, lora_alpha=4.0, target_modules=WIDE)
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def make_different(parameters: dict[str, torch.nn.Parameter]) -> None:
 def test_a_fresh_adapter_has_margin_zero_exactly_on_every_pair_and_slot(
     denoiser: Denoiser, dataset: PairDataset
 ) -> None:
-    attach(denoiser.unet, SPEC, seed=0)
+    attach(denoiser.module, SPEC, seed=0)
     errors = pair_errors(denoiser, dataset)
     for step in range(12):
         assert (errors.terms(draws_of(step)).margin(2000.0) == 0).all()
@@ -62,7 +63,7 @@ def test_a_fresh_adapter_has_margin_zero_exactly_on_every_pair_and_slot(
 def test_a_reference_from_another_place_in_another_batch_is_still_exact(
     denoiser: Denoiser, dataset: PairDataset
 ) -> None:
-    attach(denoiser.unet, SPEC, seed=0)
+    attach(denoiser.module, SPEC, seed=0)
     errors = pair_errors(denoiser, dataset)
     draws = draws_of(0)
     errors.terms(draws)
@@ -73,13 +74,14 @@ def test_a_reference_from_another_place_in_another_batch_is_still_exact(
 
 
 def test_swapping_the_images_of_every_pair_flips_the_margins(denoiser: Denoiser, dataset: PairDataset) -> None:
-    make_different(attach(denoiser.unet, SPEC, seed=0))
+    make_different(attach(denoiser.module, SPEC, seed=0))
     swapped = PairDataset(
         pair_ids=dataset.pair_ids,
         prompts=dataset.prompts,
         latents_a=dataset.latents_b,
         latents_b=dataset.latents_a,
-        prompt_embeds=dataset.prompt_embeds,
+        conditioning=dataset.conditioning,
+        prompt_rows=dataset.prompt_rows,
         targets=1 - dataset.targets,
         weights=dataset.weights,
     )
@@ -91,24 +93,24 @@ def test_swapping_the_images_of_every_pair_flips_the_margins(denoiser: Denoiser,
 
 
 def test_only_the_adapters_parameters_move(denoiser: Denoiser, dataset: PairDataset) -> None:
-    parameters = attach(denoiser.unet, SPEC, seed=0)
+    parameters = attach(denoiser.module, SPEC, seed=0)
     ours = {id(parameter) for parameter in parameters.values()}
-    before = {name: tensor.detach().clone() for name, tensor in denoiser.unet.state_dict(keep_vars=True).items()}
+    before = {name: tensor.detach().clone() for name, tensor in denoiser.module.state_dict(keep_vars=True).items()}
     optimizer = make_optimizer(parameters, learning_rate=1e-2)
     errors = pair_errors(denoiser, dataset)
     for step in range(2):
         train_step(errors, draws_of(step), parameters, optimizer, dmpo_with(500.0), max_grad_norm=1.0, micro_pairs=4)
     moved = 0
-    for name, tensor in denoiser.unet.state_dict(keep_vars=True).items():
+    for name, tensor in denoiser.module.state_dict(keep_vars=True).items():
         if id(tensor) in ours:
             moved += not torch.equal(tensor, before[name])
         else:
             assert torch.equal(tensor, before[name]), name
-    assert moved == len(parameters) == 2 * len(lora_layers(denoiser.unet))
+    assert moved == len(parameters) == 2 * len(lora_layers(denoiser.module))
 
 
 def test_training_moves_the_margins_to_the_voters_side(denoiser: Denoiser, dataset: PairDataset) -> None:
-    parameters = attach(denoiser.unet, SPEC, seed=0)
+    parameters = attach(denoiser.module, SPEC, seed=0)
     optimizer = make_optimizer(parameters, learning_rate=3e-3)
     errors = pair_errors(denoiser, dataset)
     results = [
@@ -124,7 +126,7 @@ def test_training_moves_the_margins_to_the_voters_side(denoiser: Denoiser, datas
 def test_a_batch_in_pieces_takes_the_same_step_as_a_whole_one(denoiser: Denoiser, dataset: PairDataset) -> None:
     states = []
     for micro_pairs in (4, 1):
-        parameters = attach(denoiser.unet, SPEC, seed=0)
+        parameters = attach(denoiser.module, SPEC, seed=0)
         make_different(parameters)
         errors = pair_errors(denoiser, dataset)
         optimizer = torch.optim.SGD(list(parameters.values()), lr=1e-3)
@@ -139,7 +141,7 @@ def test_a_batch_in_pieces_takes_the_same_step_as_a_whole_one(denoiser: Denoiser
 def test_a_gradient_that_is_not_finite_fails_before_anything_is_updated(
     denoiser: Denoiser, dataset: PairDataset
 ) -> None:
-    parameters = attach(denoiser.unet, SPEC, seed=0)
+    parameters = attach(denoiser.module, SPEC, seed=0)
     optimizer = make_optimizer(parameters, learning_rate=1e-2)
     errors = pair_errors(denoiser, dataset)
     first = next(iter(parameters.values()))
@@ -156,7 +158,7 @@ def test_a_gradient_that_is_not_finite_fails_before_anything_is_updated(
 def test_references_are_computed_once_a_slot_and_survive_being_saved(
     denoiser: Denoiser, dataset: PairDataset, tmp_path: Path
 ) -> None:
-    make_different(attach(denoiser.unet, SPEC, seed=0))
+    make_different(attach(denoiser.module, SPEC, seed=0))
     cache = ReferenceCache()
     errors = pair_errors(denoiser, dataset, cache)
     with torch.no_grad():
@@ -195,5 +197,5 @@ def count_passes(denoiser: Denoiser) -> Callable[[], int]:
     def note(*_: Any) -> None:
         passes[0] += 1
 
-    denoiser.unet.register_forward_hook(note)
+    denoiser.module.register_forward_hook(note)
     return lambda: passes[0]

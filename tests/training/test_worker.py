@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
-from dmpo_app.diffusion.stable_diffusion import Denoiser
+from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain import Choice, RoundStatus, Trigger
 from dmpo_app.errors import RoundFailed, StorageFull
 from dmpo_app.settings import Settings, TrainerSettings
@@ -313,11 +313,11 @@ def test_being_killed_while_getting_on_is_no_failure(
 def test_the_denoiser_is_the_base_model_between_rounds(
     studio: Studio, make_worker: MakeWorker, denoiser: Denoiser
 ) -> None:
-    before = {name: tensor.clone() for name, tensor in denoiser.unet.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in denoiser.module.state_dict().items()}
     studio.add_pairs(10)
     studio.vote(MIN_VOTES)
     assert make_worker().tick() is Tick.TRAINED
-    after = denoiser.unet.state_dict()
+    after = denoiser.module.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], before[name]) for name in before)
 

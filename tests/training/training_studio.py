@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from dmpo_app.diffusion.family import STABLE_DIFFUSION, fingerprint
-from dmpo_app.diffusion.stable_diffusion import Denoiser
-from dmpo_app.diffusion.tensor_files import dump_latents, dump_prompt_embeds
+from dmpo_app.diffusion.denoiser import Denoiser
+from dmpo_app.diffusion.family import family_of, fingerprint
+from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
 from dmpo_app.domain import BaseModelRef, Choice, NewImage, NewPair, PairSource, Provenance, Trigger
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store
@@ -34,12 +34,16 @@ class Studio:
     source: Path
     store: Store
     base: BaseModelRef
+    latent_shape: tuple[int, int, int] = LATENT_SHAPE
+    conditioning: Mapping[str, tuple[int, ...]] = field(
+        default_factory=lambda: {"prompt_embeds": (MAX_TOKENS, EMBED_WIDTH)}
+    )
     num_pairs: int = field(default=0)
 
     @classmethod
     def open(cls, home: Path, source: Path) -> Studio:
         store = Store.open(home)
-        base = store.models.register(str(source), STABLE_DIFFUSION, fingerprint(str(source)))
+        base = store.models.register(str(source), family_of(str(source)), fingerprint(str(source)))
         return cls(home, source, store, base)
 
     def add_pairs(self, count: int, *, num_prompts: int | None = None, version: int = 0) -> None:
@@ -48,11 +52,12 @@ class Studio:
         for number in range(self.num_pairs, self.num_pairs + count):
             generator = torch.Generator().manual_seed(number)
             prompt = f"prompt {number % (num_prompts or 10**9)}"
-            embeds = torch.randn(MAX_TOKENS, EMBED_WIDTH, generator=torch.Generator().manual_seed(hash_of(prompt)))
-            latents = [torch.randn(LATENT_SHAPE, generator=generator) for _ in range(2)]
+            own = torch.Generator().manual_seed(hash_of(prompt))
+            embeds = {name: torch.randn(shape, generator=own) for name, shape in self.conditioning.items()}
+            latents = [torch.randn(self.latent_shape, generator=generator) for _ in range(2)]
             latents[0][0] += 1
             images = [_image(prompt, 2 * number + side, latents[side], version) for side in range(2)]
-            pairs.append(NewPair(prompt, images[0], images[1], dump_prompt_embeds(embeds), PairSource.POOL))
+            pairs.append(NewPair(prompt, images[0], images[1], dump_conditioning(embeds), PairSource.POOL))
         self.store.pairs.add_many(self.base, pairs)
         self.num_pairs += count
 

@@ -18,7 +18,7 @@ from dmpo_app.labeling.tokens import Sealer, load_or_create_key
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.web import Services, create_router
-from tests.web.studio_fakes import FakeRenderer, FakeTrainer, Rounds
+from tests.web.studio_fakes import SAMPLING, FakeRenderer, FakeTrainer, Rounds
 
 ADMIN = {"Authorization": "Bearer the-administrators-token"}
 
@@ -92,7 +92,14 @@ def open_studio(home: Path) -> Iterator[Studio]:
         labeling = LabelingService(store, base, settings, sealer, rng=random.Random(1), now=clock)
         renderer = FakeRenderer(store, base, size=16)
         services = Services(
-            store, base, settings, labeling, renderer, FakeTrainer(), ADMIN["Authorization"].removeprefix("Bearer ")
+            store,
+            base,
+            settings,
+            labeling,
+            renderer,
+            FakeTrainer(),
+            ADMIN["Authorization"].removeprefix("Bearer "),
+            SAMPLING,
         )
         with client_of(services) as client:
             yield Studio(services, renderer, clock, client)

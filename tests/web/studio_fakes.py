@@ -24,6 +24,7 @@ from dmpo_app.domain import (
     RendererState,
     RenderRequest,
     RoundProgress,
+    Sampling,
     TrainerState,
     Trigger,
 )
@@ -31,6 +32,8 @@ from dmpo_app.errors import Busy, NotReady
 from dmpo_app.pocket.render import render
 from dmpo_app.pocket.scenes import COLOURS, SETTINGS, SUBJECTS, Wish, sample_scene
 from dmpo_app.store import Store
+
+SAMPLING = Sampling(num_steps=20, guidance=3.0)
 
 
 def png_of(pixels: NDArray[np.uint8]) -> bytes:

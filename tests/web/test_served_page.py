@@ -19,7 +19,7 @@ from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.ui import RunningServer, build_ui, launch
 from dmpo_app.web import Services
-from tests.web.studio_fakes import FakeRenderer, FakeTrainer, add_pairs
+from tests.web.studio_fakes import SAMPLING, FakeRenderer, FakeTrainer, add_pairs
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         sealer = Sealer(load_or_create_key(home))
         labeling = LabelingService(store, base, settings, sealer, rng=random.Random(1))
         renderer = FakeRenderer(store, base, size=16)
-        yield Services(store, base, settings, labeling, renderer, FakeTrainer(), "admin")
+        yield Services(store, base, settings, labeling, renderer, FakeTrainer(), "admin", SAMPLING)
         renderer.close()
 
 

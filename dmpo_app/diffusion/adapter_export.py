@@ -1,0 +1,42 @@
+"""A published adapter in the file formats that other programs read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
+from safetensors.torch import save
+
+from dmpo_app.diffusion.adapter_files import WEIGHTS_FILE, parse_adapter
+from dmpo_app.errors import BadInput
+
+AdapterFormat = Literal["diffusers", "kohya"]
+
+
+def exported(folder: Path, file_format: AdapterFormat) -> bytes:
+    """The weights file of an adapter's folder in another format.
+
+    diffusers: as it is; for `load_lora_weights`, and for ComfyUI in the families with a transformer. kohya: the naming
+    of sd-scripts (`lora_unet_..._to_q.lora_down.weight`), which Automatic1111, Forge, ComfyUI and InvokeAI read; from
+    diffusers there is a way to it for denoisers that are a UNet. Raises BadInput for others, AdapterCorrupt for a
+    damaged file.
+    """
+    data = (folder / WEIGHTS_FILE).read_bytes()
+    adapter = parse_adapter(data, folder.name)
+    if file_format == "diffusers":
+        return data
+    spec = adapter.spec
+    if spec.component != "unet":
+        raise BadInput(
+            f"diffusers cannot convert an adapter of a {spec.component} (Stable Diffusion 3, Flux) to kohya's naming; "
+            "use --format diffusers, which ComfyUI and diffusers read"
+        )
+    converted = convert_state_dict_to_kohya(dict(adapter.tensors))
+    # The converter writes the rank where lora_alpha belongs, which would change the adapter's strength.
+    alphas = {key: torch.tensor(spec.lora_alpha) for key in converted if key.endswith(".alpha")}
+    tensors = {key: tensor.contiguous() for key, tensor in (converted | alphas).items()}
+    metadata = {"ss_network_dim": str(spec.rank), "ss_network_alpha": str(spec.lora_alpha)}
+    result: bytes = save(tensors, metadata=metadata)
+    return result

@@ -1,0 +1,80 @@
+"""What training needs of a base model: its denoiser and its noise schedule, neither autoencoder nor text encoder.
+
+Shapes:  B images;  C H W latent channels, height, width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from diffusers import ModelMixin, SchedulerMixin
+from torch import Tensor
+
+from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
+from dmpo_app.diffusion.quantization import Quantize, precision_name
+
+
+@dataclass(frozen=True, slots=True)
+class Denoiser:
+    """A denoiser, the schedule it is trained with, and the family that knows how to use both.
+
+    Latents, noise and predictions are (B, C, H, W) in the denoiser's latent space; `timesteps` (B,) are whole numbers
+    in 0..num_timesteps - 1, more noise the higher; tensors are on the denoiser's device, in any dtype.
+    """
+
+    module: ModelMixin
+    noise_scheduler: SchedulerMixin
+    family: ModelFamily
+    quantize: Quantize = "none"
+
+    @property
+    def device(self) -> torch.device:
+        return cast(torch.device, self.module.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in; the weights of a quantised one are smaller."""
+        return cast(torch.dtype, self.module.dtype)
+
+    @property
+    def precision(self) -> str:
+        """`dtype` in words and, where the weights are smaller, how: `float32`, `bfloat16+nf4`."""
+        return precision_name(self.dtype, self.quantize)
+
+    @property
+    def num_timesteps(self) -> int:
+        return cast(int, self.noise_scheduler.config.num_train_timesteps)
+
+    @property
+    def prediction_type(self) -> str:
+        """What it predicts: epsilon, v_prediction or flow."""
+        return self.family.process.prediction_type(self.noise_scheduler)
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Noisy latents, float32 (B, C, H, W)."""
+        return self.family.process.add_noise(self.noise_scheduler, latents, noise, timesteps)
+
+    def training_target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What it should predict of them, float32 (B, C, H, W)."""
+        return self.family.process.training_target(self.noise_scheduler, latents, noise, timesteps)
+
+    def noise_error_weight(self, timesteps: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B,) float32 in 0..1: times this, a squared error of the prediction is one of the noise that it implies.
+
+        `size` is (H, W) of the latents: some schedules depend on it.
+        """
+        return self.family.process.noise_error_weight(self.noise_scheduler, timesteps, size)
+
+    def predict(self, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        """The prediction in float32, (B, C, H, W); gradients flow. Conditioning with a batch dimension of B."""
+        size = (noisy_latents.shape[-2], noisy_latents.shape[-1])
+        prediction = self.family.forward(
+            self.module,
+            noisy_latents.to(self.dtype),
+            self.family.process.model_time(self.noise_scheduler, timesteps, size),
+            {name: tensor.to(self.dtype) for name, tensor in conditioning.items()},
+            guidance=None,
+        )
+        return prediction.float()

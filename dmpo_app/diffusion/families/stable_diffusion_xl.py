@@ -1,0 +1,93 @@
+"""Stable Diffusion XL: a UNet, two CLIP text encoders, a pooled embedding, and the picture's size as an input.
+
+Shapes:  B images;  C H W latent channels, height, width;  S tokens of a prompt (77);  D P widths of its embeddings.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from diffusers import DiffusionPipeline, ModelMixin, StableDiffusionXLPipeline, UNet2DConditionModel
+from torch import Tensor
+
+from dmpo_app.diffusion.families.noise_schedule import NoiseSchedule
+from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
+from dmpo_app.diffusion.families.unet import UNET_TARGETS, unet_latent_shape, unscaled
+
+PIXELS_PER_LATENT = 8
+"""Of every autoencoder this family has been published with."""
+
+
+class StableDiffusionXL:
+    """Stable Diffusion XL, the base model (the refiner is another thing)."""
+
+    name = "stable_diffusion_xl"
+    component = "unet"
+    pipeline_class = StableDiffusionXLPipeline
+    denoiser_class = UNet2DConditionModel
+    process = NoiseSchedule()
+    targets = UNET_TARGETS
+    usual_targets = "attention"
+    latent_multiple = 1
+
+    def latent_shape(self, pipeline: DiffusionPipeline) -> tuple[int, int, int]:
+        return unet_latent_shape(pipeline)
+
+    def encode_prompt(self, pipeline: DiffusionPipeline, prompt: str) -> Conditioning:
+        embeds, _, pooled, _ = pipeline.encode_prompt(prompt, device=pipeline.device, do_classifier_free_guidance=False)
+        return {"prompt_embeds": embeds[0], "pooled_prompt_embeds": pooled[0]}
+
+    def unconditional(self, pipeline: DiffusionPipeline) -> Conditioning | None:
+        empty = self.encode_prompt(pipeline, "")
+        if not pipeline.config.force_zeros_for_empty_prompt:
+            return empty
+        return {name: torch.zeros_like(tensor) for name, tensor in empty.items()}
+
+    def forward(
+        self,
+        module: ModelMixin,
+        latents: Tensor,
+        time: Tensor,
+        conditioning: Conditioning,
+        *,
+        guidance: float | None,  # noqa: ARG002 - the protocol's
+    ) -> Tensor:
+        embeds, pooled = conditioning["prompt_embeds"], conditioning["pooled_prompt_embeds"]
+        added = {"text_embeds": pooled, "time_ids": time_ids(latents, embeds.dtype)}
+        prediction = module(latents, time, embeds, added_cond_kwargs=added, return_dict=False)[0]
+        return cast(Tensor, prediction)
+
+    def decode(self, pipeline: DiffusionPipeline, latents: Tensor) -> tuple[Tensor, list[bool]]:
+        """In float32 where the autoencoder's configuration says that it overflows in float16."""
+        vae = pipeline.vae
+        upcast = vae.dtype == torch.float16 and vae.config.force_upcast
+        if upcast:
+            vae.to(torch.float32)
+            latents = latents.float()
+        try:
+            pixels = vae.decode(_denormalised(pipeline, latents), return_dict=False)[0]
+        finally:
+            if upcast:
+                vae.to(torch.float16)
+        return pixels, [False] * len(latents)
+
+
+def time_ids(latents: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, 6): original height and width, crop's top and left, target height and width, for pictures shown whole."""
+    height, width = latents.shape[-2] * PIXELS_PER_LATENT, latents.shape[-1] * PIXELS_PER_LATENT
+    row = torch.tensor([[height, width, 0, 0, height, width]], dtype=dtype, device=latents.device)
+    return row.repeat(len(latents), 1)
+
+
+def _denormalised(pipeline: DiffusionPipeline, latents: Tensor) -> Tensor:
+    """Latents as the autoencoder takes them; some models keep a mean and a spread of each channel."""
+    config = pipeline.vae.config
+    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+    if mean is None or std is None:
+        return unscaled(pipeline, latents)
+    mean_C11, std_C11 = (torch.tensor(values).view(1, -1, 1, 1).to(latents) for values in (mean, std))
+    return cast(Tensor, latents * std_C11 / config.scaling_factor + mean_C11)
+
+
+FAMILY: ModelFamily = StableDiffusionXL()

@@ -1,0 +1,135 @@
+"""A round on every family: exact where exactness is promised, only the adapter moves, and it moves to the voters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from dmpo_app.diffusion.adapter_files import read_adapter
+from dmpo_app.diffusion.denoiser import Denoiser
+from dmpo_app.diffusion.live_model import LiveModel, Shot
+from dmpo_app.diffusion.loading import load_denoiser
+from dmpo_app.diffusion.lora import LoraSpec, attach, load_state_in_place
+from dmpo_app.settings import RenderSettings, RoundSettings
+from dmpo_app.training.dataset import PairDataset, build_dataset
+from dmpo_app.training.denoising import PairErrors
+from dmpo_app.training.evaluation import evaluate
+from dmpo_app.training.reference_cache import ReferenceCache
+from dmpo_app.training.round_runner import SliceOutcome
+from dmpo_app.training.slots import draws_of_step
+from tests.adapters import random_adapter
+from tests.tiny_models.cases import NUM_STEPS, Case
+from tests.training.training_studio import FAST, Studio
+
+QUICK = FAST.model_copy(
+    update={"num_steps": 12, "evaluate_every": 12, "learning_rate": 5e-3, "held_out_share": 0.0, "batch_pairs": 6}
+)
+
+
+@pytest.fixture
+def voted(tmp_path: Path, case: Case, folder: Path) -> Iterator[Studio]:
+    studio = Studio.open(tmp_path / "home", folder)
+    studio.latent_shape, studio.conditioning = case.latent_shape, case.conditioning
+    studio.add_pairs(6, num_prompts=4)
+    studio.vote(6)
+    yield studio
+    studio.store.close()
+
+
+@pytest.fixture
+def denoiser(folder: Path) -> Denoiser:
+    return load_denoiser(str(folder), device="cpu", dtype="float32")
+
+
+def dataset_of(studio: Studio) -> PairDataset:
+    return build_dataset(studio.store.votes.training_votes(studio.base), studio.store.files, alpha=0.05)
+
+
+def errors_of(denoiser: Denoiser, studio: Studio) -> PairErrors:
+    return PairErrors(denoiser, dataset_of(studio), ReferenceCache(), num_slots=8, slot_seed=0)
+
+
+def test_a_fresh_adapter_has_margin_zero_exactly(case: Case, denoiser: Denoiser, voted: Studio) -> None:
+    attach(denoiser.module, LoraSpec.of(QUICK, denoiser.family), seed=0)
+    errors = errors_of(denoiser, voted)
+    for step in range(6):
+        draws = draws_of_step(step, num_pairs=6, batch_pairs=4, num_slots=8, seed=1)
+        assert (errors.terms(draws).margin(2000.0) == 0).all()
+
+
+def test_a_round_changes_only_the_adapter_lowers_the_loss_and_can_be_rendered(
+    case: Case, folder: Path, denoiser: Denoiser, voted: Studio
+) -> None:
+    before = {name: tensor.clone() for name, tensor in denoiser.module.state_dict().items()}
+    round_id, token = voted.start(settings=QUICK)
+    assert voted.run(denoiser, round_id, token, slices=(0.0, 600.0)) is SliceOutcome.FINISHED
+    after = denoiser.module.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+    published = voted.store.adapters.get(voted.base, 1)
+    adapter = read_adapter(published.folder, published.sha256)
+    errors = errors_of(denoiser, voted)
+    parameters = attach(denoiser.module, adapter.spec, seed=0)
+    untrained = evaluate(errors, beta=500.0, num_slots=8, micro_pairs=6)
+    load_state_in_place(parameters, adapter.tensors)
+    trained = evaluate(errors, beta=500.0, num_slots=8, micro_pairs=6)
+    assert trained.loss < untrained.loss
+    assert trained.agreement.margin > 0 == untrained.agreement.margin
+
+    settings = RenderSettings(num_steps=NUM_STEPS, resolution=case.resolution, device="cpu", dtype="float32")
+    live = LiveModel.load(str(folder), settings, LoraSpec.of(RoundSettings(), denoiser.family))
+    live.swap(1, adapter)
+    base, adapted = live.render([Shot("a red fox", 1, 0), Shot("a red fox", 1, 1)])
+    assert not torch.equal(base.latents, adapted.latents)
+
+
+def test_a_model_in_half_precision_trains_an_adapter_in_float32(case: Case, folder: Path, voted: Studio) -> None:
+    half = load_denoiser(str(folder), device="cpu", dtype="bfloat16")
+    parameters = attach(half.module, LoraSpec.of(QUICK, half.family), seed=0)
+    draws = draws_of_step(0, num_pairs=6, batch_pairs=4, num_slots=8, seed=1)
+    margins = errors_of(half, voted).terms(draws).margin(500.0)
+    assert (margins == 0).all()
+    torch.autograd.backward(margins.sum())
+    gradients = [parameter.grad for key, parameter in parameters.items() if ".lora_B." in key]
+    assert all(gradient is not None and gradient.dtype is torch.float32 for gradient in gradients)
+    assert all(gradient is not None and bool(gradient.isfinite().all()) for gradient in gradients)
+    assert any(gradient is not None and bool(gradient.any()) for gradient in gradients)
+
+
+def test_activations_computed_twice_give_the_same_margins_and_gradients(
+    case: Case, denoiser: Denoiser, voted: Studio
+) -> None:
+    parameters = attach(denoiser.module, LoraSpec.of(QUICK, denoiser.family), seed=0)
+    load_state_in_place(parameters, random_adapter(denoiser.module, 1, LoraSpec.of(QUICK, denoiser.family)).tensors)
+    errors = errors_of(denoiser, voted)
+    draws = draws_of_step(0, num_pairs=6, batch_pairs=2, num_slots=8, seed=1)
+
+    def margins_and_gradients() -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+        denoiser.module.zero_grad(set_to_none=True)
+        margins = errors.terms(draws).margin(500.0)
+        torch.autograd.backward(margins.sum())
+        return margins.detach(), [parameter.grad for parameter in parameters.values()]
+
+    margins, gradients = margins_and_gradients()
+    denoiser.module.enable_gradient_checkpointing()
+    again, recomputed = margins_and_gradients()
+    assert torch.equal(margins, again)
+    assert (margins != 0).all()
+    for kept, computed in zip(gradients, recomputed, strict=True):
+        assert kept is not None
+        assert computed is not None
+        torch.testing.assert_close(kept, computed, rtol=1e-4, atol=1e-6)
+
+
+def test_a_prompt_is_kept_once_however_many_pairs_it_has(case: Case, voted: Studio) -> None:
+    data = dataset_of(voted)
+    assert {name: tuple(tensor.shape[1:]) for name, tensor in data.conditioning.items()} == case.conditioning
+    assert {len(tensor) for tensor in data.conditioning.values()} == {4}
+    both = data.conditioning_of([0, 4])  # six pairs of four prompts in turn
+    assert all(torch.equal(tensor[0], tensor[1]) for tensor in both.values())
+    other = data.conditioning_of([0, 1])
+    assert not any(torch.equal(tensor[0], tensor[1]) for tensor in other.values())
