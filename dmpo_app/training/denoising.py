@@ -40,10 +40,15 @@ class PairErrors:
     ) -> None:
         self._denoiser = denoiser
         self._device = denoiser.device
-        self._dataset = dataset.to(self._device)
+        self._dataset = dataset
         self._cache = cache
         self._num_slots = num_slots
         self._slot_seed = slot_seed
+
+    @property
+    def device(self) -> torch.device:
+        """Where errors and margins are."""
+        return self._device
 
     @property
     def dataset(self) -> PairDataset:
@@ -66,8 +71,8 @@ class PairErrors:
         residuals = None
         if with_residuals or needs is Needs.PREDICTIONS:
             residuals = Residuals(residual_a, residual_b, *of_reference)
-        index = torch.tensor([draw.pair for draw in draws], device=self._device)
-        return PairTerms(policy_a, policy_b, reference_a, reference_b, self._dataset.targets[index], residuals)
+        targets = self._dataset.targets[[draw.pair for draw in draws]].to(self._device)
+        return PairTerms(policy_a, policy_b, reference_a, reference_b, targets, residuals)
 
     def _noisy_batch(self, draws: Sequence[Draw]) -> NoisyBatch:
         denoiser, data = self._denoiser, self._dataset
@@ -81,15 +86,15 @@ class PairErrors:
             )
             for draw in draws
         ]
-        index = torch.tensor([draw.pair for draw in draws], device=self._device)
-        latents = torch.cat([data.latents_a[index], data.latents_b[index]])
+        pairs = [draw.pair for draw in draws]
+        latents = torch.cat(data.latents(pairs, self._device))
         shape_CHW = tuple(latents.shape[1:])
         noise = torch.stack([noise_of(slot, shape_CHW) for slot in slots]).to(self._device).repeat(2, 1, 1, 1)
         timesteps = torch.tensor([slot.timestep for slot in slots], device=self._device).repeat(2)
         return NoisyBatch(
             noisy_latents=denoiser.add_noise(latents, noise, timesteps),
             timesteps=timesteps,
-            conditioning=data.conditioning_of([draw.pair for draw in draws] * 2),
+            conditioning=data.conditioning(pairs * 2, self._device),
             target=denoiser.training_target(latents, noise, timesteps),
         )
 

@@ -59,12 +59,12 @@ def evaluate(errors: PairErrors, *, beta: float, num_slots: int, micro_pairs: in
             for start in range(0, len(filled), micro_pairs)
         ]
         margins_NK = torch.cat(batches)[: len(draws)].view(len(data), len(slots))
-        return _judge(margins_NK, errors)
+        return _judge(margins_NK.cpu(), errors)
 
 
 def evaluate_base(errors: PairErrors) -> Evaluation:
     """The base model on the held-out pairs: it is its own reference, so every u is 0 and nothing needs computing."""
-    return _judge(torch.zeros(len(errors.dataset), 1, device=errors.dataset.targets.device), errors)
+    return _judge(torch.zeros(len(errors.dataset), 1), errors)
 
 
 def compare(candidate: Evaluation, live: Evaluation, prompts: Sequence[str], weights: Sequence[float]) -> Comparison:

@@ -35,10 +35,11 @@ def numerics_key(
 ) -> str:
     """The cache key of reference errors: all that decides which errors they are and what their last bits are."""
     device = denoiser.device
-    conditioning = {name: list(tensor.shape[1:]) for name, tensor in dataset.conditioning.items()}
+    cpu = torch.device("cpu")
+    conditioning = {name: list(tensor.shape[1:]) for name, tensor in dataset.conditioning([0], cpu).items()}
     return cache_key(
         base_model=base_fingerprint,
-        latents=list(dataset.latents_a.shape[1:]),
+        latents=list(dataset.latents([0], cpu)[0].shape[1:]),
         **conditioning,
         micro_pairs=micro_pairs,
         slots=settings.slots_per_pair,

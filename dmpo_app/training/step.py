@@ -106,8 +106,8 @@ def train_step(
     updated, when loss or gradient is not finite.
     """
     data = errors.dataset
-    index = torch.tensor([draw.pair for draw in draws], device=data.weights.device)
-    weights = data.weights[index] / data.weights[index].sum()
+    weights = data.weights[[draw.pair for draw in draws]]
+    weights = (weights / weights.sum()).to(errors.device)
     total, sides = 0.0, Agreement()
     for start in range(0, len(draws), micro_pairs):
         piece = slice(start, start + micro_pairs)
