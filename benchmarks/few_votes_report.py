@@ -109,7 +109,7 @@ def draw(path: Path, groups: Mapping[Group, Sequence[Mapping[str, Any]]], votes:
     chosen = {key: records for key, records in groups.items() if key[0] == votes and not key[4]}
     names = sorted({(key[2], key[3]) for key in chosen})
     wrongs = sorted({key[1] for key in chosen})
-    figure, axes = pyplot.subplots(figsize=(1.4 + 0.9 * len(names), 3.4))
+    figure, axes = pyplot.subplots(figsize=(7, 1.2 + 0.42 * len(names)))
     for column, wrong in enumerate(wrongs):
         shift = (column - (len(wrongs) - 1) / 2) * 0.35
         for place, name in enumerate(names):
@@ -117,13 +117,13 @@ def draw(path: Path, groups: Mapping[Group, Sequence[Mapping[str, Any]]], votes:
             if not records:
                 continue
             rates = [100 * record["wins"] / record["pairs"] for record in records]
-            axes.scatter([place + shift] * len(rates), rates, s=10, alpha=0.4, color=f"C{column}")
-            axes.hlines(np.mean(rates), place + shift - 0.14, place + shift + 0.14, color=f"C{column}", linewidth=2)
-    axes.axhline(50, color="0.7", linewidth=0.8, zorder=0)
-    axes.set_xticks(
-        range(len(names)), [name if spread == 1 else f"{name}\nbeta x {spread:g}" for name, spread in names]
-    )
-    axes.set(ylabel="wins over the base model, %", ylim=(0, 102), title=f"{votes} votes")
+            axes.scatter(rates, [place + shift] * len(rates), s=10, alpha=0.4, color=f"C{column}")
+            axes.vlines(np.mean(rates), place + shift - 0.14, place + shift + 0.14, color=f"C{column}", linewidth=2)
+    axes.axvline(50, color="0.7", linewidth=0.8, zorder=0)
+    labels = [name if spread == 1 else f"{name}, beta x {spread:g}" for name, spread in names]
+    axes.set_yticks(range(len(names)), labels)
+    axes.invert_yaxis()
+    axes.set(xlabel="wins over the base model, %", xlim=(0, 102), title=f"{votes} votes")
     handles = [Line2D([], [], color=f"C{i}", label=f"{wrong:.0%} wrong") for i, wrong in enumerate(wrongs)]
     axes.legend(handles=handles, frameon=False, fontsize=8, loc="lower left")
     axes.spines[["top", "right"]].set_visible(False)
