@@ -27,17 +27,16 @@ import torch
 
 from benchmarks.learning import fidelity_of, with_overrides
 from benchmarks.learning_lab import FIRST_SEED, Lab, Pictures, pixels
+from benchmarks.memory_files import MemoryPairs
 from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.live_model import Shot
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.domain import BASE_VERSION
 from dmpo_app.labeling.tastes import taste_named
-from dmpo_app.objective import soft_target
 from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.training.calibration import with_betas
 from dmpo_app.training.dataset import PairDataset, is_held_out
 from dmpo_app.training.denoising import PairErrors
-from dmpo_app.training.pair_tensors import PairFiles, PairTensors
 from dmpo_app.training.plan import RoundPlan
 from dmpo_app.training.reference_cache import ReferenceCache
 from dmpo_app.training.reference_filler import numerics_key
@@ -56,29 +55,10 @@ class Pool:
         self.pictures_a = np.stack([pixels(pair.image_a.png) for pair in self.pairs])
         self.pictures_b = np.stack([pixels(pair.image_b.png) for pair in self.pairs])
 
-        self._tensors = PairTensors(self)
+        self._memory = MemoryPairs(self.pairs)
 
     def dataset(self, ids: Sequence[int], wins_a: Sequence[float], settings: RoundSettings) -> PairDataset:
-        ones = torch.ones(len(ids))
-        return PairDataset(
-            pair_ids=tuple(ids),
-            prompts=tuple(self.pairs[index].prompt for index in ids),
-            files=tuple(PairFiles(f"{index}a", f"{index}b", f"{index}p") for index in ids),
-            targets=soft_target(torch.tensor(wins_a), ones, alpha=settings.alpha),
-            weights=ones,
-            tensors=self._tensors,
-        )
-
-    def read_latents(self, sha256: str) -> bytes:
-        """Of the image that a pair's number and side name: there are no files here, and no hashes."""
-        pair = self.pairs[int(sha256[:-1])]
-        latents = (pair.image_a if sha256.endswith("a") else pair.image_b).latents
-        if latents is None:
-            raise RuntimeError("the pool's pairs carry their latents")
-        return latents
-
-    def read_embeds(self, sha256: str) -> bytes:
-        return self.pairs[int(sha256[:-1])].prompt_embeds
+        return self._memory.dataset(ids, wins_a, alpha=settings.alpha)
 
 
 def votes_of(pool: Pool, taste: str, count: int, wrong: float, seed: int) -> tuple[list[int], list[float]]:

@@ -6,7 +6,7 @@ The denoiser's batches are 2B images: images a of all draws, then images b.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -98,14 +98,14 @@ class PairErrors:
             target=denoiser.training_target(latents, noise, timesteps),
         )
 
-    def missing_references(self) -> list[Draw]:
-        """Every draw of the dataset, pair by pair, whose reference errors are not in the cache."""
-        return [
-            Draw(pair, slot)
-            for pair, pair_id in enumerate(self._dataset.pair_ids)
-            for slot in range(self._num_slots)
-            if (pair_id, slot) not in self._cache
-        ]
+    def missing_references(self, draws: Iterable[Draw] | None = None) -> list[Draw]:
+        """Those of `draws` whose reference errors are not in the cache, each once; None: of all there are, pair by
+        pair."""
+        if draws is None:
+            pairs = range(len(self._dataset))
+            draws = (Draw(pair, slot) for pair in pairs for slot in range(self._num_slots))
+        ids = self._dataset.pair_ids
+        return list(dict.fromkeys(draw for draw in draws if (ids[draw.pair], draw.slot) not in self._cache))
 
     def reference_errors(self, draws: Sequence[Draw]) -> Tensor:
         """The base model's errors on images a and b of each draw, (B, 2); those not in the cache are put there."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ from dmpo_app.training.evaluation import Evaluation, evaluate, evaluate_base
 from dmpo_app.training.plan import RoundPlan
 from dmpo_app.training.reference_cache import ReferenceCache
 from dmpo_app.training.reference_filler import numerics_key
-from dmpo_app.training.slots import draws_of_step
+from dmpo_app.training.slots import Draw, draws_of_step
 from dmpo_app.training.step import StepResult, make_optimizer, train_step
 
 _Result = TypeVar("_Result")
@@ -68,13 +68,8 @@ class RoundTrainer:
 
     def train_step(self) -> StepResult:
         """The next step. Raises RoundFailed when it diverges or does not fit into memory."""
-        draws = draws_of_step(
-            self.step,
-            num_pairs=len(self._plan.train),
-            batch_pairs=self._settings.batch_pairs,
-            num_slots=self._settings.slots_per_pair,
-            seed=self._plan.seed,
-        )
+        draws = self._draws_of(self.step)
+        self._fitting(lambda: self._compute_references(draws))
         result = self._fitting(
             lambda: train_step(
                 self._train_errors,
@@ -88,6 +83,31 @@ class RoundTrainer:
         )
         self.step += 1
         return result
+
+    def _draws_of(self, step: int) -> list[Draw]:
+        return draws_of_step(
+            step,
+            num_pairs=len(self._plan.train),
+            batch_pairs=self._settings.batch_pairs,
+            num_slots=self._settings.slots_per_pair,
+            seed=self._plan.seed,
+        )
+
+    def _compute_references(self, draws: Sequence[Draw]) -> None:
+        """The reference errors that `draws` lack, in full batches.
+
+        One unknown draw costs a whole pass of the base model, so the batch is filled up with unknown draws of the steps
+        to come. That halves a first round's passes (`benchmarks.hit_rates`).
+        """
+        missing = self._train_errors.missing_references(draws)
+        step = self.step + 1
+        while missing and len(missing) % self._micro_pairs and step < self._settings.num_steps:
+            wanted = self._train_errors.missing_references([*missing, *self._draws_of(step)])
+            missing = wanted[: -(-len(missing) // self._micro_pairs) * self._micro_pairs]
+            step += 1
+        for start in range(0, len(missing), self._micro_pairs):
+            piece = missing[start : start + self._micro_pairs]
+            self._train_errors.reference_errors([piece[i % len(piece)] for i in range(self._micro_pairs)])
 
     def evaluate_if_due(self) -> Evaluation | None:
         """Look at the held-out votes after every so many steps and after the last; remember the best adapter so far."""
