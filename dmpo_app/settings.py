@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -65,7 +65,7 @@ class PoolSettings(_Group):
 
 
 class RoundLimitSettings(_Group):
-    """Limits that stop a round before it ruins its adapter; None switches one off.
+    """Limits that stop a round before it ruins its adapter; None (the word `none`) switches one off.
 
     Limits on images are ratios: what the adapter's have over what the base model's have, from the same prompts and
     noise. They need `health_images`.
@@ -95,6 +95,12 @@ class RoundLimitSettings(_Group):
     """Images may grow noisy to this ratio."""
     min_diversity: Annotated[float, Field(ge=0, le=1)] | None = 0.4
     """The difference between two images of one prompt may fall to this ratio."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _none_in_words(cls, value: object) -> object:
+        """Neither environment variables nor TOML can say None otherwise."""
+        return None if isinstance(value, str) and value.lower() == "none" else value
 
 
 class RoundSettings(_Group):

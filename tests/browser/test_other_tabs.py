@@ -127,6 +127,7 @@ def test_a_rounds_health_unfolds_by_key_stays_open_and_says_what_stopped_it(
     page.goto(page_studio.url)
     open_tab(page, "Progress")
     health = page.locator(".pr-health")
+    expect(health.locator("summary")).to_have_text("Health of round 1")
     expect(health.locator(".pr-curve").first).to_be_hidden()
     health.locator("summary").focus()
     page.keyboard.press("Enter")
