@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -90,6 +90,45 @@ class ScoringSettings(_Group):
     """Images a scorer looks at together."""
 
 
+class RoundLimitSettings(_Group):
+    """Limits that stop a round before it ruins its adapter; None (the word `none`) switches one off.
+
+    Limits on images are ratios: what the adapter's have over what the base model's have, from the same prompts and
+    noise. They need `health_images`.
+    """
+
+    grad_norm: Annotated[float, Field(gt=0)] | None = 1000.0
+    """The gradient's norm, before it is scaled down, is above this ..."""
+    grad_norm_steps: Annotated[int, Field(ge=1)] = 5
+    """... for so many steps running."""
+    adapter_rms: Annotated[float, Field(gt=0)] | None = 0.02
+    """Root mean square of what the adapter adds to a weight, at most: its norm, whatever the model's size."""
+    min_chosen_gain: Annotated[float, Field(le=0)] | None = -0.5
+    """The error on preferred images has risen: by more than this share of the base model's, as a negative number ..."""
+    chosen_gain_looks: Annotated[int, Field(ge=1)] = 2
+    """... at so many looks running (see `evaluate_every`)."""
+    min_saturation: Annotated[float, Field(ge=0, le=1)] | None = 0.4
+    """Colours may fade to this ratio."""
+    max_saturation: Annotated[float, Field(ge=1)] | None = 2.5
+    """Colours may grow to this ratio."""
+    min_contrast: Annotated[float, Field(ge=0, le=1)] | None = 0.4
+    """Contrast may fall to this ratio."""
+    max_contrast: Annotated[float, Field(ge=1)] | None = 2.5
+    """Contrast may rise to this ratio."""
+    min_sharpness: Annotated[float, Field(ge=0, le=1)] | None = 0.4
+    """Images may blur to this ratio."""
+    max_sharpness: Annotated[float, Field(ge=1)] | None = 2.5
+    """Images may grow noisy to this ratio."""
+    min_diversity: Annotated[float, Field(ge=0, le=1)] | None = 0.4
+    """The difference between two images of one prompt may fall to this ratio."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _none_in_words(cls, value: object) -> object:
+        """Neither environment variables nor TOML can say None otherwise."""
+        return None if isinstance(value, str) and value.lower() == "none" else value
+
+
 class RoundSettings(_Group):
     """One training round."""
 
@@ -131,6 +170,9 @@ class RoundSettings(_Group):
     """The gradient is scaled down to this norm."""
     evaluate_every: Annotated[int, Field(ge=1)] = 20
     """Steps between two looks at the held-out votes."""
+    health_images: Annotated[int, Field(ge=0, le=64, multiple_of=2)] = 8
+    """Images sampled at each look to see whether they drift, two a prompt; 0: none, and no limits on them."""
+    limits: RoundLimitSettings = RoundLimitSettings()
     slice_seconds: Annotated[float, Field(gt=0)] = 20.0
     """A slice ends in a checkpoint; a killed trainer loses at most this."""
     seed: int = 0
@@ -155,6 +197,8 @@ class TrainerSettings(_Group):
     """Torch threads of the trainer; None: half the cores."""
     lease_seconds: Annotated[float, Field(gt=1)] = 30.0
     """A trainer silent for this long may be replaced."""
+    tracker: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
+    """Where the values that are logged while training go as well, one run a round; the package must be installed."""
 
 
 class LimitSettings(_Group):

@@ -48,6 +48,18 @@ def test_target_layers_are_a_preset_or_a_list_of_ones_own(
         Settings()
 
 
+def test_a_limit_of_rounds_is_a_number_or_none_in_words(
+    in_an_empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (in_an_empty_folder / "dmpo.toml").write_text('[round.limits]\ngrad_norm = "none"\nadapter_rms = 0.5\n')
+    assert (Settings().round.limits.grad_norm, Settings().round.limits.adapter_rms) == (None, 0.5)
+    monkeypatch.setenv("DMPO_ROUND__LIMITS__ADAPTER_RMS", "None")
+    assert Settings().round.limits.adapter_rms is None
+    monkeypatch.setenv("DMPO_ROUND__LIMITS__MIN_DIVERSITY", "7")
+    with pytest.raises(ValidationError, match="7"):
+        Settings()
+
+
 def test_an_unknown_name_in_the_file_is_refused(in_an_empty_folder: Path) -> None:
     (in_an_empty_folder / "dmpo.toml").write_text("[round]\nbetta = 700.0\n")
     with pytest.raises(ValidationError, match="betta"):

@@ -1,10 +1,9 @@
 """The live model: one pipeline, the adapter version it holds, and images made with it.
 
-One thread owns a LiveModel; nothing here is safe to call from two. One sampling loop serves all families: it is the
-stock pipelines' without what the studio does not use, and gives the same bits from the same noise and embeddings.
+One thread owns a LiveModel; nothing here is safe to call from two. Its images are those of the stock pipelines: the
+same bits from the same noise and embeddings.
 
-Shapes:  B images of a batch;  C H W latent channels, height, width.  With guidance the denoiser sees 2B:
-[unconditional..., conditional...].
+Shapes:  B images of a batch;  C H W latent channels, height, width.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from dmpo_app.diffusion.family import family_of, sampling_of
 from dmpo_app.diffusion.loading import load_pipeline
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.diffusion.quantization import precision_name
+from dmpo_app.diffusion.sampling import sample
 from dmpo_app.domain import BASE_VERSION, Provenance, Sampling
 from dmpo_app.errors import AdapterMismatch, SetupProblem, StudioError
 from dmpo_app.settings import RenderSettings
@@ -203,21 +203,24 @@ class LiveModel:
         should_stop: Callable[[], bool],
     ) -> Tensor:
         """The final latents, (B, C, H, W)."""
-        family, scheduler, size = self._family, self._scheduler, self._latent_shape[1:]
         guided = guidance > 1 and self._unconditional is not None
-        conditioning = self._batch(shots, guided=guided)
-        family.process.start(scheduler, num_steps, size, self.device)
-        latents = self._noise([shot.seed for shot in shots])
+
+        def check() -> None:
+            if should_stop():
+                raise RenderInterrupted
+
         with lora.gate(self._denoiser, self._spec, strengths * (2 if guided else 1)):
-            for timestep in scheduler.timesteps:
-                if should_stop():
-                    raise RenderInterrupted
-                inputs = torch.cat([latents] * 2) if guided else latents
-                prediction = family.forward(self._denoiser, inputs, timestep, conditioning, guidance=guidance)
-                if guided:
-                    unconditional, conditional = prediction.chunk(2)
-                    prediction = unconditional + guidance * (conditional - unconditional)
-                latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+            latents = sample(
+                self._denoiser,
+                self._family,
+                self._scheduler,
+                self._noise([shot.seed for shot in shots]),
+                self._batch(shots, guided=guided),
+                num_steps=num_steps,
+                guidance=guidance,
+                guided=guided,
+                before_step=check,
+            )
         if not bool(torch.isfinite(latents).all()):
             raise StudioError(
                 f"the model produced values that are not finite (version {self.version}, {self.dtype}); try a lower "

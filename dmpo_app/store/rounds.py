@@ -137,8 +137,8 @@ class Rounds:
 
         self._database.write(work)
 
-    def publish(self, round_id: int, adapter: NewAdapter, *, token: int) -> AdapterRef:
-        """Finish a round with a new version and make it live, all at once.
+    def publish(self, round_id: int, adapter: NewAdapter, *, token: int, reason: str | None = None) -> AdapterRef:
+        """Finish a round with a new version and make it live, all at once. `reason`: why it ended early, if it did.
 
         Publishing a published round again answers with its version and writes nothing. Raises LeaseLost, NotFound,
         Conflict when the round is not running.
@@ -151,7 +151,7 @@ class Rounds:
                 return self._adapters.find(connection, base_id, found.adapter_version)
             at = self._now()
             published = self._adapters.insert(connection, base_id, found, adapter, at=at)
-            self._finish(connection, round_id, RoundStatus.PUBLISHED, reason=None, at=at)
+            self._finish(connection, round_id, RoundStatus.PUBLISHED, reason=reason, at=at)
             return published
 
         return self._database.write(work)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from dmpo_app.training.atomic_files import write_atomically
 from dmpo_app.training.evaluation import Evaluation
+from dmpo_app.training.limits import HealthWatch
 from dmpo_app.training.reference_cache import ReferenceCache
 from dmpo_app.training.step import Agreement
 
@@ -59,6 +60,7 @@ class Checkpoint:
     best: Best | None
     live: Evaluation | None
     reference: ReferenceCache
+    watch: HealthWatch = field(default_factory=HealthWatch)
 
     def save(self, folder: Path, *, plan: str) -> None:
         """Replace the round's checkpoint. `plan` says what round this is part of. Raises StorageFull."""
@@ -76,6 +78,7 @@ class Checkpoint:
             "numerics": self.numerics,
             "best": {"step": self.best.step, "evaluation": _facts(self.best.evaluation)} if self.best else None,
             "live": _facts(self.live),
+            "watch": self.watch.to_facts(),
         }
         write_atomically(folder / FILE_NAME, save(tensors, {"state": json.dumps(facts)}))
 
@@ -106,6 +109,7 @@ class Checkpoint:
             best=Best(best["step"], _take(tensors, "best"), _evaluation(best["evaluation"])) if best else None,
             live=_evaluation(facts["live"]),
             reference=ReferenceCache.from_tensors(_take(tensors, "reference")),
+            watch=HealthWatch.from_facts(facts["watch"]),
         )
 
 

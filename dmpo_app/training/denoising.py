@@ -125,7 +125,7 @@ class PairErrors:
 
     def _residual(self, batch: NoisyBatch) -> Tensor:
         """Prediction minus target of each image, (2B, C, H, W), in float32 whatever the denoiser computes in."""
-        with _autocast(self._denoiser):
+        with mixed_precision(self._denoiser):
             prediction = self._denoiser.predict(batch.noisy_latents, batch.timesteps, batch.conditioning)
         return prediction.float() - batch.target
 
@@ -135,7 +135,7 @@ def _mean_square(residual: Tensor) -> Tensor:
     return residual.square().mean((1, 2, 3))
 
 
-def _autocast(denoiser: Denoiser) -> AbstractContextManager[object]:
+def mixed_precision(denoiser: Denoiser) -> AbstractContextManager[object]:
     """Mixed precision where the base model is in half: the adapter stays float32 and is rounded at its use.
 
     Without loss scaling in float16: gradients of margins in the thousands are far from where float16 runs out.

@@ -20,6 +20,7 @@ from pathlib import Path
 from dmpo_app.errors import SetupProblem
 from dmpo_app.settings import Settings
 from dmpo_app.training.supervisor import EXIT_SETUP, READY, TrainerProcess
+from dmpo_app.training.trackers import check_tracker
 
 __all__ = ["TrainerProcess", "main", "run_worker"]
 
@@ -73,6 +74,7 @@ def run_worker(
     from dmpo_app.store import Store
     from dmpo_app.store.store import utc_now
 
+    check_tracker(settings.trainer.tracker)
     source = settings.base_model
     family, identity = family_of(source), fingerprint(source)  # what is unfit is told before the slow imports
     with Store.open(settings.home) as store:

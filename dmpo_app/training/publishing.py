@@ -11,6 +11,7 @@ from dmpo_app.domain import AdapterRef, BaseModelRef, NewAdapter
 from dmpo_app.store import Store
 from dmpo_app.training.checkpoint import Best
 from dmpo_app.training.evaluation import MIN_HELD_OUT_VOTES, Evaluation, compare
+from dmpo_app.training.limits import PassedLimit
 from dmpo_app.training.plan import RoundPlan
 
 
@@ -36,22 +37,25 @@ def publish(
     plan: RoundPlan,
     best: Best,
     live: Evaluation | None,
+    passed: PassedLimit | None,
     *,
     seconds: float,
     token: int,
 ) -> AdapterRef:
     """Write the adapter's folder, then record it and make it live in one transaction.
 
+    `passed` is the limit that ended the round early; the round's reason and the adapter's metrics say so.
     Killed in between and run again, the same tensors find their folder there. Raises LeaseLost, StorageFull.
     """
     proven = len(plan.held_out_vote_ids) >= MIN_HELD_OUT_VOTES
-    metrics = _metrics(plan, best, live, seconds)
+    metrics = _metrics(plan, best, live, seconds) | _stopped(passed)
+    reason = None if passed is None else f"{passed}; published from step {best.step}"
     staged = write_adapter(
         store.adapters.root(base),
         store.adapters.next_version(base),
         best.tensors,
         plan.spec,
-        _manifest(base, plan, best, proven=proven, metrics=metrics),
+        _manifest(base, plan, best, proven=proven, metrics=metrics, stopped=reason),
     )
     adapter = NewAdapter(
         parent=plan.parent_version,
@@ -61,7 +65,7 @@ def publish(
         metrics=metrics,
         vote_ids=plan.train_vote_ids,
     )
-    return store.rounds.publish(plan.round_id, adapter, token=token)
+    return store.rounds.publish(plan.round_id, adapter, token=token, reason=reason)
 
 
 def _metrics(plan: RoundPlan, best: Best, live: Evaluation | None, seconds: float) -> dict[str, float]:
@@ -81,8 +85,16 @@ def _metrics(plan: RoundPlan, best: Best, live: Evaluation | None, seconds: floa
     return metrics
 
 
+def _stopped(passed: PassedLimit | None) -> dict[str, float]:
+    """Metrics are numbers: the limit's name is part of theirs."""
+    if passed is None:
+        return {}
+    stopped = {"stopped_at_step": float(passed.step), f"limit_{passed.name}": passed.bound}
+    return stopped if passed.value is None else {**stopped, f"stopped_{passed.name}": passed.value}
+
+
 def _manifest(
-    base: BaseModelRef, plan: RoundPlan, best: Best, *, proven: bool, metrics: dict[str, float]
+    base: BaseModelRef, plan: RoundPlan, best: Best, *, proven: bool, metrics: dict[str, float], stopped: str | None
 ) -> dict[str, Any]:
     return {
         "base_model": {"source": base.source, "family": base.family, "fingerprint": base.fingerprint},
@@ -95,5 +107,6 @@ def _manifest(
         "held_out_votes": list(plan.held_out_vote_ids),
         "proven": proven,
         "metrics": metrics,
+        "stopped": stopped,
         "num_threads": torch.get_num_threads(),
     }

@@ -22,8 +22,9 @@ from dmpo_app.domain import BASE_VERSION, BaseModelRef, RoundState
 from dmpo_app.errors import AdapterProblem
 from dmpo_app.store import Store
 from dmpo_app.training.checkpoint import Checkpoint
+from dmpo_app.training.latent_preview import read_preview
 from dmpo_app.training.plan import load_plan
-from dmpo_app.training.progress import ProgressReport
+from dmpo_app.training.progress import ProgressReport, Track, not_tracked
 from dmpo_app.training.publishing import publish, reason_to_refuse
 from dmpo_app.training.reference_filler import reference_folder
 from dmpo_app.training.round_trainer import RoundTrainer
@@ -43,7 +44,7 @@ class RoundRunner:
     """One started round on one denoiser, which it has to itself until `close`.
 
     `heartbeat` is called before every step and may raise to end things there (LeaseLost); `should_stop` is asked
-    before every step. Everything that is written shows `token`.
+    before every step. Everything that is written shows `token`; what is recorded goes to `track` as well.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class RoundRunner:
         heartbeat: Callable[[], None] = lambda: None,
         should_stop: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
+        track: Track = not_tracked,
     ) -> None:
         self._store = store
         self._base = base
@@ -64,6 +66,7 @@ class RoundRunner:
         self._heartbeat = heartbeat
         self._should_stop = should_stop
         self._clock = clock
+        self._track = track
         self._folder = round_folder(store.home, state.id)
         self._plan = load_plan(store, base, state)
         self._trainer = RoundTrainer(
@@ -72,6 +75,7 @@ class RoundRunner:
             parent=self._read_parent(denoiser),
             reference_folder=reference_folder(store.home),
             resume_from=Checkpoint.load(self._folder, plan=self._plan.key),
+            preview=read_preview(store, base, denoiser, self._plan),
         )
 
     @property
@@ -82,6 +86,8 @@ class RoundRunner:
     def run_slice(self, seconds: float | None = None) -> SliceOutcome:
         """Train for about `seconds` (None: as the round's settings say), then checkpoint; after the last step, finish.
 
+        A round that passes a limit ends there and goes on to its end with what it had kept by then.
+
         Raises RoundFailed when training cannot go on, LeaseLost, StorageFull; the live adapter is untouched then.
         """
         settings, started = self._plan.settings, self._clock()
@@ -90,7 +96,7 @@ class RoundRunner:
         self._trainer.seconds += self._clock() - started
         self._heartbeat()
         self._trainer.checkpoint().save(self._folder, plan=self._plan.key)
-        if self.step < settings.num_steps:
+        if not self._trainer.is_done:
             return SliceOutcome.STOPPED if stopped else SliceOutcome.MORE
         self._finish()
         return SliceOutcome.FINISHED
@@ -103,25 +109,44 @@ class RoundRunner:
         """True when told to stop. At least one step is made otherwise, so that any budget gets on."""
         steps = self._plan.settings.num_steps
         report = ProgressReport(
-            self._store, self._plan.round_id, first_step=self.step, steps=steps, token=self._token, clock=self._clock
+            self._store,
+            self._plan.round_id,
+            first_step=self.step,
+            steps=steps,
+            token=self._token,
+            clock=self._clock,
+            track=self._track,
         )
-        while self.step < steps:
+        while not self._trainer.is_done:
             self._heartbeat()
             if self._should_stop():
                 return True
             result = self._trainer.train_step()
+            drift = self._trainer.look_if_due()
             evaluation = self._trainer.evaluate_if_due()
-            report.add(self.step, result, held_out_loss=evaluation.loss if evaluation else None)
+            held_out_loss = evaluation.loss if evaluation else None
+            report.add(self.step, result, held_out_loss=held_out_loss, drift=drift, last=self._trainer.is_done)
             if self._clock() >= deadline:
                 break
         return False
 
     def _finish(self) -> None:
-        best, live = self._trainer.result(), self._trainer.live
-        reason = reason_to_refuse(self._plan, best, live)
+        best, live, passed = self._trainer.result(), self._trainer.live, self._trainer.passed
+        if passed is not None and self._trainer.best is None:
+            reason: str | None = f"{passed}; no look before that had found it within the limits"
+        else:
+            reason = reason_to_refuse(self._plan, best, live)
+            reason = f"{passed}; before that, {reason}" if passed and reason else reason
         if reason is None:
             adapter = publish(
-                self._store, self._base, self._plan, best, live, seconds=self._trainer.seconds, token=self._token
+                self._store,
+                self._base,
+                self._plan,
+                best,
+                live,
+                passed,
+                seconds=self._trainer.seconds,
+                token=self._token,
             )
             _log.info("round %d published version %d, from step %d", self._plan.round_id, adapter.version, best.step)
         else:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +21,9 @@ from dmpo_app.training.checkpoint import Best, Checkpoint, moments_of, restore_m
 from dmpo_app.training.dataset import PairDataset
 from dmpo_app.training.denoising import PairErrors
 from dmpo_app.training.evaluation import Evaluation, evaluate, evaluate_base
+from dmpo_app.training.health import adapter_norm, num_adapted
+from dmpo_app.training.latent_preview import LatentPreview
+from dmpo_app.training.limits import HealthWatch, PassedLimit
 from dmpo_app.training.plan import RoundPlan
 from dmpo_app.training.reference_cache import ReferenceCache
 from dmpo_app.training.reference_filler import numerics_key
@@ -33,7 +38,8 @@ class RoundTrainer:
     """Trains `plan` on `denoiser`, from its start or from a checkpoint; has the denoiser to itself until `close`.
 
     `parent` is the live version that the round is measured against and, with `warm_start`, begins at; None when that
-    is the base model or cannot be read. References are looked up in and saved to `reference_folder`.
+    is the base model or cannot be read. References are looked up in and saved to `reference_folder`. `preview` is what
+    images are watched with; None: they are not.
     """
 
     def __init__(
@@ -44,8 +50,11 @@ class RoundTrainer:
         parent: AdapterWeights | None,
         reference_folder: Path,
         resume_from: Checkpoint | None = None,
+        preview: LatentPreview | None = None,
     ) -> None:
         self._plan = plan
+        self._preview = preview
+        self._watch = resume_from.watch if resume_from else HealthWatch()
         self._settings = plan.settings
         self._denoiser = denoiser
         self._reference_folder = reference_folder
@@ -82,6 +91,9 @@ class RoundTrainer:
             )
         )
         self.step += 1
+        norm = adapter_norm(self._parameters, scaling=self._plan.spec.scaling)
+        result = replace(result, adapter_norm=norm, adapter_rms=norm / math.sqrt(num_adapted(self._parameters)))
+        self._watch = self._watch.after_step(self.step, result, self._settings.limits)
         return result
 
     def _draws_of(self, step: int) -> list[Draw]:
@@ -109,15 +121,44 @@ class RoundTrainer:
             piece = missing[start : start + self._micro_pairs]
             self._train_errors.reference_errors([piece[i % len(piece)] for i in range(self._micro_pairs)])
 
+    @property
+    def passed(self) -> PassedLimit | None:
+        """The limit that ends the round before its last step."""
+        return self._watch.passed
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is no step left to do."""
+        return self.step >= self._settings.num_steps or self.passed is not None
+
+    def look_if_due(self) -> Mapping[str, float]:
+        """How far images have drifted, where that is watched, after every so many steps and after the last; {} else.
+
+        Comes before `evaluate_if_due`: an adapter that passes a limit here is not remembered.
+        """
+        if not self._look_is_due:
+            return {}
+        preview = self._preview
+        drift = self._fitting(lambda: preview.drift(batch_size=2 * self._micro_pairs)) if preview else {}
+        self._watch = self._watch.after_look(self.step, drift, self._settings.limits)
+        return drift
+
     def evaluate_if_due(self) -> Evaluation | None:
-        """Look at the held-out votes after every so many steps and after the last; remember the best adapter so far."""
-        due = self.step % self._settings.evaluate_every == 0 or self.step == self._settings.num_steps
-        if not due or self._plan.held_out is None:
+        """Look at the held-out votes after every so many steps and after the last; remember the best adapter so far.
+
+        That is, within the limits, the best on the held-out votes or, without any, the latest looked at.
+        """
+        if not self._look_is_due:
             return None
-        evaluation = self._evaluate()
-        if self.best is None or self.best.evaluation is None or evaluation.loss < self.best.evaluation.loss:
+        evaluation = None if self._plan.held_out is None else self._evaluate()
+        if self.best is None or evaluation is None or evaluation.loss < _loss_of(self.best):
             self.best = Best(self.step, lora_state(self._denoiser.module, self._plan.spec.component), evaluation)
         return evaluation
+
+    @property
+    def _look_is_due(self) -> bool:
+        due = self.step % self._settings.evaluate_every == 0 or self.step == self._settings.num_steps
+        return due and self.passed is None
 
     def result(self) -> Best:
         """The adapter to publish: the best on the held-out votes or, without any, the last."""
@@ -135,6 +176,7 @@ class RoundTrainer:
             best=self.best,
             live=self.live,
             reference=self._reference,
+            watch=self._watch,
         )
 
     def save_reference(self) -> None:
@@ -228,6 +270,10 @@ class RoundTrainer:
         self._micro_pairs //= 2
         _log.warning("out of memory; going on with %d pairs at a time", self._micro_pairs)
         self._use_reference()
+
+
+def _loss_of(best: Best) -> float:
+    return best.evaluation.loss if best.evaluation else float("inf")
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

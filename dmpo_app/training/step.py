@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 from dmpo_app.errors import RoundFailed
 from dmpo_app.objective import Needs, Objective, PairTerms, guarded
 from dmpo_app.training.denoising import PairErrors
+from dmpo_app.training.health import PairHealth, pair_health
 from dmpo_app.training.slots import Draw
 
 
@@ -81,8 +82,15 @@ class LossSettings:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
+    """`grad_norm` is the gradient's before it is scaled down. The adapter's norm after the update and its share of a
+    weight are filled in by whoever knows its scaling."""
+
     loss: float
     agreement: Agreement
+    pairs: PairHealth = field(default_factory=PairHealth)
+    grad_norm: float = 0.0
+    adapter_norm: float = 0.0
+    adapter_rms: float = 0.0
 
 
 def make_optimizer(parameters: Mapping[str, nn.Parameter], *, learning_rate: float) -> torch.optim.AdamW:
@@ -108,14 +116,16 @@ def train_step(
     data = errors.dataset
     weights = data.weights[[draw.pair for draw in draws]]
     weights = (weights / weights.sum()).to(errors.device)
-    total, sides = 0.0, Agreement()
+    total, sides, health = 0.0, Agreement(), PairHealth()
     for start in range(0, len(draws), micro_pairs):
         piece = slice(start, start + micro_pairs)
         terms = errors.terms(draws[piece], needs=loss_of.needs, with_residuals=loss_of.winner_guard is not None)
         loss = (loss_of(terms) * weights[piece]).sum()
         torch.autograd.backward(loss)
         total += loss.item()
-        sides += agreement(terms.margin(loss_of.margin_beta).detach(), terms.target)
+        margins = terms.margin(loss_of.margin_beta).detach()
+        sides += agreement(margins, terms.target)
+        health += pair_health(terms, margins)
     norm = float(clip_grad_norm_(parameters.values(), max_grad_norm))
     if not (math.isfinite(total) and math.isfinite(norm)):
         optimizer.zero_grad(set_to_none=True)
@@ -125,4 +135,4 @@ def train_step(
         )
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return StepResult(total, sides)
+    return StepResult(total, sides, health, norm)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -29,8 +30,10 @@ from dmpo_app.training.atomic_files import write_atomically
 from dmpo_app.training.automatic import AutomaticPlan, score_for_round
 from dmpo_app.training.dataset import is_held_out
 from dmpo_app.training.plan import start_round
+from dmpo_app.training.progress import Track
 from dmpo_app.training.reference_filler import ReferenceFiller, calibrated_settings
 from dmpo_app.training.round_runner import RoundRunner, SliceOutcome, remove_checkpoint, round_folder
+from dmpo_app.training.trackers import tracked_round
 
 MAX_DEATHS = 10
 """A round that takes the whole process down this often in a row without getting any further is given up."""
@@ -174,6 +177,11 @@ class Worker:
             automatic=self._score(state),
         )
         _log.info("round %d: %d votes, attempt %d", started.id, started.num_votes, started.attempts)
+        config = started.config.get("settings", {})
+        with closing(tracked_round(self._settings.trainer.tracker, self._store.home, started.id, config)) as tracked:
+            return self._run_started(started, tracked, token)
+
+    def _run_started(self, started: RoundState, track: Track, token: int) -> SliceOutcome:
         runner = RoundRunner(
             self._store,
             self._base,
@@ -182,6 +190,7 @@ class Worker:
             token=token,
             heartbeat=self._heartbeat,
             should_stop=self._should_stop,
+            track=track,
         )
         try:
             self._count_death(started, runner.step)

@@ -215,6 +215,11 @@ class ProgressPoint(BaseModel):
     margin: float | None
     accuracy: float | None
     held_out_loss: float | None
+    health: dict[str, float] = Field(
+        description="What else is watched, by name: chosen_gain, rejected_gain (the base model's error less the "
+        "adapter's), past_target (a share), grad_norm, adapter_norm, adapter_rms and, at every look, saturation, "
+        "contrast, sharpness, diversity (over the base model's)."
+    )
 
 
 class ProgressAnswer(BaseModel):

@@ -112,6 +112,7 @@ def _add_rounds(router: APIRouter, services: Services, lanes: Lanes) -> None:
                     margin=finite(p.margin),
                     accuracy=finite(p.accuracy),
                     held_out_loss=finite(p.held_out_loss),
+                    health={name: value for name, value in p.health.items() if math.isfinite(value)},
                 )
                 for p in rounds.progress(rounds.get(round_id).id)
             ]

@@ -5,6 +5,7 @@ from playwright.sync_api import expect
 
 from tests.browser.conftest import NewPage
 from tests.browser.page_studio import PageStudio, open_label, open_tab, vote
+from tests.web.studio_fakes import Rounds
 
 pytestmark = pytest.mark.browser
 
@@ -109,6 +110,34 @@ def test_an_administrator_trains_and_rolls_back_from_the_page(page_studio: PageS
     page.get_by_role("button", name="Train now").click()
     expect(page.locator(".ad-message")).to_contain_text("is queued")
     assert "the-admin-token" not in page.evaluate("JSON.stringify(localStorage) + document.cookie")
+
+
+@pytest.mark.parametrize("phone", [False, True], ids=["light desk", "dark phone"])
+def test_a_rounds_health_unfolds_by_key_stays_open_and_says_what_stopped_it(
+    page_studio: PageStudio, new_page: NewPage, phone: bool
+) -> None:
+    store, base = page_studio.services.store, page_studio.services.base
+    rounds = Rounds(store, base)
+    round_id = rounds.start()
+    drift = {"saturation": 1.4, "contrast": 3.1, "sharpness": 1.2, "diversity": 0.4}
+    rounds.step(round_id, 10, health={"chosen_gain": -0.01, "grad_norm": 3.0, "adapter_norm": 0.5})
+    rounds.step(round_id, 20, health={"chosen_gain": -0.02, "grad_norm": 5.0, "adapter_norm": 0.9, **drift})
+    rounds.publish(round_id, reason="stopped at step 20: the contrast is 3.1, <b>the limit</b> is 2.5")
+    page = new_page(phone=phone, dark=phone)
+    page.goto(page_studio.url)
+    open_tab(page, "Progress")
+    health = page.locator(".pr-health")
+    expect(health.locator("summary")).to_have_text("Health of round 1")
+    expect(health.locator(".pr-curve").first).to_be_hidden()
+    health.locator("summary").focus()
+    page.keyboard.press("Enter")
+    expect(health.locator(".pr-curve")).to_have_count(7)
+    expect(health.get_by_role("img", name="Contrast, of its images, over the base model's")).to_be_visible()
+    expect(health).to_contain_text("× 3.10")
+    expect(page.locator(".pr-why")).to_have_text("stopped at step 20: the contrast is 3.1, <b>the limit</b> is 2.5")
+    page.evaluate("document.querySelector('dmpo-progress').refresh()")
+    expect(health.locator(".pr-curve").first).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
 
 def test_every_tab_works_at_phone_width(page_studio: PageStudio, new_page: NewPage) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from dmpo_app.settings import RenderSettings, RoundSettings
 from dmpo_app.training.dataset import PairDataset, build_dataset
 from dmpo_app.training.denoising import PairErrors
 from dmpo_app.training.evaluation import evaluate
+from dmpo_app.training.latent_preview import LatentColours, LatentPreview
 from dmpo_app.training.reference_cache import ReferenceCache
 from dmpo_app.training.round_runner import SliceOutcome
 from dmpo_app.training.slots import draws_of_step
@@ -133,3 +135,17 @@ def test_a_prompt_is_kept_once_however_many_pairs_it_has(case: Case, voted: Stud
     assert all(torch.equal(tensor[0], tensor[1]) for tensor in both.values())
     other = data.conditioning([0, 1], cpu)
     assert not any(torch.equal(tensor[0], tensor[1]) for tensor in other.values())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_images_watched_under_a_fresh_adapter_are_those_of_the_base_model(
+    case: Case, folder: Path, voted: Studio, dtype: str
+) -> None:
+    denoiser = load_denoiser(str(folder), device="cpu", dtype=dtype)
+    parameters = attach(denoiser.module, LoraSpec.of(QUICK, denoiser.family), seed=0)
+    weights = 40 * np.random.default_rng(0).normal(size=(case.latent_shape[0] + 1, 3))
+    weights[-1] = 128
+    preview = LatentPreview(denoiser, dataset_of(voted), LatentColours(weights, 1.0), num_images=4, seed=1)
+    assert preview.drift(batch_size=4) == dict.fromkeys(("saturation", "contrast", "sharpness", "diversity"), 1.0)
+    load_state_in_place(parameters, {key: torch.full_like(value, 0.3) for key, value in parameters.items()})
+    assert 1.0 not in preview.drift(batch_size=4).values()

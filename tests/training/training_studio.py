@@ -23,7 +23,9 @@ from dmpo_app.training.round_runner import RoundRunner, SliceOutcome
 from tests.tiny_pipeline import IMAGE_SIZE, LATENT_SHAPE, MAX_TOKENS
 
 EMBED_WIDTH = 16
-FAST = RoundSettings(num_steps=6, batch_pairs=4, evaluate_every=2, rank=2, slots_per_pair=8, beta=500.0)
+FAST = RoundSettings(
+    num_steps=6, batch_pairs=4, evaluate_every=2, rank=2, slots_per_pair=8, beta=500.0, health_images=0
+)
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -141,15 +141,15 @@ class Rounds:
         )  # fmt: skip
         return state.id
 
-    def step(self, round_id: int, step: int, *, steps: int = 80) -> None:
-        share = step / steps
+    def step(self, round_id: int, step: int, *, steps: int = 80, health: Mapping[str, float] | None = None) -> None:
+        share, loss = step / steps, 0.69 - 0.4 * step / steps
         self._store.rounds.record(
             round_id,
-            RoundProgress(step, 0.69 - 0.4 * share, 1.4 * share, 0.5 + 0.4 * share, eta_seconds=12 * (1 - share)),
+            RoundProgress(step, loss, 1.4 * share, 0.5 + 0.4 * share, 12 * (1 - share), health=health or {}),
             token=self.token,
         )
 
-    def publish(self, round_id: int, *, proven: bool = True) -> int:
+    def publish(self, round_id: int, *, proven: bool = True, reason: str | None = None) -> int:
         version = self._store.adapters.next_version(self._base)
         folder = Path(self._store.adapters.root(self._base)) / f"{version:05d}-test"
         folder.mkdir()
@@ -159,4 +159,4 @@ class Rounds:
             parent=self._store.adapters.live_version(self._base), folder_name=folder.name, sha256="0" * 64,
             proven=proven, metrics={"held_out_accuracy": 0.81, "margin": 1.4}, vote_ids=votes,
         )  # fmt: skip
-        return self._store.rounds.publish(round_id, adapter, token=self.token).version
+        return self._store.rounds.publish(round_id, adapter, token=self.token, reason=reason).version

@@ -106,6 +106,20 @@ def test_the_curves_of_a_round_can_be_followed(studio: Studio) -> None:
     assert studio.client.get("/api/v1/rounds/99/progress").status_code == 404
 
 
+def test_a_rounds_health_can_be_followed_and_why_it_ended_early(studio: Studio) -> None:
+    studio.vote_times(4)
+    rounds = Rounds(studio.services.store, studio.services.base)
+    round_id = rounds.start()
+    rounds.step(round_id, 19, health={"chosen_gain": -0.01})
+    rounds.step(round_id, 20, health={"chosen_gain": -0.02, "contrast": 3.1})
+    rounds.publish(round_id, reason="stopped at step 20: contrast")
+    points = studio.client.get(f"/api/v1/rounds/{round_id}/progress").json()["points"]
+    assert [point["health"] for point in points] == [{"chosen_gain": -0.01}, {"chosen_gain": -0.02, "contrast": 3.1}]
+    [done] = studio.client.get("/api/v1/rounds").json()["rounds"]
+    assert (done["status"], done["reason"]) == ("published", "stopped at step 20: contrast")
+    assert studio.client.get("/api/v1/status").json()["last_round"]["reason"] == "stopped at step 20: contrast"
+
+
 def test_history_counts_votes_by_hour(studio: Studio) -> None:
     studio.vote_times(3)
     studio.clock.forward(hours=1)

@@ -40,7 +40,7 @@ export function lineChart(points, label, { xMax, range = [Infinity, -Infinity], 
   const path = points.map(([px, py], index) => `${index === 0 ? "M" : "L"}${x(px).toFixed(1)} ${y(py).toFixed(1)}`).join("");
   if (points.length === 1) {
     const [[px, py]] = points;
-    parts.push(s("line", { x1: x(px) - 3, x2: x(px) + 3, y1: y(py), y2: y(py), class: "ch-line" }));
+    parts.push(s("line", { x1: x(px) - 8, x2: x(px) + 8, y1: y(py), y2: y(py), class: "ch-line" }));
   }
   if (points.length > 1) {
     parts.push(s("path", { d: `${path}L${x(points.at(-1)[0]).toFixed(1)} ${height}L${x(points[0][0]).toFixed(1)} ${height}Z`, class: "ch-area" }));

@@ -16,18 +16,32 @@ const METRICS = {
   step: ["best step", (v) => String(Math.round(v))],
 };
 
+/** What is watched beside loss and margin: [key, name, what it is, level to mark, in words]. */
+const HEALTH = [
+  ["chosen_gain", "Preferred images", "how much smaller the error on preferred images is than the base model's; below 0 it has risen", 0, (v) => v.toPrecision(2)],
+  ["rejected_gain", "Rejected images", "the same for the other images", 0, (v) => v.toPrecision(2)],
+  ["past_target", "Past the target", "share of pairs whose margin is beyond what their votes ask for", null, (v) => `${Math.round(100 * v)} %`],
+  ["grad_norm", "Gradient norm", "before it is scaled down", null, (v) => v.toPrecision(3)],
+  ["adapter_norm", "Adapter norm", "size of all that the adapter adds to the weights", null, (v) => v.toPrecision(3)],
+  ["saturation", "Saturation", "of its images, over the base model's", 1, (v) => `× ${v.toFixed(2)}`],
+  ["contrast", "Contrast", "of its images, over the base model's", 1, (v) => `× ${v.toFixed(2)}`],
+  ["sharpness", "Sharpness", "of its images, over the base model's", 1, (v) => `× ${v.toFixed(2)}`],
+  ["diversity", "Diversity", "between images of one prompt, over the base model's", 1, (v) => `× ${v.toFixed(2)}`],
+];
+
 class DmpoProgress extends HTMLElement {
   connectedCallback() {
     this.card = new RoundCard();
     this.tiles = h("div", { class: "pr-tiles" });
     this.curves = h("div", { class: "pr-curves" });
+    this.health = new Health();
     this.votes = h("div", { class: "pr-chart" });
     this.versions = h("div", { class: "pr-versions" });
     this.rounds = h("ol", { class: "pr-rounds" });
     this.admin = new AdminPanel(() => this.refresh());
     this.replaceChildren(
       this.tiles,
-      this.section("The round", this.card.element, this.curves),
+      this.section("The round", this.card.element, this.curves, this.health.element),
       this.section("Votes over time", this.votes),
       this.section("Versions", this.versions),
       this.section("Rounds so far", this.rounds),
@@ -64,8 +78,10 @@ class DmpoProgress extends HTMLElement {
       this.showVersions(known);
       this.showRounds(rounds.rounds);
       const shown = rounds.rounds.findLast((round) => round.status === "running") ?? rounds.rounds.findLast((round) => round.step > 0);
-      if (shown) this.showCurves(shown, (await api("GET", `rounds/${shown.id}/progress`)).points);
+      const points = shown ? (await api("GET", `rounds/${shown.id}/progress`)).points : [];
+      if (shown) this.showCurves(shown, points);
       else this.curves.replaceChildren();
+      this.health.show(shown, points);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error; // the header says that the studio cannot be reached
     }
@@ -114,18 +130,12 @@ class DmpoProgress extends HTMLElement {
   showCurves(round, points) {
     const curve = (name, key, options) => {
       const data = points.filter((point) => point[key] !== null).map((point) => [point.step, point[key]]);
-      const latest = data.length > 0 ? data.at(-1)[1] : null;
-      const value = latest === null ? "–" : key === "accuracy" ? `${Math.round(100 * latest)} %` : latest.toPrecision(3);
-      return h(
-        "figure",
-        { class: "pr-curve" },
-        h("figcaption", {}, h("span", {}, name), h("b", {}, value)),
-        lineChart(data, `${name} over the steps of round ${round.id}, now ${value}`, { xMax: round.steps, ...options }),
-      );
+      const said = (value) => (key === "accuracy" ? `${Math.round(100 * value)} %` : value.toPrecision(3));
+      return figure(round, name, data, said, options);
     };
     const title = round.status === "running" ? `Round ${round.id}, running` : `Round ${round.id}, ${round.status}`;
     this.curves.replaceChildren(
-      h("p", { class: "pr-which" }, `${title}, from ${plural(round.votes, "vote")}`),
+      h("p", { class: "pr-which" }, `${title}, from ${plural(round.votes, "vote")}`, round.reason && h("span", { class: "pr-why" }, round.reason)),
       curve("Loss", "loss", {}),
       curve("Margin", "margin", { mark: 0, range: [0, 0] }),
       curve("Accuracy", "accuracy", { mark: 0.5, range: [0.4, 1] }),
@@ -170,6 +180,36 @@ class DmpoProgress extends HTMLElement {
       }),
     );
     if (items.length === 0) this.rounds.append(h("li", { class: "pr-empty" }, "None yet."));
+  }
+}
+
+/** One small chart with its name and latest value. `data`: [[step, value]]. */
+function figure(round, name, data, said, options, title = "") {
+  const value = data.length > 0 ? said(data.at(-1)[1]) : "–";
+  return h(
+    "figure",
+    { class: "pr-curve", title: title || null },
+    h("figcaption", {}, h("span", {}, name), h("b", {}, value)),
+    lineChart(data, `${name}${title && `, ${title}`}, over the steps of round ${round.id}, now ${value}`, { xMax: round.steps, ...options }),
+  );
+}
+
+/** The round's health: small charts that can be folded away. What was open stays open. */
+class Health {
+  constructor() {
+    this.charts = h("div", { class: "pr-small" });
+    this.summary = h("summary", {}, "Health");
+    this.element = h("details", { class: "pr-health", hidden: true }, this.summary, this.charts);
+  }
+
+  show(round, points) {
+    const watched = HEALTH.map(([key, ...rest]) => [points.filter((point) => key in point.health).map((point) => [point.step, point.health[key]]), ...rest]).filter(([data]) => data.length > 0);
+    this.element.hidden = watched.length === 0;
+    if (watched.length === 0) return;
+    this.summary.textContent = `Health of round ${round.id}`;
+    this.charts.replaceChildren(
+      ...watched.map(([data, name, title, mark, said]) => figure(round, name, data, said, mark === null ? {} : { mark, range: [mark, mark] }, title)),
+    );
   }
 }
 

@@ -38,6 +38,7 @@ export class RoundCard {
     const trouble = trainerTrouble(status);
     if (trouble) this.note(trouble, true);
     else if (last && last.status !== "published") this.note(`The last round was ${last.status}: ${last.reason ?? "no reason given"}`, last.status === "failed");
+    else if (last?.reason) this.note(`The last round was published early: ${last.reason}`);
     else this.note(status.votes === 0 ? "Every answer teaches the model." : `${plural(status.votes, "vote")} so far`);
   }
 

@@ -1,0 +1,92 @@
+"""What is watched while a round trains, beside loss and margin: pure functions of errors and of adapters.
+
+Shapes:  B pairs;  r rank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from dmpo_app.objective import PairTerms
+
+
+@dataclass(frozen=True, slots=True)
+class PairHealth:
+    """How winners and losers fare against the reference, summed so that batches add up; ties have neither."""
+
+    chosen_gains: float = 0.0
+    rejected_gains: float = 0.0
+    chosen_references: float = 0.0
+    num_past: int = 0
+    num_decided: int = 0
+
+    def __add__(self, other: PairHealth) -> PairHealth:
+        return PairHealth(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(PairHealth)))
+
+    @property
+    def chosen_gain(self) -> float:
+        """Mean r - e of the preferred images, r and e the errors of reference and policy: positive is better."""
+        return self.chosen_gains / max(self.num_decided, 1)
+
+    @property
+    def rejected_gain(self) -> float:
+        """The same of the other images: an objective may let them go, and then it is negative."""
+        return self.rejected_gains / max(self.num_decided, 1)
+
+    @property
+    def chosen_gain_share(self) -> float:
+        """`chosen_gain` as a share of the reference's own error: comparable between models."""
+        return self.chosen_gains / self.chosen_references if self.chosen_references > 0 else 0.0
+
+    @property
+    def past_target(self) -> float:
+        """Share of pairs whose margin is beyond the log odds that their votes ask for."""
+        return self.num_past / max(self.num_decided, 1)
+
+
+def pair_health(terms: PairTerms, margins_B: Tensor) -> PairHealth:
+    """Of one batch, with the margins at the scale that is reported."""
+    sides_B = torch.sign(terms.target - 0.5)
+    decided = sides_B != 0
+    gains_a, gains_b = terms.reference_a - terms.policy_a.detach(), terms.reference_b - terms.policy_b.detach()
+    a_wins = sides_B > 0
+    wanted_B = torch.logit(terms.target).abs()
+    return PairHealth(
+        chosen_gains=float(torch.where(a_wins, gains_a, gains_b)[decided].sum()),
+        rejected_gains=float(torch.where(a_wins, gains_b, gains_a)[decided].sum()),
+        chosen_references=float(torch.where(a_wins, terms.reference_a, terms.reference_b)[decided].sum()),
+        num_past=int(((margins_B.detach() * sides_B)[decided] > wanted_B[decided]).sum()),
+        num_decided=int(decided.sum()),
+    )
+
+
+def adapter_norm(parameters: Mapping[str, Tensor], *, scaling: float) -> float:
+    """Frobenius norm of the whole weight update, sqrt(sum over layers of ||scaling B A||^2).
+
+    ||B A||^2 = tr((B^T B)(A A^T)): two r x r Gram matrices a layer, never the update itself. `parameters` by file key,
+    as `lora.attach` gives them.
+    """
+    squares: list[Tensor] = []
+    for key, a in parameters.items():
+        if key.endswith(".lora_A.weight"):
+            b = parameters[key.replace(".lora_A.weight", ".lora_B.weight")]
+            down, up = a.detach().flatten(1).float(), b.detach().flatten(1).float()
+            squares.append(((up.T @ up) * (down @ down.T)).sum())
+    if not squares:
+        return 0.0
+    # Rounding can leave a sum that should be 0 a hair below it.
+    return scaling * math.sqrt(max(float(torch.stack(squares).cpu().double().sum()), 0.0))
+
+
+def num_adapted(parameters: Mapping[str, Tensor]) -> int:
+    """How many weights the adapter adds to: outputs times inputs, over all layers."""
+    return sum(
+        a[0].numel() * parameters[key.replace(".lora_A.weight", ".lora_B.weight")].shape[0]
+        for key, a in parameters.items()
+        if key.endswith(".lora_A.weight")
+    )
