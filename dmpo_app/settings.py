@@ -101,8 +101,9 @@ class RoundLimitSettings(_Group):
     """The gradient's norm, before it is scaled down, is above this ..."""
     grad_norm_steps: Annotated[int, Field(ge=1)] = 5
     """... for so many steps running."""
-    adapter_rms: Annotated[float, Field(gt=0)] | None = 0.02
-    """Root mean square of what the adapter adds to a weight, at most: its norm, whatever the model's size."""
+    adapter_rms: Annotated[float, Field(gt=0)] | None = 0.5
+    """What the adapter adds to an output of its layers, root mean square for inputs of unit variance, at most: its
+    norm over the root of the number of outputs."""
     min_chosen_gain: Annotated[float, Field(le=0)] | None = -0.5
     """The error on preferred images has risen: by more than this share of the base model's, as a negative number ..."""
     chosen_gain_looks: Annotated[int, Field(ge=1)] = 2

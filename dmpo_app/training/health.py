@@ -83,10 +83,10 @@ def adapter_norm(parameters: Mapping[str, Tensor], *, scaling: float) -> float:
     return scaling * math.sqrt(max(float(torch.stack(squares).cpu().double().sum()), 0.0))
 
 
-def num_adapted(parameters: Mapping[str, Tensor]) -> int:
-    """How many weights the adapter adds to: outputs times inputs, over all layers."""
-    return sum(
-        a[0].numel() * parameters[key.replace(".lora_A.weight", ".lora_B.weight")].shape[0]
-        for key, a in parameters.items()
-        if key.endswith(".lora_A.weight")
-    )
+def num_outputs(parameters: Mapping[str, Tensor]) -> int:
+    """Outputs of all layers together.
+
+    The adapter's norm over the root of this is the root mean square of what it adds to an output when inputs are
+    independent and of unit variance: a size that wide and narrow, large and small models have in common.
+    """
+    return sum(parameter.shape[0] for key, parameter in parameters.items() if key.endswith(".lora_B.weight"))

@@ -61,7 +61,7 @@ class HealthWatch:
             said = f"after {running} steps running above the limit, the gradient's norm is"
             passed = _passed("grad_norm", step, result.grad_norm, limits.grad_norm, said)
         if passed is None and limits.adapter_rms is not None and not result.adapter_rms <= limits.adapter_rms:
-            said = "the root mean square of what the adapter adds to a weight is"
+            said = "the root mean square of what the adapter adds to its layers' outputs is"
             passed = _passed("adapter_rms", step, result.adapter_rms, limits.adapter_rms, said)
         return replace(self, steep_steps=running, pairs=self.pairs + result.pairs, passed=passed)
 

@@ -21,7 +21,7 @@ from dmpo_app.training.checkpoint import Best, Checkpoint, moments_of, restore_m
 from dmpo_app.training.dataset import PairDataset
 from dmpo_app.training.denoising import PairErrors
 from dmpo_app.training.evaluation import Evaluation, evaluate, evaluate_base
-from dmpo_app.training.health import adapter_norm, num_adapted
+from dmpo_app.training.health import adapter_norm, num_outputs
 from dmpo_app.training.latent_preview import LatentPreview
 from dmpo_app.training.limits import HealthWatch, PassedLimit
 from dmpo_app.training.plan import RoundPlan
@@ -92,7 +92,7 @@ class RoundTrainer:
         )
         self.step += 1
         norm = adapter_norm(self._parameters, scaling=self._plan.spec.scaling)
-        result = replace(result, adapter_norm=norm, adapter_rms=norm / math.sqrt(num_adapted(self._parameters)))
+        result = replace(result, adapter_norm=norm, adapter_rms=norm / math.sqrt(num_outputs(self._parameters)))
         self._watch = self._watch.after_step(self.step, result, self._settings.limits)
         return result
 

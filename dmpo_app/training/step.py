@@ -82,8 +82,8 @@ class LossSettings:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """`grad_norm` is the gradient's before it is scaled down. The adapter's norm after the update and its share of a
-    weight are filled in by whoever knows its scaling."""
+    """`grad_norm` is the gradient's before it is scaled down. The adapter's norm after the update, and what that is an
+    output of its layers (`health.num_outputs`), are filled in by whoever knows its scaling."""
 
     loss: float
     agreement: Agreement

@@ -11,7 +11,7 @@ from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.unet import WIDE
 from dmpo_app.diffusion.lora import LoraSpec, attach, lora_layers
 from dmpo_app.objective import OBJECTIVES, PairTerms
-from dmpo_app.training.health import PairHealth, adapter_norm, num_adapted, pair_health
+from dmpo_app.training.health import PairHealth, adapter_norm, num_outputs, pair_health
 from dmpo_app.training.step import LossSettings
 from tests.training.training_studio import FAST, Studio
 
@@ -64,7 +64,7 @@ def test_the_adapters_norm_is_that_of_the_update_written_out(denoiser: Denoiser)
     dense = math.sqrt(sum(float(update.square().sum()) for update in updates))
     assert {update.ndim for update in updates} == {2, 4}, "linear layers and convolutions"
     assert adapter_norm(parameters, scaling=SPEC.scaling) == pytest.approx(dense, rel=1e-5)
-    assert num_adapted(parameters) == sum(update.numel() for update in updates)
+    assert num_outputs(parameters) == sum(len(update) for update in updates)
 
 
 def test_the_first_step_sees_a_fresh_adapter_without_gains_and_records_what_is_watched(

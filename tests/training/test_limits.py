@@ -55,8 +55,8 @@ def test_a_gradient_must_be_too_large_for_several_steps_running() -> None:
 def test_an_adapter_that_grows_too_large_ends_the_round_at_once() -> None:
     watch = HealthWatch().after_step(7, replace(RESULT, adapter_rms=0.5), limits(adapter_rms=0.02))
     assert str(watch.passed) == (
-        "stopped at step 7: the root mean square of what the adapter adds to a weight is 0.5, the limit is 0.02 "
-        "(DMPO_ROUND__LIMITS__ADAPTER_RMS)"
+        "stopped at step 7: the root mean square of what the adapter adds to its layers' outputs is 0.5, the limit is "
+        "0.02 (DMPO_ROUND__LIMITS__ADAPTER_RMS)"
     )
 
 
