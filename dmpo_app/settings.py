@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -82,7 +82,19 @@ class RoundSettings(_Group):
     alpha: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     """Softness of the target: the preferred image wins with probability 1 - alpha."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
-    """AdamW's, constant over the round."""
+    """The optimizer's, before `lr_schedule`. For prodigy, which finds its own step size, it is a factor and 1 unless
+    set."""
+    lr_schedule: Literal["constant", "cosine", "linear"] = "constant"
+    """How the learning rate runs over the round: stays, or falls to near 0 at its end."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the learning rate grows to its full size."""
+    optimizer: Literal["adamw", "adamw8bit", "prodigy", "adafactor"] = "adamw"
+    """adamw8bit needs bitsandbytes and a CUDA GPU, prodigy needs prodigyopt; adafactor takes the least memory."""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Pulls the adapter back to the base model, a little each step; times the learning rate."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of a moving average of the adapter over the steps, such as 0.9: the average is judged and published instead
+    of the last step; None: off."""
     rank: Annotated[int, Field(ge=1, le=512)] = 8
     """LoRA rank."""
     lora_alpha: Annotated[float, Field(gt=0)] = 8.0
@@ -109,6 +121,13 @@ class RoundSettings(_Group):
     """A slice ends in a checkpoint; a killed trainer loses at most this."""
     seed: int = 0
     """The round's seed is drawn from this and the round's number."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _prodigy_finds_its_own_step_size(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("optimizer") == "prodigy":
+            return {"learning_rate": 1.0, **values}
+        return values
 
 
 class TrainerSettings(_Group):

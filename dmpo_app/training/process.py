@@ -80,12 +80,14 @@ def run_worker(
 
         from dmpo_app.diffusion.loading import load_denoiser
         from dmpo_app.objective import objective_named
+        from dmpo_app.training.optimizers import check_optimizer
         from dmpo_app.training.worker import Tick, Worker
 
         objective_named(settings.round.objective, settings.round.objective_options)  # raises if there is none such
         torch.set_num_threads(trainer_threads(settings))
         render = settings.render
         denoiser = load_denoiser(source, device=render.device, dtype=render.dtype, quantize=render.quantize)
+        check_optimizer(settings.round.optimizer, denoiser.device)
         base = store.models.register(source, family, identity)
         worker = Worker(store, base, settings, denoiser, owner=owner, now=utc_now, should_stop=stopping.is_set)
         _log.info("ready: %s, %d torch threads", source, torch.get_num_threads())

@@ -5,25 +5,30 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import attach, detach, load_state_in_place, lora_state
 from dmpo_app.domain import BASE_VERSION
 from dmpo_app.errors import AdapterMismatch, RoundFailed
-from dmpo_app.training.checkpoint import Best, Checkpoint, moments_of, restore_moments
+from dmpo_app.training.averaging import AdapterAverage
+from dmpo_app.training.checkpoint import Best, Checkpoint
 from dmpo_app.training.dataset import PairDataset
 from dmpo_app.training.denoising import PairErrors
 from dmpo_app.training.evaluation import Evaluation, evaluate, evaluate_base
+from dmpo_app.training.optimizer_state import OptimizerState
+from dmpo_app.training.optimizers import learning_rate_factor, make_optimizer, set_learning_rate
 from dmpo_app.training.plan import RoundPlan
 from dmpo_app.training.reference_cache import ReferenceCache
 from dmpo_app.training.reference_filler import numerics_key
 from dmpo_app.training.slots import draws_of_step
-from dmpo_app.training.step import StepResult, make_optimizer, train_step
+from dmpo_app.training.step import StepResult, train_step
 
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
@@ -58,11 +63,19 @@ class RoundTrainer:
         self.best = resume_from.best if resume_from else None
         self.live = resume_from.live if resume_from else self._evaluate_live(parent)
         self._parameters = attach(denoiser.module, plan.spec, seed=plan.seed)
-        self._optimizer = make_optimizer(self._parameters, learning_rate=self._settings.learning_rate)
+        self._optimizer = make_optimizer(
+            self._parameters,
+            learning_rate=self._settings.learning_rate,
+            name=self._settings.optimizer,
+            weight_decay=self._settings.weight_decay,
+        )
+        decay = self._settings.ema_decay
+        self._average = None if decay is None else AdapterAverage(self._parameters, decay)
         if resume_from:
             load_state_in_place(self._parameters, resume_from.tensors)
-            if resume_from.moments:
-                restore_moments(self._optimizer, self._parameters, resume_from.moments, step=self.step)
+            resume_from.optimizer.restore(self._optimizer, self._parameters)
+            if self._average is not None:
+                self._average.restore(resume_from.average, self.step)
         elif parent is not None and self._settings.warm_start:
             self._start_at(parent)
 
@@ -74,6 +87,9 @@ class RoundTrainer:
             batch_pairs=self._settings.batch_pairs,
             num_slots=self._settings.slots_per_pair,
             seed=self._plan.seed,
+        )
+        set_learning_rate(
+            self._optimizer, self._settings.learning_rate * learning_rate_factor(self.step, self._settings)
         )
         result = self._fitting(
             lambda: train_step(
@@ -87,6 +103,8 @@ class RoundTrainer:
             )
         )
         self.step += 1
+        if self._average is not None:
+            self._average.update()
         return result
 
     def evaluate_if_due(self) -> Evaluation | None:
@@ -94,14 +112,16 @@ class RoundTrainer:
         due = self.step % self._settings.evaluate_every == 0 or self.step == self._settings.num_steps
         if not due or self._plan.held_out is None:
             return None
-        evaluation = self._evaluate()
-        if self.best is None or self.best.evaluation is None or evaluation.loss < self.best.evaluation.loss:
-            self.best = Best(self.step, lora_state(self._denoiser.module, self._plan.spec.component), evaluation)
+        with self._averaged():
+            evaluation = self._evaluate()
+            if self.best is None or self.best.evaluation is None or evaluation.loss < self.best.evaluation.loss:
+                self.best = Best(self.step, self._adapter(), evaluation)
         return evaluation
 
     def result(self) -> Best:
         """The adapter to publish: the best on the held-out votes or, without any, the last."""
-        return self.best or Best(self.step, lora_state(self._denoiser.module, self._plan.spec.component), None)
+        with self._averaged():
+            return self.best or Best(self.step, self._adapter(), None)
 
     def checkpoint(self) -> Checkpoint:
         """Everything it takes to go on from here."""
@@ -110,8 +130,9 @@ class RoundTrainer:
             seconds=self.seconds,
             micro_pairs=self._micro_pairs,
             numerics=self._numerics,
-            tensors=lora_state(self._denoiser.module, self._plan.spec.component),
-            moments=moments_of(self._optimizer, self._parameters),
+            tensors=self._adapter(),
+            optimizer=OptimizerState.of(self._optimizer, self._parameters),
+            average=self._average.state() if self._average is not None else {},
             best=self.best,
             live=self.live,
             reference=self._reference,
@@ -125,6 +146,13 @@ class RoundTrainer:
         """Leave the denoiser as the base model."""
         detach(self._denoiser.module)
         self._denoiser.module.disable_gradient_checkpointing()
+
+    def _adapter(self) -> dict[str, Tensor]:
+        return lora_state(self._denoiser.module, self._plan.spec.component)
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """The moving average in the adapter's place, where one is kept."""
+        return nullcontext() if self._average is None else self._average.in_place()
 
     def _evaluate(self) -> Evaluation:
         return self._fitting(

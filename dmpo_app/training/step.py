@@ -85,11 +85,6 @@ class StepResult:
     agreement: Agreement
 
 
-def make_optimizer(parameters: Mapping[str, nn.Parameter], *, learning_rate: float) -> torch.optim.AdamW:
-    """AdamW over the adapter's float32 parameters, without weight decay: the margin's finite goal is what holds it."""
-    return torch.optim.AdamW(list(parameters.values()), lr=learning_rate, weight_decay=0.0, fused=True)
-
-
 def train_step(
     errors: PairErrors,
     draws: Sequence[Draw],
