@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -42,6 +43,10 @@ class ReferenceCache:
     def add(self, pair_id: int, slot: int, errors: Errors) -> None:
         """Keep the errors; those known already stay, so that every step of a round sees the same."""
         self._entries.setdefault((pair_id, slot), errors)
+
+    def since(self, count: int) -> list[tuple[int, int, float, float]]:
+        """What came in after the first `count` entries: pair id, slot, error of image a, error of image b."""
+        return [(*draw, *errors) for draw, errors in islice(self._entries.items(), count, None)]
 
     def to_tensors(self) -> dict[str, Tensor]:
         """draws (N, 2) int64: pair ids and slots; errors (N, 2) float32: image a and image b."""

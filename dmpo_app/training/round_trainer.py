@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +23,7 @@ from dmpo_app.training.checkpoint import Best, Checkpoint
 from dmpo_app.training.dataset import PairDataset
 from dmpo_app.training.denoising import PairErrors
 from dmpo_app.training.evaluation import Evaluation, evaluate, evaluate_base
+from dmpo_app.training.group import ALONE, Group, is_out_of_memory
 from dmpo_app.training.optimizer_state import OptimizerState
 from dmpo_app.training.optimizers import learning_rate_factor, make_optimizer, set_learning_rate
 from dmpo_app.training.plan import RoundPlan
@@ -49,12 +51,15 @@ class RoundTrainer:
         parent: AdapterWeights | None,
         reference_folder: Path,
         resume_from: Checkpoint | None = None,
+        group: Group = ALONE,
     ) -> None:
         self._plan = plan
         self._settings = plan.settings
         self._denoiser = denoiser
         self._reference_folder = reference_folder
-        self._micro_pairs = resume_from.micro_pairs if resume_from else plan.settings.batch_pairs
+        self._group = group
+        own_pairs = len(group.part(plan.settings.batch_pairs))
+        self._micro_pairs = min(resume_from.micro_pairs, own_pairs) if resume_from else own_pairs
         self._use_reference(resume_from)
         self.step = resume_from.step if resume_from else 0
         """Steps done so far."""
@@ -100,6 +105,7 @@ class RoundTrainer:
                 self._plan.loss,
                 max_grad_norm=self._settings.max_grad_norm,
                 micro_pairs=self._micro_pairs,
+                group=self._group,
             )
         )
         self.step += 1
@@ -124,7 +130,11 @@ class RoundTrainer:
             return self.best or Best(self.step, self._adapter(), None)
 
     def checkpoint(self) -> Checkpoint:
-        """Everything it takes to go on from here."""
+        """Everything it takes to go on from here, with the references that all processes of the group found.
+
+        Raises RoundFailed when the processes' adapters are not the same to the bit.
+        """
+        self._compare_notes()
         return Checkpoint(
             step=self.step,
             seconds=self.seconds,
@@ -147,6 +157,20 @@ class RoundTrainer:
         detach(self._denoiser.module)
         self._denoiser.module.disable_gradient_checkpointing()
 
+    def _compare_notes(self) -> None:
+        if self._group.size == 1:
+            return
+        digests = self._group.share(lambda: _digest(self._parameters))
+        if len(set(digests)) > 1:
+            raise RoundFailed(
+                f"after step {self.step} the {self._group.size} processes hold different adapters; are their GPUs and "
+                "libraries the same?"
+            )
+        for found in self._group.share(lambda: self._reference.since(self._num_shared)):
+            for pair_id, slot, error_a, error_b in found:
+                self._reference.add(pair_id, slot, (error_a, error_b))
+        self._num_shared = len(self._reference)
+
     def _adapter(self) -> dict[str, Tensor]:
         return lora_state(self._denoiser.module, self._plan.spec.component)
 
@@ -161,6 +185,7 @@ class RoundTrainer:
                 beta=self._plan.margin_beta,
                 num_slots=self._settings.slots_per_pair,
                 micro_pairs=self._micro_pairs,
+                group=self._group,
             )
         )
 
@@ -194,6 +219,7 @@ class RoundTrainer:
             self._reference = resume_from.reference
         else:
             self._reference = ReferenceCache.load(self._reference_folder, self._numerics)
+        self._num_shared = len(self._reference)
         self._train_errors = self._errors_of(self._plan.train)
         if self._plan.held_out is not None:
             self._held_out_errors = self._errors_of(self._plan.held_out)
@@ -214,7 +240,7 @@ class RoundTrainer:
             try:
                 return work()
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if self._micro_pairs == 1 and self._denoiser.module.is_gradient_checkpointing:
                     raise RoundFailed(
@@ -238,8 +264,8 @@ class RoundTrainer:
         self._use_reference()
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    """The CPU's allocator has no exception of its own."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+def _digest(parameters: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for parameter in parameters.values():
+        digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -16,6 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 from dmpo_app.errors import RoundFailed
 from dmpo_app.objective import Needs, Objective, PairTerms, guarded
 from dmpo_app.training.denoising import PairErrors
+from dmpo_app.training.group import ALONE, Group
 from dmpo_app.training.slots import Draw
 
 
@@ -94,23 +95,20 @@ def train_step(
     *,
     max_grad_norm: float,
     micro_pairs: int,
+    group: Group = ALONE,
 ) -> StepResult:
     """Update the adapter once on the vote-weighted mean of the loss over the draws.
 
-    The batch goes through the denoiser in pieces of `micro_pairs` draws. Raises RoundFailed, before anything is
-    updated, when loss or gradient is not finite.
+    The batch goes through the denoiser in pieces of `micro_pairs` draws, each process of the group taking its part of
+    it. Raises RoundFailed, before anything is updated, when loss or gradient is not finite.
     """
-    data = errors.dataset
-    index = torch.tensor([draw.pair for draw in draws], device=data.weights.device)
-    weights = data.weights[index] / data.weights[index].sum()
+    weights = _weights_of(draws, errors)
+    results = group.share(lambda: _backward(errors, draws, weights, group.part(len(draws)), loss_of, micro_pairs))
     total, sides = 0.0, Agreement()
-    for start in range(0, len(draws), micro_pairs):
-        piece = slice(start, start + micro_pairs)
-        terms = errors.terms(draws[piece], needs=loss_of.needs, with_residuals=loss_of.winner_guard is not None)
-        loss = (loss_of(terms) * weights[piece]).sum()
-        torch.autograd.backward(loss)
-        total += loss.item()
-        sides += agreement(terms.margin(loss_of.margin_beta).detach(), terms.target)
+    for loss, found in results:
+        total += loss
+        sides += Agreement(*found)
+    group.sum_gradients(parameters.values())
     norm = float(clip_grad_norm_(parameters.values(), max_grad_norm))
     if not (math.isfinite(total) and math.isfinite(norm)):
         optimizer.zero_grad(set_to_none=True)
@@ -121,3 +119,32 @@ def train_step(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return StepResult(total, sides)
+
+
+def _weights_of(draws: Sequence[Draw], errors: PairErrors) -> Tensor:
+    """(B,), the votes behind each draw; they add up to 1."""
+    votes = errors.dataset.weights
+    index = torch.tensor([draw.pair for draw in draws], device=votes.device)
+    return votes[index] / votes[index].sum()
+
+
+def _backward(
+    errors: PairErrors, draws: Sequence[Draw], weights: Tensor, part: range, loss_of: LossSettings, micro_pairs: int
+) -> tuple[float, tuple[float, float, int]]:
+    """Add the gradient of one process's part of the batch; its loss and the fields of its Agreement.
+
+    Positions beyond the batch are filled up with draws from its start that weigh nothing, so that all pieces have one
+    shape in all processes.
+    """
+    count, total, sides = len(draws), 0.0, Agreement()
+    for start in range(part.start, part.stop, micro_pairs):
+        piece = range(start, min(start + micro_pairs, part.stop))
+        own = [draws[position % count] for position in piece]
+        terms = errors.terms(own, needs=loss_of.needs, with_residuals=loss_of.winner_guard is not None)
+        counted = min(max(count - start, 0), len(own))
+        shares = torch.cat([weights[start : start + counted], weights.new_zeros(len(own) - counted)])
+        loss = (loss_of(terms) * shares).sum()
+        torch.autograd.backward(loss)
+        total += loss.item()
+        sides += agreement(terms.margin(loss_of.margin_beta).detach()[:counted], terms.target[:counted])
+    return total, (sides.signed_margin, sides.num_agreeing, sides.num_decided)

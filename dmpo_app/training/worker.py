@@ -22,10 +22,11 @@ import torch
 from dmpo_app.diffusion.adapter_files import remove_leftovers
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain import BaseModelRef, RoundState, Trigger
-from dmpo_app.errors import Busy, Conflict, LeaseLost, RoundFailed, StorageFull, StudioError
+from dmpo_app.errors import Busy, Conflict, LeaseLost, PeerLost, RoundFailed, StorageFull, StudioError
 from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.store import Store
 from dmpo_app.training.atomic_files import write_atomically
+from dmpo_app.training.group import ALONE, Group
 from dmpo_app.training.plan import start_round
 from dmpo_app.training.reference_filler import ReferenceFiller, calibrated_settings
 from dmpo_app.training.round_runner import RoundRunner, SliceOutcome, remove_checkpoint, round_folder
@@ -33,6 +34,7 @@ from dmpo_app.training.round_runner import RoundRunner, SliceOutcome, remove_che
 MAX_DEATHS = 10
 """A round that takes the whole process down this often in a row without getting any further is given up."""
 _PAUSE_AFTER_FAILURE = timedelta(seconds=5)
+_NO_TOKEN = -1
 _log = logging.getLogger(__name__)
 
 
@@ -52,6 +54,23 @@ class Tick(StrEnum):
     STOPPED = "stopped"
 
 
+IDLE, END = "idle", "end"
+"""What a leading process tells the others between rounds; the number of a round is an order to train it with it."""
+
+
+def follow(store: Store, base: BaseModelRef, denoiser: Denoiser, group: Group) -> None:
+    """Train what the group's leading process trains until it says END. Raises whatever ends a round there or here."""
+    while (order := group.led(str)) != END:
+        if order == IDLE:
+            continue
+        runner = RoundRunner(store, base, denoiser, store.rounds.get(int(order)), token=_NO_TOKEN, group=group)
+        try:
+            while runner.run_slice() is SliceOutcome.MORE:
+                pass
+        finally:
+            runner.close()
+
+
 class Worker:
     """Trains one lineage. `owner` names the holder of the lease; one that restarts under its old name need not wait."""
 
@@ -65,6 +84,7 @@ class Worker:
         owner: str,
         now: Callable[[], datetime],
         should_stop: Callable[[], bool] = lambda: False,
+        group: Group = ALONE,
     ) -> None:
         self._store = store
         self._base = base
@@ -73,6 +93,7 @@ class Worker:
         self._owner = owner
         self._now = now
         self._should_stop = should_stop
+        self._group = group
         self._token: int | None = None
         self._renewed_at = now()
         self._failures: dict[int, int] = {}
@@ -80,7 +101,7 @@ class Worker:
         self._filler = self._new_filler()
 
     def tick(self) -> Tick:
-        """Decide and act once; trains a round to its end if there is one. Only bugs escape as exceptions."""
+        """Decide and act once; trains a round to its end if there is one. Only bugs and PeerLost escape."""
         try:
             if not self._hold_lease():
                 return Tick.WAITING
@@ -145,6 +166,8 @@ class Worker:
     def _train(self, state: RoundState) -> Tick:
         try:
             outcome = self._run(state)
+        except PeerLost:
+            raise  # no fault of the round's; it goes on when all processes are started again
         except LeaseLost:
             return self._lease_lost()
         except (Busy, StorageFull) as error:
@@ -171,6 +194,7 @@ class Worker:
             token=token,
         )
         _log.info("round %d: %d votes, attempt %d", started.id, started.num_votes, started.attempts)
+        self._group.led(lambda: str(started.id))
         runner = RoundRunner(
             self._store,
             self._base,
@@ -179,6 +203,7 @@ class Worker:
             token=token,
             heartbeat=self._heartbeat,
             should_stop=self._should_stop,
+            group=self._group,
         )
         try:
             self._count_death(started, runner.step)
@@ -265,6 +290,7 @@ class Worker:
 
     def _environment(self) -> dict[str, str | int]:
         return {
+            "processes": self._group.size,
             "device": self._denoiser.device.type,
             "dtype": self._denoiser.precision,
             "num_threads": torch.get_num_threads(),
