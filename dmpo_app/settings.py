@@ -109,6 +109,18 @@ class RoundSettings(_Group):
     """Pairs per step."""
     slots_per_pair: Annotated[int, Field(ge=1, le=1000)] = 16
     """Fixed stratified (timestep, noise seed) draws per pair; the reference is computed once for each."""
+    timestep_sampling: Literal["uniform", "logit_normal", "mode"] = "uniform"
+    """How a pair's slots are spread over the noise levels: evenly; by a logit-normal density or by mode sampling, both
+    of Stable Diffusion 3, with more of them in the middle."""
+    timestep_mean: Annotated[float, Field(ge=-5, le=5)] = 0.0
+    """Of the logit-normal density: below 0 more slots have little noise, above 0 more have much."""
+    timestep_scale: Annotated[float, Field(gt=0, le=1.75)] = 1.0
+    """Width of the logit-normal density; of mode sampling, how much it prefers the middle."""
+    error_weighting: Literal["none", "noise"] = "none"
+    """noise: errors are those of the noise that a prediction implies, whatever the model predicts."""
+    gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
+    """Activations are computed again in the backward pass instead of kept: about a third slower, with far less memory.
+    auto: when a single pair does not fit otherwise."""
     warm_start: bool = False
     """Start from the live adapter instead of a fresh one. The reference is the base model either way."""
     held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.2

@@ -77,7 +77,7 @@ class ReferenceCache:
             return cls()
 
 
-def cache_key(**numerics: str | int | float | list[int]) -> str:
+def cache_key(**numerics: str | int | float | list[int] | list[float]) -> str:
     """A sha256 (hex) over everything that decides the last bits of an error."""
     return hashlib.sha256(json.dumps(numerics, sort_keys=True).encode()).hexdigest()
 

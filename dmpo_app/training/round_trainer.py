@@ -34,6 +34,11 @@ from dmpo_app.training.step import StepResult, train_step
 
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
+_OUT_OF_MEMORY = (
+    "out of memory with a single pair at a time; free memory that other programs hold, or set a smaller "
+    "DMPO_ROUND__RANK, DMPO_ROUND__TARGET_MODULES=attention, DMPO_RENDER__QUANTIZE=nf4 or a smaller base model"
+)
+_EVEN_SO = "; DMPO_ROUND__GRADIENT_CHECKPOINTING=auto would save the most"
 
 
 class RoundTrainer:
@@ -60,6 +65,8 @@ class RoundTrainer:
         self._group = group
         own_pairs = len(group.part(plan.settings.batch_pairs))
         self._micro_pairs = min(resume_from.micro_pairs, own_pairs) if resume_from else own_pairs
+        if plan.settings.gradient_checkpointing == "on":
+            denoiser.module.enable_gradient_checkpointing()
         self._use_reference(resume_from)
         self.step = resume_from.step if resume_from else 0
         """Steps done so far."""
@@ -225,13 +232,7 @@ class RoundTrainer:
             self._held_out_errors = self._errors_of(self._plan.held_out)
 
     def _errors_of(self, dataset: PairDataset) -> PairErrors:
-        return PairErrors(
-            self._denoiser,
-            dataset,
-            self._reference,
-            num_slots=self._settings.slots_per_pair,
-            slot_seed=self._settings.seed,
-        )
+        return PairErrors.of(self._denoiser, dataset, self._reference, self._settings)
 
     def _fitting(self, work: Callable[[], _Result]) -> _Result:
         """Do `work`; when memory runs out, once more in half as large pieces, down to single pairs, and then with
@@ -242,17 +243,19 @@ class RoundTrainer:
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                if self._micro_pairs == 1 and self._denoiser.module.is_gradient_checkpointing:
+                if self._micro_pairs == 1 and not self._may_checkpoint_gradients():
                     raise RoundFailed(
-                        "out of memory with a single pair at a time; free memory that other programs hold, or set a "
-                        "smaller DMPO_ROUND__RANK, DMPO_ROUND__TARGET_MODULES=attention, DMPO_RENDER__QUANTIZE=nf4 or "
-                        "a smaller base model"
+                        _OUT_OF_MEMORY + _EVEN_SO * (self._settings.gradient_checkpointing == "off")
                     ) from error
             self._denoiser.module.zero_grad(set_to_none=True)
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             self._take_less_memory()
+
+    def _may_checkpoint_gradients(self) -> bool:
+        """Whether recomputing activations is something that has not been tried yet."""
+        return self._settings.gradient_checkpointing != "off" and not self._denoiser.module.is_gradient_checkpointing
 
     def _take_less_memory(self) -> None:
         if self._micro_pairs == 1:
