@@ -27,16 +27,15 @@ import torch
 
 from benchmarks.learning import fidelity_of, with_overrides
 from benchmarks.learning_lab import FIRST_SEED, Lab, Pictures, pixels
+from benchmarks.memory_files import MemoryPairs
 from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.live_model import Shot
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.diffusion.tensor_files import load_conditioning, load_latents
-from dmpo_app.domain import BASE_VERSION, NewPair
+from dmpo_app.domain import BASE_VERSION
 from dmpo_app.labeling.tastes import taste_named
-from dmpo_app.objective import soft_target
 from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.training.calibration import with_betas
-from dmpo_app.training.dataset import PairDataset, is_held_out, stack_conditioning
+from dmpo_app.training.dataset import PairDataset, is_held_out
 from dmpo_app.training.denoising import PairErrors
 from dmpo_app.training.plan import RoundPlan
 from dmpo_app.training.reference_cache import ReferenceCache
@@ -56,26 +55,10 @@ class Pool:
         self.pictures_a = np.stack([pixels(pair.image_a.png) for pair in self.pairs])
         self.pictures_b = np.stack([pixels(pair.image_b.png) for pair in self.pairs])
 
+        self._memory = MemoryPairs(self.pairs)
+
     def dataset(self, ids: Sequence[int], wins_a: Sequence[float], settings: RoundSettings) -> PairDataset:
-        chosen = [self.pairs[index] for index in ids]
-        ones = torch.ones(len(ids))
-        return PairDataset(
-            pair_ids=tuple(ids),
-            prompts=tuple(pair.prompt for pair in chosen),
-            latents_a=torch.stack([_latents(pair, "a") for pair in chosen]),
-            latents_b=torch.stack([_latents(pair, "b") for pair in chosen]),
-            conditioning=stack_conditioning([load_conditioning(pair.prompt_embeds) for pair in chosen]),
-            prompt_rows=tuple(range(len(chosen))),
-            targets=soft_target(torch.tensor(wins_a), ones, alpha=settings.alpha),
-            weights=ones,
-        )
-
-
-def _latents(pair: NewPair, side: str) -> torch.Tensor:
-    data = (pair.image_a if side == "a" else pair.image_b).latents
-    if data is None:
-        raise RuntimeError("the pool's pairs carry their latents")
-    return load_latents(data).float()
+        return self._memory.dataset(ids, wins_a, alpha=settings.alpha)
 
 
 def votes_of(pool: Pool, taste: str, count: int, wrong: float, seed: int) -> tuple[list[int], list[float]]:

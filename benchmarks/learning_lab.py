@@ -56,11 +56,13 @@ class Lab:
         return store.models.register(self.source, family_of(self.source), self.fingerprint)
 
     def base_pairs(self, count: int) -> list[NewPair]:
-        """`count` pairs of the base model on training prompts, the same at every call."""
+        """`count` pairs of the base model, the same at every call: training prompts in shuffled passes."""
         path = self._kept("pairs", count, ".zip")
         if not path.exists():
             rng = random.Random(1)
-            prompts = rng.sample(self.train_prompts, min(count, len(self.train_prompts)))
+            prompts: list[str] = []
+            while len(prompts) < count:
+                prompts += rng.sample(self.train_prompts, min(count - len(prompts), len(self.train_prompts)))
             write_starter_pairs(path, self.fingerprint, self.render_pairs(prompts, BASE_VERSION, rng))
         return list(read_starter_pairs(path).pairs)
 

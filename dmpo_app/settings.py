@@ -64,6 +64,32 @@ class PoolSettings(_Group):
     """How long a showing can be answered."""
 
 
+class ScorerSettings(_Group):
+    """One automatic scorer; `dmpo scorers` lists them."""
+
+    name: str
+    """Such as pickscore or sharpness."""
+    source: str | None = None
+    """File, folder or hub id of its weights; None: the usual one."""
+    temperature: Annotated[float, Field(gt=0)] | None = None
+    """tau: the difference of scores that is worth one unit of log odds; None: the scorer's own."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Its share among several scorers."""
+
+
+class ScoringSettings(_Group):
+    """Automatic scorers beside the votes."""
+
+    scorers: tuple[ScorerSettings, ...] = ()
+    """Which ones, as JSON: [{"name": "sharpness"}]. None: votes alone."""
+    human_share: Annotated[float, Field(ge=0, le=1)] = 0.7
+    """w: what the votes count on a pair that has any; the scorers have the rest."""
+    unjudged_pairs: Annotated[int, Field(ge=0)] = 0
+    """The newest pairs without votes, this many at most, that are learnt from by their scores alone."""
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Images a scorer looks at together."""
+
+
 class RoundSettings(_Group):
     """One training round."""
 
@@ -133,6 +159,7 @@ class RoundSettings(_Group):
     """A slice ends in a checkpoint; a killed trainer loses at most this."""
     seed: int = 0
     """The round's seed is drawn from this and the round's number."""
+    scoring: ScoringSettings = ScoringSettings()
 
     @model_validator(mode="before")
     @classmethod

@@ -1,71 +1,125 @@
-"""The votes as tensors: one row a pair, with the probability its voters ask for, split by prompt.
+"""What a round learns from: pairs, each with the probability asked for that its image a wins, split by prompt.
 
-Shapes:  N pairs;  P prompts, each once;  C H W latent channels, height, width.
+Shapes:  N pairs of the data set;  B pairs of a batch;  C H W latent channels, height, width.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from dmpo_app.diffusion.families.protocol import Conditioning
-from dmpo_app.diffusion.tensor_files import load_conditioning, load_latents
-from dmpo_app.domain import Outcome, TrainingVote
+from dmpo_app.domain import Outcome, TrainingPair, TrainingVote
 from dmpo_app.errors import RoundFailed
-from dmpo_app.objective import soft_target
+from dmpo_app.objective import graded_win, mixed_target, soft_target
+from dmpo_app.training.pair_tensors import PairFiles, PairTensors, TensorFiles
 from dmpo_app.training.slots import keyed_seed
 
 _WINS_OF_A = {Outcome.A: 1.0, Outcome.B: 0.0, Outcome.TIE: 0.5}
 
 
-class TensorFiles(Protocol):
-    """Where the bytes named by a vote's hashes are; the store's files fit."""
-
-    def read_latents(self, sha256: str) -> bytes: ...
-
-    def read_embeds(self, sha256: str) -> bytes: ...
-
-
 @dataclass(frozen=True, slots=True)
 class PairDataset:
-    """Judged pairs. Latents are float32, in the scaled space that the denoiser works in.
+    """Pairs to learn from. Their numbers are held, their tensors read batch by batch.
 
-    `targets` is q, the probability asked for that image a wins, and `weights` the number of votes behind it. Encoded
-    prompts stand here once each, in the dtype they were stored in and wherever they are: with a T5 encoder one takes
-    megabytes. `prompt_rows` says which one belongs to a pair.
+    `targets` is q, the probability asked for that image a wins; `weights` what a pair counts, which is the weight of
+    the votes behind it. Both float32 (N,) on the CPU. `pairs` below are indices into the data set.
     """
 
     pair_ids: tuple[int, ...]
     prompts: tuple[str, ...]
-    latents_a: Tensor  # (N, C, H, W)
-    latents_b: Tensor  # (N, C, H, W)
-    conditioning: Conditioning  # tensors of (P, ...)
-    prompt_rows: tuple[int, ...]  # (N,)
-    targets: Tensor  # (N,)
-    weights: Tensor  # (N,)
+    files: tuple[PairFiles, ...]
+    targets: Tensor
+    weights: Tensor
+    tensors: PairTensors
 
     def __len__(self) -> int:
         return len(self.pair_ids)
 
-    def to(self, device: torch.device) -> PairDataset:
-        """The same pairs on `device`; the encoded prompts stay where they are."""
-        names = ("latents_a", "latents_b", "targets", "weights")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+    def latents(self, pairs: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Latents of images a and b, float32 (B, C, H, W); raises like `PairTensors`."""
+        return self.tensors.latents([self.files[pair] for pair in pairs], device)
 
-    def conditioning_of(self, pairs: Sequence[int]) -> Conditioning:
-        """The encoded prompts of some pairs (indices into this dataset), tensors of (len(pairs), ...), beside the
-        latents."""
-        rows = torch.tensor([self.prompt_rows[pair] for pair in pairs])
-        return {name: tensor[rows].to(self.latents_a.device) for name, tensor in self.conditioning.items()}
+    def conditioning(self, pairs: Sequence[int], device: torch.device) -> Conditioning:
+        """Encoded prompts, tensors of (B, ...)."""
+        return self.tensors.conditioning([self.files[pair] for pair in pairs], device)
 
-    @property
-    def num_votes(self) -> int:
-        return int(self.weights.sum())
+
+@dataclass(frozen=True, slots=True)
+class AutomaticEvidence:
+    """What scorers say: `targets` by pair id, and pairs nobody has judged that are to be learnt from all the same.
+
+    `human_share` is the weight w of the votes where there are any; a pair without counts 1 - w.
+    """
+
+    human_share: float = 1.0
+    targets: Mapping[int, float] = field(default_factory=dict)
+    unjudged: Sequence[TrainingPair] = ()
+
+
+def build_dataset(
+    votes: Iterable[TrainingVote],
+    files: TensorFiles,
+    *,
+    alpha: float,
+    annotator_weight: Callable[[int], float] = lambda _: 1.0,
+    automatic: AutomaticEvidence | None = None,
+) -> PairDataset:
+    """Gather votes by pair, in the order of the pairs' ids. No tensor is read.
+
+    Args:
+        alpha: softness of the targets, see `objective.soft_target`.
+        annotator_weight: what a vote of an annotator (by id) counts, >= 0; 1 for everybody unless told otherwise.
+        automatic: evidence of scorers, mixed in as `objective.mixed_target` says.
+
+    Raises RoundFailed when there is no pair at all.
+    """
+    evidence = automatic or AutomaticEvidence()
+    votes_of_pair: dict[int, list[TrainingVote]] = defaultdict(list)
+    for vote in votes:
+        votes_of_pair[vote.pair_id].append(vote)
+    pairs: dict[int, TrainingPair | TrainingVote] = {pair.id: pair for pair in evidence.unjudged}
+    pairs |= {pair_id: group[0] for pair_id, group in votes_of_pair.items()}
+    if not pairs:
+        raise RoundFailed("there is no vote to train on; a round needs at least one left, right or tie")
+    ids = tuple(sorted(pairs))
+    weighed = [
+        [
+            (annotator_weight(vote.annotator_id), graded_win(_WINS_OF_A[vote.outcome], vote.strength))
+            for vote in votes_of_pair.get(pair_id, ())
+        ]
+        for pair_id in ids
+    ]
+    counts = torch.tensor([sum((weight for weight, _ in votes), 0.0) for votes in weighed])
+    wins = torch.tensor([sum((weight * win for weight, win in votes), 0.0) for votes in weighed])
+    targets, weights = _targets(ids, wins, counts, evidence, alpha=alpha)
+    return PairDataset(
+        pair_ids=ids,
+        prompts=tuple(pairs[pair_id].prompt for pair_id in ids),
+        files=tuple(_files_of(pairs[pair_id]) for pair_id in ids),
+        targets=targets,
+        weights=weights,
+        tensors=PairTensors(files),
+    )
+
+
+def _targets(
+    ids: Sequence[int], wins: Tensor, counts: Tensor, evidence: AutomaticEvidence, *, alpha: float
+) -> tuple[Tensor, Tensor]:
+    human = soft_target(wins, counts, alpha=alpha)
+    scored = torch.tensor([pair_id in evidence.targets for pair_id in ids])
+    automatic = torch.tensor([evidence.targets.get(pair_id, 0.5) for pair_id in ids])
+    mixed = mixed_target(human, counts, automatic, human_share=evidence.human_share, alpha=alpha)
+    weights = torch.where(counts > 0, counts, torch.tensor(1 - evidence.human_share))
+    return torch.where(scored, mixed, human), weights
+
+
+def _files_of(pair: TrainingPair | TrainingVote) -> PairFiles:
+    return PairFiles(pair.latents_a, pair.latents_b, pair.prompt_embeds)
 
 
 def is_held_out(prompt: str, *, share: float, seed: int) -> bool:
@@ -85,54 +139,7 @@ def split_votes(votes: Sequence[TrainingVote], *, share: float, seed: int) -> li
     return sides
 
 
-def build_dataset(votes: Iterable[TrainingVote], files: TensorFiles, *, alpha: float) -> PairDataset:
-    """Gather votes by pair, in the order of the pairs' ids, and read their tensors.
-
-    Raises RoundFailed when there is none or their tensors do not fit together, StudioError when a file is damaged.
-    """
-    votes_of_pair: dict[int, list[TrainingVote]] = defaultdict(list)
-    for vote in votes:
-        votes_of_pair[vote.pair_id].append(vote)
-    if not votes_of_pair:
-        raise RoundFailed("there is no vote to train on; a round needs at least one left, right or tie")
-    groups = [votes_of_pair[pair_id] for pair_id in sorted(votes_of_pair)]
-    firsts = [group[0] for group in groups]
-    rows = {sha: row for row, sha in enumerate(dict.fromkeys(vote.prompt_embeds for vote in firsts))}
-    wins = torch.tensor([sum(_WINS_OF_A[vote.outcome] for vote in group) for group in groups])
-    counts = torch.tensor([float(len(group)) for group in groups])
-    return PairDataset(
-        pair_ids=tuple(vote.pair_id for vote in firsts),
-        prompts=tuple(vote.prompt for vote in firsts),
-        latents_a=_stack([load_latents(files.read_latents(v.latents_a)).float() for v in firsts], "latents"),
-        latents_b=_stack([load_latents(files.read_latents(v.latents_b)).float() for v in firsts], "latents"),
-        conditioning=stack_conditioning([load_conditioning(files.read_embeds(sha)) for sha in rows]),
-        prompt_rows=tuple(rows[vote.prompt_embeds] for vote in firsts),
-        targets=soft_target(wins, counts, alpha=alpha),
-        weights=counts,
-    )
-
-
 def votes_among(votes: Iterable[TrainingVote], vote_ids: Collection[int]) -> list[TrainingVote]:
     """Those of `votes` whose id is wanted."""
     wanted = set(vote_ids)
     return [vote for vote in votes if vote.vote_id in wanted]
-
-
-def stack_conditioning(prompts: Sequence[Conditioning]) -> Conditioning:
-    """One tensor of (P, ...) for each name. Raises RoundFailed when the prompts' tensors do not fit together."""
-    names = {tuple(sorted(prompt)) for prompt in prompts}
-    if len(names) > 1:
-        raise RoundFailed(f"the votes' encoded prompts hold different tensors {sorted(names)}; was the model changed?")
-    stacked: dict[str, Tensor] = {}
-    for name in sorted(prompts[0]):
-        tensors = [prompt[name] for prompt in prompts]
-        same = len({tensor.dtype for tensor in tensors}) == 1  # not after a change of DMPO_RENDER__DTYPE
-        stacked[name] = _stack(tensors if same else [tensor.float() for tensor in tensors], "encoded prompts")
-    return stacked
-
-
-def _stack(tensors: Sequence[Tensor], what: str) -> Tensor:
-    shapes = {tuple(tensor.shape) for tensor in tensors}
-    if len(shapes) > 1:
-        raise RoundFailed(f"the votes' {what} have different shapes {sorted(shapes)}; was the resolution changed?")
-    return torch.stack(list(tensors))

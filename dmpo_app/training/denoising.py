@@ -6,7 +6,7 @@ The denoiser's batches are 2B images: images a of all draws, then images b.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
@@ -50,7 +50,7 @@ class PairErrors:
     ) -> None:
         self._denoiser = denoiser
         self._device = denoiser.device
-        self._dataset = dataset.to(self._device)
+        self._dataset = dataset
         self._cache = cache
         self._num_slots = num_slots
         self._slot_seed = slot_seed
@@ -69,6 +69,11 @@ class PairErrors:
             density=TimestepDensity(settings.timestep_sampling, settings.timestep_mean, settings.timestep_scale),
             weighting=settings.error_weighting,
         )
+
+    @property
+    def device(self) -> torch.device:
+        """Where errors and margins are."""
+        return self._device
 
     @property
     def dataset(self) -> PairDataset:
@@ -91,8 +96,8 @@ class PairErrors:
         residuals = None
         if with_residuals or needs is Needs.PREDICTIONS:
             residuals = Residuals(residual_a, residual_b, *of_reference)
-        index = torch.tensor([draw.pair for draw in draws], device=self._device)
-        return PairTerms(policy_a, policy_b, reference_a, reference_b, self._dataset.targets[index], residuals)
+        targets = self._dataset.targets[[draw.pair for draw in draws]].to(self._device)
+        return PairTerms(policy_a, policy_b, reference_a, reference_b, targets, residuals)
 
     def _noisy_batch(self, draws: Sequence[Draw]) -> NoisyBatch:
         denoiser, data = self._denoiser, self._dataset
@@ -107,26 +112,26 @@ class PairErrors:
             )
             for draw in draws
         ]
-        index = torch.tensor([draw.pair for draw in draws], device=self._device)
-        latents = torch.cat([data.latents_a[index], data.latents_b[index]])
+        pairs = [draw.pair for draw in draws]
+        latents = torch.cat(data.latents(pairs, self._device))
         shape_CHW = tuple(latents.shape[1:])
         noise = torch.stack([noise_of(slot, shape_CHW) for slot in slots]).to(self._device).repeat(2, 1, 1, 1)
         timesteps = torch.tensor([slot.timestep for slot in slots], device=self._device).repeat(2)
         return NoisyBatch(
             noisy_latents=denoiser.add_noise(latents, noise, timesteps),
             timesteps=timesteps,
-            conditioning=data.conditioning_of([draw.pair for draw in draws] * 2),
+            conditioning=data.conditioning(pairs * 2, self._device),
             target=denoiser.training_target(latents, noise, timesteps),
         )
 
-    def missing_references(self) -> list[Draw]:
-        """Every draw of the dataset, pair by pair, whose reference errors are not in the cache."""
-        return [
-            Draw(pair, slot)
-            for pair, pair_id in enumerate(self._dataset.pair_ids)
-            for slot in range(self._num_slots)
-            if (pair_id, slot) not in self._cache
-        ]
+    def missing_references(self, draws: Iterable[Draw] | None = None) -> list[Draw]:
+        """Those of `draws` whose reference errors are not in the cache, each once; None: of all there are, pair by
+        pair."""
+        if draws is None:
+            pairs = range(len(self._dataset))
+            draws = (Draw(pair, slot) for pair in pairs for slot in range(self._num_slots))
+        ids = self._dataset.pair_ids
+        return list(dict.fromkeys(draw for draw in draws if (ids[draw.pair], draw.slot) not in self._cache))
 
     def reference_errors(self, draws: Sequence[Draw]) -> Tensor:
         """The base model's errors on images a and b of each draw, (B, 2); those not in the cache are put there."""

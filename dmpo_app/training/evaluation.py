@@ -65,13 +65,13 @@ def evaluate(errors: PairErrors, *, beta: float, num_slots: int, micro_pairs: in
 
     found = group.share(margins_here)
     margins = [margin for batch in range(num_batches) for margin in found[batch % group.size][batch // group.size]]
-    margins_NK = torch.tensor(margins[: len(draws)], device=data.targets.device).view(len(data), len(slots))
+    margins_NK = torch.tensor(margins[: len(draws)]).view(len(data), len(slots))
     return _judge(margins_NK, errors)
 
 
 def evaluate_base(errors: PairErrors) -> Evaluation:
     """The base model on the held-out pairs: it is its own reference, so every u is 0 and nothing needs computing."""
-    return _judge(torch.zeros(len(errors.dataset), 1, device=errors.dataset.targets.device), errors)
+    return _judge(torch.zeros(len(errors.dataset), 1), errors)
 
 
 def compare(candidate: Evaluation, live: Evaluation, prompts: Sequence[str], weights: Sequence[float]) -> Comparison:

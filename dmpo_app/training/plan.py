@@ -15,6 +15,7 @@ from dmpo_app.errors import RoundFailed
 from dmpo_app.objective import objective_named
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store
+from dmpo_app.training.automatic import AutomaticPlan, evidence_of
 from dmpo_app.training.dataset import PairDataset, build_dataset, split_votes, votes_among
 from dmpo_app.training.slots import keyed_seed
 from dmpo_app.training.step import LossSettings
@@ -70,19 +71,23 @@ def start_round(
     settings: RoundSettings,
     environment: Mapping[str, Any],
     token: int,
+    automatic: AutomaticPlan | None = None,
 ) -> RoundState:
     """Mark a round as running. The first start fixes its votes, seed and settings; a later one finds them as they are.
 
     `environment` is recorded with the settings: what the numbers' last bits depend on. Raises LeaseLost.
     """
     votes = store.votes.training_votes(base)
+    config: dict[str, Any] = {"settings": settings.model_dump(mode="json"), "environment": dict(environment)}
+    if automatic is not None:
+        config["automatic"] = automatic.to_config()
     return store.rounds.start(
         base,
         round_id,
         trigger=trigger,
         seed=keyed_seed(settings.seed, "round", round_id) % 2**31,
         steps=settings.num_steps,
-        config={"settings": settings.model_dump(mode="json"), "environment": dict(environment)},
+        config=config,
         votes=split_votes(votes, share=settings.held_out_share, seed=settings.seed),
         parent_version=store.adapters.live_version(base),
         token=token,
@@ -101,7 +106,11 @@ def load_plan(store: Store, base: BaseModelRef, state: RoundState) -> RoundPlan:
     held_out = [vote for vote in votes if sides[vote.vote_id]]
     if not train:
         raise RoundFailed("every vote of this round was taken back; the next round starts when new ones are in")
-    facts = [base.fingerprint, state.seed, state.parent_version, settings.model_dump(mode="json"), sides]
+    evidence = None
+    if "automatic" in state.config:
+        automatic = AutomaticPlan.from_config(state.config["automatic"])
+        evidence = evidence_of(store, base, automatic, [vote.pair_id for vote in train])
+    facts = [base.fingerprint, state.seed, state.parent_version, state.config, sides]
     facts.append([(vote.vote_id, vote.outcome, vote.latents_a, vote.latents_b, vote.prompt_embeds) for vote in votes])
     return RoundPlan(
         round_id=state.id,
@@ -110,7 +119,7 @@ def load_plan(store: Store, base: BaseModelRef, state: RoundState) -> RoundPlan:
         parent_version=state.parent_version,
         settings=settings,
         spec=LoraSpec.of(settings, family_named(base.family)),
-        train=build_dataset(train, store.files, alpha=settings.alpha),
+        train=build_dataset(train, store.files, alpha=settings.alpha, automatic=evidence),
         held_out=build_dataset(held_out, store.files, alpha=settings.alpha) if held_out else None,
         train_vote_ids=tuple(vote.vote_id for vote in train),
         held_out_vote_ids=tuple(vote.vote_id for vote in held_out),

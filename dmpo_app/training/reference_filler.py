@@ -35,7 +35,8 @@ def numerics_key(
 ) -> str:
     """The cache key of reference errors: all that decides which errors they are and what their last bits are."""
     device = denoiser.device
-    conditioning = {name: list(tensor.shape[1:]) for name, tensor in dataset.conditioning.items()}
+    cpu = torch.device("cpu")
+    conditioning = {name: list(tensor.shape[1:]) for name, tensor in dataset.conditioning([0], cpu).items()}
     # Only where they are not as usual, so that what was computed before there was a choice is still found.
     unusual: dict[str, str | list[float]] = {}
     if settings.timestep_sampling != "uniform":
@@ -46,7 +47,7 @@ def numerics_key(
     return cache_key(
         **unusual,
         base_model=base_fingerprint,
-        latents=list(dataset.latents_a.shape[1:]),
+        latents=list(dataset.latents([0], cpu)[0].shape[1:]),
         **conditioning,
         micro_pairs=micro_pairs,
         slots=settings.slots_per_pair,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypeVar
@@ -29,7 +29,7 @@ from dmpo_app.training.optimizers import learning_rate_factor, make_optimizer, s
 from dmpo_app.training.plan import RoundPlan
 from dmpo_app.training.reference_cache import ReferenceCache
 from dmpo_app.training.reference_filler import numerics_key
-from dmpo_app.training.slots import draws_of_step
+from dmpo_app.training.slots import Draw, draws_of_step
 from dmpo_app.training.step import StepResult, train_step
 
 _Result = TypeVar("_Result")
@@ -93,13 +93,8 @@ class RoundTrainer:
 
     def train_step(self) -> StepResult:
         """The next step. Raises RoundFailed when it diverges or does not fit into memory."""
-        draws = draws_of_step(
-            self.step,
-            num_pairs=len(self._plan.train),
-            batch_pairs=self._settings.batch_pairs,
-            num_slots=self._settings.slots_per_pair,
-            seed=self._plan.seed,
-        )
+        draws = self._draws_of(self.step)
+        self._fitting(lambda: self._group.share(lambda: self._compute_references(self._own(draws))))
         set_learning_rate(
             self._optimizer, self._settings.learning_rate * learning_rate_factor(self.step, self._settings)
         )
@@ -119,6 +114,35 @@ class RoundTrainer:
         if self._average is not None:
             self._average.update()
         return result
+
+    def _draws_of(self, step: int) -> list[Draw]:
+        return draws_of_step(
+            step,
+            num_pairs=len(self._plan.train),
+            batch_pairs=self._settings.batch_pairs,
+            num_slots=self._settings.slots_per_pair,
+            seed=self._plan.seed,
+        )
+
+    def _own(self, draws: Sequence[Draw]) -> list[Draw]:
+        """This process's part of a step's draws."""
+        return [draws[position % len(draws)] for position in self._group.part(len(draws))]
+
+    def _compute_references(self, draws: Sequence[Draw]) -> None:
+        """The reference errors that `draws` lack, in full batches.
+
+        One unknown draw costs a whole pass of the base model, so the batch is filled up with unknown draws of the steps
+        to come. That halves a first round's passes (`benchmarks.hit_rates`).
+        """
+        missing = self._train_errors.missing_references(draws)
+        step = self.step + 1
+        while missing and len(missing) % self._micro_pairs and step < self._settings.num_steps:
+            wanted = self._train_errors.missing_references([*missing, *self._own(self._draws_of(step))])
+            missing = wanted[: -(-len(missing) // self._micro_pairs) * self._micro_pairs]
+            step += 1
+        for start in range(0, len(missing), self._micro_pairs):
+            piece = missing[start : start + self._micro_pairs]
+            self._train_errors.reference_errors([piece[i % len(piece)] for i in range(self._micro_pairs)])
 
     def evaluate_if_due(self) -> Evaluation | None:
         """Look at the held-out votes after every so many steps and after the last; remember the best adapter so far."""

@@ -123,9 +123,8 @@ def train_step(
 
 def _weights_of(draws: Sequence[Draw], errors: PairErrors) -> Tensor:
     """(B,), the votes behind each draw; they add up to 1."""
-    votes = errors.dataset.weights
-    index = torch.tensor([draw.pair for draw in draws], device=votes.device)
-    return votes[index] / votes[index].sum()
+    votes = errors.dataset.weights[[draw.pair for draw in draws]]
+    return (votes / votes.sum()).to(errors.device)
 
 
 def _backward(

@@ -26,6 +26,8 @@ from dmpo_app.errors import Busy, Conflict, LeaseLost, PeerLost, RoundFailed, St
 from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.store import Store
 from dmpo_app.training.atomic_files import write_atomically
+from dmpo_app.training.automatic import AutomaticPlan, score_for_round
+from dmpo_app.training.dataset import is_held_out
 from dmpo_app.training.group import ALONE, Group
 from dmpo_app.training.plan import start_round
 from dmpo_app.training.reference_filler import ReferenceFiller, calibrated_settings
@@ -192,6 +194,7 @@ class Worker:
             settings=self._round_settings(state),
             environment=self._environment(),
             token=token,
+            automatic=self._score(state),
         )
         _log.info("round %d: %d votes, attempt %d", started.id, started.num_votes, started.attempts)
         self._group.led(lambda: str(started.id))
@@ -219,6 +222,26 @@ class Worker:
         if state.started_at is not None:
             return self._settings.round
         return calibrated_settings(self._store, self._base, self._denoiser, self._settings.round)
+
+    def _score(self, state: RoundState) -> AutomaticPlan | None:
+        """The evidence of scorers for a round that starts for the first time; one that was started has its own."""
+        settings = self._settings.round
+        if state.started_at is not None:
+            return None
+        return score_for_round(
+            self._store,
+            self._base,
+            settings.scoring,
+            self._store.votes.training_votes(self._base),
+            may_train_on=lambda prompt: not is_held_out(prompt, share=settings.held_out_share, seed=settings.seed),
+            device=self._denoiser.device.type,
+            heartbeat=self._show_life,
+        )
+
+    def _show_life(self) -> None:
+        """To the lease, and to the processes that wait to train along."""
+        self._heartbeat()
+        self._group.led(lambda: IDLE)
 
     def _count_death(self, state: RoundState, step: int) -> None:
         """Give up on a round that kills the process again and again at one place, for want of memory most likely.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -56,9 +58,7 @@ def test_the_last_batch_is_filled_up_and_changes_nothing(denoiser: Denoiser, dat
 
 
 def test_pairs_of_one_image_have_no_beta(denoiser: Denoiser, dataset: PairDataset) -> None:
-    from dataclasses import replace
-
-    same = replace(dataset, latents_b=dataset.latents_a)
+    same = replace(dataset, files=tuple(replace(files, latents_b=files.latents_a) for files in dataset.files))
     with pytest.raises(RoundFailed, match="DMPO_ROUND__BETA"):
         with_betas(SETTINGS, errors_of(denoiser, same))
 

@@ -19,6 +19,7 @@ from dmpo_app.training.reference_filler import numerics_key
 from dmpo_app.training.round_runner import SliceOutcome
 from dmpo_app.training.slots import Draw, slot_of
 from dmpo_app.training.step import StepResult, train_step
+from tests.tiny_pipeline import LATENT_SHAPE
 from tests.training.training_studio import FAST, Studio
 
 SPEC = LoraSpec(rank=2, lora_alpha=4.0, target_modules=("to_q", "to_v"))
@@ -45,7 +46,7 @@ def test_weighted_errors_are_those_of_the_implied_noise(denoiser: Denoiser, data
             for draw in DRAWS
         ]
     )
-    weights = denoiser.noise_error_weight(timesteps, (dataset.latents_a.shape[-2], dataset.latents_a.shape[-1]))
+    weights = denoiser.noise_error_weight(timesteps, LATENT_SHAPE[1:])
     torch.testing.assert_close(weighted, plain * weights[:, None])
 
 

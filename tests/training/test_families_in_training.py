@@ -126,10 +126,10 @@ def test_activations_computed_twice_give_the_same_margins_and_gradients(
 
 
 def test_a_prompt_is_kept_once_however_many_pairs_it_has(case: Case, voted: Studio) -> None:
-    data = dataset_of(voted)
-    assert {name: tuple(tensor.shape[1:]) for name, tensor in data.conditioning.items()} == case.conditioning
-    assert {len(tensor) for tensor in data.conditioning.values()} == {4}
-    both = data.conditioning_of([0, 4])  # six pairs of four prompts in turn
+    data, cpu = dataset_of(voted), torch.device("cpu")
+    assert len({files.prompt_embeds for files in data.files}) == 4
+    both = data.conditioning([0, 4], cpu)  # six pairs of four prompts in turn
+    assert {name: tuple(tensor.shape[1:]) for name, tensor in both.items()} == case.conditioning
     assert all(torch.equal(tensor[0], tensor[1]) for tensor in both.values())
-    other = data.conditioning_of([0, 1])
+    other = data.conditioning([0, 1], cpu)
     assert not any(torch.equal(tensor[0], tensor[1]) for tensor in other.values())

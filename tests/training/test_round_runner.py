@@ -21,7 +21,9 @@ from dmpo_app.errors import LeaseLost, RoundFailed
 from dmpo_app.settings import PROJECT_ROOT
 from dmpo_app.training import evaluation, round_trainer
 from dmpo_app.training.dataset import is_held_out
+from dmpo_app.training.plan import load_plan
 from dmpo_app.training.round_runner import RoundRunner, SliceOutcome, round_folder
+from dmpo_app.training.slots import draws_of_step
 from dmpo_app.training.step import StepResult, train_step
 from tests.training.training_studio import FAST, Studio, assert_equal, twin_of, weights_of
 
@@ -328,6 +330,26 @@ def test_a_trainer_that_lost_its_lease_publishes_nothing(voted: Studio, denoiser
     assert fresh is not None
     assert voted.run(denoiser, round_id, fresh) is SliceOutcome.FINISHED
     assert len(voted.store.adapters.list(voted.base)) == 1
+
+
+def test_a_round_computes_its_references_in_full_batches(voted: Studio, denoiser: Denoiser) -> None:
+    passes = 0
+
+    def note(*_: Any) -> None:
+        nonlocal passes
+        passes += 1
+
+    settings = FAST.model_copy(update={"held_out_share": 0.0, "num_steps": 12})
+    round_id, token = voted.start(settings=settings)
+    plan = load_plan(voted.store, voted.base, voted.store.rounds.get(round_id))
+    steps = [
+        draws_of_step(step, num_pairs=12, batch_pairs=4, num_slots=8, seed=plan.seed)
+        for step in range(settings.num_steps)
+    ]
+    distinct = {draw for draws in steps for draw in draws}
+    denoiser.module.register_forward_hook(note)
+    voted.run(denoiser, round_id, token)
+    assert passes == settings.num_steps + -(-len(distinct) // settings.batch_pairs)
 
 
 def test_the_next_round_finds_the_references_of_the_last(voted: Studio, denoiser: Denoiser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dmpo_app.objective import OBJECTIVES
 from dmpo_app.training.dataset import PairDataset, build_dataset
 from dmpo_app.training.denoising import PairErrors
 from dmpo_app.training.optimizers import make_optimizer
+from dmpo_app.training.pair_tensors import PairFiles
 from dmpo_app.training.reference_cache import ReferenceCache
 from dmpo_app.training.slots import Draw, draws_of_step
 from dmpo_app.training.step import LossSettings, agreement, train_step
@@ -76,15 +78,9 @@ def test_a_reference_from_another_place_in_another_batch_is_still_exact(
 
 def test_swapping_the_images_of_every_pair_flips_the_margins(denoiser: Denoiser, dataset: PairDataset) -> None:
     make_different(attach(denoiser.module, SPEC, seed=0))
-    swapped = PairDataset(
-        pair_ids=dataset.pair_ids,
-        prompts=dataset.prompts,
-        latents_a=dataset.latents_b,
-        latents_b=dataset.latents_a,
-        conditioning=dataset.conditioning,
-        prompt_rows=dataset.prompt_rows,
-        targets=1 - dataset.targets,
-        weights=dataset.weights,
+    swapped = replace(
+        dataset,
+        files=tuple(PairFiles(files.latents_b, files.latents_a, files.prompt_embeds) for files in dataset.files),
     )
     with torch.no_grad():
         margins = pair_errors(denoiser, dataset).terms(draws_of(0)).margin(2000.0)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, NoReturn
 
 import pytest
@@ -13,54 +12,12 @@ import torch
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain import Choice, RoundStatus, Trigger
 from dmpo_app.errors import RoundFailed, StorageFull
-from dmpo_app.settings import Settings, TrainerSettings
 from dmpo_app.training import round_trainer, worker
 from dmpo_app.training.round_runner import RoundRunner, SliceOutcome, round_folder
 from dmpo_app.training.step import StepResult, train_step
-from dmpo_app.training.worker import MAX_DEATHS, Tick, Worker
-from tests.training.training_studio import FAST, Studio
-
-MIN_VOTES = 8
-MakeWorker = Callable[..., Worker]
-
-
-class Clock:
-    """Real time plus what a test adds: the store keeps its own, so only differences are played with."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta()
-
-    def __call__(self) -> datetime:
-        return datetime.now(UTC) + self.ahead
-
-    def advance(self, **by: float) -> None:
-        self.ahead += timedelta(**by)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def make_worker(studio: Studio, denoiser: Denoiser, clock: Clock) -> MakeWorker:
-    def make(
-        *,
-        owner: str = "tests",
-        should_stop: Callable[[], bool] = lambda: False,
-        beta: float | None = FAST.beta,
-        **trainer: Any,
-    ) -> Worker:
-        settings = Settings(
-            home=studio.home,
-            base_model=str(studio.source),
-            min_votes=MIN_VOTES,
-            round=FAST.model_copy(update={"num_steps": 3, "beta": beta}),
-            trainer=TrainerSettings(**{"period_min_votes": 3, "period_minutes": 30.0, **trainer}),
-        )
-        return Worker(studio.store, studio.base, settings, denoiser, owner=owner, now=clock, should_stop=should_stop)
-
-    return make
+from dmpo_app.training.worker import MAX_DEATHS, Tick
+from tests.training.training_studio import Studio
+from tests.training.worker_fixtures import MIN_VOTES, Clock, MakeWorker
 
 
 def test_it_idles_until_enough_new_votes_are_in_then_trains_once(studio: Studio, make_worker: MakeWorker) -> None:

@@ -80,6 +80,7 @@ class _OutOfMemory:
         from types import SimpleNamespace
 
         self.dataset = SimpleNamespace(weights=torch.ones(100))
+        self.device = torch.device("cpu")
 
     def terms(self, *_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
