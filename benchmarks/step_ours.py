@@ -29,9 +29,10 @@ from dmpo_app.settings import POCKET_MODEL, RoundSettings, Settings
 from dmpo_app.store.starter_pairs import read_starter_pairs
 from dmpo_app.training.dataset import PairDataset
 from dmpo_app.training.denoising import PairErrors
+from dmpo_app.training.optimizers import make_optimizer
 from dmpo_app.training.reference_cache import ReferenceCache
 from dmpo_app.training.slots import Draw, draws_of_step
-from dmpo_app.training.step import LossSettings, make_optimizer, train_step
+from dmpo_app.training.step import LossSettings, train_step
 
 NUM_PAIRS = 48
 _RANDOM_TOKENS = 77

@@ -95,13 +95,16 @@ def train(
     home: Home = None,
     base_model: Model = None,
 ) -> None:
-    """Run the trainer alone: wait for votes and train, or train one round now."""
+    """Run the trainer alone: wait for votes and train, or train one round now.
+
+    On several GPUs: torchrun --nproc-per-node 8 -m dmpo_app.cli train --once
+    """
     _log_to_terminal(logging.INFO)
     with _spoken_errors():
         settings = _settings(home=home, base_model=base_model)
-        from dmpo_app.offline import train_one_round, train_until_stopped
+        from dmpo_app.offline import is_follower, train_one_round, train_until_stopped
 
-        if not once:
+        if not once or is_follower():
             train_until_stopped(settings)
             return
         with _progress() as progress:

@@ -18,6 +18,7 @@
     │   └── AdapterMismatch
     ├── StorageFull             the disk took no more; nothing was acknowledged
     ├── LeaseLost               another trainer holds the lineage now
+    ├── PeerLost                another process of a round in several is gone; the round goes on when they are back
     └── RoundFailed             training cannot go on; carries the reason shown on the page
 
 Messages say what, which, what was expected and the likely cause.
@@ -94,6 +95,10 @@ class StorageFull(StudioError):
 
 class LeaseLost(StudioError):
     """Another trainer holds this lineage now; whoever gets this stops writing."""
+
+
+class PeerLost(StudioError):
+    """Another of the processes that train together failed or is gone; the round is as its checkpoint has it."""
 
 
 class RoundFailed(StudioError):

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dmpo_app.domain import BASE_VERSION, RenderRequest, RoundState, Trigger
 from dmpo_app.errors import BadInput, Conflict, NotFound
@@ -16,15 +17,22 @@ from dmpo_app.settings import Settings
 from dmpo_app.signals import stop_signals
 from dmpo_app.wiring import Lineage, open_lineage
 
+if TYPE_CHECKING:
+    from dmpo_app.training.group import Group
+
 _POLL_SECONDS = 0.3
 
 
 def train_until_stopped(settings: Settings) -> None:
-    """Run a trainer in this process until SIGTERM or Ctrl-C; a round in progress is checkpointed."""
+    """Run a trainer in this process until SIGTERM or Ctrl-C; a round in progress is checkpointed.
+
+    One of several that torchrun started trains with the first of them for as long as that does, whatever the signal.
+    """
+    from dmpo_app.training.distributed import joined
     from dmpo_app.training.process import run_worker
 
-    with stop_signals() as stopping:
-        run_worker(settings, owner=_owner(), stopping=stopping)
+    with stop_signals() as stopping, joined() as group:
+        run_worker(settings, owner=_owner(), stopping=stopping, group=group)
 
 
 def train_one_round(settings: Settings, on_progress: Callable[[RoundState], None]) -> RoundState:
@@ -33,13 +41,20 @@ def train_one_round(settings: Settings, on_progress: Callable[[RoundState], None
     A studio that runs on this home trains it with its own trainer; otherwise this process does. Raises Conflict when
     there are too few votes, BadInput when stopped before the end (the round goes on when a trainer next starts).
     """
+    from dmpo_app.training.distributed import joined
     from dmpo_app.training.process import run_worker
 
-    with stop_signals() as stopping, open_lineage(settings) as lineage:
+    failures: list[Exception] = []
+
+    def train(stopping: threading.Event, group: Group) -> None:
+        try:
+            run_worker(settings, owner=_owner(), stopping=stopping, group=group)
+        except Exception as error:  # noqa: BLE001 - raised again below, in the thread that was asked
+            failures.append(error)
+
+    with stop_signals() as stopping, joined() as group, open_lineage(settings) as lineage:
         wanted = _request_round(lineage)
-        trainer = threading.Thread(
-            target=run_worker, args=(settings,), kwargs={"owner": _owner(), "stopping": stopping}, daemon=True
-        )
+        trainer = threading.Thread(target=train, args=(stopping, group), daemon=True)
         trainer.start()
         state = wanted
         while trainer.is_alive() and not stopping.wait(_POLL_SECONDS):
@@ -48,9 +63,17 @@ def train_one_round(settings: Settings, on_progress: Callable[[RoundState], None
             if state.finished_at is not None:
                 stopping.set()
         trainer.join()
+        state = lineage.store.rounds.get(wanted.id)
     if state.finished_at is None:
+        if failures:
+            raise failures[0]
         raise BadInput(f"round {state.id} was stopped at step {state.step}; it goes on when a trainer next starts")
     return state
+
+
+def is_follower() -> bool:
+    """Whether this is one of several processes that torchrun started, and not the first: it does as that one says."""
+    return int(os.environ.get("RANK", "0")) > 0
 
 
 def _request_round(lineage: Lineage) -> RoundState:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -148,7 +148,19 @@ class RoundSettings(_Group):
     alpha: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     """Softness of the target: the preferred image wins with probability 1 - alpha."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
-    """AdamW's, constant over the round."""
+    """The optimizer's, before `lr_schedule`. For prodigy, which finds its own step size, it is a factor and 1 unless
+    set."""
+    lr_schedule: Literal["constant", "cosine", "linear"] = "constant"
+    """How the learning rate runs over the round: stays, or falls to near 0 at its end."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the learning rate grows to its full size."""
+    optimizer: Literal["adamw", "adamw8bit", "prodigy", "adafactor"] = "adamw"
+    """adamw8bit needs bitsandbytes and a CUDA GPU, prodigy needs prodigyopt; adafactor takes the least memory."""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Pulls the adapter back to the base model, a little each step; times the learning rate."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of a moving average of the adapter over the steps, such as 0.9: the average is judged and published instead
+    of the last step; None: off."""
     rank: Annotated[int, Field(ge=1, le=512)] = 8
     """LoRA rank."""
     lora_alpha: Annotated[float, Field(gt=0)] = 8.0
@@ -163,6 +175,18 @@ class RoundSettings(_Group):
     """Pairs per step."""
     slots_per_pair: Annotated[int, Field(ge=1, le=1000)] = 16
     """Fixed stratified (timestep, noise seed) draws per pair; the reference is computed once for each."""
+    timestep_sampling: Literal["uniform", "logit_normal", "mode"] = "uniform"
+    """How a pair's slots are spread over the noise levels: evenly; by a logit-normal density or by mode sampling, both
+    of Stable Diffusion 3, with more of them in the middle."""
+    timestep_mean: Annotated[float, Field(ge=-5, le=5)] = 0.0
+    """Of the logit-normal density: below 0 more slots have little noise, above 0 more have much."""
+    timestep_scale: Annotated[float, Field(gt=0, le=1.75)] = 1.0
+    """Width of the logit-normal density; of mode sampling, how much it prefers the middle."""
+    error_weighting: Literal["none", "noise"] = "none"
+    """noise: errors are those of the noise that a prediction implies, whatever the model predicts."""
+    gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
+    """Activations are computed again in the backward pass instead of kept: about a third slower, with far less memory.
+    auto: when a single pair does not fit otherwise."""
     warm_start: bool = False
     """Start from the live adapter instead of a fresh one. The reference is the base model either way."""
     held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
@@ -179,6 +203,13 @@ class RoundSettings(_Group):
     seed: int = 0
     """The round's seed is drawn from this and the round's number."""
     scoring: ScoringSettings = ScoringSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _prodigy_finds_its_own_step_size(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("optimizer") == "prodigy":
+            return {"learning_rate": 1.0, **values}
+        return values
 
 
 class TrainerSettings(_Group):

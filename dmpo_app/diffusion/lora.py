@@ -206,7 +206,7 @@ def check_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Sequence[int
             )
 
 
-def load_state_in_place(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
+def load_state_in_place(parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
     """Overwrite an adapter's parameters with `tensors`; names and shapes are checked before the first byte moves.
 
     `parameters` come from `lora_parameters` or `attach`. The tensors keep their identity, so optimizers, compiled

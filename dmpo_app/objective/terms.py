@@ -45,6 +45,16 @@ class PairTerms:
         """u of each pair, (B,), positive where the policy gained on image a; see `margins.margin`."""
         return margin(self.policy_a, self.policy_b, self.reference_a, self.reference_b, beta=beta)
 
+    def first(self, count: int) -> PairTerms:
+        """The first `count` pairs' errors and targets, without residuals."""
+        return PairTerms(
+            self.policy_a[:count],
+            self.policy_b[:count],
+            self.reference_a[:count],
+            self.reference_b[:count],
+            self.target[:count],
+        )
+
     def swapped(self) -> PairTerms:
         """The same pairs with the images' places exchanged, and the target with them."""
         residuals = self.residuals

@@ -3,7 +3,8 @@
 One safetensors file, replaced by one rename, so that there is never half a checkpoint:
 
     lora/<key>                      the adapter
-    adam/<exp_avg|exp_avg_sq>/<key> the optimizer's moments
+    optimizer/<key>/<name>          what the optimizer keeps for a parameter, and groups/<position>/<name> for all
+    average/<key>                   the moving average's sums, if there is one
     best/<key>                      the adapter that did best on the held-out votes so far
     reference/<draws|errors>        the reference errors in use, so that a resumed round sees the very same
 
@@ -19,19 +20,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from dmpo_app.training.atomic_files import write_atomically
 from dmpo_app.training.evaluation import Evaluation
 from dmpo_app.training.limits import HealthWatch
+from dmpo_app.training.optimizer_state import OptimizerState
 from dmpo_app.training.reference_cache import ReferenceCache
 from dmpo_app.training.step import Agreement
 
 FILE_NAME = "checkpoint.safetensors"
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 _log = logging.getLogger(__name__)
 
 
@@ -46,7 +46,7 @@ class Best:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """`live` is the live version on the held-out votes. `moments` is empty before the first step.
+    """`live` is the live version on the held-out votes. `average` is empty when none is kept.
 
     `numerics` is the reference cache's key; references computed under another one are not used.
     """
@@ -56,7 +56,8 @@ class Checkpoint:
     micro_pairs: int
     numerics: str
     tensors: Mapping[str, Tensor]
-    moments: Mapping[str, Mapping[str, Tensor]]
+    optimizer: OptimizerState
+    average: Mapping[str, Tensor]
     best: Best | None
     live: Evaluation | None
     reference: ReferenceCache
@@ -66,8 +67,9 @@ class Checkpoint:
         """Replace the round's checkpoint. `plan` says what round this is part of. Raises StorageFull."""
         tensors: dict[str, Tensor] = {}
         _put(tensors, "lora", self.tensors)
-        for name, moments in self.moments.items():
-            _put(tensors, f"adam/{name}", moments)
+        _put(tensors, "optimizer", self.optimizer.tensors)
+        _put(tensors, "groups", self.optimizer.group_tensors)
+        _put(tensors, "average", self.average)
         _put(tensors, "best", self.best.tensors if self.best else {})
         _put(tensors, "reference", self.reference.to_tensors())
         facts = {
@@ -76,6 +78,8 @@ class Checkpoint:
             "seconds": self.seconds,
             "micro_pairs": self.micro_pairs,
             "numerics": self.numerics,
+            "optimizer": self.optimizer.numbers,
+            "groups": self.optimizer.group_numbers,
             "best": {"step": self.best.step, "evaluation": _facts(self.best.evaluation)} if self.best else None,
             "live": _facts(self.live),
             "watch": self.watch.to_facts(),
@@ -105,40 +109,15 @@ class Checkpoint:
             micro_pairs=facts["micro_pairs"],
             numerics=facts["numerics"],
             tensors=_take(tensors, "lora"),
-            moments={name: _take(tensors, f"adam/{name}") for name in _MOMENTS if facts["step"]},
+            optimizer=OptimizerState(
+                _take(tensors, "optimizer"), facts["optimizer"], _take(tensors, "groups"), facts["groups"]
+            ),
+            average=_take(tensors, "average"),
             best=Best(best["step"], _take(tensors, "best"), _evaluation(best["evaluation"])) if best else None,
             live=_evaluation(facts["live"]),
             reference=ReferenceCache.from_tensors(_take(tensors, "reference")),
             watch=HealthWatch.from_facts(facts["watch"]),
         )
-
-
-def moments_of(
-    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]
-) -> dict[str, dict[str, Tensor]]:
-    """Copies of AdamW's moments on the CPU, by name and parameter key; none before its first step."""
-    if not optimizer.state:
-        return {}
-    return {
-        name: {key: optimizer.state[parameter][name].to("cpu", copy=True) for key, parameter in parameters.items()}
-        for name in _MOMENTS
-    }
-
-
-def restore_moments(
-    optimizer: torch.optim.Optimizer,
-    parameters: Mapping[str, nn.Parameter],
-    moments: Mapping[str, Mapping[str, Tensor]],
-    *,
-    step: int,
-) -> None:
-    """Put AdamW where `moments_of` found it, after `step` steps."""
-    for key, parameter in parameters.items():
-        # A fused AdamW on a GPU counts its steps on that GPU.
-        state: dict[str, Tensor] = {"step": torch.tensor(float(step), device=parameter.device)}
-        for name in _MOMENTS:
-            state[name] = moments[name][key].to(parameter.device, copy=True)
-        optimizer.state[parameter] = state
 
 
 def _put(tensors: dict[str, Tensor], prefix: str, values: Mapping[str, Tensor]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,9 +18,10 @@ from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.protocol import Conditioning
 from dmpo_app.diffusion.lora import reference_mode
 from dmpo_app.objective import Needs, PairTerms, Residuals
+from dmpo_app.settings import RoundSettings
 from dmpo_app.training.dataset import PairDataset
 from dmpo_app.training.reference_cache import ReferenceCache
-from dmpo_app.training.slots import Draw, noise_of, slot_of
+from dmpo_app.training.slots import UNIFORM, Draw, TimestepDensity, noise_of, slot_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,15 @@ class PairErrors:
     """Denoising errors of one dataset's pairs. Errors and margins are float32, on the denoiser's device."""
 
     def __init__(
-        self, denoiser: Denoiser, dataset: PairDataset, cache: ReferenceCache, *, num_slots: int, slot_seed: int
+        self,
+        denoiser: Denoiser,
+        dataset: PairDataset,
+        cache: ReferenceCache,
+        *,
+        num_slots: int,
+        slot_seed: int,
+        density: TimestepDensity = UNIFORM,
+        weighting: Literal["none", "noise"] = "none",
     ) -> None:
         self._denoiser = denoiser
         self._device = denoiser.device
@@ -44,6 +54,21 @@ class PairErrors:
         self._cache = cache
         self._num_slots = num_slots
         self._slot_seed = slot_seed
+        self._density = density
+        self._weighting = weighting
+
+    @classmethod
+    def of(cls, denoiser: Denoiser, dataset: PairDataset, cache: ReferenceCache, settings: RoundSettings) -> PairErrors:
+        """As a round with these settings has them; `cache` is that of `numerics_key` of the same settings."""
+        return cls(
+            denoiser,
+            dataset,
+            cache,
+            num_slots=settings.slots_per_pair,
+            slot_seed=settings.seed,
+            density=TimestepDensity(settings.timestep_sampling, settings.timestep_mean, settings.timestep_scale),
+            weighting=settings.error_weighting,
+        )
 
     @property
     def device(self) -> torch.device:
@@ -83,6 +108,7 @@ class PairErrors:
                 num_slots=self._num_slots,
                 num_timesteps=denoiser.num_timesteps,
                 seed=self._slot_seed,
+                density=self._density,
             )
             for draw in draws
         ]
@@ -124,10 +150,18 @@ class PairErrors:
         return residual_a, residual_b
 
     def _residual(self, batch: NoisyBatch) -> Tensor:
-        """Prediction minus target of each image, (2B, C, H, W), in float32 whatever the denoiser computes in."""
+        """Prediction minus target of each image, (2B, C, H, W), in float32 whatever the denoiser computes in.
+
+        Times the root of the errors' weight, if they have one: its mean square is then the weighted error.
+        """
         with mixed_precision(self._denoiser):
             prediction = self._denoiser.predict(batch.noisy_latents, batch.timesteps, batch.conditioning)
-        return prediction.float() - batch.target
+        residual = prediction.float() - batch.target
+        if self._weighting == "none":
+            return residual
+        size = (residual.shape[-2], residual.shape[-1])
+        weight_2B = self._denoiser.noise_error_weight(batch.timesteps, size)
+        return residual * weight_2B.sqrt().view(-1, 1, 1, 1)
 
 
 def _mean_square(residual: Tensor) -> Tensor:

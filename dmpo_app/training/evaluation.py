@@ -14,6 +14,7 @@ import torch
 
 from dmpo_app.objective import dmpo
 from dmpo_app.training.denoising import PairErrors
+from dmpo_app.training.group import ALONE, Group
 from dmpo_app.training.slots import Draw, evaluation_slots
 from dmpo_app.training.step import Agreement, agreement
 
@@ -43,23 +44,29 @@ class Comparison:
         return self.difference > self.standard_error
 
 
-def evaluate(errors: PairErrors, *, beta: float, num_slots: int, micro_pairs: int) -> Evaluation:
+def evaluate(errors: PairErrors, *, beta: float, num_slots: int, micro_pairs: int, group: Group = ALONE) -> Evaluation:
     """Loss, margin and accuracy on the same slots of every pair at every call; a pair's margin is averaged over them.
 
-    The last batch is filled up with draws from the first, so that all have the shape that training has.
+    The last batch is filled up with draws from the first, so that all have the shape that training has. The processes
+    of the group take turns.
     """
     data = errors.dataset
     slots = evaluation_slots(num_slots)
     draws = [Draw(pair, slot) for pair in range(len(data)) for slot in slots]
     num_batches = -(-len(draws) // micro_pairs)
     filled = [draws[i % len(draws)] for i in range(num_batches * micro_pairs)]
-    with torch.no_grad():
-        batches = [
-            errors.terms(filled[start : start + micro_pairs]).margin(beta)
-            for start in range(0, len(filled), micro_pairs)
-        ]
-        margins_NK = torch.cat(batches)[: len(draws)].view(len(data), len(slots))
-        return _judge(margins_NK.cpu(), errors)
+
+    def margins_here() -> list[list[float]]:
+        with torch.no_grad():
+            return [
+                errors.terms(filled[batch * micro_pairs : (batch + 1) * micro_pairs]).margin(beta).tolist()
+                for batch in range(group.rank, num_batches, group.size)
+            ]
+
+    found = group.share(margins_here)
+    margins = [margin for batch in range(num_batches) for margin in found[batch % group.size][batch // group.size]]
+    margins_NK = torch.tensor(margins[: len(draws)]).view(len(data), len(slots))
+    return _judge(margins_NK, errors)
 
 
 def evaluate_base(errors: PairErrors) -> Evaluation:

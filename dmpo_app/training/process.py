@@ -16,11 +16,15 @@ import threading
 from collections.abc import Callable, Sequence
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dmpo_app.errors import SetupProblem
 from dmpo_app.settings import Settings
 from dmpo_app.training.supervisor import EXIT_SETUP, READY, TrainerProcess
 from dmpo_app.training.trackers import check_tracker
+
+if TYPE_CHECKING:
+    from dmpo_app.training.group import Group
 
 __all__ = ["TrainerProcess", "main", "run_worker"]
 
@@ -67,9 +71,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_worker(
-    settings: Settings, *, owner: str, stopping: threading.Event, on_ready: Callable[[], None] = lambda: None
+    settings: Settings,
+    *,
+    owner: str,
+    stopping: threading.Event,
+    on_ready: Callable[[], None] = lambda: None,
+    group: Group | None = None,
 ) -> None:
-    """Train whenever it is time until `stopping` is set. Raises SetupProblem when base model or home are unfit."""
+    """Train whenever it is time until `stopping` is set. Raises SetupProblem when base model or home are unfit.
+
+    Of several processes in `group` the first does; the others train with it until it is stopped, and raise PeerLost
+    when it is gone.
+    """
     from dmpo_app.diffusion.family import family_of, fingerprint
     from dmpo_app.store import Store
     from dmpo_app.store.store import utc_now
@@ -82,31 +95,50 @@ def run_worker(
 
         from dmpo_app.diffusion.loading import load_denoiser
         from dmpo_app.objective import objective_named
-        from dmpo_app.training.worker import Tick, Worker
+        from dmpo_app.training.distributed import own_device
+        from dmpo_app.training.group import ALONE
+        from dmpo_app.training.optimizers import check_optimizer
+        from dmpo_app.training.worker import END, IDLE, Tick, Worker, follow
 
         objective_named(settings.round.objective, settings.round.objective_options)  # raises if there is none such
         torch.set_num_threads(trainer_threads(settings))
         render = settings.render
-        denoiser = load_denoiser(source, device=render.device, dtype=render.dtype, quantize=render.quantize)
+        denoiser = load_denoiser(source, device=own_device(render.device), dtype=render.dtype, quantize=render.quantize)
+        check_optimizer(settings.round.optimizer, denoiser.device)
         base = store.models.register(source, family, identity)
-        worker = Worker(store, base, settings, denoiser, owner=owner, now=utc_now, should_stop=stopping.is_set)
+        group = group or ALONE
+        if group.size > settings.round.batch_pairs:
+            raise SetupProblem(
+                f"{group.size} processes share batches of {settings.round.batch_pairs} pairs; set "
+                f"DMPO_ROUND__BATCH_PAIRS to at least {group.size}, or start fewer"
+            )
+        if not group.leads:
+            follow(store, base, denoiser, group)
+            return
+        worker = Worker(
+            store, base, settings, denoiser, owner=owner, now=utc_now, should_stop=stopping.is_set, group=group
+        )
         _log.info("ready: %s, %d torch threads", source, torch.get_num_threads())
         on_ready()
         try:
             while not stopping.is_set():
                 tick = worker.tick()
+                group.led(lambda: IDLE)
                 if tick is Tick.PREPARED:
                     stopping.wait(_BREATH_SECONDS)  # nobody waits for this, and the page needs the processor too
                 elif tick is not Tick.TRAINED:
                     stopping.wait(settings.trainer.poll_seconds)
+            group.led(lambda: END)
         finally:
             worker.close()
     _log.info("stopped")
 
 
 def trainer_threads(settings: Settings) -> int:
-    """Torch threads of the trainer: as set, else half the cores."""
-    return settings.trainer.num_threads or max(1, (os.cpu_count() or 1) // 2)
+    """Torch threads of the trainer: as set, else half the cores, shared by the processes that train together."""
+    from dmpo_app.training.distributed import processes_here
+
+    return settings.trainer.num_threads or max(1, (os.cpu_count() or 1) // 2 // processes_here())
 
 
 def _say_ready(ready: threading.Event) -> None:

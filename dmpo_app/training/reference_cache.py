@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -43,6 +44,10 @@ class ReferenceCache:
         """Keep the errors; those known already stay, so that every step of a round sees the same."""
         self._entries.setdefault((pair_id, slot), errors)
 
+    def since(self, count: int) -> list[tuple[int, int, float, float]]:
+        """What came in after the first `count` entries: pair id, slot, error of image a, error of image b."""
+        return [(*draw, *errors) for draw, errors in islice(self._entries.items(), count, None)]
+
     def to_tensors(self) -> dict[str, Tensor]:
         """draws (N, 2) int64: pair ids and slots; errors (N, 2) float32: image a and image b."""
         return {
@@ -72,7 +77,7 @@ class ReferenceCache:
             return cls()
 
 
-def cache_key(**numerics: str | int | float | list[int]) -> str:
+def cache_key(**numerics: str | int | float | list[int] | list[float]) -> str:
     """A sha256 (hex) over everything that decides the last bits of an error."""
     return hashlib.sha256(json.dumps(numerics, sort_keys=True).encode()).hexdigest()
 

@@ -37,7 +37,15 @@ def numerics_key(
     device = denoiser.device
     cpu = torch.device("cpu")
     conditioning = {name: list(tensor.shape[1:]) for name, tensor in dataset.conditioning([0], cpu).items()}
+    # Only where they are not as usual, so that what was computed before there was a choice is still found.
+    unusual: dict[str, str | list[float]] = {}
+    if settings.timestep_sampling != "uniform":
+        unusual["timesteps"] = settings.timestep_sampling
+        unusual["timestep_density"] = [settings.timestep_mean, settings.timestep_scale]
+    if settings.error_weighting != "none":
+        unusual["error_weighting"] = settings.error_weighting
     return cache_key(
+        **unusual,
         base_model=base_fingerprint,
         latents=list(dataset.latents([0], cpu)[0].shape[1:]),
         **conditioning,
@@ -61,7 +69,7 @@ def calibrated_settings(store: Store, base: BaseModelRef, denoiser: Denoiser, se
     key = numerics_key(denoiser, dataset, settings, base_fingerprint=base.fingerprint, micro_pairs=settings.batch_pairs)
     cache = ReferenceCache.load(reference_folder(store.home), key)
     known = len(cache)
-    errors = PairErrors(denoiser, dataset, cache, num_slots=settings.slots_per_pair, slot_seed=settings.seed)
+    errors = PairErrors.of(denoiser, dataset, cache, settings)
     calibrated = with_betas(settings, errors)
     if len(cache) > known:
         cache.save(reference_folder(store.home), key)
@@ -133,12 +141,6 @@ class ReferenceFiller:
             micro_pairs=self._settings.batch_pairs,
         )
         self._cache = ReferenceCache.load(reference_folder(self._store.home), self._key)
-        self._errors = PairErrors(
-            self._denoiser,
-            dataset,
-            self._cache,
-            num_slots=self._settings.slots_per_pair,
-            slot_seed=self._settings.seed,
-        )
+        self._errors = PairErrors.of(self._denoiser, dataset, self._cache, self._settings)
         self._missing = self._errors.missing_references()
         return bool(self._missing)

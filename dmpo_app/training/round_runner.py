@@ -19,16 +19,18 @@ from dmpo_app.diffusion.adapter_files import AdapterWeights, read_adapter
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import check_fit, expected_shapes
 from dmpo_app.domain import BASE_VERSION, BaseModelRef, RoundState
-from dmpo_app.errors import AdapterProblem
+from dmpo_app.errors import AdapterProblem, RoundFailed
 from dmpo_app.store import Store
 from dmpo_app.training.checkpoint import Checkpoint
+from dmpo_app.training.group import ALONE, Group
 from dmpo_app.training.latent_preview import read_preview
-from dmpo_app.training.plan import load_plan
+from dmpo_app.training.plan import RoundPlan, load_plan
 from dmpo_app.training.progress import ProgressReport, Track, not_tracked
 from dmpo_app.training.publishing import publish, reason_to_refuse
 from dmpo_app.training.reference_filler import reference_folder
 from dmpo_app.training.round_trainer import RoundTrainer
 
+_READS = 5
 _log = logging.getLogger(__name__)
 
 
@@ -44,7 +46,8 @@ class RoundRunner:
     """One started round on one denoiser, which it has to itself until `close`.
 
     `heartbeat` is called before every step and may raise to end things there (LeaseLost); `should_stop` is asked
-    before every step. Everything that is written shows `token`; what is recorded goes to `track` as well.
+    before every step. Everything that is written shows `token`; what is recorded goes to `track` as well. Of several
+    processes in `group` each has a runner, and the leading one's alone writes, asks and is asked.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class RoundRunner:
         should_stop: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
         track: Track = not_tracked,
+        group: Group = ALONE,
     ) -> None:
         self._store = store
         self._base = base
@@ -68,7 +72,8 @@ class RoundRunner:
         self._clock = clock
         self._track = track
         self._folder = round_folder(store.home, state.id)
-        self._plan = load_plan(store, base, state)
+        self._group = group
+        self._plan = self._load_plan(state)
         self._trainer = RoundTrainer(
             self._plan,
             denoiser,
@@ -76,6 +81,7 @@ class RoundRunner:
             reference_folder=reference_folder(store.home),
             resume_from=Checkpoint.load(self._folder, plan=self._plan.key),
             preview=read_preview(store, base, denoiser, self._plan),
+            group=group,
         )
 
     @property
@@ -94,11 +100,11 @@ class RoundRunner:
         budget = settings.slice_seconds if seconds is None else seconds
         stopped = self._train_until(started + budget)
         self._trainer.seconds += self._clock() - started
-        self._heartbeat()
-        self._trainer.checkpoint().save(self._folder, plan=self._plan.key)
+        checkpoint = self._trainer.checkpoint()
+        self._group.led(lambda: self._save(checkpoint))
         if not self._trainer.is_done:
             return SliceOutcome.STOPPED if stopped else SliceOutcome.MORE
-        self._finish()
+        self._group.led(self._finish)
         return SliceOutcome.FINISHED
 
     def close(self) -> None:
@@ -118,17 +124,25 @@ class RoundRunner:
             track=self._track,
         )
         while not self._trainer.is_done:
-            self._heartbeat()
-            if self._should_stop():
+            if self._group.led(self._is_told_to_stop):
                 return True
             result = self._trainer.train_step()
             drift = self._trainer.look_if_due()
             evaluation = self._trainer.evaluate_if_due()
             held_out_loss = evaluation.loss if evaluation else None
-            report.add(self.step, result, held_out_loss=held_out_loss, drift=drift, last=self._trainer.is_done)
-            if self._clock() >= deadline:
+            if self._group.leads:
+                report.add(self.step, result, held_out_loss=held_out_loss, drift=drift, last=self._trainer.is_done)
+            if self._group.led(lambda: self._clock() >= deadline):
                 break
         return False
+
+    def _is_told_to_stop(self) -> bool:
+        self._heartbeat()
+        return self._should_stop()
+
+    def _save(self, checkpoint: Checkpoint) -> None:
+        self._heartbeat()
+        checkpoint.save(self._folder, plan=self._plan.key)
 
     def _finish(self) -> None:
         best, live, passed = self._trainer.result(), self._trainer.live, self._trainer.passed
@@ -154,6 +168,17 @@ class RoundRunner:
             _log.info("round %d refused: %s", self._plan.round_id, reason)
         self._trainer.save_reference()
         remove_checkpoint(self._store.home, self._plan.round_id)
+
+    def _load_plan(self, state: RoundState) -> RoundPlan:
+        """The same in all processes of the group: a vote may be taken back between two of them reading it."""
+        for _ in range(_READS):
+            plan = load_plan(self._store, self._base, state)
+            if len(set(self._group.share(lambda: plan.key))) == 1:  # noqa: B023 - called before the next turn
+                return plan
+        raise RoundFailed(
+            f"{self._group.size} processes read different votes for round {state.id}, {_READS} times in a row; do they "
+            "see the same home?"
+        )
 
     def _read_parent(self, denoiser: Denoiser) -> AdapterWeights | None:
         """The version that was live when the round began; None for the base model, or when it cannot be used."""

@@ -3,35 +3,47 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import attach, detach, load_state_in_place, lora_state
 from dmpo_app.domain import BASE_VERSION
 from dmpo_app.errors import AdapterMismatch, RoundFailed
-from dmpo_app.training.checkpoint import Best, Checkpoint, moments_of, restore_moments
+from dmpo_app.training.averaging import AdapterAverage
+from dmpo_app.training.checkpoint import Best, Checkpoint
 from dmpo_app.training.dataset import PairDataset
 from dmpo_app.training.denoising import PairErrors
 from dmpo_app.training.evaluation import Evaluation, evaluate, evaluate_base
+from dmpo_app.training.group import ALONE, Group, is_out_of_memory
 from dmpo_app.training.health import adapter_norm, num_outputs
 from dmpo_app.training.latent_preview import LatentPreview
 from dmpo_app.training.limits import HealthWatch, PassedLimit
+from dmpo_app.training.optimizer_state import OptimizerState
+from dmpo_app.training.optimizers import learning_rate_factor, make_optimizer, set_learning_rate
 from dmpo_app.training.plan import RoundPlan
 from dmpo_app.training.reference_cache import ReferenceCache
 from dmpo_app.training.reference_filler import numerics_key
 from dmpo_app.training.slots import Draw, draws_of_step
-from dmpo_app.training.step import StepResult, make_optimizer, train_step
+from dmpo_app.training.step import StepResult, train_step
 
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
+_OUT_OF_MEMORY = (
+    "out of memory with a single pair at a time; free memory that other programs hold, or set a smaller "
+    "DMPO_ROUND__RANK, DMPO_ROUND__TARGET_MODULES=attention, DMPO_RENDER__QUANTIZE=nf4 or a smaller base model"
+)
+_EVEN_SO = "; DMPO_ROUND__GRADIENT_CHECKPOINTING=auto would save the most"
 
 
 class RoundTrainer:
@@ -51,6 +63,7 @@ class RoundTrainer:
         reference_folder: Path,
         resume_from: Checkpoint | None = None,
         preview: LatentPreview | None = None,
+        group: Group = ALONE,
     ) -> None:
         self._plan = plan
         self._preview = preview
@@ -58,7 +71,11 @@ class RoundTrainer:
         self._settings = plan.settings
         self._denoiser = denoiser
         self._reference_folder = reference_folder
-        self._micro_pairs = resume_from.micro_pairs if resume_from else plan.settings.batch_pairs
+        self._group = group
+        own_pairs = len(group.part(plan.settings.batch_pairs))
+        self._micro_pairs = min(resume_from.micro_pairs, own_pairs) if resume_from else own_pairs
+        if plan.settings.gradient_checkpointing == "on":
+            denoiser.module.enable_gradient_checkpointing()
         self._use_reference(resume_from)
         self.step = resume_from.step if resume_from else 0
         """Steps done so far."""
@@ -67,18 +84,29 @@ class RoundTrainer:
         self.best = resume_from.best if resume_from else None
         self.live = resume_from.live if resume_from else self._evaluate_live(parent)
         self._parameters = attach(denoiser.module, plan.spec, seed=plan.seed)
-        self._optimizer = make_optimizer(self._parameters, learning_rate=self._settings.learning_rate)
+        self._optimizer = make_optimizer(
+            self._parameters,
+            learning_rate=self._settings.learning_rate,
+            name=self._settings.optimizer,
+            weight_decay=self._settings.weight_decay,
+        )
+        decay = self._settings.ema_decay
+        self._average = None if decay is None else AdapterAverage(self._parameters, decay)
         if resume_from:
             load_state_in_place(self._parameters, resume_from.tensors)
-            if resume_from.moments:
-                restore_moments(self._optimizer, self._parameters, resume_from.moments, step=self.step)
+            resume_from.optimizer.restore(self._optimizer, self._parameters)
+            if self._average is not None:
+                self._average.restore(resume_from.average, self.step)
         elif parent is not None and self._settings.warm_start:
             self._start_at(parent)
 
     def train_step(self) -> StepResult:
         """The next step. Raises RoundFailed when it diverges or does not fit into memory."""
         draws = self._draws_of(self.step)
-        self._fitting(lambda: self._compute_references(draws))
+        self._fitting(lambda: self._group.share(lambda: self._compute_references(self._own(draws))))
+        set_learning_rate(
+            self._optimizer, self._settings.learning_rate * learning_rate_factor(self.step, self._settings)
+        )
         result = self._fitting(
             lambda: train_step(
                 self._train_errors,
@@ -88,9 +116,12 @@ class RoundTrainer:
                 self._plan.loss,
                 max_grad_norm=self._settings.max_grad_norm,
                 micro_pairs=self._micro_pairs,
+                group=self._group,
             )
         )
         self.step += 1
+        if self._average is not None:
+            self._average.update()
         norm = adapter_norm(self._parameters, scaling=self._plan.spec.scaling)
         result = replace(result, adapter_norm=norm, adapter_rms=norm / math.sqrt(num_outputs(self._parameters)))
         self._watch = self._watch.after_step(self.step, result, self._settings.limits)
@@ -105,6 +136,10 @@ class RoundTrainer:
             seed=self._plan.seed,
         )
 
+    def _own(self, draws: Sequence[Draw]) -> list[Draw]:
+        """This process's part of a step's draws."""
+        return [draws[position % len(draws)] for position in self._group.part(len(draws))]
+
     def _compute_references(self, draws: Sequence[Draw]) -> None:
         """The reference errors that `draws` lack, in full batches.
 
@@ -114,7 +149,7 @@ class RoundTrainer:
         missing = self._train_errors.missing_references(draws)
         step = self.step + 1
         while missing and len(missing) % self._micro_pairs and step < self._settings.num_steps:
-            wanted = self._train_errors.missing_references([*missing, *self._draws_of(step)])
+            wanted = self._train_errors.missing_references([*missing, *self._own(self._draws_of(step))])
             missing = wanted[: -(-len(missing) // self._micro_pairs) * self._micro_pairs]
             step += 1
         for start in range(0, len(missing), self._micro_pairs):
@@ -138,10 +173,17 @@ class RoundTrainer:
         """
         if not self._look_is_due:
             return {}
-        preview = self._preview
-        drift = self._fitting(lambda: preview.drift(batch_size=2 * self._micro_pairs)) if preview else {}
+        drift: Mapping[str, float] = {}
+        if self._settings.health_images:
+            drift = self._fitting(lambda: self._group.led(self._drift))
         self._watch = self._watch.after_look(self.step, drift, self._settings.limits)
         return drift
+
+    def _drift(self) -> dict[str, float]:
+        if self._preview is None:
+            return {}
+        with self._averaged():
+            return self._preview.drift(batch_size=2 * self._micro_pairs)
 
     def evaluate_if_due(self) -> Evaluation | None:
         """Look at the held-out votes after every so many steps and after the last; remember the best adapter so far.
@@ -150,9 +192,10 @@ class RoundTrainer:
         """
         if not self._look_is_due:
             return None
-        evaluation = None if self._plan.held_out is None else self._evaluate()
-        if self.best is None or evaluation is None or evaluation.loss < _loss_of(self.best):
-            self.best = Best(self.step, lora_state(self._denoiser.module, self._plan.spec.component), evaluation)
+        with self._averaged():
+            evaluation = None if self._plan.held_out is None else self._evaluate()
+            if self.best is None or evaluation is None or evaluation.loss < _loss_of(self.best):
+                self.best = Best(self.step, self._adapter(), evaluation)
         return evaluation
 
     @property
@@ -162,17 +205,23 @@ class RoundTrainer:
 
     def result(self) -> Best:
         """The adapter to publish: the best on the held-out votes or, without any, the last."""
-        return self.best or Best(self.step, lora_state(self._denoiser.module, self._plan.spec.component), None)
+        with self._averaged():
+            return self.best or Best(self.step, self._adapter(), None)
 
     def checkpoint(self) -> Checkpoint:
-        """Everything it takes to go on from here."""
+        """Everything it takes to go on from here, with the references that all processes of the group found.
+
+        Raises RoundFailed when the processes' adapters are not the same to the bit.
+        """
+        self._compare_notes()
         return Checkpoint(
             step=self.step,
             seconds=self.seconds,
             micro_pairs=self._micro_pairs,
             numerics=self._numerics,
-            tensors=lora_state(self._denoiser.module, self._plan.spec.component),
-            moments=moments_of(self._optimizer, self._parameters),
+            tensors=self._adapter(),
+            optimizer=OptimizerState.of(self._optimizer, self._parameters),
+            average=self._average.state() if self._average is not None else {},
             best=self.best,
             live=self.live,
             reference=self._reference,
@@ -188,6 +237,27 @@ class RoundTrainer:
         detach(self._denoiser.module)
         self._denoiser.module.disable_gradient_checkpointing()
 
+    def _compare_notes(self) -> None:
+        if self._group.size == 1:
+            return
+        digests = self._group.share(lambda: _digest(self._parameters))
+        if len(set(digests)) > 1:
+            raise RoundFailed(
+                f"after step {self.step} the {self._group.size} processes hold different adapters; are their GPUs and "
+                "libraries the same?"
+            )
+        for found in self._group.share(lambda: self._reference.since(self._num_shared)):
+            for pair_id, slot, error_a, error_b in found:
+                self._reference.add(pair_id, slot, (error_a, error_b))
+        self._num_shared = len(self._reference)
+
+    def _adapter(self) -> dict[str, Tensor]:
+        return lora_state(self._denoiser.module, self._plan.spec.component)
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """The moving average in the adapter's place, where one is kept."""
+        return nullcontext() if self._average is None else self._average.in_place()
+
     def _evaluate(self) -> Evaluation:
         return self._fitting(
             lambda: evaluate(
@@ -195,6 +265,7 @@ class RoundTrainer:
                 beta=self._plan.margin_beta,
                 num_slots=self._settings.slots_per_pair,
                 micro_pairs=self._micro_pairs,
+                group=self._group,
             )
         )
 
@@ -228,18 +299,13 @@ class RoundTrainer:
             self._reference = resume_from.reference
         else:
             self._reference = ReferenceCache.load(self._reference_folder, self._numerics)
+        self._num_shared = len(self._reference)
         self._train_errors = self._errors_of(self._plan.train)
         if self._plan.held_out is not None:
             self._held_out_errors = self._errors_of(self._plan.held_out)
 
     def _errors_of(self, dataset: PairDataset) -> PairErrors:
-        return PairErrors(
-            self._denoiser,
-            dataset,
-            self._reference,
-            num_slots=self._settings.slots_per_pair,
-            slot_seed=self._settings.seed,
-        )
+        return PairErrors.of(self._denoiser, dataset, self._reference, self._settings)
 
     def _fitting(self, work: Callable[[], _Result]) -> _Result:
         """Do `work`; when memory runs out, once more in half as large pieces, down to single pairs, and then with
@@ -248,19 +314,21 @@ class RoundTrainer:
             try:
                 return work()
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
-                if self._micro_pairs == 1 and self._denoiser.module.is_gradient_checkpointing:
+                if self._micro_pairs == 1 and not self._may_checkpoint_gradients():
                     raise RoundFailed(
-                        "out of memory with a single pair at a time; free memory that other programs hold, or set a "
-                        "smaller DMPO_ROUND__RANK, DMPO_ROUND__TARGET_MODULES=attention, DMPO_RENDER__QUANTIZE=nf4 or "
-                        "a smaller base model"
+                        _OUT_OF_MEMORY + _EVEN_SO * (self._settings.gradient_checkpointing == "off")
                     ) from error
             self._denoiser.module.zero_grad(set_to_none=True)
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             self._take_less_memory()
+
+    def _may_checkpoint_gradients(self) -> bool:
+        """Whether recomputing activations is something that has not been tried yet."""
+        return self._settings.gradient_checkpointing != "off" and not self._denoiser.module.is_gradient_checkpointing
 
     def _take_less_memory(self) -> None:
         if self._micro_pairs == 1:
@@ -276,8 +344,8 @@ def _loss_of(best: Best) -> float:
     return best.evaluation.loss if best.evaluation else float("inf")
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    """The CPU's allocator has no exception of its own."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+def _digest(parameters: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for parameter in parameters.values():
+        digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

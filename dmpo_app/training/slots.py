@@ -9,7 +9,10 @@ Shapes:  C H W latent channels, height, width.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -31,17 +34,52 @@ class Draw:
     slot: int
 
 
-def slot_of(pair_id: int, slot: int, *, num_slots: int, num_timesteps: int, seed: int) -> Slot:
+@dataclass(frozen=True, slots=True)
+class TimestepDensity:
+    """How slots are spread over the noise levels t in 0..1; SD3 (arXiv:2403.03206), section 3.1.
+
+    uniform        t = u
+    logit_normal   logit t ~ Normal(mean, scale): t = sigmoid(mean + scale * Phi^-1(u))
+    mode           t = u' mapped by f(u) = 1 - u - scale (cos^2(pi u / 2) - 1 + u), which falls, so u' = 1 - u
+
+    Each is an inverse distribution function: equal shares of u are equal shares of the slots.
+    """
+
+    name: Literal["uniform", "logit_normal", "mode"] = "uniform"
+    mean: float = 0.0
+    scale: float = 1.0
+
+    def noise_level(self, quantile: float) -> float:
+        """t in 0..1 for a `quantile` u in 0..1; grows with u."""
+        if self.name == "logit_normal":
+            inside = min(max(quantile, 1e-9), 1 - 1e-9)
+            return 1 / (1 + math.exp(-self.mean - self.scale * NormalDist().inv_cdf(inside)))
+        if self.name == "mode":
+            mirrored = 1 - quantile
+            return 1 - mirrored - self.scale * (math.cos(math.pi * mirrored / 2) ** 2 - 1 + mirrored)
+        return quantile
+
+
+UNIFORM = TimestepDensity()
+
+
+def slot_of(
+    pair_id: int, slot: int, *, num_slots: int, num_timesteps: int, seed: int, density: TimestepDensity = UNIFORM
+) -> Slot:
     """Slot `slot` of a pair: its timestep lies somewhere in the slot's own equal share of 0..num_timesteps - 1.
 
-    The slots of a pair together cover all noise levels evenly; where inside its share each one falls differs between
-    pairs. `seed` belongs to the lineage and not to the round, so that later rounds find the same slots.
+    The slots of a pair together cover all noise levels evenly, or as `density` says: slot k of n lies between its
+    quantiles k/n and (k+1)/n. Where inside its share each one falls differs between pairs. `seed` belongs to the
+    lineage and not to the round, so that later rounds find the same slots.
     """
     if not 0 <= slot < num_slots:
         raise ValueError(f"slot {slot} is not in 0..{num_slots - 1}")
     low = -(-slot * num_timesteps // num_slots)
     high = max(low + 1, -(-(slot + 1) * num_timesteps // num_slots))
     key = keyed_seed(seed, "slot", pair_id, slot)
+    if density.name != "uniform":
+        level = density.noise_level((slot + key / 2**63) / num_slots)
+        return Slot(timestep=min(max(int(level * num_timesteps), 0), num_timesteps - 1), noise_seed=key)
     return Slot(timestep=min(low + key % (high - low), num_timesteps - 1), noise_seed=key)
 
 

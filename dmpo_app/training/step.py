@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 from dmpo_app.errors import RoundFailed
 from dmpo_app.objective import Needs, Objective, PairTerms, guarded
 from dmpo_app.training.denoising import PairErrors
+from dmpo_app.training.group import ALONE, Group
 from dmpo_app.training.health import PairHealth, pair_health
 from dmpo_app.training.slots import Draw
 
@@ -93,11 +95,6 @@ class StepResult:
     adapter_rms: float = 0.0
 
 
-def make_optimizer(parameters: Mapping[str, nn.Parameter], *, learning_rate: float) -> torch.optim.AdamW:
-    """AdamW over the adapter's float32 parameters, without weight decay: the margin's finite goal is what holds it."""
-    return torch.optim.AdamW(list(parameters.values()), lr=learning_rate, weight_decay=0.0, fused=True)
-
-
 def train_step(
     errors: PairErrors,
     draws: Sequence[Draw],
@@ -107,25 +104,21 @@ def train_step(
     *,
     max_grad_norm: float,
     micro_pairs: int,
+    group: Group = ALONE,
 ) -> StepResult:
     """Update the adapter once on the vote-weighted mean of the loss over the draws.
 
-    The batch goes through the denoiser in pieces of `micro_pairs` draws. Raises RoundFailed, before anything is
-    updated, when loss or gradient is not finite.
+    The batch goes through the denoiser in pieces of `micro_pairs` draws, each process of the group taking its part of
+    it. Raises RoundFailed, before anything is updated, when loss or gradient is not finite.
     """
-    data = errors.dataset
-    weights = data.weights[[draw.pair for draw in draws]]
-    weights = (weights / weights.sum()).to(errors.device)
+    weights = _weights_of(draws, errors)
+    results = group.share(lambda: _backward(errors, draws, weights, group.part(len(draws)), loss_of, micro_pairs))
     total, sides, health = 0.0, Agreement(), PairHealth()
-    for start in range(0, len(draws), micro_pairs):
-        piece = slice(start, start + micro_pairs)
-        terms = errors.terms(draws[piece], needs=loss_of.needs, with_residuals=loss_of.winner_guard is not None)
-        loss = (loss_of(terms) * weights[piece]).sum()
-        torch.autograd.backward(loss)
-        total += loss.item()
-        margins = terms.margin(loss_of.margin_beta).detach()
-        sides += agreement(margins, terms.target)
-        health += pair_health(terms, margins)
+    for loss, agreeing, faring in results:
+        total += loss
+        sides += Agreement(*agreeing)
+        health += PairHealth(*faring)
+    group.sum_gradients(parameters.values())
     norm = float(clip_grad_norm_(parameters.values(), max_grad_norm))
     if not (math.isfinite(total) and math.isfinite(norm)):
         optimizer.zero_grad(set_to_none=True)
@@ -136,3 +129,34 @@ def train_step(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return StepResult(total, sides, health, norm)
+
+
+def _weights_of(draws: Sequence[Draw], errors: PairErrors) -> Tensor:
+    """(B,), the votes behind each draw; they add up to 1."""
+    votes = errors.dataset.weights[[draw.pair for draw in draws]]
+    return (votes / votes.sum()).to(errors.device)
+
+
+def _backward(
+    errors: PairErrors, draws: Sequence[Draw], weights: Tensor, part: range, loss_of: LossSettings, micro_pairs: int
+) -> tuple[float, tuple[Any, ...], tuple[Any, ...]]:
+    """Add the gradient of one process's part of the batch; its loss and the fields of its Agreement and PairHealth.
+
+    Positions beyond the batch are filled up with draws from its start that weigh nothing, so that all pieces have one
+    shape in all processes.
+    """
+    count, total, sides, health = len(draws), 0.0, Agreement(), PairHealth()
+    for start in range(part.start, part.stop, micro_pairs):
+        piece = range(start, min(start + micro_pairs, part.stop))
+        own = [draws[position % count] for position in piece]
+        terms = errors.terms(own, needs=loss_of.needs, with_residuals=loss_of.winner_guard is not None)
+        counted = min(max(count - start, 0), len(own))
+        shares = torch.cat([weights[start : start + counted], weights.new_zeros(len(own) - counted)])
+        loss = (loss_of(terms) * shares).sum()
+        torch.autograd.backward(loss)
+        total += loss.item()
+        seen = terms.first(counted)
+        margins = seen.margin(loss_of.margin_beta).detach()
+        sides += agreement(margins, seen.target)
+        health += pair_health(seen, margins)
+    return total, astuple(sides), astuple(health)

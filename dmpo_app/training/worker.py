@@ -23,12 +23,13 @@ import torch
 from dmpo_app.diffusion.adapter_files import remove_leftovers
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain import BaseModelRef, RoundState, Trigger
-from dmpo_app.errors import Busy, Conflict, LeaseLost, RoundFailed, StorageFull, StudioError
+from dmpo_app.errors import Busy, Conflict, LeaseLost, PeerLost, RoundFailed, StorageFull, StudioError
 from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.store import Store
 from dmpo_app.training.atomic_files import write_atomically
 from dmpo_app.training.automatic import AutomaticPlan, score_for_round
 from dmpo_app.training.dataset import is_held_out
+from dmpo_app.training.group import ALONE, Group
 from dmpo_app.training.plan import start_round
 from dmpo_app.training.progress import Track
 from dmpo_app.training.reference_filler import ReferenceFiller, calibrated_settings
@@ -38,6 +39,7 @@ from dmpo_app.training.trackers import tracked_round
 MAX_DEATHS = 10
 """A round that takes the whole process down this often in a row without getting any further is given up."""
 _PAUSE_AFTER_FAILURE = timedelta(seconds=5)
+_NO_TOKEN = -1
 _log = logging.getLogger(__name__)
 
 
@@ -57,6 +59,23 @@ class Tick(StrEnum):
     STOPPED = "stopped"
 
 
+IDLE, END = "idle", "end"
+"""What a leading process tells the others between rounds; the number of a round is an order to train it with it."""
+
+
+def follow(store: Store, base: BaseModelRef, denoiser: Denoiser, group: Group) -> None:
+    """Train what the group's leading process trains until it says END. Raises whatever ends a round there or here."""
+    while (order := group.led(str)) != END:
+        if order == IDLE:
+            continue
+        runner = RoundRunner(store, base, denoiser, store.rounds.get(int(order)), token=_NO_TOKEN, group=group)
+        try:
+            while runner.run_slice() is SliceOutcome.MORE:
+                pass
+        finally:
+            runner.close()
+
+
 class Worker:
     """Trains one lineage. `owner` names the holder of the lease; one that restarts under its old name need not wait."""
 
@@ -70,6 +89,7 @@ class Worker:
         owner: str,
         now: Callable[[], datetime],
         should_stop: Callable[[], bool] = lambda: False,
+        group: Group = ALONE,
     ) -> None:
         self._store = store
         self._base = base
@@ -78,6 +98,7 @@ class Worker:
         self._owner = owner
         self._now = now
         self._should_stop = should_stop
+        self._group = group
         self._token: int | None = None
         self._renewed_at = now()
         self._failures: dict[int, int] = {}
@@ -85,7 +106,7 @@ class Worker:
         self._filler = self._new_filler()
 
     def tick(self) -> Tick:
-        """Decide and act once; trains a round to its end if there is one. Only bugs escape as exceptions."""
+        """Decide and act once; trains a round to its end if there is one. Only bugs and PeerLost escape."""
         try:
             if not self._hold_lease():
                 return Tick.WAITING
@@ -150,6 +171,8 @@ class Worker:
     def _train(self, state: RoundState) -> Tick:
         try:
             outcome = self._run(state)
+        except PeerLost:
+            raise  # no fault of the round's; it goes on when all processes are started again
         except LeaseLost:
             return self._lease_lost()
         except (Busy, StorageFull) as error:
@@ -177,6 +200,7 @@ class Worker:
             automatic=self._score(state),
         )
         _log.info("round %d: %d votes, attempt %d", started.id, started.num_votes, started.attempts)
+        self._group.led(lambda: str(started.id))
         config = started.config.get("settings", {})
         with closing(tracked_round(self._settings.trainer.tracker, self._store.home, started.id, config)) as tracked:
             return self._run_started(started, tracked, token)
@@ -191,6 +215,7 @@ class Worker:
             heartbeat=self._heartbeat,
             should_stop=self._should_stop,
             track=track,
+            group=self._group,
         )
         try:
             self._count_death(started, runner.step)
@@ -219,8 +244,13 @@ class Worker:
             self._store.votes.training_votes(self._base),
             may_train_on=lambda prompt: not is_held_out(prompt, share=settings.held_out_share, seed=settings.seed),
             device=self._denoiser.device.type,
-            heartbeat=self._heartbeat,
+            heartbeat=self._show_life,
         )
+
+    def _show_life(self) -> None:
+        """To the lease, and to the processes that wait to train along."""
+        self._heartbeat()
+        self._group.led(lambda: IDLE)
 
     def _count_death(self, state: RoundState, step: int) -> None:
         """Give up on a round that kills the process again and again at one place, for want of memory most likely.
@@ -292,6 +322,7 @@ class Worker:
 
     def _environment(self) -> dict[str, str | int]:
         return {
+            "processes": self._group.size,
             "device": self._denoiser.device.type,
             "dtype": self._denoiser.precision,
             "num_threads": torch.get_num_threads(),

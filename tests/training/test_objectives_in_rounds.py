@@ -12,9 +12,10 @@ from dmpo_app.domain import RoundStatus
 from dmpo_app.objective import OBJECTIVES, Needs
 from dmpo_app.training.dataset import build_dataset
 from dmpo_app.training.denoising import PairErrors
+from dmpo_app.training.optimizers import make_optimizer
 from dmpo_app.training.reference_cache import ReferenceCache
 from dmpo_app.training.slots import draws_of_step
-from dmpo_app.training.step import LossSettings, make_optimizer, train_step
+from dmpo_app.training.step import LossSettings, train_step
 from tests.training.training_studio import FAST, Studio
 
 BETAS = {"dspo": 0.001}

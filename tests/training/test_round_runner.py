@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from safetensors.torch import load_file
 
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain import Choice, RoundStatus
@@ -26,7 +25,7 @@ from dmpo_app.training.plan import load_plan
 from dmpo_app.training.round_runner import RoundRunner, SliceOutcome, round_folder
 from dmpo_app.training.slots import draws_of_step
 from dmpo_app.training.step import StepResult, train_step
-from tests.training.training_studio import FAST, Studio
+from tests.training.training_studio import FAST, Studio, assert_equal, twin_of, weights_of
 
 ONE_STEP = 0.0
 """A slice's budget that is over after its first step."""
@@ -38,20 +37,6 @@ def voted(studio: Studio) -> Studio:
     studio.add_pairs(12)
     studio.vote(12)
     return studio
-
-
-def weights_of(studio: Studio, version: int = 1) -> dict[str, torch.Tensor]:
-    folder = studio.store.adapters.get(studio.base, version).folder
-    weights: dict[str, torch.Tensor] = load_file(folder / "pytorch_lora_weights.safetensors")
-    return weights
-
-
-def twin_of(studio: Studio, tmp_path: Path) -> Studio:
-    """Another home with the same pairs and votes."""
-    twin = Studio.open(tmp_path / "twin", studio.source)
-    twin.add_pairs(studio.num_pairs)
-    twin.vote(studio.num_pairs)
-    return twin
 
 
 def test_a_round_publishes_a_version_and_makes_it_live(voted: Studio, denoiser: Denoiser) -> None:
@@ -403,9 +388,3 @@ def votes_against_on_held_out_prompts(studio: Studio, count: int) -> None:
         held_out = is_held_out(assignment.prompt, share=LONGER.held_out_share, seed=LONGER.seed)
         choice = Choice.LEFT if assignment.a_on_left != held_out else Choice.RIGHT
         studio.store.votes.take(assignment.id, annotator.id, choice, 500)
-
-
-def assert_equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
-    assert ours.keys() == theirs.keys()
-    for key in ours:
-        assert torch.equal(ours[key], theirs[key]), key

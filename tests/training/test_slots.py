@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import pytest
 import torch
 
-from dmpo_app.training.slots import Draw, Slot, draws_of_step, evaluation_slots, keyed_seed, noise_of, slot_of
+from dmpo_app.training.slots import (
+    Draw,
+    Slot,
+    TimestepDensity,
+    draws_of_step,
+    evaluation_slots,
+    keyed_seed,
+    noise_of,
+    slot_of,
+)
 
 
 def slots_of(pair_id: int, *, seed: int = 0) -> list[Slot]:
@@ -90,3 +100,54 @@ def test_a_keyed_seed_is_a_known_number_and_tells_its_parts_apart() -> None:
     assert keyed_seed("1") != keyed_seed(1)
     assert keyed_seed("a", "b") != keyed_seed("ab")
     assert 0 <= keyed_seed("x") < 2**63
+
+
+DENSITIES = [
+    TimestepDensity("logit_normal"),
+    TimestepDensity("logit_normal", -1.0, 0.5),
+    TimestepDensity("mode", 0, 1.29),
+]
+
+
+def timesteps_of(density: TimestepDensity, pair_id: int = 1, num_slots: int = 16) -> list[int]:
+    return [
+        slot_of(pair_id, slot, num_slots=num_slots, num_timesteps=1000, seed=0, density=density).timestep
+        for slot in range(num_slots)
+    ]
+
+
+def test_usual_slots_are_those_of_before_there_was_a_choice() -> None:
+    assert timesteps_of(TimestepDensity()) == [slot.timestep for slot in slots_of(1)]
+    assert timesteps_of(TimestepDensity())[:4] == [40, 91, 145, 239]
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+def test_each_slot_lies_between_its_own_quantiles(density: TimestepDensity) -> None:
+    for pair_id in range(20):
+        for slot, timestep in enumerate(timesteps_of(density, pair_id)):
+            low, high = density.noise_level(slot / 16), density.noise_level((slot + 1) / 16)
+            assert int(1000 * low) <= timestep <= 1000 * high
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+def test_noise_levels_grow_with_the_quantile_and_stay_between_none_and_all(density: TimestepDensity) -> None:
+    levels = [density.noise_level(i / 200) for i in range(201)]
+    assert levels == sorted(levels)
+    assert 0 <= levels[0] < 0.05
+    assert 0.6 < levels[-1] <= 1
+
+
+def test_a_logit_normal_density_has_its_median_and_its_spread_where_they_belong() -> None:
+    density = TimestepDensity("logit_normal", mean=-1.0, scale=0.5)
+    assert density.noise_level(0.5) == pytest.approx(1 / (1 + math.e))
+    one_deviation_up = 0.8413447460685429
+    assert density.noise_level(one_deviation_up) == pytest.approx(1 / (1 + math.exp(0.5)))
+    middle = [t for t in timesteps_of(TimestepDensity("logit_normal"), num_slots=100) if 250 <= t < 750]
+    assert 70 <= len(middle) <= 75  # P(|Normal| < ln 3) = 0.728
+
+
+def test_mode_sampling_is_symmetric_and_prefers_the_middle() -> None:
+    density = TimestepDensity("mode", scale=1.29)
+    assert density.noise_level(0.5) == pytest.approx(0.5)
+    assert density.noise_level(0.2) == pytest.approx(1 - density.noise_level(0.8))
+    assert len([t for t in timesteps_of(density, num_slots=100) if 250 <= t < 750]) > 55

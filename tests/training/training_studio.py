@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.family import family_of, fingerprint
@@ -104,6 +105,26 @@ class Studio:
             outcome = runner.run_slice(seconds)
             runner.close()
         return outcome
+
+
+def weights_of(studio: Studio, version: int = 1) -> dict[str, torch.Tensor]:
+    folder = studio.store.adapters.get(studio.base, version).folder
+    weights: dict[str, torch.Tensor] = load_file(folder / "pytorch_lora_weights.safetensors")
+    return weights
+
+
+def twin_of(studio: Studio, tmp_path: Path) -> Studio:
+    """Another home with the same pairs and votes."""
+    twin = Studio.open(tmp_path / "twin", studio.source)
+    twin.add_pairs(studio.num_pairs)
+    twin.vote(studio.num_pairs)
+    return twin
+
+
+def assert_equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for key in ours:
+        assert torch.equal(ours[key], theirs[key]), key
 
 
 def hash_of(text: str) -> int:

@@ -1,0 +1,146 @@
+"""One round in several processes, a GPU each: started by `torchrun` or `accelerate launch`, which set WORLD_SIZE.
+
+Data parallel with the adapter alone to agree on: each process does its share of every batch, gradients are summed once
+a step, and each makes the same step from the same sum. Process 0 leads: it alone writes to the store. The others read
+the round's votes from the same home, so on several machines that is a shared folder.
+
+Messages are JSON over gloo, gradients go over NCCL where they are on GPUs. A process that is killed closes its
+connections; whoever waits for it gets PeerLost at once, or after TIMEOUT when its machine has gone silent.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from dmpo_app.errors import PeerLost, SetupProblem
+from dmpo_app.training.group import ALONE, Group, is_out_of_memory
+
+TIMEOUT = timedelta(minutes=10)
+"""The longest that one process may work while others wait for it."""
+_Result = TypeVar("_Result")
+_log = logging.getLogger(__name__)
+
+
+def world_size() -> int:
+    """Processes that were started together; 1 when this one was started by itself. Raises SetupProblem."""
+    try:
+        return int(os.environ.get("WORLD_SIZE", "1"))
+    except ValueError as error:
+        raise SetupProblem(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']!r} is not a number; it is torchrun that sets it"
+        ) from error
+
+
+def local_rank() -> int:
+    """Which of this machine's processes this is."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def processes_here() -> int:
+    """How many of the processes share this machine's cores."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", str(world_size())))
+
+
+def own_device(device: str) -> str:
+    """The device setting for this process: with several on one machine each takes its own GPU."""
+    if world_size() > 1 and device in ("auto", "cuda") and torch.cuda.is_available():
+        return f"cuda:{local_rank()}"
+    return device
+
+
+@contextmanager
+def joined(timeout: timedelta = TIMEOUT) -> Iterator[Group]:
+    """The group of all processes that were started together; that of one when this was started by itself.
+
+    Raises SetupProblem when they do not find one another.
+    """
+    if world_size() == 1:
+        yield ALONE
+        return
+    backend = "cpu:gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank())
+        backend = "cpu:gloo,cuda:nccl"
+    try:
+        dist.init_process_group(backend, timeout=timeout)
+    except (RuntimeError, ValueError) as error:
+        raise SetupProblem(
+            f"{world_size()} processes were started to train together and do not find one another: {error}; start them "
+            "with torchrun or accelerate launch, and on several machines with the same --rdzv-endpoint"
+        ) from error
+    try:
+        yield ProcessGroup()
+    finally:
+        dist.destroy_process_group()
+
+
+class ProcessGroup(Group):
+    """The processes of torch's default group."""
+
+    def __init__(self) -> None:
+        self.rank = dist.get_rank()
+        self.size = dist.get_world_size()
+
+    def share(self, work: Callable[[], _Result]) -> list[_Result]:
+        message: dict[str, Any] = {}
+        failure: Exception | None = None
+        try:
+            message["result"] = work()
+        except PeerLost:
+            raise  # a share inside this one: all know of it
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others must not wait for this process
+            failure = error
+            message = {"error": f"{type(error).__name__}: {error}", "memory": is_out_of_memory(error)}
+        everyone = self._exchange(message)
+        failed = [(rank, said) for rank, said in enumerate(everyone) if "error" in said]
+        if not failed:
+            return [said["result"] for said in everyone]
+        fatal = [(rank, said) for rank, said in failed if not said["memory"]]
+        if failure is not None and (not fatal or not message["memory"]):
+            raise failure
+        rank, said = (fatal or failed)[0]
+        if fatal:
+            raise PeerLost(f"process {rank} of {self.size} failed: {said['error']}")
+        raise torch.OutOfMemoryError(f"process {rank} of {self.size} ran out of memory")
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        self._collective(lambda: dist.all_reduce(flat))
+        for gradient, summed in zip(
+            gradients, torch.split(flat, [gradient.numel() for gradient in gradients]), strict=True
+        ):
+            gradient.copy_(summed.view_as(gradient))
+
+    def _exchange(self, message: dict[str, Any]) -> list[dict[str, Any]]:
+        """Everybody's message, by rank."""
+        own = torch.frombuffer(bytearray(json.dumps(message).encode()), dtype=torch.uint8)
+        lengths = self._gather(torch.tensor([own.numel()]))
+        longest = max(int(length) for length in lengths)
+        padded = torch.cat([own, own.new_zeros(longest - own.numel())])
+        texts = self._gather(padded)
+        return [json.loads(bytes(text[: int(length)].tolist())) for text, length in zip(texts, lengths, strict=True)]
+
+    def _gather(self, tensor: Tensor) -> list[Tensor]:
+        found = [torch.empty_like(tensor) for _ in range(self.size)]
+        self._collective(lambda: dist.all_gather(found, tensor))
+        return found
+
+    def _collective(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except RuntimeError as error:  # what gloo and NCCL raise when a connection is gone or silent for too long
+            raise PeerLost(
+                f"process {self.rank} of {self.size} lost another one, which was killed, failed or hangs ({error}); "
+                "its own output says why. The round goes on from its checkpoint when all are started again"
+            ) from error

@@ -1,0 +1,161 @@
+"""The same round in two real processes: equal to one within addition's order, and no one is left waiting."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dmpo_app.diffusion.denoiser import Denoiser
+from dmpo_app.errors import SetupProblem
+from dmpo_app.settings import PROJECT_ROOT
+from dmpo_app.training import round_trainer
+from dmpo_app.training.distributed import own_device, world_size
+from dmpo_app.training.group import Group
+from dmpo_app.training.step import StepResult, train_step
+from tests.training.training_studio import FAST, Studio, assert_equal, twin_of, weights_of
+
+TOLERANCE = 1e-5
+"""Relative, in the norm of all A and of all B. Two processes have other batch shapes than one, so other last bits."""
+SIX_STEPS = FAST.model_copy(update={"evaluate_every": 6})
+OWN = {"beta", "num_steps", "batch_pairs", "evaluate_every", "rank", "slots_per_pair"}
+SECONDS = 240
+
+
+def environment(**named: str) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("DMPO_")}
+    return {**inherited, "PYTHONPATH": str(PROJECT_ROOT), "OMP_NUM_THREADS": "1", **named}
+
+
+def start_two(*arguments: str) -> list[subprocess.Popen[str]]:
+    """Two processes of `two_processes`, started by hand: torchrun would end the one when the other dies."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.training.two_processes", *arguments],
+            cwd=PROJECT_ROOT,
+            env=environment(**shared, RANK=str(rank), LOCAL_RANK=str(rank)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+
+
+def train_with_torchrun(studio: Studio) -> None:
+    names = {f"DMPO_ROUND__{name.upper()}": str(value) for name, value in SIX_STEPS.model_dump(include=OWN).items()}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run(
+        [*launch, "-m", "dmpo_app.cli", "train", "--once"],
+        cwd=PROJECT_ROOT,
+        env=environment(
+            **names,
+            DMPO_HOME=str(studio.home),
+            DMPO_BASE_MODEL=str(studio.source),
+            DMPO_TRAINER__NUM_THREADS="1",
+            DMPO_RENDER__DEVICE="cpu",
+        ),
+        check=True,
+        timeout=SECONDS,
+    )
+
+
+def train_in_halves(studio: Studio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one process whose memory holds half a batch: the same pieces that two processes have."""
+
+    def only_half_fits(*arguments: Any, micro_pairs: int, **named: Any) -> StepResult:
+        if micro_pairs > SIX_STEPS.batch_pairs // 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return train_step(*arguments, micro_pairs=micro_pairs, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(round_trainer, "train_step", only_half_fits)
+        round_id, token = studio.start(settings=SIX_STEPS)
+        studio.run(denoiser, round_id, token)
+
+
+def test_a_round_under_torchrun_publishes_what_one_process_does(
+    studio: Studio, denoiser: Denoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio.add_pairs(12)
+    studio.vote(12)
+    round_id, token = studio.start(settings=SIX_STEPS)
+    studio.run(denoiser, round_id, token)
+    halves, twin = twin_of(studio, tmp_path / "halves"), twin_of(studio, tmp_path / "twin")
+    train_in_halves(halves, denoiser, monkeypatch)
+    train_with_torchrun(twin)
+
+    adapter, alone = (home.store.adapters.get(home.base, 1) for home in (twin, studio))
+    manifest = json.loads((adapter.folder / "manifest.json").read_text())
+    assert manifest["config"]["environment"]["processes"] == 2
+    assert adapter.metrics["step"] == alone.metrics["step"] == 6
+    assert adapter.metrics["held_out_loss"] == pytest.approx(alone.metrics["held_out_loss"], rel=1e-4)
+    assert_equal(weights_of(twin), weights_of(halves))
+    whole, together = weights_of(studio), weights_of(twin)
+    for matrix in ("lora_A", "lora_B"):
+        ours = torch.cat([tensor.flatten() for key, tensor in whole.items() if matrix in key])
+        theirs = torch.cat([together[key].flatten() for key in whole if matrix in key])
+        assert float((ours - theirs).norm()) <= TOLERANCE * float(ours.norm()), matrix
+    halves.store.close()
+    twin.store.close()
+
+
+def test_what_one_process_finds_all_of_them_know() -> None:
+    processes = start_two("agree")
+    said = [process.communicate(timeout=SECONDS)[0].splitlines() for process in processes]
+    for lines in said:
+        assert lines[0] == "processes 2, results [[0, 0.1], [1, 0.1]], led 7"
+        assert lines[-1] == "summed [3.0, 3.0, 3.0]"
+    assert said[0][1:3] == [
+        "OutOfMemoryError: process 1 of 2 ran out of memory",
+        "PeerLost: process 1 of 2 failed: ValueError: no such thing",
+    ]
+    assert said[1][1:3] == ["OutOfMemoryError: CUDA out of memory", "ValueError: no such thing"]
+
+
+def test_memory_short_in_one_process_halves_the_pieces_in_both_and_a_killed_one_ends_the_other(studio: Studio) -> None:
+    studio.add_pairs(12)
+    studio.vote(12)
+    round_id, token = studio.start()
+    processes = start_two("die", str(studio.home), str(studio.source), str(round_id), str(token))
+    said = [process.communicate(timeout=SECONDS) for process in processes]
+    assert processes[1].returncode == -signal.SIGKILL
+    assert processes[0].returncode == 1, said[0][1][-2000:]
+    lines = said[0][0].splitlines()
+    assert lines[:4] == ["micro_pairs 2", "micro_pairs 1", "micro_pairs 1", "micro_pairs 1"]
+    assert lines[-1].startswith("PeerLost after step 2: process 0 of 2 lost another one")
+    assert studio.store.rounds.get(round_id).finished_at is None
+
+
+def test_every_process_has_an_equal_part_and_all_positions_are_somebodys() -> None:
+    for size in (1, 2, 3):
+        parts = []
+        for rank in range(size):
+            group = Group()
+            group.rank, group.size = rank, size
+            parts.append(group.part(8))
+        assert len({len(part) for part in parts}) == 1
+        assert sorted(position for part in parts for position in part if position < 8) == list(range(8))
+
+
+def test_a_world_size_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "many")
+    with pytest.raises(SetupProblem, match="many"):
+        world_size()
+
+
+def test_a_process_by_itself_keeps_the_device_that_is_set() -> None:
+    assert own_device("auto") == "auto"
+    assert own_device("cpu") == "cpu"

@@ -1,0 +1,118 @@
+"""What a round's errors are: spread over other noise levels, weighted, and computed with less memory."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import pytest
+import torch
+
+from dmpo_app.diffusion.denoiser import Denoiser
+from dmpo_app.diffusion.lora import LoraSpec, attach
+from dmpo_app.errors import RoundFailed
+from dmpo_app.settings import RoundSettings
+from dmpo_app.training import round_trainer
+from dmpo_app.training.dataset import PairDataset, build_dataset
+from dmpo_app.training.denoising import PairErrors
+from dmpo_app.training.reference_cache import ReferenceCache
+from dmpo_app.training.reference_filler import numerics_key
+from dmpo_app.training.round_runner import SliceOutcome
+from dmpo_app.training.slots import Draw, slot_of
+from dmpo_app.training.step import StepResult, train_step
+from tests.tiny_pipeline import LATENT_SHAPE
+from tests.training.training_studio import FAST, Studio
+
+SPEC = LoraSpec(rank=2, lora_alpha=4.0, target_modules=("to_q", "to_v"))
+DRAWS = [Draw(0, 1), Draw(1, 3), Draw(2, 6), Draw(3, 7)]
+
+
+@pytest.fixture
+def dataset(studio: Studio) -> PairDataset:
+    studio.add_pairs(4)
+    studio.vote(4)
+    return build_dataset(studio.store.votes.training_votes(studio.base), studio.store.files, alpha=0.05)
+
+
+def errors_with(denoiser: Denoiser, dataset: PairDataset, **changes: Any) -> PairErrors:
+    return PairErrors.of(denoiser, dataset, ReferenceCache(), FAST.model_copy(update=changes))
+
+
+def test_weighted_errors_are_those_of_the_implied_noise(denoiser: Denoiser, dataset: PairDataset) -> None:
+    plain = errors_with(denoiser, dataset).reference_errors(DRAWS)
+    weighted = errors_with(denoiser, dataset, error_weighting="noise").reference_errors(DRAWS)
+    timesteps = torch.tensor(
+        [
+            slot_of(dataset.pair_ids[draw.pair], draw.slot, num_slots=8, num_timesteps=1000, seed=0).timestep
+            for draw in DRAWS
+        ]
+    )
+    weights = denoiser.noise_error_weight(timesteps, LATENT_SHAPE[1:])
+    torch.testing.assert_close(weighted, plain * weights[:, None])
+
+
+@pytest.mark.parametrize(
+    "changes", [{"error_weighting": "noise"}, {"timestep_sampling": "logit_normal"}, {"timestep_sampling": "mode"}]
+)
+def test_a_fresh_adapter_has_margin_zero_exactly_whatever_the_errors_are(
+    changes: dict[str, str], denoiser: Denoiser, dataset: PairDataset
+) -> None:
+    attach(denoiser.module, SPEC, seed=0)
+    assert (errors_with(denoiser, dataset, **changes).terms(DRAWS).margin(2000.0) == 0).all()
+
+
+def test_references_of_other_errors_have_keys_of_their_own(denoiser: Denoiser, dataset: PairDataset) -> None:
+    def key(**changes: Any) -> str:
+        settings = FAST.model_copy(update=changes)
+        return numerics_key(denoiser, dataset, settings, base_fingerprint="base", micro_pairs=4)
+
+    others = [
+        key(error_weighting="noise"),
+        key(timestep_sampling="mode"),
+        key(timestep_sampling="logit_normal"),
+        key(timestep_sampling="logit_normal", timestep_mean=0.5),
+        key(timestep_sampling="logit_normal", timestep_scale=0.5),
+    ]
+    assert len({key(), *others}) == 6
+    assert key(timestep_mean=0.5) == key(), "even slots have no mean"
+
+
+def test_a_round_with_other_noise_levels_is_published(studio: Studio, denoiser: Denoiser) -> None:
+    studio.add_pairs(6)
+    studio.vote(6)
+    settings = FAST.model_copy(update={"timestep_sampling": "logit_normal", "num_steps": 2})
+    round_id, token = studio.start(settings=settings)
+    assert studio.run(denoiser, round_id, token) is SliceOutcome.FINISHED
+
+
+def test_activations_are_computed_twice_from_the_first_step_where_that_is_set(
+    studio: Studio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def noting(*arguments: Any, **named: Any) -> StepResult:
+        seen.append(denoiser.module.is_gradient_checkpointing)
+        return train_step(*arguments, **named)
+
+    monkeypatch.setattr(round_trainer, "train_step", noting)
+    studio.add_pairs(6)
+    studio.vote(6)
+    settings = RoundSettings.model_validate({**FAST.model_dump(), "gradient_checkpointing": "on", "num_steps": 2})
+    round_id, token = studio.start(settings=settings)
+    studio.run(denoiser, round_id, token)
+    assert seen == [True, True]
+    assert not denoiser.module.is_gradient_checkpointing
+
+
+def test_where_it_is_off_a_single_pair_that_does_not_fit_fails_and_says_so(
+    studio: Studio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing_fits(*_: Any, **__: Any) -> NoReturn:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(round_trainer, "train_step", nothing_fits)
+    studio.add_pairs(6)
+    studio.vote(6)
+    round_id, token = studio.start(settings=FAST.model_copy(update={"gradient_checkpointing": "off"}))
+    with pytest.raises(RoundFailed, match="GRADIENT_CHECKPOINTING=auto"):
+        studio.run(denoiser, round_id, token)
+    assert not denoiser.module.is_gradient_checkpointing

@@ -1,0 +1,95 @@
+"""What the tests of several processes run in each of them: `python -m tests.training.two_processes <what> ...`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dmpo_app.errors import PeerLost
+from dmpo_app.training.distributed import joined
+from dmpo_app.training.group import Group
+
+PATIENCE = timedelta(seconds=60)
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def agree(group: Group) -> None:
+    """Results, then memory that runs out in process 1, then a failure of process 1, told without anybody waiting."""
+    say(f"processes {group.size}, results {group.share(lambda: [group.rank, 0.1])}, led {group.led(lambda: 7)}")
+
+    def fails(error: Exception) -> None:
+        if group.rank == 1:
+            raise error
+
+    for error in (torch.OutOfMemoryError("CUDA out of memory"), ValueError("no such thing")):
+        try:
+            group.share(lambda error=error: fails(error))  # type: ignore[misc]
+        except (torch.OutOfMemoryError, PeerLost, ValueError) as caught:
+            say(f"{type(caught).__name__}: {caught}")
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    parameter.grad = torch.full((3,), float(group.rank + 1))
+    group.sum_gradients([parameter])
+    say(f"summed {parameter.grad.tolist()}")
+
+
+def memory_runs_out_and_then_one_is_killed(group: Group, home: str, model: str, round_id: str, token: str) -> None:
+    from dmpo_app.diffusion.loading import load_denoiser
+    from dmpo_app.training import round_trainer
+    from dmpo_app.training.round_runner import RoundRunner
+    from dmpo_app.training.step import StepResult, train_step
+    from tests.training.training_studio import Studio
+
+    steps = 0
+
+    def unlucky(*arguments: Any, micro_pairs: int, **named: Any) -> StepResult:
+        nonlocal steps
+        steps += 1
+        if group.rank == 1 and micro_pairs > 1:
+            arguments = (_OutOfMemory(), *arguments[1:])
+        if group.rank == 1 and steps == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        say(f"micro_pairs {micro_pairs}")
+        return train_step(*arguments, micro_pairs=micro_pairs, **named)
+
+    round_trainer.train_step = unlucky  # type: ignore[attr-defined]
+    studio = Studio.open(Path(home), Path(model))
+    denoiser = load_denoiser(model, device="cpu", dtype="float32")
+    state = studio.store.rounds.get(int(round_id))
+    runner = RoundRunner(studio.store, studio.base, denoiser, state, token=int(token), group=group)
+    try:
+        runner.run_slice(600)
+    except PeerLost as error:
+        say(f"PeerLost after step {runner.step}: {error}")
+        raise
+
+
+class _OutOfMemory:
+    """Errors of pairs that do not fit."""
+
+    def __init__(self) -> None:
+        from types import SimpleNamespace
+
+        self.dataset = SimpleNamespace(weights=torch.ones(100))
+        self.device = torch.device("cpu")
+
+    def terms(self, *_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with joined(PATIENCE) as group:
+        if sys.argv[1] == "agree":
+            agree(group)
+        else:
+            memory_runs_out_and_then_one_is_killed(group, *sys.argv[2:])
