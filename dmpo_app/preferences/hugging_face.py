@@ -141,7 +141,7 @@ def _files(path: Path, split: str) -> list[Path]:
         if path.suffix not in _BUILDERS:
             raise SetupProblem(f"{path} is not of a known kind; expected {', '.join(_BUILDERS)}")
         return [path]
-    found = sorted(file for file in path.rglob("*") if file.suffix in _BUILDERS and not file.name.startswith("."))
+    found = sorted(file for file in path.rglob("*") if file.suffix in _BUILDERS and not _is_hidden(file, path))
     of_split = [file for file in found if file.name.startswith(split)]
     if not of_split and any(file.name.startswith(_SPLIT_NAMES) for file in found):
         raise SetupProblem(f"no file in {path} begins with {split!r}; there are {', '.join(f.name for f in found[:5])}")
@@ -151,6 +151,11 @@ def _files(path: Path, split: str) -> list[Path]:
         there = f"files of several kinds, {', '.join(suffixes)}" if suffixes else "none"
         raise SetupProblem(f"{path} holds {there}; expected .parquet, .jsonl or .json files, or name one file")
     return files
+
+
+def _is_hidden(file: Path, folder: Path) -> bool:
+    """A cache of the hub's, for example."""
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def _is_saved(path: Path) -> bool:

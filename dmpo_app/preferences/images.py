@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-import warnings
+import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,10 @@ MAX_PIXELS = 20_000_000
 """An image that says it is larger is not decoded: a small file can ask for gigabytes."""
 MAX_BYTES = 100 << 20
 FORMATS = ("PNG", "JPEG", "WEBP")
+_DAMAGED = (
+    OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, OverflowError, struct.error,
+    zlib.error,
+)  # fmt: skip
 
 
 class UnusableImage(Exception):
@@ -63,16 +68,14 @@ class ImageFolder:
 def picture_of(content: bytes) -> Image.Image:
     """The decoded image, RGB, upright as its camera's note says, transparent parts on white. Raises UnusableImage."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata; what counts is whether the pixels can be had
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise UnusableImage(Reason.TOO_LARGE)
-                image.load()
-                return _on_white(ImageOps.exif_transpose(image))
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UnusableImage(Reason.TOO_LARGE)
+            image.load()
+            return _on_white(ImageOps.exif_transpose(image))
     except Image.DecompressionBombError as error:
         raise UnusableImage(Reason.TOO_LARGE) from error
-    except (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, OverflowError) as error:
+    except _DAMAGED as error:
         # What PIL's decoders raise on damaged files, whatever kind of damage it is.
         raise UnusableImage(Reason.BROKEN_IMAGE) from error
 

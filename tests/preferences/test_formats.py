@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -195,3 +196,20 @@ def test_each_format_is_told_by_its_columns_alone() -> None:
     columns = {"prompt", "chosen", "rejected", "chosen_model", "rejected_model", "id", "evolution"}
     assert detect(columns, "x").name == "open-image-preferences"
     assert detect({"prompt", "chosen", "rejected"}, "x").name == "chosen-rejected"
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])
+def test_damaged_images_are_broken_or_readable_and_never_anything_else(file_format: str) -> None:
+    whole = image_bytes(3, file_format=file_format)
+    rng = random.Random(0)
+    outcomes: Counter[str] = Counter()
+    for _ in range(300):
+        damaged = bytearray(whole[: rng.randrange(len(whole) // 2, len(whole) + 1)])
+        for _ in range(rng.randrange(4)):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        try:
+            outcomes[picture_of(bytes(damaged)).mode] += 1
+        except UnusableImage as problem:
+            outcomes[problem.reason] += 1
+    assert outcomes[Reason.BROKEN_IMAGE] > 100
+    assert set(outcomes) <= {"RGB", Reason.BROKEN_IMAGE, Reason.TOO_LARGE}
