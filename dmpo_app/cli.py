@@ -3,67 +3,28 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
-from rich.console import Console
-from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from dmpo_app import __version__
+from dmpo_app.cli_train import train
 from dmpo_app.errors import BadInput, StudioError
-from dmpo_app.settings import Settings
+from dmpo_app.terminal import Home, Model, console, out
+from dmpo_app.terminal import log_to_terminal as _log_to_terminal
+from dmpo_app.terminal import progress as _progress
+from dmpo_app.terminal import settings_from as _settings
+from dmpo_app.terminal import spoken_errors as _spoken_errors
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="DMPO Studio: a model that learns a taste."
 )
 adapters = typer.Typer(no_args_is_help=True, help="The versions a lineage has published.")
 app.add_typer(adapters, name="adapters")
-console = Console(stderr=True)
-out = Console()
-
-Home = Annotated[Path | None, typer.Option(help="Folder of everything a run writes [DMPO_HOME]", show_default=False)]
-Model = Annotated[str | None, typer.Option(help="Base model: folder or hub id [DMPO_BASE_MODEL]", show_default=False)]
-
-
-def _settings(**overrides: Any) -> Settings:
-    return Settings(**{name: value for name, value in overrides.items() if value is not None})
-
-
-@contextmanager
-def _spoken_errors() -> Iterator[None]:
-    """Errors made to be read are printed and end the command; anything else is a bug and shows where it happened."""
-    try:
-        yield
-    except StudioError as error:
-        console.print(f"[bold red]error:[/] {error}", markup=True, highlight=False)
-        raise typer.Exit(1) from error
-    except ValidationError as error:
-        for problem in error.errors():
-            name = "DMPO_" + "__".join(str(part) for part in problem["loc"]).upper()
-            console.print(f"[bold red]error:[/] {name}={problem['input']!r}: {problem['msg']}", highlight=False)
-        raise typer.Exit(2) from error
-
-
-def _log_to_terminal(level: int) -> None:
-    # transformers warns of a package that only other models need; the trainer's process inherits the variable.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    handler = RichHandler(console=console, show_path=False, rich_tracebacks=False)
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s", force=True)
-    logging.getLogger("dmpo_app").setLevel(level)
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console)
 
 
 @app.callback(invoke_without_command=True)
@@ -89,36 +50,7 @@ def serve(
         run_server(_settings(host=host, port=port, home=home, base_model=base_model, train=train), console)
 
 
-@app.command()
-def train(
-    once: Annotated[bool, typer.Option(help="Train one round over the votes there are, then stop")] = False,
-    home: Home = None,
-    base_model: Model = None,
-) -> None:
-    """Run the trainer alone: wait for votes and train, or train one round now.
-
-    On several GPUs: torchrun --nproc-per-node 8 -m dmpo_app.cli train --once
-    """
-    _log_to_terminal(logging.INFO)
-    with _spoken_errors():
-        settings = _settings(home=home, base_model=base_model)
-        from dmpo_app.offline import is_follower, train_one_round, train_until_stopped
-
-        if not once or is_follower():
-            train_until_stopped(settings)
-            return
-        with _progress() as progress:
-            task = progress.add_task("training", total=None)
-            finished = train_one_round(
-                settings,
-                lambda state: progress.update(
-                    task,
-                    total=state.steps,
-                    completed=state.step,
-                    description="training" if state.margin is None else f"training  margin u {state.margin:+.2f}",
-                ),
-            )
-        out.print(f"round {finished.id}: {finished.status}" + (f" ({finished.reason})" if finished.reason else ""))
+app.command()(train)
 
 
 @app.command()

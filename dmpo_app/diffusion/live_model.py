@@ -22,7 +22,7 @@ from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
 from dmpo_app.diffusion.families.registry import family_named
 from dmpo_app.diffusion.family import family_of, sampling_of
-from dmpo_app.diffusion.loading import load_pipeline
+from dmpo_app.diffusion.loading import latent_shape_at, load_pipeline
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.diffusion.quantization import precision_name
 from dmpo_app.diffusion.sampling import sample
@@ -80,7 +80,7 @@ class LiveModel:
         self._precision = precision_name(self.dtype, settings.quantize)
         self._sampler = _sampler(settings.sampler, family)
         self._scheduler = family.process.sampling_scheduler(self._sampler, pipeline.scheduler.config)
-        self._latent_shape = _latent_shape(pipeline, family, settings.resolution)
+        self._latent_shape = latent_shape_at(pipeline, family, settings.resolution)
         with torch.inference_mode():
             self._unconditional = family.unconditional(pipeline)
         self._prompts: OrderedDict[str, Conditioning] = OrderedDict()
@@ -277,15 +277,3 @@ def _sampler(wanted: str, family: ModelFamily) -> str:
             f"of {', '.join(known)}"
         )
     return known[0] if wanted == "auto" else wanted
-
-
-def _latent_shape(pipeline: DiffusionPipeline, family: ModelFamily, resolution: int | None) -> tuple[int, int, int]:
-    """(C, H, W) for a square image of `resolution` pixels, or of the model's own size."""
-    channels, height, width = family.latent_shape(pipeline)
-    if resolution is None:
-        return channels, height, width
-    unit = pipeline.vae_scale_factor * family.latent_multiple
-    if resolution % unit:
-        raise SetupProblem(f"a resolution of {resolution} is not a multiple of this model's {unit} pixels")
-    side = resolution // pipeline.vae_scale_factor
-    return channels, side, side

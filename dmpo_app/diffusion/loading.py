@@ -68,6 +68,49 @@ def load_denoiser(source: str, *, device: str = "auto", dtype: str = "auto", qua
     return Denoiser(module, noise_scheduler, family, quantize)
 
 
+def load_encoders(
+    source: str, *, device: str = "auto", dtype: str = "auto", resolution: int | None = None
+) -> tuple[DiffusionPipeline, tuple[int, int, int]]:
+    """The pipeline without its denoiser, to encode images and prompts with, and (C, H, W) of the latents it makes.
+
+    The safety checker, which only looks at what is rendered, is left out too. Raises like `load_pipeline`.
+    """
+    folder, family = locate(source), family_named(family_of(source))
+    where = resolve_device(device)
+    wanted = resolve_dtype(dtype, where)
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    with _explained(source, where):
+        parts = _left_out(folder, family)
+        config = family.denoiser_class.load_config(folder, subfolder=family.component, local_files_only=True)
+        with torch.device("meta"):  # its shapes alone: they say how large its latents are
+            parts[family.component] = family.denoiser_class.from_config(config)
+        if "safety_checker" in family.pipeline_class._optional_components:
+            parts |= {"safety_checker": None, "requires_safety_checker": False}
+        pipeline = family.pipeline_class.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, **_dtype_keyword(wanted), **parts
+        )
+        shape = latent_shape_at(pipeline, family, resolution)
+        setattr(pipeline, family.component, None)
+        pipeline.to(where)
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):
+            part.eval().requires_grad_(False)
+    return pipeline, shape
+
+
+def latent_shape_at(pipeline: DiffusionPipeline, family: ModelFamily, resolution: int | None) -> tuple[int, int, int]:
+    """(C, H, W) for a square image of `resolution` pixels, or of the model's own size."""
+    channels, height, width = family.latent_shape(pipeline)
+    if resolution is None:
+        return channels, height, width
+    unit = pipeline.vae_scale_factor * family.latent_multiple
+    if resolution % unit:
+        raise SetupProblem(f"a resolution of {resolution} is not a multiple of this model's {unit} pixels")
+    side = resolution // pipeline.vae_scale_factor
+    return channels, side, side
+
+
 def resolve_device(name: str) -> torch.device:
     """`auto` is cuda, then mps, then cpu. Raises SetupProblem for a device this machine or this torch lacks."""
     if name == "auto":

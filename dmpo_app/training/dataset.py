@@ -32,7 +32,7 @@ class PairDataset:
 
     pair_ids: tuple[int, ...]
     prompts: tuple[str, ...]
-    files: tuple[PairFiles, ...]
+    files: Sequence[PairFiles]
     targets: Tensor
     weights: Tensor
     tensors: PairTensors

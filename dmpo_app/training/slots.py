@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Literal
 
@@ -116,5 +117,9 @@ def keyed_seed(*parts: int | str) -> int:
 
 def _shuffled(count: int, position: int, seed: int, stream: str) -> int:
     """The element at `position` of an endless sequence of shuffled passes over 0..count - 1."""
-    generator = torch.Generator().manual_seed(keyed_seed(seed, stream, position // count))
-    return int(torch.randperm(count, generator=generator)[position % count])
+    return int(_pass(count, keyed_seed(seed, stream, position // count))[position % count])
+
+
+@lru_cache(maxsize=4)  # a pass over a million pairs takes longer to shuffle than a step to compute
+def _pass(count: int, seed: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))

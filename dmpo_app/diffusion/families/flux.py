@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dmpo_app.diffusion.families.flow_matching import FlowMatching
 from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
-from dmpo_app.diffusion.families.transformer import TRANSFORMER_TARGETS, decode_shifted
+from dmpo_app.diffusion.families.transformer import TRANSFORMER_TARGETS, decode_shifted, encode_shifted
 
 TRAINING_GUIDANCE = 3.5
 """What a guided denoiser is told in training: the guidance that the pairs were made with, where nothing else is set."""
@@ -72,6 +72,9 @@ class Flux:
 
     def decode(self, pipeline: DiffusionPipeline, latents: Tensor) -> tuple[Tensor, list[bool]]:
         return decode_shifted(pipeline, latents)
+
+    def encode(self, pipeline: DiffusionPipeline, pixels: Tensor) -> Tensor:
+        return encode_shifted(pipeline, pixels)
 
 
 def pack(latents: Tensor) -> Tensor:

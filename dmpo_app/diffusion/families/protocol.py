@@ -130,3 +130,10 @@ class ModelFamily(Protocol):
     def decode(self, pipeline: DiffusionPipeline, latents: Tensor) -> tuple[Tensor, list[bool]]:
         """Pixels (B, 3, height, width) in -1..1, and which images the model's own safety checker blacked out."""
         ...
+
+    def encode(self, pipeline: DiffusionPipeline, pixels: Tensor) -> Tensor:
+        """Latents (B, C, H, W) of pixels (B, 3, height, width) in -1..1, in the dtype of the autoencoder.
+
+        What `decode` undoes, as far as the autoencoder can: see `autoencoder.posterior_mode`. Needs no denoiser.
+        """
+        ...

@@ -10,6 +10,7 @@ from typing import cast
 from diffusers import DiffusionPipeline, ModelMixin, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
+from dmpo_app.diffusion.families.autoencoder import posterior_mode
 from dmpo_app.diffusion.families.noise_schedule import NoiseSchedule
 from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
 from dmpo_app.diffusion.families.unet import UNET_TARGETS, unet_latent_shape, unscaled
@@ -52,6 +53,9 @@ class StableDiffusion:
         pixels = pipeline.vae.decode(unscaled(pipeline, latents), return_dict=False)[0]
         pixels, flags = pipeline.run_safety_checker(pixels, latents.device, latents.dtype)
         return pixels, [False] * len(latents) if flags is None else [bool(flag) for flag in flags]
+
+    def encode(self, pipeline: DiffusionPipeline, pixels: Tensor) -> Tensor:
+        return cast(Tensor, posterior_mode(pipeline.vae, pixels) * pipeline.vae.config.scaling_factor)
 
 
 FAMILY: ModelFamily = StableDiffusion()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dmpo_app.diffusion.families.flow_matching import FlowMatching
 from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
-from dmpo_app.diffusion.families.transformer import TRANSFORMER_TARGETS, decode_shifted
+from dmpo_app.diffusion.families.transformer import TRANSFORMER_TARGETS, decode_shifted, encode_shifted
 
 
 class StableDiffusion3:
@@ -60,6 +60,9 @@ class StableDiffusion3:
 
     def decode(self, pipeline: DiffusionPipeline, latents: Tensor) -> tuple[Tensor, list[bool]]:
         return decode_shifted(pipeline, latents)
+
+    def encode(self, pipeline: DiffusionPipeline, pixels: Tensor) -> Tensor:
+        return encode_shifted(pipeline, pixels)
 
 
 FAMILY: ModelFamily = StableDiffusion3()

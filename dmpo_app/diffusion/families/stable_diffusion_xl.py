@@ -5,12 +5,15 @@ Shapes:  B images;  C H W latent channels, height, width;  S tokens of a prompt 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
 from diffusers import DiffusionPipeline, ModelMixin, StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import Tensor
 
+from dmpo_app.diffusion.families.autoencoder import posterior_mode
 from dmpo_app.diffusion.families.noise_schedule import NoiseSchedule
 from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
 from dmpo_app.diffusion.families.unet import UNET_TARGETS, unet_latent_shape, unscaled
@@ -59,18 +62,29 @@ class StableDiffusionXL:
         return cast(Tensor, prediction)
 
     def decode(self, pipeline: DiffusionPipeline, latents: Tensor) -> tuple[Tensor, list[bool]]:
-        """In float32 where the autoencoder's configuration says that it overflows in float16."""
-        vae = pipeline.vae
-        upcast = vae.dtype == torch.float16 and vae.config.force_upcast
-        if upcast:
-            vae.to(torch.float32)
-            latents = latents.float()
-        try:
-            pixels = vae.decode(_denormalised(pipeline, latents), return_dict=False)[0]
-        finally:
-            if upcast:
-                vae.to(torch.float16)
+        with _wide_enough(pipeline) as dtype:
+            pixels = pipeline.vae.decode(_denormalised(pipeline, latents.to(dtype)), return_dict=False)[0]
         return pixels, [False] * len(latents)
+
+    def encode(self, pipeline: DiffusionPipeline, pixels: Tensor) -> Tensor:
+        usual = pipeline.vae.dtype
+        with _wide_enough(pipeline):
+            return _normalised(pipeline, posterior_mode(pipeline.vae, pixels)).to(usual)
+
+
+@contextmanager
+def _wide_enough(pipeline: DiffusionPipeline) -> Iterator[torch.dtype]:
+    """The autoencoder in float32 where its configuration says that it overflows in float16; yields its dtype."""
+    vae = pipeline.vae
+    upcast = vae.dtype == torch.float16 and vae.config.force_upcast
+    if not upcast:
+        yield vae.dtype
+        return
+    vae.to(torch.float32)
+    try:
+        yield torch.float32
+    finally:
+        vae.to(torch.float16)
 
 
 def time_ids(latents: Tensor, dtype: torch.dtype) -> Tensor:
@@ -82,12 +96,31 @@ def time_ids(latents: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _denormalised(pipeline: DiffusionPipeline, latents: Tensor) -> Tensor:
     """Latents as the autoencoder takes them; some models keep a mean and a spread of each channel."""
+    statistics = _statistics(pipeline, latents)
+    if statistics is None:
+        return unscaled(pipeline, latents)
+    mean_C11, std_C11 = statistics
+    return cast(Tensor, latents * std_C11 / pipeline.vae.config.scaling_factor + mean_C11)
+
+
+def _normalised(pipeline: DiffusionPipeline, latents: Tensor) -> Tensor:
+    """The inverse of `_denormalised`."""
+    scaling_factor = pipeline.vae.config.scaling_factor
+    statistics = _statistics(pipeline, latents)
+    if statistics is None:
+        return cast(Tensor, latents * scaling_factor)
+    mean_C11, std_C11 = statistics
+    return cast(Tensor, (latents - mean_C11) * scaling_factor / std_C11)
+
+
+def _statistics(pipeline: DiffusionPipeline, latents: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Mean and spread of each channel, where the autoencoder's configuration has them."""
     config = pipeline.vae.config
     mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
     if mean is None or std is None:
-        return unscaled(pipeline, latents)
+        return None
     mean_C11, std_C11 = (torch.tensor(values).view(1, -1, 1, 1).to(latents) for values in (mean, std))
-    return cast(Tensor, latents * std_C11 / config.scaling_factor + mean_C11)
+    return mean_C11, std_C11
 
 
 FAMILY: ModelFamily = StableDiffusionXL()

@@ -1,0 +1,64 @@
+"""Images and prompts from elsewhere, as the denoiser takes them.
+
+Shapes:  B images;  C H W latent channels, height, width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image
+from torch import Tensor
+
+from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
+from dmpo_app.diffusion.families.registry import family_named
+from dmpo_app.diffusion.family import family_of
+from dmpo_app.diffusion.loading import load_encoders
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """Autoencoder and text encoders of a base model. `size` is (height, width) in pixels of the images it takes."""
+
+    pipeline: DiffusionPipeline
+    family: ModelFamily
+    size: tuple[int, int]
+
+    @classmethod
+    def load(cls, source: str, *, device: str, dtype: str, resolution: int | None) -> Encoder:
+        """`resolution` pixels a side; None: the model's own size. Raises like `loading.load_pipeline`."""
+        pipeline, (_, height, width) = load_encoders(source, device=device, dtype=dtype, resolution=resolution)
+        scale = pipeline.vae_scale_factor
+        return cls(pipeline, family_named(family_of(source)), (height * scale, width * scale))
+
+    @torch.no_grad()
+    def latents(self, pictures: Sequence[Pixels]) -> Tensor:
+        """Scaled latents (B, C, H, W) on the CPU of pictures of `size`, each uint8 (height, width, 3)."""
+        pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(self.pipeline.vae.device)
+        return self.family.encode(self.pipeline, pixels.float() / 127.5 - 1).cpu()
+
+    @torch.no_grad()
+    def conditioning(self, prompt: str) -> Conditioning:
+        """The encoded prompt, without batch dimension, on the CPU. One at a time, as the live model encodes it."""
+        encoded = self.family.encode_prompt(self.pipeline, prompt)
+        return {name: tensor.cpu() for name, tensor in encoded.items()}
+
+
+def fitted(picture: Image.Image, size: tuple[int, int]) -> Pixels:
+    """Resized until it just covers `size` (height, width), then cropped around the middle; uint8 (height, width, 3).
+
+    Proportions are kept: what does not fit is cut off at both ends of the longer side. Smaller pictures are enlarged.
+    """
+    height, width = size
+    scale = max(height / picture.height, width / picture.width)
+    wide, high = max(width, round(picture.width * scale)), max(height, round(picture.height * scale))
+    resized = picture.resize((wide, high), Image.Resampling.LANCZOS) if picture.size != (wide, high) else picture
+    left, top = (wide - width) // 2, (high - height) // 2
+    return np.asarray(resized.crop((left, top, left + width, top + height)), dtype=np.uint8)

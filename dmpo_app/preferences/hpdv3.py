@@ -1,0 +1,21 @@
+"""HPDv3: JSON beside folders of images; `path1` is the preferred one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from dmpo_app.preferences.reader import Judgement, PreferenceReader, Row
+
+
+class HPDv3:
+    name = "hpdv3"
+    description = "HPDv3: prompt, path1 (preferred), path2"
+
+    def detect(self, columns: Collection[str]) -> bool:
+        return {"prompt", "path1", "path2"} <= set(columns)
+
+    def judgements(self, row: Row) -> Iterable[Judgement]:
+        yield Judgement(row["prompt"], row["path1"], row["path2"], 1.0)
+
+
+READER: PreferenceReader = HPDv3()

@@ -1,0 +1,27 @@
+"""Pick-a-Pic v1 and v2 (Kirstain et al. 2023, arXiv 2305.01569): a choice or a tie of one person, images as JPEG.
+
+The `_no_images` variants hold addresses instead of images; nothing is fetched from there, every row counts as without
+image bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from dmpo_app.preferences.pair import Reason
+from dmpo_app.preferences.reader import Judgement, PreferenceReader, Row, wins_from_scores
+
+
+class PickAPic:
+    name = "pick-a-pic"
+    description = "Pick-a-Pic v1, v2: caption, jpg_0, jpg_1, label_0, label_1"
+
+    def detect(self, columns: Collection[str]) -> bool:
+        return {"caption", "label_0", "label_1"} <= set(columns)
+
+    def judgements(self, row: Row) -> Iterable[Judgement]:
+        wins = wins_from_scores(row["label_0"], row["label_1"]) if row.get("has_label", True) else Reason.MISSING_LABEL
+        yield Judgement(row["caption"], row.get("jpg_0"), row.get("jpg_1"), wins)
+
+
+READER: PreferenceReader = PickAPic()

@@ -1,0 +1,208 @@
+"""From a data set to an adapter: encoded once, nothing guessed, every family, no step further than asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+
+from dmpo_app.diffusion.encoder import Encoder
+from dmpo_app.errors import BadInput, HomeInUse, SetupProblem
+from dmpo_app.preferences.pick_a_pic import READER
+from dmpo_app.preferences.source import RowsSource
+from dmpo_app.settings import RenderSettings, RoundSettings, Settings
+from dmpo_app.training.dataset_training import TrainingOutcome, TrainingRequest, _alone, train_on_dataset
+from dmpo_app.training.encoded_pairs import Counts, EncodedPairs
+from dmpo_app.training.encoding import encode_pairs
+from dmpo_app.training.offline_plan import split_pairs, with_usual_values
+from dmpo_app.training.offline_run import TrainingWatcher
+from tests.preferences.preference_files import PICK_A_PIC_V2, mixed_rows, pick_a_pic_row
+from tests.tiny_models.cases import Case
+
+QUICK: dict[str, Any] = {"num_steps": 6, "batch_pairs": 3, "evaluate_every": 3, "slots_per_pair": 4}
+
+
+def source_of(rows: Any) -> RowsSource:
+    return RowsSource(rows, name="rows", columns=PICK_A_PIC_V2.names)
+
+
+def settings_for(folder: Path, **round_settings: Any) -> Settings:
+    return Settings(
+        base_model=str(folder),
+        round=RoundSettings(**{**QUICK, **round_settings}),
+        render=RenderSettings(device="cpu", dtype="float32"),
+    )
+
+
+class Recording(TrainingWatcher):
+    """Asks to stop after so many batches or steps; None: never."""
+
+    def __init__(self, *, batches: int | None = None, steps: int | None = None) -> None:
+        self.batches, self.steps = batches, steps
+        self.seen: list[Counts] = []
+        self.trained_steps: list[int] = []
+
+    def should_stop(self) -> bool:
+        return len(self.seen) == self.batches or len(self.trained_steps) == self.steps
+
+    def encoded(self, counts: Counts, limit: int | None) -> None:
+        self.seen.append(counts)
+
+    def trained(self, step: int, steps: int, result: Any) -> None:
+        self.trained_steps.append(step)
+
+
+def train(folder: Path, output: Path, rows: Any = None, **options: Any) -> TrainingOutcome:
+    watcher = options.pop("watcher", None)
+    limit = options.pop("limit", None)
+    request = TrainingRequest(output, limit, options.pop("resolution", None), encode_batch=2)
+    source = source_of(mixed_rows() if rows is None else rows)
+    return train_on_dataset(source, READER, settings_for(folder, **options), request, watcher)
+
+
+def test_every_family_learns_from_a_data_set_and_plain_diffusers_loads_the_adapter(
+    case: Case, folder: Path, tmp_path: Path
+) -> None:
+    outcome = train(folder, tmp_path / "out", resolution=case.resolution, held_out_share=0.4, seed=1)
+    assert outcome.folder is not None
+    assert outcome.counts.facts() == {
+        "rows": 12,
+        "pairs": 9,
+        "ties": 2,
+        "left_out": {"broken image": 1, "identical images": 1, "no label": 1},
+    }
+    manifest = json.loads((outcome.folder / "manifest.json").read_text())
+    assert manifest["counts"] == outcome.counts.facts()
+    assert manifest["dataset"]["format"] == "pick-a-pic"
+    assert manifest["config"]["settings"]["beta"] > 0
+    assert 0 < outcome.metrics["held_out_pairs"] < 9
+    assert 0 <= outcome.metrics["held_out_accuracy"] <= 1
+    pipeline = DiffusionPipeline.from_pretrained(folder, use_safetensors=True)
+    pipeline.load_lora_weights(outcome.folder)
+    assert pipeline.get_active_adapters()
+
+
+def test_a_training_that_is_stopped_anywhere_ends_in_the_same_adapter(tiny_model: Path, tmp_path: Path) -> None:
+    whole = train(tiny_model, tmp_path / "whole")
+    assert whole.folder is not None
+    for batches, steps in ((1, None), (3, None), (None, 1), (None, 4)):
+        stopped = train(tiny_model, tmp_path / "pieces", watcher=Recording(batches=batches, steps=steps))
+        assert stopped.folder is None
+    watcher = Recording()
+    resumed = train(tiny_model, tmp_path / "pieces", watcher=watcher)
+    assert resumed.folder is not None
+    assert watcher.seen == []
+    assert watcher.trained_steps == [6]
+    assert resumed.folder.name == whole.folder.name
+    assert resumed.counts == whole.counts
+
+
+def test_a_finished_training_is_not_done_again_and_another_gets_the_next_number(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    first = train(tiny_model, tmp_path)
+    watcher = Recording()
+    assert train(tiny_model, tmp_path, watcher=watcher) == first
+    assert (watcher.seen, watcher.trained_steps) == ([], [])
+    other = train(tiny_model, tmp_path, objective="ipo", watcher=watcher)
+    assert watcher.seen == []
+    assert len(watcher.trained_steps) == 6
+    assert other.folder is not None
+    assert other.folder.name.startswith("00002-")
+
+
+def test_with_a_limit_no_row_is_read_that_is_not_needed(tiny_model: Path, tmp_path: Path) -> None:
+    read: list[int] = []
+
+    class Endless:
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            for index in range(10**9):
+                read.append(index)
+                yield pick_a_pic_row(index) if index != 1 else pick_a_pic_row(1, label_0=None)
+
+    outcome = train(tiny_model, tmp_path, rows=Endless(), limit=5, num_steps=1)
+    assert (outcome.counts.rows, outcome.counts.pairs) == (6, 5)
+    assert len(read) == 6
+    again = train(tiny_model, tmp_path, rows=Endless(), limit=5, num_steps=1)
+    assert again == outcome
+    assert len(read) == 6
+    assert train(tiny_model, tmp_path, rows=Endless(), limit=7, num_steps=1).counts.rows == 8
+    assert len(read) == 6 + 8, "six rows of a generator are passed over, two are new"
+
+
+def test_every_prompt_and_every_image_is_encoded_once(tiny_model: Path, tmp_path: Path) -> None:
+    prompts: list[str] = []
+    num_pictures: list[int] = []
+
+    class Counting(Encoder):
+        __slots__ = ()
+
+        def conditioning(self, prompt: str) -> Any:
+            prompts.append(prompt)
+            return Encoder.conditioning(self, prompt)
+
+        def latents(self, pictures: Any) -> torch.Tensor:
+            num_pictures.append(len(pictures))
+            return Encoder.latents(self, pictures)
+
+    def load() -> Encoder:
+        return Counting.load(str(tiny_model), device="cpu", dtype="float32", resolution=None)
+
+    source = source_of([pick_a_pic_row(index) for index in range(12)])
+    for stop_after in (2, 3, 99):
+        calls = iter(range(stop_after))
+        encode_pairs(
+            source,
+            READER,
+            EncodedPairs(tmp_path),
+            load,
+            batch_pairs=2,
+            limit=None,
+            should_stop=lambda calls=calls: next(calls, None) is None,  # type: ignore[misc]
+        )
+    assert sum(num_pictures) == 24
+    assert max(num_pictures) == 4
+    assert sorted(prompts) == sorted({pick_a_pic_row(index)["caption"] for index in range(5)})
+    assert EncodedPairs(tmp_path).counts.pairs == 12
+
+
+def test_nothing_to_learn_from_is_said_with_the_reasons(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [pick_a_pic_row(0, jpg_0=None, jpg_1=None), pick_a_pic_row(1, label_0=None)]
+    with pytest.raises(BadInput, match=r"2 rows were read and left out: 1 x no image bytes, 1 x no label"):
+        train(tiny_model, tmp_path, rows=rows)
+
+
+def test_an_objective_there_is_not_is_refused_before_anything_is_encoded(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(SetupProblem, match="ppo"):
+        train(tiny_model, tmp_path, objective="ppo")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_process_at_a_time_trains_into_a_folder(tiny_model: Path, tmp_path: Path) -> None:
+    with _alone(tmp_path), pytest.raises(HomeInUse, match="another process"):
+        train(tiny_model, tmp_path)
+
+
+def test_usual_values_follow_the_number_of_pairs_and_what_is_set_stays() -> None:
+    small = with_usual_values(RoundSettings(), 100)
+    assert (small.num_steps, small.held_out_share, small.evaluate_every) == (80, 0.2, 20)
+    middle = with_usual_values(RoundSettings(), 10_000)
+    assert middle.num_steps == 1186  # (10,000 - 512) pairs in batches of 8
+    assert middle.held_out_share == pytest.approx(0.0512)
+    large = with_usual_values(RoundSettings(), 1_000_000)
+    assert (large.num_steps, large.evaluate_every) == (2000, 100)
+    given = RoundSettings(num_steps=7, held_out_share=0.5, evaluate_every=3)
+    assert with_usual_values(given, 1_000_000) == given
+
+
+def test_prompts_are_split_and_never_pairs_of_one_prompt() -> None:
+    prompts = [f"prompt {index % 40}" for index in range(200)]
+    train_pairs, held_out = split_pairs(prompts, RoundSettings(held_out_share=0.3))
+    assert sorted(train_pairs + held_out) == list(range(200))
+    assert held_out
+    assert not {prompts[number] for number in train_pairs} & {prompts[number] for number in held_out}
