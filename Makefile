@@ -15,8 +15,14 @@ help:  ## What there is
 run: $(SETUP)  ## Set up, then start the studio
 	@$(if $(MODEL),DMPO_BASE_MODEL="$(MODEL)") $(if $(PORT),DMPO_PORT="$(PORT)") .venv/bin/dmpo serve
 
+# Tests of numbers run two at a time; those with servers, browsers and processes that get killed run by themselves.
+TOGETHER := tests/diffusion tests/objective tests/pocket tests/preferences tests/scoring tests/training
+ALONE := tests/training/test_trainer_process.py tests/training/test_distributed.py
+
 test: $(SETUP_DEV)  ## Set up, then pass all tests, browser included
-	@$(PYTHON_IN_VENV) -m pytest
+	@$(PYTHON_IN_VENV) -m pytest -n 2 $(TOGETHER) $(ALONE:%=--ignore=%)
+	@$(PYTHON_IN_VENV) -m pytest $(TOGETHER:%=--ignore=%)
+	@$(PYTHON_IN_VENV) -m pytest $(ALONE)
 
 lint: $(SETUP_DEV)  ## ruff, mypy --strict, import-linter
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports

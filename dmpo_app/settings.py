@@ -187,6 +187,9 @@ class RoundSettings(_Group):
     gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
     """Activations are computed again in the backward pass instead of kept: about a third slower, with far less memory.
     auto: when a single pair does not fit otherwise."""
+    compile: bool = False
+    """Compile the denoiser's forward and backward pass with torch.compile: minutes before the first step, faster ones
+    afterwards. Without a compiler the round goes on as usual."""
     warm_start: bool = False
     """Start from the live adapter instead of a fresh one. The reference is the base model either way."""
     held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.2

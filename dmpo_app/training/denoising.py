@@ -16,9 +16,10 @@ from torch import Tensor
 
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.protocol import Conditioning
-from dmpo_app.diffusion.lora import reference_mode
+from dmpo_app.diffusion.lora import lora_parameters, reference_mode
 from dmpo_app.objective import Needs, PairTerms, Residuals
 from dmpo_app.settings import RoundSettings
+from dmpo_app.training.compiling import without_effect
 from dmpo_app.training.dataset import PairDataset
 from dmpo_app.training.reference_cache import ReferenceCache
 from dmpo_app.training.slots import UNIFORM, Draw, TimestepDensity, noise_of, slot_of
@@ -47,6 +48,7 @@ class PairErrors:
         slot_seed: int,
         density: TimestepDensity = UNIFORM,
         weighting: Literal["none", "noise"] = "none",
+        compiled: bool = False,
     ) -> None:
         self._denoiser = denoiser
         self._device = denoiser.device
@@ -56,10 +58,22 @@ class PairErrors:
         self._slot_seed = slot_seed
         self._density = density
         self._weighting = weighting
+        self._compiled = compiled
 
     @classmethod
-    def of(cls, denoiser: Denoiser, dataset: PairDataset, cache: ReferenceCache, settings: RoundSettings) -> PairErrors:
-        """As a round with these settings has them; `cache` is that of `numerics_key` of the same settings."""
+    def of(
+        cls,
+        denoiser: Denoiser,
+        dataset: PairDataset,
+        cache: ReferenceCache,
+        settings: RoundSettings,
+        *,
+        compiled: bool = False,
+    ) -> PairErrors:
+        """As a round with these settings has them; `cache` is that of `numerics_key` of the same settings.
+
+        `compiled`: the denoiser is, and has an adapter. All passes then go through one graph.
+        """
         return cls(
             denoiser,
             dataset,
@@ -68,6 +82,7 @@ class PairErrors:
             slot_seed=settings.seed,
             density=TimestepDensity(settings.timestep_sampling, settings.timestep_mean, settings.timestep_scale),
             weighting=settings.error_weighting,
+            compiled=compiled,
         )
 
     @property
@@ -142,20 +157,30 @@ class PairErrors:
 
     def _reference_residuals(self, draws: Sequence[Draw], batch: NoisyBatch) -> tuple[Tensor, Tensor]:
         """The base model's residuals on both images; its errors go into the cache."""
-        with torch.no_grad(), reference_mode(self._denoiser.module):
+        with torch.no_grad(), self._reference_mode():
             residual_a, residual_b = self._residual(batch).chunk(2)
         errors = zip(_mean_square(residual_a).tolist(), _mean_square(residual_b).tolist(), strict=True)
         for draw, pair_errors in zip(draws, errors, strict=True):
             self._cache.add(self._dataset.pair_ids[draw.pair], draw.slot, pair_errors)
         return residual_a, residual_b
 
+    def _reference_mode(self) -> AbstractContextManager[None]:
+        module = self._denoiser.module
+        if self._compiled:
+            return without_effect(lora_parameters(module, self._denoiser.family.component))
+        return reference_mode(module)
+
     def _residual(self, batch: NoisyBatch) -> Tensor:
         """Prediction minus target of each image, (2B, C, H, W), in float32 whatever the denoiser computes in.
 
         Times the root of the errors' weight, if they have one: its mean square is then the weighted error.
         """
-        with mixed_precision(self._denoiser):
+        # Without gradients torch compiles another graph, whose last bits may differ.
+        one_graph = torch.enable_grad() if self._compiled else nullcontext()
+        with mixed_precision(self._denoiser), one_graph:
             prediction = self._denoiser.predict(batch.noisy_latents, batch.timesteps, batch.conditioning)
+        if not torch.is_grad_enabled():
+            prediction = prediction.detach()
         residual = prediction.float() - batch.target
         if self._weighting == "none":
             return residual

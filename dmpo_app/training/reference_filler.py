@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from dmpo_app.diffusion.denoiser import Denoiser
+from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.domain import BaseModelRef, TrainingVote
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store
@@ -31,9 +32,18 @@ def reference_folder(home: Path) -> Path:
 
 
 def numerics_key(
-    denoiser: Denoiser, dataset: PairDataset, settings: RoundSettings, *, base_fingerprint: str, micro_pairs: int
+    denoiser: Denoiser,
+    dataset: PairDataset,
+    settings: RoundSettings,
+    *,
+    base_fingerprint: str,
+    micro_pairs: int,
+    compiled_with: LoraSpec | None = None,
 ) -> str:
-    """The cache key of reference errors: all that decides which errors they are and what their last bits are."""
+    """The cache key of reference errors: all that decides which errors they are and what their last bits are.
+
+    `compiled_with` is the adapter that a compiled denoiser has, None for an ordinary one.
+    """
     device = denoiser.device
     cpu = torch.device("cpu")
     conditioning = {name: list(tensor.shape[1:]) for name, tensor in dataset.conditioning([0], cpu).items()}
@@ -44,6 +54,8 @@ def numerics_key(
         unusual["timestep_density"] = [settings.timestep_mean, settings.timestep_scale]
     if settings.error_weighting != "none":
         unusual["error_weighting"] = settings.error_weighting
+    if compiled_with is not None:
+        unusual["compiled"] = compiled_with.to_metadata()
     return cache_key(
         **unusual,
         base_model=base_fingerprint,
@@ -106,6 +118,8 @@ class ReferenceFiller:
 
     def fill(self) -> bool:
         """One batch of what is missing; False when there is nothing to do. Raises StorageFull."""
+        if self._settings.compile:
+            return False  # a round's references go through its own graph
         if not self._missing and not self._look_for_votes():
             self.save()
             return False

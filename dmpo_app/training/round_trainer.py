@@ -17,11 +17,12 @@ from torch import Tensor
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.lora import attach, detach, load_state_in_place, lora_state
+from dmpo_app.diffusion.lora import LoraSpec, attach, detach, load_state_in_place, lora_state
 from dmpo_app.domain import BASE_VERSION
 from dmpo_app.errors import AdapterMismatch, RoundFailed
 from dmpo_app.training.averaging import AdapterAverage
 from dmpo_app.training.checkpoint import Best, Checkpoint
+from dmpo_app.training.compiling import can_compile, compile_in_place, restore, uncompiled
 from dmpo_app.training.dataset import PairDataset
 from dmpo_app.training.denoising import PairErrors
 from dmpo_app.training.evaluation import Evaluation, evaluate, evaluate_base
@@ -72,6 +73,7 @@ class RoundTrainer:
         self._denoiser = denoiser
         self._reference_folder = reference_folder
         self._group = group
+        self._compiled_with: LoraSpec | None = None
         own_pairs = len(group.part(plan.settings.batch_pairs))
         self._micro_pairs = min(resume_from.micro_pairs, own_pairs) if resume_from else own_pairs
         if plan.settings.gradient_checkpointing == "on":
@@ -84,6 +86,10 @@ class RoundTrainer:
         self.best = resume_from.best if resume_from else None
         self.live = resume_from.live if resume_from else self._evaluate_live(parent)
         self._parameters = attach(denoiser.module, plan.spec, seed=plan.seed)
+        if self._settings.compile and all(group.share(lambda: can_compile(denoiser.device))):
+            compile_in_place(denoiser.module)
+            self._compiled_with = plan.spec
+            self._use_reference(resume_from)
         self._optimizer = make_optimizer(
             self._parameters,
             learning_rate=self._settings.learning_rate,
@@ -182,7 +188,7 @@ class RoundTrainer:
     def _drift(self) -> dict[str, float]:
         if self._preview is None:
             return {}
-        with self._averaged():
+        with self._averaged(), uncompiled(self._denoiser.module):
             return self._preview.drift(batch_size=2 * self._micro_pairs)
 
     def evaluate_if_due(self) -> Evaluation | None:
@@ -234,6 +240,7 @@ class RoundTrainer:
 
     def close(self) -> None:
         """Leave the denoiser as the base model."""
+        restore(self._denoiser.module)
         detach(self._denoiser.module)
         self._denoiser.module.disable_gradient_checkpointing()
 
@@ -294,6 +301,7 @@ class RoundTrainer:
             self._settings,
             base_fingerprint=self._plan.base_fingerprint,
             micro_pairs=self._micro_pairs,
+            compiled_with=self._compiled_with,
         )
         if resume_from is not None and resume_from.numerics == self._numerics:
             self._reference = resume_from.reference
@@ -305,7 +313,8 @@ class RoundTrainer:
             self._held_out_errors = self._errors_of(self._plan.held_out)
 
     def _errors_of(self, dataset: PairDataset) -> PairErrors:
-        return PairErrors.of(self._denoiser, dataset, self._reference, self._settings)
+        compiled = self._compiled_with is not None
+        return PairErrors.of(self._denoiser, dataset, self._reference, self._settings, compiled=compiled)
 
     def _fitting(self, work: Callable[[], _Result]) -> _Result:
         """Do `work`; when memory runs out, once more in half as large pieces, down to single pairs, and then with
