@@ -50,17 +50,12 @@ def error_spread(errors: PairErrors, *, num_slots: int, micro_pairs: int) -> flo
     """Mean |r_a - r_b| of the base model over the first 64 pairs and four noise levels of each."""
     count = min(MAX_PAIRS, len(errors.dataset))
     draws = [Draw(pair, slot) for pair in range(count) for slot in evaluation_slots(num_slots)]
-    total = 0.0
-    for start in range(0, len(draws), micro_pairs):
-        piece = draws[start : start + micro_pairs]
-        # Filled up with draws from the first: all batches have the shape that training has.
-        known = errors.reference_errors(
-            [piece[i] if i < len(piece) else draws[i % len(draws)] for i in range(micro_pairs)]
-        )
-        total += float((known[: len(piece), 0] - known[: len(piece), 1]).abs().sum())
-    if total == 0:
+    errors.compute_references(draws, batch_pairs=micro_pairs)
+    errors_a, errors_b = errors.reference_errors(draws).unbind(1)
+    spread = float((errors_a - errors_b).abs().mean())
+    if spread == 0:
         raise RoundFailed(
             "the base model's errors are the same on both images of every pair, so beta cannot be found from them; "
             "are the images of the pairs different? Otherwise set DMPO_ROUND__BETA"
         )
-    return total / len(draws)
+    return spread

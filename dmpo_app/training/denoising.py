@@ -148,6 +148,16 @@ class PairErrors:
         ids = self._dataset.pair_ids
         return list(dict.fromkeys(draw for draw in draws if (ids[draw.pair], draw.slot) not in self._cache))
 
+    def compute_references(self, draws: Sequence[Draw], *, batch_pairs: int) -> None:
+        """Put those of `draws` that the cache lacks into it, `batch_pairs` at a time.
+
+        The last batch is filled up with draws from itself: all have the shape that training has.
+        """
+        missing = self.missing_references(draws)
+        for start in range(0, len(missing), batch_pairs):
+            piece = missing[start : start + batch_pairs]
+            self.reference_errors([piece[i % len(piece)] for i in range(batch_pairs)])
+
     def reference_errors(self, draws: Sequence[Draw]) -> Tensor:
         """The base model's errors on images a and b of each draw, (B, 2); those not in the cache are put there."""
         keys = [(self._dataset.pair_ids[draw.pair], draw.slot) for draw in draws]

@@ -72,12 +72,14 @@ def numerics_key(
     )
 
 
-def calibrated_settings(store: Store, base: BaseModelRef, denoiser: Denoiser, settings: RoundSettings) -> RoundSettings:
-    """The settings for a round on the votes so far, with the betas that are not set. Raises RoundFailed, StorageFull.
+def calibrated_settings(
+    store: Store, base: BaseModelRef, denoiser: Denoiser, settings: RoundSettings, votes: Sequence[TrainingVote]
+) -> RoundSettings:
+    """The settings for a round on `votes`, with the betas that are not set. Raises RoundFailed, StorageFull.
 
     Expects the denoiser without an adapter. What is computed for it is kept for the round.
     """
-    dataset = build_dataset(_of_first_pairs(store.votes.training_votes(base)), store.files, alpha=settings.alpha)
+    dataset = build_dataset(_of_first_pairs(votes), store.files, alpha=settings.alpha)
     key = numerics_key(denoiser, dataset, settings, base_fingerprint=base.fingerprint, micro_pairs=settings.batch_pairs)
     cache = ReferenceCache.load(reference_folder(store.home), key)
     known = len(cache)
@@ -125,8 +127,7 @@ class ReferenceFiller:
             return False
         size = self._settings.batch_pairs
         draws, self._missing = self._missing[:size], self._missing[size:]
-        # Filled up with draws that are known: all batches have the shape that training has.
-        self._errors.reference_errors([draws[i % len(draws)] for i in range(size)])
+        self._errors.compute_references(draws, batch_pairs=size)
         if self._unsaved_since is None:
             self._unsaved_since = self._clock()
         elif self._clock() - self._unsaved_since > _SAVE_SECONDS:

@@ -158,9 +158,7 @@ class RoundTrainer:
             wanted = self._train_errors.missing_references([*missing, *self._own(self._draws_of(step))])
             missing = wanted[: -(-len(missing) // self._micro_pairs) * self._micro_pairs]
             step += 1
-        for start in range(0, len(missing), self._micro_pairs):
-            piece = missing[start : start + self._micro_pairs]
-            self._train_errors.reference_errors([piece[i % len(piece)] for i in range(self._micro_pairs)])
+        self._train_errors.compute_references(missing, batch_pairs=self._micro_pairs)
 
     @property
     def passed(self) -> PassedLimit | None:

@@ -189,15 +189,16 @@ class Worker:
         token = self._require_token()
         self._filler.save()
         self._filler = self._new_filler()
+        settings, automatic = self._prepared(state)
         started = start_round(
             self._store,
             self._base,
             state.id,
             trigger=state.trigger,
-            settings=self._round_settings(state),
+            settings=settings,
             environment=self._environment(),
             token=token,
-            automatic=self._score(state),
+            automatic=automatic,
         )
         _log.info("round %d: %d votes, attempt %d", started.id, started.num_votes, started.attempts)
         self._group.led(lambda: str(started.id))
@@ -226,26 +227,24 @@ class Worker:
         finally:
             runner.close()
 
-    def _round_settings(self, state: RoundState) -> RoundSettings:
-        """What a round starts with; one that was started before keeps what it has."""
-        if state.started_at is not None:
-            return self._settings.round
-        return calibrated_settings(self._store, self._base, self._denoiser, self._settings.round)
-
-    def _score(self, state: RoundState) -> AutomaticPlan | None:
-        """The evidence of scorers for a round that starts for the first time; one that was started has its own."""
+    def _prepared(self, state: RoundState) -> tuple[RoundSettings, AutomaticPlan | None]:
+        """What a round starts with: its settings with every beta, and the evidence of scorers. One that was started
+        before keeps what it has."""
         settings = self._settings.round
         if state.started_at is not None:
-            return None
-        return score_for_round(
+            return settings, None
+        votes = self._store.votes.training_votes(self._base)
+        calibrated = calibrated_settings(self._store, self._base, self._denoiser, settings, votes)
+        automatic = score_for_round(
             self._store,
             self._base,
             settings.scoring,
-            self._store.votes.training_votes(self._base),
+            votes,
             may_train_on=lambda prompt: not is_held_out(prompt, share=settings.held_out_share, seed=settings.seed),
             device=self._denoiser.device.type,
             heartbeat=self._show_life,
         )
+        return calibrated, automatic
 
     def _show_life(self) -> None:
         """To the lease, and to the processes that wait to train along."""
