@@ -118,27 +118,27 @@ def train(
 
 def calibrated(lab: Lab, pool: Pool, settings: RoundSettings, work: Path) -> RoundSettings:
     """Betas from the pool's first pairs: the same for every run."""
-    count = min(64, len(pool.pairs))
-    data = pool.dataset(list(range(count)), [0.5] * count, settings)
-    key = numerics_key(lab.denoiser, data, settings, base_fingerprint=lab.fingerprint, micro_pairs=settings.batch_pairs)
-    cache = ReferenceCache.load(work / "references", key)
-    errors = PairErrors(lab.denoiser, data, cache, num_slots=settings.slots_per_pair, slot_seed=settings.seed)
+    errors, _, _ = errors_of(lab, pool, min(64, len(pool.pairs)), settings, work)
     return with_betas(settings, errors)
 
 
 def fill_references(lab: Lab, pool: Pool, settings: RoundSettings, work: Path) -> None:
     """Every slot of every pair of the pool, once for all runs."""
-    ids = list(range(len(pool.pairs)))
-    data = pool.dataset(ids, [0.5] * len(ids), settings)
-    key = numerics_key(lab.denoiser, data, settings, base_fingerprint=lab.fingerprint, micro_pairs=settings.batch_pairs)
-    cache = ReferenceCache.load(work / "references", key)
-    errors = PairErrors(lab.denoiser, data, cache, num_slots=settings.slots_per_pair, slot_seed=settings.seed)
+    errors, cache, key = errors_of(lab, pool, len(pool.pairs), settings, work)
     missing = errors.missing_references()
-    for start in range(0, len(missing), settings.batch_pairs):
-        piece = missing[start : start + settings.batch_pairs]
-        errors.reference_errors([piece[i % len(piece)] for i in range(settings.batch_pairs)])
+    errors.compute_references(missing, batch_pairs=settings.batch_pairs)
     if missing:
         cache.save(work / "references", key)
+
+
+def errors_of(
+    lab: Lab, pool: Pool, count: int, settings: RoundSettings, work: Path
+) -> tuple[PairErrors, ReferenceCache, str]:
+    """Errors of the pool's first pairs, with the references that runs share and the key these are kept under."""
+    data = pool.dataset(range(count), [0.5] * count, settings)
+    key = numerics_key(lab.denoiser, data, settings, base_fingerprint=lab.fingerprint, micro_pairs=settings.batch_pairs)
+    cache = ReferenceCache.load(work / "references", key)
+    return PairErrors.of(lab.denoiser, data, cache, settings), cache, key
 
 
 def yardstick(lab: Lab, count: int, version: int) -> Pictures:

@@ -37,8 +37,7 @@ def load_pipeline(
     folder, family = locate(source), family_named(family_of(source))
     where = resolve_device(device)
     wanted = resolve_dtype(dtype, where)
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
+    _no_progress_bars()
     quantized = quantization_config(quantize, where, wanted)
     with _explained(source, where):
         parts = _left_out(folder, family)
@@ -48,9 +47,7 @@ def load_pipeline(
             folder, use_safetensors=True, local_files_only=True, **_dtype_keyword(wanted), **parts
         )
         pipeline.to(where)
-    for part in pipeline.components.values():
-        if isinstance(part, nn.Module):
-            part.eval().requires_grad_(False)
+    _freeze(pipeline)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -78,8 +75,7 @@ def load_encoders(
     folder, family = locate(source), family_named(family_of(source))
     where = resolve_device(device)
     wanted = resolve_dtype(dtype, where)
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
+    _no_progress_bars()
     with _explained(source, where):
         parts = _left_out(folder, family)
         config = family.denoiser_class.load_config(folder, subfolder=family.component, local_files_only=True)
@@ -93,9 +89,7 @@ def load_encoders(
         shape = latent_shape_at(pipeline, family, resolution)
         setattr(pipeline, family.component, None)
         pipeline.to(where)
-    for part in pipeline.components.values():
-        if isinstance(part, nn.Module):
-            part.eval().requires_grad_(False)
+    _freeze(pipeline)
     return pipeline, shape
 
 
@@ -132,6 +126,18 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return torch.float16 if device.type == "mps" else torch.float32
+
+
+def _no_progress_bars() -> None:
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def _freeze(pipeline: DiffusionPipeline) -> None:
+    """Every part in evaluation mode, without gradients."""
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):
+            part.eval().requires_grad_(False)
 
 
 def _left_out(folder: Path, family: ModelFamily) -> dict[str, Any]:
