@@ -20,6 +20,7 @@ import torch
 from benchmarks.memory_files import MemoryPairs
 from benchmarks.step_turns import TurnArguments, Turns, clocks, peak_bytes, seconds_a_step
 from dmpo_app.diffusion.denoiser import Denoiser
+from dmpo_app.diffusion.fused_lora import fuse
 from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec, attach, reference_mode
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
@@ -48,6 +49,7 @@ class OurSteps:
         self._micro_pairs = settings.batch_pairs
         self._known = ReferenceCache()
         self._parameters = attach(denoiser.module, LoraSpec.of(settings, denoiser.family), seed=0)
+        fuse(denoiser.module)
         self._optimizer = make_optimizer(self._parameters, learning_rate=settings.learning_rate)
         beta = settings.beta or 500.0
         self._loss = LossSettings(objective_named(settings.objective, {}), beta=beta, margin_beta=beta, options={})

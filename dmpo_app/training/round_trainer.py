@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.lora import LoraSpec, attach, detach, load_state_in_place, lora_state
+from dmpo_app.diffusion.fused_lora import fuse
+from dmpo_app.diffusion.lora import attach, detach, load_state_in_place, lora_state
 from dmpo_app.domain import BASE_VERSION
 from dmpo_app.errors import AdapterMismatch, RoundFailed
 from dmpo_app.training.averaging import AdapterAverage
 from dmpo_app.training.checkpoint import Best, Checkpoint
 from dmpo_app.training.compiling import can_compile, compile_in_place, restore, uncompiled
-from dmpo_app.training.dataset import PairDataset
-from dmpo_app.training.denoising import PairErrors
 from dmpo_app.training.evaluation import Evaluation, evaluate, evaluate_base
-from dmpo_app.training.group import ALONE, Group, is_out_of_memory
+from dmpo_app.training.group import ALONE, Group
 from dmpo_app.training.health import adapter_norm, num_outputs
 from dmpo_app.training.latent_preview import LatentPreview
 from dmpo_app.training.limits import HealthWatch, PassedLimit
+from dmpo_app.training.memory_fit import MemoryFit
 from dmpo_app.training.optimizer_state import OptimizerState
 from dmpo_app.training.optimizers import learning_rate_factor, make_optimizer, set_learning_rate
 from dmpo_app.training.plan import RoundPlan
-from dmpo_app.training.reference_cache import ReferenceCache
-from dmpo_app.training.reference_filler import numerics_key
-from dmpo_app.training.slots import Draw, draws_of_step
+from dmpo_app.training.round_references import RoundReferences
 from dmpo_app.training.step import StepResult, train_step
 
 _Result = TypeVar("_Result")
@@ -71,14 +67,16 @@ class RoundTrainer:
         self._watch = resume_from.watch if resume_from else HealthWatch()
         self._settings = plan.settings
         self._denoiser = denoiser
-        self._reference_folder = reference_folder
         self._group = group
-        self._compiled_with: LoraSpec | None = None
+        self._references = RoundReferences(plan, denoiser, reference_folder, group)
         own_pairs = len(group.part(plan.settings.batch_pairs))
-        self._micro_pairs = min(resume_from.micro_pairs, own_pairs) if resume_from else own_pairs
-        if plan.settings.gradient_checkpointing == "on":
-            denoiser.module.enable_gradient_checkpointing()
-        self._use_reference(resume_from)
+        self._fit = MemoryFit(
+            denoiser.module,
+            micro_pairs=min(resume_from.micro_pairs, own_pairs) if resume_from else own_pairs,
+            gradient_checkpointing=plan.settings.gradient_checkpointing,
+            on_smaller=self._references.use,
+        )
+        self._references.use(self._fit.micro_pairs, found=resume_from)
         self.step = resume_from.step if resume_from else 0
         """Steps done so far."""
         self.seconds = resume_from.seconds if resume_from else 0.0
@@ -88,8 +86,10 @@ class RoundTrainer:
         self._parameters = attach(denoiser.module, plan.spec, seed=plan.seed)
         if self._settings.compile and all(group.share(lambda: can_compile(denoiser.device))):
             compile_in_place(denoiser.module)
-            self._compiled_with = plan.spec
-            self._use_reference(resume_from)
+            self._references.use(self._fit.micro_pairs, compiled_with=plan.spec, found=resume_from)
+        else:
+            fuse(denoiser.module)
+        self._root_outputs = math.sqrt(num_outputs(self._parameters))
         self._optimizer = make_optimizer(
             self._parameters,
             learning_rate=self._settings.learning_rate,
@@ -108,20 +108,19 @@ class RoundTrainer:
 
     def train_step(self) -> StepResult:
         """The next step. Raises RoundFailed when it diverges or does not fit into memory."""
-        draws = self._draws_of(self.step)
-        self._fitting(lambda: self._group.share(lambda: self._compute_references(self._own(draws))))
+        self._fit.do(lambda: self._group.share(lambda: self._references.compute_for(self.step)))
         set_learning_rate(
             self._optimizer, self._settings.learning_rate * learning_rate_factor(self.step, self._settings)
         )
-        result = self._fitting(
+        result = self._fit.do(
             lambda: train_step(
-                self._train_errors,
-                draws,
+                self._references.train,
+                self._references.draws_of(self.step),
                 self._parameters,
                 self._optimizer,
                 self._plan.loss,
                 max_grad_norm=self._settings.max_grad_norm,
-                micro_pairs=self._micro_pairs,
+                micro_pairs=self._fit.micro_pairs,
                 group=self._group,
             )
         )
@@ -129,36 +128,9 @@ class RoundTrainer:
         if self._average is not None:
             self._average.update()
         norm = adapter_norm(self._parameters, scaling=self._plan.spec.scaling)
-        result = replace(result, adapter_norm=norm, adapter_rms=norm / math.sqrt(num_outputs(self._parameters)))
+        result = replace(result, adapter_norm=norm, adapter_rms=norm / self._root_outputs)
         self._watch = self._watch.after_step(self.step, result, self._settings.limits)
         return result
-
-    def _draws_of(self, step: int) -> list[Draw]:
-        return draws_of_step(
-            step,
-            num_pairs=len(self._plan.train),
-            batch_pairs=self._settings.batch_pairs,
-            num_slots=self._settings.slots_per_pair,
-            seed=self._plan.seed,
-        )
-
-    def _own(self, draws: Sequence[Draw]) -> list[Draw]:
-        """This process's part of a step's draws."""
-        return [draws[position % len(draws)] for position in self._group.part(len(draws))]
-
-    def _compute_references(self, draws: Sequence[Draw]) -> None:
-        """The reference errors that `draws` lack, in full batches.
-
-        One unknown draw costs a whole pass of the base model, so the batch is filled up with unknown draws of the steps
-        to come. That halves a first round's passes (`benchmarks.hit_rates`).
-        """
-        missing = self._train_errors.missing_references(draws)
-        step = self.step + 1
-        while missing and len(missing) % self._micro_pairs and step < self._settings.num_steps:
-            wanted = self._train_errors.missing_references([*missing, *self._own(self._draws_of(step))])
-            missing = wanted[: -(-len(missing) // self._micro_pairs) * self._micro_pairs]
-            step += 1
-        self._train_errors.compute_references(missing, batch_pairs=self._micro_pairs)
 
     @property
     def passed(self) -> PassedLimit | None:
@@ -179,7 +151,7 @@ class RoundTrainer:
             return {}
         drift: Mapping[str, float] = {}
         if self._settings.health_images:
-            drift = self._fitting(lambda: self._group.led(self._drift))
+            drift = self._fit.do(lambda: self._group.led(self._drift))
         self._watch = self._watch.after_look(self.step, drift, self._settings.limits)
         return drift
 
@@ -187,7 +159,7 @@ class RoundTrainer:
         if self._preview is None:
             return {}
         with self._averaged(), uncompiled(self._denoiser.module):
-            return self._preview.drift(batch_size=2 * self._micro_pairs)
+            return self._preview.drift(batch_size=2 * self._fit.micro_pairs)
 
     def evaluate_if_due(self) -> Evaluation | None:
         """Look at the held-out votes after every so many steps and after the last; remember the best adapter so far.
@@ -197,7 +169,7 @@ class RoundTrainer:
         if not self._look_is_due:
             return None
         with self._averaged():
-            evaluation = None if self._plan.held_out is None else self._evaluate()
+            evaluation = self._evaluate()
             if self.best is None or evaluation is None or evaluation.loss < _loss_of(self.best):
                 self.best = Best(self.step, self._adapter(), evaluation)
         return evaluation
@@ -221,20 +193,20 @@ class RoundTrainer:
         return Checkpoint(
             step=self.step,
             seconds=self.seconds,
-            micro_pairs=self._micro_pairs,
-            numerics=self._numerics,
+            micro_pairs=self._fit.micro_pairs,
+            numerics=self._references.numerics,
             tensors=self._adapter(),
             optimizer=OptimizerState.of(self._optimizer, self._parameters),
             average=self._average.state() if self._average is not None else {},
             best=self.best,
             live=self.live,
-            reference=self._reference,
+            reference=self._references.cache,
             watch=self._watch,
         )
 
     def save_reference(self) -> None:
         """Keep the reference errors for the rounds to come. Raises StorageFull."""
-        self._reference.save(self._reference_folder, self._numerics)
+        self._references.save()
 
     def close(self) -> None:
         """Leave the denoiser as the base model."""
@@ -251,10 +223,7 @@ class RoundTrainer:
                 f"after step {self.step} the {self._group.size} processes hold different adapters; are their GPUs and "
                 "libraries the same?"
             )
-        for found in self._group.share(lambda: self._reference.since(self._num_shared)):
-            for pair_id, slot, error_a, error_b in found:
-                self._reference.add(pair_id, slot, (error_a, error_b))
-        self._num_shared = len(self._reference)
+        self._references.share()
 
     def _adapter(self) -> dict[str, Tensor]:
         return lora_state(self._denoiser.module, self._plan.spec.component)
@@ -263,23 +232,30 @@ class RoundTrainer:
         """The moving average in the adapter's place, where one is kept."""
         return nullcontext() if self._average is None else self._average.in_place()
 
-    def _evaluate(self) -> Evaluation:
-        return self._fitting(
-            lambda: evaluate(
-                self._held_out_errors,
+    def _evaluate(self) -> Evaluation | None:
+        """On the held-out votes; None without any."""
+
+        def in_pieces() -> Evaluation | None:
+            held_out = self._references.held_out  # another one after each time that memory ran out
+            if held_out is None:
+                return None
+            return evaluate(
+                held_out,
                 beta=self._plan.margin_beta,
                 num_slots=self._settings.slots_per_pair,
-                micro_pairs=self._micro_pairs,
+                micro_pairs=self._fit.micro_pairs,
                 group=self._group,
             )
-        )
+
+        return self._fit.do(in_pieces)
 
     def _evaluate_live(self, parent: AdapterWeights | None) -> Evaluation | None:
         """The live version on the held-out votes: what the round has to stand up to."""
-        if self._plan.held_out is None:
+        held_out = self._references.held_out
+        if held_out is None:
             return None
         if self._plan.parent_version == BASE_VERSION:
-            return evaluate_base(self._held_out_errors)
+            return evaluate_base(held_out)
         if parent is None:
             return None
         load_state_in_place(attach(self._denoiser.module, parent.spec, seed=0), parent.tensors)
@@ -290,61 +266,6 @@ class RoundTrainer:
             load_state_in_place(self._parameters, parent.tensors)
         except AdapterMismatch as error:
             _log.warning("round %d starts from a fresh adapter: %s", self._plan.round_id, error)
-
-    def _use_reference(self, resume_from: Checkpoint | None = None) -> None:
-        """The reference errors that belong to the current numerics."""
-        self._numerics = numerics_key(
-            self._denoiser,
-            self._plan.train,
-            self._settings,
-            base_fingerprint=self._plan.base_fingerprint,
-            micro_pairs=self._micro_pairs,
-            compiled_with=self._compiled_with,
-        )
-        if resume_from is not None and resume_from.numerics == self._numerics:
-            self._reference = resume_from.reference
-        else:
-            self._reference = ReferenceCache.load(self._reference_folder, self._numerics)
-        self._num_shared = len(self._reference)
-        self._train_errors = self._errors_of(self._plan.train)
-        if self._plan.held_out is not None:
-            self._held_out_errors = self._errors_of(self._plan.held_out)
-
-    def _errors_of(self, dataset: PairDataset) -> PairErrors:
-        compiled = self._compiled_with is not None
-        return PairErrors.of(self._denoiser, dataset, self._reference, self._settings, compiled=compiled)
-
-    def _fitting(self, work: Callable[[], _Result]) -> _Result:
-        """Do `work`; when memory runs out, once more in half as large pieces, down to single pairs, and then with
-        activations that are computed again in the backward pass instead of kept."""
-        while True:
-            try:
-                return work()
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if self._micro_pairs == 1 and not self._may_checkpoint_gradients():
-                    raise RoundFailed(
-                        _OUT_OF_MEMORY + _EVEN_SO * (self._settings.gradient_checkpointing == "off")
-                    ) from error
-            self._denoiser.module.zero_grad(set_to_none=True)
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            self._take_less_memory()
-
-    def _may_checkpoint_gradients(self) -> bool:
-        """Whether recomputing activations is something that has not been tried yet."""
-        return self._settings.gradient_checkpointing != "off" and not self._denoiser.module.is_gradient_checkpointing
-
-    def _take_less_memory(self) -> None:
-        if self._micro_pairs == 1:
-            _log.warning("out of memory; going on with activations computed twice")
-            self._denoiser.module.enable_gradient_checkpointing()
-            return
-        self._micro_pairs //= 2
-        _log.warning("out of memory; going on with %d pairs at a time", self._micro_pairs)
-        self._use_reference()
 
 
 def _loss_of(best: Best) -> float:

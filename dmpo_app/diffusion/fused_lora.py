@@ -1,0 +1,141 @@
+"""One operation for a layer with its adapter, where peft takes six: for training, where every step pays for them.
+
+A layer computes what peft's does,  y = base(x) + B(A(x)) * scaling.  What is saved:
+
+* the product with B is added into base(x) where it stands: two tensors of the output's size less to write and read;
+* the gradient of x goes through base and A in one pass with their weights stacked. A alone has so few outputs (the
+  rank) that its own pass takes far longer than its arithmetic.
+
+base(x) is computed by the same call with and without the adapter, and an adapter of zeros adds exact zeros: u of a
+fresh adapter is 0 to the bit.
+
+Shapes:  B images;  N rows (images times tokens);  I O inputs, outputs of a layer;  r rank;  h w height, width.
+"""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any, cast
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dmpo_app.diffusion.lora import ADAPTER_NAME, lora_layers
+
+
+def fuse(denoiser: nn.Module) -> None:
+    """Let the adapter's layers compute in one operation, until the adapter is detached.
+
+    Layers that this does not know (quantised, dilated, grouped) stay as they are.
+    """
+    for layer in lora_layers(denoiser).values():
+        base = cast(nn.Module, layer.get_base_layer())
+        if is_fusible(base):
+            layer.forward = MethodType(_conv if isinstance(base, nn.Conv2d) else _linear, layer)
+
+
+def is_fusible(base: nn.Module) -> bool:
+    """Whether this is a layer whose gradients are known here: plain linear ones and plain convolutions."""
+    if type(base) is not nn.Conv2d:
+        return type(base) is nn.Linear
+    padded_by_zeros = base.padding_mode == "zeros" and not isinstance(base.padding, str)
+    return padded_by_zeros and base.groups == 1 and base.dilation == (1, 1)
+
+
+def _linear(layer: LoraLayer, x: Tensor) -> Tensor:
+    base = cast(nn.Linear, layer.get_base_layer())
+    if layer.disable_adapters:
+        return cast(Tensor, base(x))
+    return cast(Tensor, _Linear.apply(*_in_one_dtype(layer, base, x)))
+
+
+def _conv(layer: LoraLayer, x: Tensor) -> Tensor:
+    base = cast(nn.Conv2d, layer.get_base_layer())
+    if layer.disable_adapters:
+        return cast(Tensor, base(x))
+    return cast(Tensor, _Conv.apply(*_in_one_dtype(layer, base, x), base.stride, base.padding))
+
+
+def _in_one_dtype(layer: LoraLayer, base: nn.Linear | nn.Conv2d, x: Tensor) -> tuple[Tensor | None, ...]:
+    """x, weight, bias, A and scaled B in what autocast would compute in; their casts carry the gradients back."""
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    a, b = layer.lora_A[ADAPTER_NAME].weight, layer.lora_B[ADAPTER_NAME].weight
+    scaling = layer.scaling[ADAPTER_NAME]
+    if scaling != 1:
+        b = b * scaling
+    bias = None if base.bias is None else base.bias.to(dtype)
+    return x.to(dtype), base.weight.to(dtype), bias, a.to(dtype), b.to(dtype)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight_OI: Tensor, bias_O: Tensor | None, a_rI: Tensor, b_Or: Tensor) -> Tensor:
+        y = F.linear(x, weight_OI, bias_O)
+        x_NI = x.reshape(-1, x.shape[-1])
+        down_Nr = x_NI @ a_rI.t()
+        y.view(-1, y.shape[-1]).addmm_(down_Nr, b_Or.t())
+        ctx.save_for_backward(x_NI, weight_OI, a_rI, b_Or, down_Nr)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x_NI, weight_OI, a_rI, b_Or, down_Nr = ctx.saved_tensors
+        (grad,) = grads
+        grad_NO = grad.reshape(-1, grad.shape[-1])
+        grad_down_Nr = grad_NO @ b_Or
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = (grad_NO @ weight_OI).addmm_(grad_down_Nr, a_rI).view(*grad.shape[:-1], -1)
+        return grad_x, None, None, grad_down_Nr.t() @ x_NI, grad_NO.t() @ down_Nr
+
+
+class _Conv(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,  # (B, I, h, w)
+        weight: Tensor,  # (O, I, kh, kw)
+        bias_O: Tensor | None,
+        a: Tensor,  # (r, I, kh, kw)
+        b: Tensor,  # (O, r, 1, 1)
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+    ) -> Tensor:
+        y = F.conv2d(x, weight, bias_O, stride, padding)
+        down = F.conv2d(x, a, None, stride, padding)
+        images = len(y)
+        b_BOr = b.flatten(1).expand(images, -1, -1)
+        if y.is_contiguous():
+            y.flatten(2).baddbmm_(b_BOr, down.flatten(2))
+        else:
+            y.add_(torch.bmm(b_BOr, down.flatten(2)).view(y.shape))
+        ctx.save_for_backward(x, weight, a, b, down)
+        ctx.place = (stride, padding)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, a, b, down = ctx.saved_tensors
+        (grad,) = grads
+        grad_BOs = grad.flatten(2)
+        grad_down = torch.matmul(b.flatten(1).t(), grad_BOs).view(down.shape)
+        grad_b = torch.bmm(grad_BOs, down.flatten(2).transpose(1, 2)).sum(0).view(b.shape)
+        grad_a = _conv_gradients(grad_down, x, a, ctx.place, of_input=False)
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            both, stacked = torch.cat([grad, grad_down], 1), torch.cat([weight, a])
+            grad_x = _conv_gradients(both, x, stacked, ctx.place, of_input=True)
+        return grad_x, None, None, grad_a, grad_b, None, None
+
+
+def _conv_gradients(grad: Tensor, x: Tensor, weight: Tensor, place: Any, *, of_input: bool) -> Tensor:
+    """The gradient of a convolution's input or of its weight."""
+    stride, padding = place
+    mask = [of_input, not of_input, False]
+    gradients = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, stride, padding, (1, 1), False, (0, 0), 1, mask
+    )
+    return cast(Tensor, gradients[0 if of_input else 1])
