@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,8 +46,6 @@ def spoken_errors() -> Iterator[None]:
 
 def log_to_terminal(level: int) -> None:
     """Warnings of everybody, and what the studio itself says from `level` on."""
-    # transformers warns of a package that only other models need; the trainer's process inherits the variable.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     handler = RichHandler(console=console, show_path=False, rich_tracebacks=False)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s", force=True)
     logging.getLogger("dmpo_app").setLevel(level)

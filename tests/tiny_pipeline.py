@@ -36,7 +36,7 @@ def make_tiny_pipeline(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         pipeline = StableDiffusionPipeline(
-            unet=_unet(),
+            unet=tiny_unet(),
             vae=_vae(),
             text_encoder=CLIPTextModel(clip_config()),
             tokenizer=clip_tokenizer(),
@@ -61,7 +61,8 @@ def make_tiny_pipeline(
     return folder
 
 
-def _unet() -> UNet2DConditionModel:
+def tiny_unet(*, use_linear_projection: bool = False) -> UNet2DConditionModel:
+    """The pipeline's denoiser, with weights from torch's own generator."""
     return UNet2DConditionModel(
         sample_size=LATENT_SHAPE[1],
         in_channels=LATENT_SHAPE[0],
@@ -73,6 +74,7 @@ def _unet() -> UNet2DConditionModel:
         cross_attention_dim=16,
         attention_head_dim=2,
         norm_num_groups=4,
+        use_linear_projection=use_linear_projection,
     )
 
 

@@ -15,6 +15,7 @@ from packaging.version import Version
 from safetensors import SafetensorError
 from torch import nn
 
+from dmpo_app.devices import resolve_device as resolve_device
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.protocol import ModelFamily
 from dmpo_app.diffusion.families.registry import family_named
@@ -103,20 +104,6 @@ def latent_shape_at(pipeline: DiffusionPipeline, family: ModelFamily, resolution
         raise SetupProblem(f"a resolution of {resolution} is not a multiple of this model's {unit} pixels")
     side = resolution // pipeline.vae_scale_factor
     return channels, side, side
-
-
-def resolve_device(name: str) -> torch.device:
-    """`auto` is cuda, then mps, then cpu. Raises SetupProblem for a device this machine or this torch lacks."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
-        raise SetupProblem(f"the device {name!r} cannot be used: {error}; set DMPO_RENDER__DEVICE=auto") from error
-    return device
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPModel
 
+from dmpo_app.devices import resolve_device
 from dmpo_app.scoring import conversions, weights
 from dmpo_app.scoring.batches import in_batches
 from dmpo_app.scoring.clip import preprocess_of
-from dmpo_app.scoring.loading import frozen, load_pretrained, read_tensors, usable_device
+from dmpo_app.scoring.loading import frozen, load_pretrained, read_tensors
 from dmpo_app.scoring.preprocess import Preprocess
 from dmpo_app.scoring.reward_head import RewardHead, build_head
 
@@ -64,7 +65,7 @@ def build_aesthetic(source: str, device: str, batch_size: int) -> AestheticScore
 
     Without CLIP beside the head, openai/clip-vit-large-patch14 is used. Raises ModelUnavailable or SetupProblem.
     """
-    where = usable_device(device)
+    where = resolve_device(device)
     head_path = weights.find_weights_file(source, conversion=conversions.AESTHETIC, besides=("model.safetensors",))
     clip_source = _clip_beside(head_path)
     folder = weights.find_model_folder(clip_source)

@@ -26,10 +26,11 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPModel, CLIPTokenizer
 
+from dmpo_app.devices import resolve_device
 from dmpo_app.errors import ModelUnavailable
 from dmpo_app.scoring import conversions, weights
 from dmpo_app.scoring.batches import in_batches
-from dmpo_app.scoring.loading import explained, frozen, load_pretrained, read_tensors, usable_device
+from dmpo_app.scoring.loading import explained, frozen, load_pretrained, read_tensors
 from dmpo_app.scoring.open_clip import VIT_H_14, build_clip_model
 from dmpo_app.scoring.preprocess import CLIP_DEVIATION, CLIP_MEAN, Preprocess
 
@@ -103,7 +104,7 @@ def build_hpsv2(source: str, device: str, batch_size: int) -> ClipScorer:
 
     ViT-H-14 unless an `open_clip_config.json` beside the file says otherwise.
     """
-    where = usable_device(device)
+    where = resolve_device(device)
     path = weights.find_weights_file(source, conversion=conversions.HPSV2)
     config = path.parent / "open_clip_config.json"
     settings = weights.read_json(config) if config.is_file() else VIT_H_14
@@ -147,7 +148,7 @@ def load_tokenizer(folder: Path, text_config: Any) -> CLIPTokenizer:
 
 
 def _load_towers(name: str, source: str, device: str, *, tokenizer_otherwise: str | None) -> tuple[Towers, str]:
-    where = usable_device(device)
+    where = resolve_device(device)
     folder = weights.find_model_folder(source)
     model = load_pretrained(CLIPModel, folder, source)
     vocabulary = weights.clip_tokenizer_folder(folder, otherwise=tokenizer_otherwise)

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import BertTokenizer
 
+from dmpo_app.devices import resolve_device
 from dmpo_app.errors import ModelUnavailable
 from dmpo_app.scoring import conversions, weights
 from dmpo_app.scoring.batches import in_batches
 from dmpo_app.scoring.blip import build_blip
-from dmpo_app.scoring.loading import explained, frozen, read_tensors, usable_device
+from dmpo_app.scoring.loading import explained, frozen, read_tensors
 from dmpo_app.scoring.preprocess import Preprocess
 from dmpo_app.scoring.reward_head import RewardHead, build_head
 
@@ -73,7 +74,7 @@ def build_imagereward(source: str, device: str, batch_size: int) -> ImageRewardS
 
     BERT's vocabulary is taken from beside the file, or from google-bert/bert-base-uncased.
     """
-    where = usable_device(device)
+    where = resolve_device(device)
     path = weights.find_weights_file(source, conversion=conversions.IMAGEREWARD)
     tensors = read_tensors(path)
     vision_tensors, text_tensors, head_tensors = (_below(tensors, part, source) for part in _PARTS)

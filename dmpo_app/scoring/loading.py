@@ -17,20 +17,6 @@ from dmpo_app.errors import ModelUnavailable, SetupProblem
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def usable_device(name: str) -> torch.device:
-    """`auto` is cuda, then mps, then cpu. Raises SetupProblem for a device this machine or this torch lacks."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise SetupProblem(f"scorers cannot use the device {name!r}: {error}; choose auto, cuda, mps or cpu") from error
-    return device
-
-
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file by name, float32 on the CPU (whole numbers stay). Raises ModelUnavailable."""
     with explained(str(path)):

@@ -19,12 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dmpo_app.devices import resolve_device
 from dmpo_app.pocket.classifiers import HEADS, INPUT_SIZE, AttributeClassifier, AttributeNetwork, as_input
 from dmpo_app.pocket.language import parse
 from dmpo_app.pocket.scenes import NUMBERS
 from dmpo_app.scoring import weights
 from dmpo_app.scoring.batches import in_batches
-from dmpo_app.scoring.loading import explained, frozen, usable_device
+from dmpo_app.scoring.loading import explained, frozen
 from dmpo_app.settings import PROJECT_ROOT
 
 SHIPPED = PROJECT_ROOT / "data" / "classifiers" / "attributes.safetensors"
@@ -64,7 +65,7 @@ class PocketFidelityScorer:
 def build_pocket_fidelity(source: str | None, device: str, batch_size: int) -> PocketFidelityScorer:
     """With the classifier that ships, or another file of its kind. Raises ModelUnavailable or SetupProblem."""
     path = Path(source) if source is not None else SHIPPED
-    where = usable_device(device)
+    where = resolve_device(device)
     with explained(str(path)):
         network = AttributeClassifier.load(path).network
     identity = weights.identify("pocket-fidelity", _CODE_VERSION, [path])

@@ -146,27 +146,37 @@ class Pairs:
         return stored
 
 
-def _training_pairs(base: BaseModelRef, ids: Sequence[int]) -> Select[*tuple[Any, ...]]:
-    a, b = aliased(ImageRow), aliased(ImageRow)
+def with_training_files(
+    query: Select[*tuple[Any, ...]], a: type[ImageRow], b: type[ImageRow]
+) -> Select[*tuple[Any, ...]]:
+    """A query over pairs, joined with what training needs of each: its prompt, its two images as the aliases `a` and
+    `b`, and the prompt's embeddings by the pair's base model. Pairs without embeddings fall out."""
     return (
-        select(
-            PairRow.id,
-            PromptRow.text,
-            a.id,
-            b.id,
-            a.sha256,
-            b.sha256,
-            a.latents_sha256,
-            b.latents_sha256,
-            PromptEmbedsRow.sha256,
-        )
-        .join(PromptRow, PromptRow.id == PairRow.prompt_id)
+        query.join(PromptRow, PromptRow.id == PairRow.prompt_id)
         .join(a, a.id == PairRow.image_a_id)
         .join(b, b.id == PairRow.image_b_id)
         .join(
             PromptEmbedsRow,
             (PromptEmbedsRow.prompt_id == PairRow.prompt_id) & (PromptEmbedsRow.base_id == PairRow.base_id),
         )
+    )
+
+
+def _training_pairs(base: BaseModelRef, ids: Sequence[int]) -> Select[*tuple[Any, ...]]:
+    a, b = aliased(ImageRow), aliased(ImageRow)
+    columns = (
+        PairRow.id,
+        PromptRow.text,
+        a.id,
+        b.id,
+        a.sha256,
+        b.sha256,
+        a.latents_sha256,
+        b.latents_sha256,
+        PromptEmbedsRow.sha256,
+    )
+    return (
+        with_training_files(select(*columns).select_from(PairRow), a, b)
         .where(PairRow.base_id == base.id, PairRow.id.in_(ids))
         .where(a.latents_sha256.is_not(None), b.latents_sha256.is_not(None))
         .order_by(PairRow.id)

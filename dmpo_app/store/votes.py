@@ -7,13 +7,14 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Row, Select, bindparam, func, insert, select, text, type_coerce, update
+from sqlalchemy import BigInteger, Connection, Row, bindparam, func, insert, select, text, type_coerce, update
 from sqlalchemy.orm import aliased
 
 from dmpo_app.domain import PREFERENCES, BaseModelRef, Choice, NewVotes, TakenVote, TrainingVote, outcome_of
 from dmpo_app.errors import Conflict, Expired, NotFound, NotYours
 from dmpo_app.store.column_types import MICROSECONDS_PER_HOUR, from_microseconds
 from dmpo_app.store.database import Database
+from dmpo_app.store.pairs import with_training_files
 from dmpo_app.store.schema import (
     IS_LIVE,
     AssignmentRow,
@@ -112,25 +113,19 @@ class Votes:
     def training_votes(self, base: BaseModelRef) -> list[TrainingVote]:
         """The live preferences, in the order they were given, with the files their pairs need."""
         a, b = aliased(ImageRow), aliased(ImageRow)
-        query: Select[*tuple[Any, ...]] = (
-            select(
-                VoteRow.id,
-                VoteRow.pair_id,
-                VoteRow.annotator_id,
-                PromptRow.text,
-                VoteRow.outcome,
-                a.latents_sha256,
-                b.latents_sha256,
-                PromptEmbedsRow.sha256,
-            )
-            .join(PairRow, PairRow.id == VoteRow.pair_id)
-            .join(PromptRow, PromptRow.id == PairRow.prompt_id)
-            .join(a, a.id == PairRow.image_a_id)
-            .join(b, b.id == PairRow.image_b_id)
-            .join(
-                PromptEmbedsRow,
-                (PromptEmbedsRow.prompt_id == PromptRow.id) & (PromptEmbedsRow.base_id == PairRow.base_id),
-            )
+        columns = (
+            VoteRow.id,
+            VoteRow.pair_id,
+            VoteRow.annotator_id,
+            PromptRow.text,
+            VoteRow.outcome,
+            a.latents_sha256,
+            b.latents_sha256,
+            PromptEmbedsRow.sha256,
+        )
+        of_votes = select(*columns).select_from(VoteRow).join(PairRow, PairRow.id == VoteRow.pair_id)
+        query = (
+            with_training_files(of_votes, a, b)
             .where(VoteRow.base_id == base.id, VoteRow.undone_at.is_(None), VoteRow.outcome.in_(PREFERENCES))
             .order_by(VoteRow.id)
         )

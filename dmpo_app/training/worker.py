@@ -11,35 +11,26 @@ A tick is one decision; the loop around it (`process`) is thin. Order of the dec
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
-from contextlib import closing
 from datetime import datetime, timedelta
 from enum import StrEnum
-
-import torch
 
 from dmpo_app.diffusion.adapter_files import remove_leftovers
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain import BaseModelRef, RoundState, Trigger
 from dmpo_app.errors import Busy, Conflict, LeaseLost, PeerLost, RoundFailed, StorageFull, StudioError
-from dmpo_app.settings import RoundSettings, Settings
+from dmpo_app.settings import Settings
 from dmpo_app.store import Store
-from dmpo_app.training.atomic_files import write_atomically
-from dmpo_app.training.automatic import AutomaticPlan, score_for_round
-from dmpo_app.training.dataset import is_held_out
 from dmpo_app.training.group import ALONE, Group
-from dmpo_app.training.plan import start_round
-from dmpo_app.training.progress import Track
-from dmpo_app.training.reference_filler import ReferenceFiller, calibrated_settings
-from dmpo_app.training.round_runner import RoundRunner, SliceOutcome, remove_checkpoint, round_folder
-from dmpo_app.training.trackers import tracked_round
+from dmpo_app.training.held_lease import HeldLease
+from dmpo_app.training.reference_filler import ReferenceFiller
+from dmpo_app.training.round_runner import SliceOutcome, remove_checkpoint
+from dmpo_app.training.whole_round import END, IDLE, RoundLeader, follow
 
-MAX_DEATHS = 10
-"""A round that takes the whole process down this often in a row without getting any further is given up."""
+__all__ = ["END", "IDLE", "Tick", "Worker", "follow"]
+
 _PAUSE_AFTER_FAILURE = timedelta(seconds=5)
-_NO_TOKEN = -1
 _log = logging.getLogger(__name__)
 
 
@@ -57,23 +48,6 @@ class Tick(StrEnum):
     TRAINED = "trained"
     FAILED = "failed"
     STOPPED = "stopped"
-
-
-IDLE, END = "idle", "end"
-"""What a leading process tells the others between rounds; the number of a round is an order to train it with it."""
-
-
-def follow(store: Store, base: BaseModelRef, denoiser: Denoiser, group: Group) -> None:
-    """Train what the group's leading process trains until it says END. Raises whatever ends a round there or here."""
-    while (order := group.led(str)) != END:
-        if order == IDLE:
-            continue
-        runner = RoundRunner(store, base, denoiser, store.rounds.get(int(order)), token=_NO_TOKEN, group=group)
-        try:
-            while runner.run_slice() is SliceOutcome.MORE:
-                pass
-        finally:
-            runner.close()
 
 
 class Worker:
@@ -95,12 +69,11 @@ class Worker:
         self._base = base
         self._settings = settings
         self._denoiser = denoiser
-        self._owner = owner
         self._now = now
-        self._should_stop = should_stop
-        self._group = group
-        self._token: int | None = None
-        self._renewed_at = now()
+        self._lease = HeldLease(store, base, owner, seconds=settings.trainer.lease_seconds, now=now)
+        self._leader = RoundLeader(
+            store, base, settings, denoiser, lease=self._lease, should_stop=should_stop, group=group
+        )
         self._failures: dict[int, int] = {}
         self._not_before = now()
         self._filler = self._new_filler()
@@ -123,13 +96,7 @@ class Worker:
 
     def close(self) -> None:
         """Let the next trainer have the lease at once."""
-        if self._token is None:
-            return
-        try:
-            self._store.lease.release(self._base, self._token)
-        except LeaseLost:
-            _log.info("the lease had gone to another trainer already")
-        self._token = None
+        self._lease.release()
 
     def _next_round(self) -> RoundState | None:
         """The round to work on now: the unfinished one, or a new one if it is time."""
@@ -186,88 +153,9 @@ class Worker:
         return Tick.STOPPED if outcome is SliceOutcome.STOPPED else Tick.TRAINED
 
     def _run(self, state: RoundState) -> SliceOutcome:
-        token = self._require_token()
         self._filler.save()
         self._filler = self._new_filler()
-        settings, automatic = self._prepared(state)
-        started = start_round(
-            self._store,
-            self._base,
-            state.id,
-            trigger=state.trigger,
-            settings=settings,
-            environment=self._environment(),
-            token=token,
-            automatic=automatic,
-        )
-        _log.info("round %d: %d votes, attempt %d", started.id, started.num_votes, started.attempts)
-        self._group.led(lambda: str(started.id))
-        config = started.config.get("settings", {})
-        with closing(tracked_round(self._settings.trainer.tracker, self._store.home, started.id, config)) as tracked:
-            return self._run_started(started, tracked, token)
-
-    def _run_started(self, started: RoundState, track: Track, token: int) -> SliceOutcome:
-        runner = RoundRunner(
-            self._store,
-            self._base,
-            self._denoiser,
-            started,
-            token=token,
-            heartbeat=self._heartbeat,
-            should_stop=self._should_stop,
-            track=track,
-            group=self._group,
-        )
-        try:
-            self._count_death(started, runner.step)
-            outcome = SliceOutcome.MORE
-            while outcome is SliceOutcome.MORE:
-                outcome = runner.run_slice()
-            return outcome
-        finally:
-            runner.close()
-
-    def _prepared(self, state: RoundState) -> tuple[RoundSettings, AutomaticPlan | None]:
-        """What a round starts with: its settings with every beta, and the evidence of scorers. One that was started
-        before keeps what it has."""
-        settings = self._settings.round
-        if state.started_at is not None:
-            return settings, None
-        votes = self._store.votes.training_votes(self._base)
-        calibrated = calibrated_settings(self._store, self._base, self._denoiser, settings, votes)
-        automatic = score_for_round(
-            self._store,
-            self._base,
-            settings.scoring,
-            votes,
-            may_train_on=lambda prompt: not is_held_out(prompt, share=settings.held_out_share, seed=settings.seed),
-            device=self._denoiser.device.type,
-            heartbeat=self._show_life,
-        )
-        return calibrated, automatic
-
-    def _show_life(self) -> None:
-        """To the lease, and to the processes that wait to train along."""
-        self._heartbeat()
-        self._group.led(lambda: IDLE)
-
-    def _count_death(self, state: RoundState, step: int) -> None:
-        """Give up on a round that kills the process again and again at one place, for want of memory most likely.
-
-        Being killed while getting on is no failure: a round may be resumed any number of times.
-        """
-        path = round_folder(self._store.home, state.id) / "starts.json"
-        try:
-            earlier = json.loads(path.read_text())
-        except (FileNotFoundError, ValueError):
-            earlier = {"step": -1, "starts": 0}
-        starts = earlier["starts"] + 1 if earlier["step"] == step else 1
-        if starts > MAX_DEATHS:
-            raise RoundFailed(
-                f"the trainer died {MAX_DEATHS} times in a row at step {step}; most likely the system ended it for "
-                "want of memory: set a smaller DMPO_ROUND__BATCH_PAIRS or DMPO_ROUND__RANK"
-            )
-        write_atomically(path, json.dumps({"step": step, "starts": starts}).encode())
+        return self._leader.train(state)
 
     def _fail(self, state: RoundState, reason: str, *, final: bool) -> Tick:
         failures = self._failures.pop(state.id, 0) + 1
@@ -277,7 +165,7 @@ class Worker:
             self._not_before = self._now() + _PAUSE_AFTER_FAILURE * 2 ** (failures - 1)
         _log.error("round %d failed%s: %s", state.id, "" if final else ", will be tried again", reason)
         try:
-            self._store.rounds.fail(state.id, reason, token=self._require_token(), final=final)
+            self._store.rounds.fail(state.id, reason, token=self._lease.token, final=final)
         except LeaseLost:
             return self._lease_lost()
         except (Busy, StorageFull) as error:
@@ -292,38 +180,15 @@ class Worker:
         return Tick.PAUSED
 
     def _hold_lease(self) -> bool:
-        if self._token is not None:
-            self._heartbeat()
+        if self._lease.held:
+            self._lease.renew()
             return True
-        seconds = self._settings.trainer.lease_seconds
-        self._token = self._store.lease.acquire(self._base, self._owner, lease_seconds=seconds)
-        self._renewed_at = self._now()
-        if self._token is None:
+        if not self._lease.acquire():
             return False
         remove_leftovers(self._store.adapters.root(self._base))
         return True
 
-    def _heartbeat(self) -> None:
-        """Renew the lease when a quarter of it is over. Raises LeaseLost."""
-        if self._now() - self._renewed_at >= timedelta(seconds=self._settings.trainer.lease_seconds / 4):
-            self._store.lease.renew(self._base, self._require_token())
-            self._renewed_at = self._now()
-
-    def _require_token(self) -> int:
-        if self._token is None:
-            raise LeaseLost("this trainer holds no lease")
-        return self._token
-
     def _lease_lost(self) -> Tick:
         _log.warning("another trainer has taken over this lineage; waiting until it is gone")
-        self._token = None
+        self._lease.forget()
         return Tick.WAITING
-
-    def _environment(self) -> dict[str, str | int]:
-        return {
-            "processes": self._group.size,
-            "device": self._denoiser.device.type,
-            "dtype": self._denoiser.precision,
-            "num_threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        }

@@ -12,6 +12,7 @@ from dmpo_app.diffusion.families.unet import WIDE
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.errors import AdapterCorrupt, AdapterMismatch
 from tests.adapters import SPEC, random_adapter
+from tests.tiny_pipeline import tiny_unet
 
 ATTENTION = LoraSpec(rank=2, lora_alpha=2.0, target_modules=ATTENTION_LAYERS)
 
@@ -145,17 +146,7 @@ def test_the_gate_is_open_again_after_a_failure_inside(unet: UNet2DConditionMode
 
 def test_the_gate_works_on_models_with_linear_projections() -> None:
     torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=16,
-        attention_head_dim=2,
-        norm_num_groups=4,
-        use_linear_projection=True,
-    ).eval()
+    unet = tiny_unet(use_linear_projection=True).eval()
     unet.requires_grad_(False)  # as loaded; torch takes another path, with other last bits, for weights that want one
     base = predict(unet)
     load(unet, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 from collections.abc import Callable
@@ -208,3 +209,14 @@ def test_time_ids_speak_of_pixels() -> None:
 def test_a_family_that_nobody_registered_is_named() -> None:
     with pytest.raises(KeyError, match="sana"):
         family_named("sana")
+
+
+def test_that_torchvision_is_not_installed_is_no_news_and_all_else_is() -> None:
+    family_named("stable_diffusion")
+    log = logging.getLogger("transformers.utils.import_utils")
+
+    def shown(message: str) -> bool:
+        return bool(log.filter(log.makeRecord(log.name, logging.WARNING, __file__, 1, message, (), None)))
+
+    assert not shown("`CLIPImageProcessor` requires torchvision (not installed); falling back to ...")
+    assert shown("Some weights of the model were not initialized")

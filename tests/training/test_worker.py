@@ -12,10 +12,11 @@ import torch
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain import Choice, RoundStatus, Trigger
 from dmpo_app.errors import RoundFailed, StorageFull
-from dmpo_app.training import round_trainer, worker
+from dmpo_app.training import round_trainer, whole_round
 from dmpo_app.training.round_runner import RoundRunner, SliceOutcome, round_folder
 from dmpo_app.training.step import StepResult, train_step
-from dmpo_app.training.worker import MAX_DEATHS, Tick
+from dmpo_app.training.whole_round import MAX_DEATHS
+from dmpo_app.training.worker import Tick
 from tests.training.training_studio import Studio
 from tests.training.worker_fixtures import MIN_VOTES, Clock, MakeWorker
 
@@ -259,7 +260,7 @@ def test_a_round_that_keeps_killing_the_process_is_given_up(
 def test_being_killed_while_getting_on_is_no_failure(
     studio: Studio, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "MAX_DEATHS", 1)
+    monkeypatch.setattr(whole_round, "MAX_DEATHS", 1)
     studio.add_pairs(10)
     studio.vote(MIN_VOTES)
     for _ in range(2):

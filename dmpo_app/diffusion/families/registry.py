@@ -6,6 +6,7 @@ A new family is one file in this folder that holds `FAMILY`, and one line in FAM
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -44,5 +45,11 @@ def family_named(name: str) -> ModelFamily:
     """The family of that name. Imports torch and diffusers. Raises KeyError for a name the registry does not know."""
     if name not in {entry.name for entry in FAMILIES.values()}:
         raise KeyError(f"there is no model family {name!r}; there are: {', '.join(e.name for e in FAMILIES.values())}")
+    logging.getLogger("transformers.utils.import_utils").addFilter(_is_news)
     module = importlib.import_module(f"dmpo_app.diffusion.families.{name}")
     return cast("ModelFamily", module.FAMILY)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """All but what transformers says of diffusers' imports: that it takes Pillow where torchvision is not installed."""
+    return "ImageProcessor` requires torchvision (not installed)" not in record.getMessage()

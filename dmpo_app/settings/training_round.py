@@ -1,70 +1,15 @@
-"""One typed tree of settings: DMPO_* environment variables over dmpo.toml over the defaults here.
-
-The most used ones stand at the top level (`DMPO_MIN_VOTES`); groups nest with two underscores (`DMPO_ROUND__BETA`).
-`dmpo.toml` is read from the current folder. Nonsense is refused with the value in the message.
-"""
+"""Settings of one training round: the objective, its optimizer and data, its limits and its scorers."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import Field, field_validator, model_validator
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
-POCKET_MODEL = PROJECT_ROOT / "data" / "pocket"
+from dmpo_app.settings.group import Group
 
 
-class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class RenderSettings(_Group):
-    """How images are made."""
-
-    num_steps: Annotated[int, Field(ge=1, le=200)] | None = None
-    """Denoising steps; None: what goes with the base model (pocket model 20, Stable Diffusion and XL 30, 3.5 and
-    Flux 28)."""
-    guidance: Annotated[float, Field(ge=0, le=30)] | None = None
-    """Guidance scale, 1 or less switches it off; None: what goes with the base model (pocket model 3, Stable Diffusion
-    7.5, XL 5, 3.5 4.5, Flux 3.5)."""
-    sampler: Literal["auto", "ddim", "dpm++", "flow-euler"] = "auto"
-    """`ddim` is deterministic given the initial noise; `dpm++` is DPM-Solver++ (2M); `flow-euler` is for models of flow
-    matching (Stable Diffusion 3, Flux). auto: the model's first, ddim or flow-euler."""
-    resolution: Annotated[int, Field(ge=64, le=2048, multiple_of=8)] | None = None
-    """Pixels per side; None takes the model's own."""
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """auto: float32 on CPU, bfloat16 on a GPU that has it, else float16."""
-    quantize: Literal["none", "nf4", "int8"] = "none"
-    """The denoiser in fewer bits, where it does not fit otherwise; here and in the trainer. nf4: bitsandbytes on a CUDA
-    GPU; int8: torchao or bitsandbytes."""
-    device: str = "auto"
-    """auto: cuda, then mps, then cpu."""
-    queue_size: Annotated[int, Field(ge=1, le=1000)] = 32
-    """Requests of people waiting at most; one more is answered 503."""
-    keep_days: Annotated[float, Field(gt=0)] = 7.0
-    """Images rendered for the before/after tab are deleted after this many days. Pairs and contact sheets stay."""
-
-
-class PoolSettings(_Group):
-    """The pool of unjudged pairs."""
-
-    size: Annotated[int, Field(ge=1, le=10_000)] = 48
-    """Unjudged pairs kept ready."""
-    train_prompts: Path = PROJECT_ROOT / "data" / "prompts" / "train.txt"
-    """Prompts that pairs are made of, one a line."""
-    held_out_prompts: Path = PROJECT_ROOT / "data" / "prompts" / "held-out.txt"
-    """Prompts never trained on: the before/after tab's suggestions and the benchmarks' yardstick."""
-    starter_pairs: Path = PROJECT_ROOT / "data" / "starter-pairs.zip"
-    """Pairs shipped with the pocket model; used when the base model is the one they were made with."""
-    assignment_minutes: Annotated[float, Field(gt=0)] = 60.0
-    """How long a showing can be answered."""
-
-
-class ScorerSettings(_Group):
+class ScorerSettings(Group):
     """One automatic scorer; `dmpo scorers` lists them."""
 
     name: str
@@ -77,7 +22,7 @@ class ScorerSettings(_Group):
     """Its share among several scorers."""
 
 
-class ScoringSettings(_Group):
+class ScoringSettings(Group):
     """Automatic scorers beside the votes."""
 
     scorers: tuple[ScorerSettings, ...] = ()
@@ -90,7 +35,7 @@ class ScoringSettings(_Group):
     """Images a scorer looks at together."""
 
 
-class RoundLimitSettings(_Group):
+class RoundLimitSettings(Group):
     """Limits that stop a round before it ruins its adapter; None (the word `none`) switches one off.
 
     Limits on images are ratios: what the adapter's have over what the base model's have, from the same prompts and
@@ -130,12 +75,12 @@ class RoundLimitSettings(_Group):
         return None if isinstance(value, str) and value.lower() == "none" else value
 
 
-class RoundSettings(_Group):
+class RoundSettings(Group):
     """One training round."""
 
     objective: str = "dmpo"
     """What is minimised; `dmpo objectives` lists them."""
-    objective_options: dict[str, float] = {}
+    objective_options: dict[str, float] = Field(default_factory=dict)
     """The objective's own numbers where they are not to be the usual ones, such as {"order": 0.5}."""
     winner_guard: Annotated[float, Field(ge=0, le=1)] | None = None
     """mu of the winner-preserving guard on any objective: the share of a winner's progress that its loser must leave
@@ -213,103 +158,3 @@ class RoundSettings(_Group):
         if isinstance(values, dict) and values.get("optimizer") == "prodigy":
             return {"learning_rate": 1.0, **values}
         return values
-
-
-class TrainerSettings(_Group):
-    """The worker that decides when to train."""
-
-    poll_seconds: Annotated[float, Field(gt=0, le=60)] = 0.5
-    """Pause between two looks at the store."""
-    period_minutes: Annotated[float, Field(gt=0)] | None = 30.0
-    """Train after this long even with fewer than `min_votes` new votes; None: never."""
-    period_min_votes: Annotated[int, Field(ge=1)] = 8
-    """... if there are at least this many new ones."""
-    max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
-    """A round that fails this often is given up until more votes are in."""
-    nice: Annotated[int, Field(ge=0, le=19)] = 10
-    """Added to the trainer's niceness, so that the page stays quick on the same cores."""
-    num_threads: Annotated[int, Field(ge=1)] | None = None
-    """Torch threads of the trainer; None: half the cores."""
-    lease_seconds: Annotated[float, Field(gt=1)] = 30.0
-    """A trainer silent for this long may be replaced."""
-    tracker: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
-    """Where the values that are logged while training go as well, one run a round; the package must be installed."""
-
-
-class LimitSettings(_Group):
-    """Limits per identity; they apply in public mode only."""
-
-    renders_per_minute: Annotated[int, Field(ge=1)] = 12
-    """Pictures asked for by one annotator."""
-    votes_per_minute: Annotated[int, Field(ge=1)] = 120
-    """Votes of one annotator."""
-    sessions_per_minute: Annotated[int, Field(ge=1)] = 60
-    """New sessions from everybody together; bounds what an address-hopping client can do."""
-
-
-class SettingNote(NamedTuple):
-    """One setting as `dmpo settings` shows it."""
-
-    variable: str
-    value: str
-    meaning: str
-
-
-class Settings(BaseSettings):
-    """Everything that can be set."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="DMPO_",
-        env_nested_delimiter="__",
-        toml_file="dmpo.toml",
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-    )
-
-    home: Path = PROJECT_ROOT / "data" / "studio"
-    """Folder of everything a run writes."""
-    host: str = "127.0.0.1"
-    """Address to listen on; loopback unless told otherwise."""
-    port: Annotated[int, Field(ge=0, le=65535)] = 7860
-    """0 takes a free one."""
-    base_model: str = str(POCKET_MODEL)
-    """A folder or a hub id of a Stable Diffusion (1, 2, XL, 3, 3.5) or Flux.1 pipeline."""
-    min_votes: Annotated[int, Field(ge=2)] = 32
-    """New preferences (left, right or tie) that start a round."""
-    admin_token: SecretStr | None = None
-    """Bearer token of administrators; None: one is made at start and written to the terminal."""
-    public: bool = Field(default_factory=lambda: "SPACE_ID" in os.environ)
-    """Rate limits on. True on a Space unless set."""
-    train: bool = True
-    """Start a trainer process with the server."""
-
-    render: RenderSettings = RenderSettings()
-    pool: PoolSettings = PoolSettings()
-    round: RoundSettings = RoundSettings()
-    trainer: TrainerSettings = TrainerSettings()
-    limits: LimitSettings = LimitSettings()
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
-
-    def notes(self) -> list[SettingNote]:
-        """Every setting with its environment variable, present value and meaning, groups last."""
-        return list(_notes(self, self.model_config.get("env_prefix", "")))
-
-
-def _notes(group: BaseModel, prefix: str) -> Iterator[SettingNote]:
-    fields = type(group).model_fields
-    plain = {name: field for name, field in fields.items() if not isinstance(getattr(group, name), BaseModel)}
-    for name, field in plain.items():
-        yield SettingNote(f"{prefix}{name.upper()}", str(getattr(group, name)), (field.description or "").strip())
-    for name in (name for name in fields if name not in plain):
-        yield from _notes(getattr(group, name), f"{prefix}{name.upper()}__")

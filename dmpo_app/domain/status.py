@@ -1,0 +1,20 @@
+"""The studio at a glance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dmpo_app.domain.rounds import RoundState
+
+
+@dataclass(frozen=True, slots=True)
+class StudioStatus:
+    """What GET /status answers and the page polls."""
+
+    votes: int
+    votes_until_round: int
+    pool: int
+    live_version: int
+    round: RoundState | None
+    last_round: RoundState | None
+    last_error: str | None

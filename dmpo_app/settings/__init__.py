@@ -1,0 +1,32 @@
+"""One typed tree of settings: DMPO_* environment variables over dmpo.toml over the defaults here.
+
+The most used ones stand at the top level (`DMPO_MIN_VOTES`); groups nest with two underscores (`DMPO_ROUND__BETA`).
+`dmpo.toml` is read from the current folder. Nonsense is refused with the value in the message.
+"""
+
+from dmpo_app.settings.training_round import RoundLimitSettings, RoundSettings, ScorerSettings, ScoringSettings
+from dmpo_app.settings.tree import (
+    POCKET_MODEL,
+    PROJECT_ROOT,
+    LimitSettings,
+    PoolSettings,
+    RenderSettings,
+    SettingNote,
+    Settings,
+    TrainerSettings,
+)
+
+__all__ = [
+    "POCKET_MODEL",
+    "PROJECT_ROOT",
+    "LimitSettings",
+    "PoolSettings",
+    "RenderSettings",
+    "RoundLimitSettings",
+    "RoundSettings",
+    "ScorerSettings",
+    "ScoringSettings",
+    "SettingNote",
+    "Settings",
+    "TrainerSettings",
+]

@@ -1,0 +1,159 @@
+"""The whole tree of settings, with the groups that are not about a round."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import BaseModel, Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from dmpo_app.settings.group import Group
+from dmpo_app.settings.training_round import RoundSettings
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+POCKET_MODEL = PROJECT_ROOT / "data" / "pocket"
+
+
+class RenderSettings(Group):
+    """How images are made."""
+
+    num_steps: Annotated[int, Field(ge=1, le=200)] | None = None
+    """Denoising steps; None: what goes with the base model (pocket model 20, Stable Diffusion and XL 30, 3.5 and
+    Flux 28)."""
+    guidance: Annotated[float, Field(ge=0, le=30)] | None = None
+    """Guidance scale, 1 or less switches it off; None: what goes with the base model (pocket model 3, Stable Diffusion
+    7.5, XL 5, 3.5 4.5, Flux 3.5)."""
+    sampler: Literal["auto", "ddim", "dpm++", "flow-euler"] = "auto"
+    """`ddim` is deterministic given the initial noise; `dpm++` is DPM-Solver++ (2M); `flow-euler` is for models of flow
+    matching (Stable Diffusion 3, Flux). auto: the model's first, ddim or flow-euler."""
+    resolution: Annotated[int, Field(ge=64, le=2048, multiple_of=8)] | None = None
+    """Pixels per side; None takes the model's own."""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """auto: float32 on CPU, bfloat16 on a GPU that has it, else float16."""
+    quantize: Literal["none", "nf4", "int8"] = "none"
+    """The denoiser in fewer bits, where it does not fit otherwise; here and in the trainer. nf4: bitsandbytes on a CUDA
+    GPU; int8: torchao or bitsandbytes."""
+    device: str = "auto"
+    """auto: cuda, then mps, then cpu."""
+    queue_size: Annotated[int, Field(ge=1, le=1000)] = 32
+    """Requests of people waiting at most; one more is answered 503."""
+    keep_days: Annotated[float, Field(gt=0)] = 7.0
+    """Images rendered for the before/after tab are deleted after this many days. Pairs and contact sheets stay."""
+
+
+class PoolSettings(Group):
+    """The pool of unjudged pairs."""
+
+    size: Annotated[int, Field(ge=1, le=10_000)] = 48
+    """Unjudged pairs kept ready."""
+    train_prompts: Path = PROJECT_ROOT / "data" / "prompts" / "train.txt"
+    """Prompts that pairs are made of, one a line."""
+    held_out_prompts: Path = PROJECT_ROOT / "data" / "prompts" / "held-out.txt"
+    """Prompts never trained on: the before/after tab's suggestions and the benchmarks' yardstick."""
+    starter_pairs: Path = PROJECT_ROOT / "data" / "starter-pairs.zip"
+    """Pairs shipped with the pocket model; used when the base model is the one they were made with."""
+    assignment_minutes: Annotated[float, Field(gt=0)] = 60.0
+    """How long a showing can be answered."""
+
+
+class TrainerSettings(Group):
+    """The worker that decides when to train."""
+
+    poll_seconds: Annotated[float, Field(gt=0, le=60)] = 0.5
+    """Pause between two looks at the store."""
+    period_minutes: Annotated[float, Field(gt=0)] | None = 30.0
+    """Train after this long even with fewer than `min_votes` new votes; None: never."""
+    period_min_votes: Annotated[int, Field(ge=1)] = 8
+    """... if there are at least this many new ones."""
+    max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
+    """A round that fails this often is given up until more votes are in."""
+    nice: Annotated[int, Field(ge=0, le=19)] = 10
+    """Added to the trainer's niceness, so that the page stays quick on the same cores."""
+    num_threads: Annotated[int, Field(ge=1)] | None = None
+    """Torch threads of the trainer; None: half the cores."""
+    lease_seconds: Annotated[float, Field(gt=1)] = 30.0
+    """A trainer silent for this long may be replaced."""
+    tracker: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
+    """Where the values that are logged while training go as well, one run a round; the package must be installed."""
+
+
+class LimitSettings(Group):
+    """Limits per identity; they apply in public mode only."""
+
+    renders_per_minute: Annotated[int, Field(ge=1)] = 12
+    """Pictures asked for by one annotator."""
+    votes_per_minute: Annotated[int, Field(ge=1)] = 120
+    """Votes of one annotator."""
+    sessions_per_minute: Annotated[int, Field(ge=1)] = 60
+    """New sessions from everybody together; bounds what an address-hopping client can do."""
+
+
+class SettingNote(NamedTuple):
+    """One setting as `dmpo settings` shows it."""
+
+    variable: str
+    value: str
+    meaning: str
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DMPO_",
+        env_nested_delimiter="__",
+        toml_file="dmpo.toml",
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+    )
+
+    home: Path = PROJECT_ROOT / "data" / "studio"
+    """Folder of everything a run writes."""
+    host: str = "127.0.0.1"
+    """Address to listen on; loopback unless told otherwise."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 7860
+    """0 takes a free one."""
+    base_model: str = str(POCKET_MODEL)
+    """A folder or a hub id of a Stable Diffusion (1, 2, XL, 3, 3.5) or Flux.1 pipeline."""
+    min_votes: Annotated[int, Field(ge=2)] = 32
+    """New preferences (left, right or tie) that start a round."""
+    admin_token: SecretStr | None = None
+    """Bearer token of administrators; None: one is made at start and written to the terminal."""
+    public: bool = Field(default_factory=lambda: "SPACE_ID" in os.environ)
+    """Rate limits on. True on a Space unless set."""
+    train: bool = True
+    """Start a trainer process with the server."""
+
+    render: RenderSettings = RenderSettings()
+    pool: PoolSettings = PoolSettings()
+    round: RoundSettings = RoundSettings()
+    trainer: TrainerSettings = TrainerSettings()
+    limits: LimitSettings = LimitSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    def notes(self) -> list[SettingNote]:
+        """Every setting with its environment variable, present value and meaning, groups last."""
+        return list(_notes(self, self.model_config.get("env_prefix", "")))
+
+
+def _notes(group: BaseModel, prefix: str) -> Iterator[SettingNote]:
+    fields = type(group).model_fields
+    plain = {name: field for name, field in fields.items() if not isinstance(getattr(group, name), BaseModel)}
+    for name, field in plain.items():
+        yield SettingNote(f"{prefix}{name.upper()}", str(getattr(group, name)), (field.description or "").strip())
+    for name in (name for name in fields if name not in plain):
+        yield from _notes(getattr(group, name), f"{prefix}{name.upper()}__")
