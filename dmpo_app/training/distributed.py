@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -25,32 +24,13 @@ from torch import Tensor, nn
 
 from dmpo_app.errors import PeerLost, SetupProblem
 from dmpo_app.training.group import ALONE, Group, is_out_of_memory
+from dmpo_app.training.launch import local_rank, world_size
 
 TIMEOUT = timedelta(minutes=10)
 """The longest that one process may work while others wait for it."""
 _BEAT_SECONDS = 5.0
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
-
-
-def world_size() -> int:
-    """Processes that were started together; 1 when this one was started by itself. Raises SetupProblem."""
-    try:
-        return int(os.environ.get("WORLD_SIZE", "1"))
-    except ValueError as error:
-        raise SetupProblem(
-            f"WORLD_SIZE={os.environ['WORLD_SIZE']!r} is not a number; it is torchrun that sets it"
-        ) from error
-
-
-def local_rank() -> int:
-    """Which of this machine's processes this is."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
-
-
-def processes_here() -> int:
-    """How many of the processes share this machine's cores."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", str(world_size())))
 
 
 def own_device(device: str) -> str:

@@ -153,7 +153,7 @@ def _work(worker: Worker, group: Group, stopping: threading.Event, poll_seconds:
 
 def trainer_threads(settings: Settings) -> int:
     """Torch threads of the trainer: as set, else half the cores, shared by the processes that train together."""
-    from dmpo_app.training.distributed import processes_here
+    from dmpo_app.training.launch import processes_here
 
     return settings.trainer.num_threads or max(1, (os.cpu_count() or 1) // 2 // processes_here())
 

@@ -18,8 +18,9 @@ from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.errors import SetupProblem
 from dmpo_app.settings import PROJECT_ROOT
 from dmpo_app.training import round_trainer
-from dmpo_app.training.distributed import own_device, world_size
+from dmpo_app.training.distributed import own_device
 from dmpo_app.training.group import Group
+from dmpo_app.training.launch import world_size
 from dmpo_app.training.step import StepResult, train_step
 from tests.training.training_studio import FAST, Studio, assert_equal, twin_of, weights_of
 
