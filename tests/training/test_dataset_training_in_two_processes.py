@@ -8,17 +8,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from typer.testing import CliRunner
 
 from dmpo_app.cli import app
 from dmpo_app.cli_train import EXIT_STOPPED
-from dmpo_app.settings import PROJECT_ROOT
+from dmpo_app.settings import POCKET_MODEL, PROJECT_ROOT
+from dmpo_app.training import round_trainer
+from dmpo_app.training.step import StepResult, train_step
 from tests.preferences.preference_files import pick_a_pic_row, write_pick_a_pic
 from tests.training.test_distributed import SECONDS, TOLERANCE, environment, norm_of_difference, start_two
+from tests.training.training_studio import assert_equal
 
 
 @pytest.fixture
@@ -26,10 +31,11 @@ def data(tmp_path: Path) -> Path:
     return write_pick_a_pic(tmp_path / "train.parquet", [pick_a_pic_row(index) for index in range(16)])
 
 
-def options(data: Path, model: Path, output: Path, *, steps: int = 6) -> list[str]:
+def options(data: Path, model: Path, output: Path, *, steps: int = 6, caption_dropout: float = 0.0) -> list[str]:
     named = ["--dataset", str(data), "--base-model", str(model), "--output", str(output), "--steps", str(steps)]
     named += ["--batch-pairs", "4", "--held-out-share", "0.4", "--seed", "1"]
-    settings = ["round.rank=2", "round.slots_per_pair=8", "round.caption_dropout=0.3", "round.evaluate_every=6"]
+    settings = ["round.rank=2", "round.slots_per_pair=8", f"round.caption_dropout={caption_dropout}"]
+    settings += ["round.evaluate_every=6"]
     settings += ["round.slice_seconds=0.2", "trainer.num_threads=1", "render.device=cpu"]
     return [*named, *(word for setting in settings for word in ("--set", setting))]
 
@@ -44,11 +50,25 @@ def train_here(arguments: list[str]) -> None:
     assert result.exit_code == 0, result.output
 
 
-def test_torchrun_ends_in_the_adapter_of_one_process(data: Path, tiny_model: Path, tmp_path: Path) -> None:
-    train_here(options(data, tiny_model, tmp_path / "alone"))
+def train_in_halves(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one process whose memory holds half a batch: the same pieces that two processes have."""
+
+    def only_half_fits(*given: Any, micro_pairs: int, **named: Any) -> StepResult:
+        if micro_pairs > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return train_step(*given, micro_pairs=micro_pairs, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(round_trainer, "train_step", only_half_fits)
+        train_here(arguments)
+
+
+def test_torchrun_ends_in_the_adapter_of_one_process(data: Path, tmp_path: Path) -> None:
+    # A tiny random autoencoder makes all pictures nearly alike; Adam then scales up what rounding leaves of gradients.
+    train_here(options(data, POCKET_MODEL, tmp_path / "alone"))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     ended = subprocess.run(
-        [*launch, "-m", "dmpo_app.cli", "train", *options(data, tiny_model, tmp_path / "together")],
+        [*launch, "-m", "dmpo_app.cli", "train", *options(data, POCKET_MODEL, tmp_path / "together")],
         cwd=PROJECT_ROOT,
         env=environment(HF_HUB_OFFLINE="1", COLUMNS="200"),
         capture_output=True,
@@ -66,10 +86,10 @@ def test_torchrun_ends_in_the_adapter_of_one_process(data: Path, tiny_model: Pat
     assert max(norm_of_difference(alone, together).values()) <= TOLERANCE
 
 
-def test_a_signal_stops_both_with_a_checkpoint_and_one_process_can_go_on(
-    data: Path, tiny_model: Path, tmp_path: Path
+def test_a_signal_stops_both_with_a_checkpoint_and_one_process_ends_on_the_bits_of_one_that_takes_half_batches(
+    data: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = options(data, tiny_model, tmp_path / "out", steps=100)
+    arguments = options(data, tiny_model, tmp_path / "out", steps=100, caption_dropout=0.3)
     processes = start_two("train", *arguments, module="dmpo_app.cli")
     while not list(tmp_path.glob("out/work/runs/*/checkpoint.safetensors")):
         assert all(process.poll() is None for process in processes), processes[0].communicate()
@@ -82,7 +102,10 @@ def test_a_signal_stops_both_with_a_checkpoint_and_one_process_can_go_on(
     assert said[1] == ("", "")
     assert not list(tmp_path.glob("out/0*"))
     train_here(arguments)
-    assert adapter_of(tmp_path / "out")[1]["processes"] == 1
+    resumed, facts = adapter_of(tmp_path / "out")
+    assert facts["processes"] == 1
+    train_in_halves(options(data, tiny_model, tmp_path / "halves", steps=100, caption_dropout=0.3), monkeypatch)
+    assert_equal(resumed, adapter_of(tmp_path / "halves")[0])
 
 
 def test_what_the_leading_process_cannot_read_ends_the_other_too(tiny_model: Path, tmp_path: Path) -> None:

@@ -51,7 +51,11 @@ def wait_long(group: Group) -> None:
         time.sleep(1.5 * IMPATIENCE.total_seconds())
         raise ValueError("no such data")
 
-    say(f"led {group.led_at_length(lambda: time.sleep(1.5 * IMPATIENCE.total_seconds()) or [1, 'done'])}")
+    def works() -> list[int | str]:
+        time.sleep(1.5 * IMPATIENCE.total_seconds())
+        return [1, "done"]
+
+    say(f"led {group.led_at_length(works)}")
     try:
         group.led_at_length(fails)
     except (PeerLost, ValueError) as caught:
