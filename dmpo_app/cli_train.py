@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich.progress import Progress
@@ -14,64 +14,88 @@ from rich.table import Table
 from dmpo_app.errors import BadInput
 from dmpo_app.settings import Settings
 from dmpo_app.terminal import Home, Model, log_to_terminal, out, progress, settings_from, spoken_errors
+from dmpo_app.training.launch import is_follower, world_size
 
 if TYPE_CHECKING:
+    from dmpo_app.preferences.reader import PreferenceReader
+    from dmpo_app.preferences.source import PreferenceSource
     from dmpo_app.training.dataset_training import TrainingOutcome
 
-_DATA = "Training on a data set"
 EXIT_STOPPED = 130
 
 
+def _for_data(description: str, **checks: Any) -> Any:
+    """An option that goes with --dataset."""
+    return typer.Option(help=description, rich_help_panel="Training on a data set", **checks)
+
+
+Once = Annotated[bool, typer.Option(help="Train one round over the votes there are, then stop")]
+Dataset = Annotated[str | None, _for_data("Train on this instead of votes: file, folder or hub id")]
+Output = Annotated[Path | None, _for_data("Folder for the adapter")]
+Objective = Annotated[str | None, _for_data("See `dmpo objectives`")]
+Steps = Annotated[int | None, _for_data("Optimizer steps; not given: one pass, 80 to 2,000 steps")]
+BatchPairs = Annotated[int | None, _for_data("Pairs per step, of all processes together")]
+Limit = Annotated[int | None, _for_data("Use the first so many pairs; no more is read", min=1)]
+Resolution = Annotated[int | None, _for_data("Pixels a side; not given: the base model's", min=8, max=4096)]
+EncodeBatch = Annotated[int, _for_data("Pairs that are encoded at a time", min=1, max=1024)]
+HeldOutShare = Annotated[float | None, _for_data("Of the prompts, to judge by; not given: 0.2, 512 pairs at most")]
+Seed = Annotated[int | None, _for_data("Of split, noise and order")]
+Split = Annotated[str, _for_data("Of the data set")]
+Config = Annotated[str | None, _for_data("Of a hub id that has several")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="GROUP.NAME=VALUE",
+        help="Any setting: round.rank=16",
+        rich_help_panel="Training on a data set",
+    ),
+]
+
+
+class DataOptions(NamedTuple):
+    """The options of a training on a data set that are no settings."""
+
+    dataset: str
+    split: str
+    config: str | None
+    output: Path
+    limit: int | None
+    resolution: int | None
+    encode_batch: int
+
+
 def train(
-    once: Annotated[bool, typer.Option(help="Train one round over the votes there are, then stop")] = False,
+    once: Once = False,
     home: Home = None,
     base_model: Model = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(help="Train on this instead of votes: file, folder or hub id", rich_help_panel=_DATA),
-    ] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder for the adapter", rich_help_panel=_DATA)] = None,
-    objective: Annotated[str | None, typer.Option(help="See `dmpo objectives`", rich_help_panel=_DATA)] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(help="Optimizer steps; not given: one pass, 80 to 2,000 steps", rich_help_panel=_DATA),
-    ] = None,
-    batch_pairs: Annotated[int | None, typer.Option(help="Pairs per step", rich_help_panel=_DATA)] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Use the first so many pairs; no more is read", rich_help_panel=_DATA)
-    ] = None,
-    resolution: Annotated[
-        int | None,
-        typer.Option(min=8, max=4096, help="Pixels a side; not given: the base model's", rich_help_panel=_DATA),
-    ] = None,
-    encode_batch: Annotated[
-        int, typer.Option(min=1, max=1024, help="Pairs that are encoded at a time", rich_help_panel=_DATA)
-    ] = 4,
-    held_out_share: Annotated[
-        float | None,
-        typer.Option(help="Of the prompts, to judge by; not given: 0.2, 512 pairs at most", rich_help_panel=_DATA),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of split, noise and order", rich_help_panel=_DATA)] = None,
-    split: Annotated[str, typer.Option(help="Of the data set", rich_help_panel=_DATA)] = "train",
-    config: Annotated[str | None, typer.Option(help="Of a hub id that has several", rich_help_panel=_DATA)] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="GROUP.NAME=VALUE", help="Any setting: round.rank=16", rich_help_panel=_DATA),
-    ] = None,
+    dataset: Dataset = None,
+    output: Output = None,
+    objective: Objective = None,
+    steps: Steps = None,
+    batch_pairs: BatchPairs = None,
+    limit: Limit = None,
+    resolution: Resolution = None,
+    encode_batch: EncodeBatch = 4,
+    held_out_share: HeldOutShare = None,
+    seed: Seed = None,
+    split: Split = "train",
+    config: Config = None,
+    overrides: Overrides = None,
 ) -> None:
     """Train on votes until stopped, on the votes there are (--once), or on a data set (--dataset).
 
-    A round on several GPUs: torchrun --nproc-per-node 8 -m dmpo_app.cli train --once
+    On several GPUs, either way: torchrun --nproc-per-node 8 -m dmpo_app.cli train ...
     """
-    log_to_terminal(logging.INFO)
+    log_to_terminal(logging.WARNING if dataset is not None and is_follower() else logging.INFO)
+    flags = {
+        "objective": objective,
+        "num_steps": steps,
+        "batch_pairs": batch_pairs,
+        "held_out_share": held_out_share,
+        "seed": seed,
+    }
     with spoken_errors():
-        flags = {
-            "objective": objective,
-            "num_steps": steps,
-            "batch_pairs": batch_pairs,
-            "held_out_share": held_out_share,
-            "seed": seed,
-        }
         given = nested_settings(overrides or [], {f"round.{name}": value for name, value in flags.items()})
         settings = settings_from(home=home, base_model=base_model, **given)
         if dataset is None:
@@ -83,11 +107,9 @@ def train(
             raise BadInput("--once is for training on votes; with --dataset there is one training anyway")
         if output is None:
             raise BadInput("--output is missing: the folder that the adapter is written to")
-        outcome = _train_on_dataset(dataset, split, config, settings, output, limit, resolution, encode_batch)
-    if outcome.folder is None:
-        out.print("stopped; what was done is kept: run the same command again to go on")
-        raise typer.Exit(EXIT_STOPPED)
-    _print_summary(outcome)
+        options = DataOptions(dataset, split, config, output.resolve(), limit, resolution, encode_batch)
+        outcome = _train_on_dataset(options, settings)
+    _end_with(outcome, quiet=is_follower())
 
 
 def nested_settings(overrides: list[str], flags: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +140,7 @@ def nested_settings(overrides: list[str], flags: dict[str, Any]) -> dict[str, An
 
 
 def _train_on_votes(settings: Settings, *, once: bool) -> None:
-    from dmpo_app.offline import is_follower, train_one_round, train_until_stopped
+    from dmpo_app.offline import train_one_round, train_until_stopped
 
     if not once or is_follower():
         train_until_stopped(settings)
@@ -137,34 +159,38 @@ def _train_on_votes(settings: Settings, *, once: bool) -> None:
     out.print(f"round {finished.id}: {finished.status}" + (f" ({finished.reason})" if finished.reason else ""))
 
 
-def _train_on_dataset(
-    dataset: str,
-    split: str,
-    config: str | None,
-    settings: Settings,
-    output: Path,
-    limit: int | None,
-    resolution: int | None,
-    encode_batch: int,
-) -> TrainingOutcome:
+def _train_on_dataset(options: DataOptions, settings: Settings) -> TrainingOutcome:
+    """Of several processes only the first reads the data and says anything."""
     from dmpo_app.diffusion.family import family_of
-    from dmpo_app.preferences.registry import detect
-    from dmpo_app.preferences.source import open_source
     from dmpo_app.signals import stop_signals
 
     family_of(settings.base_model)  # what is unfit is told before the slow imports
-    source = open_source(dataset, split=split, config=config)
-    reader = detect(source.columns, source.name)
-    out.print(f"{source.name}: {reader.name}", highlight=False)
-    from dmpo_app.training.dataset_training import TrainingRequest, train_on_dataset
+    opened = _open(options) if world_size() == 1 else None
+    from dmpo_app.training.dataset_training import TrainingRequest, follow_training, train_on_dataset
+    from dmpo_app.training.distributed import joined
 
-    request = TrainingRequest(output.resolve(), limit, resolution, encode_batch)
+    request = TrainingRequest(options.output, options.limit, options.resolution, options.encode_batch)
     if settings.trainer.num_threads is not None:
         import torch
 
         torch.set_num_threads(settings.trainer.num_threads)
-    with stop_signals() as stopping, progress() as bar:
-        return train_on_dataset(source, reader, settings, request, _watcher(bar, stopping.is_set))
+    with stop_signals() as stopping, joined() as group:
+        if not group.leads:
+            return follow_training(settings, request, group)
+        source, reader = opened or _open(options)
+        with progress() as bar:
+            watcher = _watcher(bar, stopping.is_set)
+            return train_on_dataset(source, reader, settings, request, watcher, group=group)
+
+
+def _open(options: DataOptions) -> tuple[PreferenceSource, PreferenceReader]:
+    from dmpo_app.preferences.registry import detect
+    from dmpo_app.preferences.source import open_source
+
+    source = open_source(options.dataset, split=options.split, config=options.config)
+    reader = detect(source.columns, source.name)
+    out.print(f"{source.name}: {reader.name}", highlight=False)
+    return source, reader
 
 
 def _watcher(bar: Progress, should_stop: Any) -> Any:
@@ -189,6 +215,16 @@ def _watcher(bar: Progress, should_stop: Any) -> Any:
             bar.update(self.training, visible=True, total=steps, completed=step, description=described)
 
     return OnTerminal()
+
+
+def _end_with(outcome: TrainingOutcome, *, quiet: bool) -> None:
+    """Say how it ended, unless another process does; EXIT_STOPPED when it was stopped before the end."""
+    if outcome.folder is None:
+        if not quiet:
+            out.print("stopped; what was done is kept: run the same command again to go on")
+        raise typer.Exit(EXIT_STOPPED)
+    if not quiet:
+        _print_summary(outcome)
 
 
 def _print_summary(outcome: TrainingOutcome) -> None:

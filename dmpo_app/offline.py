@@ -71,11 +71,6 @@ def train_one_round(settings: Settings, on_progress: Callable[[RoundState], None
     return state
 
 
-def is_follower() -> bool:
-    """Whether this is one of several processes that torchrun started, and not the first: it does as that one says."""
-    return int(os.environ.get("RANK", "0")) > 0
-
-
 def _request_round(lineage: Lineage) -> RoundState:
     try:
         return lineage.store.rounds.request(lineage.base, Trigger.REQUEST)

@@ -5,6 +5,7 @@ Shapes:  B images;  C H W latent channels, height, width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -21,13 +22,15 @@ class Denoiser:
     """A denoiser, the schedule it is trained with, and the family that knows how to use both.
 
     Latents, noise and predictions are (B, C, H, W) in the denoiser's latent space; `timesteps` (B,) are whole numbers
-    in 0..num_timesteps - 1, more noise the higher; tensors are on the denoiser's device, in any dtype.
+    in 0..num_timesteps - 1, more noise the higher; tensors are on the denoiser's device, in any dtype. `empty_prompt`
+    gives the encoded empty prompt, without batch dimension, to those who drop captions; it may have to be encoded.
     """
 
     module: ModelMixin
     noise_scheduler: SchedulerMixin
     family: ModelFamily
     quantize: Quantize = "none"
+    empty_prompt: Callable[[], Conditioning] | None = None
 
     @property
     def device(self) -> torch.device:

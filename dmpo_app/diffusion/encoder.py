@@ -47,8 +47,17 @@ class Encoder:
     @torch.no_grad()
     def conditioning(self, prompt: str) -> Conditioning:
         """The encoded prompt, without batch dimension, on the CPU. One at a time, as the live model encodes it."""
-        encoded = self.family.encode_prompt(self.pipeline, prompt)
-        return {name: tensor.cpu() for name, tensor in encoded.items()}
+        return _on_cpu(self.family.encode_prompt(self.pipeline, prompt))
+
+    @torch.no_grad()
+    def empty_conditioning(self) -> Conditioning:
+        """No prompt, as guidance has it (zeros in some models), else the empty one encoded; like `conditioning`."""
+        unconditional = self.family.unconditional(self.pipeline)
+        return self.conditioning("") if unconditional is None else _on_cpu(unconditional)
+
+
+def _on_cpu(conditioning: Conditioning) -> Conditioning:
+    return {name: tensor.cpu() for name, tensor in conditioning.items()}
 
 
 def fitted(picture: Image.Image, size: tuple[int, int]) -> Pixels:

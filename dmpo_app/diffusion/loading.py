@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,6 +105,13 @@ def latent_shape_at(pipeline: DiffusionPipeline, family: ModelFamily, resolution
         raise SetupProblem(f"a resolution of {resolution} is not a multiple of this model's {unit} pixels")
     side = resolution // pipeline.vae_scale_factor
     return channels, side, side
+
+
+def free_memory() -> None:
+    """Let a model that nothing refers to any more go, on the GPU too, so that the next one gets its place."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -127,6 +127,9 @@ class RoundSettings(Group):
     """Of the logit-normal density: below 0 more slots have little noise, above 0 more have much."""
     timestep_scale: Annotated[float, Field(gt=0, le=1.75)] = 1.0
     """Width of the logit-normal density; of mode sampling, how much it prefers the middle."""
+    caption_dropout: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of a pair's slots in which the denoiser, with and without the adapter, is given the empty prompt instead of
+    the pair's: that half of classifier-free guidance is then trained too. 0.1 is usual where it is used."""
     error_weighting: Literal["none", "noise"] = "none"
     """noise: errors are those of the noise that a prediction implies, whatever the model predicts."""
     gradient_checkpointing: Literal["auto", "on", "off"] = "auto"

@@ -44,9 +44,10 @@ class PairDataset:
         """Latents of images a and b, float32 (B, C, H, W); raises like `PairTensors`."""
         return self.tensors.latents([self.files[pair] for pair in pairs], device)
 
-    def conditioning(self, pairs: Sequence[int], device: torch.device) -> Conditioning:
-        """Encoded prompts, tensors of (B, ...)."""
-        return self.tensors.conditioning([self.files[pair] for pair in pairs], device)
+    def conditioning(self, prompts: Sequence[int | Conditioning], device: torch.device) -> Conditioning:
+        """Encoded prompts of pairs, or others in their places; tensors of (B, ...)."""
+        found = [self.files[prompt] if isinstance(prompt, int) else prompt for prompt in prompts]
+        return self.tensors.conditioning(found, device)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,45 +8,34 @@
 
 Both keys are made of everything that the folder's content depends on. The same command finds its folders again and goes
 on where it was, however it ended.
+
+Of several processes in a group the first reads, encodes and writes; all train.
 """
 
 from __future__ import annotations
 
-import gc
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
-from dmpo_app.diffusion.encoder import Encoder
-from dmpo_app.diffusion.family import family_of, fingerprint
-from dmpo_app.diffusion.loading import load_denoiser, resolve_device, resolve_dtype
-from dmpo_app.errors import BadInput, HomeInUse
+from dmpo_app.diffusion.denoiser import Denoiser
+from dmpo_app.diffusion.loading import load_denoiser
+from dmpo_app.errors import BadInput, HomeInUse, StudioError
 from dmpo_app.objective import objective_named
 from dmpo_app.preferences.reader import PreferenceReader
 from dmpo_app.preferences.source import PreferenceSource
-from dmpo_app.settings import Settings
-from dmpo_app.training.atomic_files import write_atomically
-from dmpo_app.training.encoded_pairs import Counts, EncodedPairs
-from dmpo_app.training.encoding import encode_pairs
-from dmpo_app.training.offline_plan import plan_key, with_usual_values
+from dmpo_app.settings import RoundSettings, Settings
+from dmpo_app.training.distributed import own_device
+from dmpo_app.training.encoded_pairs import Counts, EncodedPairs, PairTable
+from dmpo_app.training.group import ALONE, Group, check_parts
+from dmpo_app.training.offline_preparation import Preparation, TrainingRequest, empty_prompt_of, prepare_training
 from dmpo_app.training.offline_run import Run, TrainingWatcher, train_run
 
-
-@dataclass(frozen=True, slots=True)
-class TrainingRequest:
-    """What to train on and where to. `limit` pairs at most, None: all; `resolution` None: the base model's own."""
-
-    output: Path
-    limit: int | None = None
-    resolution: int | None = None
-    encode_batch: int = 4
+__all__ = ["TrainingOutcome", "TrainingRequest", "follow_training", "train_on_dataset"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,107 +59,93 @@ def train_on_dataset(
     watcher: TrainingWatcher | None = None,
     *,
     clock: Callable[[], float] = time.monotonic,
+    group: Group = ALONE,
 ) -> TrainingOutcome:
     """Encode, train, write the adapter; go on where an earlier run of the same request ended.
 
+    With `group` this is the leading process's part; the others call `follow_training`.
+
     Raises BadInput when there is nothing to learn from, SetupProblem for what does not fit, StudioError when the data
     cannot be read further, RoundFailed when training diverges, StorageFull, HomeInUse when another process trains into
-    the same output.
+    the same output, PeerLost when a process of the group fails.
     """
     watcher = watcher or TrainingWatcher()
+    check_parts(group, settings.round.batch_pairs)
     objective_named(settings.round.objective, settings.round.objective_options)  # raises if there is none such
-    base = {"source": settings.base_model, "family": family_of(settings.base_model)}
-    base["fingerprint"] = fingerprint(settings.base_model)
-    with _alone(request.output):
-        work = request.output / "work"
-        identity = _encoding_identity(source, reader, settings, request, base["fingerprint"])
-        folder = work / "encoded" / plan_key(identity)[:16]
-        encoded = EncodedPairs(folder)
-        write_atomically(folder / "facts.json", json.dumps({"name": source.name, **identity}, indent=2).encode())
-        finished = encode_pairs(
-            source,
-            reader,
-            encoded,
-            lambda: _load_encoder(settings, request),
-            batch_pairs=request.encode_batch,
-            limit=request.limit,
-            should_stop=watcher.should_stop,
-            on_progress=lambda counts: watcher.encoded(counts, request.limit),
-        )
-        _free_memory()
-        counts = encoded.counts_up_to(request.limit)
-        if not finished:
-            return TrainingOutcome(None, counts, {})
-        if counts.pairs == 0:
-            raise BadInput(f"there is no pair to learn from in {source.name}; {_in_words(counts)}")
-        table = encoded.table(request.limit)
-        round_settings = with_usual_values(settings.round, len(table.prompts))
-        facts = [identity, request.limit, settings.render.quantize, round_settings.model_dump(mode="json")]
-        run = Run.open(work, request.output, facts)
-        if run.end is None:
-            manifest = {
-                "base_model": base,
-                "dataset": {"name": source.name, **identity["dataset"]},
-                "counts": counts.facts(),
-                "encoding": {"resolution": request.resolution, "dtype": identity["dtype"]},
-            }
-            render = settings.render
-            denoiser = load_denoiser(
-                settings.base_model, device=render.device, dtype=render.dtype, quantize=render.quantize
-            )
-            train_run(
-                run,
-                table,
-                encoded.files,
-                denoiser,
-                round_settings,
-                manifest,
-                watcher,
-                references=folder / "references",
-                clock=clock,
-            )
-        if run.end is None:
-            return TrainingOutcome(None, counts, {})
-        return TrainingOutcome(request.output / run.end["folder"], counts, run.end["metrics"], run.end["warning"])
+    with ExitStack() as held:
+
+        def prepare() -> dict[str, object]:
+            held.enter_context(_alone(request.output))
+            return asdict(prepare_training(source, reader, settings, request, watcher))
+
+        prepared = Preparation(**group.led_at_length(prepare))  # type: ignore[arg-type]
+        return _train(prepared, settings, request, watcher, clock, group)
 
 
-def _encoding_identity(
-    source: PreferenceSource,
-    reader: PreferenceReader,
+def follow_training(settings: Settings, request: TrainingRequest, group: Group) -> TrainingOutcome:
+    """Train what the group's leading process trains with `train_on_dataset`, with the same settings and request.
+
+    Waits, for as long as it takes, until that one has encoded the data. Raises PeerLost when it fails.
+    """
+    check_parts(group, settings.round.batch_pairs)
+    prepared = Preparation(**group.led_at_length(dict))
+    return _train(prepared, settings, request, TrainingWatcher(), time.monotonic, group)
+
+
+def _train(
+    prepared: Preparation,
     settings: Settings,
     request: TrainingRequest,
-    base_fingerprint: str,
-) -> dict[str, Any]:
-    """What the encoded pairs depend on."""
-    device = resolve_device(settings.render.device)
-    return {
-        "dataset": {"fingerprint": source.fingerprint, "format": reader.name},
-        "base_model": base_fingerprint,
-        "resolution": request.resolution,
-        "dtype": str(resolve_dtype(settings.render.dtype, device)),
-    }
+    watcher: TrainingWatcher,
+    clock: Callable[[], float],
+    group: Group,
+) -> TrainingOutcome:
+    counts = Counts.from_facts(prepared.counts)
+    if prepared.run is None or prepared.manifest is None:
+        return TrainingOutcome(None, counts, {})
+    run = Run.from_facts(request.work, request.output, prepared.run)
+    if run.end is None:
+        encoded = EncodedPairs(request.encoded(prepared.encoded), writes=group.leads)
+        table = _same_table(encoded, request, group)
+        train_run(
+            run,
+            table,
+            encoded.files,
+            _load_denoiser(prepared, settings, request),
+            RoundSettings.model_validate(prepared.settings),
+            prepared.manifest,
+            watcher,
+            references=encoded.folder / "references",
+            clock=clock,
+            group=group,
+        )
+    if run.end is None:
+        return TrainingOutcome(None, counts, {})
+    return TrainingOutcome(request.output / run.end["folder"], counts, run.end["metrics"], run.end["warning"])
 
 
-def _load_encoder(settings: Settings, request: TrainingRequest) -> Encoder:
+def _same_table(encoded: EncodedPairs, request: TrainingRequest, group: Group) -> PairTable:
+    """The pairs, which all processes of the group must find alike."""
+    table = encoded.table(request.limit)
+    if len(set(group.share(table.digest))) > 1:
+        raise StudioError(
+            f"{group.size} processes find different pairs in {encoded.folder}; do all of them see the same folder, and "
+            "were they started with the same options?"
+        )
+    return table
+
+
+def _load_denoiser(prepared: Preparation, settings: Settings, request: TrainingRequest) -> Denoiser:
     render = settings.render
-    return Encoder.load(settings.base_model, device=render.device, dtype=render.dtype, resolution=request.resolution)
-
-
-def _free_memory() -> None:
-    """The encoder is out of scope by now: the denoiser gets its place."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _in_words(counts: Counts) -> str:
-    reasons = ", ".join(f"{number} x {reason}" for reason, number in sorted(counts.left_out.items()))
-    return f"{counts.rows} rows were read and left out: {reasons or 'none'}"
+    denoiser = load_denoiser(
+        settings.base_model, device=own_device(render.device), dtype=render.dtype, quantize=render.quantize
+    )
+    return replace(denoiser, empty_prompt=empty_prompt_of(prepared.encoded, settings, request))
 
 
 @contextmanager
 def _alone(output: Path) -> Iterator[None]:
-    """Hold the output folder for one process."""
+    """Hold the output folder for one training."""
     try:
         (output / "work").mkdir(parents=True, exist_ok=True)
         lock = FileLock(output / "work" / "train.lock", timeout=0)

@@ -17,12 +17,13 @@ from torch import Tensor
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.protocol import Conditioning
 from dmpo_app.diffusion.lora import lora_parameters, reference_mode
+from dmpo_app.errors import RoundFailed
 from dmpo_app.objective import Needs, PairTerms, Residuals
 from dmpo_app.settings import RoundSettings
 from dmpo_app.training.compiling import without_effect
 from dmpo_app.training.dataset import PairDataset
 from dmpo_app.training.reference_cache import ReferenceCache
-from dmpo_app.training.slots import UNIFORM, Draw, TimestepDensity, noise_of, slot_of
+from dmpo_app.training.slots import UNIFORM, Draw, TimestepDensity, drops_caption, noise_of, slot_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,10 @@ class PairErrors:
         slot_seed: int,
         density: TimestepDensity = UNIFORM,
         weighting: Literal["none", "noise"] = "none",
+        caption_dropout: float = 0.0,
         compiled: bool = False,
     ) -> None:
+        """Raises RoundFailed when captions are to be dropped and the denoiser has no empty prompt."""
         self._denoiser = denoiser
         self._device = denoiser.device
         self._dataset = dataset
@@ -58,6 +61,8 @@ class PairErrors:
         self._slot_seed = slot_seed
         self._density = density
         self._weighting = weighting
+        self._caption_dropout = caption_dropout
+        self._empty_prompt = _empty_prompt_of(denoiser) if caption_dropout > 0 else None
         self._compiled = compiled
 
     @classmethod
@@ -82,6 +87,7 @@ class PairErrors:
             slot_seed=settings.seed,
             density=TimestepDensity(settings.timestep_sampling, settings.timestep_mean, settings.timestep_scale),
             weighting=settings.error_weighting,
+            caption_dropout=settings.caption_dropout,
             compiled=compiled,
         )
 
@@ -135,9 +141,21 @@ class PairErrors:
         return NoisyBatch(
             noisy_latents=denoiser.add_noise(latents, noise, timesteps),
             timesteps=timesteps,
-            conditioning=data.conditioning(pairs * 2, self._device),
+            conditioning=data.conditioning([self._prompt_of(draw) for draw in draws] * 2, self._device),
             target=denoiser.training_target(latents, noise, timesteps),
         )
+
+    def _prompt_of(self, draw: Draw) -> int | Conditioning:
+        """The pair, or the empty prompt where the slot drops the caption.
+
+        With and without the adapter, and in judged slots as in trained ones: an error is kept by its pair and slot
+        alone, and a prompt changes sides when all would be held out. All versions are judged on the same slots.
+        """
+        if self._empty_prompt is None:
+            return draw.pair
+        pair_id = self._dataset.pair_ids[draw.pair]
+        dropped = drops_caption(pair_id, draw.slot, share=self._caption_dropout, seed=self._slot_seed)
+        return self._empty_prompt if dropped else draw.pair
 
     def missing_references(self, draws: Iterable[Draw] | None = None) -> list[Draw]:
         """Those of `draws` whose reference errors are not in the cache, each once; None: of all there are, pair by
@@ -197,6 +215,15 @@ class PairErrors:
         size = (residual.shape[-2], residual.shape[-1])
         weight_2B = self._denoiser.noise_error_weight(batch.timesteps, size)
         return residual * weight_2B.sqrt().view(-1, 1, 1, 1)
+
+
+def _empty_prompt_of(denoiser: Denoiser) -> Conditioning:
+    if denoiser.empty_prompt is None:
+        raise RoundFailed(
+            "captions are to be dropped, but this denoiser came without an encoded empty prompt; was it loaded by "
+            "other means than the trainer's? Set DMPO_ROUND__CAPTION_DROPOUT=0 to keep all captions"
+        )
+    return denoiser.empty_prompt()
 
 
 def _mean_square(residual: Tensor) -> Tensor:

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -24,31 +24,13 @@ from torch import Tensor, nn
 
 from dmpo_app.errors import PeerLost, SetupProblem
 from dmpo_app.training.group import ALONE, Group, is_out_of_memory
+from dmpo_app.training.launch import local_rank, world_size
 
 TIMEOUT = timedelta(minutes=10)
 """The longest that one process may work while others wait for it."""
+_BEAT_SECONDS = 5.0
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
-
-
-def world_size() -> int:
-    """Processes that were started together; 1 when this one was started by itself. Raises SetupProblem."""
-    try:
-        return int(os.environ.get("WORLD_SIZE", "1"))
-    except ValueError as error:
-        raise SetupProblem(
-            f"WORLD_SIZE={os.environ['WORLD_SIZE']!r} is not a number; it is torchrun that sets it"
-        ) from error
-
-
-def local_rank() -> int:
-    """Which of this machine's processes this is."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
-
-
-def processes_here() -> int:
-    """How many of the processes share this machine's cores."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", str(world_size())))
 
 
 def own_device(device: str) -> str:
@@ -79,7 +61,7 @@ def joined(timeout: timedelta = TIMEOUT) -> Iterator[Group]:
             "with torchrun or accelerate launch, and on several machines with the same --rdzv-endpoint"
         ) from error
     try:
-        yield ProcessGroup()
+        yield ProcessGroup(timeout=timeout)
     finally:
         dist.destroy_process_group()
 
@@ -87,7 +69,8 @@ def joined(timeout: timedelta = TIMEOUT) -> Iterator[Group]:
 class ProcessGroup(Group):
     """The processes of torch's default group."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, timeout: timedelta = TIMEOUT) -> None:
+        self._beat_seconds = min(_BEAT_SECONDS, timeout.total_seconds() / 4)
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
 
@@ -112,6 +95,55 @@ class ProcessGroup(Group):
         if fatal:
             raise PeerLost(f"process {rank} of {self.size} failed: {said['error']}")
         raise torch.OutOfMemoryError(f"process {rank} of {self.size} ran out of memory")
+
+    def led_at_length(self, decide: Callable[[], _Result]) -> _Result:
+        """The others hear from the leading process every now and then, so that they do not take it for lost."""
+        if not self.leads:
+            while (said := self.led(_nothing_to_say))["busy"]:
+                pass
+            return cast(_Result, said["result"])
+        result: _Result | None = None
+        failure: Exception | None = None
+        try:
+            with self._heard_of():
+                result = decide()
+        except PeerLost:
+            raise
+        except Exception as error:  # noqa: BLE001 - told to all and raised here
+            failure = error
+
+        def tell() -> dict[str, Any]:
+            if failure is not None:
+                raise failure
+            return {"busy": False, "result": result}
+
+        return cast(_Result, self.led(tell)["result"])
+
+    @contextmanager
+    def _heard_of(self) -> Iterator[None]:
+        """Meanwhile a thread of the leading process, the only one to use the group, tells the others to wait on.
+
+        Raises PeerLost at the end when it could not: what was done meanwhile is done all the same.
+        """
+        done = threading.Event()
+        lost: list[PeerLost] = []
+
+        def beat() -> None:
+            try:
+                while not done.wait(self._beat_seconds):
+                    self.led(lambda: {"busy": True})
+            except PeerLost as error:
+                lost.append(error)
+
+        thread = threading.Thread(target=beat, name="group-beat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+        if lost:
+            raise lost[0]
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -144,3 +176,7 @@ class ProcessGroup(Group):
                 f"process {self.rank} of {self.size} lost another one, which was killed, failed or hangs ({error}); "
                 "its own output says why. The round goes on from its checkpoint when all are started again"
             ) from error
+
+
+def _nothing_to_say() -> dict[str, Any]:
+    return {}

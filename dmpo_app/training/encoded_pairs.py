@@ -10,11 +10,12 @@ found again by their content; so a row is encoded once and counted once, wheneve
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
@@ -76,6 +77,10 @@ class Counts:
             "left_out": dict(sorted(self.left_out.items())),
         }
 
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> Counts:
+        return cls(facts["rows"], facts["pairs"], facts["ties"], Counter(facts["left_out"]))
+
 
 class PackedFiles(Sequence[PairFiles]):
     """The hashes of many pairs in 96 bytes each."""
@@ -103,6 +108,9 @@ class PackedFiles(Sequence[PairFiles]):
         """Those of some numbers, in their order."""
         return PackedFiles(b"".join(map(self._entry, numbers)))
 
+    def __bytes__(self) -> bytes:
+        return self._packed
+
     def _entry(self, number: int) -> bytes:
         return self._packed[number * 3 * _SHA_BYTES : (number + 1) * 3 * _SHA_BYTES]
 
@@ -116,11 +124,19 @@ class PairTable:
     wins_a: Sequence[float]
     num_votes: Sequence[float]
 
+    def digest(self) -> str:
+        """A sha256 (hex) over everything in it."""
+        digest = hashlib.sha256(bytes(self.files))
+        for values in (self.prompts, self.wins_a, self.num_votes):
+            digest.update(json.dumps(list(values)).encode())
+        return digest.hexdigest()
+
 
 class EncodedPairs:
-    """One folder of encoded pairs. One process at a time writes to it."""
+    """One folder of encoded pairs. One process at a time writes to it; `writes` is False in others that read it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, writes: bool = True) -> None:
+        self.folder = folder
         self.files = Files(folder)
         self.counts = Counts()
         self.bookmark: Bookmark | None = None
@@ -128,7 +144,8 @@ class EncodedPairs:
         self.is_complete = False
         """Whether the data set has been read to its end."""
         self._path = folder / INDEX_FILE
-        self._drop_torn_line()
+        if writes:
+            self._drop_torn_line()
         self._embeds: dict[str, str] = {}
         for batch in self._batches():
             self._take(batch)

@@ -12,6 +12,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from dmpo_app.errors import SetupProblem
+
 _Result = TypeVar("_Result")
 
 
@@ -39,6 +41,10 @@ class Group:
         leading: list[_Result] = self.share(decide if self.leads else _nothing)  # type: ignore[arg-type]
         return leading[0]
 
+    def led_at_length(self, decide: Callable[[], _Result]) -> _Result:
+        """As `led`, for what may take hours. `decide` must not use the group."""
+        return self.led(decide)
+
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by its sum over the processes, the same bits in all. Raises PeerLost."""
 
@@ -49,6 +55,15 @@ class Group:
 
 
 ALONE = Group()
+
+
+def check_parts(group: Group, batch_pairs: int) -> None:
+    """Raise SetupProblem when a batch has fewer pairs than the group has processes."""
+    if group.size > batch_pairs:
+        raise SetupProblem(
+            f"{group.size} processes share batches of {batch_pairs} pairs; set DMPO_ROUND__BATCH_PAIRS to at least "
+            f"{group.size}, or start fewer"
+        )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -23,6 +23,7 @@ from dmpo_app.training.checkpoint import FILE_NAME, Checkpoint
 from dmpo_app.training.denoising import PairErrors
 from dmpo_app.training.encoded_pairs import Counts, PairTable
 from dmpo_app.training.evaluation import MIN_HELD_OUT_VOTES
+from dmpo_app.training.group import ALONE, Group
 from dmpo_app.training.offline_plan import calibration_pairs, make_plan, plan_key
 from dmpo_app.training.plan import RoundPlan
 from dmpo_app.training.publishing import reason_to_refuse
@@ -65,7 +66,7 @@ class Run:
     def open(cls, work: Path, output: Path, facts: Any) -> Run:
         """The run of that key, found or begun. An adapter's number is given when its training begins."""
         key = plan_key(facts)
-        folder = work / "runs" / key[:16]
+        folder = _folder_of(work, key)
         if (folder / RUN_FILE).is_file():
             found = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
             end = found["end"]
@@ -76,8 +77,17 @@ class Run:
         run.save()
         return run
 
+    @classmethod
+    def from_facts(cls, work: Path, output: Path, facts: Mapping[str, Any]) -> Run:
+        """The run that another process has opened and told the `facts` of."""
+        return cls(_folder_of(work, facts["key"]), output, **facts)
+
+    def facts(self) -> dict[str, Any]:
+        """All but the folders, as JSON can hold it."""
+        return {"key": self.key, "version": self.version, "settings": self.settings, "end": self.end}
+
     def save(self) -> None:
-        facts = {"version": self.version, "settings": self.settings, "end": self.end}
+        facts = {name: value for name, value in self.facts().items() if name != "key"}
         write_atomically(self.folder / RUN_FILE, json.dumps(facts, indent=2).encode())
 
 
@@ -92,16 +102,20 @@ def train_run(
     *,
     references: Path,
     clock: Callable[[], float] = time.monotonic,
+    group: Group = ALONE,
 ) -> bool:
     """Train from the run's checkpoint, or its beginning, to its end; False when told to stop before that.
 
     `manifest` is what the adapter's folder records beside the training itself; its `base_model` must hold the base
     model's fingerprint. `references` is where reference errors of these very pairs are kept: they go by the pairs'
-    numbers, which mean something else in another table. Raises RoundFailed, StorageFull.
+    numbers, which mean something else in another table. Of several processes in `group` the leading one's watcher is
+    asked, and it alone writes. Raises RoundFailed, StorageFull, PeerLost.
     """
     if run.settings is None:
-        run.settings = _calibrated(table, files, denoiser, settings).model_dump(mode="json")
-        run.save()
+        run.settings = group.led_at_length(
+            lambda: _calibrated(table, files, denoiser, settings).model_dump(mode="json")
+        )
+        group.led(run.save)
     plan = make_plan(
         table,
         files,
@@ -113,30 +127,37 @@ def train_run(
     resume_from = Checkpoint.load(run.folder, plan=plan.key)
     if resume_from is not None:
         _log.info("going on at step %d of %d", resume_from.step, plan.settings.num_steps)
-    trainer = RoundTrainer(plan, denoiser, parent=None, reference_folder=references, resume_from=resume_from)
+    trainer = RoundTrainer(
+        plan, denoiser, parent=None, reference_folder=references, resume_from=resume_from, group=group
+    )
     try:
-        if not _run_slices(trainer, plan, run.folder, watcher, clock):
+        if not _run_slices(trainer, plan, run.folder, watcher, clock, group):
             return False
-        run.end = _publish(run, trainer, plan, manifest)
-        trainer.save_reference()
+        run.end = group.led(lambda: _publish(run, trainer, plan, manifest, group))
+        group.led(trainer.save_reference)
     finally:
         trainer.close()
-    run.save()
-    (run.folder / FILE_NAME).unlink(missing_ok=True)
+    group.led(lambda: _close(run))
     return True
 
 
 def _run_slices(
-    trainer: RoundTrainer, plan: RoundPlan, folder: Path, watcher: TrainingWatcher, clock: Callable[[], float]
+    trainer: RoundTrainer,
+    plan: RoundPlan,
+    folder: Path,
+    watcher: TrainingWatcher,
+    clock: Callable[[], float],
+    group: Group,
 ) -> bool:
     """To the last step or a limit, with a checkpoint at the end of each slice; False when told to stop, checkpointed
     too."""
     steps, saved = plan.settings.num_steps, clock()
     while not trainer.is_done:
-        stopping = watcher.should_stop()
-        if stopping or clock() - saved >= plan.settings.slice_seconds:
+        stopping, is_over = group.led(lambda: [watcher.should_stop(), clock() - saved >= plan.settings.slice_seconds])  # noqa: B023
+        if stopping or is_over:
             trainer.seconds += clock() - saved
-            trainer.checkpoint().save(folder, plan=plan.key)
+            checkpoint = trainer.checkpoint()
+            group.led(lambda: checkpoint.save(folder, plan=plan.key))  # noqa: B023 - called before the next turn
             saved = clock()
         if stopping:
             return False
@@ -145,10 +166,18 @@ def _run_slices(
         trainer.evaluate_if_due()
         watcher.trained(trainer.step, steps, result)
     trainer.seconds += clock() - saved
+    trainer.checkpoint()  # for the comparison of the processes' adapters and the exchange of their references
     return True
 
 
-def _publish(run: Run, trainer: RoundTrainer, plan: RoundPlan, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _close(run: Run) -> None:
+    run.save()
+    (run.folder / FILE_NAME).unlink(missing_ok=True)
+
+
+def _publish(
+    run: Run, trainer: RoundTrainer, plan: RoundPlan, manifest: Mapping[str, Any], group: Group
+) -> dict[str, Any]:
     """Write the adapter; what a person wants to know of it. Killed in between, the same adapter is found there."""
     best, live, passed = trainer.result(), trainer.live, trainer.passed
     if passed is not None and trainer.best is None:
@@ -172,6 +201,7 @@ def _publish(run: Run, trainer: RoundTrainer, plan: RoundPlan, manifest: Mapping
         "proven": warning is None and len(plan.held_out_vote_ids) >= MIN_HELD_OUT_VOTES,
         "metrics": metrics,
         "num_threads": torch.get_num_threads(),
+        "processes": group.size,
     }
     remove_leftovers(run.output)
     staged = write_adapter(run.output, run.version, best.tensors, plan.spec, recorded)
@@ -183,3 +213,7 @@ def _calibrated(table: PairTable, files: Files, denoiser: Denoiser, settings: Ro
     dataset = calibration_pairs(table, files, alpha=settings.alpha)
     errors = PairErrors.of(denoiser, dataset, ReferenceCache(), settings)
     return with_betas(settings, errors)
+
+
+def _folder_of(work: Path, key: str) -> Path:
+    return work / "runs" / key[:16]

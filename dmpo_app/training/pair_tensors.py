@@ -59,9 +59,11 @@ class PairTensors:
             raise _misfit("latents", {tuple(a.shape[1:]), tuple(b.shape[1:])})
         return a.to(device), b.to(device)
 
-    def conditioning(self, pairs: Sequence[PairFiles], device: torch.device) -> Conditioning:
-        """The encoded prompts, tensors of (B, ...)."""
-        found = [self._conditioning(pair.prompt_embeds) for pair in pairs]
+    def conditioning(self, prompts: Sequence[PairFiles | Conditioning], device: torch.device) -> Conditioning:
+        """The encoded prompts of pairs, and those that are at hand already; tensors of (B, ...)."""
+        found = [
+            self._conditioning(prompt.prompt_embeds) if isinstance(prompt, PairFiles) else prompt for prompt in prompts
+        ]
         return {name: tensor.to(device) for name, tensor in stack_conditioning(found).items()}
 
     def _latents(self, sha256: str) -> Tensor:

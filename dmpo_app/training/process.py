@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,9 @@ from dmpo_app.training.supervisor import EXIT_SETUP, READY, TrainerProcess
 from dmpo_app.training.trackers import check_tracker
 
 if TYPE_CHECKING:
+    from dmpo_app.diffusion.denoiser import Denoiser
     from dmpo_app.training.group import Group
+    from dmpo_app.training.worker import Worker
 
 __all__ = ["TrainerProcess", "main", "run_worker"]
 
@@ -88,55 +91,69 @@ def run_worker(
     from dmpo_app.store.store import utc_now
 
     check_tracker(settings.trainer.tracker)
-    source = settings.base_model
-    family, identity = family_of(source), fingerprint(source)  # what is unfit is told before the slow imports
+    family, identity = family_of(settings.base_model), fingerprint(settings.base_model)  # told before slow imports
     with Store.open(settings.home) as store:
         import torch
 
-        from dmpo_app.diffusion.loading import load_denoiser
-        from dmpo_app.objective import objective_named
-        from dmpo_app.training.distributed import own_device
-        from dmpo_app.training.group import ALONE
-        from dmpo_app.training.optimizers import check_optimizer
-        from dmpo_app.training.worker import END, IDLE, Tick, Worker, follow
+        from dmpo_app.training.group import ALONE, check_parts
+        from dmpo_app.training.worker import Worker, follow
 
-        objective_named(settings.round.objective, settings.round.objective_options)  # raises if there is none such
-        torch.set_num_threads(trainer_threads(settings))
-        render = settings.render
-        denoiser = load_denoiser(source, device=own_device(render.device), dtype=render.dtype, quantize=render.quantize)
-        check_optimizer(settings.round.optimizer, denoiser.device)
-        base = store.models.register(source, family, identity)
         group = group or ALONE
-        if group.size > settings.round.batch_pairs:
-            raise SetupProblem(
-                f"{group.size} processes share batches of {settings.round.batch_pairs} pairs; set "
-                f"DMPO_ROUND__BATCH_PAIRS to at least {group.size}, or start fewer"
-            )
+        torch.set_num_threads(trainer_threads(settings))
+        denoiser = _load_denoiser(settings, identity, group)
+        base = store.models.register(settings.base_model, family, identity)
+        check_parts(group, settings.round.batch_pairs)
         if not group.leads:
             follow(store, base, denoiser, group)
             return
         worker = Worker(
             store, base, settings, denoiser, owner=owner, now=utc_now, should_stop=stopping.is_set, group=group
         )
-        _log.info("ready: %s, %d torch threads", source, torch.get_num_threads())
+        _log.info("ready: %s, %d torch threads", settings.base_model, torch.get_num_threads())
         on_ready()
-        try:
-            while not stopping.is_set():
-                tick = worker.tick()
-                group.led(lambda: IDLE)
-                if tick is Tick.PREPARED:
-                    stopping.wait(_BREATH_SECONDS)  # nobody waits for this, and the page needs the processor too
-                elif tick is not Tick.TRAINED:
-                    stopping.wait(settings.trainer.poll_seconds)
-            group.led(lambda: END)
-        finally:
-            worker.close()
+        _work(worker, group, stopping, settings.trainer.poll_seconds)
     _log.info("stopped")
+
+
+def _load_denoiser(settings: Settings, base_fingerprint: str, group: Group) -> Denoiser:
+    """The denoiser, with the empty prompt where that is needed: encoded before it, so that both never share memory."""
+    from dmpo_app.diffusion.loading import load_denoiser
+    from dmpo_app.objective import objective_named
+    from dmpo_app.training.distributed import own_device
+    from dmpo_app.training.empty_prompt import EmptyPrompt
+    from dmpo_app.training.optimizers import check_optimizer
+
+    wanted, render = settings.round, settings.render
+    objective_named(wanted.objective, wanted.objective_options)  # raises if there is none such
+    source, device = settings.base_model, own_device(render.device)
+    empty_prompt = EmptyPrompt.of_home(settings.home, source, base_fingerprint, device=device, dtype=render.dtype)
+    if wanted.caption_dropout > 0:  # a round that was begun with other settings than these asks for it itself
+        group.led_at_length(empty_prompt.prepare)
+    denoiser = load_denoiser(source, device=device, dtype=render.dtype, quantize=render.quantize)
+    check_optimizer(wanted.optimizer, denoiser.device)
+    return replace(denoiser, empty_prompt=empty_prompt)
+
+
+def _work(worker: Worker, group: Group, stopping: threading.Event, poll_seconds: float) -> None:
+    """Tick until told to stop, with a word to the others of the group in between; the lease is given back."""
+    from dmpo_app.training.worker import END, IDLE, Tick
+
+    try:
+        while not stopping.is_set():
+            tick = worker.tick()
+            group.led(lambda: IDLE)
+            if tick is Tick.PREPARED:
+                stopping.wait(_BREATH_SECONDS)  # nobody waits for this, and the page needs the processor too
+            elif tick is not Tick.TRAINED:
+                stopping.wait(poll_seconds)
+        group.led(lambda: END)
+    finally:
+        worker.close()
 
 
 def trainer_threads(settings: Settings) -> int:
     """Torch threads of the trainer: as set, else half the cores, shared by the processes that train together."""
-    from dmpo_app.training.distributed import processes_here
+    from dmpo_app.training.launch import processes_here
 
     return settings.trainer.num_threads or max(1, (os.cpu_count() or 1) // 2 // processes_here())
 

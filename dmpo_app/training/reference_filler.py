@@ -48,12 +48,14 @@ def numerics_key(
     cpu = torch.device("cpu")
     conditioning = {name: list(tensor.shape[1:]) for name, tensor in dataset.conditioning([0], cpu).items()}
     # Only where they are not as usual, so that what was computed before there was a choice is still found.
-    unusual: dict[str, str | list[float]] = {}
+    unusual: dict[str, str | float | list[float]] = {}
     if settings.timestep_sampling != "uniform":
         unusual["timesteps"] = settings.timestep_sampling
         unusual["timestep_density"] = [settings.timestep_mean, settings.timestep_scale]
     if settings.error_weighting != "none":
         unusual["error_weighting"] = settings.error_weighting
+    if settings.caption_dropout > 0:
+        unusual["caption_dropout"] = settings.caption_dropout
     if compiled_with is not None:
         unusual["compiled"] = compiled_with.to_metadata()
     return cache_key(

@@ -84,6 +84,15 @@ def slot_of(
     return Slot(timestep=min(low + key % (high - low), num_timesteps - 1), noise_seed=key)
 
 
+def drops_caption(pair_id: int, slot: int, *, share: float, seed: int) -> bool:
+    """Whether a pair in this slot is shown without its caption, which is so in a `share` (0 to 1) of all slots.
+
+    As fixed as the slot's noise, because reference errors are kept by pair and slot, but drawn for itself: no noise
+    level loses its captions more often than another. What a smaller share drops, a larger one drops too.
+    """
+    return keyed_seed(seed, "caption", pair_id, slot) < share * 2**63
+
+
 def noise_of(slot: Slot, shape_CHW: tuple[int, ...]) -> Tensor:
     """The slot's standard normal noise, float32 on the CPU whatever device trains, so that it is the same anywhere."""
     return torch.randn(shape_CHW, generator=torch.Generator().manual_seed(slot.noise_seed))

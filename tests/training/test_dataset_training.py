@@ -102,6 +102,39 @@ def test_a_training_that_is_stopped_anywhere_ends_in_the_same_adapter(tiny_model
     assert resumed.counts == whole.counts
 
 
+def test_captions_are_dropped_with_the_empty_prompt_of_the_encoding_pass_and_resumed_to_the_same_adapter(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+    load = Encoder.load
+
+    def noting(source: str, **options: Any) -> Encoder:
+        loads.append(source)
+        return load(source, **options)
+
+    monkeypatch.setattr(Encoder, "load", noting)
+    whole = train(tiny_model, tmp_path / "whole", caption_dropout=0.5)
+    assert len(loads) == 1
+    for steps in (1, 3):
+        stopped = train(tiny_model, tmp_path / "pieces", caption_dropout=0.5, watcher=Recording(steps=steps))
+        assert stopped.folder is None
+    resumed = train(tiny_model, tmp_path / "pieces", caption_dropout=0.5)
+    assert len(loads) == 2
+    assert whole.folder is not None
+    assert resumed.folder is not None
+    assert resumed.folder.name == whole.folder.name, "the name holds the hash of the weights"
+
+    kept = train(tiny_model, tmp_path / "encoded before")
+    assert len(loads) == 3
+    assert not list((tmp_path / "encoded before").rglob("empty-prompt*"))
+    dropped = train(tiny_model, tmp_path / "encoded before", caption_dropout=0.5)
+    assert len(loads) == 4, "for the empty prompt alone"
+    assert kept.folder is not None
+    assert dropped.folder is not None
+    assert dropped.folder.name.split("-")[1] == whole.folder.name.split("-")[1] != kept.folder.name.split("-")[1]
+    assert len(list((tmp_path / "encoded before").rglob("empty-prompt*"))) == 1
+
+
 def test_a_finished_training_is_not_done_again_and_another_gets_the_next_number(
     tiny_model: Path, tmp_path: Path
 ) -> None:

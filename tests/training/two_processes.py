@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from dmpo_app.training.distributed import joined
 from dmpo_app.training.group import Group
 
 PATIENCE = timedelta(seconds=60)
+IMPATIENCE = timedelta(seconds=8)
 
 
 def say(text: str) -> None:
@@ -40,6 +42,25 @@ def agree(group: Group) -> None:
     parameter.grad = torch.full((3,), float(group.rank + 1))
     group.sum_gradients([parameter])
     say(f"summed {parameter.grad.tolist()}")
+
+
+def wait_long(group: Group) -> None:
+    """The leading process takes longer than the group's patience, first with a result, then to fail."""
+
+    def fails() -> None:
+        time.sleep(1.5 * IMPATIENCE.total_seconds())
+        raise ValueError("no such data")
+
+    def works() -> list[int | str]:
+        time.sleep(1.5 * IMPATIENCE.total_seconds())
+        return [1, "done"]
+
+    say(f"led {group.led_at_length(works)}")
+    try:
+        group.led_at_length(fails)
+    except (PeerLost, ValueError) as caught:
+        say(f"{type(caught).__name__}: {caught}")
+    say(f"shared {group.share(lambda: group.rank)}")
 
 
 def memory_runs_out_and_then_one_is_killed(group: Group, home: str, model: str, round_id: str, token: str) -> None:
@@ -88,8 +109,10 @@ class _OutOfMemory:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with joined(PATIENCE) as group:
+    with joined(IMPATIENCE if sys.argv[1] == "wait" else PATIENCE) as group:
         if sys.argv[1] == "agree":
             agree(group)
+        elif sys.argv[1] == "wait":
+            wait_long(group)
         else:
             memory_runs_out_and_then_one_is_killed(group, *sys.argv[2:])
