@@ -17,15 +17,17 @@ run: $(SETUP)  ## Set up, then start the studio
 
 # Tests of numbers run two at a time; those with servers, browsers and processes that get killed run by themselves.
 TOGETHER := tests/diffusion tests/objective tests/pocket tests/preferences tests/scoring tests/training
-ALONE := tests/training/test_trainer_process.py tests/training/test_distributed.py
+ALONE := tests/training/test_trainer_process.py tests/training/test_distributed.py \
+	tests/training/test_dataset_training_in_two_processes.py
 
 test: $(SETUP_DEV)  ## Set up, then pass all tests, browser included
 	@$(PYTHON_IN_VENV) -m pytest -n 2 $(TOGETHER) $(ALONE:%=--ignore=%)
 	@$(PYTHON_IN_VENV) -m pytest $(TOGETHER:%=--ignore=%)
 	@$(PYTHON_IN_VENV) -m pytest $(ALONE)
 
-lint: $(SETUP_DEV)  ## ruff, mypy --strict, import-linter
+lint: $(SETUP_DEV)  ## ruff, mypy --strict, import-linter, docs/code.md up to date
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
+	@$(PYTHON_IN_VENV) scripts/code_tree.py --check
 
 setup: $(SETUP)  ## Install what `make run` needs
 setup-dev: $(SETUP_DEV)  ## Install what `make test` needs
@@ -39,9 +41,12 @@ $(SETUP_DEV): $(SETUP) requirements/dev.txt scripts/chromium.sh
 soak: $(SETUP_DEV)  ## The kill tests in full (50 of each)
 	@DMPO_SOAK_KILLS=50 $(PYTHON_IN_VENV) -m pytest -m soak --timeout 3600
 
-bench: $(SETUP_DEV)  ## The numbers of docs/benchmarks.md
-	@for script in benchmarks/[a-z]*.py; do \
-	  name=$$(basename "$$script" .py); echo "== $$name"; $(PYTHON_IN_VENV) -m "benchmarks.$$name" || exit 1; done
+BENCHMARKS := startup pocket_quality loop votes swap learning hit_rates dataset_size toy_modes
+
+bench: $(SETUP_DEV)  ## The numbers of docs/benchmarks.md; those that need more than a command say so there
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(PYTHON_IN_VENV) -m "benchmarks.$$name" || exit 1; done
+	@mkdir -p build && $(PYTHON_IN_VENV) -m benchmarks.few_votes --out build/few-votes.jsonl
+	@$(PYTHON_IN_VENV) -m benchmarks.few_votes_report build/few-votes.jsonl
 
 pocket: $(SETUP)  ## Train the pocket model from scratch (resumable, about 90 minutes on 2 cores)
 	@$(PYTHON_IN_VENV) -m dmpo_app.pocket train
