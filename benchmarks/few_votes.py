@@ -52,6 +52,8 @@ class Pool:
 
     def __init__(self, lab: Lab, size: int) -> None:
         self.pairs = lab.base_pairs(size)
+        self.references = f"references-{size}"
+        """Where the base model's errors on these pairs are kept: a pair of another pool with this number is another."""
         self.pictures_a = np.stack([pixels(pair.image_a.png) for pair in self.pairs])
         self.pictures_b = np.stack([pixels(pair.image_b.png) for pair in self.pairs])
 
@@ -103,7 +105,7 @@ def train(
         key="",
     )
     started = time.perf_counter()
-    trainer = RoundTrainer(plan, lab.denoiser, parent=None, reference_folder=work / "references")
+    trainer = RoundTrainer(plan, lab.denoiser, parent=None, reference_folder=work / pool.references)
     losses = []
     while trainer.step < settings.num_steps:
         result = trainer.train_step()
@@ -128,7 +130,7 @@ def fill_references(lab: Lab, pool: Pool, settings: RoundSettings, work: Path) -
     missing = errors.missing_references()
     errors.compute_references(missing, batch_pairs=settings.batch_pairs)
     if missing:
-        cache.save(work / "references", key)
+        cache.save(work / pool.references, key)
 
 
 def errors_of(
@@ -137,7 +139,7 @@ def errors_of(
     """Errors of the pool's first pairs, with the references that runs share and the key these are kept under."""
     data = pool.dataset(range(count), [0.5] * count, settings)
     key = numerics_key(lab.denoiser, data, settings, base_fingerprint=lab.fingerprint, micro_pairs=settings.batch_pairs)
-    cache = ReferenceCache.load(work / "references", key)
+    cache = ReferenceCache.load(work / pool.references, key)
     return PairErrors.of(lab.denoiser, data, cache, settings), cache, key
 
 
