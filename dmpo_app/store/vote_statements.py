@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, ColumnElement, bindparam, func, insert, select, text, update
+from sqlalchemy import BigInteger, ColumnElement, bindparam, case, func, insert, select, text, update
 
-from dmpo_app.domain import PREFERENCES
+from dmpo_app.domain import PREFERENCES, STRENGTHS
 from dmpo_app.store.schema import (
     IS_LIVE,
     IS_RETIRED,
@@ -43,6 +43,12 @@ LATEST_LIVE = (
     .order_by(VoteRow.id.desc())
     .limit(1)
 )
+
+STRENGTH_COUNTS = case(
+    *((VoteRow.strength == strength, counts) for strength, counts in STRENGTHS.items() if strength is not None),
+    else_=STRENGTHS[None],
+)
+"""What a vote's strength counts in a target."""
 
 
 def trained_on() -> tuple[ColumnElement[bool], ...]:

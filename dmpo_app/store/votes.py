@@ -11,7 +11,6 @@ from sqlalchemy import BigInteger, Connection, Row, func, select, text, type_coe
 from sqlalchemy.orm import aliased
 
 from dmpo_app.domain import (
-    STRENGTHS,
     BaseModelRef,
     Choice,
     NewVotes,
@@ -44,6 +43,7 @@ from dmpo_app.store.vote_statements import (
     LATEST_LIVE,
     LIVE_VOTE,
     NEW_PREFERENCES,
+    STRENGTH_COUNTS,
     trained_on,
 )
 
@@ -123,13 +123,13 @@ class Votes:
             a.latents_sha256,
             b.latents_sha256,
             PromptEmbedsRow.sha256,
-            VoteRow.strength,
+            STRENGTH_COUNTS,
         )
         of_votes = select(*columns).select_from(VoteRow).join(PairRow, PairRow.id == VoteRow.pair_id)
         query = with_training_files(of_votes, a, b).where(*trained_on()).order_by(VoteRow.id)
         wanted = {"base_id": base.id, "question": question}
         with self._database.reader() as connection:
-            return [TrainingVote(*files, STRENGTHS[strength]) for *files, strength in connection.execute(query, wanted)]
+            return [TrainingVote(*row) for row in connection.execute(query, wanted)]
 
     def per_hour(self, base: BaseModelRef) -> list[tuple[datetime, int]]:
         """Live votes by the hour (UTC) they were given in, oldest first; hours without any are left out."""
