@@ -4,6 +4,8 @@
     ├── BadInput                what a caller sent is refused; the message is safe to show
     │   ├── NotFound            no such thing, or not of this lineage
     │   ├── NotYours            it exists and belongs to somebody else
+    │   ├── NotInvited          a session needs an invitation, and this is none that is good
+    │   ├── ConsentNeeded       what is collected has not been agreed to
     │   ├── Conflict            it contradicts what is recorded already
     │   └── Expired             it was good once
     ├── Busy                    a bounded queue is full; try again later
@@ -39,6 +41,14 @@ class NotFound(BadInput):
 
 class NotYours(BadInput):
     """It exists and belongs to somebody else."""
+
+
+class NotInvited(BadInput):
+    """A session needs an invitation, and what was given is none, has expired or is used up."""
+
+
+class ConsentNeeded(BadInput):
+    """The annotator has not agreed to what is collected and for what."""
 
 
 class Conflict(BadInput):

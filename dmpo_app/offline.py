@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dmpo_app.domain import BASE_VERSION, RenderRequest, RoundState, Trigger
+from dmpo_app.domain import BASE_VERSION, Question, RenderRequest, RoundState, Trigger
 from dmpo_app.errors import BadInput, Conflict, NotFound
 from dmpo_app.settings import Settings
 from dmpo_app.signals import stop_signals
@@ -53,7 +53,7 @@ def train_one_round(settings: Settings, on_progress: Callable[[RoundState], None
             failures.append(error)
 
     with stop_signals() as stopping, joined() as group, open_lineage(settings) as lineage:
-        wanted = _request_round(lineage)
+        wanted = _request_round(lineage, settings.labeling.training_question)
         trainer = threading.Thread(target=train, args=(stopping, group), daemon=True)
         trainer.start()
         state = wanted
@@ -71,9 +71,9 @@ def train_one_round(settings: Settings, on_progress: Callable[[RoundState], None
     return state
 
 
-def _request_round(lineage: Lineage) -> RoundState:
+def _request_round(lineage: Lineage, question: Question) -> RoundState:
     try:
-        return lineage.store.rounds.request(lineage.base, Trigger.REQUEST)
+        return lineage.store.rounds.request(lineage.base, Trigger.REQUEST, question=question, by="cli")
     except Conflict:
         current = lineage.store.rounds.current(lineage.base)
         if current is None:

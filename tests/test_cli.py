@@ -12,6 +12,8 @@ from dmpo_app.cli import app
 from dmpo_app.diffusion.families.unet import ATTENTION
 from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec
+from dmpo_app.labeling import Sealer, load_or_create_key
+from dmpo_app.store import Store
 from tests.adapters import random_adapter
 from tests.rendering.rendering_studio import Studio
 from tests.tiny_pipeline import make_tiny_pipeline
@@ -124,6 +126,23 @@ def test_doctor_says_when_the_denoiser_cannot_be_had_in_fewer_bits(monkeypatch: 
     code, output = run("doctor")
     assert code == 1
     assert "bitsandbytes and a CUDA GPU" in " ".join(output.split())
+
+
+def test_links_of_invitation_are_printed_and_open_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMPO_LABELING__ACCESS", "invite")
+    arguments = ("invite", "create", "--uses", "2", "--days", "3", "--count", "2", "--name", "class [a]")
+    code, output = run(*arguments, "--url", "https://studio.example/")
+    assert code == 0, output
+    links = output.split()
+    assert [link.split("=")[0] for link in links] == ["https://studio.example/?invite"] * 2
+    with Store.open(tmp_path / "home") as store:
+        sealer = Sealer(load_or_create_key(tmp_path / "home"))
+        for link in links:
+            store.invites.accept(sealer.open_invite(link.split("=", 1)[1]), "guest")
+        assert [act.actor for act in store.audit.list()] == ["cli", "cli"]
+    listed = run("invite", "list")[1]
+    assert "class [a] 1" in listed
+    assert listed.count(" UTC") == 2
 
 
 def test_every_setting_taste_and_objective_is_listed() -> None:

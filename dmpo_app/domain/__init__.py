@@ -3,6 +3,7 @@
 One file a subject; everybody imports from here. Times are timezone-aware UTC.
 """
 
+from dmpo_app.domain.campaign import Agreement, AuditEntry, Invite, Report, ReportReason
 from dmpo_app.domain.images import ImageKind, ImageRef, NewImage, NewPair, Pair, PairSource, Prompt, Provenance
 from dmpo_app.domain.lineage import BASE_VERSION, AdapterRef, BaseModelRef, LiveChange, NewAdapter, Sampling
 from dmpo_app.domain.rendering import RenderedImage, Renderer, RendererState, RenderRequest
@@ -18,18 +19,35 @@ from dmpo_app.domain.rounds import (
     Trigger,
 )
 from dmpo_app.domain.status import StudioStatus
-from dmpo_app.domain.votes import PREFERENCES, Annotator, Assignment, Choice, Outcome, Question, TakenVote, outcome_of
+from dmpo_app.domain.votes import (
+    PREFERENCES,
+    STRENGTHS,
+    Annotator,
+    Assignment,
+    Choice,
+    Outcome,
+    Question,
+    Strength,
+    TakenVote,
+    VoteCounts,
+    VoteRecord,
+    outcome_of,
+)
 
 __all__ = [
     "BASE_VERSION",
     "PREFERENCES",
+    "STRENGTHS",
     "AdapterRef",
+    "Agreement",
     "Annotator",
     "Assignment",
+    "AuditEntry",
     "BaseModelRef",
     "Choice",
     "ImageKind",
     "ImageRef",
+    "Invite",
     "LiveChange",
     "NewAdapter",
     "NewImage",
@@ -45,10 +63,13 @@ __all__ = [
     "RenderedImage",
     "Renderer",
     "RendererState",
+    "Report",
+    "ReportReason",
     "RoundProgress",
     "RoundState",
     "RoundStatus",
     "Sampling",
+    "Strength",
     "StudioStatus",
     "TakenVote",
     "TrainerState",
@@ -56,5 +77,7 @@ __all__ = [
     "TrainingPair",
     "TrainingVote",
     "Trigger",
+    "VoteCounts",
+    "VoteRecord",
     "outcome_of",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -41,9 +42,22 @@ def outcome_of(choice: Choice, *, a_on_left: bool) -> Outcome:
 
 
 class Question(StrEnum):
-    """What was asked about a pair."""
+    """What was asked about a pair: which image is better overall, looks better, or fits the prompt better."""
 
     OVERALL = "overall"
+    APPEAL = "appeal"
+    FIT = "fit"
+
+
+class Strength(StrEnum):
+    """How clear a preference for one side is, where the person says."""
+
+    SLIGHTLY = "slightly"
+    CLEARLY = "clearly"
+
+
+STRENGTHS: Mapping[Strength | None, float] = {None: 1.0, Strength.SLIGHTLY: 0.5, Strength.CLEARLY: 1.0}
+"""What a strength counts in a target, see `objective.targets.graded_win`; one that was not given counts in full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +88,32 @@ class TakenVote:
 
     vote_id: int
     created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VoteRecord:
+    """A vote as its own annotator may see it. `versions`: those of its base model that were trained on it."""
+
+    vote_id: int
+    prompt: str
+    question: Question
+    choice: Choice
+    strength: Strength | None
+    comment: str | None
+    elapsed_ms: int
+    at: datetime
+    undone_at: datetime | None
+    withdrawn_at: datetime | None
+    left_image_id: int
+    right_image_id: int
+    versions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VoteCounts:
+    """An annotator's votes: those that stand, in all and by question, those taken back and those withdrawn."""
+
+    live: int
+    undone: int
+    withdrawn: int
+    by_question: Mapping[Question, int]

@@ -6,7 +6,6 @@ Between the store and whatever faces people. Knows neither HTTP nor Gradio; rais
 from __future__ import annotations
 
 import random
-import unicodedata
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -17,18 +16,21 @@ from dmpo_app.domain import (
     BaseModelRef,
     Choice,
     ImageRef,
-    Question,
+    Report,
+    ReportReason,
     RoundState,
     RoundStatus,
+    Strength,
     StudioStatus,
     TakenVote,
 )
-from dmpo_app.errors import BadInput, NotFound, NotYours
+from dmpo_app.errors import BadInput, NotFound, NotInvited, NotYours
+from dmpo_app.labeling.consent import Consent, read_consent
 from dmpo_app.labeling.tokens import Sealer
+from dmpo_app.labeling.words import clean_handle, clean_words
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store, utc_now
 
-MAX_HANDLE = 64
 MAX_ASSIGNMENTS = 16
 """Showings one annotator can hold open: enough to prefetch, too few to lock others out of the pool."""
 MAX_ELAPSED_MS = 24 * 3600 * 1000
@@ -37,7 +39,8 @@ _REMEMBERED_ANNOTATORS = 4096
 
 
 class LabelingService:
-    """One lineage's labeling. Safe for any number of threads.
+    """One lineage's labeling. Safe for any number of threads. Raises SetupProblem when there is no text to agree to
+    where the settings say it is.
 
     `problems`: looked at in order for `StudioStatus.last_error`, after the rounds; each answers a message or None.
     """
@@ -60,12 +63,31 @@ class LabelingService:
         self._rng = rng
         self._now = now
         self._problems = problems
+        self.consent = Consent(store, read_consent(settings.labeling))
         # An annotator never changes, so who a token belongs to is looked up once, not at every vote.
         self._annotator = lru_cache(maxsize=_REMEMBERED_ANNOTATORS)(store.annotators.get)
 
-    def open_session(self, handle: str) -> tuple[Annotator, str]:
-        """A new annotator and the token to be recognised by. Raises BadInput for a handle that is no name."""
-        annotator = self._store.annotators.ensure(clean_handle(handle))
+    def open_session(self, handle: str, invite: str | None = None) -> tuple[Annotator, str]:
+        """A new annotator and the token to be recognised by. `invite` is looked at where sessions need one.
+
+        Raises BadInput for a handle that is no name; NotInvited without an invitation that is good.
+        """
+        name = clean_handle(handle)
+        if self._settings.labeling.access == "open":
+            annotator = self._store.annotators.ensure(name)
+        elif invite is None:
+            raise NotInvited("this studio is open to those who have a link of invitation")
+        else:
+            annotator = self._store.invites.accept(self._sealer.open_invite(invite), name)
+        return annotator, self._sealer.seal_session(annotator.public_id)
+
+    def open_session_as(self, provider: str, subject: str, handle: str) -> tuple[Annotator, str]:
+        """The annotator who is `subject` at a `provider` that has vouched for it, the same each time, and a token.
+
+        Of who they are elsewhere only a keyed hash is stored. Raises BadInput for a handle that is no name.
+        """
+        identity = self._sealer.identity(provider, subject)
+        annotator = self._store.annotators.ensure_identified(identity, clean_handle(handle))
         return annotator, self._sealer.seal_session(annotator.public_id)
 
     def annotator_of(self, token: str) -> Annotator:
@@ -79,8 +101,9 @@ class LabelingService:
     def assignments(self, annotator: Annotator, count: int) -> list[Assignment]:
         """Up to `count` pairs to judge: those held open first. Empty while there are no pairs, or all have been seen.
 
-        Raises BadInput unless 1 <= count <= MAX_ASSIGNMENTS.
+        Raises BadInput unless 1 <= count <= MAX_ASSIGNMENTS, ConsentNeeded.
         """
+        self.consent.require(annotator)
         if not 1 <= count <= MAX_ASSIGNMENTS:
             raise BadInput(f"between 1 and {MAX_ASSIGNMENTS} assignments can be asked for, not {count}")
         return self._store.assignments.issue(
@@ -89,7 +112,7 @@ class LabelingService:
             count,
             rng=self._rng,
             lifetime=timedelta(minutes=self._settings.pool.assignment_minutes),
-            question=Question.OVERALL,
+            questions=self._settings.labeling.questions,
         )
 
     def image_url_token(self, image_id: int, expires_at: datetime) -> str:
@@ -100,24 +123,56 @@ class LabelingService:
         """The image an address shows. Raises NotFound, Expired."""
         return self._store.images.get(self._sealer.open_image(token, now=self._now()))
 
-    def vote(self, annotator: Annotator, assignment_id: str, choice: Choice, elapsed_ms: int) -> tuple[TakenVote, int]:
+    def vote(
+        self,
+        annotator: Annotator,
+        assignment_id: str,
+        choice: Choice,
+        elapsed_ms: int,
+        strength: Strength | None = None,
+        comment: str | None = None,
+    ) -> tuple[TakenVote, int]:
         """Take a vote; it is on disk when this returns. Returns it and how many more start a round.
 
-        Raises NotFound, NotYours, Conflict, Expired, BadInput for a time below 0 or above a day.
+        Raises NotFound, NotYours, Conflict, Expired, ConsentNeeded; BadInput for a time below 0 or above a day, a
+        strength without a side and a comment that is too long.
         """
+        self.consent.require(annotator)
         if not 0 <= elapsed_ms <= MAX_ELAPSED_MS:
             raise BadInput(f"elapsed_ms must be between 0 and {MAX_ELAPSED_MS} (a day), not {elapsed_ms}")
-        taken = self._store.votes.take(assignment_id, annotator.id, choice, elapsed_ms)
+        if strength is not None and choice not in (Choice.LEFT, Choice.RIGHT):
+            raise BadInput(f"a strength goes with left or right, not with {choice.value}")
+        said = clean_words(comment, "comment")
+        taken = self._store.votes.take(assignment_id, annotator.id, choice, elapsed_ms, strength, said)
         return taken, self.votes_until_round()
 
     def undo(self, annotator: Annotator, vote_id: int) -> None:
         """Take back one's own latest vote; the pair can be judged anew. Raises NotFound, NotYours, Conflict."""
         self._store.votes.undo(vote_id, annotator.id)
 
+    def report(self, annotator: Annotator, assignment_id: str, reason: ReportReason, words: str | None) -> Report:
+        """Report the pair an assignment shows; with enough reports it leaves the pool at once.
+
+        Raises NotFound, NotYours, BadInput for words that are too many.
+        """
+        return self._store.reports.add(
+            assignment_id,
+            annotator.id,
+            reason,
+            clean_words(words, "report"),
+            reports_to_retire=self._settings.labeling.reports_to_retire,
+        )
+
+    def clear_report(self, report_id: int, by: str) -> Report:
+        """Settle a report, an act of the administrator `by`; the pair may come back. Raises NotFound."""
+        threshold = self._settings.labeling.reports_to_retire
+        return self._store.reports.clear(self._base, report_id, by=by, reports_to_retire=threshold)
+
     def votes_until_round(self) -> int:
         """New preferences still missing until a round starts by itself."""
         wanted = self._settings.min_votes
-        return wanted - self._store.votes.count_new_preferences(self._base, at_most=wanted)
+        question = self._settings.labeling.training_question
+        return wanted - self._store.votes.count_new_preferences(self._base, at_most=wanted, question=question)
 
     def status(self) -> StudioStatus:
         """Where things stand. A few indexed reads: every open page asks each second."""
@@ -139,17 +194,3 @@ class LabelingService:
         if last is not None and last.status is RoundStatus.FAILED:
             return last.reason
         return next((message for problem in self._problems if (message := problem())), None)
-
-
-def clean_handle(handle: str) -> str:
-    """A name as it is stored: NFC, inner whitespace single, 1 to 64 characters. Raises BadInput for what is no name."""
-    try:
-        handle.encode()
-    except UnicodeEncodeError:
-        raise BadInput("the handle holds half a character (a lone surrogate)") from None
-    name = " ".join(unicodedata.normalize("NFC", handle).split())
-    if not 1 <= len(name) <= MAX_HANDLE:
-        raise BadInput(f"a handle has 1 to {MAX_HANDLE} characters, not {len(name)}")
-    if any(unicodedata.category(character) == "Cc" for character in name):
-        raise BadInput("the handle holds a control character")
-    return name

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+import hmac
 import os
 import secrets
 from datetime import UTC, datetime
@@ -15,21 +17,24 @@ from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken
 
-from dmpo_app.errors import Expired, NotFound, NotYours, SetupProblem
+from dmpo_app.errors import Expired, NotFound, NotInvited, NotYours, SetupProblem
 
 KEY_NAME = "secret.key"
 
 _SESSION = b"s:"
 _IMAGE = b"i:"
+_INVITE = b"v:"
 _MAX_LENGTH = 512
 """A token is about 140 characters; what is much longer is not worth decoding."""
 
 
 class Sealer:
-    """Seals session tokens and image tokens. One kind never opens as the other."""
+    """Seals session, image and invitation tokens, of which no kind opens as another, and hashes identities."""
 
     def __init__(self, key: bytes) -> None:
         self._fernet = Fernet(key)
+        # A key of its own, so that nothing computed with it says anything about the one that seals.
+        self._identity_key = hmac.digest(key, b"dmpo studio: identities of annotators", hashlib.sha256)
 
     def seal_session(self, annotator_public_id: str) -> str:
         """A token by which an annotator is recognised."""
@@ -55,6 +60,24 @@ class Sealer:
         if now >= datetime.fromtimestamp(expires_at, UTC):
             raise Expired("the address of this image has expired; ask for the pair again")
         return image_id
+
+    def seal_invite(self, public_id: str) -> str:
+        """A token that opens sessions as often as the invitation says."""
+        return self._seal(_INVITE + public_id.encode())
+
+    def open_invite(self, token: str) -> str:
+        """The public id of the invitation. Raises NotInvited for anything but such a token."""
+        content = self._open(token, _INVITE)
+        if content is None:
+            raise NotInvited("this invitation is not one of this studio; ask for a new link")
+        return content.decode()
+
+    def identity(self, provider: str, subject: str) -> str:
+        """Who somebody is elsewhere, as HMAC-SHA256 under a key of this home: the same each time, 64 hex digits, and
+        without the key nobody can tell whose it is, not even by trying names."""
+        # The length keeps apart what would read alike when joined.
+        message = f"{len(provider)}:{provider}{subject}".encode()
+        return hmac.new(self._identity_key, message, hashlib.sha256).hexdigest()
 
     def _seal(self, content: bytes) -> str:
         return self._fernet.encrypt(content).decode().rstrip("=")

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from dmpo_app.settings.group import Group
+from dmpo_app.settings.labeling import LabelingSettings
 from dmpo_app.settings.training_round import RoundSettings
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -87,6 +88,8 @@ class LimitSettings(Group):
     """Pictures asked for by one annotator."""
     votes_per_minute: Annotated[int, Field(ge=1)] = 120
     """Votes of one annotator."""
+    reports_per_minute: Annotated[int, Field(ge=1)] = 6
+    """Pairs reported by one annotator."""
     sessions_per_minute: Annotated[int, Field(ge=1)] = 60
     """New sessions from everybody together; bounds what an address-hopping client can do."""
 
@@ -130,6 +133,7 @@ class Settings(BaseSettings):
 
     render: RenderSettings = RenderSettings()
     pool: PoolSettings = PoolSettings()
+    labeling: LabelingSettings = LabelingSettings()
     round: RoundSettings = RoundSettings()
     trainer: TrainerSettings = TrainerSettings()
     limits: LimitSettings = LimitSettings()

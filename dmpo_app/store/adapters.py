@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, Select, func, insert, select
 
 from dmpo_app.domain import BASE_VERSION, AdapterRef, BaseModelRef, LiveChange, NewAdapter, RoundState
 from dmpo_app.errors import NotFound
+from dmpo_app.store.audit import record_act
 from dmpo_app.store.database import Database
 from dmpo_app.store.schema import AdapterRow, AdapterVoteRow, BaseModelRow, LiveChangeRow
 
@@ -66,14 +67,19 @@ class Adapters:
             return _live(connection, base.id)
 
     def set_live(self, base: BaseModelRef, version: int, by: str) -> None:
-        """Make a version live, 0 for the base model; nothing is recorded when it is already. Raises NotFound."""
+        """Make a version live, 0 for the base model: an act of `by`. Nothing is recorded when it is already.
+
+        Raises NotFound.
+        """
 
         def work(connection: Connection) -> None:
             known = select(AdapterRow.version).where(AdapterRow.base_id == base.id, AdapterRow.version == version)
             if connection.execute(known).first() is None:
                 raise NotFound(f"there is no version {version}; the newest is {_newest(connection, base.id)}")
             if _live(connection, base.id) != version:
-                _make_live(connection, base.id, version, by, at=self._now())
+                at = self._now()
+                _make_live(connection, base.id, version, by, at=at)
+                record_act(connection, by, "make_live", f"version {version}", at=at)
 
         self._database.write(work)
 

@@ -1,4 +1,4 @@
-"""Annotators: one for every session that was opened."""
+"""Annotators: one for every session that was opened, or for every person who signed in elsewhere."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from dmpo_app.errors import NotFound
 from dmpo_app.store.database import Database
 from dmpo_app.store.schema import AnnotatorRow
 
+_ANNOTATORS = select(AnnotatorRow.id, AnnotatorRow.public_id, AnnotatorRow.handle)
+
 
 class Annotators:
     def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
@@ -21,24 +23,34 @@ class Annotators:
 
     def ensure(self, handle: str) -> Annotator:
         """A new annotator of that name, always: knowing a name must not be enough to act as its bearer."""
-        public_id = secrets.token_urlsafe(16)
+        return self._database.write(lambda connection: insert_annotator(connection, handle, at=self._now()))
 
-        def work(connection: Connection) -> int:
-            return connection.execute(
-                insert(AnnotatorRow)
-                .values(public_id=public_id, handle=handle, created_at=self._now())
-                .returning(AnnotatorRow.id)
-            ).scalar_one()
+    def ensure_identified(self, identity: str, handle: str) -> Annotator:
+        """The annotator of an identity, new on its first session. `identity` is a keyed hash, never a name itself."""
 
-        return Annotator(self._database.write(work), public_id, handle)
+        def work(connection: Connection) -> Annotator:
+            row = connection.execute(_ANNOTATORS.where(AnnotatorRow.identity == identity)).one_or_none()
+            if row is not None:
+                return Annotator(*row)
+            return insert_annotator(connection, handle, at=self._now(), identity=identity)
+
+        return self._database.write(work)
 
     def get(self, public_id: str) -> Annotator:
         """Raises NotFound."""
-        query = select(AnnotatorRow.id, AnnotatorRow.public_id, AnnotatorRow.handle).where(
-            AnnotatorRow.public_id == public_id
-        )
         with self._database.reader() as connection:
-            row = connection.execute(query).one_or_none()
+            row = connection.execute(_ANNOTATORS.where(AnnotatorRow.public_id == public_id)).one_or_none()
         if row is None:
             raise NotFound("there is no such annotator in this home")
         return Annotator(*row)
+
+
+def insert_annotator(connection: Connection, handle: str, *, at: datetime, identity: str | None = None) -> Annotator:
+    """A new annotator as a part of a transaction."""
+    public_id = secrets.token_urlsafe(16)
+    annotator_id = connection.execute(
+        insert(AnnotatorRow)
+        .values(public_id=public_id, handle=handle, created_at=at, identity=identity)
+        .returning(AnnotatorRow.id)
+    ).scalar_one()
+    return Annotator(annotator_id, public_id, handle)

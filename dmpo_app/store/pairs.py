@@ -15,7 +15,7 @@ from dmpo_app.store.database import Database
 from dmpo_app.store.files import Files
 from dmpo_app.store.images import find_images, insert_image
 from dmpo_app.store.prompts import ensure_prompts
-from dmpo_app.store.schema import IS_OPEN, AssignmentRow, ImageRow, PairRow, PromptEmbedsRow, PromptRow
+from dmpo_app.store.schema import IS_IN_POOL, IS_OPEN, AssignmentRow, ImageRow, PairRow, PromptEmbedsRow, PromptRow
 
 _TRAINING_BATCH = 500
 """Pairs in one statement: databases bound the number of parameters."""
@@ -71,9 +71,9 @@ class Pairs:
             ).scalar_one()
 
     def count_unjudged(self, base: BaseModelRef, *, adapter_version: int | None = None) -> int:
-        """Pairs with no live vote and no assignment that can still be answered; all, or those of one version."""
+        """Pairs in the pool with no live vote and no assignment that can still be answered; all, or of one version."""
         # Unvoted pairs less those out for an answer: both sides are small index ranges however many pairs there are.
-        condition = [PairRow.base_id == base.id, PairRow.num_votes == 0]
+        condition = [PairRow.base_id == base.id, PairRow.num_votes == 0, PairRow.retired_at.is_(None)]
         if adapter_version is not None:
             condition.append(PairRow.adapter_version == adapter_version)
         unvoted = select(func.count()).select_from(PairRow).where(*condition).scalar_subquery()
@@ -89,12 +89,13 @@ class Pairs:
     def for_training(
         self, base: BaseModelRef, *, ids: Sequence[int] | None = None, unjudged: int = 0
     ) -> list[TrainingPair]:
-        """Pairs with what training needs of them, by id: those of `ids`, or the newest `unjudged` without a live vote.
+        """Pairs with what training needs of them, by id: those of `ids`, or the newest `unjudged` of the pool without a
+        live vote.
 
         Pairs whose images or prompt have no tensors stored are left out.
         """
         if ids is None:
-            newest = select(PairRow.id).where(PairRow.base_id == base.id, PairRow.num_votes == 0)
+            newest = select(PairRow.id).where(PairRow.base_id == base.id, PairRow.num_votes == 0, text(IS_IN_POOL))
             with self._database.reader() as connection:
                 query = newest.order_by(PairRow.id.desc()).limit(unjudged)
                 ids = sorted(connection.execute(query).scalars())

@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, insert, select, text, update
+from sqlalchemy import Connection, Select, insert, select, text, update
 
 from dmpo_app.domain import (
-    PREFERENCES,
     AdapterRef,
     BaseModelRef,
     NewAdapter,
+    Question,
     RoundProgress,
     RoundState,
     RoundStatus,
@@ -25,6 +25,7 @@ from dmpo_app.domain import (
 )
 from dmpo_app.errors import BadInput, Conflict
 from dmpo_app.store.adapters import Adapters
+from dmpo_app.store.audit import record_act
 from dmpo_app.store.database import Database
 from dmpo_app.store.lease import require_token
 from dmpo_app.store.round_rows import (
@@ -38,7 +39,8 @@ from dmpo_app.store.round_rows import (
     require_none_under_way,
     round_of,
 )
-from dmpo_app.store.schema import IS_LIVE, IS_UNFINISHED, RoundProgressRow, RoundRow, RoundVoteRow, VoteRow
+from dmpo_app.store.schema import IS_UNFINISHED, RoundProgressRow, RoundRow, RoundVoteRow
+from dmpo_app.store.vote_statements import COUNT_TRAINED_ON
 
 
 class Rounds:
@@ -47,19 +49,30 @@ class Rounds:
         self._adapters = adapters
         self._now = now
 
-    def request(self, base: BaseModelRef, trigger: Trigger, *, min_preferences: int = 2) -> RoundState:
-        """Queue a round for the trainer. Raises Conflict when one is under way or there are too few preferences."""
+    def request(
+        self,
+        base: BaseModelRef,
+        trigger: Trigger,
+        *,
+        question: Question = Question.OVERALL,
+        by: str | None = None,
+        min_preferences: int = 2,
+    ) -> RoundState:
+        """Queue a round for the trainer. `by`: the administrator whose act it is, if it is one.
+
+        Raises Conflict when one is under way or there are too few preferences on the question.
+        """
 
         def work(connection: Connection) -> RoundState:
             require_none_under_way(connection, base.id)
-            count = connection.execute(
-                select(func.count())
-                .select_from(VoteRow)
-                .where(VoteRow.base_id == base.id, VoteRow.outcome.in_(PREFERENCES), text(IS_LIVE))
-            ).scalar_one()
+            wanted = {"base_id": base.id, "question": question}
+            count = connection.execute(COUNT_TRAINED_ON, wanted).scalar_one()
             if count < min_preferences:
                 raise Conflict(f"a round needs at least {min_preferences} votes for a side or a tie; there are {count}")
-            return find_round(connection, self._insert(connection, base, trigger))
+            found = find_round(connection, self._insert(connection, base, trigger))
+            if by is not None:
+                record_act(connection, by, "train_now", f"round {found.id}", at=found.created_at)
+            return found
 
         return self._database.write(work)
 

@@ -15,14 +15,19 @@ from dmpo_app.errors import SetupProblem
 from dmpo_app.store.adapters import Adapters
 from dmpo_app.store.annotators import Annotators
 from dmpo_app.store.assignments import Assignments
+from dmpo_app.store.audit import Audit
+from dmpo_app.store.consents import Consents
 from dmpo_app.store.database import Database, sqlite_url
 from dmpo_app.store.files import Files
 from dmpo_app.store.images import Images
+from dmpo_app.store.invites import Invites
 from dmpo_app.store.lease import Lease
 from dmpo_app.store.migrate import upgrade
 from dmpo_app.store.models import Models
+from dmpo_app.store.own_votes import OwnVotes
 from dmpo_app.store.pairs import Pairs
 from dmpo_app.store.prompts import Prompts
+from dmpo_app.store.reports import Reports
 from dmpo_app.store.rounds import Rounds
 from dmpo_app.store.scores import Scores
 from dmpo_app.store.votes import Votes
@@ -56,6 +61,11 @@ class Store:
         self.annotators = Annotators(database, now)
         self.assignments = Assignments(database, now)
         self.votes = Votes(database, now)
+        self.own_votes = OwnVotes(database, now)
+        self.reports = Reports(database, now)
+        self.consents = Consents(database, now)
+        self.invites = Invites(database, now)
+        self.audit = Audit(database)
         self.adapters = Adapters(database, home, now)
         self.rounds = Rounds(database, self.adapters, now)
         self.lease = Lease(database, now)

@@ -7,10 +7,19 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Row, bindparam, func, insert, select, text, type_coerce, update
+from sqlalchemy import BigInteger, Connection, Row, func, select, text, type_coerce, update
 from sqlalchemy.orm import aliased
 
-from dmpo_app.domain import PREFERENCES, BaseModelRef, Choice, NewVotes, TakenVote, TrainingVote, outcome_of
+from dmpo_app.domain import (
+    BaseModelRef,
+    Choice,
+    NewVotes,
+    Question,
+    Strength,
+    TakenVote,
+    TrainingVote,
+    outcome_of,
+)
 from dmpo_app.errors import Conflict, Expired, NotFound, NotYours
 from dmpo_app.store.column_types import MICROSECONDS_PER_HOUR, from_microseconds
 from dmpo_app.store.database import Database
@@ -23,45 +32,23 @@ from dmpo_app.store.schema import (
     PairRow,
     PromptEmbedsRow,
     PromptRow,
-    RoundRow,
     VoteRow,
 )
+from dmpo_app.store.vote_statements import (
+    ANSWERED,
+    ASSIGNMENT,
+    COUNT_NEW,
+    COUNT_VOTE,
+    INSERT,
+    LATEST_LIVE,
+    LIVE_VOTE,
+    NEW_PREFERENCES,
+    STRENGTH_COUNTS,
+    trained_on,
+)
 
-# Built once: building and hashing a statement would cost as much as running it.
-_ASSIGNMENT = select(
-    AssignmentRow.id,
-    AssignmentRow.base_id,
-    AssignmentRow.annotator_id,
-    AssignmentRow.pair_id,
-    AssignmentRow.a_on_left,
-    AssignmentRow.state,
-    AssignmentRow.expires_at,
-).where(AssignmentRow.public_id == bindparam("public_id"))
-_LIVE_VOTE = select(VoteRow.id, VoteRow.choice).where(VoteRow.assignment_id == bindparam("assignment"), text(IS_LIVE))
-_INSERT = insert(VoteRow).returning(VoteRow.id)
-_ANSWERED = (
-    update(AssignmentRow).where(AssignmentRow.id == bindparam("assignment")).values(state=AssignmentState.ANSWERED)
-)
-_COUNT_VOTE = (
-    update(PairRow)
-    .where(PairRow.id == bindparam("pair"))
-    .values(num_votes=PairRow.num_votes + bindparam("change", type_=BigInteger))
-)
-_WATERMARK = (
-    select(func.coalesce(func.max(RoundRow.last_vote_id), 0))
-    .where(RoundRow.base_id == bindparam("base_id"), RoundRow.finished_at.is_not(None))
-    .scalar_subquery()
-)
-_IS_NEW_PREFERENCE = (
-    VoteRow.base_id == bindparam("base_id"),
-    VoteRow.outcome.in_(PREFERENCES),
-    VoteRow.id > _WATERMARK,
-    text(IS_LIVE),
-)
-_NEW_PREFERENCES = select(func.count(), func.min(VoteRow.id), func.max(VoteRow.id)).where(*_IS_NEW_PREFERENCE)
-_COUNT_NEW = select(func.count()).select_from(
-    select(VoteRow.id).where(*_IS_NEW_PREFERENCE).limit(bindparam("at_most")).subquery()
-)
+UNDOABLE = 10
+"""The judgements back to which votes can be taken back; older ones can be withdrawn."""
 
 
 class Votes:
@@ -69,17 +56,27 @@ class Votes:
         self._database = database
         self._now = now
 
-    def take(self, assignment_id: str, annotator_id: int, choice: Choice, elapsed_ms: int) -> TakenVote:
+    def take(
+        self,
+        assignment_id: str,
+        annotator_id: int,
+        choice: Choice,
+        elapsed_ms: int,
+        strength: Strength | None = None,
+        comment: str | None = None,
+    ) -> TakenVote:
         """Record an answer; it is on disk when this returns. The same answer again is not recorded again.
 
         Raises NotFound, NotYours, Conflict (another answer stands), Expired (there is none, and its time is up).
         """
-        return self._database.write(partial(self._take, assignment_id, annotator_id, choice, elapsed_ms))
+        said = {"choice": choice, "strength": strength, "comment": comment}
+        return self._database.write(partial(self._take, assignment_id, annotator_id, said, elapsed_ms))
 
     def undo(self, vote_id: int, annotator_id: int) -> None:
         """Take back one's own latest vote; its assignment can be answered anew for as long as when it was issued.
 
-        Doing so twice changes nothing. Raises NotFound, NotYours, Conflict when a later vote stands.
+        Doing so twice changes nothing. Raises NotFound, NotYours, Conflict when a later vote stands, or when votes on
+        UNDOABLE later showings have been taken back already.
         """
         self._database.write(partial(self._undo, vote_id, annotator_id))
 
@@ -96,22 +93,26 @@ class Votes:
         with self._database.reader() as connection:
             return connection.execute(query).scalar_one()
 
-    def count_new_preferences(self, base: BaseModelRef, *, at_most: int) -> int:
+    def count_new_preferences(self, base: BaseModelRef, *, at_most: int, question: Question = Question.OVERALL) -> int:
         """`new_preferences(base).count`, but counting no further than `at_most`: cheap however many there are."""
+        wanted = {"base_id": base.id, "question": question, "at_most": at_most}
         with self._database.reader() as connection:
-            return connection.execute(_COUNT_NEW, {"base_id": base.id, "at_most": at_most}).scalar_one()
+            return connection.execute(COUNT_NEW, wanted).scalar_one()
 
-    def new_preferences(self, base: BaseModelRef) -> NewVotes:
-        """The live preferences that no finished round has looked at."""
+    def new_preferences(self, base: BaseModelRef, *, question: Question = Question.OVERALL) -> NewVotes:
+        """The live preferences on a question that no finished round has looked at; those on retired pairs left out."""
         with self._database.reader() as connection:
-            count, first, last = connection.execute(_NEW_PREFERENCES, {"base_id": base.id}).one()
+            count, first, last = connection.execute(NEW_PREFERENCES, {"base_id": base.id, "question": question}).one()
             if not count:
                 return NewVotes(0, 0, None)
             oldest_at = connection.execute(select(VoteRow.created_at).where(VoteRow.id == first)).scalar_one()
         return NewVotes(count, last, oldest_at)
 
-    def training_votes(self, base: BaseModelRef) -> list[TrainingVote]:
-        """The live preferences, in the order they were given, with the files their pairs need."""
+    def training_votes(self, base: BaseModelRef, *, question: Question = Question.OVERALL) -> list[TrainingVote]:
+        """The live preferences on a question, in the order they were given, with the files their pairs need.
+
+        Those on pairs that were reported and not cleared are left out.
+        """
         a, b = aliased(ImageRow), aliased(ImageRow)
         columns = (
             VoteRow.id,
@@ -122,15 +123,13 @@ class Votes:
             a.latents_sha256,
             b.latents_sha256,
             PromptEmbedsRow.sha256,
+            STRENGTH_COUNTS,
         )
         of_votes = select(*columns).select_from(VoteRow).join(PairRow, PairRow.id == VoteRow.pair_id)
-        query = (
-            with_training_files(of_votes, a, b)
-            .where(VoteRow.base_id == base.id, VoteRow.undone_at.is_(None), VoteRow.outcome.in_(PREFERENCES))
-            .order_by(VoteRow.id)
-        )
+        query = with_training_files(of_votes, a, b).where(*trained_on()).order_by(VoteRow.id)
+        wanted = {"base_id": base.id, "question": question}
         with self._database.reader() as connection:
-            return [TrainingVote(*row) for row in connection.execute(query)]
+            return [TrainingVote(*row) for row in connection.execute(query, wanted)]
 
     def per_hour(self, base: BaseModelRef) -> list[tuple[datetime, int]]:
         """Live votes by the hour (UTC) they were given in, oldest first; hours without any are left out."""
@@ -145,72 +144,95 @@ class Votes:
             ]
 
     def _take(
-        self, assignment_id: str, annotator_id: int, choice: Choice, elapsed_ms: int, connection: Connection
+        self, assignment_id: str, annotator_id: int, said: dict[str, Any], elapsed_ms: int, connection: Connection
     ) -> TakenVote:
-        assignment = connection.execute(_ASSIGNMENT, {"public_id": assignment_id}).one_or_none()
+        assignment = connection.execute(ASSIGNMENT, {"public_id": assignment_id}).one_or_none()
         if assignment is None:
             raise NotFound("there is no such assignment")
         if assignment.annotator_id != annotator_id:
             raise NotYours("this assignment was issued to somebody else")
         if assignment.state is AssignmentState.ANSWERED:
-            return _same_again(connection, assignment, choice)
+            return _same_again(connection, assignment, said)
         now = self._now()
         if assignment.state in (AssignmentState.LAPSED, AssignmentState.SPENT) or assignment.expires_at <= now:
-            raise Expired("the time to answer this pair is up; ask for another one")
+            raise Expired("this pair can no longer be answered, its time is up; ask for another one")
         vote_id = connection.execute(
-            _INSERT,
+            INSERT,
             {
                 "assignment_id": assignment.id,
                 "base_id": assignment.base_id,
                 "annotator_id": annotator_id,
                 "pair_id": assignment.pair_id,
-                "choice": choice,
-                "outcome": outcome_of(choice, a_on_left=assignment.a_on_left),
+                "question": assignment.question,
+                **said,
+                "outcome": outcome_of(said["choice"], a_on_left=assignment.a_on_left),
                 "elapsed_ms": elapsed_ms,
                 "created_at": now,
                 "undone_at": None,
+                "withdrawn_at": None,
             },
         ).scalar_one()
-        connection.execute(_ANSWERED, {"assignment": assignment.id})
-        connection.execute(_COUNT_VOTE, {"pair": assignment.pair_id, "change": 1})
+        connection.execute(ANSWERED, {"assignment": assignment.id})
+        connection.execute(COUNT_VOTE, {"pair": assignment.pair_id, "change": 1})
         return TakenVote(vote_id, created=True)
 
     def _undo(self, vote_id: int, annotator_id: int, connection: Connection) -> None:
-        vote = connection.execute(
-            select(VoteRow.annotator_id, VoteRow.assignment_id, VoteRow.pair_id, VoteRow.undone_at).where(
-                VoteRow.id == vote_id
-            )
-        ).one_or_none()
-        if vote is None:
-            raise NotFound(f"there is no vote {vote_id}")
-        if vote.annotator_id != annotator_id:
-            raise NotYours("this vote is somebody else's")
+        vote = own_vote(connection, vote_id, annotator_id)
         if vote.undone_at is not None:
             return
-        latest = connection.execute(
-            select(func.max(VoteRow.id)).where(VoteRow.annotator_id == annotator_id, text(IS_LIVE))
-        ).scalar_one()
-        if latest != vote_id:
+        if connection.execute(LATEST_LIVE, {"annotator_id": annotator_id}).scalar_one_or_none() != vote_id:
             raise Conflict("only the latest vote can be taken back")
+        if _num_showings_after(connection, vote_id, annotator_id) >= UNDOABLE:
+            raise Conflict(f"only the last {UNDOABLE} votes can be taken back; older ones can be withdrawn")
         now = self._now()
         connection.execute(update(VoteRow).where(VoteRow.id == vote_id).values(undone_at=now))
-        connection.execute(_COUNT_VOTE, {"pair": vote.pair_id, "change": -1})
-        _reopen(connection, vote.assignment_id, now)
+        connection.execute(COUNT_VOTE, {"pair": vote.pair_id, "change": -1})
+        _reopen(connection, vote.assignment_id, vote.pair_id, now)
 
 
-def _reopen(connection: Connection, assignment_id: int, now: datetime) -> None:
-    row = connection.execute(
-        select(AssignmentRow.opened_at, AssignmentRow.expires_at).where(AssignmentRow.id == assignment_id)
-    ).one()
-    connection.execute(
-        update(AssignmentRow)
-        .where(AssignmentRow.id == assignment_id)
-        .values(state=AssignmentState.REOPENED, opened_at=now, expires_at=now + (row.expires_at - row.opened_at))
+def own_vote(connection: Connection, vote_id: int, annotator_id: int) -> Row[*tuple[Any, ...]]:
+    """A vote of this annotator, as a row. Raises NotFound, NotYours."""
+    columns = (
+        VoteRow.id,
+        VoteRow.annotator_id,
+        VoteRow.assignment_id,
+        VoteRow.pair_id,
+        VoteRow.undone_at,
+        VoteRow.withdrawn_at,
     )
+    vote = connection.execute(select(*columns).where(VoteRow.id == vote_id)).one_or_none()
+    if vote is None:
+        raise NotFound(f"there is no vote {vote_id}")
+    if vote.annotator_id != annotator_id:
+        raise NotYours("this vote is somebody else's")
+    return vote
 
 
-def _same_again(connection: Connection, assignment: Row[*tuple[Any, ...]], choice: Choice) -> TakenVote:
-    standing = connection.execute(_LIVE_VOTE, {"assignment": assignment.id}).one()
-    if standing.choice is not choice:
+def _num_showings_after(connection: Connection, vote_id: int, annotator_id: int) -> int:
+    """The showings this annotator answered later; judging one anew several times counts once."""
+    later = select(func.count(VoteRow.assignment_id.distinct())).where(
+        VoteRow.annotator_id == annotator_id, VoteRow.id > vote_id
+    )
+    return connection.execute(later).scalar_one()
+
+
+def _reopen(connection: Connection, assignment_id: int, pair_id: int, now: datetime) -> None:
+    row = connection.execute(
+        select(AssignmentRow.opened_at, AssignmentRow.expires_at, PairRow.retired_at)
+        .join(PairRow, PairRow.id == AssignmentRow.pair_id)
+        .where(AssignmentRow.id == assignment_id)
+    ).one()
+    changes: dict[str, Any] = {"state": AssignmentState.SPENT}
+    if row.retired_at is None:
+        lifetime = row.expires_at - row.opened_at
+        changes = {"state": AssignmentState.REOPENED, "opened_at": now, "expires_at": now + lifetime}
+    else:
+        connection.execute(update(PairRow).where(PairRow.id == pair_id).values(num_taken=PairRow.num_taken - 1))
+    connection.execute(update(AssignmentRow).where(AssignmentRow.id == assignment_id).values(**changes))
+
+
+def _same_again(connection: Connection, assignment: Row[*tuple[Any, ...]], said: dict[str, Any]) -> TakenVote:
+    standing = connection.execute(LIVE_VOTE, {"assignment": assignment.id}).one()
+    if said != {"choice": standing.choice, "strength": standing.strength, "comment": standing.comment}:
         raise Conflict(f"this pair was answered {standing.choice.value!r} already; take that back first")
     return TakenVote(standing.id, created=False)

@@ -10,7 +10,7 @@ from typing import Any
 
 from dmpo_app.diffusion.families.registry import family_named
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.domain import BaseModelRef, RoundState, Trigger
+from dmpo_app.domain import BaseModelRef, Question, RoundState, Trigger
 from dmpo_app.errors import RoundFailed
 from dmpo_app.objective import objective_named
 from dmpo_app.settings import RoundSettings
@@ -71,14 +71,20 @@ def start_round(
     settings: RoundSettings,
     environment: Mapping[str, Any],
     token: int,
+    question: Question = Question.OVERALL,
     automatic: AutomaticPlan | None = None,
 ) -> RoundState:
     """Mark a round as running. The first start fixes its votes, seed and settings; a later one finds them as they are.
 
-    `environment` is recorded with the settings: what the numbers' last bits depend on. Raises LeaseLost.
+    It learns from the votes on `question`. `environment` is recorded with the settings: what the numbers' last bits
+    depend on. Raises LeaseLost.
     """
-    votes = store.votes.training_votes(base)
-    config: dict[str, Any] = {"settings": settings.model_dump(mode="json"), "environment": dict(environment)}
+    votes = store.votes.training_votes(base, question=question)
+    config: dict[str, Any] = {
+        "settings": settings.model_dump(mode="json"),
+        "environment": dict(environment),
+        "question": question.value,
+    }
     if automatic is not None:
         config["automatic"] = automatic.to_config()
     return store.rounds.start(
@@ -95,13 +101,15 @@ def start_round(
 
 
 def load_plan(store: Store, base: BaseModelRef, state: RoundState) -> RoundPlan:
-    """Read a started round's votes and tensors. A vote that was taken back since is left out.
+    """Read a started round's votes and tensors. A vote that was taken back, withdrawn or whose pair was reported since
+    is left out.
 
     Raises RoundFailed when no vote to train on is left, StudioError when a file is damaged.
     """
     settings = RoundSettings.model_validate(state.config["settings"])
     sides = dict(store.rounds.votes_of(state.id))
-    votes = votes_among(store.votes.training_votes(base), sides)
+    question = Question(state.config.get("question", Question.OVERALL))  # older rounds knew but one
+    votes = votes_among(store.votes.training_votes(base, question=question), sides)
     train = [vote for vote in votes if not sides[vote.vote_id]]
     held_out = [vote for vote in votes if sides[vote.vote_id]]
     if not train:

@@ -14,7 +14,7 @@ import torch
 
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.domain import BaseModelRef, TrainingVote
+from dmpo_app.domain import BaseModelRef, Question, TrainingVote
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store
 from dmpo_app.training.calibration import MAX_PAIRS, with_betas
@@ -98,7 +98,10 @@ def _of_first_pairs(votes: Sequence[TrainingVote]) -> list[TrainingVote]:
 
 
 class ReferenceFiller:
-    """Fills the references of the votes so far, a batch at a time. Expects the denoiser without an adapter."""
+    """Fills the references of the votes so far on a question, a batch at a time.
+
+    Expects the denoiser without an adapter.
+    """
 
     def __init__(
         self,
@@ -107,12 +110,14 @@ class ReferenceFiller:
         denoiser: Denoiser,
         settings: RoundSettings,
         *,
+        question: Question = Question.OVERALL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._base = base
         self._denoiser = denoiser
         self._settings = settings
+        self._question = question
         self._clock = clock
         self._seen = 0
         self._missing: list[Draw] = []
@@ -144,7 +149,7 @@ class ReferenceFiller:
 
     def _look_for_votes(self) -> bool:
         """Whether votes came in whose references are missing."""
-        votes = self._store.votes.training_votes(self._base)
+        votes = self._store.votes.training_votes(self._base, question=self._question)
         last = votes[-1].vote_id if votes else 0
         if last <= self._seen:
             return False

@@ -80,6 +80,7 @@ class RoundLeader:
             settings=settings,
             environment=self._environment(),
             token=self._lease.token,
+            question=self._settings.labeling.training_question,
             automatic=automatic,
         )
         _log.info("round %d: %d votes, attempt %d", started.id, started.num_votes, started.attempts)
@@ -94,7 +95,7 @@ class RoundLeader:
         settings = self._settings.round
         if state.started_at is not None:
             return settings, None
-        votes = self._store.votes.training_votes(self._base)
+        votes = self._store.votes.training_votes(self._base, question=self._settings.labeling.training_question)
         calibrated = calibrated_settings(self._store, self._base, self._denoiser, settings, votes)
         automatic = score_for_round(
             self._store,

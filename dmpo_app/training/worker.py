@@ -107,13 +107,14 @@ class Worker:
         if trigger is None:
             return None
         try:
-            return self._store.rounds.request(self._base, trigger)
+            question = self._settings.labeling.training_question
+            return self._store.rounds.request(self._base, trigger, question=question)
         except Conflict as error:  # an administrator's request or an undone vote came in between
             _log.info("no round is started: %s", error)
             return None
 
     def _due(self) -> Trigger | None:
-        new = self._store.votes.new_preferences(self._base)
+        new = self._store.votes.new_preferences(self._base, question=self._settings.labeling.training_question)
         if new.count >= self._settings.min_votes:
             return Trigger.VOTES
         trainer = self._settings.trainer
@@ -133,7 +134,8 @@ class Worker:
             return self._pause(f"references cannot be prepared, the round will compute them: {error}")
 
     def _new_filler(self) -> ReferenceFiller:
-        return ReferenceFiller(self._store, self._base, self._denoiser, self._settings.round)
+        question = self._settings.labeling.training_question
+        return ReferenceFiller(self._store, self._base, self._denoiser, self._settings.round, question=question)
 
     def _train(self, state: RoundState) -> Tick:
         try:

@@ -39,6 +39,8 @@ API_POLICY = "default-src 'none'; frame-ancestors 'none'"
 _STATUS: list[tuple[type[errors.StudioError], int, str]] = [
     (errors.NotFound, 404, "not_found"),
     (errors.NotYours, 403, "not_yours"),
+    (errors.NotInvited, 403, "invite_needed"),
+    (errors.ConsentNeeded, 403, "consent_needed"),
     (errors.Conflict, 409, "conflict"),
     (errors.Expired, 410, "expired"),
     (errors.BadInput, 422, "malformed"),

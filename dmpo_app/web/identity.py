@@ -16,6 +16,8 @@ from dmpo_app.web.answers import ApiProblem
 _annotator_scheme = HTTPBearer(auto_error=False, scheme_name="annotator", description="Token of POST /session.")
 _admin_scheme = HTTPBearer(auto_error=False, scheme_name="administrator", description="DMPO_ADMIN_TOKEN.")
 MAX_TOKEN = 2000
+ADMINISTRATOR = "administrator"
+"""Who acts, in the log of acts, when the administrator's token was shown."""
 
 
 async def _annotator_token(

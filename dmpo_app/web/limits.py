@@ -52,17 +52,21 @@ class RateLimit:
 class Limits:
     """The limits of one server; all of them off unless the studio is public."""
 
-    def __init__(self, *, on: bool, votes: int, renders: int, sessions: int) -> None:
+    def __init__(self, *, on: bool, votes: int, renders: int, sessions: int, reports: int) -> None:
         self.on = on
         self._votes = RateLimit(votes)
         self._renders = RateLimit(renders)
         self._sessions = RateLimit(sessions)
+        self._reports = RateLimit(reports)
 
     def vote(self, key: str) -> None:
         self._take(self._votes, key, "votes")
 
     def render(self, key: str) -> None:
         self._take(self._renders, key, "images")
+
+    def report(self, key: str) -> None:
+        self._take(self._reports, key, "reports")
 
     def session(self) -> None:
         """One bucket for everybody: a new session is a new identity, so this one bounds all the others."""

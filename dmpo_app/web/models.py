@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from dmpo_app.domain import Choice, Question, RoundStatus
+from dmpo_app.domain import Choice, Question, RoundStatus, Strength
+from dmpo_app.labeling.words import MAX_COMMENT
 
 INT64_MAX = 2**63 - 1
 MAX_SEED = 2**31 - 1
@@ -47,19 +48,20 @@ def _number(value: Any) -> Any:
 
 
 PlainText = Annotated[str, AfterValidator(_plain)]
+Remark = Annotated[PlainText, Field(strict=True, max_length=MAX_COMMENT)]
 Prompt = Annotated[PlainText, Field(strict=True, max_length=MAX_PROMPT), AfterValidator(_not_empty)]
 Version = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
 Number = Annotated[float, BeforeValidator(_number), AfterValidator(_finite)]
 
 
-def _example(**fields: Any) -> ConfigDict:
+def example(**fields: Any) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [fields]})
 
 
 class Problem(BaseModel):
     """Every error of this API. `code` is for programs, `detail` for people."""
 
-    model_config = _example(detail="This pair expired; ask for a new one.", code="expired")
+    model_config = example(detail="This pair expired; ask for a new one.", code="expired")
 
     detail: str
     code: str
@@ -67,15 +69,18 @@ class Problem(BaseModel):
 
 
 class SessionBody(BaseModel):
-    model_config = _example(handle="Ada")
+    model_config = example(handle="Ada")
 
     handle: Annotated[PlainText, Field(strict=True, max_length=MAX_HANDLE)] = Field(
         default="", description="A name to be remembered by; not a credential, need not be unique. Empty: anonymous."
     )
+    invite: Annotated[PlainText, Field(strict=True, max_length=1000)] | None = Field(
+        default=None, description="The token of a link of invitation, where the studio is open by invitation only."
+    )
 
 
 class SessionAnswer(BaseModel):
-    model_config = _example(annotator="an_5fK2", token="gAAAAAB...")
+    model_config = example(annotator="an_5fK2", token="gAAAAAB...")
 
     annotator: str = Field(description="Public id of this annotator.")
     token: str = Field(description="Send it as `Authorization: Bearer <token>`. Stays valid over restarts.")
@@ -91,7 +96,7 @@ class AssignmentOut(BaseModel):
 
 
 class AssignmentsAnswer(BaseModel):
-    model_config = _example(
+    model_config = example(
         assignments=[
             {
                 "id": "as_x8Jw",
@@ -108,24 +113,26 @@ class AssignmentsAnswer(BaseModel):
 
 
 class VoteBody(BaseModel):
-    model_config = _example(assignment="as_x8Jw", choice="left", elapsed_ms=1840)
+    model_config = example(assignment="as_x8Jw", choice="left", elapsed_ms=1840)
 
     assignment: Annotated[PlainText, Field(strict=True, min_length=1, max_length=200)]
     choice: Choice
     elapsed_ms: Annotated[int, Field(strict=True, ge=0, le=INT64_MAX)] = Field(
         default=0, description="From showing the pair to the answer; values over a day count as a day."
     )
+    strength: Strength | None = Field(default=None, description="How clear the preference is; with left or right only.")
+    comment: Remark | None = Field(default=None, description="A remark on it; plain text.")
 
 
 class VoteAnswer(BaseModel):
-    model_config = _example(vote=41, votes_until_round=23)
+    model_config = example(vote=41, votes_until_round=23)
 
     vote: int
     votes_until_round: int
 
 
 class UndoAnswer(BaseModel):
-    model_config = _example(vote=41, undone=True, votes_until_round=24)
+    model_config = example(vote=41, undone=True, votes_until_round=24)
 
     vote: int
     undone: Literal[True] = True
@@ -200,7 +207,7 @@ class AdaptersAnswer(BaseModel):
 
 
 class LiveAnswer(BaseModel):
-    model_config = _example(live_version=2)
+    model_config = example(live_version=2)
 
     live_version: int
 
@@ -237,7 +244,7 @@ class HistoryAnswer(BaseModel):
 
 
 class RenderBody(BaseModel):
-    model_config = _example(prompt="a blue cat in a forest", seed=7, versions=[0, 2])
+    model_config = example(prompt="a blue cat in a forest", seed=7, versions=[0, 2])
 
     prompt: Prompt
     seed: Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)]
@@ -253,7 +260,7 @@ class RenderedOut(BaseModel):
 
 
 class RenderAnswer(BaseModel):
-    model_config = _example(
+    model_config = example(
         images=[{"version": 0, "url": "/api/v1/images/gA..."}, {"version": 2, "url": "/api/v1/images/gB..."}]
     )
 

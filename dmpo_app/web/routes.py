@@ -7,6 +7,8 @@ from fastapi import APIRouter
 from dmpo_app.web.docs import docs_router
 from dmpo_app.web.lanes import Lanes
 from dmpo_app.web.limits import Limits
+from dmpo_app.web.moderation import moderation_router
+from dmpo_app.web.personal import personal_router
 from dmpo_app.web.services import Services
 from dmpo_app.web.studio import studio_router
 from dmpo_app.web.versions import versions_router
@@ -23,12 +25,15 @@ def create_router(services: Services) -> APIRouter:
         votes=settings.limits.votes_per_minute,
         renders=settings.limits.renders_per_minute,
         sessions=settings.limits.sessions_per_minute,
+        reports=settings.limits.reports_per_minute,
     )
     lanes = Lanes()
     parts = [
         voting_router(services, lanes, limits),
+        personal_router(services, lanes, limits),
         studio_router(services, lanes, limits),
         versions_router(services, lanes),
+        moderation_router(services, lanes),
     ]
     router = APIRouter()
     for part in parts:

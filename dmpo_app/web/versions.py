@@ -12,7 +12,7 @@ from fastapi.responses import FileResponse
 from dmpo_app.domain import BASE_VERSION, AdapterRef, RoundState, Trigger
 from dmpo_app.errors import NotFound
 from dmpo_app.web.answers import StudioRoute, documented, without_paths
-from dmpo_app.web.identity import AdminToken, require_admin
+from dmpo_app.web.identity import ADMINISTRATOR, AdminToken, require_admin
 from dmpo_app.web.lanes import Lanes
 from dmpo_app.web.models import (
     INT64_MAX,
@@ -27,7 +27,6 @@ from dmpo_app.web.models import (
 from dmpo_app.web.services import Services
 
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
-ADMINISTRATOR = "administrator"
 
 VersionPath = Annotated[int, Path(ge=0, le=2**31 - 1)]
 RoundPath = Annotated[int, Path(ge=0, le=INT64_MAX)]
@@ -98,7 +97,12 @@ def _add_rounds(router: APIRouter, services: Services, lanes: Lanes) -> None:
     async def train_now(token: AdminToken) -> RoundOut:
         """Train now. 409 when a round is queued or running already, or there are too few votes."""
         require_admin(token, services.admin_token)
-        return await lanes.rare.run(lambda: round_out(rounds.request(base, Trigger.REQUEST)))
+        question = services.settings.labeling.training_question
+
+        def work() -> RoundOut:
+            return round_out(rounds.request(base, Trigger.REQUEST, question=question, by=ADMINISTRATOR))
+
+        return await lanes.rare.run(work)
 
     @router.get("/rounds/{round_id}/progress", tags=["rounds"], responses=documented(404))
     async def progress(round_id: RoundPath) -> ProgressAnswer:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
-from dmpo_app.domain import Assignment
+from dmpo_app.domain import Annotator, Assignment
 from dmpo_app.labeling.service import MAX_ASSIGNMENTS, MAX_ELAPSED_MS
 from dmpo_app.web.answers import StudioRoute, documented
 from dmpo_app.web.identity import SessionToken, annotator_of
@@ -45,23 +45,30 @@ def voting_router(services: Services, lanes: Lanes, limits: Limits) -> APIRouter
     router = APIRouter(route_class=StudioRoute, tags=["voting"])
     labeling = services.labeling
 
-    @router.post("/session", responses=documented(413, 429, 503, 507))
+    @router.post("/session", responses=documented(403, 413, 429, 503, 507))
     async def open_session(body: SessionBody) -> SessionAnswer:
         """Become an annotator. The token is the identity: keep it, there is no other way back to it."""
         limits.session()
-        annotator, token = await lanes.votes.run(lambda: labeling.open_session(body.handle or ANONYMOUS))
+
+        def work() -> tuple[Annotator, str]:
+            return labeling.open_session(body.handle or ANONYMOUS, body.invite or None)
+
+        annotator, token = await lanes.votes.run(work)
         return SessionAnswer(annotator=annotator.public_id, token=token)
 
-    @router.get("/assignments", responses=documented(401, 503))
+    @router.get("/assignments", responses=documented(401, 403, 503))
     async def list_assignments(token: SessionToken, count: Count = 1) -> AssignmentsAnswer:
-        """Pairs to judge. Asking again gives the same open ones first and tops them up to `count`."""
+        """Pairs to judge. Asking again gives the same open ones first and tops them up to `count`.
+
+        Where several questions are asked, those about a pair follow one another, its images on the same sides.
+        """
 
         wished = min(count, MAX_ASSIGNMENTS)
 
         def work() -> AssignmentsAnswer:
-            annotator = annotator_of(labeling, token)
+            annotator, addresses = annotator_of(labeling, token), _Addresses(services)
             return AssignmentsAnswer(
-                assignments=[_assignment(services, item) for item in labeling.assignments(annotator, wished)]
+                assignments=[_assignment(item, addresses) for item in labeling.assignments(annotator, wished)]
             )
 
         return await lanes.votes.run(work)
@@ -98,7 +105,10 @@ def _add_votes(router: APIRouter, services: Services, lanes: Lanes, limits: Limi
         def work() -> tuple[bool, VoteAnswer]:
             annotator = annotator_of(labeling, token)
             limits.vote(f"annotator:{annotator.id}")
-            taken, left = labeling.vote(annotator, body.assignment, body.choice, min(body.elapsed_ms, MAX_ELAPSED_MS))
+            elapsed_ms = min(body.elapsed_ms, MAX_ELAPSED_MS)
+            taken, left = labeling.vote(
+                annotator, body.assignment, body.choice, elapsed_ms, body.strength, body.comment
+            )
             return taken.created, VoteAnswer(vote=taken.vote_id, votes_until_round=left)
 
         created, answer = await lanes.votes.run(work)
@@ -107,7 +117,10 @@ def _add_votes(router: APIRouter, services: Services, lanes: Lanes, limits: Limi
 
     @router.delete("/votes/{vote_id}", responses=documented(401, 403, 404, 409, 503, 507))
     async def undo(vote_id: VoteId, token: SessionToken) -> UndoAnswer:
-        """Take back one's own latest vote; its assignment is open again. Undoing twice does no harm."""
+        """Take back one's own latest vote; its assignment is open again. Undoing twice does no harm.
+
+        Again and again it goes back over the last 10; older ones can be withdrawn.
+        """
 
         def work() -> UndoAnswer:
             labeling.undo(annotator_of(labeling, token), vote_id)
@@ -116,14 +129,27 @@ def _add_votes(router: APIRouter, services: Services, lanes: Lanes, limits: Limi
         return await lanes.votes.run(work)
 
 
-def _assignment(services: Services, item: Assignment) -> AssignmentOut:
+class _Addresses:
+    """Of the images in one answer: an image shown twice has one address, so that it is fetched once."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._known: dict[tuple[int, datetime], str] = {}
+
+    def of(self, image_id: int, expires_at: datetime) -> str:
+        if (image_id, expires_at) not in self._known:
+            self._known[image_id, expires_at] = image_url(self._services, image_id, expires_at)
+        return self._known[image_id, expires_at]
+
+
+def _assignment(item: Assignment, addresses: _Addresses) -> AssignmentOut:
     # A little longer than the assignment, so that an image asked for in its last second still comes.
     expires_at = item.expires_at + timedelta(minutes=1)
     return AssignmentOut(
         id=item.id,
         prompt=item.prompt,
-        left=image_url(services, item.left_image_id, expires_at),
-        right=image_url(services, item.right_image_id, expires_at),
+        left=addresses.of(item.left_image_id, expires_at),
+        right=addresses.of(item.right_image_id, expires_at),
         question=item.question,
         expires_at=item.expires_at,
     )

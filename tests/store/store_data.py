@@ -150,7 +150,8 @@ def broken_counts(store: Store) -> object:
         store,
         """
         SELECT count(*) FROM pairs p WHERE
-            num_votes <> (SELECT count(*) FROM votes v WHERE v.pair_id = p.id AND undone_at IS NULL)
+            num_votes <> (SELECT count(*) FROM votes v WHERE v.pair_id = p.id AND undone_at IS NULL
+                AND withdrawn_at IS NULL)
             OR num_taken - num_votes <>
                 (SELECT count(*) FROM assignments a WHERE a.pair_id = p.id AND state IN ('open', 'reopened'))
             OR num_votes <> (SELECT count(*) FROM assignments a WHERE a.pair_id = p.id AND state = 'answered')

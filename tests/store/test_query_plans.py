@@ -6,15 +6,22 @@ import pytest
 from sqlalchemy import Connection, event
 
 from dmpo_app.domain import BaseModelRef, Question
-from dmpo_app.store import Store, assignments, votes
+from dmpo_app.store import Store, assignments, vote_statements
 from tests.store.store_data import Clock, new_pair
 
+OVERALL, EVERY = (Question.OVERALL,), tuple(Question)
 HOT: dict[str, tuple[Any, list[str]]] = {
-    "what an annotator has open": (assignments._OPEN_OF, ["ix_assignments_open_of"]),
-    "what to offer next": (assignments._OFFER, ["ix_pairs_offer", "uq_assignments_seen_once"]),
+    "what an annotator has open": (assignments.open_of(OVERALL), ["ix_assignments_open_of"]),
+    "what to offer next": (assignments.offer(OVERALL), ["ix_pairs_offer", "uq_assignments_seen_once"]),
     "what has expired": (next(iter(assignments._LAPSE.values())), ["ix_assignments_open"]),
-    "the answer that stands": (votes._LIVE_VOTE, ["uq_votes_one_live"]),
-    "how many votes are new": (votes._COUNT_NEW, ["ix_votes_live"]),
+    "the answer that stands": (vote_statements.LIVE_VOTE, ["uq_votes_one_live"]),
+    "how many votes are new": (vote_statements.COUNT_NEW, ["ix_votes_live", "ix_pairs_retired"]),
+    "what an annotator has open of three questions": (assignments.open_of(EVERY), ["ix_assignments_open_of"]),
+    "what to offer next of three questions": (
+        assignments.offer(EVERY),
+        ["ix_pairs_offer", "uq_assignments_seen_once"],
+    ),
+    "the vote that can be taken back": (vote_statements.LATEST_LIVE, ["ix_votes_of"]),
 }
 
 

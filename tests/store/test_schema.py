@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import random
 import re
 import subprocess
 import sys
@@ -10,17 +12,18 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import IntegrityError
 
-from dmpo_app.domain import Annotator, BaseModelRef
+from dmpo_app.domain import Annotator, BaseModelRef, Choice, Question, ReportReason
 from dmpo_app.errors import SetupProblem
 from dmpo_app.store import Store
 from dmpo_app.store.migrate import HEAD, MIGRATIONS
 from dmpo_app.store.schema import Table
 from dmpo_app.store.sqlite import safe_driver
-from tests.store.store_data import integrity_of, new_pair, vote_once
+from tests.store.store_data import HOUR, broken_counts, integrity_of, new_pair, scalar, vote_once
 
 OPEN_AND_REGISTER = """
 import sys
@@ -106,6 +109,50 @@ def test_a_home_of_the_first_schema_is_brought_up_with_all_it_holds(tmp_path: Pa
     assert (point.loss, point.health) == (0.5, {})
 
 
+def test_going_back_a_schema_and_forth_keeps_the_votes_that_the_older_one_knows(
+    store: Store, base: BaseModelRef, anna: Annotator
+) -> None:
+    store.pairs.add_many(base, [new_pair(number) for number in range(3)])
+    both = (Question.OVERALL, Question.FIT)
+    asked = store.assignments.issue(base, anna.id, 6, rng=random.Random(0), lifetime=HOUR, questions=both)
+    for one in asked[:5]:
+        store.votes.take(one.id, anna.id, Choice.LEFT, 10)
+    withdrawn = store.votes.training_votes(base)[1].vote_id
+    store.own_votes.withdraw(withdrawn, anna.id)
+    kept = store.votes.training_votes(base)
+    store.close()
+    engine = create_engine(f"sqlite+pysqlite:///{store.home / 'studio.db'}", module=safe_driver())
+    with engine.begin() as opened:
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        config.attributes["connection"] = opened
+        command.downgrade(config, "0002")
+        triggers = set(opened.execute(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).scalars())
+    engine.dispose()
+    assert {"votes_are_never_changed", "votes_are_undone_once"} <= triggers
+    assert "votes_are_withdrawn_once" not in triggers
+    with Store.open(store.home) as again:
+        assert again.votes.training_votes(base) == kept
+        assert again.votes.count(base) == len(kept) == 2
+        assert scalar(again, "SELECT count(*) FROM votes") == 5
+        assert broken_counts(again) == 0
+    assert integrity_of(store.home) == "ok"
+
+
+def test_other_databases_get_the_same_guards() -> None:
+    written = io.StringIO()
+    options = {"as_sql": True, "output_buffer": written}
+    migration = MigrationContext.configure(dialect_name="postgresql", opts=options)
+    script = ScriptDirectory(str(MIGRATIONS)).get_revision("0003")
+    assert script is not None
+    with Operations.context(migration):
+        script.module.upgrade()
+    statements = written.getvalue()
+    for name in ("votes_are_never_deleted", "votes_are_withdrawn_once", "audit_log_is_never_changed"):
+        assert re.search(rf"CREATE TRIGGER {name} BEFORE .* FOR EACH ROW .*EXECUTE FUNCTION studio_refuses", statements)
+    assert "WHERE undone_at IS NULL AND withdrawn_at IS NULL" in statements
+
+
 def test_a_home_of_a_newer_version_is_refused_and_left_alone(store: Store) -> None:
     store._database.write(
         lambda connection: connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
@@ -147,13 +194,27 @@ def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
         ("UPDATE votes SET created_at = 0", "never changed"),
         ("UPDATE votes SET undone_at = 1; UPDATE votes SET undone_at = 2", "undone once"),
         ("UPDATE votes SET undone_at = 1; UPDATE votes SET undone_at = NULL", "undone once"),
+        ("UPDATE votes SET withdrawn_at = 1; UPDATE votes SET withdrawn_at = NULL", "withdrawn once"),
+        ("UPDATE votes SET question = 'fit'", "never changed"),
+        ("UPDATE votes SET strength = 'slightly'", "never changed"),
+        ("UPDATE votes SET comment = 'edited'", "never changed"),
+        ("DELETE FROM reports", "never deleted"),
+        ("UPDATE reports SET reason = 'other'", "never changed"),
+        ("UPDATE reports SET cleared_at = 1; UPDATE reports SET cleared_at = NULL", "cleared once"),
+        ("DELETE FROM consents", "never deleted"),
+        ("UPDATE consents SET version = '9'", "never changed"),
+        ("DELETE FROM audit_log", "never deleted"),
+        ("UPDATE audit_log SET actor = 'somebody else'", "never changed"),
     ],
 )
-def test_the_database_itself_keeps_votes_append_only(
+def test_the_database_itself_keeps_what_is_append_only(
     store: Store, base: BaseModelRef, anna: Annotator, statement: str, message: str
 ) -> None:
     store.pairs.add(base, new_pair())
-    vote_once(store, base, anna)
+    shown, _ = vote_once(store, base, anna)
+    report = store.reports.add(shown.id, anna.id, ReportReason.BROKEN, None, reports_to_retire=9)
+    store.consents.agree(anna.id, "a" * 64, "1")
+    store.invites.create(["class"], max_uses=1, lifetime=HOUR, by="cli")
 
     def work(connection: Connection) -> None:
         for one in statement.split(";"):
@@ -162,6 +223,7 @@ def test_the_database_itself_keeps_votes_append_only(
     with pytest.raises(IntegrityError, match=message):
         store._database.write(work)
     assert store.votes.count(base) == 1
+    assert store.reports.list(base) == [report]
 
 
 def test_a_row_cannot_refer_to_what_does_not_exist(store: Store) -> None:

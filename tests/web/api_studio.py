@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 
 from dmpo_app.labeling.service import LabelingService
 from dmpo_app.labeling.tokens import Sealer, load_or_create_key
-from dmpo_app.settings import Settings
+from dmpo_app.settings import LabelingSettings, Settings
 from dmpo_app.store import Store
 from dmpo_app.web import Services, create_router
 from tests.web.studio_fakes import SAMPLING, FakeRenderer, FakeTrainer, Rounds
@@ -73,7 +73,14 @@ class Studio:
     def with_settings(self, **changes: Any) -> TestClient:
         """A client of the same studio under other settings."""
         settings = self.services.settings.model_copy(update=changes)
-        return client_of(replace(self.services, settings=settings))
+        store, base = self.services.store, self.services.base
+        sealer = Sealer(load_or_create_key(store.home))
+        labeling = LabelingService(store, base, settings, sealer, rng=random.Random(1), now=self.clock)
+        return client_of(replace(self.services, settings=settings, labeling=labeling))
+
+    def with_campaign(self, **labeling: Any) -> Studio:
+        """The same studio as a campaign with these settings of labeling."""
+        return replace(self, client=self.with_settings(labeling=LabelingSettings.model_validate(labeling)))
 
 
 def client_of(services: Services) -> TestClient:

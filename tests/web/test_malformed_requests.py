@@ -29,6 +29,12 @@ VOTES: list[bytes] = [
     b'{"assignment":"x","choice":"left","elapsed_ms":' + b"9" * 400 + b"}",
     b'{"assignment":"x","choice":"left","elapsed_ms":' + b"9" * 5000 + b"}",
     b'{"assignment":"x","choice":"left","elapsed_ms":1e400}',
+    b'{"assignment":"x","choice":"left","strength":"very"}', b'{"assignment":"x","choice":"left","strength":1}',
+    b'{"assignment":"x","choice":"left","comment":1}', b'{"assignment":"x","choice":"left","comment":["a"]}',
+    b'{"assignment":"x","choice":"left","comment":"a\\u0000b"}',
+    b'{"assignment":"x","choice":"left","comment":"\\ud800"}',
+    b'{"assignment":"x","choice":"left","comment":"' + b"x" * 501 + b'"}',
+    b'{"assignment":"x","choice":"tie","strength":"clearly"}',
     b"\xff\xfe\x00", b'{"assignment":"\xff","choice":"left"}', b'\xef\xbb\xbf{"assignment":"x"}', b"\x00",
     b"[" * 60_000,
     b"assignment=x&choice=left", b"<xml/>", b"--boundary\r\n", b'{"assignment":"x","choice":"left"} trailing',
@@ -84,6 +90,22 @@ def test_other_malformed_requests_are_4xx(shared_studio: Studio) -> None:
         ("DELETE", "/api/v1/votes/" + "9" * 40, b"", "", 422),
         ("DELETE", "/api/v1/votes/9223372036854775807", b"", "", 404),
         ("GET", "/api/v1/rounds/9223372036854775808/progress", b"", "", 422),
+        ("GET", "/api/v1/votes?limit=0", b"", "", 422),
+        ("GET", "/api/v1/votes?limit=201", b"", "", 422),
+        ("GET", "/api/v1/votes?before=-1", b"", "", 422),
+        ("GET", "/api/v1/votes?before=" + "9" * 30, b"", "", 422),
+        ("GET", "/api/v1/votes/export?format=xlsx", b"", "", 422),
+        ("POST", "/api/v1/votes/x/withdraw", b"", "", 422),
+        ("POST", "/api/v1/votes/9223372036854775807/withdraw", b"", "", 404),
+        ("POST", "/api/v1/consent", b"{}", "application/json", 422),
+        ("POST", "/api/v1/consent", b'{"sha256":"' + b"A" * 64 + b'"}', "application/json", 422),
+        ("POST", "/api/v1/consent", b'{"sha256":"' + b"0" * 64 + b'"}', "application/json", 404),
+        ("POST", "/api/v1/reports", b"{}", "application/json", 422),
+        ("POST", "/api/v1/reports", b'{"assignment":"x","reason":"ugly"}', "application/json", 422),
+        ("POST", "/api/v1/reports", b'{"assignment":"x","reason":"other","text":3}', "application/json", 422),
+        ("POST", "/api/v1/reports", b'{"assignment":"x","reason":"unsafe"}', "application/json", 404),
+        ("POST", "/api/v1/session", b'{"invite":7}', "application/json", 422),
+        ("POST", "/api/v1/session", b'{"invite":"' + b"x" * 1001 + b'"}', "application/json", 422),
         ("GET", "/api/v1/images/" + "a" * 2000, b"", "", 422),
         ("PUT", "/api/v1/votes", b"{}", "application/json", 405),
         ("GET", "/api/v1/nothing", b"", "", 404),
@@ -106,12 +128,15 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=12), inner, max_size=3),
     max_leaves=6,
 )
-NAMES = ("assignment", "choice", "elapsed_ms", "handle", "prompt", "seed", "versions")
+NAMES = (
+    "assignment", "choice", "elapsed_ms", "strength", "comment", "handle", "invite", "prompt", "seed", "versions",
+    "reason", "text", "sha256",
+)  # fmt: skip
 fields = st.fixed_dictionaries({}, optional=dict.fromkeys(NAMES, anything))
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(body=fields, path=st.sampled_from(["session", "votes", "render"]))
+@given(body=fields, path=st.sampled_from(["session", "votes", "render", "reports", "consent"]))
 def test_no_json_at_all_gives_a_server_error(shared_studio: Studio, body: dict[str, Any], path: str) -> None:
     content = json.dumps(body).encode()
     headers = {**shared_studio.session(), "Content-Type": "application/json"}

@@ -3,14 +3,27 @@
     base_models ─┬─ adapters ─ adapter_votes        annotators ─┐
                  ├─ rounds ─ round_votes, round_progress        │
                  ├─ images ─┤ image_scores                      │
-    prompts ─────┴──────────┴─ pairs ─ assignments ─ votes ─────┘
+    prompts ─────┴──────────┴─ pairs ─┬ assignments ─ votes ────┤
+                                      └ reports ────────────────┤
+    audit_log                           consents, invite_uses ──┘ invites
 
 A base model owns a lineage: nothing of one refers to anything of another. Version 0 of every lineage is the base model
 itself; it has a row, so that whatever names a version can be held to it by a foreign key. Votes, round_votes,
-adapter_votes and live_changes are append-only; a vote taken back is stamped.
+adapter_votes, live_changes, reports, consents and audit_log are append-only; what is taken back is stamped.
 """
 
-from dmpo_app.store.schema.base import IS_LIVE, IS_OPEN, IS_SEEN, IS_UNFINISHED, AssignmentState, Table
+from dmpo_app.store.schema.base import (
+    IS_IN_POOL,
+    IS_LIVE,
+    IS_OPEN,
+    IS_RETIRED,
+    IS_SEEN,
+    IS_UNCLEARED,
+    IS_UNFINISHED,
+    AssignmentState,
+    Table,
+)
+from dmpo_app.store.schema.campaign import AuditRow, ConsentRow, InviteRow, InviteUseRow, ReportRow
 from dmpo_app.store.schema.labeling import (
     AnnotatorRow,
     AssignmentRow,
@@ -33,23 +46,31 @@ from dmpo_app.store.schema.training import (
 )
 
 __all__ = [
+    "IS_IN_POOL",
     "IS_LIVE",
     "IS_OPEN",
+    "IS_RETIRED",
     "IS_SEEN",
+    "IS_UNCLEARED",
     "IS_UNFINISHED",
     "AdapterRow",
     "AdapterVoteRow",
     "AnnotatorRow",
     "AssignmentRow",
     "AssignmentState",
+    "AuditRow",
     "BaseModelRow",
+    "ConsentRow",
     "ImageRow",
     "ImageScoreRow",
+    "InviteRow",
+    "InviteUseRow",
     "LeaseRow",
     "LiveChangeRow",
     "PairRow",
     "PromptEmbedsRow",
     "PromptRow",
+    "ReportRow",
     "RoundProgressRow",
     "RoundRow",
     "RoundVoteRow",

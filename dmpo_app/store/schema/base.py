@@ -9,7 +9,17 @@ from typing import Any, ClassVar
 from sqlalchemy import JSON, MetaData, text
 from sqlalchemy.orm import DeclarativeBase
 
-from dmpo_app.domain import Choice, ImageKind, Outcome, PairSource, Question, RoundStatus, Trigger
+from dmpo_app.domain import (
+    Choice,
+    ImageKind,
+    Outcome,
+    PairSource,
+    Question,
+    ReportReason,
+    RoundStatus,
+    Strength,
+    Trigger,
+)
 from dmpo_app.store.column_types import EnumText, UTCTime
 
 
@@ -17,7 +27,7 @@ class AssignmentState(StrEnum):
     """OPEN and REOPENED can be answered; ANSWERED has a live vote; REOPENED had one that was taken back.
 
     An OPEN one that runs out is LAPSED, and its pair may be shown to the same person again. A REOPENED one is SPENT:
-    they have judged that pair, so it never comes back.
+    they have judged that pair, so it never comes back; the same goes for one whose vote was withdrawn.
     """
 
     OPEN = "open"
@@ -29,7 +39,10 @@ class AssignmentState(StrEnum):
 
 IS_OPEN = "state IN ('open', 'reopened')"
 IS_SEEN = "state <> 'lapsed'"
-IS_LIVE = "undone_at IS NULL"
+IS_LIVE = "undone_at IS NULL AND withdrawn_at IS NULL"
+IS_IN_POOL = "retired_at IS NULL"
+IS_RETIRED = "retired_at > 0"
+IS_UNCLEARED = "cleared_at IS NULL"
 IS_UNFINISHED = "status IN ('queued', 'running')"
 """Conditions of partial indexes. Queries spell them the same, without parameters, so that the index is used."""
 
@@ -60,6 +73,8 @@ class Table(DeclarativeBase):
         Outcome: EnumText(Outcome),
         PairSource: EnumText(PairSource),
         Question: EnumText(Question),
+        ReportReason: EnumText(ReportReason),
         RoundStatus: EnumText(RoundStatus),
+        Strength: EnumText(Strength),
         Trigger: EnumText(Trigger),
     }

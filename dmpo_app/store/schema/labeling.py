@@ -7,8 +7,8 @@ from datetime import datetime
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from dmpo_app.domain import Choice, ImageKind, Outcome, PairSource, Question
-from dmpo_app.store.schema.base import IS_LIVE, IS_OPEN, IS_SEEN, AssignmentState, Table, only
+from dmpo_app.domain import Choice, ImageKind, Outcome, PairSource, Question, Strength
+from dmpo_app.store.schema.base import IS_IN_POOL, IS_LIVE, IS_OPEN, IS_RETIRED, IS_SEEN, AssignmentState, Table, only
 
 
 class BaseModelRow(Table):
@@ -92,7 +92,8 @@ class PairRow(Table):
     """Two images of one prompt.
 
     `num_votes`: its live votes. `num_taken`: live votes and open assignments together, which is what orders the pairs
-    that are offered; answering moves a pair's claim from one kind to the other and leaves this number alone.
+    that are offered; answering moves a pair's claim from one kind to the other and leaves this number alone. Votes on
+    every question count. `retired_at`: out of the pool since then, for people reported it.
     """
 
     __tablename__ = "pairs"
@@ -107,19 +108,24 @@ class PairRow(Table):
     num_votes: Mapped[int] = mapped_column(default=0)
     num_taken: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime]
+    retired_at: Mapped[datetime | None] = mapped_column()
 
     __table_args__ = (
         ForeignKeyConstraint(["base_id", "adapter_version"], ["adapters.base_id", "adapters.version"]),
         CheckConstraint("num_votes >= 0 AND num_taken >= num_votes", name="counts"),
         CheckConstraint("image_a_id <> image_b_id", name="two_images"),
-        Index("ix_pairs_offer", base_id, num_taken, adapter_version.desc(), id),
-        Index("ix_pairs_unjudged", base_id, num_votes, adapter_version),
+        Index("ix_pairs_offer", base_id, num_taken, adapter_version.desc(), id, **only(IS_IN_POOL)),
+        Index("ix_pairs_unjudged", base_id, num_votes, adapter_version, retired_at),
+        Index("ix_pairs_retired", retired_at, **only(IS_RETIRED)),
         Index("ix_pairs_prompt", base_id, prompt_id),
     )
 
 
 class AnnotatorRow(Table):
-    """A session of a person. The handle is a name they chose, not a credential: several may share one."""
+    """A session of a person. The handle is a name they chose, not a credential: several may share one.
+
+    `identity` is a keyed hash of who they are elsewhere, for those who signed in there: theirs is one annotator.
+    """
 
     __tablename__ = "annotators"
 
@@ -127,10 +133,16 @@ class AnnotatorRow(Table):
     public_id: Mapped[str] = mapped_column(String(32), unique=True)
     handle: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime]
+    identity: Mapped[str | None] = mapped_column(String(64))
+
+    __table_args__ = (Index("uq_annotators_identity", "identity", unique=True),)
 
 
 class AssignmentRow(Table):
-    """One showing of a pair to one annotator. `opened_at`: when it was issued, or reopened by taking a vote back."""
+    """One showing of a pair to one annotator, with one question.
+
+    `opened_at`: when it was issued, or reopened by taking a vote back.
+    """
 
     __tablename__ = "assignments"
 
@@ -151,6 +163,7 @@ class AssignmentRow(Table):
             "uq_assignments_seen_once",
             "annotator_id",
             "pair_id",
+            "question",
             unique=True,
             **only(IS_SEEN),
         ),
@@ -171,7 +184,8 @@ class AssignmentRow(Table):
 
 
 class VoteRow(Table):
-    """One answer. Append-only: taking it back stamps `undone_at`, once; a trigger refuses anything else."""
+    """One answer. Append-only: taking it back stamps `undone_at`, withdrawing it `withdrawn_at`, each once; a trigger
+    refuses anything else."""
 
     __tablename__ = "votes"
 
@@ -185,6 +199,10 @@ class VoteRow(Table):
     elapsed_ms: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime]
     undone_at: Mapped[datetime | None]
+    question: Mapped[Question] = mapped_column(server_default="overall")
+    strength: Mapped[Strength | None]
+    comment: Mapped[str | None] = mapped_column(Text)
+    withdrawn_at: Mapped[datetime | None]
 
     __table_args__ = (
         Index(
@@ -196,14 +214,10 @@ class VoteRow(Table):
         Index(
             "ix_votes_live",
             "base_id",
+            "question",
             "outcome",
             "id",
             **only(IS_LIVE),
         ),
-        Index(
-            "ix_votes_live_of",
-            "annotator_id",
-            "id",
-            **only(IS_LIVE),
-        ),
+        Index("ix_votes_of", "annotator_id", "id"),
     )

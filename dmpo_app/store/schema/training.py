@@ -103,7 +103,10 @@ class AdapterVoteRow(Table):
     """Exactly which votes a version was trained on."""
 
     __tablename__ = "adapter_votes"
-    __table_args__ = (ForeignKeyConstraint(["base_id", "version"], ["adapters.base_id", "adapters.version"]),)
+    __table_args__ = (
+        ForeignKeyConstraint(["base_id", "version"], ["adapters.base_id", "adapters.version"]),
+        Index("ix_adapter_votes_vote", "vote_id"),
+    )
 
     base_id: Mapped[int] = mapped_column(primary_key=True)
     version: Mapped[int] = mapped_column(primary_key=True)

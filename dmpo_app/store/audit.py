@@ -1,0 +1,31 @@
+"""What administrators did: who, what, on what, when. Written in the transaction of the act itself; append-only."""
+
+from __future__ import annotations
+
+import builtins
+from datetime import datetime
+
+from sqlalchemy import Connection, insert, select
+
+from dmpo_app.domain import AuditEntry
+from dmpo_app.store.database import Database
+from dmpo_app.store.schema import AuditRow
+
+
+class Audit:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def list(self, *, before: int | None = None, limit: int = 100) -> builtins.list[AuditEntry]:
+        """The acts, newest first; `before`: only those with a smaller id."""
+        query = select(AuditRow.id, AuditRow.created_at, AuditRow.actor, AuditRow.act, AuditRow.subject)
+        if before is not None:
+            query = query.where(AuditRow.id < before)
+        with self._database.reader() as connection:
+            rows = connection.execute(query.order_by(AuditRow.id.desc()).limit(limit))
+            return [AuditEntry(*row) for row in rows]
+
+
+def record_act(connection: Connection, actor: str, act: str, subject: str, *, at: datetime) -> None:
+    """Note an act as a part of its transaction."""
+    connection.execute(insert(AuditRow).values(created_at=at, actor=actor, act=act, subject=subject))

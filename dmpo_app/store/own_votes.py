@@ -1,0 +1,167 @@
+"""A person's own votes: what they gave, what came of them, and withdrawing them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection, Row, case, func, select, text, update
+
+from dmpo_app.domain import BaseModelRef, VoteCounts, VoteRecord
+from dmpo_app.store.database import Database
+from dmpo_app.store.schema import (
+    IS_LIVE,
+    AdapterVoteRow,
+    AssignmentRow,
+    AssignmentState,
+    PairRow,
+    PromptRow,
+    VoteRow,
+)
+from dmpo_app.store.votes import own_vote
+
+_RECORDS = (
+    select(
+        VoteRow.id,
+        PromptRow.text,
+        VoteRow.question,
+        VoteRow.choice,
+        VoteRow.strength,
+        VoteRow.comment,
+        VoteRow.elapsed_ms,
+        VoteRow.created_at,
+        VoteRow.undone_at,
+        VoteRow.withdrawn_at,
+        AssignmentRow.a_on_left,
+        PairRow.image_a_id,
+        PairRow.image_b_id,
+    )
+    .join(AssignmentRow, AssignmentRow.id == VoteRow.assignment_id)
+    .join(PairRow, PairRow.id == VoteRow.pair_id)
+    .join(PromptRow, PromptRow.id == PairRow.prompt_id)
+)
+
+
+class OwnVotes:
+    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._now = now
+
+    def page(self, annotator_id: int, *, before: int | None = None, limit: int = 50) -> list[VoteRecord]:
+        """Every vote an annotator gave, newest first, also those taken back; `before`: only those with a smaller id."""
+        query = _RECORDS.where(VoteRow.annotator_id == annotator_id)
+        if before is not None:
+            query = query.where(VoteRow.id < before)
+        with self._database.reader() as connection:
+            rows = connection.execute(query.order_by(VoteRow.id.desc()).limit(limit)).all()
+            versions = _versions(connection, [row.id for row in rows])
+        return [_record_of(row, versions[row.id]) for row in rows]
+
+    def counts(self, annotator_id: int) -> VoteCounts:
+        """How many votes an annotator gave, of every lineage."""
+        undone = func.sum(case((VoteRow.undone_at.is_not(None), 1), else_=0))
+        withdrawn = func.sum(case((VoteRow.withdrawn_at.is_not(None), 1), else_=0))
+        live = func.sum(case((text(IS_LIVE), 1), else_=0))
+        query = (
+            select(VoteRow.question, live, undone, withdrawn)
+            .where(VoteRow.annotator_id == annotator_id)
+            .group_by(VoteRow.question)
+        )
+        with self._database.reader() as connection:
+            rows = connection.execute(query).all()
+        return VoteCounts(
+            live=sum(row[1] for row in rows),
+            undone=sum(row[2] for row in rows),
+            withdrawn=sum(row[3] for row in rows),
+            by_question={row[0]: row[1] for row in rows},
+        )
+
+    def trained(self, base: BaseModelRef, annotator_id: int) -> list[tuple[int, int]]:
+        """(version, how many of the annotator's votes it was trained on), oldest version first."""
+        query = (
+            select(AdapterVoteRow.version, func.count())
+            .join(VoteRow, VoteRow.id == AdapterVoteRow.vote_id)
+            .where(VoteRow.annotator_id == annotator_id, AdapterVoteRow.base_id == base.id)
+            .group_by(AdapterVoteRow.version)
+            .order_by(AdapterVoteRow.version)
+        )
+        with self._database.reader() as connection:
+            return [(version, count) for version, count in connection.execute(query)]
+
+    def withdraw(self, vote_id: int, annotator_id: int) -> bool:
+        """Withdraw one vote: it stays on record, stamped, and no later round is trained on it. The pair does not come
+        back to this person.
+
+        False when it did not stand any more. Raises NotFound, NotYours.
+        """
+
+        def work(connection: Connection) -> bool:
+            vote = own_vote(connection, vote_id, annotator_id)
+            if vote.undone_at is not None or vote.withdrawn_at is not None:
+                return False
+            _withdraw(connection, [vote], self._now())
+            return True
+
+        return self._database.write(work)
+
+    def withdraw_all(self, annotator_id: int) -> int:
+        """Withdraw every vote of an annotator that stands, of every lineage. Returns how many there were."""
+        return self._database.write(partial(self._withdraw_all, annotator_id))
+
+    def _withdraw_all(self, annotator_id: int, connection: Connection) -> int:
+        standing = select(VoteRow.id, VoteRow.assignment_id, VoteRow.pair_id).where(
+            VoteRow.annotator_id == annotator_id, text(IS_LIVE)
+        )
+        votes = connection.execute(standing).all()
+        _withdraw(connection, votes, self._now())
+        return len(votes)
+
+
+def _withdraw(connection: Connection, votes: Sequence[Row[*tuple[Any, ...]]], now: datetime) -> None:
+    of_pair: dict[int, int] = defaultdict(int)
+    for vote in votes:
+        of_pair[vote.pair_id] += 1
+        connection.execute(update(VoteRow).where(VoteRow.id == vote.id).values(withdrawn_at=now))
+        connection.execute(
+            update(AssignmentRow).where(AssignmentRow.id == vote.assignment_id).values(state=AssignmentState.SPENT)
+        )
+    for pair_id, count in of_pair.items():
+        connection.execute(
+            update(PairRow)
+            .where(PairRow.id == pair_id)
+            .values(num_votes=PairRow.num_votes - count, num_taken=PairRow.num_taken - count)
+        )
+
+
+def _versions(connection: Connection, vote_ids: Sequence[int]) -> dict[int, tuple[int, ...]]:
+    versions: dict[int, tuple[int, ...]] = defaultdict(tuple)
+    query = (
+        select(AdapterVoteRow.vote_id, AdapterVoteRow.version)
+        .where(AdapterVoteRow.vote_id.in_(vote_ids))
+        .order_by(AdapterVoteRow.version)
+    )
+    for vote_id, version in connection.execute(query):
+        versions[vote_id] += (version,)
+    return versions
+
+
+def _record_of(row: Row[*tuple[Any, ...]], versions: tuple[int, ...]) -> VoteRecord:
+    sides = (row.image_a_id, row.image_b_id) if row.a_on_left else (row.image_b_id, row.image_a_id)
+    return VoteRecord(
+        vote_id=row.id,
+        prompt=row.text,
+        question=row.question,
+        choice=row.choice,
+        strength=row.strength,
+        comment=row.comment,
+        elapsed_ms=row.elapsed_ms,
+        at=row.created_at,
+        undone_at=row.undone_at,
+        withdrawn_at=row.withdrawn_at,
+        left_image_id=sides[0],
+        right_image_id=sides[1],
+        versions=versions,
+    )

@@ -1,0 +1,136 @@
+"""Bodies and answers about taking part: one's own votes, agreements, reports, and what administrators see of them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from dmpo_app.domain import Choice, Question, ReportReason, Strength
+from dmpo_app.web.models import PlainText, Remark, example
+
+
+class AgreementOut(BaseModel):
+    version: str
+    sha256: str = Field(description="Of the text as UTF-8.")
+    at: datetime
+
+
+class OwnCounts(BaseModel):
+    live: int = Field(description="Votes that stand.")
+    undone: int
+    withdrawn: int
+    by_question: dict[Question, int] = Field(description="Those that stand, by question.")
+
+
+class TrainedVersion(BaseModel):
+    version: int
+    votes: int = Field(description="How many of your votes it was trained on.")
+
+
+class MeAnswer(BaseModel):
+    model_config = example(
+        annotator="an_5fK2",
+        handle="Ada",
+        votes={"live": 41, "undone": 2, "withdrawn": 0, "by_question": {"overall": 41}},
+        trained=[{"version": 3, "votes": 32}],
+        agreements=[],
+    )
+
+    annotator: str
+    handle: str
+    votes: OwnCounts
+    trained: list[TrainedVersion] = Field(description="The versions your votes went into, oldest first.")
+    agreements: list[AgreementOut] = Field(description="What you agreed to, oldest first.")
+
+
+class OwnVote(BaseModel):
+    vote: int
+    prompt: str
+    left: str = Field(description="URL of the image that stood on the left; expires.")
+    right: str
+    question: Question
+    choice: Choice
+    strength: Strength | None
+    comment: str | None
+    elapsed_ms: int
+    at: datetime
+    undone_at: datetime | None
+    withdrawn_at: datetime | None
+    versions: list[int] = Field(description="The versions that were trained on it.")
+
+
+class OwnVotesAnswer(BaseModel):
+    votes: list[OwnVote] = Field(description="Newest first.")
+    next: int | None = Field(description="Ask again with `before` set to this for older ones; null at the end.")
+
+
+class WithdrawAnswer(BaseModel):
+    model_config = example(withdrawn=41, votes_until_round=32)
+
+    withdrawn: int = Field(description="Votes withdrawn now; 0 when they did not stand any more.")
+    votes_until_round: int
+
+
+class ConsentAnswer(BaseModel):
+    needed: bool = Field(description="Whether votes wait for your agreement.")
+    text: str | None = Field(description="What is agreed to; plain text. null: nothing here.")
+    version: str | None
+    sha256: str | None
+    agreed_at: datetime | None = Field(description="When you agreed to this text, with a session's token.")
+
+
+class ConsentBody(BaseModel):
+    model_config = example(sha256="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")
+
+    sha256: Annotated[str, Field(strict=True, pattern="^[0-9a-f]{64}$")] = Field(
+        description="Of the text you read, as GET /consent gave it: nobody agrees to a text they have not seen."
+    )
+
+
+class ReportBody(BaseModel):
+    model_config = example(assignment="as_x8Jw", reason="broken", text="the right one is black")
+
+    assignment: Annotated[PlainText, Field(strict=True, min_length=1, max_length=200)]
+    reason: ReportReason
+    text: Remark | None = None
+
+
+class ReportAnswer(BaseModel):
+    model_config = example(report=3, retired=True)
+
+    report: int
+    retired: bool = Field(description="Whether the pair is out of the pool now.")
+
+
+class ReportOut(BaseModel):
+    id: int
+    pair: int
+    annotator: str
+    reason: ReportReason
+    text: str | None
+    at: datetime
+    cleared_at: datetime | None
+    cleared_by: str | None
+    retired: bool = Field(description="Whether the pair is out of the pool.")
+    prompt: str
+    images: list[str] = Field(description="URLs of the pair's two images; they expire.")
+
+
+class ReportsAnswer(BaseModel):
+    reports: list[ReportOut] = Field(description="Newest first.")
+    next: int | None = Field(description="Ask again with `before` set to this for older ones; null at the end.")
+
+
+class AuditOut(BaseModel):
+    id: int
+    at: datetime
+    actor: str = Field(description="administrator (by token) or cli.")
+    act: str
+    subject: str
+
+
+class AuditAnswer(BaseModel):
+    acts: list[AuditOut] = Field(description="Newest first.")
+    next: int | None = Field(description="Ask again with `before` set to this for older ones; null at the end.")
