@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from dmpo_app import __version__
+from dmpo_app.cli_prompts import prompts
 from dmpo_app.cli_train import train
 from dmpo_app.errors import BadInput, StudioError
 from dmpo_app.terminal import Home, Model, console, out
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 adapters = typer.Typer(no_args_is_help=True, help="The versions a lineage has published.")
 app.add_typer(adapters, name="adapters")
+app.add_typer(prompts, name="prompts")
 
 
 @app.callback(invoke_without_command=True)

@@ -22,6 +22,7 @@ from dmpo_app.store.lease import Lease
 from dmpo_app.store.migrate import upgrade
 from dmpo_app.store.models import Models
 from dmpo_app.store.pairs import Pairs
+from dmpo_app.store.prompt_catalog import PromptCatalog
 from dmpo_app.store.prompts import Prompts
 from dmpo_app.store.rounds import Rounds
 from dmpo_app.store.scores import Scores
@@ -50,6 +51,7 @@ class Store:
         self.files = Files(home)
         self.models = Models(database, now)
         self.prompts = Prompts(database, now)
+        self.prompt_catalog = PromptCatalog(database, now)
         self.images = Images(database, self.files, now)
         self.pairs = Pairs(database, self.files, now)
         self.scores = Scores(database, now)

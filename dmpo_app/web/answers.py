@@ -41,12 +41,13 @@ _STATUS: list[tuple[type[errors.StudioError], int, str]] = [
     (errors.NotYours, 403, "not_yours"),
     (errors.Conflict, 409, "conflict"),
     (errors.Expired, 410, "expired"),
+    (errors.TooMany, 429, "too_many"),
     (errors.BadInput, 422, "malformed"),
     (errors.Busy, 503, "busy"),
     (errors.NotReady, 503, "not_ready"),
     (errors.StorageFull, 507, "storage_full"),
 ]
-_RETRY_SECONDS = {"busy": 2, "not_ready": 5, "storage_full": 30}
+_RETRY_SECONDS = {"busy": 2, "not_ready": 5, "storage_full": 30, "too_many": 3600}
 
 
 _PATH = re.compile(r"""(?<![\w/.…-])(?!/api/)(?:[A-Za-z]:[\\/]|/)(?:[^\s'"/\\:;,()]+[\\/])+([^\s'"/\\:;,()]*)""")
@@ -175,7 +176,7 @@ DOCUMENTED: dict[int, str] = {
     410: "It expired.",
     413: "The body is too large.",
     422: "The request is malformed.",
-    429: "Too many requests (public mode only); see Retry-After.",
+    429: "Too many requests, or more than one person may do in a day; see Retry-After.",
     503: "Busy or still loading; see Retry-After.",
     507: "The disk is full; nothing was recorded.",
 }

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from sqlalchemy import JSON, MetaData, text
 from sqlalchemy.orm import DeclarativeBase
 
-from dmpo_app.domain import Choice, ImageKind, Outcome, PairSource, Question, RoundStatus, Trigger
+from dmpo_app.domain import Choice, ImageKind, Outcome, PairSource, PromptSource, Question, RoundStatus, Trigger
 from dmpo_app.store.column_types import EnumText, UTCTime
 
 
@@ -59,6 +59,7 @@ class Table(DeclarativeBase):
         ImageKind: EnumText(ImageKind),
         Outcome: EnumText(Outcome),
         PairSource: EnumText(PairSource),
+        PromptSource: EnumText(PromptSource),
         Question: EnumText(Question),
         RoundStatus: EnumText(RoundStatus),
         Trigger: EnumText(Trigger),
