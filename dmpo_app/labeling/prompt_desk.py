@@ -20,7 +20,7 @@ from dmpo_app.domain import (
     SuggestedPrompt,
 )
 from dmpo_app.domain.prompt_text import clean_tag, fold, has_control_characters, tidy
-from dmpo_app.errors import BadInput, Busy, NotYours
+from dmpo_app.errors import BadInput, Busy, NotFound, NotYours
 from dmpo_app.labeling.block_list import BlockList
 from dmpo_app.labeling.near_duplicates import NearDuplicates
 from dmpo_app.labeling.prompt_files import FileRow
@@ -139,7 +139,7 @@ class PromptDesk:
         moving = [prompt for prompt in snapshot.prompts if prompt.id in ids and prompt.held_out != held_out]
         missing = ids - {prompt.id for prompt in snapshot.prompts}
         if missing:
-            raise BadInput(f"there is no prompt {min(missing)}")
+            raise NotFound(f"there is no prompt {min(missing)}; `dmpo prompts list` shows them with their numbers")
         refused = self._with_pairs(moving) if held_out else {}
         reason = Refusal.NEAR_TRAINING if held_out else Refusal.NEAR_HELD_OUT
         while True:  # whoever stays may keep others
