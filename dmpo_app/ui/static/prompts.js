@@ -86,8 +86,7 @@ class DmpoPrompts extends HTMLElement {
   show(answer, more) {
     this.say("");
     this.body.hidden = false;
-    const parts = [plural(answer.total, "prompt"), `of ${answer.training} to train on`, `${answer.held_out} held out`, `${answer.retired} retired`];
-    this.counts.textContent = parts.join(" · ");
+    this.counts.textContent = `${answer.total} found · in all ${answer.training} to train on, ${answer.held_out} held out, ${answer.retired} retired`;
     this.showTags(answer.tags);
     const rows = answer.prompts.map((prompt) => this.row(prompt));
     if (more) this.list.append(...rows);
