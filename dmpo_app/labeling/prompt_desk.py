@@ -119,8 +119,9 @@ class PromptDesk:
             if after is None:
                 return None
             state = after
-        if plan.known and rules.tags:
-            self._store.prompt_catalog.tag([prompt.id for prompt in plan.known], rules.tags)
+        known = [prompt.id for prompt in plan.known] if rules.tags else []
+        for start in range(0, len(known), BATCH):
+            self._store.prompt_catalog.tag(known[start : start + BATCH], rules.tags)
         return plan
 
     def _propose_once(self, annotator: Annotator, prompt: NewPrompt) -> bool | None:

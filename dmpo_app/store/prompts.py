@@ -12,7 +12,6 @@ from dmpo_app.domain import KnownPrompt, NewPrompt, Prompt, PromptSnapshot, Prom
 from dmpo_app.domain.prompt_text import fold
 from dmpo_app.errors import Conflict, TooMany
 from dmpo_app.store.database import Database
-from dmpo_app.store.prompt_tags import add_tags
 from dmpo_app.store.schema import BaseModelRow, PairRow, PromptProposalRow, PromptRow, PromptTagRow
 
 _CHUNK = 500
@@ -82,8 +81,7 @@ class Prompts:
         def work(connection: Connection) -> PromptsState | None:
             if _state(connection) != expected:
                 return None
-            for prompt in prompts:
-                _insert(connection, prompt, source, self._now())
+            _insert(connection, prompts, source, self._now())
             return _state(connection)
 
         return self._database.write(work)
@@ -104,7 +102,7 @@ class Prompts:
             proposed = select(func.count()).select_from(PromptProposalRow).where(*mine)
             if connection.execute(proposed).scalar_one() >= per_day:
                 raise TooMany(f"you have added {per_day} prompts within a day, which is the limit; thank you")
-            prompt_id = _insert(connection, prompt, PromptSource.ANNOTATOR, self._now())
+            [prompt_id] = _insert(connection, [prompt], PromptSource.ANNOTATOR, self._now())
             connection.execute(
                 insert(PromptProposalRow).values(prompt_id=prompt_id, annotator_id=annotator_id, created_at=self._now())
             )
@@ -188,12 +186,21 @@ def _refuse(text: str, twin: str, *, held_out: bool) -> None:
     raise Conflict(f"{which}; it cannot be both. Take it out of one of the lists")
 
 
-def _insert(connection: Connection, prompt: NewPrompt, source: PromptSource, at: datetime) -> int:
-    values = {"text": prompt.text, "folded": prompt.folded, "held_out": prompt.held_out}
-    row = insert(PromptRow).values(**values, source=source, created_at=at).returning(PromptRow.id)
-    prompt_id = connection.execute(row).scalar_one()
-    add_tags(connection, [prompt_id], prompt.tags)
-    return prompt_id
+def _insert(connection: Connection, prompts: Sequence[NewPrompt], source: PromptSource, at: datetime) -> list[int]:
+    """Few statements however many prompts: votes wait while this runs. Returns their ids."""
+    if not prompts:
+        return []
+    rows = [{"text": prompt.text, "folded": prompt.folded, "held_out": prompt.held_out} for prompt in prompts]
+    connection.execute(insert(PromptRow).values(source=source, created_at=at), rows)
+    ids: dict[str, int] = {}
+    for start in range(0, len(rows), _CHUNK):
+        texts = [row["text"] for row in rows[start : start + _CHUNK]]
+        query = select(PromptRow.text, PromptRow.id).where(PromptRow.text.in_(texts))
+        ids |= {row.text: row.id for row in connection.execute(query)}
+    tagged = [{"prompt_id": ids[prompt.text], "tag": tag} for prompt in prompts for tag in dict.fromkeys(prompt.tags)]
+    if tagged:
+        connection.execute(insert(PromptTagRow), tagged)
+    return [ids[prompt.text] for prompt in prompts]
 
 
 def _state(connection: Connection) -> PromptsState:
