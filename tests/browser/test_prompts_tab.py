@@ -21,6 +21,7 @@ def test_an_administrator_finds_retires_and_imports_prompts_by_keyboard(
     page.get_by_label("Token for administrators").fill("the-admin-token")
     expect(page.locator(".pm-counts")).to_contain_text("26 found · in all 24 to train on, 2 held out, 0 retired")
     page.get_by_label("Search").fill("rocket")
+    expect(page.locator(".pm-counts")).to_contain_text("4 found")
     row = page.locator(".pm-row", has_text="a green rocket in the desert")
     expect(row).to_contain_text("held out")
     row.get_by_role("button", name="Retire").focus()

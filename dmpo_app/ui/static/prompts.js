@@ -65,7 +65,9 @@ class DmpoPrompts extends HTMLElement {
       this.say("");
       return;
     }
+    clearTimeout(this.timer);
     const asked = ++this.asked;
+    this.waiting = true;
     const query = new URLSearchParams({ search: this.search.value, limit: String(PAGE) });
     for (const [name, field] of [["tag", this.tag], ["held_out", this.side], ["retired", this.state]]) {
       const value = field.querySelector("select").value;
@@ -74,10 +76,13 @@ class DmpoPrompts extends HTMLElement {
     if (before !== null) query.set("before", String(before));
     try {
       const answer = await api("GET", `prompts?${query}`, { token: this.token.value });
-      if (asked === this.asked) this.show(answer, before !== null);
+      if (asked !== this.asked) return;
+      this.waiting = false;
+      this.show(answer, before !== null);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       if (asked !== this.asked) return;
+      this.waiting = false;
       this.body.hidden = true;
       this.say(error.message, true);
     }
@@ -89,8 +94,10 @@ class DmpoPrompts extends HTMLElement {
     this.counts.textContent = `${answer.total} found · in all ${answer.training} to train on, ${answer.held_out} held out, ${answer.retired} retired`;
     this.showTags(answer.tags);
     const rows = answer.prompts.map((prompt) => this.row(prompt));
+    const focused = document.activeElement?.closest(".pm-row")?.dataset.id;
     if (more) this.list.append(...rows);
     else this.list.replaceChildren(...rows);
+    if (focused && !more) rows.find((row) => row.dataset.id === focused)?.querySelector("button").focus();
     if (more) rows[0]?.querySelector("button")?.focus();
     this.last = answer.prompts.at(-1)?.id ?? null;
     this.more.hidden = !answer.more;
@@ -115,7 +122,7 @@ class DmpoPrompts extends HTMLElement {
     const word = prompt.retired ? "Restore" : "Retire";
     const button = h("button", { type: "button", class: "st-button", onclick: () => this.flip(prompt, row) }, word);
     button.setAttribute("aria-label", `${word} “${prompt.text}”`);
-    const row = h("li", { class: prompt.retired ? "pm-row pm-retired" : "pm-row" }, h("div", { class: "pm-words" }, h("p", { class: "pm-text" }, prompt.text), h("p", { class: "pm-about" }, about)), button);
+    const row = h("li", { class: prompt.retired ? "pm-row pm-retired" : "pm-row", "data-id": String(prompt.id) }, h("div", { class: "pm-words" }, h("p", { class: "pm-text" }, prompt.text), h("p", { class: "pm-about" }, about)), button);
     return row;
   }
 
@@ -128,6 +135,8 @@ class DmpoPrompts extends HTMLElement {
       this.say(error.message, true);
       return;
     }
+    if (this.waiting) this.soon(); // what is on its way was read before this change
+    this.asked += 1;
     const changed = this.row({ ...prompt, retired: !prompt.retired });
     row.replaceWith(changed);
     changed.querySelector("button").focus();
