@@ -13,6 +13,7 @@ from rich.table import Table
 
 from dmpo_app import __version__
 from dmpo_app.cli_invite import app as invites
+from dmpo_app.cli_prompts import prompts
 from dmpo_app.cli_train import train
 from dmpo_app.errors import BadInput, StudioError
 from dmpo_app.terminal import Home, Model, console, out
@@ -27,6 +28,7 @@ app = typer.Typer(
 adapters = typer.Typer(no_args_is_help=True, help="The versions a lineage has published.")
 app.add_typer(adapters, name="adapters")
 app.add_typer(invites, name="invite")
+app.add_typer(prompts, name="prompts")
 
 
 @app.callback(invoke_without_command=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from dmpo_app.errors import StudioError
+from dmpo_app.labeling.block_list import BlockList
 from dmpo_app.settings import Settings
 from dmpo_app.web.ports import free_port
 from dmpo_app.wiring import read_prompts
@@ -125,6 +126,10 @@ def _prompts(settings: Settings) -> Finding:
     except StudioError as error:
         advice = "set DMPO_POOL__TRAIN_PROMPTS and DMPO_POOL__HELD_OUT_PROMPTS to text files, one prompt a line"
         return Finding("prompts", Verdict.PROBLEM, str(error), advice)
+    try:
+        BlockList.read(settings.labeling.blocked_words)
+    except StudioError as error:
+        return Finding("prompts", Verdict.PROBLEM, str(error), "set DMPO_LABELING__BLOCKED_WORDS to a text file")
     return Finding("prompts", Verdict.OK, f"{len(train)} to train on, {len(held_out)} held out")
 
 

@@ -7,7 +7,8 @@
     │   ├── NotInvited          a session needs an invitation, and this is none that is good
     │   ├── ConsentNeeded       what is collected has not been agreed to
     │   ├── Conflict            it contradicts what is recorded already
-    │   └── Expired             it was good once
+    │   ├── Expired             it was good once
+    │   └── TooMany             more than one person may do; try again another day
     ├── Busy                    a bounded queue is full; try again later
     ├── NotReady                the model is still loading
     ├── SetupProblem            the machine or the settings do not fit; says what to do
@@ -57,6 +58,10 @@ class Conflict(BadInput):
 
 class Expired(BadInput):
     """It was good once; ask for a new one."""
+
+
+class TooMany(BadInput):
+    """More than one person may do in a time; nothing was done."""
 
 
 class Busy(StudioError):

@@ -159,3 +159,29 @@ def test_an_objective_that_does_not_exist_ends_the_trainer_with_what_there_is(mo
     assert code == 1
     assert "ppo" in output
     assert "dmpo, dpo" in output
+
+
+def test_prompts_are_imported_listed_split_and_retired(tmp_path: Path) -> None:
+    (tmp_path / "more.csv").write_text("caption,Category\na violin in snow,Music\na red cat,x\na green tree!,x\n,x\n")
+    for arguments, words in (
+        (("import", "more.csv", "--dry-run"), ("1 prompts would be added: 1 to train on, 0 held out", "1 are there")),
+        (("import", "more.csv", "--tag", "new"), ("1 prompts added", "4: empty", "held-out prompt: 'a green tree!'")),
+        (("import", "more.csv"), ("0 prompts added", "2 are there already")),
+        (("list", "vio"), ("a violin in snow", "music new", "1 of 1")),
+        (("retire", "--tagged", "Music"), ("1 prompts retired",)),
+        (("list", "--retired"), ("training, retired",)),
+        (("restore", "--tagged", "music"), ("1 prompts restored",)),
+        (("tag", "Loud ones", "--tagged", "music"), ("1 prompts tagged loud-ones",)),
+        (("untag", "music", "--tagged", "new"), ("2 prompts without music",)),
+        (("split", "--tagged", "new", "--held-out"), ("are held out of training now",)),
+        (("split",), ("1 to train on, 3 held out", "0 near duplicates across")),
+        (("export", "out.jsonl", "--tag", "new"), ("2 prompts written",)),
+    ):
+        code, output = run("prompts", *(str(tmp_path / word) if "." in word else word for word in arguments))
+        assert code == 0, output
+        assert [word for word in words if word not in output] == [], (arguments, output)
+    assert '"prompt": "a violin in snow"' in (tmp_path / "out.jsonl").read_text()
+    for arguments in (("export", "out.jsonl"), ("import", "gone.txt"), ("retire",), ("split", "1"), ("tag", "!", "1")):
+        code, output = run("prompts", *(str(tmp_path / word) if "." in word else word for word in arguments))
+        assert code == 1, (arguments, output)
+        assert "Traceback" not in output

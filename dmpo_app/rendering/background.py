@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from dmpo_app.domain import BaseModelRef
-from dmpo_app.errors import AdapterProblem, BadInput
+from dmpo_app.errors import AdapterProblem, BadInput, Conflict
 from dmpo_app.rendering.contact_sheet import ContactSheetPlanner
 from dmpo_app.rendering.pool import PairPlan, PoolPlanner
 from dmpo_app.settings import Settings
@@ -16,6 +17,8 @@ from dmpo_app.store import Store
 
 if TYPE_CHECKING:
     from dmpo_app.rendering.engine import Engine
+
+_log = logging.getLogger(__name__)
 
 _PURGE_EVERY = timedelta(hours=1)
 
@@ -56,7 +59,12 @@ class BackgroundWork:
         plan: PairPlan | None = self._pool.next(self._engine.live_version)
         if plan is None:
             return False
-        if not self._engine.make_pair(plan, should_stop):
+        try:
+            made = self._engine.make_pair(plan, should_stop)
+        except Conflict as error:  # its prompt was held out of training while the pair was made
+            _log.info("a pair was thrown away: %s", error)
+            made = False
+        if not made:
             self._pool.refuse(plan)
         return True
 

@@ -15,6 +15,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from dmpo_app.domain import BaseModelRef, RoundStatus
+from dmpo_app.domain.prompt_text import clean_tag
 from dmpo_app.settings import PoolSettings
 from dmpo_app.store import Store
 
@@ -40,6 +41,7 @@ class PoolPlanner:
         self._store = store
         self._base = base
         self._settings = settings
+        self._tags = [clean_tag(tag) for tag in settings.tags]
         self._rng = rng
         self._shares_cpu = shares_cpu
         self._refusals: Counter[str] = Counter()
@@ -51,11 +53,12 @@ class PoolPlanner:
     def next(self, live_version: int) -> PairPlan | None:
         """The next pair to make, or None when the pool is full, resting, or has no prompts to draw on.
 
-        The prompt with the fewest pairs comes first, at random among equals; seeds are random and differ.
+        Drawn from the training prompts that are not retired, with any of `pool.tags` if there are some. The prompt with
+        the fewest pairs comes first, at random among equals; seeds are random and differ.
         """
         if not self._wants_more(live_version):
             return None
-        prompts = [prompt.text for prompt in self._store.prompts.list(held_out=False)]
+        prompts = self._store.prompts.for_pairs(self._tags)
         usable = [prompt for prompt in prompts if self._refusals[prompt] < _MAX_REFUSALS]
         if not usable:
             return None
@@ -66,7 +69,8 @@ class PoolPlanner:
         return PairPlan(prompt=prompt, seeds=(first, second))
 
     def refuse(self, plan: PairPlan) -> None:
-        """Note that the model's safety checker blacked out a pair; three times, and the prompt is left alone."""
+        """Note that a pair came to nothing: the model's safety checker blacked it out, or its prompt has just been held
+        out of training; three times, and the prompt is left alone."""
         self._refusals[plan.prompt] += 1
 
     def _wants_more(self, live_version: int) -> bool:

@@ -54,6 +54,8 @@ class PoolSettings(Group):
     """Prompts that pairs are made of, one a line."""
     held_out_prompts: Path = PROJECT_ROOT / "data" / "prompts" / "held-out.txt"
     """Prompts never trained on: the before/after tab's suggestions and the benchmarks' yardstick."""
+    tags: tuple[str, ...] = ()
+    """New pairs are made only of prompts with any of these tags; none: of all of them. As JSON: ["animals"]."""
     starter_pairs: Path = PROJECT_ROOT / "data" / "starter-pairs.zip"
     """Pairs shipped with the pocket model; used when the base model is the one they were made with."""
     assignment_minutes: Annotated[float, Field(gt=0)] = 60.0

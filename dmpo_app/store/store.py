@@ -26,6 +26,7 @@ from dmpo_app.store.migrate import upgrade
 from dmpo_app.store.models import Models
 from dmpo_app.store.own_votes import OwnVotes
 from dmpo_app.store.pairs import Pairs
+from dmpo_app.store.prompt_catalog import PromptCatalog
 from dmpo_app.store.prompts import Prompts
 from dmpo_app.store.reports import Reports
 from dmpo_app.store.rounds import Rounds
@@ -55,6 +56,7 @@ class Store:
         self.files = Files(home)
         self.models = Models(database, now)
         self.prompts = Prompts(database, now)
+        self.prompt_catalog = PromptCatalog(database, now)
         self.images = Images(database, self.files, now)
         self.pairs = Pairs(database, self.files, now)
         self.scores = Scores(database, now)

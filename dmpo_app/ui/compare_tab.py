@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from dmpo_app.domain import BASE_VERSION
-from dmpo_app.web.models import MAX_PROMPT, MAX_SEED
+from dmpo_app.domain.prompt_text import MAX_PROMPT
+from dmpo_app.web.models import MAX_SEED
 from dmpo_app.web.services import Services
 
 MAX_SUGGESTIONS = 6
@@ -51,7 +52,8 @@ def compare_tab(services: Services) -> None:
             controls, dice = _form(services, choices, live)
             render = gr.Button("Render", variant="primary", elem_id="ba-render")
         with gr.Column(scale=3, min_width=300):
-            gr.HTML("<dmpo-compare></dmpo-compare>", apply_default_css=False, js_on_load=None, padding=False)
+            elements = "<dmpo-compare></dmpo-compare><dmpo-suggest></dmpo-suggest>"
+            gr.HTML(elements, apply_default_css=False, js_on_load=None, padding=False)
     refresh = gr.Button(visible="hidden", elem_id="ba-refresh")
 
     inputs = list(controls)
@@ -89,6 +91,8 @@ def _form(services: Services, choices: list[tuple[str, int]], live: int) -> tupl
         max_length=MAX_PROMPT,
         elem_id="ba-prompt",
     )
+    if services.settings.labeling.free_prompts:
+        gr.HTML("<dmpo-propose></dmpo-propose>", apply_default_css=False, js_on_load=None, padding=False)
     if suggestions:
         label = "Prompts the model never trained on"
         gr.Examples([[text] for text in suggestions], inputs=prompt, label=label, elem_id="ba-examples")

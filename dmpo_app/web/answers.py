@@ -11,7 +11,7 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -43,12 +43,13 @@ _STATUS: list[tuple[type[errors.StudioError], int, str]] = [
     (errors.ConsentNeeded, 403, "consent_needed"),
     (errors.Conflict, 409, "conflict"),
     (errors.Expired, 410, "expired"),
+    (errors.TooMany, 429, "too_many"),
     (errors.BadInput, 422, "malformed"),
     (errors.Busy, 503, "busy"),
     (errors.NotReady, 503, "not_ready"),
     (errors.StorageFull, 507, "storage_full"),
 ]
-_RETRY_SECONDS = {"busy": 2, "not_ready": 5, "storage_full": 30}
+_RETRY_SECONDS = {"busy": 2, "not_ready": 5, "storage_full": 30, "too_many": 3600}
 
 
 _PATH = re.compile(r"""(?<![\w/.…-])(?!/api/)(?:[A-Za-z]:[\\/]|/)(?:[^\s'"/\\:;,()]+[\\/])+([^\s'"/\\:;,()]*)""")
@@ -100,13 +101,17 @@ def of_validation_error(error: RequestValidationError) -> Response:
 
 
 class StudioRoute(APIRoute):
-    """A route whose failures are answered as this module says."""
+    """A route whose failures are answered as this module says. `max_body_bytes`: a larger body is answered 413."""
+
+    max_body_bytes: ClassVar[int] = MAX_BODY_BYTES
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         handle = super().get_route_handler()
 
         async def guarded(request: Request) -> Response:
-            response = await _answer(handle, Request(request.scope, _limited(request.receive), request._send))
+            response = await _answer(
+                handle, Request(request.scope, _limited(request.receive, self.max_body_bytes), request._send)
+            )
             for name, value in SECURITY_HEADERS.items():
                 response.headers.setdefault(name, value)
             response.headers.setdefault("Content-Security-Policy", API_POLICY)
@@ -125,8 +130,8 @@ async def _answer(handle: Callable[[Request], Awaitable[Response]], request: Req
         return of_studio_error(error)
     except RequestValidationError as error:
         return of_validation_error(error)
-    except _BodyTooLarge:
-        return problem(413, "too_large", f"The body is larger than {MAX_BODY_BYTES // 1024} KiB.")
+    except _BodyTooLarge as error:
+        return problem(413, "too_large", str(error))
     except HTTPException as error:
         return _of_http_exception(error)
     except ClientDisconnect:
@@ -139,7 +144,7 @@ async def _answer(handle: Callable[[Request], Awaitable[Response]], request: Req
 def _of_http_exception(error: HTTPException) -> Response:
     """FastAPI answers a body that cannot be parsed with 400 and wraps what failed while reading it."""
     if isinstance(error.__cause__, _BodyTooLarge):
-        return problem(413, "too_large", f"The body is larger than {MAX_BODY_BYTES // 1024} KiB.")
+        return problem(413, "too_large", str(error.__cause__))
     if error.status_code == 400:
         return problem(422, "malformed", "The body is not JSON.")
     return problem(error.status_code, "refused", str(error.detail))
@@ -149,15 +154,15 @@ class _BodyTooLarge(Exception):
     pass
 
 
-def _limited(receive: Receive) -> Receive:
+def _limited(receive: Receive, most: int) -> Receive:
     received = 0
 
     async def limited() -> Message:
         nonlocal received
         message = await receive()
         received += len(message.get("body", b""))
-        if received > MAX_BODY_BYTES:
-            raise _BodyTooLarge
+        if received > most:
+            raise _BodyTooLarge(f"The body is larger than {most // 1024} KiB.")
         return message
 
     return limited
@@ -177,7 +182,7 @@ DOCUMENTED: dict[int, str] = {
     410: "It expired.",
     413: "The body is too large.",
     422: "The request is malformed.",
-    429: "Too many requests (public mode only); see Retry-After.",
+    429: "Too many requests, or more than one person may do in a day; see Retry-After.",
     503: "Busy or still loading; see Retry-After.",
     507: "The disk is full; nothing was recorded.",
 }

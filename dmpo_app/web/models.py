@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from dmpo_app.domain import Choice, Question, RoundStatus, Strength
+from dmpo_app.domain.prompt_text import MAX_PROMPT
 from dmpo_app.labeling.words import MAX_COMMENT
 
 INT64_MAX = 2**63 - 1
 MAX_SEED = 2**31 - 1
-MAX_PROMPT = 1000
 MAX_HANDLE = 60
 
 

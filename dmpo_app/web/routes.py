@@ -9,6 +9,7 @@ from dmpo_app.web.lanes import Lanes
 from dmpo_app.web.limits import Limits
 from dmpo_app.web.moderation import moderation_router
 from dmpo_app.web.personal import personal_router
+from dmpo_app.web.prompts import prompts_router
 from dmpo_app.web.services import Services
 from dmpo_app.web.studio import studio_router
 from dmpo_app.web.versions import versions_router
@@ -34,6 +35,7 @@ def create_router(services: Services) -> APIRouter:
         studio_router(services, lanes, limits),
         versions_router(services, lanes),
         moderation_router(services, lanes),
+        prompts_router(services, lanes),
     ]
     router = APIRouter()
     for part in parts:

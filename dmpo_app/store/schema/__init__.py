@@ -8,8 +8,10 @@
     audit_log                           consents, invite_uses ──┘ invites
 
 A base model owns a lineage: nothing of one refers to anything of another. Version 0 of every lineage is the base model
-itself; it has a row, so that whatever names a version can be held to it by a foreign key. Votes, round_votes,
-adapter_votes, live_changes, reports, consents and audit_log are append-only; what is taken back is stamped.
+itself; it has a row, so that whatever names a version can be held to it by a foreign key. Prompts, with their tags and
+proposals, are shared by all lineages, and triggers keep those held out of training from ever having pairs. Votes,
+round_votes, adapter_votes, live_changes, reports, consents and audit_log are append-only; what is taken back is
+stamped.
 """
 
 from dmpo_app.store.schema.base import (
@@ -32,9 +34,9 @@ from dmpo_app.store.schema.labeling import (
     ImageScoreRow,
     PairRow,
     PromptEmbedsRow,
-    PromptRow,
     VoteRow,
 )
+from dmpo_app.store.schema.prompts import PromptProposalRow, PromptRow, PromptTagRow
 from dmpo_app.store.schema.training import (
     AdapterRow,
     AdapterVoteRow,
@@ -69,7 +71,9 @@ __all__ = [
     "LiveChangeRow",
     "PairRow",
     "PromptEmbedsRow",
+    "PromptProposalRow",
     "PromptRow",
+    "PromptTagRow",
     "ReportRow",
     "RoundProgressRow",
     "RoundRow",

@@ -1,4 +1,4 @@
-"""What people judge, who they are and what they said: models, prompts, images, pairs, assignments, votes."""
+"""What people judge, who they are and what they said: models, images, pairs, assignments, votes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,6 @@ class BaseModelRow(Table):
     source: Mapped[str] = mapped_column(Text)
     family: Mapped[str] = mapped_column(String(64))
     fingerprint: Mapped[str] = mapped_column(String(64), unique=True)
-    created_at: Mapped[datetime]
-
-
-class PromptRow(Table):
-    """The prompts that pairs are made of, and those held out of training. What people type to look at is not here."""
-
-    __tablename__ = "prompts"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    text: Mapped[str] = mapped_column(Text, unique=True)
-    held_out: Mapped[bool]
     created_at: Mapped[datetime]
 
 

@@ -1,26 +1,20 @@
 // What an administrator may do: train now, make a version live. The token stays in this page's memory.
 
+import { AdminTokenField } from "./admin-token.js";
 import { api, ApiError, h, statusFeed } from "./studio.js";
 
 export class AdminPanel {
   /** `done()` is called after something was changed. */
   constructor(done) {
     this.done = done;
-    this.input = h("input", {
-      type: "password",
-      class: "ad-token",
-      autocomplete: "off",
-      spellcheck: "false",
-      placeholder: "administrator's token",
-      "aria-label": "Administrator's token",
-    });
+    this.token = new AdminTokenField();
     this.message = h("p", { class: "ad-message", role: "status", "aria-live": "polite" });
     this.trainButton = h("button", { type: "button", class: "st-button ad-train", onclick: () => this.train() }, "Train now");
     this.element = h(
       "div",
       { class: "ad" },
       h("p", { class: "ad-help" }, "The token is DMPO_ADMIN_TOKEN, or the one written to the terminal at start. It is kept until this page is closed."),
-      h("div", { class: "ad-line" }, this.input, this.trainButton),
+      h("div", { class: "ad-line" }, this.token.input, this.trainButton),
       this.message,
     );
   }
@@ -40,10 +34,10 @@ export class AdminPanel {
   }
 
   async act(method, path, said) {
-    const token = this.input.value.trim();
+    const token = this.token.value;
     if (token === "") {
       this.say("Enter the administrator's token first.", true);
-      this.input.focus();
+      this.token.input.focus();
       return;
     }
     try {

@@ -53,10 +53,11 @@ export class ApiError extends Error {
   }
 }
 
-/** One request to /api/v1. Resolves to the answer's JSON; rejects with ApiError. */
-export async function api(method, path, { body, token, timeoutMs = 20000 } = {}) {
+/** One request to /api/v1, of JSON (`body`) or plain text (`text`). Resolves to the answer's JSON; rejects with ApiError. */
+export async function api(method, path, { body, text, token, timeoutMs = 20000 } = {}) {
   const headers = {};
   if (body !== undefined) headers["Content-Type"] = "application/json";
+  else if (text !== undefined) headers["Content-Type"] = "text/plain; charset=utf-8";
   if (token) headers.Authorization = `Bearer ${token}`;
   let response;
   let data = null;
@@ -64,7 +65,7 @@ export async function api(method, path, { body, token, timeoutMs = 20000 } = {})
     response = await fetch(new URL(`api/v1/${path}`, ROOT), {
       method,
       headers,
-      body: body === undefined ? undefined : JSON.stringify(body),
+      body: body === undefined ? text : JSON.stringify(body),
       signal: AbortSignal.timeout(timeoutMs),
       cache: "no-store",
     });

@@ -1,0 +1,181 @@
+"""Files of prompts as people and the field have them, read row by row.
+
+| file | prompts are | sets of this kind |
+|---|---|---|
+| .txt | lines; blank ones and those starting with # are left out | the studio's own |
+| .csv, .tsv | a column | PartiPrompts (`Prompt`, `Category`), DrawBench (`Prompts`, `Category`) |
+| .jsonl | objects with a field, or strings, a line each | |
+| .json | a list of strings or of objects | HPSv2 |
+| .parquet | a column | Pick-a-Pic (`caption`), open-image-preferences (`prompt`) |
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from dmpo_app.errors import BadInput, SetupProblem
+
+COLUMNS = ("prompt", "prompts", "caption", "text")
+"""Where the prompts are when no column is named: the first of these that there is, in any case."""
+CATEGORIES = ("category",)
+"""The column whose value becomes a tag."""
+MAX_ROWS = 1_000_000
+TEXT_FORMATS = ("txt", "csv", "tsv", "jsonl", "json")
+FORMATS = (*TEXT_FORMATS, "parquet")
+
+_PARQUET_BATCH = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """A row as it is, nothing checked. `number` counts lines or records from 1; `prompt` may be anything, None where
+    there is none."""
+
+    number: int
+    prompt: object
+    category: str = ""
+
+
+def read_file(path: Path, *, column: str | None = None) -> Iterator[FileRow]:
+    """The rows of a file, by its ending. Raises BadInput for a file of another kind, another encoding or without the
+    column, SetupProblem when it cannot be read at all."""
+    file_format = path.suffix.lower().removeprefix(".")
+    try:
+        if file_format == "parquet":
+            yield from _bounded(_parquet(path, column))
+        else:
+            with path.open(encoding="utf-8-sig", newline="") as stream:
+                yield from read_stream(stream, file_format, name=path.name, column=column)
+    except OSError as error:
+        raise SetupProblem(f"{path} cannot be read: {error}") from error
+
+
+def read_text(text: str, file_format: str, *, name: str = "the file", column: str | None = None) -> Iterator[FileRow]:
+    """The rows of a file that is at hand as text. Raises BadInput as `read_file`."""
+    return read_stream(io.StringIO(text.removeprefix("\ufeff"), newline=""), file_format, name=name, column=column)
+
+
+def read_stream(stream: TextIO, file_format: str, *, name: str, column: str | None) -> Iterator[FileRow]:
+    """The rows of an open text file, its line ends untranslated. Raises BadInput as `read_file`."""
+    reader = _READERS.get(file_format)
+    if reader is None:
+        raise BadInput(f"{name} is of no known kind; its name has to end in one of: {', '.join(FORMATS)}")
+    try:
+        yield from _bounded(reader(stream, name, column))
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{name} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+    except csv.Error as error:
+        raise BadInput(f"{name} is not a table that can be read: {error}; is it {file_format}?") from error
+
+
+def _bounded(rows: Iterator[FileRow]) -> Iterator[FileRow]:
+    for row in rows:
+        if row.number > MAX_ROWS:
+            raise BadInput(f"the file holds more than {MAX_ROWS} rows; import it in parts")
+        yield row
+
+
+def _lines(stream: TextIO, name: str, column: str | None) -> Iterator[FileRow]:
+    if column is not None:
+        raise BadInput(f"{name} is plain text, which has no column {column!r}")
+    for number, line in enumerate(stream, 1):
+        if line.strip() and not line.startswith("#"):
+            yield FileRow(number, line)
+
+
+def _table(delimiter: str) -> Callable[[TextIO, str, str | None], Iterator[FileRow]]:
+    def read(stream: TextIO, name: str, column: str | None) -> Iterator[FileRow]:
+        rows = csv.DictReader(stream, delimiter=delimiter)
+        prompt, category = _find_columns(list(rows.fieldnames or ()), name, column)
+        for number, row in enumerate(rows, 1):
+            yield FileRow(number, row[prompt], _category(row, category))
+
+    return read
+
+
+def _objects_a_line(stream: TextIO, name: str, column: str | None) -> Iterator[FileRow]:
+    columns: tuple[str, str | None] | None = None
+    for number, line in enumerate(stream, 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            yield FileRow(number, {})
+            continue
+        if isinstance(value, dict) and columns is None:
+            columns = _find_columns(list(value), name, column)
+        yield _of_value(number, value, columns)
+
+
+def _list(stream: TextIO, name: str, column: str | None) -> Iterator[FileRow]:
+    try:
+        values = json.load(stream)
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{name} is not JSON ({type(error).__name__}); one object a line is .jsonl") from error
+    if not isinstance(values, list):
+        raise BadInput(f"{name} holds a JSON {type(values).__name__}; expected a list of strings or of objects")
+    first = next((value for value in values if isinstance(value, dict)), None)
+    columns = None if first is None else _find_columns(list(first), name, column)
+    for number, value in enumerate(values, 1):
+        yield _of_value(number, value, columns)
+
+
+def _parquet(path: Path, column: str | None) -> Iterator[FileRow]:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise SetupProblem("parquet files need pyarrow: pip install 'dmpo-studio[offline]'") from error
+    number = 0
+    try:
+        with ParquetFile(path) as file:
+            prompt, category = _find_columns(list(file.schema_arrow.names), path.name, column)
+            wanted = [name for name in (prompt, category) if name is not None]
+            # Only these columns are read: the field's sets hold gigabytes of images beside them.
+            for batch in file.iter_batches(batch_size=_PARQUET_BATCH, columns=wanted):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield FileRow(number, row[prompt], _category(row, category))
+    except ArrowException as error:
+        raise BadInput(f"{path.name} is not a parquet file that can be read: {error}") from error
+
+
+def _find_columns(names: Sequence[str], name: str, column: str | None) -> tuple[str, str | None]:
+    """The column of the prompts, and that of a category if there is one."""
+    lowered = {known.strip().lower(): known for known in reversed(names) if known is not None}
+    wanted = (column.strip().lower(),) if column is not None else COLUMNS
+    prompt = next((lowered[known] for known in wanted if known in lowered), None)
+    if prompt is None:
+        shown = ", ".join(repr(known) for known in names[:20]) or "none"
+        what = f"no column {column!r}" if column is not None else f"none of the columns {', '.join(COLUMNS)}"
+        raise BadInput(f"{name} has {what}; it has: {shown}. Name the one with the prompts (--column)")
+    return prompt, next((lowered[known] for known in CATEGORIES if known in lowered), None)
+
+
+def _category(row: Mapping[str, Any], column: str | None) -> str:
+    value = None if column is None else row.get(column)
+    return value if isinstance(value, str) else ""
+
+
+def _of_value(number: int, value: object, columns: tuple[str, str | None] | None) -> FileRow:
+    if isinstance(value, dict) and columns is not None:
+        return FileRow(number, value.get(columns[0]), _category(value, columns[1]))
+    return FileRow(number, value)
+
+
+_READERS: dict[str, Callable[[TextIO, str, str | None], Iterator[FileRow]]] = {
+    "txt": _lines,
+    "csv": _table(","),
+    "tsv": _table("\t"),
+    "jsonl": _objects_a_line,
+    "json": _list,
+}
