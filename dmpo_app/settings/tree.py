@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from dmpo_app.settings.group import Group
+from dmpo_app.settings.labeling import LabelingSettings
 from dmpo_app.settings.training_round import RoundSettings
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -130,6 +131,7 @@ class Settings(BaseSettings):
 
     render: RenderSettings = RenderSettings()
     pool: PoolSettings = PoolSettings()
+    labeling: LabelingSettings = LabelingSettings()
     round: RoundSettings = RoundSettings()
     trainer: TrainerSettings = TrainerSettings()
     limits: LimitSettings = LimitSettings()

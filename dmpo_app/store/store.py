@@ -25,6 +25,7 @@ from dmpo_app.store.pairs import Pairs
 from dmpo_app.store.prompts import Prompts
 from dmpo_app.store.rounds import Rounds
 from dmpo_app.store.scores import Scores
+from dmpo_app.store.vote_records import VoteRecords
 from dmpo_app.store.votes import Votes
 
 DATABASE_NAME = "studio.db"
@@ -56,6 +57,7 @@ class Store:
         self.annotators = Annotators(database, now)
         self.assignments = Assignments(database, now)
         self.votes = Votes(database, now)
+        self.vote_records = VoteRecords(database)
         self.adapters = Adapters(database, home, now)
         self.rounds = Rounds(database, self.adapters, now)
         self.lease = Lease(database, now)

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.settings import ScoringSettings, Settings, TrainerSettings
+from dmpo_app.settings import LabelingSettings, ScoringSettings, Settings, TrainerSettings
 from dmpo_app.training.worker import Worker
 from tests.training.training_studio import FAST, Studio
 
 MIN_VOTES = 8
 NO_SCORERS = ScoringSettings()
+ALL_VOTES_ALIKE = LabelingSettings()
 MakeWorker = Callable[..., Worker]
 
 
@@ -44,12 +45,14 @@ def make_worker(studio: Studio, denoiser: Denoiser, clock: Clock) -> MakeWorker:
         should_stop: Callable[[], bool] = lambda: False,
         beta: float | None = FAST.beta,
         scoring: ScoringSettings = NO_SCORERS,
+        labeling: LabelingSettings = ALL_VOTES_ALIKE,
         **trainer: Any,
     ) -> Worker:
         settings = Settings(
             home=studio.home,
             base_model=str(studio.source),
             min_votes=MIN_VOTES,
+            labeling=labeling,
             round=FAST.model_copy(update={"num_steps": 3, "beta": beta, "scoring": scoring}),
             trainer=TrainerSettings(**{"period_min_votes": 3, "period_minutes": 30.0, **trainer}),
         )
