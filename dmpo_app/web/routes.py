@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from dmpo_app.web.docs import docs_router
 from dmpo_app.web.lanes import Lanes
 from dmpo_app.web.limits import Limits
+from dmpo_app.web.quality import quality_router
 from dmpo_app.web.services import Services
 from dmpo_app.web.studio import studio_router
 from dmpo_app.web.versions import versions_router
@@ -29,6 +30,7 @@ def create_router(services: Services) -> APIRouter:
         voting_router(services, lanes, limits),
         studio_router(services, lanes, limits),
         versions_router(services, lanes),
+        quality_router(services, lanes),
     ]
     router = APIRouter()
     for part in parts:
