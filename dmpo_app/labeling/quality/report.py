@@ -68,9 +68,9 @@ class QualityReport:
     """Everybody together, and `annotators`, those with the most votes first.
 
     overlapping_pairs: judged by two or more. alpha: Krippendorff's, nominal, with an interval over pairs; None where
-    nothing can be compared. Intervals of shares allow for votes of one annotator being alike. weights_in_use,
-    max_annotator_share: whether training weighs votes by reliability, and the cap, as they are set now.
-    time_edges_ms, time_counts: histogram of times.
+    nothing can be compared. Intervals of shares allow for votes of one annotator being alike. left_p: an exact sign
+    test over annotators, by the side each chose more often. weights_in_use, max_annotator_share: whether training
+    weighs votes by reliability, and the cap, as they are set now. time_edges_ms, time_counts: histogram of times.
     """
 
     votes: int
@@ -124,7 +124,7 @@ def quality_report(
         repeats=clustered_share(*checks.repeat_consistency(arrays)),
         gold=clustered_share(*checks.gold_accuracy(arrays)),
         left=clustered_share(*left),
-        left_p=_known(checks.two_sided_coin_test(left[0].sum(keepdims=True), left[1].sum(keepdims=True))[0]),
+        left_p=_leaning(*left),
         ties=clustered_share(*checks.ties(arrays)),
         fast=clustered_share(*checks.fast_votes(arrays)),
         median_ms=float(np.median(timed)) if timed.size else None,
@@ -134,6 +134,12 @@ def quality_report(
         time_counts=tuple(int(count) for count in checks.time_histogram(arrays)),
         annotators=_annotators(arrays, agreement, left, name_of, weighing),
     )
+
+
+def _leaning(left: Ints, decided: Ints) -> float | None:
+    """Exact sign test over annotators: do more of them lean to one side? Votes of one of them are not independent."""
+    to_left, to_right = int((2 * left > decided).sum()), int((2 * left < decided).sum())
+    return _known(checks.two_sided_coin_test(np.array([to_left]), np.array([to_left + to_right]))[0])
 
 
 def _annotators(
