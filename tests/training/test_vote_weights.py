@@ -13,7 +13,7 @@ import torch
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain import Choice, RoundStatus, Trigger
 from dmpo_app.labeling.quality import UNWEIGHED, VoteWeighing
-from dmpo_app.settings import LabelingSettings
+from dmpo_app.settings import LabelingSettings, RoundSettings
 from dmpo_app.training.plan import RoundPlan, load_plan, start_round
 from dmpo_app.training.worker import Tick
 from tests.training.training_studio import FAST, Studio, assert_equal, twin_of, weights_of
@@ -34,12 +34,12 @@ def vote_as(studio: Studio, count: int, *, against: bool = False) -> int:
     return who
 
 
-def planned(studio: Studio, weighing: VoteWeighing) -> RoundPlan:
+def planned(studio: Studio, weighing: VoteWeighing, settings: RoundSettings = FAST) -> RoundPlan:
     token = studio.store.lease.acquire(studio.base, "tests", lease_seconds=60)
     assert token is not None
     current = studio.store.rounds.current(studio.base) or studio.store.rounds.request(studio.base, Trigger.REQUEST)
     state = start_round(
-        studio.store, studio.base, current.id, trigger=Trigger.REQUEST, settings=FAST, environment={}, token=token,
+        studio.store, studio.base, current.id, trigger=Trigger.REQUEST, settings=settings, environment={}, token=token,
         weighing=weighing,
     )  # fmt: skip
     return load_plan(studio.store, studio.base, state)
@@ -81,8 +81,9 @@ def test_a_round_with_weights_of_one_ends_bit_for_bit_where_one_without_weights_
     studio.add_pairs(12)
     studio.vote(12)
     twin = twin_of(studio, tmp_path)
+    two_steps = FAST.model_copy(update={"num_steps": 2})
     for which, weighing in ((studio, UNWEIGHED), (twin, DAWID_SKENE)):
-        plan = planned(which, weighing)
+        plan = planned(which, weighing, two_steps)
         token = which.store.lease.acquire(which.base, "tests", lease_seconds=60)
         assert token is not None
         which.run(denoiser, plan.round_id, token)
