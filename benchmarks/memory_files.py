@@ -19,15 +19,18 @@ class MemoryPairs:
         self._pairs = pairs
         self._tensors = PairTensors(self)
 
-    def dataset(self, ids: Sequence[int], wins_a: Sequence[float], *, alpha: float) -> PairDataset:
-        """The pairs of these ids with one vote each: 1 for image a, 0 for b, 0.5 a tie."""
-        ones = torch.ones(len(ids))
+    def dataset(
+        self, ids: Sequence[int], wins_a: Sequence[float], *, alpha: float, num_votes: Sequence[float] | None = None
+    ) -> PairDataset:
+        """The pairs of these ids with one vote each: 1 for image a, 0 for b, 0.5 a tie; or with so many (weighted)
+        votes each, of which `wins_a` were for image a."""
+        counts = torch.ones(len(ids)) if num_votes is None else torch.tensor(num_votes)
         return PairDataset(
             pair_ids=tuple(ids),
             prompts=tuple(self._pairs[index].prompt for index in ids),
             files=tuple(PairFiles(f"{index}a", f"{index}b", f"{index}p") for index in ids),
-            targets=soft_target(torch.tensor(wins_a), ones, alpha=alpha),
-            weights=ones,
+            targets=soft_target(torch.tensor(wins_a), counts, alpha=alpha),
+            weights=counts,
             tensors=self._tensors,
         )
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from dmpo_app import __version__
 from dmpo_app.cli_invite import app as invites
 from dmpo_app.cli_prompts import prompts
+from dmpo_app.cli_quality import quality
 from dmpo_app.cli_train import train
 from dmpo_app.errors import BadInput, StudioError
 from dmpo_app.terminal import Home, Model, console, out
@@ -55,6 +56,7 @@ def serve(
 
 
 app.command()(train)
+app.command()(quality)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,17 @@ def test_links_of_invitation_are_printed_and_open_sessions(tmp_path: Path, monke
     listed = run("invite", "list")[1]
     assert "class [a] 1" in listed
     assert listed.count(" UTC") == 2
+
+
+def test_the_quality_of_votes_is_shown_and_written_to_files(tmp_path: Path) -> None:
+    code, output = run("quality")
+    assert code == 0, output
+    assert "nothing to compare" in output
+    table, whole = tmp_path / "annotators.csv", tmp_path / "quality.json"
+    code, output = run("quality", "--csv", str(table), "--json", str(whole))
+    assert code == 0, output
+    assert table.read_text().startswith("annotator,votes,agreement")
+    assert json.loads(whole.read_text())["votes"] == 0
 
 
 def test_every_setting_taste_and_objective_is_listed() -> None:

@@ -80,3 +80,17 @@ def test_every_setting_is_explained_and_the_token_is_not_shown(monkeypatch: pyte
     assert "DMPO_ROUND__BETA" in {note.variable for note in notes}
     assert "very-secret" not in str(notes)
     assert "very-secret" not in repr(Settings())
+
+
+def test_the_cap_on_an_annotator_is_on_in_public_unless_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def share(*, public: bool) -> float | None:
+        return Settings().labeling.annotator_share(public=public)
+
+    assert (share(public=True), share(public=False)) == (0.05, None)
+    monkeypatch.setenv("DMPO_LABELING__MAX_ANNOTATOR_SHARE", "0.2")
+    assert (share(public=True), share(public=False)) == (0.2, 0.2)
+    monkeypatch.setenv("DMPO_LABELING__MAX_ANNOTATOR_SHARE", "None")
+    assert (share(public=True), share(public=False)) == (None, None)
+    monkeypatch.setenv("DMPO_LABELING__MAX_ANNOTATOR_SHARE", "5")
+    with pytest.raises(ValidationError, match="5"):
+        Settings()

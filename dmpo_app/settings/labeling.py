@@ -1,14 +1,16 @@
-"""Settings of a campaign: what is asked, of whom, and what they agree to first."""
+"""Settings of a campaign: what is asked, of whom, what they agree to first, and what their votes count."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dmpo_app.domain import Question
 from dmpo_app.settings.group import Group
+
+PUBLIC_SHARE = 0.05
 
 
 class LabelingSettings(Group):
@@ -38,6 +40,24 @@ class LabelingSettings(Group):
     case or accents. For prompts of annotators and imports; None: nothing is blocked."""
     near_duplicate: Annotated[float, Field(ge=0.5, le=1)] = 0.8
     """Prompts on both sides of the split may share less than this of their words (Jaccard similarity of the sets)."""
+    reliability: Literal["off", "dawid_skene"] = "off"
+    """dawid_skene: in a round, an annotator's votes count by how far the others bear them out; the mean is 1, and 0 who
+    clicks at random or against the others. off: every vote counts 1."""
+    max_annotator_share: Literal["auto"] | Annotated[float, Field(gt=0, le=1)] | None = "auto"
+    """What one annotator may weigh of all votes of a round; none: any share. auto: 0.05 in public mode, none
+    otherwise."""
+
+    @field_validator("max_annotator_share", mode="before")
+    @classmethod
+    def _none_in_words(cls, value: object) -> object:
+        """Neither environment variables nor TOML can say None otherwise."""
+        return None if isinstance(value, str) and value.lower() == "none" else value
+
+    def annotator_share(self, *, public: bool) -> float | None:
+        """The cap in force; None where there is none."""
+        if self.max_annotator_share == "auto":
+            return PUBLIC_SHARE if public else None
+        return self.max_annotator_share
 
     @model_validator(mode="after")
     def _questions_make_sense(self) -> LabelingSettings:

@@ -129,7 +129,7 @@ class Settings(BaseSettings):
     admin_token: SecretStr | None = None
     """Bearer token of administrators; None: one is made at start and written to the terminal."""
     public: bool = Field(default_factory=lambda: "SPACE_ID" in os.environ)
-    """Rate limits on. True on a Space unless set."""
+    """Rate limits on, and the cap on what one annotator weighs. True on a Space unless set."""
     train: bool = True
     """Start a trainer process with the server."""
 

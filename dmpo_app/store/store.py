@@ -31,6 +31,7 @@ from dmpo_app.store.prompts import Prompts
 from dmpo_app.store.reports import Reports
 from dmpo_app.store.rounds import Rounds
 from dmpo_app.store.scores import Scores
+from dmpo_app.store.vote_records import VoteRecords
 from dmpo_app.store.votes import Votes
 
 DATABASE_NAME = "studio.db"
@@ -68,6 +69,7 @@ class Store:
         self.consents = Consents(database, now)
         self.invites = Invites(database, now)
         self.audit = Audit(database)
+        self.vote_records = VoteRecords(database)
         self.adapters = Adapters(database, home, now)
         self.rounds = Rounds(database, self.adapters, now)
         self.lease = Lease(database, now)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dmpo_app.diffusion.families.registry import family_named
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.domain import BaseModelRef, Question, RoundState, Trigger
+from dmpo_app.domain import BaseModelRef, Question, RoundState, TrainingVote, Trigger
 from dmpo_app.errors import RoundFailed
+from dmpo_app.labeling.quality import UNWEIGHED, VoteWeighing
 from dmpo_app.objective import objective_named
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store
@@ -73,11 +74,13 @@ def start_round(
     token: int,
     question: Question = Question.OVERALL,
     automatic: AutomaticPlan | None = None,
+    weighing: VoteWeighing = UNWEIGHED,
 ) -> RoundState:
     """Mark a round as running. The first start fixes its votes, seed and settings; a later one finds them as they are.
 
     It learns from the votes on `question`. `environment` is recorded with the settings: what the numbers' last bits
-    depend on. Raises LeaseLost.
+    depend on. `weighing` says what the votes of an annotator count; it is recorded with what came of it. Raises
+    LeaseLost.
     """
     votes = store.votes.training_votes(base, question=question)
     config: dict[str, Any] = {
@@ -87,6 +90,10 @@ def start_round(
     }
     if automatic is not None:
         config["automatic"] = automatic.to_config()
+    sides = split_votes(votes, share=settings.held_out_share, seed=settings.seed)
+    if not weighing.is_off:
+        train = [vote for vote, (_, held_out) in zip(votes, sides, strict=True) if not held_out]
+        config["weighing"] = weighing.to_config() | {"summary": dict(weighing.weights(train).summary)}
     return store.rounds.start(
         base,
         round_id,
@@ -94,7 +101,7 @@ def start_round(
         seed=keyed_seed(settings.seed, "round", round_id) % 2**31,
         steps=settings.num_steps,
         config=config,
-        votes=split_votes(votes, share=settings.held_out_share, seed=settings.seed),
+        votes=sides,
         parent_version=store.adapters.live_version(base),
         token=token,
     )
@@ -111,9 +118,12 @@ def load_plan(store: Store, base: BaseModelRef, state: RoundState) -> RoundPlan:
     question = Question(state.config.get("question", Question.OVERALL))  # older rounds knew but one
     votes = votes_among(store.votes.training_votes(base, question=question), sides)
     train = [vote for vote in votes if not sides[vote.vote_id]]
-    held_out = [vote for vote in votes if sides[vote.vote_id]]
     if not train:
         raise RoundFailed("every vote of this round was taken back; the next round starts when new ones are in")
+    weight_of = _annotator_weights(state.config, train)
+    # A vote that counts nothing is not trained on, and a batch of nothing else would have no mean.
+    train = [vote for vote in train if weight_of(vote.annotator_id) > 0]
+    held_out = [vote for vote in votes if sides[vote.vote_id] and weight_of(vote.annotator_id) > 0]
     evidence = None
     if "automatic" in state.config:
         automatic = AutomaticPlan.from_config(state.config["automatic"])
@@ -127,10 +137,23 @@ def load_plan(store: Store, base: BaseModelRef, state: RoundState) -> RoundPlan:
         parent_version=state.parent_version,
         settings=settings,
         spec=LoraSpec.of(settings, family_named(base.family)),
-        train=build_dataset(train, store.files, alpha=settings.alpha, automatic=evidence),
-        held_out=build_dataset(held_out, store.files, alpha=settings.alpha) if held_out else None,
+        train=build_dataset(train, store.files, alpha=settings.alpha, annotator_weight=weight_of, automatic=evidence),
+        held_out=build_dataset(held_out, store.files, alpha=settings.alpha, annotator_weight=weight_of)
+        if held_out
+        else None,
         train_vote_ids=tuple(vote.vote_id for vote in train),
         held_out_vote_ids=tuple(vote.vote_id for vote in held_out),
         config=state.config,
         key=hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(),
     )
+
+
+def _annotator_weights(config: Mapping[str, Any], train: Sequence[TrainingVote]) -> Callable[[int], float]:
+    """What a vote counts in this round, by annotator.
+
+    Found from the votes that are trained on alone, so that those which judge the round have no say in it. They are
+    found again rather than read: the same votes give the same weights.
+    """
+    if "weighing" not in config:
+        return UNWEIGHED.weights(()).of
+    return VoteWeighing.from_config(config["weighing"]).weights(train).of

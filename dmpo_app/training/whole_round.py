@@ -13,6 +13,7 @@ import torch
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain import BaseModelRef, RoundState
 from dmpo_app.errors import RoundFailed
+from dmpo_app.labeling.quality.service import weighing_of
 from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.store import Store
 from dmpo_app.training.atomic_files import write_atomically
@@ -82,6 +83,7 @@ class RoundLeader:
             token=self._lease.token,
             question=self._settings.labeling.training_question,
             automatic=automatic,
+            weighing=weighing_of(self._settings),
         )
         _log.info("round %d: %d votes, attempt %d", started.id, started.num_votes, started.attempts)
         self._group.led(lambda: str(started.id))

@@ -20,8 +20,18 @@ from dmpo_app.web.answers import StudioRoute
 FOLDER = Path(__file__).parent / "static"
 PREFIX = "/studio/static"
 _TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
-SCRIPTS = ("header.js", "label.js", "compare.js", "wipe.js", "sheet.js", "progress.js", "prompts.js", "suggest.js")
-STYLES = ("studio.css", "label.css", "compare.css", "progress.css", "prompts.css")
+SCRIPTS = (
+    "header.js",
+    "label.js",
+    "compare.js",
+    "wipe.js",
+    "sheet.js",
+    "progress.js",
+    "quality.js",
+    "prompts.js",
+    "suggest.js",
+)
+STYLES = ("studio.css", "label.css", "compare.css", "progress.css", "quality.css", "prompts.css")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dmpo_app.ui.contact_sheet_tab import contact_sheet_tab
 from dmpo_app.ui.label_tab import label_tab
 from dmpo_app.ui.progress_tab import progress_tab
 from dmpo_app.ui.prompts_tab import prompts_tab
+from dmpo_app.ui.quality_tab import quality_tab
 from dmpo_app.web.services import Services
 
 TITLE = "DMPO Studio"
@@ -40,5 +41,7 @@ def build_ui(services: Services) -> gr.Blocks:
                 progress_tab()
             with gr.Tab("Prompts"):
                 prompts_tab()
+            with gr.Tab("Quality"):
+                quality_tab()
     blocks.queue(max_size=64, status_update_rate=10, default_concurrency_limit=1)
     return blocks

@@ -10,6 +10,7 @@ from dmpo_app.web.limits import Limits
 from dmpo_app.web.moderation import moderation_router
 from dmpo_app.web.personal import personal_router
 from dmpo_app.web.prompts import prompts_router
+from dmpo_app.web.quality import quality_router
 from dmpo_app.web.services import Services
 from dmpo_app.web.studio import studio_router
 from dmpo_app.web.versions import versions_router
@@ -36,6 +37,7 @@ def create_router(services: Services) -> APIRouter:
         versions_router(services, lanes),
         moderation_router(services, lanes),
         prompts_router(services, lanes),
+        quality_router(services, lanes),
     ]
     router = APIRouter()
     for part in parts:

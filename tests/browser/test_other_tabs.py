@@ -147,6 +147,7 @@ def test_every_tab_works_at_phone_width(page_studio: PageStudio, new_page: NewPa
         ("Before / after", "dmpo-compare"),
         ("Contact sheet", "dmpo-sheet"),
         ("Progress", "dmpo-progress"),
+        ("Quality", "dmpo-quality"),
         ("Label", "dmpo-label"),
     ):
         open_tab(page, tab)

@@ -15,7 +15,7 @@ from tests.training.training_studio import FAST, Studio
 
 MIN_VOTES = 8
 NO_SCORERS = ScoringSettings()
-OVERALL_ONLY = LabelingSettings()
+PLAIN_CAMPAIGN = LabelingSettings()
 MakeWorker = Callable[..., Worker]
 
 
@@ -45,7 +45,7 @@ def make_worker(studio: Studio, denoiser: Denoiser, clock: Clock) -> MakeWorker:
         should_stop: Callable[[], bool] = lambda: False,
         beta: float | None = FAST.beta,
         scoring: ScoringSettings = NO_SCORERS,
-        labeling: LabelingSettings = OVERALL_ONLY,
+        labeling: LabelingSettings = PLAIN_CAMPAIGN,
         **trainer: Any,
     ) -> Worker:
         settings = Settings(

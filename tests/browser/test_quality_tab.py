@@ -1,0 +1,80 @@
+"""The quality tab as an administrator meets it."""
+
+from __future__ import annotations
+
+import csv
+import random
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from dmpo_app.domain import Choice
+from tests.browser.conftest import NewPage
+from tests.browser.page_studio import PageStudio, open_label, open_tab
+
+pytestmark = pytest.mark.browser
+
+
+def judge_all(studio: PageStudio, how: str, *, elapsed_ms: int) -> None:
+    """A new annotator judges all pairs: by the images, or always the one on the left."""
+    store, base = studio.services.store, studio.services.base
+    who = store.annotators.ensure("<img src=x onerror=alert(1)>").id
+    rng = random.Random(who)
+    while showings := store.assignments.issue(base, who, 8, rng=rng, lifetime=timedelta(hours=1)):
+        for showing in showings:
+            left = how == "left" or (showing.a_on_left == (showing.pair_id % 2 == 0))
+            store.votes.take(showing.id, who, Choice.LEFT if left else Choice.RIGHT, elapsed_ms + showing.pair_id)
+
+
+def test_an_administrator_sees_who_goes_by_the_side_and_takes_the_table_home(
+    page_studio: PageStudio, new_page: NewPage, tmp_path: Path
+) -> None:
+    for how, elapsed_ms in (("images", 1500), ("images", 2500), ("images", 900), ("left", 250)):
+        judge_all(page_studio, how, elapsed_ms=elapsed_ms)
+    page = new_page()
+    open_label(page, page_studio.url)
+    open_tab(page, "Quality")
+    message = page.locator(".qu-message")
+    page.get_by_role("button", name="Show").click()
+    expect(message).to_contain_text("Enter the administrator's token")
+    token = page.get_by_label("Administrator's token, to see the quality of votes")
+    token.fill("a-guess")
+    token.press("Enter")
+    expect(message).to_contain_text("for administrators")
+    expect(page.locator(".qu-tile")).to_have_count(0)
+    token.fill("the-admin-token")
+    token.press("Enter")
+    expect(message).to_have_text("96 votes by 4 annotators on 24 pairs.")
+    rows = page.locator(".qu-table tbody tr")
+    expect(rows).to_have_count(4)
+    biased = rows.filter(has_text="side bias")
+    expect(biased).to_have_count(1)
+    expect(biased).to_contain_text("fast")
+    expect(page.get_by_role("img", name="Weights of 4 annotators")).to_be_visible()
+    assert "onerror" not in page.locator("dmpo-quality").inner_html()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download CSV").click()
+    assert download.value.suggested_filename == "annotators.csv"
+    download.value.save_as(tmp_path / "annotators.csv")
+    with (tmp_path / "annotators.csv").open(newline="") as file:
+        assert sorted(row["votes"] for row in csv.DictReader(file)) == ["24"] * 4
+
+
+def test_on_a_phone_in_the_dark_the_table_scrolls_by_key_and_the_page_does_not_widen(
+    page_studio: PageStudio, new_page: NewPage
+) -> None:
+    judge_all(page_studio, "images", elapsed_ms=1500)
+    page = new_page(phone=True, dark=True)
+    open_label(page, page_studio.url)
+    open_tab(page, "Quality")
+    page.get_by_label("Administrator's token, to see the quality of votes").fill("the-admin-token")
+    page.get_by_role("button", name="Show").click()
+    table = page.get_by_role("region", name="Annotators, a table that scrolls")
+    expect(table).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    table.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('.qu-scroll').scrollLeft > 0")
+    expect(page.locator(".qu-tile").first).to_contain_text("no pair was judged by several")

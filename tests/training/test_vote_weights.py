@@ -1,0 +1,120 @@
+"""What annotators' weights do to a round, and that they do nothing where they are all 1."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+
+from dmpo_app.diffusion.denoiser import Denoiser
+from dmpo_app.domain import Choice, RoundStatus, Trigger
+from dmpo_app.labeling.quality import UNWEIGHED, VoteWeighing
+from dmpo_app.settings import LabelingSettings, RoundSettings
+from dmpo_app.training.plan import RoundPlan, load_plan, start_round
+from dmpo_app.training.worker import Tick
+from tests.training.training_studio import FAST, Studio, assert_equal, twin_of, weights_of
+from tests.training.worker_fixtures import MakeWorker
+
+DAWID_SKENE = VoteWeighing("dawid_skene")
+
+
+def vote_as(studio: Studio, count: int, *, against: bool = False) -> int:
+    """A new annotator judges `count` pairs by their images, or the other way round; returns who."""
+    who = studio.store.annotators.ensure("somebody").id
+    for _ in range(count):
+        (showing,) = studio.store.assignments.issue(
+            studio.base, who, 1, rng=random.Random(0), lifetime=timedelta(hours=1)
+        )
+        choice = Choice.LEFT if showing.a_on_left != against else Choice.RIGHT
+        studio.store.votes.take(showing.id, who, choice, 900)
+    return who
+
+
+def planned(studio: Studio, weighing: VoteWeighing, settings: RoundSettings = FAST) -> RoundPlan:
+    token = studio.store.lease.acquire(studio.base, "tests", lease_seconds=60)
+    assert token is not None
+    current = studio.store.rounds.current(studio.base) or studio.store.rounds.request(studio.base, Trigger.REQUEST)
+    state = start_round(
+        studio.store, studio.base, current.id, trigger=Trigger.REQUEST, settings=settings, environment={}, token=token,
+        weighing=weighing,
+    )  # fmt: skip
+    return load_plan(studio.store, studio.base, state)
+
+
+def test_a_hostile_annotators_votes_are_not_trained_on(studio: Studio) -> None:
+    studio.add_pairs(24)
+    for _ in range(3):
+        vote_as(studio, 24)
+    hostile = vote_as(studio, 24, against=True)
+    plan = planned(studio, DAWID_SKENE)
+    votes = {vote.vote_id: vote for vote in studio.store.votes.training_votes(studio.base)}
+    used = {votes[vote_id].annotator_id for vote_id in plan.train_vote_ids}
+    assert len(used) == 3
+    assert hostile not in used
+    assert plan.train.targets.tolist() == pytest.approx([1 - FAST.alpha] * len(plan.train))
+    assert plan.held_out is not None
+    assert plan.held_out.targets.tolist() == pytest.approx([1 - FAST.alpha] * len(plan.held_out))
+    summary = plan.config["weighing"]["summary"]
+    assert (summary["annotators"], summary["without_weight"]) == (4, 1)
+
+
+def test_weights_of_one_leave_targets_and_weights_as_they_are_to_the_last_bit(studio: Studio, tmp_path: Path) -> None:
+    studio.add_pairs(12)
+    studio.vote(12)
+    twin = twin_of(studio, tmp_path)
+    plain, weighed = planned(studio, UNWEIGHED), planned(twin, DAWID_SKENE)
+    assert "weighing" not in plain.config
+    assert weighed.config["weighing"]["reliability"] == "dawid_skene"
+    assert plain.train_vote_ids == weighed.train_vote_ids
+    assert torch.equal(plain.train.targets, weighed.train.targets)
+    assert torch.equal(plain.train.weights, weighed.train.weights)
+    twin.store.close()
+
+
+def test_a_round_with_weights_of_one_ends_bit_for_bit_where_one_without_weights_does(
+    studio: Studio, denoiser: Denoiser, tmp_path: Path
+) -> None:
+    studio.add_pairs(12)
+    studio.vote(12)
+    twin = twin_of(studio, tmp_path)
+    two_steps = FAST.model_copy(update={"num_steps": 2})
+    for which, weighing in ((studio, UNWEIGHED), (twin, DAWID_SKENE)):
+        plan = planned(which, weighing, two_steps)
+        token = which.store.lease.acquire(which.base, "tests", lease_seconds=60)
+        assert token is not None
+        which.run(denoiser, plan.round_id, token)
+    assert_equal(weights_of(studio), weights_of(twin))
+    twin.store.close()
+
+
+def test_one_annotator_who_votes_far_more_than_the_others_is_held_to_the_share(studio: Studio) -> None:
+    studio.add_pairs(40)
+    busy = vote_as(studio, 40)
+    for _ in range(9):
+        vote_as(studio, 4)
+    plan = planned(studio, VoteWeighing("off", 0.2))
+    summary = plan.config["weighing"]["summary"]
+    assert summary["largest_share"] == pytest.approx(0.2)
+    assert summary["capped"] == 1
+    votes = [vote for vote in studio.store.votes.training_votes(studio.base) if vote.vote_id in plan.train_vote_ids]
+    others = sum(vote.annotator_id != busy for vote in votes)
+    assert float(plan.train.weights.sum()) == pytest.approx(others / 0.8)
+
+
+def test_the_worker_weighs_as_the_settings_say_and_the_manifest_tells(studio: Studio, make_worker: MakeWorker) -> None:
+    studio.add_pairs(12)
+    vote_as(studio, 12)
+    vote_as(studio, 6)
+    worker = make_worker(labeling=LabelingSettings(reliability="dawid_skene", max_annotator_share=0.5))
+    assert worker.tick() is Tick.TRAINED
+    state = studio.store.rounds.get(1)
+    assert state.status is RoundStatus.PUBLISHED
+    adapter = studio.store.adapters.get(studio.base, 1)
+    recorded = json.loads((adapter.folder / "manifest.json").read_text())["config"]["weighing"]
+    assert recorded["reliability"] == "dawid_skene"
+    assert recorded["max_annotator_share"] == 0.5
+    assert recorded["summary"]["annotators"] == 2
