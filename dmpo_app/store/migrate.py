@@ -21,11 +21,14 @@ def revision_of(connection: Connection) -> str | None:
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
 
 
-def upgrade(connection: Connection) -> None:
-    """Upgrade to HEAD within the caller's transaction. Raises SetupProblem for a database newer than this version."""
+def upgrade(connection: Connection) -> bool:
+    """Upgrade to HEAD within the caller's transaction; False when there was nothing to do.
+
+    Raises SetupProblem for a database newer than this version.
+    """
     found = revision_of(connection)
     if found == HEAD:
-        return
+        return False
     # Imported only when there is something to do: it would add a quarter of a second to every start.
     from alembic import command
     from alembic.config import Config
@@ -44,3 +47,4 @@ def upgrade(connection: Connection) -> None:
                 "update the program, or set DMPO_HOME to another folder"
             ) from error
     command.upgrade(config, "head")
+    return True

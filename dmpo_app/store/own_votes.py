@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, func, select, text, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, Row, bindparam, case, func, select, text, update
 
 from dmpo_app.domain import BaseModelRef, VoteCounts, VoteRecord
 from dmpo_app.store.database import Database
@@ -42,6 +41,13 @@ _RECORDS = (
     .join(AssignmentRow, AssignmentRow.id == VoteRow.assignment_id)
     .join(PairRow, PairRow.id == VoteRow.pair_id)
     .join(PromptRow, PromptRow.id == PairRow.prompt_id)
+)
+
+_GONE = bindparam("gone", type_=BigInteger)
+_UNCOUNT = (
+    update(PairRow)
+    .where(PairRow.id == bindparam("pair"))
+    .values(num_votes=PairRow.num_votes - _GONE, num_taken=PairRow.num_taken - _GONE)
 )
 
 
@@ -84,7 +90,7 @@ class OwnVotes:
         query = (
             select(AdapterVoteRow.version, func.count())
             .join(VoteRow, VoteRow.id == AdapterVoteRow.vote_id)
-            .where(VoteRow.annotator_id == annotator_id, AdapterVoteRow.base_id == base.id)
+            .where(VoteRow.annotator_id == annotator_id, VoteRow.base_id == base.id)
             .group_by(AdapterVoteRow.version)
             .order_by(AdapterVoteRow.version)
         )
@@ -99,41 +105,33 @@ class OwnVotes:
         """
 
         def work(connection: Connection) -> bool:
-            vote = own_vote(connection, vote_id, annotator_id)
-            if vote.undone_at is not None or vote.withdrawn_at is not None:
-                return False
-            _withdraw(connection, [vote], self._now())
-            return True
+            own_vote(connection, vote_id, annotator_id)
+            return _withdraw(connection, VoteRow.id == vote_id, self._now()) > 0
 
         return self._database.write(work)
 
     def withdraw_all(self, annotator_id: int) -> int:
         """Withdraw every vote of an annotator that stands, of every lineage. Returns how many there were."""
-        return self._database.write(partial(self._withdraw_all, annotator_id))
 
-    def _withdraw_all(self, annotator_id: int, connection: Connection) -> int:
-        standing = select(VoteRow.id, VoteRow.assignment_id, VoteRow.pair_id).where(
-            VoteRow.annotator_id == annotator_id, text(IS_LIVE)
-        )
-        votes = connection.execute(standing).all()
-        _withdraw(connection, votes, self._now())
-        return len(votes)
+        def work(connection: Connection) -> int:
+            return _withdraw(connection, VoteRow.annotator_id == annotator_id, self._now())
+
+        return self._database.write(work)
 
 
-def _withdraw(connection: Connection, votes: Sequence[Row[*tuple[Any, ...]]], now: datetime) -> None:
-    of_pair: dict[int, int] = defaultdict(int)
-    for vote in votes:
-        of_pair[vote.pair_id] += 1
-        connection.execute(update(VoteRow).where(VoteRow.id == vote.id).values(withdrawn_at=now))
-        connection.execute(
-            update(AssignmentRow).where(AssignmentRow.id == vote.assignment_id).values(state=AssignmentState.SPENT)
-        )
-    for pair_id, count in of_pair.items():
-        connection.execute(
-            update(PairRow)
-            .where(PairRow.id == pair_id)
-            .values(num_votes=PairRow.num_votes - count, num_taken=PairRow.num_taken - count)
-        )
+def _withdraw(connection: Connection, which: ColumnElement[bool], now: datetime) -> int:
+    """In a few statements however many votes there are: others wait while this writes."""
+    standing = (which, text(IS_LIVE))
+    per_pair = select(VoteRow.pair_id, func.count()).where(*standing).group_by(VoteRow.pair_id)
+    counts = [{"pair": pair_id, "gone": count} for pair_id, count in connection.execute(per_pair)]
+    if not counts:
+        return 0
+    showings = select(VoteRow.assignment_id).where(*standing)
+    spent = update(AssignmentRow).where(AssignmentRow.id.in_(showings)).values(state=AssignmentState.SPENT)
+    connection.execute(spent)
+    withdrawn = connection.execute(update(VoteRow).where(*standing).values(withdrawn_at=now)).rowcount
+    connection.execute(_UNCOUNT, counts)
+    return withdrawn
 
 
 def _versions(connection: Connection, vote_ids: Sequence[int]) -> dict[int, tuple[int, ...]]:

@@ -86,7 +86,11 @@ class Store:
             with FileLock(home / "migrate.lock", timeout=_LOCK_SECONDS):
                 database = Database.open(sqlite_url(home / DATABASE_NAME))
                 try:
-                    database.write(upgrade)
+                    if database.write(upgrade):
+                        # Measured: on the connection that changed the schema every statement stays slower, votes by a
+                        # third; on a fresh one they are not.
+                        database.close()
+                        database = Database.open(sqlite_url(home / DATABASE_NAME))
                     return cls(home, database, now)
                 except BaseException:
                     database.close()

@@ -12,7 +12,7 @@ from dmpo_app.store.schema import IS_LIVE, AnnotatorRow, AssignmentRow, VoteRow
 
 
 @dataclass(frozen=True, slots=True)
-class VoteRecord:
+class CastVote:
     """One live vote. `elapsed_ms` is 0 where the client did not say."""
 
     vote_id: int
@@ -27,7 +27,7 @@ class VoteRecords:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def all(self, base: BaseModelRef, *, question: Question = Question.OVERALL) -> list[VoteRecord]:
+    def all(self, base: BaseModelRef, *, question: Question = Question.OVERALL) -> list[CastVote]:
         """Every live vote of a lineage on one question, skips included, in the order they were given."""
         query = (
             select(
@@ -43,7 +43,7 @@ class VoteRecords:
             .order_by(VoteRow.id)
         )
         with self._database.reader() as connection:
-            return [VoteRecord(*row) for row in connection.execute(query)]
+            return [CastVote(*row) for row in connection.execute(query)]
 
     def public_ids(self, base: BaseModelRef) -> dict[int, str]:
         """The public ids of everybody who has voted in a lineage, by internal id."""

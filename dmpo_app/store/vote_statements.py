@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, ColumnElement, bindparam, case, func, insert, select, text, update
+from sqlalchemy import BigInteger, ColumnElement, bindparam, case, func, insert, or_, select, text, update
 
 from dmpo_app.domain import PREFERENCES, STRENGTHS
 from dmpo_app.store.schema import (
@@ -53,13 +53,14 @@ STRENGTH_COUNTS = case(
 
 def trained_on() -> tuple[ColumnElement[bool], ...]:
     """What makes a vote one that rounds learn from; takes `base_id` and `question`."""
-    # The retired pairs are few and looked up once, where a look at every vote's pair would cost with each of them.
+    # The retired pairs are few and looked up once, where a look at every vote's pair would cost with each vote. Where
+    # there are none, as is usual, not even the set of them is made.
     retired = select(PairRow.id).where(text(IS_RETIRED))
     return (
         VoteRow.base_id == bindparam("base_id"),
         VoteRow.question == bindparam("question"),
         VoteRow.outcome.in_(PREFERENCES),
-        VoteRow.pair_id.not_in(retired),
+        or_(~retired.exists(), VoteRow.pair_id.not_in(retired)),
         text(IS_LIVE),  # type: ignore[return-value]  # a condition like the others, though it has no type
     )
 

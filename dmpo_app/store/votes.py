@@ -164,12 +164,10 @@ class Votes:
                 "annotator_id": annotator_id,
                 "pair_id": assignment.pair_id,
                 "question": assignment.question,
-                **said,
+                **{name: value for name, value in said.items() if value is not None},
                 "outcome": outcome_of(said["choice"], a_on_left=assignment.a_on_left),
                 "elapsed_ms": elapsed_ms,
                 "created_at": now,
-                "undone_at": None,
-                "withdrawn_at": None,
             },
         ).scalar_one()
         connection.execute(ANSWERED, {"assignment": assignment.id})

@@ -7,10 +7,10 @@ import io
 import json
 from dataclasses import asdict
 
+from dmpo_app.labeling.export import safe_cell
 from dmpo_app.labeling.quality.report import AnnotatorQuality, QualityReport
 from dmpo_app.labeling.quality.shares import Share
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 _SHARES = ("agreement", "repeats", "gold", "left", "fast", "ties")
 
 
@@ -25,13 +25,8 @@ def to_csv(report: QualityReport) -> str:
     writer = csv.writer(file, lineterminator="\r\n")
     writer.writerow(_header())
     for row in report.annotators:
-        writer.writerow([safe_cell(cell) for cell in _cells(row)])
+        writer.writerow([safe_cell(cell) if isinstance(cell, str) else cell for cell in _cells(row)])
     return file.getvalue()
-
-
-def safe_cell(value: object) -> object:
-    """Text that a spreadsheet would run as a formula gets an apostrophe in front; numbers are numbers."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
 
 
 def _header() -> list[str]:

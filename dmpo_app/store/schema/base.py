@@ -45,7 +45,8 @@ IS_IN_POOL = "retired_at IS NULL"
 IS_RETIRED = "retired_at > 0"
 IS_UNCLEARED = "cleared_at IS NULL"
 IS_UNFINISHED = "status IN ('queued', 'running')"
-"""Conditions of partial indexes. Queries spell them the same, without parameters, so that the index is used."""
+"""Conditions of partial indexes. Queries spell them the same, without parameters, so that the index is used. IS_RETIRED
+compares, since SQLite would walk through the whole index for IS NOT NULL."""
 
 
 def only(condition: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ const ANSWERS = [
 ];
 const SAID = { left: "A chosen", right: "B chosen", tie: "Tie", both_bad: "Both bad", skip: "Skipped" };
 const CLICK_GUARD_MS = 180; // the second click of a double click must not judge the next pair
-const MAX_UNDO = 30;
+const MAX_UNDO = 10; // as many as the studio takes back
 const TOAST_MS = 14000;
 
 // One of each a page, also if Gradio builds the element anew.
