@@ -1,17 +1,24 @@
 // Pairs fetched ahead, with both images decoded, so that the next one is on the screen the moment a vote is cast.
 
+import { t } from "./lang.js";
 import { address, api, ApiError, h, session } from "./studio.js";
 
-const AHEAD = 4;
+const AHEAD = 6; // enough for ten answers a second while the studio takes half a second to hand out more
+const MOST_OPEN = 16; // what the studio lets one annotator hold
 const RETRY_MS = 1500;
 const MARGIN_MS = 20000; // a pair that expires sooner is not shown any more
 
 /** Fires "ready" when a pair was added, "empty" when the studio has none, "trouble" (detail: ApiError). */
 export class PairSupply extends EventTarget {
-  /** `openElsewhere()`: assignments of ours that are open on the studio's side and not in `ready`. */
-  constructor(openElsewhere) {
+  /**
+   * `openElsewhere()`: how many assignments of ours are open on the studio's side and not in `ready`;
+   * `answered(id)`: whether one has an answer already that the studio may not know of yet.
+   */
+  constructor(openElsewhere, answered) {
     super();
     this.openElsewhere = openElsewhere;
+    this.answered = answered;
+    this.first = null; // an assignment that is to come before all others
     this.ready = [];
     this.known = new Set(); // assignments that were shown, answered or are being loaded
     this.filling = false;
@@ -34,6 +41,7 @@ export class PairSupply extends EventTarget {
   reset() {
     this.round += 1;
     this.ready = [];
+    this.first = null;
     this.known.clear();
     this.filling = false;
     this.fill();
@@ -44,7 +52,17 @@ export class PairSupply extends EventTarget {
     let pair = this.ready.shift() ?? null;
     while (pair && this.expired(pair)) pair = this.ready.shift() ?? null;
     this.fill();
+    // Browsers drop decoded images that are not on the screen after a while.
+    for (const image of this.ready[0]?.images ?? []) image.decode().catch(() => {});
     return pair;
+  }
+
+  /** Fetch an open assignment that is not here, as after a reload, and make it the next one. */
+  bring(id) {
+    this.first = id;
+    this.known.delete(id);
+    clearTimeout(this.timer);
+    this.fill({ always: true });
   }
 
   /** Put a pair back as the next one. */
@@ -56,8 +74,8 @@ export class PairSupply extends EventTarget {
     return pair.expiresAt - Date.now() < MARGIN_MS;
   }
 
-  async fill() {
-    if (this.filling || this.stopped || this.ready.length >= AHEAD) return;
+  async fill({ always = false } = {}) {
+    if (this.filling || this.stopped || (this.ready.length >= AHEAD && !always && this.first === null)) return;
     clearTimeout(this.timer);
     this.filling = true;
     const round = this.round;
@@ -84,13 +102,13 @@ export class PairSupply extends EventTarget {
     const token = await session.token();
     let answer;
     try {
-      const count = this.ready.length + this.openElsewhere() + AHEAD;
+      const count = this.first ? MOST_OPEN : Math.min(MOST_OPEN, this.ready.length + this.openElsewhere() + AHEAD);
       answer = await api("GET", `assignments?count=${count}`, { token });
     } catch (error) {
       if (error.status === 401) session.forget(token);
       throw error;
     }
-    const fresh = answer.assignments.filter((item) => !this.known.has(item.id));
+    const fresh = answer.assignments.filter((item) => !this.known.has(item.id) && !this.answered(item.id));
     if (fresh.length === 0) this.dispatchEvent(new Event("empty"));
     const loading = fresh.map((item) => [item, decoded(item, token)]);
     for (const item of fresh) this.known.add(item.id);
@@ -103,7 +121,10 @@ export class PairSupply extends EventTarget {
         continue;
       }
       added += 1;
-      this.ready.push(pair);
+      if (item.id === this.first) {
+        this.first = null;
+        this.ready.unshift(pair);
+      } else this.ready.push(pair);
       this.dispatchEvent(new Event("ready"));
     }
     return added;
@@ -116,7 +137,7 @@ async function decoded(item, token) {
     [item.left, "A"],
     [item.right, "B"],
   ].map(([url, name]) => {
-    const image = h("img", { alt: `Picture ${name}: ${item.prompt}`, draggable: "false", decoding: "sync" });
+    const image = h("img", { alt: t("picture", { letter: name, prompt: item.prompt }), draggable: "false", decoding: "sync" });
     image.src = address(url);
     return image;
   });

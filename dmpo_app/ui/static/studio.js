@@ -41,9 +41,10 @@ export const storage = (() => {
 
 /** An answer that is not 2xx, or (status 0) no answer at all. */
 export class ApiError extends Error {
-  constructor(status, message, retrySeconds = null) {
+  constructor(status, message, retrySeconds = null, code = "") {
     super(message);
     this.status = status;
+    this.code = code;
     this.retrySeconds = retrySeconds;
   }
 
@@ -76,7 +77,7 @@ export async function api(method, path, { body, token, timeoutMs = 20000 } = {})
   if (response.ok && data !== null) return data;
   const retry = Number.parseFloat(response.headers.get("Retry-After"));
   const detail = typeof data?.detail === "string" ? data.detail : `The studio answered ${response.status}.`;
-  throw new ApiError(response.status, detail, Number.isFinite(retry) ? retry : null);
+  throw new ApiError(response.status, detail, Number.isFinite(retry) ? retry : null, data?.code ?? "");
 }
 
 /** Who votes in this browser. The token survives reloads; a name is optional. */
@@ -91,7 +92,8 @@ export const session = {
   async token() {
     const kept = storage.getItem("dmpo.token");
     if (kept) return kept;
-    this.opening ??= api("POST", "session", { body: { handle: this.handle } })
+    const invite = new URLSearchParams(location.search).get("invite");
+    this.opening ??= api("POST", "session", { body: { handle: this.handle, ...(invite && { invite }) } })
       .then((answer) => {
         storage.setItem("dmpo.token", answer.token);
         return answer.token;
