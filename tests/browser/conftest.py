@@ -55,12 +55,13 @@ def new_page(browser: Browser) -> Iterator[NewPage]:
     faults: list[str] = []
     contexts = []
 
-    def make(*, phone: bool = False, dark: bool = False) -> Page:
+    def make(*, phone: bool = False, dark: bool = False, locale: str = "en-US") -> Page:
         context = browser.new_context(
             viewport=PHONE if phone else DESKTOP,
             has_touch=phone,
             color_scheme="dark" if dark else "light",
             accept_downloads=True,
+            locale=locale,
         )
         contexts.append(context)
         page = context.new_page()

@@ -1,4 +1,4 @@
-"""The page on a home, in a process that can be killed: `python -m tests.browser.served_home HOME PORT`.
+"""The page on a home, in a process that can be killed; `python -m tests.browser.served_home HOME PORT` by hand.
 
 Everything is real but the renderer and the trainer, so it is up without importing torch.
 """

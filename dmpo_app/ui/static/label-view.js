@@ -78,7 +78,7 @@ export class LabelView {
   frame(side, letter) {
     return h(
       "button",
-      { type: "button", class: "dl-frame dl-loading", "data-choice": side, onmousedown: keepFocus, onclick: () => this.acts.vote(side, "click") },
+      { type: "button", class: "dl-frame dl-loading", "data-choice": side, onmousedown: keepFocus, onclick: (event) => this.acts.vote(side, by(event)) },
       h("span", { class: "dl-picture" }),
       h("span", { class: "dl-letter", "aria-hidden": "true" }, letter),
       h("span", { class: "dl-tick", "aria-hidden": "true" }, "✓"),
@@ -94,7 +94,7 @@ export class LabelView {
         "data-choice": choice,
         "aria-keyshortcuts": hint,
         onmousedown: keepFocus,
-        onclick: () => this.acts.vote(choice, "click"),
+        onclick: (event) => this.acts.vote(choice, by(event)),
       },
       h("span", { "data-t": `answer.${choice}` }),
       h("kbd", { "aria-hidden": "true" }, hint),
@@ -201,6 +201,9 @@ export class LabelView {
     setTimeout(close, milliseconds);
   }
 }
+
+/** Whether a finger or the mouse clicked, or a key or an assistive tool did. */
+const by = (event) => (event.detail > 0 ? "click" : "press");
 
 /** A button that was clicked does not take the focus, so that Space and the other keys go on meaning what they mean. */
 function keepFocus(event) {

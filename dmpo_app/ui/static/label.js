@@ -67,7 +67,8 @@ class DmpoLabel extends HTMLElement {
     on(outbox, "taken", (event) => this.settled(event.detail));
     on(outbox, "undone", (event) => this.settled(event.detail));
     on(outbox, "change", () => this.showSaving());
-    this.supply.addEventListener("ready", () => this.current === null && this.advance());
+    this.supply.addEventListener("ready", () => this.pairReady());
+    this.supply.addEventListener("missing", (event) => this.giveUp(event.detail));
     this.supply.addEventListener("empty", () => this.current === null && this.showWaiting());
     this.supply.addEventListener("trouble", (event) => this.supplyFailed(event.detail));
   }
@@ -187,8 +188,22 @@ class DmpoLabel extends HTMLElement {
     if (entry.pair) this.show(entry.pair, t("said.undone"));
     else {
       this.bringing = entry.id;
+      this.supply.want(entry.id);
       this.showWaiting();
     }
+  }
+
+  /** A pair came; while one is being brought back, only that one is shown. */
+  pairReady() {
+    if (this.current === null && (this.bringing === null || this.supply.ready[0].id === this.bringing)) this.advance();
+  }
+
+  /** The pair that an undo was to bring back does not come. */
+  giveUp(id) {
+    this.supply.unwant(id);
+    if (this.bringing !== id) return;
+    this.bringing = null;
+    this.advance();
   }
 
   advance(said = "") {
@@ -203,6 +218,7 @@ class DmpoLabel extends HTMLElement {
   show(pair, said = "") {
     pair.asked ??= asked(pair);
     this.current = pair;
+    this.bringing = null;
     this.trouble = null;
     this.zoom.nextPair();
     this.view.showPair(pair);
@@ -253,10 +269,7 @@ class DmpoLabel extends HTMLElement {
   /** A vote or an undoing was acknowledged: count with the answer rather than wait for the next poll. */
   settled({ kind, assignment, answer }) {
     if (kind === "vote") past.taken(assignment, answer.vote);
-    else if (assignment === this.bringing) {
-      this.bringing = null;
-      this.supply.bring(assignment);
-    }
+    else this.supply.reopened(assignment);
     const status = statusFeed.last;
     if (!status) return;
     status.votes_until_round = answer.votes_until_round;
@@ -280,10 +293,7 @@ class DmpoLabel extends HTMLElement {
 
   /** The studio said no to something that was shown as taken. */
   refused({ kind, token, assignment, error }) {
-    if (assignment === this.bringing) {
-      this.bringing = null;
-      this.advance();
-    }
+    if (kind === "undo") this.giveUp(assignment);
     if (error.status === 401) {
       session.forget(token);
       this.startAnew();

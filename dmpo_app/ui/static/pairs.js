@@ -8,7 +8,10 @@ const MOST_OPEN = 16; // what the studio lets one annotator hold
 const RETRY_MS = 1500;
 const MARGIN_MS = 20000; // a pair that expires sooner is not shown any more
 
-/** Fires "ready" when a pair was added, "empty" when the studio has none, "trouble" (detail: ApiError). */
+/**
+ * Fires "ready" when a pair was added, "empty" when the studio has none, "trouble" (detail: ApiError), "missing" when a
+ * wanted one (detail: its id) is not open any more.
+ */
 export class PairSupply extends EventTarget {
   /**
    * `openElsewhere()`: how many assignments of ours are open on the studio's side and not in `ready`;
@@ -18,7 +21,9 @@ export class PairSupply extends EventTarget {
     super();
     this.openElsewhere = openElsewhere;
     this.answered = answered;
-    this.first = null; // an assignment that is to come before all others
+    this.wanted = new Map(); // assignments that are to come before others, by how late they were asked for
+    this.due = new Set(); // those of them that can be fetched now
+    this.asks = 0;
     this.ready = [];
     this.known = new Set(); // assignments that were shown, answered or are being loaded
     this.filling = false;
@@ -41,7 +46,8 @@ export class PairSupply extends EventTarget {
   reset() {
     this.round += 1;
     this.ready = [];
-    this.first = null;
+    this.wanted.clear();
+    this.due.clear();
     this.known.clear();
     this.filling = false;
     this.fill();
@@ -57,16 +63,28 @@ export class PairSupply extends EventTarget {
     return pair;
   }
 
-  /** Fetch an open assignment that is not here, as after a reload, and make it the next one. */
-  bring(id) {
-    this.first = id;
+  /** An assignment that is not here, as after a reload, is to be the next one, once it is open again. */
+  want(id) {
+    this.wanted.set(id, ++this.asks);
+  }
+
+  /** It is open again if it is wanted: fetch it. */
+  reopened(id) {
+    if (!this.wanted.has(id)) return;
+    this.due.add(id);
     this.known.delete(id);
-    clearTimeout(this.timer);
-    this.fill({ always: true });
+    this.fill();
+  }
+
+  /** It will not be open again. */
+  unwant(id) {
+    this.wanted.delete(id);
+    this.due.delete(id);
   }
 
   /** Put a pair back as the next one. */
   putBack(pair) {
+    pair.rank = ++this.asks;
     this.ready.unshift(pair);
   }
 
@@ -74,14 +92,14 @@ export class PairSupply extends EventTarget {
     return pair.expiresAt - Date.now() < MARGIN_MS;
   }
 
-  async fill({ always = false } = {}) {
-    if (this.filling || this.stopped || (this.ready.length >= AHEAD && !always && this.first === null)) return;
+  async fill() {
+    if (this.filling || this.stopped || (this.ready.length >= AHEAD && this.due.size === 0)) return;
     clearTimeout(this.timer);
     this.filling = true;
     const round = this.round;
     try {
       const added = await this.load(round);
-      if (round === this.round) this.later(added > 0 ? 50 : RETRY_MS);
+      if (round === this.round) this.later(added > 0 || this.due.size > 0 ? 50 : RETRY_MS);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       if (round !== this.round) return;
@@ -100,15 +118,21 @@ export class PairSupply extends EventTarget {
   /** Ask for what is missing beyond the open ones already in hand. Returns how many pairs are new. */
   async load(round) {
     const token = await session.token();
+    const due = [...this.due];
     let answer;
     try {
-      const count = this.first ? MOST_OPEN : Math.min(MOST_OPEN, this.ready.length + this.openElsewhere() + AHEAD);
+      const count = due.length > 0 ? MOST_OPEN : Math.min(MOST_OPEN, this.ready.length + this.openElsewhere() + AHEAD);
       answer = await api("GET", `assignments?count=${count}`, { token });
     } catch (error) {
       if (error.status === 401) session.forget(token);
       throw error;
     }
     const fresh = answer.assignments.filter((item) => !this.known.has(item.id) && !this.answered(item.id));
+    for (const id of due) {
+      if (answer.assignments.some((item) => item.id === id)) continue;
+      this.unwant(id);
+      this.dispatchEvent(new CustomEvent("missing", { detail: id }));
+    }
     if (fresh.length === 0) this.dispatchEvent(new Event("empty"));
     const loading = fresh.map((item) => [item, decoded(item, token)]);
     for (const item of fresh) this.known.add(item.id);
@@ -121,13 +145,19 @@ export class PairSupply extends EventTarget {
         continue;
       }
       added += 1;
-      if (item.id === this.first) {
-        this.first = null;
-        this.ready.unshift(pair);
-      } else this.ready.push(pair);
+      this.add(pair);
       this.dispatchEvent(new Event("ready"));
     }
     return added;
+  }
+
+  /** Behind what came before, unless it is wanted more. */
+  add(pair) {
+    pair.rank = this.wanted.get(pair.id) ?? 0;
+    this.unwant(pair.id);
+    const place = this.ready.findIndex((other) => (other.rank ?? 0) < pair.rank);
+    if (place < 0) this.ready.push(pair);
+    else this.ready.splice(place, 0, pair);
   }
 }
 
