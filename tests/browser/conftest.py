@@ -22,6 +22,7 @@ from tests.web.studio_fakes import SAMPLING, FakeRenderer, FakeTrainer, add_pair
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
     "--disable-dev-shm-usage", "--mute-audio",
+    "--disable-features=LocalNetworkAccessChecks",  # a page of another site shows the one on this machine in a frame
 ]  # fmt: skip
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}
 PHONE: ViewportSize = {"width": 390, "height": 844}

@@ -76,7 +76,10 @@ def test_a_reported_pair_is_passed_over_and_trained_versions_are_told(
     page_studio: PageStudio, new_page: NewPage
 ) -> None:
     page = new_page()
-    page.route("**/api/v1/session/me", lambda route: route.fulfill(json={"versions": [3, 4]}))
+    page.route(
+        "**/api/v1/session/me",
+        lambda route: route.fulfill(json={"trained": [{"version": 3, "votes": 2}, {"version": 4, "votes": 5}]}),
+    )
     reports: list[Any] = []
 
     def take(route: Route) -> None:
@@ -100,7 +103,7 @@ def test_a_reported_pair_is_passed_over_and_trained_versions_are_told(
 
 def test_nothing_is_shown_before_the_terms_are_agreed_to(page_studio: PageStudio, new_page: NewPage) -> None:
     page = new_page()
-    terms = {"text": "Votes are published.\n<b>CC0</b>", "version": "2", "sha256": "ab" * 32}
+    terms = {"needed": True, "text": "Votes are published.\n<b>CC0</b>", "version": "2", "sha256": "ab" * 32}
     agreed: list[Any] = []
 
     def consent(route: Route) -> None:
@@ -124,6 +127,48 @@ def test_nothing_is_shown_before_the_terms_are_agreed_to(page_studio: PageStudio
     page.get_by_role("button", name="Read and agree").click()
     dialog.get_by_role("button", name="I agree").click()
     page.wait_for_selector(READY)
-    assert [body["version"] for body in agreed] == ["2"]
+    assert agreed == [{"sha256": terms["sha256"]}]
     vote(page, "1")
     page_studio.wait_for_votes(1)
+
+
+def test_a_person_downloads_and_withdraws_their_votes(page_studio: PageStudio, new_page: NewPage) -> None:
+    page = new_page()
+    page.route("**/api/v1/session/me", lambda route: route.fulfill(json={"trained": []}))
+    page.route("**/api/v1/votes/export*", lambda route: route.fulfill(body="vote,choice\n1,left\n"))
+    page.route("**/api/v1/votes/withdraw", lambda route: route.fulfill(json={"withdrawn": 1, "votes_until_round": 4}))
+    open_label(page, page_studio.url)
+    vote(page, "1")
+    page.get_by_role("button", name="Voting as anonymous").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download my votes").click()
+    assert download.value.suggested_filename == "my-votes.csv"
+    page.get_by_role("button", name="Withdraw all my votes").click()
+    page.get_by_role("dialog", name="Withdraw all").get_by_role("button", name="Withdraw all my votes").click()
+    expect(page.locator(".dl-toast")).to_have_text("1 vote withdrawn.×")
+    expect(page.locator(".dl-undo")).to_be_disabled()
+
+
+def test_an_invitation_goes_with_the_session_and_one_that_is_used_up_loses_nobody_their_place(
+    page_studio: PageStudio, new_page: NewPage
+) -> None:
+    page = new_page()
+    sessions: list[Any] = []
+
+    def open_session(route: Route) -> None:
+        sessions.append(route.request.post_data_json)
+        if len(sessions) > 1:
+            route.fulfill(status=403, json={"detail": "This link is used up.", "code": "invite_needed"})
+        else:
+            route.continue_()
+
+    page.route("**/api/v1/session", open_session)
+    open_label(page, f"{page_studio.url}?invite=sealed")
+    page.get_by_role("button", name="Voting as anonymous").click()
+    page.get_by_label("Your name (optional)").fill("Ada")
+    page.keyboard.press("Enter")
+    expect(page.locator(".dl-prompt")).to_have_text("This link is used up.")
+    expect(page.get_by_role("button", name="Voting as anonymous")).to_be_visible()
+    page.reload()
+    page.wait_for_selector(READY)
+    assert [body.get("invite") for body in sessions] == ["sealed", "sealed"]

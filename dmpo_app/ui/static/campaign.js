@@ -1,6 +1,6 @@
 // What a campaign may ask for beyond a choice. All of it is optional: a studio that knows nothing of it shows nothing.
 
-import { api, ApiError, session } from "./studio.js";
+import { address, api, ApiError, session } from "./studio.js";
 
 export const QUESTIONS = ["overall", "appeal", "fit"];
 export const REASONS = ["unsafe", "broken", "other"];
@@ -28,11 +28,22 @@ export async function me() {
 }
 
 /** The versions that learned from this annotator's votes, as `me()` has them. */
-export const trainedVersions = (known) => (Array.isArray(known?.versions) ? known.versions.filter((version) => version > 0) : []);
+export const trainedVersions = (known) => (known?.trained ?? []).map((one) => one.version).filter((version) => version > 0);
 
-/** What there is to agree to: {text, version, sha256}. */
+/** What there is to agree to: {text, sha256, …}. */
 export const consentText = () => call("GET", "consent");
 
-export const agree = ({ version, sha256 }) => call("POST", "consent", { version, sha256 });
+export const agree = ({ sha256 }) => call("POST", "consent", { sha256 });
 
 export const report = (assignment, reason, text) => call("POST", "reports", { assignment, reason, ...(text && { text }) });
+
+/** Withdraw every vote of this annotator: {withdrawn}. */
+export const withdrawAll = () => call("POST", "votes/withdraw");
+
+/** All of this annotator's votes as a table, a Blob. */
+export async function exportVotes() {
+  const headers = { Authorization: `Bearer ${await session.token()}` };
+  const response = await fetch(address("api/v1/votes/export?format=csv"), { headers }).catch(() => null);
+  if (!response?.ok) throw new ApiError(response?.status ?? 0, "Your votes cannot be had right now.");
+  return response.blob();
+}

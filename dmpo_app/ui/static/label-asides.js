@@ -1,10 +1,10 @@
 // What goes on beside the voting: new versions, the person's dialog, comments, reports, what is agreed to.
 
-import { agree, consentText, me, report, trainedVersions } from "./campaign.js";
+import { agree, consentText, exportVotes, me, report, trainedVersions, withdrawAll } from "./campaign.js";
 import { dialogOpen } from "./dialog.js";
-import { commentDialog, consentDialog, reportDialog, youDialog } from "./label-dialogs.js";
+import { commentDialog, consentDialog, reportDialog, withdrawDialog, youDialog } from "./label-dialogs.js";
 import { t, words } from "./lang.js";
-import { ApiError, openTab, versions } from "./studio.js";
+import { ApiError, h, openTab, versions } from "./studio.js";
 
 export class Asides {
   /** `widget`: the element, with `view`, `current`, `rename(name)`, `agreed()` and `passOver(pair)`. */
@@ -87,6 +87,12 @@ export class Asides {
         view.showGoal(sitting);
       },
       renamed: (name) => this.widget.rename(name),
+      own: this.known
+        ? [
+            { key: "you.download", act: () => this.download() },
+            { key: "withdraw", act: () => this.withdraw() },
+          ]
+        : [],
       facts: async () => {
         const pace = sitting.medianSeconds;
         const mine = await this.trained();
@@ -97,6 +103,27 @@ export class Asides {
         ].filter(Boolean);
       },
     });
+  }
+
+  async download() {
+    try {
+      const url = URL.createObjectURL(await exportVotes());
+      h("a", { href: url, download: "my-votes.csv" }).click();
+      setTimeout(() => URL.revokeObjectURL(url), 60000);
+    } catch (error) {
+      this.say(error);
+    }
+  }
+
+  async withdraw() {
+    if (!(await withdrawDialog(this.widget))) return;
+    try {
+      const { withdrawn } = await withdrawAll();
+      this.widget.withdrawn();
+      this.view.toast(t("withdraw.done", { count: withdrawn }));
+    } catch (error) {
+      this.say(error);
+    }
   }
 
   async comment() {

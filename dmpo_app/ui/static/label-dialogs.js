@@ -27,8 +27,11 @@ export function keysDialog(parent, answers, strength) {
   return ask(parent, "keys.title", [list, h("ul", { class: "dd-gestures" }, gestures)], CLOSE);
 }
 
-/** `facts`: lines about this session. Calls `renamed(name)`, `goalSet(votes)`; the language changes by itself. */
-export async function youDialog(parent, { facts, goal, renamed, goalSet }) {
+/**
+ * `facts()`: lines about this session. Calls `renamed(name)`, `goalSet(votes)`; the language changes by itself.
+ * `own`: what the person may do with their votes, [{key, act}].
+ */
+export async function youDialog(parent, { facts, goal, renamed, goalSet, own }) {
   const name = h("input", { type: "text", class: "dd-field", maxlength: "60", placeholder: t("you.anonymous"), autocomplete: "nickname" });
   name.value = session.handle;
   name.addEventListener("change", () => renamed(name.value.trim()));
@@ -44,7 +47,11 @@ export async function youDialog(parent, { facts, goal, renamed, goalSet }) {
   const closed = ask(
     parent,
     "you.title",
-    [field("you.name", name), field("goal", goals), field("you.language", languages), list, h("p", { class: "dd-note", "data-t": "you.device" })],
+    [
+      [field("you.name", name), field("goal", goals), field("you.language", languages), list],
+      own.length > 0 && h("div", { class: "dd-own" }, own.map(({ key, act }) => h("button", { type: "button", class: "dd-link", "data-t": key, onclick: act }))),
+      h("p", { class: "dd-note", "data-t": "you.device" }),
+    ],
     CLOSE,
   );
   const showFacts = async () => list.replaceChildren(...(await facts()).map((fact) => h("li", {}, fact)));
@@ -89,6 +96,12 @@ export async function consentDialog(parent, text) {
     { key: "consent.agree", value: "agree", main: true },
   ]);
   return closed === "agree";
+}
+
+/** Resolves to whether all votes are to be withdrawn. */
+export async function withdrawDialog(parent) {
+  const content = h("p", { class: "dd-text", "data-t": "withdraw.sure" });
+  return (await ask(parent, "withdraw", content, [cancel, { key: "withdraw", value: "withdraw", main: true }])) === "withdraw";
 }
 
 function field(key, input) {

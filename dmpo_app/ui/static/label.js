@@ -251,6 +251,7 @@ class DmpoLabel extends HTMLElement {
 
   supplyFailed(error) {
     this.trouble = error;
+    this.view.showName(session.handle);
     if (this.current !== null) return;
     this.showWaiting();
     this.asides.failed(error);
@@ -284,6 +285,12 @@ class DmpoLabel extends HTMLElement {
     this.supply.fill();
   }
 
+  /** All votes are withdrawn: there is nothing left to undo. */
+  withdrawn() {
+    past.clear();
+    this.view.setBusy(this.current === null, false);
+  }
+
   /** Show another pair in place of this one, if it is still the one shown. */
   passOver(pair) {
     if (this.current !== pair) return;
@@ -306,7 +313,7 @@ class DmpoLabel extends HTMLElement {
     this.view.card.update(status ?? statusFeed.last, outbox.pendingPreferences, status === null);
     if (status === null) return;
     if (outbox.trouble) outbox.hurry();
-    if (this.current === null) this.supply.fill();
+    if (this.current === null && this.trouble === null) this.supply.fill();
     const before = this.liveVersion;
     this.liveVersion = status.live_version;
     if (before !== null && before !== status.live_version) await this.asides.announce(status.live_version);

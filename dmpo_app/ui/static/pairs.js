@@ -6,6 +6,7 @@ import { address, api, ApiError, h, session } from "./studio.js";
 const AHEAD = 6; // enough for ten answers a second while the studio takes half a second to hand out more
 const MOST_OPEN = 16; // what the studio lets one annotator hold
 const RETRY_MS = 1500;
+const LONG_RETRY_MS = 15000; // after a refusal that asking again does not change by itself
 const MARGIN_MS = 20000; // a pair that expires sooner is not shown any more
 
 /**
@@ -104,7 +105,8 @@ export class PairSupply extends EventTarget {
       if (!(error instanceof ApiError)) throw error;
       if (round !== this.round) return;
       this.dispatchEvent(new CustomEvent("trouble", { detail: error }));
-      this.later(Math.max(RETRY_MS, 1000 * (error.retrySeconds ?? 0)));
+      const wait = error.passing || error.status === 401 ? RETRY_MS : LONG_RETRY_MS;
+      this.later(Math.max(wait, 1000 * (error.retrySeconds ?? 0)));
     } finally {
       if (round === this.round) this.filling = false;
     }

@@ -83,6 +83,7 @@ export async function api(method, path, { body, token, timeoutMs = 20000 } = {})
 /** Who votes in this browser. The token survives reloads; a name is optional. */
 export const session = {
   opening: null,
+  before: null,
 
   get handle() {
     return storage.getItem("dmpo.handle") ?? "";
@@ -98,6 +99,10 @@ export const session = {
         storage.setItem("dmpo.token", answer.token);
         return answer.token;
       })
+      .catch((error) => {
+        if (error.code === "invite_needed") this.goBack();
+        throw error;
+      })
       .finally(() => {
         this.opening = null;
       });
@@ -111,8 +116,17 @@ export const session = {
 
   /** Vote under another name from now on: a new annotator. */
   rename(handle) {
+    this.before = { handle: this.handle, token: storage.getItem("dmpo.token") };
     storage.setItem("dmpo.handle", handle);
     this.forget();
+  },
+
+  /** Be who one was before the last renaming: an invitation may be used up, and nobody is to lose their place by it. */
+  goBack() {
+    if (!this.before?.token) return;
+    storage.setItem("dmpo.handle", this.before.handle);
+    storage.setItem("dmpo.token", this.before.token);
+    this.before = null;
   },
 };
 
