@@ -94,6 +94,7 @@ def test_a_reported_pair_is_passed_over_and_trained_versions_are_told(
     page.get_by_label("Details (optional)").fill("half of it is grey")
     page.get_by_role("button", name="Send report").click()
     expect(page.locator(".dl-toast")).to_contain_text("The pair was reported")
+    page.wait_for_selector(READY)
     assert pictures_shown(page) != before
     assert [(body["reason"], body["text"]) for body in reports] == [("broken", "half of it is grey")]
     page.get_by_role("button", name="Voting as anonymous").click()

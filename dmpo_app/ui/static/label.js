@@ -291,11 +291,12 @@ class DmpoLabel extends HTMLElement {
     this.view.setBusy(this.current === null, false);
   }
 
-  /** Show another pair in place of this one, if it is still the one shown. */
+  /** Show neither this pair nor, if the studio took it out of the pool, another question about it. */
   passOver(pair) {
-    if (this.current !== pair) return;
-    this.current = null;
-    this.advance();
+    if (this.current === pair) this.current = null;
+    this.closeStrength();
+    this.supply.reset([pair.id, this.current?.id].filter(Boolean));
+    if (this.current === null) this.showWaiting();
   }
 
   /** The studio said no to something that was shown as taken. */

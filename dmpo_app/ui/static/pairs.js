@@ -43,13 +43,13 @@ export class PairSupply extends EventTarget {
     clearTimeout(this.timer);
   }
 
-  /** Begin again for another annotator. */
-  reset() {
+  /** Fetch all anew, as for another annotator; what is `passedOver` is not shown again. */
+  reset(passedOver = []) {
     this.round += 1;
     this.ready = [];
     this.wanted.clear();
     this.due.clear();
-    this.known.clear();
+    this.known = new Set(passedOver);
     this.filling = false;
     this.fill();
   }
