@@ -21,6 +21,9 @@ class LabelingSettings(Group):
     as JSON: ["overall", "fit"]."""
     training_question: Question = Question.OVERALL
     """Rounds learn from the votes on this question; it is one of those asked."""
+    asks: tuple[Literal["strength", "comment"], ...] = ()
+    """What may go with an answer on the page, as JSON: ["strength"] asks whether a picture is slightly or clearly
+    better, ["comment"] offers a line of text."""
     reports_to_retire: Annotated[int, Field(ge=1, le=100)] = 1
     """A pair that so many people have reported leaves the pool until an administrator clears the reports."""
     consent: Annotated[str, Field(min_length=1)] | None = None

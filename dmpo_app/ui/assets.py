@@ -19,7 +19,12 @@ from dmpo_app.web.answers import StudioRoute
 
 FOLDER = Path(__file__).parent / "static"
 PREFIX = "/studio/static"
-_TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
+_TYPES = {
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".json": "application/json",
+}
 SCRIPTS = (
     "header.js",
     "label.js",
@@ -36,14 +41,15 @@ STYLES = ("studio.css", "label.css", "compare.css", "progress.css", "quality.css
 
 @dataclass(frozen=True)
 class Assets:
-    """The files by name, read once, and the hash of their build."""
+    """The files by their name under `static/`, read once, and the hash of their build."""
 
     files: dict[str, bytes]
     build: str
 
     @classmethod
     def load(cls) -> Assets:
-        files = {path.name: path.read_bytes() for path in sorted(FOLDER.iterdir()) if path.suffix in _TYPES}
+        found = (path for path in sorted(FOLDER.rglob("*")) if path.suffix in _TYPES)
+        files = {path.relative_to(FOLDER).as_posix(): path.read_bytes() for path in found}
         digest = hashlib.sha256()
         for name, content in files.items():
             digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
@@ -60,7 +66,7 @@ class Assets:
         """GET /studio/static/{build}/{name}: these files and no others."""
         router = APIRouter(route_class=StudioRoute, include_in_schema=False)
 
-        @router.get(PREFIX + "/{build}/{name}")
+        @router.get(PREFIX + "/{build}/{name:path}")
         async def asset(
             build: Annotated[str, PathParameter(max_length=64)], name: Annotated[str, PathParameter(max_length=64)]
         ) -> Response:

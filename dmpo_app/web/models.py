@@ -92,6 +92,7 @@ class AssignmentOut(BaseModel):
     left: str = Field(description="URL of the image to show on the left; expires with the assignment.")
     right: str
     question: Question
+    asks: list[Literal["strength", "comment"]] = Field(description="What the campaign would like to know beside.")
     expires_at: datetime
 
 
@@ -104,6 +105,7 @@ class AssignmentsAnswer(BaseModel):
                 "left": "/api/v1/images/gAAAA...",
                 "right": "/api/v1/images/gAAAB...",
                 "question": "overall",
+                "asks": [],
                 "expires_at": "2026-01-01T12:00:00Z",
             }
         ]

@@ -68,7 +68,7 @@ def voting_router(services: Services, lanes: Lanes, limits: Limits) -> APIRouter
         def work() -> AssignmentsAnswer:
             annotator, addresses = annotator_of(labeling, token), _Addresses(services)
             return AssignmentsAnswer(
-                assignments=[_assignment(item, addresses) for item in labeling.assignments(annotator, wished)]
+                assignments=[_assignment(services, item, addresses) for item in labeling.assignments(annotator, wished)]
             )
 
         return await lanes.votes.run(work)
@@ -142,7 +142,7 @@ class _Addresses:
         return self._known[image_id, expires_at]
 
 
-def _assignment(item: Assignment, addresses: _Addresses) -> AssignmentOut:
+def _assignment(services: Services, item: Assignment, addresses: _Addresses) -> AssignmentOut:
     # A little longer than the assignment, so that an image asked for in its last second still comes.
     expires_at = item.expires_at + timedelta(minutes=1)
     return AssignmentOut(
@@ -151,6 +151,7 @@ def _assignment(item: Assignment, addresses: _Addresses) -> AssignmentOut:
         left=addresses.of(item.left_image_id, expires_at),
         right=addresses.of(item.right_image_id, expires_at),
         question=item.question,
+        asks=list(services.settings.labeling.asks),
         expires_at=item.expires_at,
     )
 

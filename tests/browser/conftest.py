@@ -22,6 +22,7 @@ from tests.web.studio_fakes import SAMPLING, FakeRenderer, FakeTrainer, add_pair
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
     "--disable-dev-shm-usage", "--mute-audio",
+    "--disable-features=LocalNetworkAccessChecks",  # a page of another site shows the one on this machine in a frame
 ]  # fmt: skip
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}
 PHONE: ViewportSize = {"width": 390, "height": 844}
@@ -55,12 +56,13 @@ def new_page(browser: Browser) -> Iterator[NewPage]:
     faults: list[str] = []
     contexts = []
 
-    def make(*, phone: bool = False, dark: bool = False) -> Page:
+    def make(*, phone: bool = False, dark: bool = False, locale: str = "en-US") -> Page:
         context = browser.new_context(
             viewport=PHONE if phone else DESKTOP,
             has_touch=phone,
             color_scheme="dark" if dark else "light",
             accept_downloads=True,
+            locale=locale,
         )
         contexts.append(context)
         page = context.new_page()

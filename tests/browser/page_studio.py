@@ -45,6 +45,14 @@ def wait_until(condition: Callable[[], bool], *, seconds: float = 20) -> None:
         time.sleep(0.05)
 
 
+def pump_until(page: Page, condition: Callable[[], bool], *, seconds: float = 20) -> None:
+    """As `wait_until`, while the test's own handlers of the page's requests run."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        page.wait_for_timeout(50)
+    assert condition()
+
+
 def open_label(page: Page, url: str, *, seconds: float = 20) -> None:
     """Open the page and wait for the first pair."""
     page.goto(url)

@@ -90,8 +90,10 @@ def test_undo_brings_the_last_pair_back_to_be_judged_anew(page_studio: PageStudi
 def test_keys_do_nothing_while_typing_or_on_another_tab(page_studio: PageStudio, new_page: NewPage) -> None:
     page = new_page()
     open_label(page, page_studio.url)
+    page.get_by_role("button", name="Voting as anonymous").click()
     page.get_by_label("Your name (optional)").click()
     page.keyboard.type("tbs12")
+    page.keyboard.press("Escape")
     open_tab(page, "Progress")
     page.keyboard.press("1")
     page.wait_for_timeout(400)
@@ -268,9 +270,11 @@ def test_an_empty_studio_says_that_it_warms_up_then_shows_pairs(page_studio: Pag
 def test_an_annotator_may_take_a_name(page_studio: PageStudio, new_page: NewPage) -> None:
     page = new_page()
     open_label(page, page_studio.url)
+    page.get_by_role("button", name="Voting as anonymous").click()
     with page.expect_request(lambda request: request.url.endswith("/session")) as sent:
         page.get_by_label("Your name (optional)").fill("Ada")
         page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Voting as Ada")).to_be_visible()
     assert sent.value.post_data_json == {"handle": "Ada"}
     page.wait_for_selector(READY)
     vote(page, "1")

@@ -27,8 +27,14 @@ def test_a_handle_may_be_left_out(studio: Studio) -> None:
 def test_assignments_have_the_documented_fields_and_stay_the_same_until_answered(studio: Studio) -> None:
     who = studio.session()
     first = studio.assignments(who, 3)
-    assert [set(item) for item in first] == [{"id", "prompt", "left", "right", "question", "expires_at"}] * 3
+    assert [set(item) for item in first] == [{"id", "prompt", "left", "right", "question", "asks", "expires_at"}] * 3
     assert [item["id"] for item in studio.assignments(who, 3)] == [item["id"] for item in first]
+
+
+def test_assignments_say_what_the_campaign_asks_for_beside_a_choice(studio: Studio) -> None:
+    assert studio.assignments(studio.session())[0]["asks"] == []
+    campaign = studio.with_campaign(asks=("strength", "comment"))
+    assert campaign.assignments(campaign.session())[0]["asks"] == ["strength", "comment"]
 
 
 def test_more_assignments_than_can_be_open_are_cut_not_refused(studio: Studio) -> None:

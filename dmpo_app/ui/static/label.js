@@ -1,304 +1,323 @@
 // <dmpo-label>: two pictures, one question. Everything a person does here is taken at once; the outbox tells the studio.
 
+import { asked } from "./campaign.js";
+import { dialogOpen } from "./dialog.js";
+import { Gestures } from "./gestures.js";
+import { Asides } from "./label-asides.js";
+import { keysDialog } from "./label-dialogs.js";
+import { ANSWERS, LabelView } from "./label-view.js";
+import { t, words } from "./lang.js";
 import { Outbox } from "./outbox.js";
 import { PairSupply } from "./pairs.js";
-import { RoundCard } from "./round-card.js";
-import { h, isShown, openTab, plural, session, statusFeed, takesKeys, versionName, versions } from "./studio.js";
+import { Past } from "./past.js";
+import { Sitting } from "./sitting.js";
+import { isShown, session, statusFeed, takesKeys } from "./studio.js";
+import { Zoom } from "./zoom.js";
 
-const ANSWERS = [
-  { choice: "left", text: "A is better", keys: ["1", "arrowleft"], hint: "1", main: true },
-  { choice: "tie", text: "Tie", keys: ["t"], hint: "T" },
-  { choice: "both_bad", text: "Both bad", keys: ["b"], hint: "B" },
-  { choice: "skip", text: "Skip", keys: ["s"], hint: "S" },
-  { choice: "right", text: "B is better", keys: ["2", "arrowright"], hint: "2", main: true },
-];
-const SAID = { left: "A chosen", right: "B chosen", tie: "Tie", both_bad: "Both bad", skip: "Skipped" };
 const CLICK_GUARD_MS = 180; // the second click of a double click must not judge the next pair
-const MAX_UNDO = 10; // as many as the studio takes back
-const TOAST_MS = 14000;
+const PRESSED_BY_SPACE = "button:not([role=tab][aria-selected=true]), a, summary"; // what has the focus comes first
+const PANS = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+const PAN_STEP = 0.2;
 
 // One of each a page, also if Gradio builds the element anew.
 const outbox = new Outbox();
+const sitting = new Sitting();
+const past = new Past();
 
 class DmpoLabel extends HTMLElement {
   connectedCallback() {
-    this.build();
-    this.history = [];
+    this.view = new LabelView(this, this.acts());
+    this.zoom = new Zoom(this.view.pair, (on) => this.view.zoomButton.setAttribute("aria-pressed", String(on)));
+    this.gestures = new Gestures(this.view.pair, this.zoom, (side) => this.vote(side, "swipe"));
+    document.body.append(this.view.toasts); // seen from every tab
+    this.asides = new Asides(this, sitting);
     this.current = null;
+    this.chosen = null; // the side that was chosen while it is asked how much better it is
     this.shownAt = 0;
     this.liveVersion = null;
-    this.supply = new PairSupply(() => (this.current ? 1 : 0) + outbox.ops.length);
-    this.supply.addEventListener("ready", () => this.current === null && this.advance());
-    this.supply.addEventListener("empty", () => this.current === null && this.showWaiting());
-    this.supply.addEventListener("trouble", (event) => this.current === null && this.showWaiting(event.detail));
-    this.onKey = (event) => this.key(event);
-    this.onRefused = (event) => this.refused(event.detail);
-    this.onSettled = (event) => this.settled(event.detail);
-    this.onChange = () => this.showSaving();
-    document.addEventListener("keydown", this.onKey);
-    outbox.addEventListener("refused", this.onRefused);
-    outbox.addEventListener("taken", this.onSettled);
-    outbox.addEventListener("undone", this.onSettled);
-    outbox.addEventListener("change", this.onChange);
+    this.bringing = null; // the assignment that an undo after a reload waits for
+    this.trouble = null;
+    this.supply = new PairSupply(
+      () => (this.current ? 1 : 0) + outbox.ops.length,
+      (id) => outbox.answered(id),
+    );
+    this.listening = new AbortController();
+    this.listen();
     this.deaf = statusFeed.listen((status) => this.statusCame(status));
+    this.showWaiting();
+    this.refresh();
     this.supply.start();
   }
 
   disconnectedCallback() {
-    document.removeEventListener("keydown", this.onKey);
-    outbox.removeEventListener("refused", this.onRefused);
-    outbox.removeEventListener("taken", this.onSettled);
-    outbox.removeEventListener("undone", this.onSettled);
-    outbox.removeEventListener("change", this.onChange);
+    this.listening?.abort();
     this.deaf?.();
     this.supply?.stop();
-    this.toasts?.remove();
+    this.view?.toasts.remove();
   }
 
-  build() {
-    this.prompt = h("p", { class: "dl-prompt" });
-    this.frames = ["left", "right"].map((side, index) => this.frame(side, "AB"[index]));
-    this.buttons = ANSWERS.map((answer) =>
-      h(
-        "button",
-        {
-          type: "button",
-          class: `dl-answer dl-${answer.choice}${answer.main ? " dl-main" : ""}`,
-          "data-choice": answer.choice,
-          "aria-keyshortcuts": answer.hint,
-          onclick: () => this.vote(answer.choice, "click"),
-        },
-        h("span", {}, answer.text),
-        h("kbd", { "aria-hidden": "true" }, answer.hint),
-      ),
-    );
-    this.undoButton = h(
-      "button",
-      { type: "button", class: "dl-quiet dl-undo", disabled: true, "aria-keyshortcuts": "Z", onclick: () => this.undo() },
-      "↶ Undo ",
-      h("kbd", { "aria-hidden": "true" }, "Z"),
-    );
-    this.saving = h("span", { class: "dl-saving", role: "status" });
-    this.said = h("span", { class: "dl-hidden", role: "status", "aria-live": "polite" });
-    this.card = new RoundCard();
-    this.toasts = h("div", { class: "dl-toasts", role: "status", "aria-live": "polite" });
-    this.pair = h("div", { class: "dl-pair" }, this.frames);
-    this.replaceChildren(
-      h("div", { class: "dl-ask" }, h("p", { class: "dl-question" }, "Which picture do you prefer?"), this.prompt),
-      this.pair,
-      h("div", { class: "dl-answers", role: "group", "aria-label": "Your answer" }, this.buttons),
-      h("div", { class: "dl-foot" }, this.undoButton, this.saving, this.nameField()),
-      this.card.element,
-      this.said,
-    );
-    document.body.append(this.toasts); // seen from every tab
-    this.setBusy(true);
+  listen() {
+    const { signal } = this.listening;
+    const on = (target, name, listener) => target.addEventListener(name, listener, { signal });
+    on(document, "keydown", (event) => this.key(event));
+    on(document, "keyup", (event) => this.keyUp(event));
+    on(window, "blur", () => this.zoom.release());
+    on(words, "change", () => this.retext());
+    on(outbox, "refused", (event) => this.refused(event.detail));
+    on(outbox, "taken", (event) => this.settled(event.detail));
+    on(outbox, "undone", (event) => this.settled(event.detail));
+    on(outbox, "change", () => this.showSaving());
+    this.supply.addEventListener("ready", () => this.pairReady());
+    this.supply.addEventListener("missing", (event) => this.giveUp(event.detail));
+    this.supply.addEventListener("empty", () => this.current === null && this.showWaiting());
+    this.supply.addEventListener("trouble", (event) => this.supplyFailed(event.detail));
   }
 
-  /** One side: a button as large as the picture. */
-  frame(side, letter) {
-    return h(
-      "button",
-      { type: "button", class: "dl-frame dl-loading", "data-choice": side, onclick: () => this.vote(side, "click") },
-      h("span", { class: "dl-picture" }),
-      h("span", { class: "dl-letter", "aria-hidden": "true" }, letter),
-      h("span", { class: "dl-tick", "aria-hidden": "true" }, "✓"),
-    );
+  acts() {
+    return {
+      vote: (choice, by) => this.vote(choice, by),
+      strength: (strength) => this.strengthChosen(strength),
+      undo: () => this.undo(),
+      zoom: () => this.zoom.toggle(),
+      report: () => this.asides.report(),
+      comment: () => this.asides.comment(),
+      consent: () => this.asides.askConsent(),
+      keys: () => keysDialog(this, ANSWERS, this.current?.asked.strength ?? false),
+      you: () => this.asides.showYou(),
+    };
   }
 
-  nameField() {
-    const input = h("input", {
-      class: "dl-name",
-      type: "text",
-      maxlength: "60",
-      placeholder: "anonymous",
-      autocomplete: "nickname",
-      "aria-label": "Your name (optional)",
-    });
-    input.value = session.handle;
-    input.addEventListener("change", () => this.rename(input.value.trim()));
-    input.addEventListener("keydown", (event) => event.key === "Enter" && input.blur());
-    return h("label", { class: "dl-who" }, "Voting as", input);
+  /** What depends on the language or the person, but not on the pair. */
+  refresh() {
+    this.view.showName(session.handle);
+    this.view.showGoal(sitting);
+    this.showSaving();
+  }
+
+  retext() {
+    this.view.retext();
+    this.refresh();
+    if (this.current) this.view.showPair(this.current);
+    else this.showWaiting();
   }
 
   rename(handle) {
     if (handle === session.handle) return;
     session.rename(handle);
-    this.history = [];
-    this.current = null;
+    this.view.showName(handle);
+    this.startAnew();
+  }
+
+  /** Another annotator, so other pairs. */
+  startAnew() {
+    past.clear();
+    this.current = this.bringing = null;
+    this.asides.forget();
+    this.closeStrength();
     this.showWaiting();
     this.supply.reset();
   }
 
   key(event) {
-    if (!isShown(this) || event.repeat || event.ctrlKey || event.metaKey || event.altKey || takesKeys(event.target)) return;
+    if (!isShown(this) || dialogOpen() || event.ctrlKey || event.metaKey || event.altKey || takesKeys(event.target)) return;
     const key = event.key.toLowerCase();
-    const answer = ANSWERS.find((candidate) => candidate.keys.includes(key));
-    if (key === "z") this.undo();
-    else if (answer) this.vote(answer.choice, "key");
+    const answer = ANSWERS.find((candidate) => candidate.keys.includes(key) || candidate.code.includes(event.code));
+    if (key === " ") {
+      if (event.target.closest?.(PRESSED_BY_SPACE) || this.current === null) return;
+      this.zoom.press();
+    } else if (event.repeat) return;
+    else if (this.zoom.on && event.shiftKey && event.key in PANS) this.zoom.pan(...PANS[event.key].map((way) => way * PAN_STEP));
+    else if (key === "z") this.undo();
+    else if (key === "?") this.acts().keys();
+    else if (key === "escape" && this.chosen) this.strengthChosen(null);
+    else if (key === "escape" && this.zoom.on) this.zoom.off();
+    else if (answer) this.vote(answer.choice, "key", event.shiftKey ? "slightly" : "clearly");
     else return;
     event.preventDefault();
   }
 
+  keyUp(event) {
+    if (event.key === " ") this.zoom.release();
+  }
+
   /** Take an answer: shown as taken at once, sent in the background, and the next pair comes up. */
-  vote(choice, by) {
+  vote(choice, by, strength = null) {
     const elapsed = performance.now() - this.shownAt;
     if (this.current === null || (by === "click" && elapsed < CLICK_GUARD_MS)) return;
     const pair = this.current;
+    const sided = choice === "left" || choice === "right";
+    if (sided && pair.asked.strength && strength === null) {
+      this.chosen = choice;
+      this.view.askStrength(choice);
+      return;
+    }
     this.current = null;
-    outbox.vote(pair.token, pair.id, choice, elapsed);
-    this.history.push(pair);
-    if (this.history.length > MAX_UNDO) this.history.shift();
-    this.flash(choice);
-    this.said.textContent = `${SAID[choice]}.`;
-    this.advance();
+    this.closeStrength();
+    const more = { ...(sided && pair.asked.strength && { strength }), ...(pair.comment && { comment: pair.comment }) };
+    outbox.vote(pair.token, pair.id, choice, elapsed, more);
+    const counted = choice !== "skip";
+    if (counted) sitting.add(elapsed);
+    past.push(pair, counted);
+    this.view.flash(choice);
+    this.view.showGoal(sitting);
+    this.advance(t(`said.${choice}`));
+  }
+
+  strengthChosen(strength) {
+    const choice = this.chosen;
+    this.closeStrength();
+    if (strength !== null && choice !== null) this.vote(choice, "strength", strength);
+  }
+
+  closeStrength() {
+    if (this.chosen === null) return;
+    this.chosen = null;
+    this.view.askStrength(null);
   }
 
   /** Bring the last pair back. */
   undo() {
-    const pair = this.history.pop();
-    if (!pair) return;
+    const entry = past.pop();
+    if (!entry) return;
     if (this.current) this.supply.putBack(this.current);
-    outbox.undo(pair.token, pair.id);
-    this.show(pair);
-    this.said.textContent = "Vote undone. The pair is back.";
+    this.current = null;
+    this.closeStrength();
+    outbox.undo(entry.token, entry.id, entry.vote);
+    if (entry.counted) sitting.remove();
+    this.view.showGoal(sitting);
+    if (entry.pair) this.show(entry.pair, t("said.undone"));
+    else {
+      this.bringing = entry.id;
+      this.supply.want(entry.id);
+      this.showWaiting();
+    }
   }
 
-  advance() {
+  /** A pair came; while one is being brought back, only that one is shown. */
+  pairReady() {
+    if (this.current === null && (this.bringing === null || this.supply.ready[0].id === this.bringing)) this.advance();
+  }
+
+  /** The pair that an undo was to bring back does not come. */
+  giveUp(id) {
+    this.supply.unwant(id);
+    if (this.bringing !== id) return;
+    this.bringing = null;
+    this.advance();
+  }
+
+  advance(said = "") {
     const pair = this.supply.next();
-    if (pair) this.show(pair);
-    else this.showWaiting();
+    if (pair) this.show(pair, said && `${said} ${t("said.next", { prompt: pair.prompt })}`);
+    else {
+      this.view.said.textContent = said;
+      this.showWaiting();
+    }
   }
 
-  show(pair) {
+  show(pair, said = "") {
+    pair.asked ??= asked(pair);
     this.current = pair;
-    this.prompt.textContent = pair.prompt;
-    this.prompt.title = pair.prompt;
-    this.frames.forEach((frame, index) => {
-      frame.querySelector(".dl-picture").replaceChildren(pair.images[index]);
-      frame.setAttribute("aria-label", `Picture ${"AB"[index]} is better: ${pair.prompt}`);
-    });
-    this.setBusy(false);
+    this.bringing = null;
+    this.trouble = null;
+    this.zoom.nextPair();
+    this.view.showPair(pair);
+    this.view.setBusy(false, past.length > 0);
+    this.view.said.textContent = said;
     this.shownAt = performance.now();
+    this.asides.pairCame();
   }
 
   /** Nothing to show right now, and why. */
-  showWaiting(error = null) {
-    const phase = statusFeed.last?.renderer.phase;
+  showWaiting() {
+    this.zoom.off();
+    this.view.question.textContent = t("question.overall");
+    this.view.prompt.textContent = this.whyWaiting();
+    this.view.setBusy(true, past.length > 0);
+  }
+
+  whyWaiting() {
+    const { renderer, round } = statusFeed.last ?? {};
     const held = outbox.trouble ? outbox.ops.length : 0;
-    if (held > 0) this.prompt.textContent = `No connection. ${plural(held, "vote")} kept here, to be sent later.`;
-    else if (error) this.prompt.textContent = `${error.message} Trying again…`;
-    else if (phase === "failed") this.prompt.textContent = `The model could not be loaded: ${statusFeed.last.renderer.message}`;
-    else if (phase === "starting" || phase === "loading") this.prompt.textContent = "The model is warming up; the first pictures are on their way…";
-    else if (this.history.length === 0) this.prompt.textContent = "Fetching pictures…";
-    else if (statusFeed.last?.round) this.prompt.textContent = "You have judged every pair there is. New ones come after this round.";
-    else this.prompt.textContent = "You have judged every pair there is. New ones are being painted…";
-    this.setBusy(true);
+    if (this.trouble?.code === "consent_needed") return t("wait.consent");
+    if (held > 0) return t("wait.kept", { count: held });
+    if (this.bringing) return t("wait.undoing");
+    if (this.trouble) return this.trouble.passing ? t("wait.again", { message: this.trouble.message }) : this.trouble.message;
+    if (renderer?.phase === "failed") return t("wait.failed", { message: renderer.message });
+    if (renderer?.phase === "starting" || renderer?.phase === "loading") return t("wait.warming");
+    if (past.length === 0) return t("wait.fetching");
+    return round ? t("wait.round") : t("wait.painted");
   }
 
-  setBusy(busy) {
-    this.pair.setAttribute("aria-busy", String(busy));
-    for (const frame of this.frames) {
-      frame.disabled = busy;
-      frame.classList.toggle("dl-loading", busy);
-      if (busy) frame.querySelector(".dl-picture").replaceChildren();
-    }
-    for (const button of this.buttons) button.disabled = busy;
-    this.undoButton.disabled = this.history === undefined || this.history.length === 0;
-  }
-
-  /** A short sign over the pictures that the answer was taken. */
-  flash(choice) {
-    const marks = { left: [0], right: [1], tie: [0, 1] }[choice] ?? [];
-    for (const index of marks) {
-      const frame = this.frames[index];
-      frame.classList.remove("dl-chosen");
-      void frame.offsetWidth; // restarts the animation
-      frame.classList.add("dl-chosen");
-    }
+  supplyFailed(error) {
+    this.trouble = error;
+    this.view.showName(session.handle);
+    if (this.current !== null) return;
+    this.showWaiting();
+    this.asides.failed(error);
   }
 
   showSaving() {
     const waiting = outbox.ops.length;
-    const trouble = outbox.trouble;
-    this.saving.classList.toggle("dl-trouble", trouble !== null);
-    if (trouble && waiting > 0) {
-      const why = trouble.status === 0 ? "Offline" : trouble.status === 429 ? "A little too fast" : "The studio is busy";
-      this.saving.textContent = `${why} – ${plural(waiting, "vote")} kept here, will retry`;
-    } else {
-      this.saving.textContent = waiting > 3 ? "Saving…" : "";
-    }
-    this.card.update(statusFeed.last, outbox.pendingPreferences);
+    const { trouble } = outbox;
+    this.asides.failed(trouble);
+    const why = { 0: "why.offline", 429: "why.fast" }[trouble?.status] ?? "why.busy";
+    if (trouble && waiting > 0) this.view.showSaving(`${t(why)} – ${t("kept", { count: waiting })}`, true);
+    else this.view.showSaving(waiting > 3 ? t("saving") : "", false);
+    this.view.card.update(statusFeed.last, outbox.pendingPreferences);
   }
 
   /** A vote or an undoing was acknowledged: count with the answer rather than wait for the next poll. */
-  settled({ kind, answer }) {
+  settled({ kind, assignment, answer }) {
+    if (kind === "vote") past.taken(assignment, answer.vote);
+    else this.supply.reopened(assignment);
     const status = statusFeed.last;
     if (!status) return;
     status.votes_until_round = answer.votes_until_round;
     status.votes += kind === "vote" ? 1 : -1;
   }
 
+  /** What was missing is agreed to: go on. */
+  agreed() {
+    this.trouble = null;
+    outbox.hurry();
+    if (this.current === null) this.showWaiting();
+    this.supply.fill();
+  }
+
+  /** All votes are withdrawn: there is nothing left to undo. */
+  withdrawn() {
+    past.clear();
+    this.view.setBusy(this.current === null, false);
+  }
+
+  /** Show neither this pair nor, if the studio took it out of the pool, another question about it. */
+  passOver(pair) {
+    if (this.current === pair) this.current = null;
+    this.closeStrength();
+    this.supply.reset([pair.id, this.current?.id].filter(Boolean));
+    if (this.current === null) this.showWaiting();
+  }
+
   /** The studio said no to something that was shown as taken. */
-  refused({ kind, token, error }) {
+  refused({ kind, token, assignment, error }) {
+    if (kind === "undo") this.giveUp(assignment);
     if (error.status === 401) {
       session.forget(token);
-      this.current = null;
-      this.history = [];
-      this.showWaiting();
-      this.supply.reset();
-      this.toast("Your session was not known to the studio any more; a new one was opened.");
-    } else if (kind === "undo") {
-      this.toast("That vote cannot be undone any more.");
-    } else if (error.status === 410) {
-      this.toast("That pair had been open for too long, so the vote did not count. Here is another.");
-    } else if (error.status === 409) {
-      this.toast("That pair had been answered before; the first answer counts.");
-    } else {
-      this.toast("One vote was not taken: the studio does not know that pair any more.");
+      this.startAnew();
     }
+    const why = { 401: "session", 410: "expired", 409: "answered" }[error.status] ?? "unknown";
+    this.view.toast(t(kind === "undo" && error.status !== 401 ? "toast.no_undo" : `toast.${why}`));
   }
 
   async statusCame(status) {
-    this.card.update(status ?? statusFeed.last, outbox.pendingPreferences, status === null);
+    this.view.card.update(status ?? statusFeed.last, outbox.pendingPreferences, status === null);
     if (status === null) return;
     if (outbox.trouble) outbox.hurry();
-    if (this.current === null) this.supply.fill();
+    if (this.current === null && this.trouble === null) this.supply.fill();
     const before = this.liveVersion;
     this.liveVersion = status.live_version;
-    if (before !== null && before !== status.live_version) await this.announce(status.live_version);
-  }
-
-  async announce(version) {
-    if (version === 0) {
-      this.toast("The base model is live again.");
-      return;
-    }
-    let learned = "";
-    try {
-      const adapter = (await versions()).get(version);
-      if (adapter) learned = ` learned from ${plural(adapter.votes, "vote")} and`;
-    } catch {
-      // The announcement does without the number.
-    }
-    this.toast(`${versionName(version)}${learned} is live.`, {
-      text: "See Before / after",
-      act: () => openTab("Before / after"),
-    });
-  }
-
-  toast(text, link = null) {
-    const close = () => toast.remove();
-    const toast = h(
-      "div",
-      { class: "dl-toast" },
-      h("span", {}, text),
-      link && h("button", { type: "button", class: "dl-link", onclick: () => (close(), link.act()) }, link.text),
-      h("button", { type: "button", class: "dl-close", "aria-label": "Dismiss", onclick: close }, "×"),
-    );
-    this.toasts.append(toast);
-    while (this.toasts.children.length > 3) this.toasts.firstChild.remove();
-    setTimeout(close, TOAST_MS);
+    if (before !== null && before !== status.live_version) await this.asides.announce(status.live_version);
   }
 }
 

@@ -39,19 +39,26 @@ export class Outbox extends EventTarget {
     return ops;
   }
 
-  vote(token, assignment, choice, elapsedMs) {
-    this.push({ kind: "vote", token, assignment, choice, elapsedMs: Math.round(elapsedMs) });
+  /** `more`: what a campaign asks for beside the choice: {strength, comment}. */
+  vote(token, assignment, choice, elapsedMs, more = {}) {
+    this.push({ kind: "vote", token, assignment, choice, elapsedMs: Math.round(elapsedMs), more });
+  }
+
+  /** Whether an assignment has an answer here, sent or not. */
+  answered(assignment) {
+    if (this.voteIds.has(assignment)) return true;
+    return this.ops.findLast((op) => op.assignment === assignment)?.kind === "vote";
   }
 
   /** Take the vote on an assignment back. One that was never tried to be sent is simply dropped. */
-  undo(token, assignment) {
+  undo(token, assignment, voteId = null) {
     const unsent = this.ops.findLast((op) => op.kind === "vote" && op.assignment === assignment);
     if (unsent && !unsent.tried) {
       this.drop(unsent);
       this.changed();
       return;
     }
-    this.push({ kind: "undo", token, assignment, vote: this.voteIds.get(assignment) ?? null });
+    this.push({ kind: "undo", token, assignment, vote: this.voteIds.get(assignment) ?? voteId });
   }
 
   /** Votes that count towards a round and are not acknowledged. */
@@ -105,7 +112,7 @@ export class Outbox extends EventTarget {
         wait = FIRST_WAIT_MS;
       } catch (error) {
         if (!(error instanceof ApiError)) throw error;
-        if (error.passing) {
+        if (error.passing || error.code === "consent_needed") {
           this.trouble = error;
           this.changed();
           await this.pause(Math.max(wait, 1000 * (error.retrySeconds ?? 0)));
@@ -121,22 +128,21 @@ export class Outbox extends EventTarget {
   }
 
   async send(op) {
-    const { token, assignment, choice, elapsedMs } = op;
+    const { token, assignment, choice, elapsedMs, more } = op;
     if (op.kind === "vote") {
-      const body = { assignment, choice, elapsed_ms: elapsedMs };
+      const body = { assignment, choice, elapsed_ms: elapsedMs, ...more };
       const answer = await api("POST", "votes", { body, token });
       this.voteIds.set(assignment, answer.vote);
       this.drop(op);
       this.dispatchEvent(new CustomEvent("taken", { detail: { ...op, answer } }));
       return;
     }
-    const vote = op.vote ?? this.voteIds.get(assignment);
-    if (vote !== undefined && vote !== null) {
-      const answer = await api("DELETE", `votes/${vote}`, { token });
-      this.voteIds.delete(assignment);
-      this.dispatchEvent(new CustomEvent("undone", { detail: { ...op, answer } }));
-    }
+    const vote = op.vote ?? this.voteIds.get(assignment) ?? null;
+    if (vote === null) throw new ApiError(404, "That vote was not taken, so it cannot be taken back.");
+    const answer = await api("DELETE", `votes/${vote}`, { token });
+    this.voteIds.delete(assignment);
     this.drop(op);
+    this.dispatchEvent(new CustomEvent("undone", { detail: { ...op, answer } }));
   }
 
   pause(milliseconds) {

@@ -1,17 +1,30 @@
 // Pairs fetched ahead, with both images decoded, so that the next one is on the screen the moment a vote is cast.
 
+import { t } from "./lang.js";
 import { address, api, ApiError, h, session } from "./studio.js";
 
-const AHEAD = 4;
+const AHEAD = 6; // enough for ten answers a second while the studio takes half a second to hand out more
+const MOST_OPEN = 16; // what the studio lets one annotator hold
 const RETRY_MS = 1500;
+const LONG_RETRY_MS = 15000; // after a refusal that asking again does not change by itself
 const MARGIN_MS = 20000; // a pair that expires sooner is not shown any more
 
-/** Fires "ready" when a pair was added, "empty" when the studio has none, "trouble" (detail: ApiError). */
+/**
+ * Fires "ready" when a pair was added, "empty" when the studio has none, "trouble" (detail: ApiError), "missing" when a
+ * wanted one (detail: its id) is not open any more.
+ */
 export class PairSupply extends EventTarget {
-  /** `openElsewhere()`: assignments of ours that are open on the studio's side and not in `ready`. */
-  constructor(openElsewhere) {
+  /**
+   * `openElsewhere()`: how many assignments of ours are open on the studio's side and not in `ready`;
+   * `answered(id)`: whether one has an answer already that the studio may not know of yet.
+   */
+  constructor(openElsewhere, answered) {
     super();
     this.openElsewhere = openElsewhere;
+    this.answered = answered;
+    this.wanted = new Map(); // assignments that are to come before others, by how late they were asked for
+    this.due = new Set(); // those of them that can be fetched now
+    this.asks = 0;
     this.ready = [];
     this.known = new Set(); // assignments that were shown, answered or are being loaded
     this.filling = false;
@@ -30,11 +43,13 @@ export class PairSupply extends EventTarget {
     clearTimeout(this.timer);
   }
 
-  /** Begin again for another annotator. */
-  reset() {
+  /** Fetch all anew, as for another annotator; what is `passedOver` is not shown again. */
+  reset(passedOver = []) {
     this.round += 1;
     this.ready = [];
-    this.known.clear();
+    this.wanted.clear();
+    this.due.clear();
+    this.known = new Set(passedOver);
     this.filling = false;
     this.fill();
   }
@@ -44,11 +59,33 @@ export class PairSupply extends EventTarget {
     let pair = this.ready.shift() ?? null;
     while (pair && this.expired(pair)) pair = this.ready.shift() ?? null;
     this.fill();
+    // Browsers drop decoded images that are not on the screen after a while.
+    for (const image of this.ready[0]?.images ?? []) image.decode().catch(() => {});
     return pair;
+  }
+
+  /** An assignment that is not here, as after a reload, is to be the next one, once it is open again. */
+  want(id) {
+    this.wanted.set(id, ++this.asks);
+  }
+
+  /** It is open again if it is wanted: fetch it. */
+  reopened(id) {
+    if (!this.wanted.has(id)) return;
+    this.due.add(id);
+    this.known.delete(id);
+    this.fill();
+  }
+
+  /** It will not be open again. */
+  unwant(id) {
+    this.wanted.delete(id);
+    this.due.delete(id);
   }
 
   /** Put a pair back as the next one. */
   putBack(pair) {
+    pair.rank = ++this.asks;
     this.ready.unshift(pair);
   }
 
@@ -57,18 +94,19 @@ export class PairSupply extends EventTarget {
   }
 
   async fill() {
-    if (this.filling || this.stopped || this.ready.length >= AHEAD) return;
+    if (this.filling || this.stopped || (this.ready.length >= AHEAD && this.due.size === 0)) return;
     clearTimeout(this.timer);
     this.filling = true;
     const round = this.round;
     try {
       const added = await this.load(round);
-      if (round === this.round) this.later(added > 0 ? 50 : RETRY_MS);
+      if (round === this.round) this.later(added > 0 || this.due.size > 0 ? 50 : RETRY_MS);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       if (round !== this.round) return;
       this.dispatchEvent(new CustomEvent("trouble", { detail: error }));
-      this.later(Math.max(RETRY_MS, 1000 * (error.retrySeconds ?? 0)));
+      const wait = error.passing || error.status === 401 ? RETRY_MS : LONG_RETRY_MS;
+      this.later(Math.max(wait, 1000 * (error.retrySeconds ?? 0)));
     } finally {
       if (round === this.round) this.filling = false;
     }
@@ -82,15 +120,21 @@ export class PairSupply extends EventTarget {
   /** Ask for what is missing beyond the open ones already in hand. Returns how many pairs are new. */
   async load(round) {
     const token = await session.token();
+    const due = [...this.due];
     let answer;
     try {
-      const count = this.ready.length + this.openElsewhere() + AHEAD;
+      const count = due.length > 0 ? MOST_OPEN : Math.min(MOST_OPEN, this.ready.length + this.openElsewhere() + AHEAD);
       answer = await api("GET", `assignments?count=${count}`, { token });
     } catch (error) {
       if (error.status === 401) session.forget(token);
       throw error;
     }
-    const fresh = answer.assignments.filter((item) => !this.known.has(item.id));
+    const fresh = answer.assignments.filter((item) => !this.known.has(item.id) && !this.answered(item.id));
+    for (const id of due) {
+      if (answer.assignments.some((item) => item.id === id)) continue;
+      this.unwant(id);
+      this.dispatchEvent(new CustomEvent("missing", { detail: id }));
+    }
     if (fresh.length === 0) this.dispatchEvent(new Event("empty"));
     const loading = fresh.map((item) => [item, decoded(item, token)]);
     for (const item of fresh) this.known.add(item.id);
@@ -103,10 +147,19 @@ export class PairSupply extends EventTarget {
         continue;
       }
       added += 1;
-      this.ready.push(pair);
+      this.add(pair);
       this.dispatchEvent(new Event("ready"));
     }
     return added;
+  }
+
+  /** Behind what came before, unless it is wanted more. */
+  add(pair) {
+    pair.rank = this.wanted.get(pair.id) ?? 0;
+    this.unwant(pair.id);
+    const place = this.ready.findIndex((other) => (other.rank ?? 0) < pair.rank);
+    if (place < 0) this.ready.push(pair);
+    else this.ready.splice(place, 0, pair);
   }
 }
 
@@ -116,7 +169,7 @@ async function decoded(item, token) {
     [item.left, "A"],
     [item.right, "B"],
   ].map(([url, name]) => {
-    const image = h("img", { alt: `Picture ${name}: ${item.prompt}`, draggable: "false", decoding: "sync" });
+    const image = h("img", { alt: t("picture", { letter: name, prompt: item.prompt }), draggable: "false", decoding: "sync" });
     image.src = address(url);
     return image;
   });

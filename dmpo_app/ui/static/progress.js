@@ -56,7 +56,7 @@ class DmpoProgress extends HTMLElement {
   }
 
   section(title, ...content) {
-    return h("section", { class: "pr-section" }, h("h3", {}, title), content);
+    return h("section", { class: "pr-section" }, h("h2", { class: "pr-title" }, title), content);
   }
 
   statusCame(status) {

@@ -1,17 +1,20 @@
 // How far it is to the next round, or how the running one goes: one card of constant height.
 
-import { duration, h, plural } from "./studio.js";
+import { english } from "./lang.js";
+import { duration, h } from "./studio.js";
 
 const percent = (share) => `${Math.round(100 * share)} %`;
 
 export class RoundCard {
-  constructor() {
-    this.title = h("span", { class: "rc-title" }, "Looking for the studio…");
+  /** `words`: in which language it speaks. */
+  constructor(words = english) {
+    this.words = words;
+    this.title = h("span", { class: "rc-title" }, words.t("card.looking"));
     this.aside = h("span", { class: "rc-aside" });
     this.fill = h("span", { class: "rc-fill" });
     this.bar = h(
       "div",
-      { class: "rc-bar", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100", "aria-label": "Next round" },
+      { class: "rc-bar", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100", "aria-label": words.t("card.bar") },
       this.fill,
     );
     this.notes = h("div", { class: "rc-notes" });
@@ -23,42 +26,47 @@ export class RoundCard {
     this.element.classList.toggle("rc-running", status?.round?.status === "running");
     this.element.classList.toggle("rc-offline", offline);
     if (!status) return;
+    this.bar.setAttribute("aria-label", this.words.t("card.bar"));
     if (status.round) this.showRound(status.round);
     else this.showVotes(status, pending);
-    if (offline) this.aside.textContent = "no connection, trying again…";
+    if (offline) this.aside.textContent = this.words.t("card.offline");
   }
 
   showVotes(status, pending) {
+    const { words } = this;
     const left = Math.max(0, status.votes_until_round - pending);
     const done = Math.max(0, status.min_votes - left);
-    this.title.textContent = `${done} of ${plural(status.min_votes, "vote")} until the next round`;
-    this.aside.textContent = status.live_version === 0 ? "base model" : `version ${status.live_version}`;
+    this.title.textContent = words.t("card.until", { done, count: status.min_votes });
+    this.aside.textContent = status.live_version === 0 ? words.t("card.base") : words.t("card.version", { version: status.live_version });
     this.setBar(done / status.min_votes);
     const last = status.last_round;
-    const trouble = trainerTrouble(status);
+    const trouble = trainerTrouble(status, words);
     if (trouble) this.note(trouble, true);
-    else if (last && last.status !== "published") this.note(`The last round was ${last.status}: ${last.reason ?? "no reason given"}`, last.status === "failed");
-    else if (last?.reason) this.note(`The last round was published early: ${last.reason}`);
-    else this.note(status.votes === 0 ? "Every answer teaches the model." : `${plural(status.votes, "vote")} so far`);
+    else if (last && last.status !== "published") {
+      const reason = last.reason ?? words.t("card.no_reason");
+      this.note(words.t("card.last", { status: words.t(`card.${last.status}`), reason }), last.status === "failed");
+    } else if (last?.reason) this.note(words.t("card.early", { reason: last.reason }));
+    else this.note(status.votes === 0 ? words.t("card.teaches") : words.t("card.so_far", { count: status.votes }));
   }
 
   showRound(round) {
+    const { words } = this;
     if (round.status === "queued") {
-      this.title.textContent = "A round is about to start";
+      this.title.textContent = words.t("card.about");
       this.aside.textContent = "";
       this.setBar(0);
-      this.note("Keep voting: new votes count for the round after it.");
+      this.note(words.t("card.keep"));
       return;
     }
-    this.title.textContent = `Learning from ${plural(round.votes, "vote")}`;
-    this.aside.textContent = round.eta_seconds === null ? "" : `${duration(round.eta_seconds)} left`;
+    this.title.textContent = words.t("card.learning", { count: round.votes });
+    this.aside.textContent = round.eta_seconds === null ? "" : words.t("card.left", { time: duration(round.eta_seconds) });
     this.setBar(round.steps > 0 ? round.step / round.steps : 0);
     const chips = [["step", `${round.step} / ${round.steps}`]];
     if (round.loss !== null) chips.push(["loss", round.loss.toPrecision(3)]);
     if (round.margin !== null) chips.push(["margin", round.margin.toFixed(2)]);
     if (round.accuracy !== null) chips.push(["accuracy", percent(round.accuracy)]);
     this.notes.classList.remove("rc-bad");
-    this.notes.replaceChildren(...chips.map(([name, value]) => h("span", { class: "rc-chip" }, h("b", {}, name), ` ${value}`)));
+    this.notes.replaceChildren(...chips.map(([name, value]) => h("span", { class: "rc-chip" }, h("b", {}, words.t(`card.${name}`)), ` ${value}`)));
   }
 
   setBar(share) {
@@ -75,8 +83,8 @@ export class RoundCard {
 }
 
 /** What keeps rounds from happening, in words, or "". */
-function trainerTrouble(status) {
-  if (status.renderer.phase === "failed") return `The model could not be loaded: ${status.renderer.message}`;
-  if (!status.trainer.running && status.trainer.message) return `The trainer is not running: ${status.trainer.message}`;
+function trainerTrouble(status, words) {
+  if (status.renderer.phase === "failed") return words.t("wait.failed", { message: status.renderer.message });
+  if (!status.trainer.running && status.trainer.message) return words.t("card.trainer", { message: status.trainer.message });
   return "";
 }

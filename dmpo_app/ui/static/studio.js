@@ -41,9 +41,10 @@ export const storage = (() => {
 
 /** An answer that is not 2xx, or (status 0) no answer at all. */
 export class ApiError extends Error {
-  constructor(status, message, retrySeconds = null) {
+  constructor(status, message, retrySeconds = null, code = "") {
     super(message);
     this.status = status;
+    this.code = code;
     this.retrySeconds = retrySeconds;
   }
 
@@ -77,12 +78,13 @@ export async function api(method, path, { body, text, token, timeoutMs = 20000 }
   if (response.ok && data !== null) return data;
   const retry = Number.parseFloat(response.headers.get("Retry-After"));
   const detail = typeof data?.detail === "string" ? data.detail : `The studio answered ${response.status}.`;
-  throw new ApiError(response.status, detail, Number.isFinite(retry) ? retry : null);
+  throw new ApiError(response.status, detail, Number.isFinite(retry) ? retry : null, data?.code ?? "");
 }
 
 /** Who votes in this browser. The token survives reloads; a name is optional. */
 export const session = {
   opening: null,
+  before: null,
 
   get handle() {
     return storage.getItem("dmpo.handle") ?? "";
@@ -92,10 +94,15 @@ export const session = {
   async token() {
     const kept = storage.getItem("dmpo.token");
     if (kept) return kept;
-    this.opening ??= api("POST", "session", { body: { handle: this.handle } })
+    const invite = new URLSearchParams(location.search).get("invite");
+    this.opening ??= api("POST", "session", { body: { handle: this.handle, ...(invite && { invite }) } })
       .then((answer) => {
         storage.setItem("dmpo.token", answer.token);
         return answer.token;
+      })
+      .catch((error) => {
+        if (error.code === "invite_needed") this.goBack();
+        throw error;
       })
       .finally(() => {
         this.opening = null;
@@ -110,8 +117,17 @@ export const session = {
 
   /** Vote under another name from now on: a new annotator. */
   rename(handle) {
+    this.before = { handle: this.handle, token: storage.getItem("dmpo.token") };
     storage.setItem("dmpo.handle", handle);
     this.forget();
+  },
+
+  /** Be who one was before the last renaming: an invitation may be used up, and nobody is to lose their place by it. */
+  goBack() {
+    if (!this.before?.token) return;
+    storage.setItem("dmpo.handle", this.before.handle);
+    storage.setItem("dmpo.token", this.before.token);
+    this.before = null;
   },
 };
 

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from axe_playwright_python.base import AXE_SCRIPT
+from playwright.sync_api import Page
+
+from tests.browser.conftest import NewPage
+from tests.browser.page_studio import PageStudio, open_label, open_tab, vote
+
+pytestmark = pytest.mark.browser
+
+
+def violations(page: Page, part: str = "html") -> list[str]:
+    """What axe-core finds wrong with what is shown now (or in a part of it), a line a rule and element."""
+    if not page.evaluate("typeof axe === 'object'"):
+        page.evaluate(AXE_SCRIPT)
+    found: dict[str, Any] = page.evaluate("part => axe.run(part, { resultTypes: ['violations'] })", part)
+    return [f"{rule['id']}: {node['html'][:160]}" for rule in found["violations"] for node in rule["nodes"]]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_axe_finds_nothing_wrong_with_any_tab_or_dialog(page_studio: PageStudio, new_page: NewPage, dark: bool) -> None:
+    page = new_page(dark=dark, phone=dark)
+    page.emulate_media(reduced_motion="reduce")
+    page.route("**/api/v1/session/me", lambda route: route.fulfill(json={"trained": [{"version": 1, "votes": 4}]}))
+    open_label(page, page_studio.url)
+    for key in "1212":
+        vote(page, key)
+    page_studio.wait_for_votes(4)
+    page_studio.publish()
+    page.wait_for_selector(".dl-toast")
+    wrong = {"Label": violations(page)}
+    for name, selector in {"keys": ".dl-keys", "you": ".dl-you", "report": ".dl-report"}.items():
+        page.locator(selector).click()
+        page.wait_for_selector("dialog[open]")
+        wrong[name] = violations(page, "dialog[open]")
+        page.keyboard.press("Escape")
+    tabs = [tab.inner_text() for tab in page.get_by_role("tab").all()][1:]
+    assert len(tabs) >= 3
+    for tab in tabs:
+        open_tab(page, tab)
+        page.wait_for_timeout(700)
+        wrong[tab] = violations(page)
+    assert {place: found for place, found in wrong.items() if found} == {}
+
+
+def test_the_focus_goes_from_the_pictures_over_the_answers_to_the_tools(
+    page_studio: PageStudio, new_page: NewPage
+) -> None:
+    page = new_page()
+    open_label(page, page_studio.url)
+    vote(page, "1")
+    page.locator(".dl-frame").first.focus()
+    order = []
+    for _ in range(11):
+        order.append(page.evaluate("document.activeElement.className.split(' ')[1]"))
+        page.keyboard.press("Tab")
+    sides = ["dl-left", "dl-tie", "dl-both_bad", "dl-skip", "dl-right"]
+    assert order[2:7] == sides
+    assert order[7:11] == ["dl-undo", "dl-zoom", "dl-keys", "dl-you"]

@@ -1,0 +1,56 @@
+"""The page in a frame of another site, as Spaces show it, in a browser that gives frames no cookies and no storage."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Frame, Page, expect
+
+from tests.browser.conftest import NewPage
+from tests.browser.page_studio import READY, PageStudio, pump_until
+
+pytestmark = pytest.mark.browser
+
+SPACE = "https://huggingface.co/spaces/somebody/studio"
+# What browsers do that block third-party storage: touching it throws, cookies are never there.
+DENY = """if (window !== window.top) {
+  const denied = { get() { throw new DOMException("Access is denied for this document.", "SecurityError"); } };
+  for (const name of ["localStorage", "sessionStorage", "indexedDB"]) Object.defineProperty(window, name, denied);
+  Object.defineProperty(document, "cookie", { get: () => "", set: () => {} });
+}"""
+
+
+@pytest.fixture
+def on_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACE_ID", "somebody/studio")
+
+
+def embed(page: Page, url: str) -> Frame:
+    """A page of another site with the studio in a frame; returns the frame."""
+    page.add_init_script(DENY)
+    document = f'<!doctype html><title>Space</title><iframe src="{url}" style="width:1200px;height:760px"></iframe>'
+    page.route(SPACE, lambda route: route.fulfill(body=document, content_type="text/html"))
+    page.goto(SPACE)
+    frame = page.frames[1]
+    frame.wait_for_selector(READY)
+    return frame
+
+
+def test_votes_arrive_from_a_frame_without_cookies_or_storage(
+    on_spaces: None, page_studio: PageStudio, new_page: NewPage
+) -> None:
+    page = new_page()
+    frame = embed(page, page_studio.url)
+    blocked = "() => { try { localStorage; return false; } catch { return true; } }"
+    assert frame.evaluate(blocked)
+    frame.locator(".dl-question").click()
+    for votes, key in enumerate("12t", start=1):
+        page.keyboard.press(key)
+        pump_until(page, lambda votes=votes: page_studio.votes == votes)  # type: ignore[misc]
+    page.keyboard.press("z")
+    pump_until(page, lambda: page_studio.votes == 2)
+    frame.get_by_role("button", name="Voting as anonymous").click()
+    frame.get_by_label("Goal of this session").select_option("20")
+    page.keyboard.press("Escape")
+    expect(frame.locator(".dl-goal")).to_contain_text("2 of 20")
+    frame.get_by_role("tab", name="Progress").click()
+    expect(frame.locator(".pr-tile").first).to_contain_text("2")
