@@ -32,7 +32,7 @@ class Measured:
         return [turn[kind][clock] for turn in self.seconds]
 
     def mixed(self, share_known: float, clock: int) -> list[float]:
-        """Seconds a step when a share of the steps finds all its references."""
+        """Seconds a step when 1 - `share_known` passes of the base model come with each."""
         pairs = zip(self.of("hit", clock), self.of("miss", clock), strict=True)
         return [share_known * hit + (1 - share_known) * miss for hit, miss in pairs]
 
@@ -49,7 +49,11 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 def print_speed(measured: dict[str, Measured], model: str, batch: int) -> None:
     """All tables. Contestants are the scripts, whose names begin so, and ours by layers."""
     scripts = {name: side for name, side in measured.items() if name.startswith("script")}
-    unprepared = {name: hits.steps for (name, filler), hits in hit_table(Settings().round).items() if not filler}
+    steps = Settings().round.num_steps
+    # A round computes its unknown draws in full batches (`training.round_references`).
+    unprepared = {
+        name: 1 - hits.packed_passes / steps for (name, filler), hits in hit_table(Settings().round).items() if not filler
+    }
     rows = [_row(name, side, None, scripts, batch) for name, side in scripts.items()]
     for layers in LAYERS:
         rows.append(_row(f"ours, {layers}: all references known", measured[layers], 1.0, scripts, batch))
@@ -66,7 +70,7 @@ def print_speed(measured: dict[str, Measured], model: str, batch: int) -> None:
 
 
 def _row(name: str, side: Measured, known: float | None, scripts: dict[str, Measured], batch: int) -> list[str]:
-    """`known`: share of steps without a base pass; None for a script."""
+    """`known`: 1 minus base passes a step; None for a script."""
     if side.failure is not None:
         return [name, side.failure, *["-" for _ in scripts for _ in (WALL, CPU)], "-"]
 
