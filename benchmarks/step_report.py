@@ -51,9 +51,8 @@ def print_speed(measured: dict[str, Measured], model: str, batch: int) -> None:
     scripts = {name: side for name, side in measured.items() if name.startswith("script")}
     steps = Settings().round.num_steps
     # A round computes its unknown draws in full batches (`training.round_references`).
-    unprepared = {
-        name: 1 - hits.packed_passes / steps for (name, filler), hits in hit_table(Settings().round).items() if not filler
-    }
+    rounds = hit_table(Settings().round).items()
+    unprepared = {name: 1 - hits.packed_passes / steps for (name, filler), hits in rounds if not filler}
     rows = [_row(name, side, None, scripts, batch) for name, side in scripts.items()]
     for layers in LAYERS:
         rows.append(_row(f"ours, {layers}: all references known", measured[layers], 1.0, scripts, batch))
