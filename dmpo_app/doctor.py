@@ -160,7 +160,8 @@ def _torch(settings: Settings) -> Finding:
 
 
 def _quantize(settings: Settings) -> Finding:
-    from dmpo_app.diffusion.loading import resolve_device, resolve_dtype
+    from dmpo_app.devices import resolve_device
+    from dmpo_app.diffusion.loading import resolve_dtype
     from dmpo_app.diffusion.quantization import quantization_config
 
     wanted = settings.render.quantize

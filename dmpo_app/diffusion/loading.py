@@ -16,7 +16,7 @@ from packaging.version import Version
 from safetensors import SafetensorError
 from torch import nn
 
-from dmpo_app.devices import resolve_device as resolve_device
+from dmpo_app.devices import resolve_device
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.protocol import ModelFamily
 from dmpo_app.diffusion.families.registry import family_named

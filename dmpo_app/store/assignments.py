@@ -15,7 +15,16 @@ from sqlalchemy import Connection, Row, Select, and_, bindparam, exists, insert,
 from dmpo_app.domain import Assignment, BaseModelRef, Question
 from dmpo_app.errors import NotFound
 from dmpo_app.store.database import Database
-from dmpo_app.store.schema import IS_IN_POOL, IS_OPEN, IS_SEEN, AssignmentRow, AssignmentState, PairRow, PromptRow
+from dmpo_app.store.schema import (
+    CLOSED_AS,
+    IS_IN_POOL,
+    IS_OPEN,
+    IS_SEEN,
+    AssignmentRow,
+    AssignmentState,
+    PairRow,
+    PromptRow,
+)
 
 # Built once: building and hashing a statement would cost as much as running it.
 _SHOWINGS: Select[*tuple[Any, ...]] = (
@@ -79,10 +88,7 @@ _LAPSE = {
         .values(state=after)
         .returning(AssignmentRow.pair_id)
     )
-    for before, after in (
-        (AssignmentState.OPEN, AssignmentState.LAPSED),
-        (AssignmentState.REOPENED, AssignmentState.SPENT),
-    )
+    for before, after in CLOSED_AS.items()
 }
 
 

@@ -11,18 +11,19 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, insert, select, text, update
 
 from dmpo_app.domain import BaseModelRef, Report, ReportReason
-from dmpo_app.errors import NotFound, NotYours
+from dmpo_app.errors import NotFound
 from dmpo_app.store.audit import record_act
 from dmpo_app.store.database import Database
 from dmpo_app.store.schema import (
+    CLOSED_AS,
     IS_UNCLEARED,
     AnnotatorRow,
     AssignmentRow,
-    AssignmentState,
     PairRow,
     PromptRow,
     ReportRow,
 )
+from dmpo_app.store.votes import own_assignment
 
 _REPORTS: Select[*tuple[Any, ...]] = (
     select(
@@ -101,15 +102,7 @@ class Reports:
         reports_to_retire: int,
         connection: Connection,
     ) -> Report:
-        shown = connection.execute(
-            select(AssignmentRow.annotator_id, AssignmentRow.base_id, AssignmentRow.pair_id).where(
-                AssignmentRow.public_id == assignment_id
-            )
-        ).one_or_none()
-        if shown is None:
-            raise NotFound("there is no such assignment")
-        if shown.annotator_id != annotator_id:
-            raise NotYours("this assignment was issued to somebody else")
+        shown = own_assignment(connection, assignment_id, annotator_id)
         own = select(ReportRow.id).where(
             ReportRow.pair_id == shown.pair_id, ReportRow.annotator_id == annotator_id, text(IS_UNCLEARED)
         )
@@ -135,10 +128,7 @@ def _retire(connection: Connection, pair_id: int, now: datetime) -> None:
     connection.execute(
         update(PairRow).where(PairRow.id == pair_id, PairRow.retired_at.is_(None)).values(retired_at=now)
     )
-    for before, after in (
-        (AssignmentState.OPEN, AssignmentState.LAPSED),
-        (AssignmentState.REOPENED, AssignmentState.SPENT),
-    ):
+    for before, after in CLOSED_AS.items():
         closed = connection.execute(
             update(AssignmentRow)
             .where(AssignmentRow.pair_id == pair_id, AssignmentRow.state == before)

@@ -39,7 +39,7 @@ class VoteRecords:
                 VoteRow.elapsed_ms,
             )
             .join(AssignmentRow, AssignmentRow.id == VoteRow.assignment_id)
-            .where(VoteRow.base_id == base.id, text(IS_LIVE), AssignmentRow.question == question)
+            .where(VoteRow.base_id == base.id, text(IS_LIVE), VoteRow.question == question)
             .order_by(VoteRow.id)
         )
         with self._database.reader() as connection:

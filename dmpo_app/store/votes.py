@@ -146,11 +146,7 @@ class Votes:
     def _take(
         self, assignment_id: str, annotator_id: int, said: dict[str, Any], elapsed_ms: int, connection: Connection
     ) -> TakenVote:
-        assignment = connection.execute(ASSIGNMENT, {"public_id": assignment_id}).one_or_none()
-        if assignment is None:
-            raise NotFound("there is no such assignment")
-        if assignment.annotator_id != annotator_id:
-            raise NotYours("this assignment was issued to somebody else")
+        assignment = own_assignment(connection, assignment_id, annotator_id)
         if assignment.state is AssignmentState.ANSWERED:
             return _same_again(connection, assignment, said)
         now = self._now()
@@ -186,6 +182,16 @@ class Votes:
         connection.execute(update(VoteRow).where(VoteRow.id == vote_id).values(undone_at=now))
         connection.execute(COUNT_VOTE, {"pair": vote.pair_id, "change": -1})
         _reopen(connection, vote.assignment_id, vote.pair_id, now)
+
+
+def own_assignment(connection: Connection, assignment_id: str, annotator_id: int) -> Row[*tuple[Any, ...]]:
+    """An assignment that was issued to this annotator, as a row. Raises NotFound, NotYours."""
+    assignment = connection.execute(ASSIGNMENT, {"public_id": assignment_id}).one_or_none()
+    if assignment is None:
+        raise NotFound("there is no such assignment")
+    if assignment.annotator_id != annotator_id:
+        raise NotYours("this assignment was issued to somebody else")
+    return assignment
 
 
 def own_vote(connection: Connection, vote_id: int, annotator_id: int) -> Row[*tuple[Any, ...]]:

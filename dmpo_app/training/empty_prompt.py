@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dmpo_app.devices import resolve_device
 from dmpo_app.diffusion.encoder import Encoder
 from dmpo_app.diffusion.families.protocol import Conditioning
-from dmpo_app.diffusion.loading import free_memory, resolve_device, resolve_dtype
+from dmpo_app.diffusion.loading import free_memory, resolve_dtype
 from dmpo_app.diffusion.tensor_files import dump_conditioning, load_conditioning
 from dmpo_app.training.atomic_files import write_atomically
 

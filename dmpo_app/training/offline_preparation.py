@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dmpo_app.devices import resolve_device
 from dmpo_app.diffusion.encoder import Encoder
 from dmpo_app.diffusion.family import family_of, fingerprint
-from dmpo_app.diffusion.loading import free_memory, resolve_device, resolve_dtype
+from dmpo_app.diffusion.loading import free_memory, resolve_dtype
 from dmpo_app.errors import BadInput
 from dmpo_app.preferences.reader import PreferenceReader
 from dmpo_app.preferences.source import PreferenceSource

@@ -96,7 +96,8 @@ def run_worker(
         import torch
 
         from dmpo_app.training.group import ALONE, check_parts
-        from dmpo_app.training.worker import Worker, follow
+        from dmpo_app.training.whole_round import follow
+        from dmpo_app.training.worker import Worker
 
         group = group or ALONE
         torch.set_num_threads(trainer_threads(settings))
@@ -136,7 +137,8 @@ def _load_denoiser(settings: Settings, base_fingerprint: str, group: Group) -> D
 
 def _work(worker: Worker, group: Group, stopping: threading.Event, poll_seconds: float) -> None:
     """Tick until told to stop, with a word to the others of the group in between; the lease is given back."""
-    from dmpo_app.training.worker import END, IDLE, Tick
+    from dmpo_app.training.whole_round import END, IDLE
+    from dmpo_app.training.worker import Tick
 
     try:
         while not stopping.is_set():

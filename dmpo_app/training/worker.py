@@ -26,9 +26,7 @@ from dmpo_app.training.group import ALONE, Group
 from dmpo_app.training.held_lease import HeldLease
 from dmpo_app.training.reference_filler import ReferenceFiller
 from dmpo_app.training.round_runner import SliceOutcome, remove_checkpoint
-from dmpo_app.training.whole_round import END, IDLE, RoundLeader, follow
-
-__all__ = ["END", "IDLE", "Tick", "Worker", "follow"]
+from dmpo_app.training.whole_round import RoundLeader
 
 _PAUSE_AFTER_FAILURE = timedelta(seconds=5)
 _log = logging.getLogger(__name__)

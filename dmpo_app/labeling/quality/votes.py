@@ -27,8 +27,8 @@ NOT_GOLD = -1
 _CODES = {outcome: code for code, outcome in enumerate((*ANSWERS, Outcome.SKIP))}
 
 
-class Judged(Protocol):
-    """What is asked of a vote."""
+class Answered(Protocol):
+    """What is asked of a vote that is to be weighed."""
 
     @property
     def annotator_id(self) -> int: ...
@@ -36,6 +36,11 @@ class Judged(Protocol):
     def pair_id(self) -> int: ...
     @property
     def outcome(self) -> Outcome: ...
+
+
+class Judged(Answered, Protocol):
+    """What is asked of a vote that is to be looked at from every side."""
+
     @property
     def a_on_left(self) -> bool: ...
     @property
@@ -67,8 +72,8 @@ class VoteArrays:
     def of(cls, votes: Sequence[Judged], gold: Mapping[int, Outcome] | None = None) -> VoteArrays:
         """From votes in the order they were given; `gold` names the right answer of some pairs, by pair id."""
         known = gold or {}
-        annotators, annotator = _numbered([vote.annotator_id for vote in votes])
-        pairs, pair = _numbered([vote.pair_id for vote in votes])
+        annotators, annotator = numbered([vote.annotator_id for vote in votes])
+        pairs, pair = numbered([vote.pair_id for vote in votes])
         right = [_CODES[known[vote.pair_id]] if vote.pair_id in known else NOT_GOLD for vote in votes]
         return cls(
             annotator=annotator,
@@ -122,7 +127,7 @@ def first_of_each(annotator: Ints, pair: Ints) -> Bools:
     return first
 
 
-def _numbered(ids: Sequence[int]) -> tuple[tuple[int, ...], Ints]:
+def numbered(ids: Sequence[int]) -> tuple[tuple[int, ...], Ints]:
     """The distinct ids in ascending order, and each id's place among them, (N,)."""
     distinct, places = np.unique(np.array(ids, np.int64), return_inverse=True)
     return tuple(int(one) for one in distinct), places.astype(np.int64)

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
 from dmpo_app.domain import Outcome
 from dmpo_app.labeling.quality.caps import cap_factors
 from dmpo_app.labeling.quality.reliability import Reliability, dawid_skene
-from dmpo_app.labeling.quality.votes import Floats, Ints
+from dmpo_app.labeling.quality.votes import Answered, Floats, Ints, numbered
 
 Method = Literal["off", "dawid_skene"]
-
-
-class Preference(Protocol):
-    """What is asked of a vote that is to be weighed: one for image a, image b, or a tie."""
-
-    @property
-    def annotator_id(self) -> int: ...
-    @property
-    def pair_id(self) -> int: ...
-    @property
-    def outcome(self) -> Outcome: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,31 +49,31 @@ class VoteWeighing:
         """Inverse of `to_config`, also after JSON."""
         return cls(config["reliability"], config["max_annotator_share"])
 
-    def weights(self, votes: Sequence[Preference]) -> VoteWeights:
+    def weights(self, votes: Sequence[Answered]) -> VoteWeights:
         """Weigh the annotators of `votes` by these votes alone: the same votes give the same weights, bit for bit."""
-        ids, annotator = np.unique(np.array([vote.annotator_id for vote in votes], np.int64), return_inverse=True)
+        ids, annotator = numbered([vote.annotator_id for vote in votes])
         votes_of = np.bincount(annotator, minlength=len(ids)).astype(np.int64)
         weight = np.ones(len(ids))
         if self.reliability == "dawid_skene":
-            weight = reliability_of(votes, annotator.astype(np.int64), votes_of).weight
+            weight = reliability_of(votes, annotator, votes_of).weight
         factors = np.ones(len(ids))
         if self.max_annotator_share is not None:
             factors = cap_factors(weight * votes_of, self.max_annotator_share)
         weight = weight * factors
         return VoteWeights(
-            {int(one): float(w) for one, w in zip(ids, weight, strict=True)}, _summary(weight, votes_of, factors)
+            {one: float(w) for one, w in zip(ids, weight, strict=True)}, _summary(weight, votes_of, factors)
         )
 
 
 UNWEIGHED = VoteWeighing()
 
 
-def reliability_of(votes: Sequence[Preference], annotator: Ints, votes_of: Ints) -> Reliability:
+def reliability_of(votes: Sequence[Answered], annotator: Ints, votes_of: Ints) -> Reliability:
     """Dawid-Skene on the votes for one of the images; `annotator` (N,) numbers them, `votes_of` (K,) counts all."""
     decided = np.array([vote.outcome in (Outcome.A, Outcome.B) for vote in votes], np.bool_)
-    _, pair = np.unique(np.array([vote.pair_id for vote in votes], np.int64), return_inverse=True)
+    _, pair = numbered([vote.pair_id for vote in votes])
     chose_a = np.array([vote.outcome is Outcome.A for vote in votes], np.bool_)
-    return dawid_skene(annotator[decided], pair[decided].astype(np.int64), chose_a[decided], votes_of=votes_of)
+    return dawid_skene(annotator[decided], pair[decided], chose_a[decided], votes_of=votes_of)
 
 
 def _summary(weight: Floats, votes_of: Ints, factors: Floats) -> dict[str, float]:

@@ -15,6 +15,7 @@ stamped.
 """
 
 from dmpo_app.store.schema.base import (
+    CLOSED_AS,
     IS_IN_POOL,
     IS_LIVE,
     IS_OPEN,
@@ -48,6 +49,7 @@ from dmpo_app.store.schema.training import (
 )
 
 __all__ = [
+    "CLOSED_AS",
     "IS_IN_POOL",
     "IS_LIVE",
     "IS_OPEN",

@@ -38,6 +38,10 @@ class AssignmentState(StrEnum):
     SPENT = "spent"
 
 
+CLOSED_AS = {AssignmentState.OPEN: AssignmentState.LAPSED, AssignmentState.REOPENED: AssignmentState.SPENT}
+"""What becomes of an assignment that can be answered when it no longer can."""
+
+
 IS_OPEN = "state IN ('open', 'reopened')"
 IS_SEEN = "state <> 'lapsed'"
 IS_LIVE = "undone_at IS NULL AND withdrawn_at IS NULL"

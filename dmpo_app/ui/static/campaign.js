@@ -1,6 +1,6 @@
 // What a campaign may ask for beyond a choice. All of it is optional: a studio that knows nothing of it shows nothing.
 
-import { address, api, ApiError, session } from "./studio.js";
+import { api, ApiError, saveFile, session } from "./studio.js";
 
 export const QUESTIONS = ["overall", "appeal", "fit"];
 export const REASONS = ["unsafe", "broken", "other"];
@@ -40,10 +40,8 @@ export const report = (assignment, reason, text) => call("POST", "reports", { as
 /** Withdraw every vote of this annotator: {withdrawn}. */
 export const withdrawAll = () => call("POST", "votes/withdraw");
 
-/** All of this annotator's votes as a table, a Blob. */
-export async function exportVotes() {
-  const headers = { Authorization: `Bearer ${await session.token()}` };
-  const response = await fetch(address("api/v1/votes/export?format=csv"), { headers }).catch(() => null);
-  if (!response?.ok) throw new ApiError(response?.status ?? 0, "Your votes cannot be had right now.");
-  return response.blob();
+/** All of this annotator's votes as a table, saved by the browser. */
+export async function saveVotes() {
+  const token = await session.token();
+  await saveFile("api/v1/votes/export?format=csv", "my-votes.csv", token, "Your votes cannot be had right now.");
 }

@@ -1,10 +1,10 @@
 // What goes on beside the voting: new versions, the person's dialog, comments, reports, what is agreed to.
 
-import { agree, consentText, exportVotes, me, report, trainedVersions, withdrawAll } from "./campaign.js";
+import { agree, consentText, me, report, saveVotes, trainedVersions, withdrawAll } from "./campaign.js";
 import { dialogOpen } from "./dialog.js";
 import { commentDialog, consentDialog, reportDialog, withdrawDialog, youDialog } from "./label-dialogs.js";
 import { t, words } from "./lang.js";
-import { ApiError, h, openTab, versions } from "./studio.js";
+import { ApiError, openTab, versions } from "./studio.js";
 
 export class Asides {
   /** `widget`: the element, with `view`, `current`, `rename(name)`, `agreed()` and `passOver(pair)`. */
@@ -107,9 +107,7 @@ export class Asides {
 
   async download() {
     try {
-      const url = URL.createObjectURL(await exportVotes());
-      h("a", { href: url, download: "my-votes.csv" }).click();
-      setTimeout(() => URL.revokeObjectURL(url), 60000);
+      await saveVotes();
     } catch (error) {
       this.say(error);
     }

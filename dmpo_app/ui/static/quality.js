@@ -1,7 +1,8 @@
 // <dmpo-quality>: how good the votes are, for administrators: agreement, checks, and what each annotator's votes count.
 
+import { AdminTokenField } from "./admin-token.js";
 import { barChart } from "./chart.js";
-import { address, api, ApiError, h, plural } from "./studio.js";
+import { api, ApiError, h, plural, saveFile } from "./studio.js";
 
 const CSV = "/api/v1/quality/annotators.csv";
 const MOST_ROWS = 200;
@@ -16,14 +17,7 @@ const certainty = (p) => (p === null ? "" : p < 0.001 ? "p < 0.001" : `p = ${p.t
 
 class DmpoQuality extends HTMLElement {
   connectedCallback() {
-    this.token = h("input", {
-      type: "password",
-      class: "qu-token",
-      autocomplete: "off",
-      spellcheck: "false",
-      placeholder: "administrator's token",
-      "aria-label": "Administrator's token, to see the quality of votes",
-    });
+    this.token = new AdminTokenField("Administrator's token, to see the quality of votes");
     this.save = h("button", { type: "button", class: "st-button", onclick: () => this.download(), disabled: true }, "Download CSV");
     this.message = h("p", { class: "qu-message", role: "status", "aria-live": "polite" });
     this.content = h("div", { class: "qu-content" });
@@ -33,7 +27,7 @@ class DmpoQuality extends HTMLElement {
     };
     this.replaceChildren(
       h("p", { class: "qu-help" }, "For administrators. Annotators appear under hashed names, which differ from studio to studio."),
-      h("form", { class: "qu-line", onsubmit: show }, this.token, h("button", { type: "submit", class: "st-button" }, "Show"), this.save),
+      h("form", { class: "qu-line", onsubmit: show }, this.token.input, h("button", { type: "submit", class: "st-button" }, "Show"), this.save),
       this.message,
       this.content,
     );
@@ -49,24 +43,16 @@ class DmpoQuality extends HTMLElement {
   }
 
   async download() {
-    const file = await this.attempt(async (token) => {
-      const response = await fetch(address(CSV), { headers: { Authorization: `Bearer ${token}` }, cache: "no-store" }).catch(() => null);
-      if (!response?.ok) throw new ApiError(response?.status ?? 0, response ? `The studio answered ${response.status}.` : "The studio cannot be reached.");
-      return response.blob();
-    });
-    if (!file) return;
-    this.say("The table is downloaded.");
-    const link = h("a", { href: URL.createObjectURL(file), download: "annotators.csv" });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    const saved = await this.attempt((token) => saveFile(CSV, "annotators.csv", token).then(() => true));
+    if (saved) this.say("The table is downloaded.");
   }
 
   /** What `ask(token)` resolves to, or null; why not is said on the page. */
   async attempt(ask) {
-    const token = this.token.value.trim();
+    const token = this.token.value;
     if (token === "") {
       this.say("Enter the administrator's token first.", true);
-      this.token.focus();
+      this.token.input.focus();
       return null;
     }
     this.say("Looking at the votes…");

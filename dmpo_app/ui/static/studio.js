@@ -81,6 +81,19 @@ export async function api(method, path, { body, text, token, timeoutMs = 20000 }
   throw new ApiError(response.status, detail, Number.isFinite(retry) ? retry : null, data?.code ?? "");
 }
 
+/** Have the browser save a file of the API under `name`. Rejects with ApiError, which says `sorry` if that is given. */
+export async function saveFile(path, name, token, sorry = null) {
+  const headers = { Authorization: `Bearer ${token}` };
+  const response = await fetch(address(path), { headers, cache: "no-store" }).catch(() => null);
+  if (!response?.ok) {
+    const why = response ? `The studio answered ${response.status}.` : "The studio cannot be reached.";
+    throw new ApiError(response?.status ?? 0, sorry ?? why);
+  }
+  const url = URL.createObjectURL(await response.blob());
+  h("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60000);
+}
+
 /** Who votes in this browser. The token survives reloads; a name is optional. */
 export const session = {
   opening: null,
