@@ -62,7 +62,7 @@ def test_question_strength_and_comment_go_with_the_vote(page_studio: PageStudio,
     expect(page.locator(".dl-how")).to_have_text("How much better is B?")
     page.get_by_role("button", name="Slightly better").click()
     pump_until(page, lambda: len(sent) == 4)
-    assert pictures_shown(page) != before
+    pump_until(page, lambda: pictures_shown(page) != before)
     said = [(body["choice"], body.get("strength"), body.get("comment")) for body in sent]
     assert said == [
         ("left", "clearly", "the boat is not red"),
