@@ -24,13 +24,23 @@ export function ask(parent, title, content, actions) {
   );
   fill(dialog);
   parent.append(dialog);
-  // A click beside the dialog is one on its backdrop.
-  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close(""));
-  dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => {
+    const closed = () => {
       dialog.remove();
       resolve(dialog.returnValue);
+    };
+    // The browser says that a dialog closed only after it closed: a key pressed in between would come before the answer.
+    const close = (value) => {
+      dialog.close(value);
+      closed();
+    };
+    dialog.addEventListener("submit", (event) => {
+      event.preventDefault();
+      close(event.submitter?.value ?? "");
     });
+    // A click beside the dialog is one on its backdrop.
+    dialog.addEventListener("click", (event) => event.target === dialog && close(""));
+    dialog.addEventListener("close", closed);
+    dialog.showModal();
   });
 }
