@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from dmpo_app import __version__
+from dmpo_app.cli_gold import app as gold
 from dmpo_app.cli_invite import app as invites
 from dmpo_app.cli_prompts import prompts
 from dmpo_app.cli_quality import quality
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 adapters = typer.Typer(no_args_is_help=True, help="The versions a lineage has published.")
 app.add_typer(adapters, name="adapters")
+app.add_typer(gold, name="gold")
 app.add_typer(invites, name="invite")
 app.add_typer(prompts, name="prompts")
 

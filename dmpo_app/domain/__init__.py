@@ -6,6 +6,7 @@ One file a subject; everybody imports from here. Times are timezone-aware UTC.
 from dmpo_app.domain.campaign import Agreement, AuditEntry, Invite, Report, ReportReason
 from dmpo_app.domain.images import ImageKind, ImageRef, NewImage, NewPair, Pair, PairSource, Prompt, Provenance
 from dmpo_app.domain.lineage import BASE_VERSION, AdapterRef, BaseModelRef, LiveChange, NewAdapter, Sampling
+from dmpo_app.domain.offering import Candidate, Fact, Offering, Overlap, Purpose, Strategy
 from dmpo_app.domain.prompts import (
     ImportPlan,
     KnownPrompt,
@@ -59,7 +60,9 @@ __all__ = [
     "Assignment",
     "AuditEntry",
     "BaseModelRef",
+    "Candidate",
     "Choice",
+    "Fact",
     "ImageKind",
     "ImageRef",
     "ImportPlan",
@@ -71,7 +74,9 @@ __all__ = [
     "NewPair",
     "NewPrompt",
     "NewVotes",
+    "Offering",
     "Outcome",
+    "Overlap",
     "Pair",
     "PairSource",
     "Prompt",
@@ -83,6 +88,7 @@ __all__ = [
     "PromptSource",
     "PromptsState",
     "Provenance",
+    "Purpose",
     "Question",
     "Refusal",
     "RefusedPrompt",
@@ -96,6 +102,7 @@ __all__ = [
     "RoundState",
     "RoundStatus",
     "Sampling",
+    "Strategy",
     "Strength",
     "StudioStatus",
     "SuggestedPrompt",

@@ -26,6 +26,7 @@ from dmpo_app.domain import (
 )
 from dmpo_app.errors import BadInput, NotFound, NotInvited, NotYours
 from dmpo_app.labeling.consent import Consent, read_consent
+from dmpo_app.labeling.strategies import offering_of
 from dmpo_app.labeling.tokens import Sealer
 from dmpo_app.labeling.words import clean_handle, clean_words
 from dmpo_app.settings import Settings
@@ -61,6 +62,7 @@ class LabelingService:
         self._settings = settings
         self._sealer = sealer
         self._rng = rng
+        self._offering = offering_of(settings.labeling)
         self._now = now
         self._problems = problems
         self.consent = Consent(store, read_consent(settings.labeling))
@@ -113,6 +115,7 @@ class LabelingService:
             rng=self._rng,
             lifetime=timedelta(minutes=self._settings.pool.assignment_minutes),
             questions=self._settings.labeling.questions,
+            offering=self._offering,
         )
 
     def image_url_token(self, image_id: int, expires_at: datetime) -> str:

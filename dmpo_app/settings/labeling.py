@@ -30,6 +30,22 @@ class LabelingSettings(Group):
     """What people agree to before their first pair: a text, or a .txt or .md file that holds it; None: nothing."""
     consent_version: Annotated[str, Field(min_length=1, max_length=32)] = "1"
     """Stored with every agreement. A new text or version is agreed to anew."""
+    strategy: Literal["fresh", "overlap", "uncertainty", "scorers", "coverage", "ratings", "random"] = "fresh"
+    """Which pair next. fresh: the least judged, of the newest version. overlap: every n-th pair to several people.
+    uncertainty: what the policy is least sure of. scorers: what automatic scorers disagree on. coverage: prompts with
+    the fewest votes. ratings: what votes say least about. random: any."""
+    overlap_every: Annotated[int, Field(ge=1)] = 5
+    """overlap: every so-manieth pair ..."""
+    overlap_people: Annotated[int, Field(ge=2, le=1000)] = 3
+    """... goes to so many people."""
+    showings_per_pair: Annotated[int, Field(ge=1)] | None = None
+    """A pair is given out so often at most, on each question; None: while somebody is left who has not seen it."""
+    gold_rate: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Share of showings that are of gold pairs (`dmpo gold`), which tell whether people answer right; not trained on."""
+    repeat_rate: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Share of showings that are of pairs the person has judged before, sides swapped. Not trained on again."""
+    repeat_after: Annotated[int, Field(ge=1)] = 20
+    """... at least so many votes ago."""
     access: Literal["open", "invite"] = "open"
     """Who may open a session: everybody, or whoever has a link of `dmpo invite create`."""
     free_prompts: bool = False

@@ -5,19 +5,20 @@ from __future__ import annotations
 import random
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache, partial
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, bindparam, exists, insert, select, text, update
+from sqlalchemy import Connection, Row, Select, bindparam, insert, select, text, update
 
-from dmpo_app.domain import Assignment, BaseModelRef, Question
+from dmpo_app.domain import Assignment, BaseModelRef, Offering, Purpose, Question
 from dmpo_app.errors import NotFound
 from dmpo_app.store.database import Database
+from dmpo_app.store.offers import Asker, candidates, gold_pairs, repeatable
 from dmpo_app.store.schema import (
     CLOSED_AS,
-    IS_IN_POOL,
     IS_OPEN,
     IS_SEEN,
     AssignmentRow,
@@ -57,27 +58,6 @@ def open_of(questions: tuple[Question, ...]) -> Select[*tuple[Any, ...]]:
     ).order_by(AssignmentRow.id)
 
 
-@cache
-def offer(questions: tuple[Question, ...]) -> Select[*tuple[Any, ...]]:
-    """The pairs to show next, of which an annotator lacks one of these questions; takes `annotator_id`, `base_id` and
-    `count`."""
-    seen = [
-        exists().where(
-            AssignmentRow.annotator_id == bindparam("annotator_id"),
-            AssignmentRow.pair_id == PairRow.id,
-            AssignmentRow.question == question,
-            text(IS_SEEN),
-        )
-        for question in questions
-    ]
-    return (
-        select(PairRow.id)
-        .where(PairRow.base_id == bindparam("base_id"), text(IS_IN_POOL), ~and_(*seen))
-        .order_by(PairRow.num_taken, PairRow.adapter_version.desc(), PairRow.id)
-        .limit(bindparam("count"))
-    )
-
-
 _LAPSE = {
     before: (
         update(AssignmentRow)
@@ -90,6 +70,17 @@ _LAPSE = {
     )
     for before, after in CLOSED_AS.items()
 }
+
+
+_AS_THEY_COME = Offering()
+
+
+@dataclass(frozen=True, slots=True)
+class _Showing:
+    pair_id: int
+    questions: tuple[Question, ...]
+    a_on_left: bool
+    purpose: Purpose = Purpose.VOTE
 
 
 class Assignments:
@@ -106,20 +97,22 @@ class Assignments:
         rng: random.Random,
         lifetime: timedelta,
         questions: Sequence[Question] = (Question.OVERALL,),
+        offering: Offering = _AS_THEY_COME,
     ) -> list[Assignment]:
         """What this annotator has open, oldest first, filled up to `count`. Fewer when they have seen everything.
 
         Pairs with the fewest live votes and open assignments come first, among them those of the newest version, among
-        them the oldest; retired ones not at all. Every question about a pair is an assignment of its own, one after
-        another in the order of `questions`. Which image stands left is drawn from `rng` for the pair and recorded.
+        them the oldest; retired ones not at all. `offering` may say otherwise, and mix in what is not to be learnt
+        from. All is decided in one transaction, so that nobody is offered what another one was just given. Every
+        question about a pair is an assignment of its own, one after another in the order of `questions`. Which image
+        stands left is drawn from `rng` for the pair and recorded.
         """
-        asked = tuple(questions)
+        asker = Asker(base.id, annotator_id, tuple(questions))
         with self._database.reader() as connection:
-            held = self._open(connection, base, annotator_id, asked, self._now())
+            held = self._open(connection, asker, self._now())
         if len(held) >= count:
             return held[:count]
-        work = partial(self._issue, base, annotator_id, count, rng=rng, lifetime=lifetime, questions=asked)
-        return self._database.write(work)
+        return self._database.write(partial(self._issue, asker, count, rng=rng, lifetime=lifetime, offering=offering))
 
     def get(self, assignment_id: str) -> Assignment:
         """Raises NotFound."""
@@ -131,80 +124,100 @@ class Assignments:
 
     def _issue(
         self,
-        base: BaseModelRef,
-        annotator_id: int,
+        asker: Asker,
         count: int,
         connection: Connection,
         *,
         rng: random.Random,
         lifetime: timedelta,
-        questions: tuple[Question, ...],
+        offering: Offering,
     ) -> list[Assignment]:
         now = self._now()
         release_expired(connection, now)
-        held = self._open(connection, base, annotator_id, questions, now)
+        held = self._open(connection, asker, now)
         missing = count - len(held)
         if missing <= 0:
             return held[:count]
-        wanted = {"base_id": base.id, "annotator_id": annotator_id, "count": missing}
-        pair_ids = list(connection.execute(offer(questions), wanted).scalars())
-        showings = _showings(connection, annotator_id, pair_ids, questions, missing)
+        mixed_in = _mixed_in(connection, asker, offering, -(-missing // len(asker.questions)), rng)
+        missing -= sum(len(showing.questions) for showing in mixed_in)
+        showings = _to_learn_from(connection, asker, offering, missing, rng) if missing > 0 else []
+        for showing in mixed_in:
+            showings.insert(rng.randint(0, len(showings)), showing)
         if not showings:
             return held
         times = {"created_at": now, "opened_at": now, "expires_at": now + lifetime}
         rows = [
             {
                 "public_id": secrets.token_urlsafe(18),
-                "base_id": base.id,
-                "annotator_id": annotator_id,
-                "pair_id": pair_id,
+                "base_id": asker.base_id,
+                "annotator_id": asker.annotator_id,
+                "pair_id": showing.pair_id,
                 "question": question,
-                "a_on_left": a_on_left,
+                "purpose": showing.purpose,
+                "a_on_left": showing.a_on_left,
                 "state": AssignmentState.OPEN,
                 **times,
             }
-            for pair_id, asked in showings.items()
-            for a_on_left in [rng.random() < 0.5]
-            for question in asked
+            for showing in showings
+            for question in showing.questions
         ]
         connection.execute(insert(AssignmentRow), rows)
-        _claim(connection, {pair_id: len(asked) for pair_id, asked in showings.items()})
-        return self._open(connection, base, annotator_id, questions, now)[:count]
+        _claim(connection, showings)
+        return self._open(connection, asker, now)[:count]
 
-    def _open(
-        self,
-        connection: Connection,
-        base: BaseModelRef,
-        annotator_id: int,
-        questions: tuple[Question, ...],
-        now: datetime,
-    ) -> list[Assignment]:
-        wanted = {"base_id": base.id, "annotator_id": annotator_id, "now": now}
-        return [_assignment_of(row) for row in connection.execute(open_of(questions), wanted)]
+    def _open(self, connection: Connection, asker: Asker, now: datetime) -> list[Assignment]:
+        rows = connection.execute(open_of(asker.questions), {**asker.parameters, "now": now})
+        return [_assignment_of(row) for row in rows]
 
 
-def _showings(
-    connection: Connection, annotator_id: int, pair_ids: Sequence[int], questions: tuple[Question, ...], missing: int
-) -> dict[int, tuple[Question, ...]]:
-    """By pair, the questions to ask about it: whole pairs, until there are `missing` questions or more."""
-    if len(questions) == 1:
-        return dict.fromkeys(pair_ids, questions)
-    query = select(AssignmentRow.pair_id, AssignmentRow.question).where(
-        AssignmentRow.annotator_id == annotator_id, AssignmentRow.pair_id.in_(pair_ids), text(IS_SEEN)
-    )
-    seen = {(row.pair_id, row.question) for row in connection.execute(query)}
-    showings: dict[int, tuple[Question, ...]] = {}
-    for pair_id in pair_ids:
-        if missing <= 0:
-            break
-        showings[pair_id] = tuple(question for question in questions if (pair_id, question) not in seen)
-        missing -= len(showings[pair_id])
+def _mixed_in(
+    connection: Connection, asker: Asker, offering: Offering, slots: int, rng: random.Random
+) -> list[_Showing]:
+    """The gold pairs and repeats among the next `slots` pairs, each drawn by its rate."""
+    if offering.gold_rate <= 0 and offering.repeat_rate <= 0:
+        return []
+    drawn = [rng.random() for _ in range(slots)]
+    num_gold = sum(one < offering.gold_rate for one in drawn)
+    num_repeats = sum(offering.gold_rate <= one < offering.gold_rate + offering.repeat_rate for one in drawn)
+    showings = []
+    if num_gold:
+        gold = gold_pairs(connection, asker)
+        for pair_id in rng.sample(gold, min(num_gold, len(gold))):
+            showings.append(_Showing(pair_id, asker.questions, rng.random() < 0.5, Purpose.GOLD))
+    if num_repeats:
+        before = repeatable(connection, asker, after=offering.repeat_after)
+        for pair_id in rng.sample(sorted(before), min(num_repeats, len(before))):
+            showings.append(_Showing(pair_id, asker.questions, not before[pair_id], Purpose.REPEAT))
     return showings
 
 
-def _claim(connection: Connection, claims: Mapping[int, int]) -> None:
-    for number in set(claims.values()):
-        pair_ids = [pair_id for pair_id, claimed in claims.items() if claimed == number]
+def _to_learn_from(
+    connection: Connection, asker: Asker, offering: Offering, missing: int, rng: random.Random
+) -> list[_Showing]:
+    """Whole pairs, until there are `missing` questions or more."""
+    found = candidates(connection, asker, offering, missing)
+    if offering.strategy is not None:
+        found = offering.strategy.order(found, rng)
+    pair_ids = [one.pair_id for one in found]
+    seen: set[tuple[int, Question]] = set()
+    if len(asker.questions) > 1:
+        query = select(AssignmentRow.pair_id, AssignmentRow.question).where(
+            AssignmentRow.annotator_id == asker.annotator_id, AssignmentRow.pair_id.in_(pair_ids), text(IS_SEEN)
+        )
+        seen = {(row.pair_id, row.question) for row in connection.execute(query)}
+    showings: list[_Showing] = []
+    for pair_id in pair_ids:
+        if missing <= 0:
+            break
+        asked = tuple(question for question in asker.questions if (pair_id, question) not in seen)
+        showings.append(_Showing(pair_id, asked, rng.random() < 0.5))
+        missing -= len(asked)
+    return showings
+
+
+def _claim(connection: Connection, showings: Sequence[_Showing]) -> None:
+    for number in {len(showing.questions) for showing in showings}:
+        pair_ids = [showing.pair_id for showing in showings if len(showing.questions) == number]
         taken = update(PairRow).where(PairRow.id.in_(pair_ids)).values(num_taken=PairRow.num_taken + number)
         connection.execute(taken)
 

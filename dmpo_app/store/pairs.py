@@ -71,9 +71,17 @@ class Pairs:
             ).scalar_one()
 
     def count_unjudged(self, base: BaseModelRef, *, adapter_version: int | None = None) -> int:
-        """Pairs in the pool with no live vote and no assignment that can still be answered; all, or of one version."""
+        """Pairs in the pool with no live vote and no assignment that can still be answered; all, or of one version.
+
+        Gold pairs are not among them.
+        """
         # Unvoted pairs less those out for an answer: both sides are small index ranges however many pairs there are.
-        condition = [PairRow.base_id == base.id, PairRow.num_votes == 0, PairRow.retired_at.is_(None)]
+        condition = [
+            PairRow.base_id == base.id,
+            PairRow.num_votes == 0,
+            PairRow.retired_at.is_(None),
+            PairRow.gold.is_(None),
+        ]
         if adapter_version is not None:
             condition.append(PairRow.adapter_version == adapter_version)
         unvoted = select(func.count()).select_from(PairRow).where(*condition).scalar_subquery()
@@ -95,7 +103,8 @@ class Pairs:
         Pairs whose images or prompt have no tensors stored are left out.
         """
         if ids is None:
-            newest = select(PairRow.id).where(PairRow.base_id == base.id, PairRow.num_votes == 0, text(IS_IN_POOL))
+            unjudged_ones = (PairRow.base_id == base.id, PairRow.num_votes == 0, PairRow.gold.is_(None))
+            newest = select(PairRow.id).where(*unjudged_ones, text(IS_IN_POOL))
             with self._database.reader() as connection:
                 query = newest.order_by(PairRow.id.desc()).limit(unjudged)
                 ids = sorted(connection.execute(query).scalars())

@@ -19,12 +19,14 @@ from dmpo_app.store.audit import Audit
 from dmpo_app.store.consents import Consents
 from dmpo_app.store.database import Database, sqlite_url
 from dmpo_app.store.files import Files
+from dmpo_app.store.gold import GoldPairs
 from dmpo_app.store.images import Images
 from dmpo_app.store.invites import Invites
 from dmpo_app.store.lease import Lease
 from dmpo_app.store.migrate import upgrade
 from dmpo_app.store.models import Models
 from dmpo_app.store.own_votes import OwnVotes
+from dmpo_app.store.pair_margins import PairMargins
 from dmpo_app.store.pairs import Pairs
 from dmpo_app.store.prompt_catalog import PromptCatalog
 from dmpo_app.store.prompts import Prompts
@@ -60,6 +62,8 @@ class Store:
         self.prompt_catalog = PromptCatalog(database, now)
         self.images = Images(database, self.files, now)
         self.pairs = Pairs(database, self.files, now)
+        self.pair_margins = PairMargins(database)
+        self.gold = GoldPairs(database, now)
         self.scores = Scores(database, now)
         self.annotators = Annotators(database, now)
         self.assignments = Assignments(database, now)

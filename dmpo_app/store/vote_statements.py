@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, ColumnElement, bindparam, case, func, insert, or_, select, text, update
 
-from dmpo_app.domain import PREFERENCES, STRENGTHS
+from dmpo_app.domain import PREFERENCES, STRENGTHS, Purpose
 from dmpo_app.store.schema import (
     IS_LIVE,
     IS_RETIRED,
@@ -21,6 +21,7 @@ ASSIGNMENT = select(
     AssignmentRow.annotator_id,
     AssignmentRow.pair_id,
     AssignmentRow.question,
+    AssignmentRow.purpose,
     AssignmentRow.a_on_left,
     AssignmentRow.state,
     AssignmentRow.expires_at,
@@ -59,6 +60,7 @@ def trained_on() -> tuple[ColumnElement[bool], ...]:
     return (
         VoteRow.base_id == bindparam("base_id"),
         VoteRow.question == bindparam("question"),
+        VoteRow.purpose == Purpose.VOTE,
         VoteRow.outcome.in_(PREFERENCES),
         or_(~retired.exists(), VoteRow.pair_id.not_in(retired)),
         text(IS_LIVE),  # type: ignore[return-value]  # a condition like the others, though it has no type

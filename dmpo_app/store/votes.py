@@ -160,6 +160,7 @@ class Votes:
                 "annotator_id": annotator_id,
                 "pair_id": assignment.pair_id,
                 "question": assignment.question,
+                "purpose": assignment.purpose,
                 **{name: value for name, value in said.items() if value is not None},
                 "outcome": outcome_of(said["choice"], a_on_left=assignment.a_on_left),
                 "elapsed_ms": elapsed_ms,

@@ -24,6 +24,7 @@ from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.training.group import ALONE, Group
 from dmpo_app.training.held_lease import HeldLease
+from dmpo_app.training.pair_margins import MarginFiller
 from dmpo_app.training.reference_filler import ReferenceFiller
 from dmpo_app.training.round_runner import SliceOutcome, remove_checkpoint
 from dmpo_app.training.whole_round import RoundLeader
@@ -75,6 +76,9 @@ class Worker:
         self._failures: dict[int, int] = {}
         self._not_before = now()
         self._filler = self._new_filler()
+        self._margins = None
+        if settings.labeling.strategy == "uncertainty":
+            self._margins = MarginFiller(store, base, denoiser, settings.round)
 
     def tick(self) -> Tick:
         """Decide and act once; trains a round to its end if there is one. Only bugs and PeerLost escape."""
@@ -122,11 +126,12 @@ class Worker:
         return Trigger.PERIOD if waited >= timedelta(minutes=trainer.period_minutes) else None
 
     def _prepare(self) -> Tick:
-        """Use the time until the next round to compute a batch of references for it."""
+        """Use the time until the next round to compute a batch of references for it, or of margins for annotators."""
         if self._now() < self._not_before:
             return Tick.IDLE
         try:
-            return Tick.PREPARED if self._filler.fill() else Tick.IDLE
+            done = self._filler.fill() or (self._margins is not None and self._margins.fill())
+            return Tick.PREPARED if done else Tick.IDLE
         except StudioError as error:
             self._filler = self._new_filler()
             return self._pause(f"references cannot be prepared, the round will compute them: {error}")

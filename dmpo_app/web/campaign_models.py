@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from dmpo_app.domain import Choice, Question, ReportReason, Strength
+from dmpo_app.domain import Choice, Outcome, Question, ReportReason, Strength
 from dmpo_app.web.models import PlainText, Remark, example
 
 
@@ -121,6 +121,25 @@ class ReportOut(BaseModel):
 class ReportsAnswer(BaseModel):
     reports: list[ReportOut] = Field(description="Newest first.")
     next: int | None = Field(description="Ask again with `before` set to this for older ones; null at the end.")
+
+
+class GoldBody(BaseModel):
+    model_config = example(answer="a")
+
+    answer: Literal["a", "b", "tie"] = Field(description="The better image; a is the one that was made first.")
+
+
+class GoldOut(BaseModel):
+    model_config = example(pair=12, answer="a", prompt="a red boat on a beach", images=["/api/v1/images/gAAA"])
+
+    pair: int
+    answer: Outcome
+    prompt: str
+    images: list[str] = Field(description="URLs of image a and image b; they expire.")
+
+
+class GoldAnswer(BaseModel):
+    gold: list[GoldOut] = Field(description="Oldest pair first.")
 
 
 class AuditOut(BaseModel):

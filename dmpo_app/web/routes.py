@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from dmpo_app.web.docs import docs_router
+from dmpo_app.web.gold import gold_router
 from dmpo_app.web.lanes import Lanes
 from dmpo_app.web.limits import Limits
 from dmpo_app.web.moderation import moderation_router
@@ -36,6 +37,7 @@ def create_router(services: Services) -> APIRouter:
         studio_router(services, lanes, limits),
         versions_router(services, lanes),
         moderation_router(services, lanes),
+        gold_router(services, lanes),
         prompts_router(services, lanes),
         quality_router(services, lanes),
     ]

@@ -6,21 +6,23 @@ import pytest
 from sqlalchemy import Connection, event
 
 from dmpo_app.domain import BaseModelRef, Question
-from dmpo_app.store import Store, assignments, vote_statements
+from dmpo_app.store import Store, assignments, offers, vote_statements
 from tests.store.store_data import Clock, new_pair
 
 OVERALL, EVERY = (Question.OVERALL,), tuple(Question)
 HOT: dict[str, tuple[Any, list[str]]] = {
     "what an annotator has open": (assignments.open_of(OVERALL), ["ix_assignments_open_of"]),
-    "what to offer next": (assignments.offer(OVERALL), ["ix_pairs_offer", "uq_assignments_seen_once"]),
+    "what to offer next": (offers.offer(OVERALL), ["ix_pairs_offer", "uq_assignments_seen_once"]),
     "what has expired": (next(iter(assignments._LAPSE.values())), ["ix_assignments_open"]),
     "the answer that stands": (vote_statements.LIVE_VOTE, ["uq_votes_one_live"]),
     "how many votes are new": (vote_statements.COUNT_NEW, ["ix_votes_live", "ix_pairs_retired"]),
     "what an annotator has open of three questions": (assignments.open_of(EVERY), ["ix_assignments_open_of"]),
     "what to offer next of three questions": (
-        assignments.offer(EVERY),
+        offers.offer(EVERY),
         ["ix_pairs_offer", "uq_assignments_seen_once"],
     ),
+    "what others have begun": (offers.offer(OVERALL, begun=True), ["ix_pairs_offer", "uq_assignments_seen_once"]),
+    "what can be repeated": (offers._REPEATABLE, ["ix_votes_of"]),
     "the vote that can be taken back": (vote_statements.LATEST_LIVE, ["ix_votes_of"]),
 }
 
@@ -44,6 +46,9 @@ def plan_of(store: Store, statement: Any, clock: Clock) -> str:
         "annotator_id": 1,
         "assignment": 1,
         "count": 3,
+        "most": 100,
+        "every": 5,
+        "after": 20,
         "at_most": 32,
         "question": Question.OVERALL,
         "now": clock(),

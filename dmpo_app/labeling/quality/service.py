@@ -18,7 +18,7 @@ def report_of(store: Store, base: BaseModelRef, settings: Settings) -> QualityRe
     """
     votes = store.vote_records.all(base, question=settings.labeling.training_question)
     names = hashed_names(load_or_create_key(store.home), store.vote_records.public_ids(base))
-    return quality_report(votes, name_of=names, weighing=weighing_of(settings))
+    return quality_report(votes, name_of=names, weighing=weighing_of(settings), gold=store.gold.answers(base))
 
 
 def weighing_of(settings: Settings) -> VoteWeighing:

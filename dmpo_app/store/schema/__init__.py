@@ -4,6 +4,7 @@
                  ├─ rounds ─ round_votes, round_progress        │
                  ├─ images ─┤ image_scores                      │
     prompts ─────┴──────────┴─ pairs ─┬ assignments ─ votes ────┤
+                                      ├ pair_margins            │
                                       └ reports ────────────────┤
     audit_log                           consents, invite_uses ──┘ invites
 
@@ -19,6 +20,7 @@ from dmpo_app.store.schema.base import (
     IS_IN_POOL,
     IS_LIVE,
     IS_OPEN,
+    IS_REPEATED,
     IS_RETIRED,
     IS_SEEN,
     IS_UNCLEARED,
@@ -33,6 +35,7 @@ from dmpo_app.store.schema.labeling import (
     BaseModelRow,
     ImageRow,
     ImageScoreRow,
+    PairMarginRow,
     PairRow,
     PromptEmbedsRow,
     VoteRow,
@@ -53,6 +56,7 @@ __all__ = [
     "IS_IN_POOL",
     "IS_LIVE",
     "IS_OPEN",
+    "IS_REPEATED",
     "IS_RETIRED",
     "IS_SEEN",
     "IS_UNCLEARED",
@@ -71,6 +75,7 @@ __all__ = [
     "InviteUseRow",
     "LeaseRow",
     "LiveChangeRow",
+    "PairMarginRow",
     "PairRow",
     "PromptEmbedsRow",
     "PromptProposalRow",

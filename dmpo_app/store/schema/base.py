@@ -15,6 +15,7 @@ from dmpo_app.domain import (
     Outcome,
     PairSource,
     PromptSource,
+    Purpose,
     Question,
     ReportReason,
     RoundStatus,
@@ -43,7 +44,8 @@ CLOSED_AS = {AssignmentState.OPEN: AssignmentState.LAPSED, AssignmentState.REOPE
 
 
 IS_OPEN = "state IN ('open', 'reopened')"
-IS_SEEN = "state <> 'lapsed'"
+IS_SEEN = "state <> 'lapsed' AND purpose <> 'repeat'"
+IS_REPEATED = "state <> 'lapsed' AND purpose = 'repeat'"
 IS_LIVE = "undone_at IS NULL AND withdrawn_at IS NULL"
 IS_IN_POOL = "retired_at IS NULL"
 IS_RETIRED = "retired_at > 0"
@@ -79,6 +81,7 @@ class Table(DeclarativeBase):
         Outcome: EnumText(Outcome),
         PairSource: EnumText(PairSource),
         PromptSource: EnumText(PromptSource),
+        Purpose: EnumText(Purpose),
         Question: EnumText(Question),
         ReportReason: EnumText(ReportReason),
         RoundStatus: EnumText(RoundStatus),

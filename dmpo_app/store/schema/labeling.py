@@ -7,8 +7,18 @@ from datetime import datetime
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from dmpo_app.domain import Choice, ImageKind, Outcome, PairSource, Question, Strength
-from dmpo_app.store.schema.base import IS_IN_POOL, IS_LIVE, IS_OPEN, IS_RETIRED, IS_SEEN, AssignmentState, Table, only
+from dmpo_app.domain import Choice, ImageKind, Outcome, PairSource, Purpose, Question, Strength
+from dmpo_app.store.schema.base import (
+    IS_IN_POOL,
+    IS_LIVE,
+    IS_OPEN,
+    IS_REPEATED,
+    IS_RETIRED,
+    IS_SEEN,
+    AssignmentState,
+    Table,
+    only,
+)
 
 
 class BaseModelRow(Table):
@@ -82,7 +92,8 @@ class PairRow(Table):
 
     `num_votes`: its live votes. `num_taken`: live votes and open assignments together, which is what orders the pairs
     that are offered; answering moves a pair's claim from one kind to the other and leaves this number alone. Votes on
-    every question count. `retired_at`: out of the pool since then, for people reported it.
+    every question count, also those on repeats. `retired_at`: out of the pool since then, for people reported it.
+    `gold`: the right answer, where an administrator has given one; such a pair is mixed in, never offered by itself.
     """
 
     __tablename__ = "pairs"
@@ -98,6 +109,7 @@ class PairRow(Table):
     num_taken: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime]
     retired_at: Mapped[datetime | None] = mapped_column()
+    gold: Mapped[Outcome | None] = mapped_column()
 
     __table_args__ = (
         ForeignKeyConstraint(["base_id", "adapter_version"], ["adapters.base_id", "adapters.version"]),
@@ -108,6 +120,16 @@ class PairRow(Table):
         Index("ix_pairs_retired", retired_at, **only(IS_RETIRED)),
         Index("ix_pairs_prompt", base_id, prompt_id),
     )
+
+
+class PairMarginRow(Table):
+    """The policy's implicit margin on a pair, u at beta = 1, under the newest version it was computed for."""
+
+    __tablename__ = "pair_margins"
+
+    pair_id: Mapped[int] = mapped_column(ForeignKey("pairs.id"), primary_key=True, autoincrement=False)
+    adapter_version: Mapped[int]
+    margin: Mapped[float]
 
 
 class AnnotatorRow(Table):
@@ -146,6 +168,7 @@ class AssignmentRow(Table):
     created_at: Mapped[datetime]
     opened_at: Mapped[datetime]
     expires_at: Mapped[datetime]
+    purpose: Mapped[Purpose] = mapped_column(server_default="vote")
 
     __table_args__ = (
         Index(
@@ -155,6 +178,14 @@ class AssignmentRow(Table):
             "question",
             unique=True,
             **only(IS_SEEN),
+        ),
+        Index(
+            "uq_assignments_repeated_once",
+            "annotator_id",
+            "pair_id",
+            "question",
+            unique=True,
+            **only(IS_REPEATED),
         ),
         Index(
             "ix_assignments_open",
@@ -192,6 +223,7 @@ class VoteRow(Table):
     strength: Mapped[Strength | None]
     comment: Mapped[str | None] = mapped_column(Text)
     withdrawn_at: Mapped[datetime | None]
+    purpose: Mapped[Purpose] = mapped_column(server_default="vote")
 
     __table_args__ = (
         Index(
@@ -204,6 +236,7 @@ class VoteRow(Table):
             "ix_votes_live",
             "base_id",
             "question",
+            "purpose",
             "outcome",
             "id",
             **only(IS_LIVE),

@@ -1,0 +1,40 @@
+"""Margins of unjudged pairs, for annotators to be shown what the policy is least sure of."""
+
+from __future__ import annotations
+
+from dmpo_app.diffusion.denoiser import Denoiser
+from dmpo_app.settings import LabelingSettings
+from dmpo_app.training.pair_margins import MarginFiller
+from dmpo_app.training.worker import Tick
+from tests.store.store_data import scalar
+from tests.training.training_studio import FAST, Studio
+from tests.training.worker_fixtures import MIN_VOTES, MakeWorker
+
+
+def test_the_base_model_prefers_nothing_and_a_version_is_asked_about_every_unjudged_pair(
+    studio: Studio, denoiser: Denoiser, make_worker: MakeWorker
+) -> None:
+    studio.add_pairs(MIN_VOTES + 6)
+    margins = MarginFiller(studio.store, studio.base, denoiser, FAST)
+    assert not margins.fill()
+    studio.vote(MIN_VOTES)
+    worker = make_worker(labeling=LabelingSettings(strategy="uncertainty"))
+    assert worker.tick() is Tick.TRAINED
+    while worker.tick() is Tick.PREPARED:
+        pass
+    assert scalar(studio.store, "SELECT count(*) FROM pair_margins WHERE adapter_version = 1 AND margin <> 0") == 6
+    assert studio.store.pair_margins.missing(studio.base, 1, limit=9) == []
+    assert not margins.fill()
+    assert not [name for name, _ in denoiser.module.named_parameters() if "lora" in name], "the denoiser is as it was"
+    worker.close()
+
+
+def test_margins_are_computed_only_where_they_are_wanted(studio: Studio, make_worker: MakeWorker) -> None:
+    studio.add_pairs(MIN_VOTES + 2)
+    studio.vote(MIN_VOTES)
+    worker = make_worker()
+    assert worker.tick() is Tick.TRAINED
+    while worker.tick() is Tick.PREPARED:
+        pass
+    assert scalar(studio.store, "SELECT count(*) FROM pair_margins") == 0
+    worker.close()
