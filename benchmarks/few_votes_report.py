@@ -117,7 +117,7 @@ def differences(groups: Mapping[Group, Sequence[Mapping[str, Any]]], objective: 
     for key in sorted(groups):
         votes, wrong, name, factor, settings = key
         own = groups.get((votes, wrong, objective, spread, settings), [])
-        if (name, factor) == (objective, spread) or not own:
+        if (name, factor) == (objective, spread) or not own or settings:
             continue
         mine, theirs = _by_run(own), _by_run(groups[key])
         shared = sorted(mine.keys() & theirs.keys())
@@ -144,16 +144,19 @@ def draw(path: Path, groups: Mapping[Group, Sequence[Mapping[str, Any]]], votes:
     chosen = {key: records for key, records in groups.items() if key[0] == votes and not key[4]}
     names = sorted({(key[2], key[3]) for key in chosen})
     wrongs = sorted({key[1] for key in chosen})
-    figure, axes = pyplot.subplots(figsize=(7, 1.2 + 0.42 * len(names)))
+    row = 0.8 / len(wrongs)
+    figure, axes = pyplot.subplots(figsize=(7, 1.2 + 0.14 * len(wrongs) * len(names)))
     for column, wrong in enumerate(wrongs):
-        shift = (column - (len(wrongs) - 1) / 2) * 0.35
+        shift = (column - (len(wrongs) - 1) / 2) * row
         for place, name in enumerate(names):
             records = chosen.get((votes, wrong, *name, ()), [])
             if not records:
                 continue
             rates = [100 * record["wins"] / record["pairs"] for record in records]
             axes.scatter(rates, [place + shift] * len(rates), s=10, alpha=0.4, color=f"C{column}")
-            axes.vlines(np.mean(rates), place + shift - 0.14, place + shift + 0.14, color=f"C{column}", linewidth=2)
+            axes.vlines(
+                np.mean(rates), place + shift - 0.4 * row, place + shift + 0.4 * row, color=f"C{column}", linewidth=2
+            )
     axes.axvline(50, color="0.7", linewidth=0.8, zorder=0)
     labels = [name if spread == 1 else f"{name}, beta x {spread:g}" for name, spread in names]
     axes.set_yticks(range(len(names)), labels)
@@ -168,7 +171,10 @@ def draw(path: Path, groups: Mapping[Group, Sequence[Mapping[str, Any]]], votes:
 
 
 def draw_map(path: Path, groups: Mapping[Group, Sequence[Mapping[str, Any]]]) -> None:
-    """Win rates of DMPO over alpha and beta with a fifth of the votes wrong, on the runs that all cells have."""
+    """Win rates of DMPO over alpha and beta with a fifth of the votes wrong, on the runs that all cells have.
+
+    Betas that were not tried with every alpha are left out.
+    """
     from matplotlib import pyplot
 
     cells: dict[tuple[float, float], dict[tuple[str, int], float]] = {}
@@ -179,7 +185,8 @@ def draw_map(path: Path, groups: Mapping[Group, Sequence[Mapping[str, Any]]]) ->
     if not cells:
         raise SystemExit("there are no runs of DMPO with a fifth of the votes wrong to draw a map of")
     alphas, spreads = (sorted({cell[axis] for cell in cells}) for axis in (0, 1))
-    shared = set.intersection(*(set(runs) for runs in cells.values()))
+    spreads = [spread for spread in spreads if all((alpha, spread) in cells for alpha in alphas)]
+    shared = set.intersection(*(set(cells[alpha, spread]) for alpha in alphas for spread in spreads))
     grid = [[np.mean([100 * cells[alpha, spread][run] for run in shared]) for spread in spreads] for alpha in alphas]
     figure, axes = pyplot.subplots(figsize=(4.2, 3.4))
     picture = axes.imshow(grid, vmin=50, vmax=100, cmap="viridis", aspect="auto")

@@ -41,7 +41,7 @@ class LabelingSettings(Group):
     showings_per_pair: Annotated[int, Field(ge=1)] | None = None
     """A pair is given out so often at most, on each question; None: while somebody is left who has not seen it."""
     gold_rate: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """Share of showings that are of gold pairs (`dmpo gold`), which tell whether people answer right; not trained on."""
+    """Share of showings that are of gold pairs (`dmpo gold`), which tell who answers right; not trained on."""
     repeat_rate: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     """Share of showings that are of pairs the person has judged before, sides swapped. Not trained on again."""
     repeat_after: Annotated[int, Field(ge=1)] = 20

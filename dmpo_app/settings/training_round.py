@@ -87,6 +87,8 @@ class RoundSettings(Group):
     it; None: off."""
     beta: Annotated[float, Field(gt=0)] | None = None
     """Scale of the objective's margin u; None: found from how much the base model's errors differ within pairs."""
+    beta_scale: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """Factor on a beta found from the data. 0.3 learns more from few or noisy votes and costs some diversity."""
     margin_beta: Annotated[float, Field(gt=0)] | None = None
     """Scale of the margins that are reported and by which rounds are judged; None: `beta` where the objective aims at
     the votes' log odds, else found from the data."""

@@ -31,7 +31,7 @@ def with_betas(settings: RoundSettings, errors: PairErrors) -> RoundSettings:
     if settings.beta is not None and settings.margin_beta is not None:
         return settings
     spread = error_spread(errors, num_slots=settings.slots_per_pair, micro_pairs=settings.batch_pairs)
-    beta = settings.beta or beta_for(objective.start_spread or MARGIN_SPREAD, spread)
+    beta = settings.beta or beta_for(settings.beta_scale * (objective.start_spread or MARGIN_SPREAD), spread)
     # An objective that aims at the target's log odds has the margins that are reported; others' are their own affair.
     own = settings.beta if objective.soft else None
     margin_beta = settings.margin_beta or own or beta_for(MARGIN_SPREAD, spread)

@@ -52,6 +52,16 @@ def test_a_beta_that_is_set_holds_and_is_the_margins_too_where_the_objective_aim
     assert (dspo.beta, dspo.margin_beta) == (0.001, usual)
 
 
+def test_a_scale_multiplies_what_is_found_and_leaves_the_margins_that_are_reported(
+    denoiser: Denoiser, dataset: PairDataset
+) -> None:
+    errors = errors_of(denoiser, dataset)
+    usual = with_betas(SETTINGS, errors)
+    scaled = with_betas(SETTINGS.model_copy(update={"beta_scale": 0.25}), errors)
+    assert scaled.beta == pytest.approx((usual.beta or 0) / 4, rel=0.01)
+    assert scaled.margin_beta == usual.margin_beta
+
+
 def test_the_last_batch_is_filled_up_and_changes_nothing(denoiser: Denoiser, dataset: PairDataset) -> None:
     one, other = (error_spread(errors_of(denoiser, dataset), num_slots=8, micro_pairs=size) for size in (4, 5))
     assert one == pytest.approx(other, rel=1e-4)
