@@ -23,6 +23,7 @@ ALONE := tests/training/test_trainer_process.py tests/training/test_distributed.
 
 test: $(SETUP_DEV)  ## Set up, then pass all tests, browser included
 	@$(PYTHON_IN_VENV) -m pytest -n 2 $(TOGETHER) $(ALONE:%=--ignore=%)
+	@DMPO_TEST_DATABASE=postgresql $(PYTHON_IN_VENV) -m pytest -n 2 tests/store
 	@$(PYTHON_IN_VENV) -m pytest $(TOGETHER:%=--ignore=%)
 	@$(PYTHON_IN_VENV) -m pytest $(ALONE)
 
@@ -36,7 +37,7 @@ setup-dev: $(SETUP_DEV)  ## Install what `make test` needs
 $(SETUP): requirements/runtime.txt requirements/torch.txt pyproject.toml scripts/setup.sh
 	@scripts/setup.sh run && touch $@
 
-$(SETUP_DEV): $(SETUP) requirements/dev.txt scripts/chromium.sh
+$(SETUP_DEV): $(SETUP) requirements/dev.txt scripts/chromium.sh scripts/postgres.sh
 	@scripts/setup.sh dev && touch $@
 
 soak: $(SETUP_DEV)  ## The kill tests in full (50 of each)

@@ -32,7 +32,7 @@ def create(
         settings = settings_from(home=home)
         label = clean_handle(name) if name else ""
         names = [label] if count == 1 else [f"{label} {number}".strip() for number in range(1, count + 1)]
-        with Store.open(settings.home) as store:
+        with Store.open(settings.home, database_url=settings.database) as store:
             invites = store.invites.create(names, max_uses=uses, lifetime=timedelta(days=days), by="cli")
         sealer = Sealer(load_or_create_key(settings.home))
         address = (url or f"http://{settings.host}:{settings.port}").rstrip("/")
@@ -49,7 +49,8 @@ def list_invites(home: Home = None) -> None:
         from dmpo_app.store import Store
 
         table = Table("name", "used", "of", "until", box=None)
-        with Store.open(settings_from(home=home).home) as store:
+        settings = settings_from(home=home)
+        with Store.open(settings.home, database_url=settings.database) as store:
             for invite in store.invites.list():
                 until = f"{invite.expires_at:%Y-%m-%d %H:%M} UTC"
                 table.add_row(Text(invite.name), str(invite.num_uses), str(invite.max_uses), until)

@@ -17,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import psutil
+from sqlalchemy import make_url
 
 from dmpo_app.errors import StudioError
 from dmpo_app.labeling.block_list import BlockList
@@ -47,7 +48,7 @@ class Finding:
 def examine(settings: Settings) -> Iterator[Finding]:
     """Every check in turn; importing torch makes one of them take seconds, hence a generator."""
     checks: tuple[Callable[[Settings], Finding], ...] = (
-        _python, _packages, _sqlite, _home, _disk, _memory, _port, _prompts, _base_model, _torch,
+        _python, _packages, _database, _home, _disk, _memory, _port, _prompts, _base_model, _torch,
     )  # fmt: skip
     for check in checks:
         yield check(settings)
@@ -71,14 +72,22 @@ def _packages(_: Settings) -> Finding:
     return Finding("packages", Verdict.OK, found)
 
 
-def _sqlite(_: Settings) -> Finding:
+def _database(settings: Settings) -> Finding:
+    from dmpo_app.store.database import Database
     from dmpo_app.store.sqlite import safe_driver
 
+    if settings.database is not None:
+        try:
+            database = Database.open(settings.database)
+        except StudioError as error:
+            return Finding("database", Verdict.PROBLEM, "cannot be used", str(error))
+        database.close()
+        return Finding("database", Verdict.OK, make_url(settings.database).render_as_string())
     try:
         module = safe_driver()
     except StudioError as error:
-        return Finding("sqlite", Verdict.PROBLEM, "unsafe", str(error))
-    return Finding("sqlite", Verdict.OK, f"{module.sqlite_version} from {module.__name__}")
+        return Finding("database", Verdict.PROBLEM, "unsafe", str(error))
+    return Finding("database", Verdict.OK, f"SQLite {module.sqlite_version} from {module.__name__}")
 
 
 def _home(settings: Settings) -> Finding:

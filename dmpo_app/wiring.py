@@ -45,7 +45,7 @@ class Lineage:
 def open_lineage(settings: Settings) -> Iterator[Lineage]:
     """Open the store, register the base model and its prompts, take the starter pairs in. Needs no torch."""
     family = family_of(settings.base_model)
-    with Store.open(settings.home) as store:
+    with Store.open(settings.home, database_url=settings.database) as store:
         base = store.models.register(settings.base_model, family, fingerprint(settings.base_model))
         store.prompts.ensure(read_prompts(settings.pool.held_out_prompts), held_out=True)
         store.prompts.ensure(read_prompts(settings.pool.train_prompts), held_out=False)

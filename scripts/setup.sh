@@ -62,6 +62,7 @@ case "${1:-run}" in
   dev)
     install_locked requirements/dev.txt
     scripts/chromium.sh >/dev/null
+    scripts/postgres.sh >/dev/null
     ;;
   *)
     echo "usage: scripts/setup.sh run|dev" >&2

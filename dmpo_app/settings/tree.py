@@ -118,6 +118,9 @@ class Settings(BaseSettings):
 
     home: Path = PROJECT_ROOT / "data" / "studio"
     """Folder of everything a run writes."""
+    database_url: SecretStr | None = None
+    """postgresql://user:password@host/name: a PostgreSQL database in place of the SQLite file in the home, which it
+    belongs to alone. None: SQLite."""
     host: str = "127.0.0.1"
     """Address to listen on; loopback unless told otherwise."""
     port: Annotated[int, Field(ge=0, le=65535)] = 7860
@@ -150,6 +153,11 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def database(self) -> str | None:
+        """`database_url` in the open, for whoever connects to it."""
+        return self.database_url.get_secret_value() if self.database_url else None
 
     def notes(self) -> list[SettingNote]:
         """Every setting with its environment variable, present value and meaning, groups last."""

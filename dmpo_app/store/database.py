@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from dmpo_app.errors import Busy, SetupProblem
-from dmpo_app.store.sqlite import prepare_connection, safe_driver, translate
+from dmpo_app.store.database_errors import translate
+from dmpo_app.store.postgresql import postgresql_engine
+from dmpo_app.store.sqlite import sqlite_engine
 from dmpo_app.store.writer import QUEUE_SIZE, Writer
 
 T = TypeVar("T")
@@ -43,20 +43,20 @@ class Database:
 
     @classmethod
     def open(cls, url: URL | str, *, queue_size: int = QUEUE_SIZE) -> Database:
-        """Connect to `url`, creating the file. Raises UnsafeSQLite, or SetupProblem when it is no database of ours."""
+        """Connect to a SQLite file, which is created, or to a PostgreSQL database.
+
+        Raises UnsafeSQLite, or SetupProblem when it cannot be used or is no database of ours.
+        """
         parsed = make_url(url)
-        if parsed.get_backend_name() != "sqlite":
-            raise SetupProblem(f"{parsed.render_as_string()} is not supported: this version stores in SQLite only")
+        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+            raise SetupProblem(f"{parsed.render_as_string()} is not supported; expected postgresql:// or sqlite://")
         writing = _engine(parsed, read_only=False)
         try:
             with writing.connect():
                 pass
         except DatabaseError as error:
             writing.dispose()
-            raise SetupProblem(
-                f"{parsed.database} cannot be opened ({error.orig}); is the folder writable and the file a SQLite "
-                "database? Set DMPO_HOME to another folder to start afresh."
-            ) from error
+            raise SetupProblem(_why_not(parsed, error)) from error
         return cls(writing, _engine(parsed, read_only=True), queue_size=queue_size)
 
     def submit(self, work: Callable[[Connection], T]) -> Future[T]:
@@ -90,21 +90,23 @@ class Database:
 
 
 def _engine(url: URL, *, read_only: bool) -> Engine:
-    engine = create_engine(
-        url,
-        module=safe_driver(),
-        # The driver must leave transactions to us: its own handling begins them late and ignores some pragmas.
-        connect_args={"isolation_level": None, "check_same_thread": False},
-        pool_size=8 if read_only else 1,
-        max_overflow=MAX_READERS - 8 if read_only else 0,
+    make = sqlite_engine if _is_sqlite(url) else postgresql_engine
+    if read_only:
+        return make(url, read_only=True, pool_size=8, max_overflow=MAX_READERS - 8)
+    return make(url, read_only=False, pool_size=1, max_overflow=0)
+
+
+def _why_not(url: URL, error: DatabaseError) -> str:
+    if _is_sqlite(url):
+        return (
+            f"{url.database} cannot be opened ({error.orig}); is the folder writable and the file a SQLite "
+            "database? Set DMPO_HOME to another folder to start afresh."
+        )
+    return (
+        f"{url.render_as_string()} cannot be reached ({error.orig}); is the server running, and are user, password and "
+        "database in DMPO_DATABASE_URL right?"
     )
 
-    @event.listens_for(engine, "connect")
-    def prepare(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-        prepare_connection(connection, read_only=read_only)
 
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
-
-    return engine
+def _is_sqlite(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite"

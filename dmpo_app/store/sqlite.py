@@ -1,7 +1,4 @@
-"""What is particular to SQLite: which library, which pragmas, what its errors mean.
-
-Everything else in the store is SQL that other databases take as well.
-"""
+"""What is particular to SQLite: which library, which pragmas, how transactions begin, what its errors mean."""
 
 from __future__ import annotations
 
@@ -11,10 +8,11 @@ import sqlite3
 from functools import lru_cache
 from types import ModuleType
 
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import ConnectionPoolEntry
 
-from dmpo_app.errors import BadInput, Busy, SetupProblem, StorageFull, StudioError, UnsafeSQLite
+from dmpo_app.errors import Busy, SetupProblem, StorageFull, StudioError, UnsafeSQLite
 
 SAFE_FROM = ((3, 44, 6), (3, 50, 7), (3, 51, 3))
 """The first releases without the WAL-reset bug: two backports on their own branches, and the mainline."""
@@ -70,6 +68,28 @@ def safe_driver() -> ModuleType:
     )
 
 
+def sqlite_engine(url: URL, *, read_only: bool, pool_size: int, max_overflow: int) -> Engine:
+    """An engine whose transactions write in turn, or read one moment and cannot write. Raises UnsafeSQLite."""
+    engine = create_engine(
+        url,
+        module=safe_driver(),
+        # The driver must leave transactions to us: its own handling begins them late and ignores some pragmas.
+        connect_args={"isolation_level": None, "check_same_thread": False},
+        pool_size=pool_size,
+        max_overflow=max_overflow,
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+        prepare_connection(connection, read_only=read_only)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
 def prepare_connection(connection: DBAPIConnection, *, read_only: bool) -> None:
     """Set the pragmas and read each back: SQLite ignores what it does not like without an error."""
     cursor = connection.cursor()
@@ -103,31 +123,9 @@ def is_disk_error(error: OSError) -> bool:
     return error.errno in _DISK_ERRNOS
 
 
-def breaks_transaction(error: BaseException) -> bool:
-    """Whether a whole transaction is lost with this error, not only the statement that met it."""
-    return isinstance(error, DBAPIError) and translate(error) is not error
-
-
-def translate(error: BaseException) -> BaseException:
-    """The studio's name for an error of the database or its driver, caused by it; any other error as it is.
-
-    StorageFull and Busy for a failing disk and a locked database; BadInput for values that no column can hold.
-    """
-    named: StudioError | None = None
-    if isinstance(error, DBAPIError):
-        code = getattr(error.orig, "sqlite_errorcode", None)
-        named = _named(code & _PRIMARY_CODE, str(error.orig)) if isinstance(code, int) else None
-    elif isinstance(error, OverflowError):
-        named = BadInput("a number is larger than any that is stored here")
-    elif isinstance(error, UnicodeEncodeError):
-        named = BadInput("a text holds half a character (a lone surrogate)")
-    if named is None:
-        return error
-    named.__cause__ = error
-    return named
-
-
-def _named(code: int, said: str) -> StudioError | None:
+def named(extended_code: int, said: str) -> StudioError | None:
+    """The studio's name for an error with this result code; None for those that are faults of the program."""
+    code = extended_code & _PRIMARY_CODE
     if code in (_SQLITE_FULL, _SQLITE_IOERR, _SQLITE_CANTOPEN):
         return StorageFull(
             f"The database could not be used ({said}); nothing was recorded. Is the disk full? Free some space: "

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from filelock import FileLock
+from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
 
 from dmpo_app.errors import SetupProblem
@@ -53,9 +54,10 @@ class Store:
     are waiting, and StorageFull when the disk takes no more; then nothing was recorded.
     """
 
-    def __init__(self, home: Path, database: Database, now: Callable[[], datetime]) -> None:
+    def __init__(self, home: Path, database_url: str | None, database: Database, now: Callable[[], datetime]) -> None:
         self._database = database
         self.home = home
+        self.database_url = database_url
         self.files = Files(home)
         self.models = Models(database, now)
         self.prompts = Prompts(database, now)
@@ -79,30 +81,35 @@ class Store:
         self.lease = Lease(database, now)
 
     @classmethod
-    def open(cls, home: Path, *, now: Callable[[], datetime] = utc_now) -> Store:
+    def open(cls, home: Path, *, database_url: str | None = None, now: Callable[[], datetime] = utc_now) -> Store:
         """Open a home, made and brought to the present schema if need be; two processes may do so at once.
 
+        Its database is a file in it, or the one at `database_url`, which belongs to this home alone.
         Raises UnsafeSQLite, and SetupProblem for a home that cannot be written or comes from a newer version.
         """
         home = home.expanduser().absolute()
+        url = make_url(database_url) if database_url else sqlite_url(home / DATABASE_NAME)
         try:
             home.mkdir(parents=True, exist_ok=True)
             with FileLock(home / "migrate.lock", timeout=_LOCK_SECONDS):
-                database = Database.open(sqlite_url(home / DATABASE_NAME))
+                database = Database.open(url)
                 try:
                     if database.write(upgrade):
                         # Measured: on the connection that changed the schema every statement stays slower, votes by a
                         # third; on a fresh one they are not.
                         database.close()
-                        database = Database.open(sqlite_url(home / DATABASE_NAME))
-                    return cls(home, database, now)
+                        database = Database.open(url)
+                    return cls(home, database_url, database, now)
                 except BaseException:
                     database.close()
                     raise
         except DBAPIError as error:
+            name, other = url.database, "DMPO_HOME to another folder"
+            if database_url:
+                name, other = url.render_as_string(), "DMPO_DATABASE_URL to another database"
             raise SetupProblem(
-                f"{home / DATABASE_NAME} could not be brought to the present schema ({error.orig}); it was left as it "
-                "was. Is it of another program? Set DMPO_HOME to another folder to start afresh."
+                f"{name} could not be brought to the present schema ({error.orig}); it was left as it was. Is it of "
+                f"another program? Set {other} to start afresh."
             ) from error
         except OSError as error:
             raise SetupProblem(

@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine
 
 from dmpo_app.errors import Busy
-from dmpo_app.store.sqlite import breaks_transaction, shrink_log, translate
+from dmpo_app.store.database_errors import breaks_transaction, translate
+from dmpo_app.store.sqlite import shrink_log
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +123,8 @@ class Writer:
             job.future.set_exception(translate(error))
 
     def _tidy(self) -> None:
+        if self._engine.dialect.name != "sqlite":
+            return
         try:
             with self._engine.connect() as connection:
                 shrink_log(connection.connection)

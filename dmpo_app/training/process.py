@@ -92,7 +92,7 @@ def run_worker(
 
     check_tracker(settings.trainer.tracker)
     family, identity = family_of(settings.base_model), fingerprint(settings.base_model)  # told before slow imports
-    with Store.open(settings.home) as store:
+    with Store.open(settings.home, database_url=settings.database) as store:
         import torch
 
         from dmpo_app.training.group import ALONE, check_parts

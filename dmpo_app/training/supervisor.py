@@ -8,6 +8,7 @@ is killed never.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -142,10 +143,11 @@ class TrainerProcess:
         return {name: value for name, value in os.environ.items() if not name.startswith("DMPO_")}
 
     def _send_settings(self, stdin: IO[str]) -> None:
-        settings = self._settings.model_copy(update={"admin_token": None})
+        settings = self._settings.model_copy(update={"admin_token": None}).model_dump(mode="json")
+        settings["database_url"] = self._settings.database  # the one secret that the trainer needs
         try:
             with stdin:
-                stdin.write(settings.model_dump_json() + "\n")
+                stdin.write(json.dumps(settings) + "\n")
         except OSError as error:  # it died first; its exit status says why
             _log.debug("the trainer did not take its settings: %s", error)
 

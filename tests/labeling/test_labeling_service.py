@@ -14,6 +14,7 @@ from dmpo_app.labeling import LabelingService, Sealer, load_or_create_key
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from tests.store.store_data import FINGERPRINT, HOUR, Clock, new_adapter, start_round
+from tests.store.store_fixtures import reopened
 
 
 def test_a_session_is_recognised_by_its_token_after_a_restart_too(service: LabelingService, store: Store) -> None:
@@ -21,7 +22,7 @@ def test_a_session_is_recognised_by_its_token_after_a_restart_too(service: Label
     assert service.annotator_of(token) == annotator
     assert annotator.handle == "Anna"
     store.close()
-    with Store.open(store.home) as again:
+    with reopened(store) as again:
         base = again.models.register("pocket", "stable-diffusion", FINGERPRINT)
         restarted = LabelingService(
             again, base, Settings(), Sealer(load_or_create_key(store.home)), rng=random.Random(0)

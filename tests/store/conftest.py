@@ -5,9 +5,9 @@ import pytest
 from dmpo_app.domain import Annotator, BaseModelRef
 from dmpo_app.store import Store
 from tests.store.store_data import FINGERPRINT
-from tests.store.store_fixtures import clock, empty_home, store
+from tests.store.store_fixtures import clock, empty_homes, store
 
-__all__ = ["clock", "empty_home", "store"]
+__all__ = ["clock", "empty_homes", "store"]
 
 
 @pytest.fixture

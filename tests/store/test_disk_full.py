@@ -16,6 +16,9 @@ from dmpo_app.domain import Annotator, BaseModelRef, Choice, ImageKind
 from dmpo_app.errors import StorageFull
 from dmpo_app.store import Store
 from tests.store.store_data import FINGERPRINT, broken_counts, integrity_of, issue, new_image, new_pair
+from tests.store.store_fixtures import sqlite_only
+
+pytestmark = sqlite_only
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def test_eight_people_voting_at_once_lose_and_double_nothing(store: Store, base:
     in_threads([partial(judge_everything, person) for person in people])
     assert len(taken) == len(set(taken)) == 8 * 50
     assert store.votes.count(base) == 8 * 50
-    assert scalar(store, "SELECT count(*) FROM (SELECT 1 FROM votes GROUP BY annotator_id, pair_id)") == 8 * 50
+    assert scalar(store, "SELECT count(*) FROM (SELECT 1 FROM votes GROUP BY annotator_id, pair_id) AS shown") == 8 * 50
     assert store.pairs.count_unjudged(base) == 0
 
 

@@ -4,6 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.store.store_fixtures import sqlite_only
+
+pytestmark = sqlite_only
+
 EVERYTHING_UNDER_WATCH = """
 import random, sys
 from datetime import timedelta

@@ -53,12 +53,12 @@ def test_the_database_refuses_to_hold_out_a_prompt_with_pairs_or_a_twin_of_it(st
     store.pairs.add(base, new_pair(0, prompt="a fox"))
     store.prompts.ensure(["an owl"], held_out=False)
     with pytest.raises(IntegrityError, match="a prompt with pairs is not held out"):
-        execute(store, "UPDATE prompts SET held_out = 1 WHERE text = 'a fox'")
+        execute(store, "UPDATE prompts SET held_out = true WHERE text = 'a fox'")
     with pytest.raises(IntegrityError, match="no twin with pairs"):
         add(store, new("A  FOX.", held_out=True))
     with pytest.raises(IntegrityError, match="never changed"):
         execute(store, "UPDATE prompts SET text = 'an owl at night' WHERE text = 'a fox'")
-    execute(store, "UPDATE prompts SET held_out = 1 WHERE text = 'an owl'")
+    execute(store, "UPDATE prompts SET held_out = true WHERE text = 'an owl'")
     assert [prompt.text for prompt in store.prompts.list(held_out=True)] == ["an owl"]
 
 

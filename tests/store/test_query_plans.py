@@ -8,6 +8,9 @@ from sqlalchemy import Connection, event
 from dmpo_app.domain import BaseModelRef, Question
 from dmpo_app.store import Store, assignments, offers, vote_statements
 from tests.store.store_data import Clock, new_pair
+from tests.store.store_fixtures import sqlite_only
+
+pytestmark = sqlite_only
 
 OVERALL, EVERY = (Question.OVERALL,), tuple(Question)
 HOT: dict[str, tuple[Any, list[str]]] = {

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import random
 import re
 import subprocess
@@ -12,7 +11,6 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import IntegrityError
@@ -24,6 +22,7 @@ from dmpo_app.store.migrate import HEAD, MIGRATIONS
 from dmpo_app.store.schema import Table
 from dmpo_app.store.sqlite import safe_driver
 from tests.store.store_data import HOUR, broken_counts, integrity_of, new_pair, scalar, vote_once
+from tests.store.store_fixtures import reopened, sqlite_only
 
 OPEN_AND_REGISTER = """
 import sys
@@ -40,6 +39,7 @@ def test_the_migrated_schema_is_the_one_the_code_declares(store: Store) -> None:
         assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
 
 
+@sqlite_only
 def test_not_a_check_nor_a_condition_of_an_index_is_missing_from_the_migrations(store: Store, tmp_path: Path) -> None:
     declared = create_engine(f"sqlite+pysqlite:///{tmp_path / 'declared.db'}", module=safe_driver())
     Table.metadata.create_all(declared)
@@ -66,6 +66,7 @@ def test_the_newest_revision_is_the_one_the_code_names() -> None:
     assert ScriptDirectory.from_config(config).get_current_head() == HEAD
 
 
+@sqlite_only
 def test_two_processes_can_open_a_fresh_home_at_once(tmp_path: Path) -> None:
     home = tmp_path / "home"
     processes = [
@@ -87,6 +88,7 @@ def test_two_processes_can_open_a_fresh_home_at_once(tmp_path: Path) -> None:
     assert integrity_of(home) == "ok"
 
 
+@sqlite_only
 def test_a_home_of_the_first_schema_is_brought_up_with_all_it_holds(tmp_path: Path) -> None:
     connection = safe_driver().connect(tmp_path / "studio.db")
     connection.close()
@@ -109,6 +111,7 @@ def test_a_home_of_the_first_schema_is_brought_up_with_all_it_holds(tmp_path: Pa
     assert (point.loss, point.health) == (0.5, {})
 
 
+@sqlite_only
 def test_going_back_a_schema_and_forth_keeps_the_votes_that_the_older_one_knows(
     store: Store, base: BaseModelRef, anna: Annotator
 ) -> None:
@@ -139,29 +142,16 @@ def test_going_back_a_schema_and_forth_keeps_the_votes_that_the_older_one_knows(
     assert integrity_of(store.home) == "ok"
 
 
-def test_other_databases_get_the_same_guards() -> None:
-    written = io.StringIO()
-    options = {"as_sql": True, "output_buffer": written}
-    migration = MigrationContext.configure(dialect_name="postgresql", opts=options)
-    script = ScriptDirectory(str(MIGRATIONS)).get_revision("0003")
-    assert script is not None
-    with Operations.context(migration):
-        script.module.upgrade()
-    statements = written.getvalue()
-    for name in ("votes_are_never_deleted", "votes_are_withdrawn_once", "audit_log_is_never_changed"):
-        assert re.search(rf"CREATE TRIGGER {name} BEFORE .* FOR EACH ROW .*EXECUTE FUNCTION studio_refuses", statements)
-    assert "WHERE undone_at IS NULL AND withdrawn_at IS NULL" in statements
-
-
 def test_a_home_of_a_newer_version_is_refused_and_left_alone(store: Store) -> None:
     store._database.write(
         lambda connection: connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     )
     store.close()
     with pytest.raises(SetupProblem, match=r"newer version.*9999.*update the program"):
-        Store.open(store.home)
+        reopened(store)
 
 
+@sqlite_only
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "studio.db").write_bytes(b"holiday photographs " * 400)
     with pytest.raises(SetupProblem, match="DMPO_HOME"):
@@ -175,6 +165,7 @@ def test_a_home_that_cannot_be_made_is_a_setup_problem(tmp_path: Path) -> None:
         Store.open(tmp_path / "file" / "home")
 
 
+@sqlite_only
 def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     connection = safe_driver().connect(tmp_path / "studio.db")
     connection.execute("CREATE TABLE votes (somebody_elses TEXT)")
@@ -227,7 +218,7 @@ def test_the_database_itself_keeps_what_is_append_only(
 
 
 def test_a_row_cannot_refer_to_what_does_not_exist(store: Store) -> None:
-    with pytest.raises(IntegrityError, match="FOREIGN KEY"):
+    with pytest.raises(IntegrityError, match=r"FOREIGN KEY|foreign key"):
         store._database.write(
             lambda connection: connection.execute(
                 text("INSERT INTO live_changes (base_id, version, by, created_at) VALUES (1, 3, 'x', 0)")
@@ -239,6 +230,6 @@ def test_opening_again_finds_everything(store: Store, base: BaseModelRef, anna: 
     store.pairs.add(base, new_pair())
     vote_once(store, base, anna)
     store.close()
-    with Store.open(store.home) as again:
+    with reopened(store) as again:
         assert again.votes.count(base) == 1
         assert again.annotators.get(anna.public_id) == anna

@@ -12,6 +12,9 @@ from dmpo_app.errors import BadInput, SetupProblem, UnsafeSQLite
 from dmpo_app.store import Store
 from dmpo_app.store.database import Database
 from dmpo_app.store.sqlite import PRAGMAS, is_safe, safe_driver
+from tests.store.store_fixtures import sqlite_only
+
+pytestmark = sqlite_only
 
 
 @pytest.mark.parametrize("version", [(3, 44, 6), (3, 44, 9), (3, 50, 7), (3, 51, 3), (3, 53, 4), (4, 0, 0)])
@@ -82,6 +85,6 @@ def test_values_that_no_column_can_hold_are_bad_input(store: Store) -> None:
         store.assignments.get("\ud800")
 
 
-def test_other_databases_are_refused_until_they_are_supported() -> None:
-    with pytest.raises(SetupProblem, match="SQLite only"):
-        Database.open("postgresql://somebody:secret@localhost/studio")
+def test_databases_of_other_kinds_are_refused() -> None:
+    with pytest.raises(SetupProblem, match="expected postgresql:// or sqlite://"):
+        Database.open("mysql://somebody:secret@localhost/studio")
