@@ -7,7 +7,7 @@ PYTHON_IN_VENV := .venv/bin/python
 SETUP := .venv/.setup-run
 SETUP_DEV := .venv/.setup-dev
 
-.PHONY: run test setup setup-dev lint bench soak pocket starter lock clean help
+.PHONY: run test setup setup-dev lint audit bench soak pocket starter lock clean help
 
 help:  ## What there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ test: $(SETUP_DEV)  ## Set up, then pass all tests, browser included
 lint: $(SETUP_DEV)  ## ruff, mypy --strict, import-linter, docs/code.md up to date
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
 	@$(PYTHON_IN_VENV) scripts/code_tree.py --check
+
+audit: $(SETUP_DEV)  ## Known vulnerabilities of the locked dependencies, where an index can tell
+	@$(PYTHON_IN_VENV) scripts/audit.py
 
 setup: $(SETUP)  ## Install what `make run` needs
 setup-dev: $(SETUP_DEV)  ## Install what `make test` needs

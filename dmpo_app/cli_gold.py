@@ -11,7 +11,7 @@ from rich.table import Table
 from dmpo_app.terminal import Home, Model, console, out, settings_from, spoken_errors
 
 app = typer.Typer(no_args_is_help=True, help="Pairs whose right answer is known, for DMPO_LABELING__GOLD_RATE.")
-PairId = Annotated[int, typer.Argument(min=1, help="The pair's number, as `dmpo gold list --all` and reports have it")]
+PairId = Annotated[int, typer.Argument(min=1, help="The pair's number, as reports and the API have it")]
 
 
 class Answer(StrEnum):
