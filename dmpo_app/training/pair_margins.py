@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from dmpo_app.diffusion.adapter_files import read_adapter
+from dmpo_app.diffusion.adapter_files import AdapterWeights, read_adapter
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import attach, detach, load_state_in_place
 from dmpo_app.domain import BASE_VERSION, BaseModelRef
@@ -44,23 +44,29 @@ class MarginFiller:
         evidence = AutomaticEvidence(unjudged=tuple(pairs))
         dataset = build_dataset([], self._store.files, alpha=self._settings.alpha, automatic=evidence)
         errors = PairErrors.of(self._denoiser, dataset, ReferenceCache(), self._settings)
-        margins = self._margins(errors, version)
+        published = self._store.adapters.get(self._base, version)
+        adapter = read_adapter(published.folder, published.sha256)
+        margins = policy_margins(self._denoiser, errors, adapter, self._settings)
         self._store.pair_margins.put(version, dict(zip(dataset.pair_ids, margins, strict=True)))
         return True
 
-    def _margins(self, errors: PairErrors, version: int) -> list[float]:
-        """u at beta = 1 of each pair, averaged over the slots that held-out votes are looked at in."""
-        slots = evaluation_slots(self._settings.slots_per_pair)
-        pairs = range(len(errors.dataset))
-        draws = [Draw(pair, slot) for slot in slots for pair in pairs]
-        errors.compute_references(draws, batch_pairs=len(pairs))
-        published = self._store.adapters.get(self._base, version)
-        adapter = read_adapter(published.folder, published.sha256)
-        parameters = attach(self._denoiser.module, adapter.spec, seed=0)
-        try:
-            load_state_in_place(parameters, adapter.tensors)
-            with torch.no_grad():
-                by_slot = [errors.terms([Draw(pair, slot) for pair in pairs]).margin(1.0) for slot in slots]
-        finally:
-            detach(self._denoiser.module)
-        return [float(margin) for margin in torch.stack(by_slot).mean(0)]
+
+def policy_margins(
+    denoiser: Denoiser, errors: PairErrors, adapter: AdapterWeights, settings: RoundSettings
+) -> list[float]:
+    """u at beta = 1 of each pair under an adapter, averaged over the slots that held-out votes are looked at in.
+
+    The denoiser comes without an adapter, and is left so. Reference errors that are missing are computed.
+    """
+    slots = evaluation_slots(settings.slots_per_pair)
+    pairs, size = range(len(errors.dataset)), settings.batch_pairs
+    batches = [[Draw(pair, slot) for pair in pairs[start : start + size]] for slot in slots for start in pairs[::size]]
+    errors.compute_references([draw for batch in batches for draw in batch], batch_pairs=size)
+    parameters = attach(denoiser.module, adapter.spec, seed=0)
+    try:
+        load_state_in_place(parameters, adapter.tensors)
+        with torch.no_grad():
+            margins = torch.cat([errors.terms(batch).margin(1.0) for batch in batches])
+    finally:
+        detach(denoiser.module)
+    return [float(margin) for margin in margins.reshape(len(slots), -1).mean(0)]
