@@ -15,6 +15,7 @@ class AgreementOut(BaseModel):
     version: str
     sha256: str = Field(description="Of the text as UTF-8.")
     at: datetime
+    text: str | None = Field(description="What you agreed to; null: before texts were kept.")
 
 
 class OwnCounts(BaseModel):

@@ -13,7 +13,7 @@ from dmpo_app.labeling.prompt_desk import MAX_SUGGESTIONS, PromptDesk, clean_tag
 from dmpo_app.labeling.prompt_files import TEXT_FORMATS, read_text
 from dmpo_app.store.prompt_catalog import PromptCatalog
 from dmpo_app.web.answers import StudioRoute, documented
-from dmpo_app.web.identity import AdminToken, SessionToken, annotator_of, require_admin
+from dmpo_app.web.identity import ADMINISTRATOR, AdminToken, SessionToken, annotator_of, require_admin
 from dmpo_app.web.lanes import Lanes
 from dmpo_app.web.models import INT64_MAX
 from dmpo_app.web.prompt_models import (
@@ -83,7 +83,9 @@ def _add_everybodys(router: APIRouter, services: Services, desk: PromptDesk, lan
         """Add a prompt of one's own to those that pairs are made of, if the campaign allows it (403 if not)."""
 
         def work() -> ProposalAnswer:
-            text, created = desk.propose(annotator_of(services.labeling, token), body.text)
+            annotator = annotator_of(services.labeling, token)
+            services.labeling.consent.require(annotator)
+            text, created = desk.propose(annotator, body.text)
             return ProposalAnswer(text=text, created=created)
 
         answer = await lanes.rare.run(work)
@@ -126,7 +128,7 @@ def _add_administration(router: APIRouter, services: Services, desk: PromptDesk,
     async def edit(body: EditBody, token: AdminToken) -> EditAnswer:
         """Retire, restore, tag, untag prompts, or move them to a side of the split."""
         require_admin(token, services.admin_token)
-        refused = await lanes.rare.run(lambda: _edit(desk, catalog, body))
+        refused = await lanes.rare.run(lambda: _edit(desk, catalog, body, by=ADMINISTRATOR))
         done = len(set(body.prompts)) - len(refused)
         return EditAnswer(done=done, refused=[RefusedOut.of(row) for row in refused])
 
@@ -158,7 +160,7 @@ def _import_router(services: Services, desk: PromptDesk, lanes: Lanes) -> APIRou
         def work() -> ImportAnswer:
             rules = desk.rules(held_out_share=held_out_share, tags=tag or ())
             rows = list(read_text(_text(content), file_format, column=column))
-            plan = desk.plan(rows, rules) if dry_run else desk.take_in(rows, rules)
+            plan = desk.plan(rows, rules) if dry_run else desk.take_in(rows, rules, by=ADMINISTRATOR)
             return ImportAnswer.of(plan, dry_run=dry_run)
 
         return await lanes.rare.run(work)
@@ -176,14 +178,14 @@ def _text(content: bytes) -> str:
         ) from error
 
 
-def _edit(desk: PromptDesk, catalog: PromptCatalog, body: EditBody) -> list[RefusedPrompt]:
+def _edit(desk: PromptDesk, catalog: PromptCatalog, body: EditBody, *, by: str) -> list[RefusedPrompt]:
     ids = list(dict.fromkeys(body.prompts))
     if body.act in ("hold_out", "train"):
-        return desk.place(ids, held_out=body.act == "hold_out")
+        return desk.place(ids, held_out=body.act == "hold_out", by=by)
     if body.act in ("tag", "untag"):
         if body.tag is None:
             raise BadInput(f"which tag? {body.act!r} needs one")
-        (catalog.tag if body.act == "tag" else catalog.untag)(ids, clean_tags([body.tag]))
+        (catalog.tag if body.act == "tag" else catalog.untag)(ids, clean_tags([body.tag]), by=by)
     else:
-        (catalog.retire if body.act == "retire" else catalog.restore)(ids)
+        (catalog.retire if body.act == "retire" else catalog.restore)(ids, by=by)
     return []
