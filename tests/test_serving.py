@@ -12,6 +12,9 @@ import httpx
 import psutil
 import pytest
 
+from dmpo_app.errors import SetupProblem
+from dmpo_app.settings import RenderSettings, Settings
+from dmpo_app.wiring import build_renderer, open_lineage
 from tests.studio_process import PROJECT_ROOT, StudioProcess
 
 
@@ -70,6 +73,15 @@ def test_a_missing_model_is_named_with_what_to_do(tmp_path: Path) -> None:
     assert finished.returncode == 1
     assert "nowhere" in message(finished)
     assert "Traceback" not in finished.stderr
+
+
+def test_a_model_without_a_safety_checker_is_refused_where_one_is_wanted(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home", render=RenderSettings(safety_checker="on"))
+    with (
+        open_lineage(settings) as lineage,
+        pytest.raises(SetupProblem, match=r"pocket comes without a safety checker.*auto or off"),
+    ):
+        build_renderer(settings, lineage)
 
 
 def test_sigterm_stops_server_and_trainer_and_a_restart_knows_everybody(tmp_path: Path) -> None:

@@ -37,6 +37,9 @@ class RenderSettings(Group):
     quantize: Literal["none", "nf4", "int8"] = "none"
     """The denoiser in fewer bits, where it does not fit otherwise; here and in the trainer. nf4: bitsandbytes on a CUDA
     GPU; int8: torchao or bitsandbytes."""
+    safety_checker: Literal["auto", "on", "off"] = "auto"
+    """The model's own check for unsafe images; what it flags is withheld and never shown in a pair. auto: if the model
+    has one; on: refuse to start with a model that has none; off: none."""
     device: str = "auto"
     """auto: cuda, then mps, then cpu."""
     queue_size: Annotated[int, Field(ge=1, le=1000)] = 32
