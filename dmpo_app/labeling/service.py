@@ -24,8 +24,9 @@ from dmpo_app.domain import (
     StudioStatus,
     TakenVote,
 )
-from dmpo_app.errors import BadInput, NotFound, NotInvited, NotYours
+from dmpo_app.errors import BadInput, LoginNeeded, NotFound, NotInvited, NotYours
 from dmpo_app.labeling.consent import Consent, read_consent
+from dmpo_app.labeling.login import Logins
 from dmpo_app.labeling.strategies import offering_of
 from dmpo_app.labeling.tokens import Sealer
 from dmpo_app.labeling.words import clean_handle, clean_words
@@ -66,16 +67,19 @@ class LabelingService:
         self._now = now
         self._problems = problems
         self.consent = Consent(store, read_consent(settings.labeling))
+        self.logins = Logins(sealer, now=now)
         # An annotator never changes, so who a token belongs to is looked up once, not at every vote.
         self._annotator = lru_cache(maxsize=_REMEMBERED_ANNOTATORS)(store.annotators.get)
 
     def open_session(self, handle: str, invite: str | None = None) -> tuple[Annotator, str]:
         """A new annotator and the token to be recognised by. `invite` is looked at where sessions need one.
 
-        Raises BadInput for a handle that is no name; NotInvited without an invitation that is good.
+        Raises BadInput for a handle that is no name; NotInvited without an invitation that is good; LoginNeeded.
         """
-        name = clean_handle(handle)
-        if self._settings.labeling.access == "open":
+        name, access = clean_handle(handle), self._settings.labeling.access
+        if access == "login":
+            raise LoginNeeded("this studio is open to those who sign in")
+        if access == "open":
             annotator = self._store.annotators.ensure(name)
         elif invite is None:
             raise NotInvited("this studio is open to those who have a link of invitation")
@@ -93,12 +97,16 @@ class LabelingService:
         return annotator, self._sealer.seal_session(annotator.public_id)
 
     def annotator_of(self, token: str) -> Annotator:
-        """Whose session this is. Raises NotYours for any token that this home did not hand out."""
+        """Whose session this is. Raises NotYours for any token that this home did not hand out, and for one of somebody
+        who did not sign in where only those take part who did."""
         public_id = self._sealer.open_session(token)
         try:
-            return self._annotator(public_id)
+            annotator = self._annotator(public_id)
         except NotFound:
             raise NotYours("this session belongs to a home that is gone; open a new session") from None
+        if self._settings.labeling.access == "login" and not annotator.signed_in:
+            raise NotYours("this session is from before people had to sign in")
+        return annotator
 
     def assignments(self, annotator: Annotator, count: int) -> list[Assignment]:
         """Up to `count` pairs to judge: those held open first. Empty while there are no pairs, or all have been seen.

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from dmpo_app.settings.group import Group
+from dmpo_app.settings.identity import IdentitySettings
 from dmpo_app.settings.labeling import LabelingSettings
 from dmpo_app.settings.training_round import RoundSettings
 
@@ -139,6 +140,7 @@ class Settings(BaseSettings):
     render: RenderSettings = RenderSettings()
     pool: PoolSettings = PoolSettings()
     labeling: LabelingSettings = LabelingSettings()
+    identity: IdentitySettings = Field(default_factory=IdentitySettings)
     round: RoundSettings = RoundSettings()
     trainer: TrainerSettings = TrainerSettings()
     limits: LimitSettings = LimitSettings()

@@ -13,7 +13,7 @@ from dmpo_app.errors import NotFound
 from dmpo_app.store.database import Database
 from dmpo_app.store.schema import AnnotatorRow
 
-_ANNOTATORS = select(AnnotatorRow.id, AnnotatorRow.public_id, AnnotatorRow.handle)
+_ANNOTATORS = select(AnnotatorRow.id, AnnotatorRow.public_id, AnnotatorRow.handle, AnnotatorRow.identity.is_not(None))
 
 
 class Annotators:
@@ -53,4 +53,4 @@ def insert_annotator(connection: Connection, handle: str, *, at: datetime, ident
         .values(public_id=public_id, handle=handle, created_at=at, identity=identity)
         .returning(AnnotatorRow.id)
     ).scalar_one()
-    return Annotator(annotator_id, public_id, handle)
+    return Annotator(annotator_id, public_id, handle, identity is not None)

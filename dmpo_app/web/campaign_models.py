@@ -34,6 +34,7 @@ class MeAnswer(BaseModel):
     model_config = example(
         annotator="an_5fK2",
         handle="Ada",
+        signed_in=False,
         votes={"live": 41, "undone": 2, "withdrawn": 0, "by_question": {"overall": 41}},
         trained=[{"version": 3, "votes": 32}],
         agreements=[],
@@ -41,6 +42,7 @@ class MeAnswer(BaseModel):
 
     annotator: str
     handle: str
+    signed_in: bool = Field(description="Whether a sign-in provider vouched for you.")
     votes: OwnCounts
     trained: list[TrainedVersion] = Field(description="The versions your votes went into, oldest first.")
     agreements: list[AgreementOut] = Field(description="What you agreed to, oldest first.")
@@ -146,7 +148,7 @@ class GoldAnswer(BaseModel):
 class AuditOut(BaseModel):
     id: int
     at: datetime
-    actor: str = Field(description="administrator (by token) or cli.")
+    actor: str = Field(description="administrator (by token), administrator NAME (signed in) or cli.")
     act: str
     subject: str
 

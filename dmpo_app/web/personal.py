@@ -64,6 +64,7 @@ def _add_me(router: APIRouter, services: Services, lanes: Lanes) -> None:
             return MeAnswer(
                 annotator=annotator.public_id,
                 handle=annotator.handle,
+                signed_in=annotator.signed_in,
                 votes=OwnCounts(
                     live=counts.live,
                     undone=counts.undone,
