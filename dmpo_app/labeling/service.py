@@ -68,7 +68,7 @@ class LabelingService:
         self._problems = problems
         self.consent = Consent(store, read_consent(settings.labeling))
         self.logins = Logins(sealer, now=now)
-        # An annotator never changes, so who a token belongs to is looked up once, not at every vote.
+        # An annotator changes only by signing in, so who a token belongs to is looked up once, not at every vote.
         self._annotator = lru_cache(maxsize=_REMEMBERED_ANNOTATORS)(store.annotators.get)
 
     def open_session(self, handle: str, invite: str | None = None) -> tuple[Annotator, str]:
@@ -87,13 +87,23 @@ class LabelingService:
             annotator = self._store.invites.accept(self._sealer.open_invite(invite), name)
         return annotator, self._sealer.seal_session(annotator.public_id)
 
-    def open_session_as(self, provider: str, subject: str, handle: str) -> tuple[Annotator, str]:
+    def open_session_as(
+        self, provider: str, subject: str, handle: str, *, token: str | None = None
+    ) -> tuple[Annotator, str]:
         """The annotator who is `subject` at a `provider` that has vouched for it, the same each time, and a token.
 
-        Of who they are elsewhere only a keyed hash is stored. Raises BadInput for a handle that is no name.
+        Of who they are elsewhere only a keyed hash is stored. `token`: of the session they had until now; the first
+        time, they go on as who they were in it. Where sessions need an invitation, so do those who sign in first.
+        Raises BadInput for a handle that is no name, NotInvited.
         """
         identity = self._sealer.identity(provider, subject)
-        annotator = self._store.annotators.ensure_identified(identity, clean_handle(handle))
+        annotator = self._store.annotators.ensure_identified(
+            identity,
+            clean_handle(handle),
+            until_now=self._if_known(token),
+            may_add=self._settings.labeling.access != "invite",
+        )
+        self._annotator.cache_clear()  # that they are signed in is new
         return annotator, self._sealer.seal_session(annotator.public_id)
 
     def annotator_of(self, token: str) -> Annotator:
@@ -107,6 +117,12 @@ class LabelingService:
         if self._settings.labeling.access == "login" and not annotator.signed_in:
             raise NotYours("this session is from before people had to sign in")
         return annotator
+
+    def _if_known(self, token: str | None) -> Annotator | None:
+        try:
+            return None if token is None else self.annotator_of(token)
+        except NotYours:
+            return None
 
     def assignments(self, annotator: Annotator, count: int) -> list[Assignment]:
         """Up to `count` pairs to judge: those held open first. Empty while there are no pairs, or all have been seen.

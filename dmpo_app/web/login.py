@@ -12,6 +12,7 @@ from dmpo_app.errors import Busy, LoginRefused, NotFound, SetupProblem
 from dmpo_app.labeling.login import LIFETIME
 from dmpo_app.settings import Settings
 from dmpo_app.web.answers import StudioRoute, documented
+from dmpo_app.web.identity import MaybeSessionToken
 from dmpo_app.web.lanes import Lane
 from dmpo_app.web.limits import Limits
 from dmpo_app.web.login_page import failed_page, returned_page
@@ -94,16 +95,19 @@ def login_router(services: Services, provider: OidcProvider | None, limits: Limi
         return LoginBegun(url=url, way=begun.way.id, ticket=begun.ticket, seconds=seconds)
 
     @router.post("/login/session", responses=documented(403, 413, 503, 507))
-    async def redeem(body: RedeemBody) -> LoginAnswer:
-        """Take over the session of who signed in, once; five wrong codes end the sign-in."""
+    async def redeem(body: RedeemBody, token: MaybeSessionToken) -> LoginAnswer:
+        """Take over the session of who signed in, once; five wrong codes end the sign-in.
+
+        With the token of a session, who signs in here for the first time goes on as who they were in it.
+        """
 
         def work() -> LoginAnswer:
             person = labeling.logins.redeem(body.ticket, body.code)
-            annotator, token = labeling.open_session_as(person.issuer, person.subject, ANONYMOUS)
+            annotator, session = labeling.open_session_as(person.issuer, person.subject, ANONYMOUS, token=token)
             listed = person.admin_name is not None and person.admin_name in settings.identity.admins
             administrator = labeling.logins.seal_administrator(person.admin_name or "") if listed else None
             return LoginAnswer(
-                annotator=annotator.public_id, token=token, name=person.name, administrator=administrator
+                annotator=annotator.public_id, token=session, name=person.name, administrator=administrator
             )
 
         return await lane.run(work)

@@ -172,6 +172,44 @@ def test_where_one_has_to_sign_in_nobody_else_takes_part(studio: Studio, provide
     assert client.post("/api/v1/votes", json=body, headers=ada).status_code == 201
 
 
+def test_who_signs_in_first_goes_on_as_who_they_were_and_later_as_who_they_are(
+    studio: Studio, provider: RunningProvider
+) -> None:
+    client = client_of(studio, provider)
+
+    def signed_in_from(session: dict[str, str], who: str) -> str:
+        begun = begin(client)
+        page = come_back(client, **provider.allow(begun["url"], who))
+        body = {"ticket": begun["ticket"], "code": code_on(page)}
+        answer = client.post("/api/v1/login/session", json=body, headers=session)
+        return str(answer.json()["annotator"])
+
+    def annotator(session: dict[str, str]) -> Any:
+        return client.get("/api/v1/session/me", headers=session).json()
+
+    laptop, phone = studio.session("Ada"), studio.session("Ada's phone")
+    assert not annotator(laptop)["signed_in"]
+    ada = signed_in_from(laptop, "ada")
+    assert (annotator(laptop)["annotator"], annotator(laptop)["signed_in"]) == (ada, True)
+    assert signed_in_from(phone, "ada") == ada != annotator(phone)["annotator"]
+    assert signed_in_from(laptop, "eve") not in (ada, annotator(phone)["annotator"])  # ada's it is already
+    assert signed_in_from(bearer("forged"), "ada") == ada
+
+
+def test_signing_in_is_no_way_around_an_invitation(studio: Studio, provider: RunningProvider) -> None:
+    client = client_of(studio, provider, access="invite")
+    begun = begin(client)
+    page = come_back(client, **provider.allow(begun["url"]))
+    refused = client.post("/api/v1/login/session", json={"ticket": begun["ticket"], "code": code_on(page)})
+    assert (refused.status_code, refused.json()["code"]) == (403, "invite_needed")
+    invited = studio.session()
+    begun = begin(client)
+    page = come_back(client, **provider.allow(begun["url"]))
+    body = {"ticket": begun["ticket"], "code": code_on(page)}
+    assert client.post("/api/v1/login/session", json=body, headers=invited).status_code == 200
+    assert sign_in(client, provider)["name"] == "ada"
+
+
 def test_who_is_listed_administers_under_their_name_for_some_hours(studio: Studio, provider: RunningProvider) -> None:
     client = client_of(studio, provider, admins=("ada",))
     ada, eve = sign_in(client, provider, "ada"), sign_in(client, provider, "eve")

@@ -33,7 +33,7 @@ export async function signIn(parent) {
   opened?.location.replace(begun.url);
   const code = await codeOf(parent, begun);
   if (code === "") return false;
-  const answer = await api("POST", "login/session", { body: { ticket: begun.ticket, code } });
+  const answer = await api("POST", "login/session", { body: { ticket: begun.ticket, code }, token: session.kept });
   session.signIn(answer.token, answer.name);
   setAdminToken(answer.administrator ?? "");
   return true;

@@ -103,6 +103,11 @@ export const session = {
     return storage.getItem("dmpo.handle") ?? "";
   },
 
+  /** The token there is, if there is one. */
+  get kept() {
+    return storage.getItem("dmpo.token");
+  },
+
   /** What a provider calls who signed in; null: nobody did. */
   get login() {
     return storage.getItem("dmpo.login");
@@ -115,8 +120,7 @@ export const session = {
 
   /** The token, opening a session first if there is none. Only one is opened, however many ask. */
   async token() {
-    const kept = storage.getItem("dmpo.token");
-    if (kept) return kept;
+    if (this.kept) return this.kept;
     const invite = new URLSearchParams(location.search).get("invite");
     this.opening ??= api("POST", "session", { body: { handle: this.handle, ...(invite && { invite }) } })
       .then((answer) => {
@@ -135,7 +139,7 @@ export const session = {
 
   /** Forget a token that the studio no longer takes (or one that is to be left behind). */
   forget(token) {
-    if (token && storage.getItem("dmpo.token") !== token) return;
+    if (token && this.kept !== token) return;
     storage.removeItem("dmpo.token");
     storage.removeItem("dmpo.login");
   },
