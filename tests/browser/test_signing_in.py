@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from tests.browser.conftest import NewPage
 from tests.browser.page_studio import READY, PageStudio, open_label, open_tab, pump_until, vote
+from tests.browser.test_accessibility import violations
 from tests.browser.test_embedded import embed, on_spaces
 from tests.oidc_provider import RunningProvider, running_provider
 
@@ -50,6 +51,8 @@ def test_who_signs_in_votes_and_administers_until_they_sign_out(page_studio: Pag
     page = new_page()
     page.goto(page_studio.url)
     window = begin(page, page)
+    page.wait_for_selector("dialog[open]")
+    assert violations(page, "dialog[open]") == []
     with window.expect_event("close"):
         window.get_by_role("button", name="Allow as ada").click()
     page.wait_for_selector(READY)
@@ -63,6 +66,8 @@ def test_who_signs_in_votes_and_administers_until_they_sign_out(page_studio: Pag
     assert page_studio.services.store.audit.list()[0].actor == "administrator ada"
     open_label(page, page_studio.url)  # a reload changes nothing
     page.get_by_role("button", name="Voting as ada").click()
+    expect(page.get_by_label("Your name")).to_have_count(0)
+    assert violations(page, "dialog[open]") == []
     page.get_by_role("button", name="Sign out").click()
     expect(page.locator(".dl-prompt")).to_have_text("Sign in to vote here.")
     expect(page.get_by_role("button", name="Voting as anonymous")).to_be_visible()
