@@ -115,12 +115,15 @@ def test_the_trainer_ends_when_its_server_is_killed(tmp_path: Path) -> None:
 
 
 def test_no_secret_reaches_a_log(tmp_path: Path) -> None:
-    studio = StudioProcess(tmp_path / "home")
+    provider = {"OIDC_ISSUER": "https://127.0.0.1:9", "CLIENT_ID": "a studio", "CLIENT_SECRET": "canary-secret"}
+    studio = StudioProcess(tmp_path / "home", **{f"IDENTITY__{name}": value for name, value in provider.items()})
     del studio.environment["DMPO_ADMIN_TOKEN"]
     with studio, studio.client() as client:
         headers = session(client)
         client.post("/api/v1/rounds", headers={"Authorization": "Bearer wrong-canary-token"})
         client.get("/api/v1/assignments?count=1", headers=headers)
+        assert client.post("/api/v1/login").status_code == 503
+        assert client.get("/login/callback?state=canary-state&code=canary-code").status_code == 403
         studio.wait_for(lambda _: (studio.home / "trainer.log").exists(), seconds=60)
     written = studio.log_path.read_text() + (studio.home / "trainer.log").read_text()
     assert "canary" not in written

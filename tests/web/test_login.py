@@ -125,6 +125,7 @@ def test_states_and_codes_are_good_once_and_for_one_another(studio: Studio, prov
     fresh = provider.allow(begin(client)["url"])
     assert come_back(client, **fresh).status_code == 200
     assert come_back(client, **fresh).status_code == 403
+    assert come_back(client, state=provider.allow(begin(client)["url"])["state"], code=fresh["code"]).status_code == 403
     late = provider.allow(begin(client)["url"])
     studio.clock.forward(minutes=11)
     assert come_back(client, **late).status_code == 403
