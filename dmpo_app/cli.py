@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from dmpo_app import __version__
+from dmpo_app.cli_consent import app as consent
 from dmpo_app.cli_gold import app as gold
 from dmpo_app.cli_invite import app as invites
 from dmpo_app.cli_prompts import prompts
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 adapters = typer.Typer(no_args_is_help=True, help="The versions a lineage has published.")
 app.add_typer(adapters, name="adapters")
+app.add_typer(consent, name="consent")
 app.add_typer(gold, name="gold")
 app.add_typer(invites, name="invite")
 app.add_typer(prompts, name="prompts")

@@ -30,6 +30,8 @@ Share = Annotated[
     float | None, typer.Option(min=0, max=1, help="Hold out this share of the new ones", show_default=False)
 ]
 MAX_SHOWN = 20
+BY = "cli"
+"""Who acts, in the log of acts."""
 
 
 @prompts.command("import")
@@ -57,7 +59,7 @@ def import_prompts(
         share = 1.0 if held_out else held_out_share or 0.0
         rules = desk.rules(held_out_share=share, tags=tag or ())
         rows = list(read_file(file, column=column))
-        plan = desk.plan(rows, rules) if dry_run else desk.take_in(rows, rules)
+        plan = desk.plan(rows, rules) if dry_run else desk.take_in(rows, rules, by=BY)
         _tell(plan, "would be added" if dry_run else "added", show)
 
 
@@ -119,14 +121,14 @@ def export_prompts(
 def retire(ids: Ids = None, tagged: Tagged = None, home: Home = None, base_model: Model = None) -> None:
     """Make no more pairs of these prompts; pairs, votes and images stay."""
     with spoken_errors(), _desk(home, base_model) as (_, catalog):
-        out.print(f"{catalog.retire(_chosen(catalog, ids, tagged))} prompts retired", highlight=False)
+        out.print(f"{catalog.retire(_chosen(catalog, ids, tagged), by=BY)} prompts retired", highlight=False)
 
 
 @prompts.command()
 def restore(ids: Ids = None, tagged: Tagged = None, home: Home = None, base_model: Model = None) -> None:
     """Bring retired prompts back."""
     with spoken_errors(), _desk(home, base_model) as (_, catalog):
-        out.print(f"{catalog.restore(_chosen(catalog, ids, tagged))} prompts restored", highlight=False)
+        out.print(f"{catalog.restore(_chosen(catalog, ids, tagged), by=BY)} prompts restored", highlight=False)
 
 
 @prompts.command()
@@ -136,7 +138,7 @@ def tag(name: str, ids: Ids = None, tagged: Tagged = None, home: Home = None, ba
         from dmpo_app.labeling.prompt_desk import clean_tags
 
         chosen = _chosen(catalog, ids, tagged)
-        catalog.tag(chosen, clean_tags([name]))
+        catalog.tag(chosen, clean_tags([name]), by=BY)
         out.print(f"{len(chosen)} prompts tagged {clean_tags([name])[0]}", highlight=False)
 
 
@@ -147,7 +149,7 @@ def untag(name: str, ids: Ids = None, tagged: Tagged = None, home: Home = None, 
         from dmpo_app.labeling.prompt_desk import clean_tags
 
         chosen = _chosen(catalog, ids, tagged)
-        catalog.untag(chosen, clean_tags([name]))
+        catalog.untag(chosen, clean_tags([name]), by=BY)
         out.print(f"{len(chosen)} prompts without {clean_tags([name])[0]}", highlight=False)
 
 
@@ -167,7 +169,7 @@ def split(
             _show_split(desk, catalog)
             return
         chosen = _chosen(catalog, ids, tagged)
-        refused = desk.place(chosen, held_out=held_out)
+        refused = desk.place(chosen, held_out=held_out, by=BY)
         side = "held out of training" if held_out else "training prompts"
         out.print(f"{len(set(chosen)) - len(refused)} of {len(set(chosen))} are {side} now", highlight=False)
         _list_refused(refused)

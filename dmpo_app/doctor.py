@@ -143,10 +143,12 @@ def _prompts(settings: Settings) -> Finding:
 
 
 def _base_model(settings: Settings) -> Finding:
-    from dmpo_app.diffusion.family import family_of
+    from dmpo_app.diffusion.family import family_of, require_safety_checker
 
     try:
         family = family_of(settings.base_model)
+        if settings.render.safety_checker == "on":
+            require_safety_checker(settings.base_model)
     except StudioError as error:
         return Finding("base model", Verdict.PROBLEM, settings.base_model, str(error))
     return Finding("base model", Verdict.OK, f"{settings.base_model} ({family})")

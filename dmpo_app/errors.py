@@ -5,6 +5,8 @@
     │   ├── NotFound            no such thing, or not of this lineage
     │   ├── NotYours            it exists and belongs to somebody else
     │   ├── NotInvited          a session needs an invitation, and this is none that is good
+    │   ├── LoginNeeded         a session needs somebody who signed in
+    │   ├── LoginRefused        signing in did not work: forged, replayed, late, or the provider says no
     │   ├── ConsentNeeded       what is collected has not been agreed to
     │   ├── Conflict            it contradicts what is recorded already
     │   ├── Expired             it was good once
@@ -46,6 +48,14 @@ class NotYours(BadInput):
 
 class NotInvited(BadInput):
     """A session needs an invitation, and what was given is none, has expired or is used up."""
+
+
+class LoginNeeded(BadInput):
+    """Only those who signed in take part here."""
+
+
+class LoginRefused(BadInput):
+    """A way of signing in that did not end as it began: forged, replayed, too late, or refused by the provider."""
 
 
 class ConsentNeeded(BadInput):

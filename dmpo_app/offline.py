@@ -103,6 +103,8 @@ def render_to_files(
             for made in engine.render(RenderRequest(prompt, seed, wanted, strength), should_stop=lambda: False):
                 path = folder / f"seed-{seed}-version-{made.version}.png"
                 path.write_bytes(lineage.store.files.read_image(made.image.sha256))
+                if made.withheld:
+                    logging.getLogger(__name__).warning("%s is black: the model's safety checker flagged it", path)
                 yield path
 
 

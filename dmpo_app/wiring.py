@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from dmpo_app.diffusion.family import family_of, fingerprint, sampling_of
+from dmpo_app.diffusion.family import family_of, fingerprint, require_safety_checker, sampling_of
 from dmpo_app.domain import BaseModelRef, Renderer, TrainerSupervisor
 from dmpo_app.errors import HomeInUse, SetupProblem
 from dmpo_app.labeling.service import LabelingService
@@ -84,6 +84,9 @@ def build_labeling(
 
 
 def build_renderer(settings: Settings, lineage: Lineage) -> RenderThread:
+    """Raises SetupProblem when a safety checker is wanted and the model has none: before anybody can see the page."""
+    if settings.render.safety_checker == "on":
+        require_safety_checker(settings.base_model)
     from dmpo_app.rendering.render_thread import RenderThread
 
     web_threads, _ = thread_split(os.cpu_count() or 1)

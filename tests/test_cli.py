@@ -146,6 +146,20 @@ def test_links_of_invitation_are_printed_and_open_sessions(tmp_path: Path, monke
     assert listed.count(" UTC") == 2
 
 
+def test_the_texts_that_people_agreed_to_can_be_read(tmp_path: Path) -> None:
+    words = "We keep [your] votes.\nFor research."
+    with Store.open(tmp_path / "home") as store:
+        sha256 = store.consents.agree(store.annotators.ensure("Ada").id, words, "2026-01").text_sha256
+    code, output = run("consent", "list")
+    assert code == 0
+    assert "2026-01" in output
+    assert sha256[:12] in output
+    assert run("consent", "show", sha256[:12]) == (0, f"{words}\n")
+    code, output = run("consent", "show", "abcd")
+    assert code == 1
+    assert "dmpo consent list" in output
+
+
 def test_the_quality_of_votes_is_shown_and_written_to_files(tmp_path: Path) -> None:
     code, output = run("quality")
     assert code == 0, output

@@ -12,6 +12,9 @@ import httpx
 import psutil
 import pytest
 
+from dmpo_app.errors import SetupProblem
+from dmpo_app.settings import RenderSettings, Settings
+from dmpo_app.wiring import build_renderer, open_lineage
 from tests.studio_process import PROJECT_ROOT, StudioProcess
 
 
@@ -72,6 +75,15 @@ def test_a_missing_model_is_named_with_what_to_do(tmp_path: Path) -> None:
     assert "Traceback" not in finished.stderr
 
 
+def test_a_model_without_a_safety_checker_is_refused_where_one_is_wanted(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home", render=RenderSettings(safety_checker="on"))
+    with (
+        open_lineage(settings) as lineage,
+        pytest.raises(SetupProblem, match=r"pocket comes without a safety checker.*auto or off"),
+    ):
+        build_renderer(settings, lineage)
+
+
 def test_sigterm_stops_server_and_trainer_and_a_restart_knows_everybody(tmp_path: Path) -> None:
     studio = StudioProcess(tmp_path / "home").start()
     assert studio.process is not None
@@ -103,12 +115,15 @@ def test_the_trainer_ends_when_its_server_is_killed(tmp_path: Path) -> None:
 
 
 def test_no_secret_reaches_a_log(tmp_path: Path) -> None:
-    studio = StudioProcess(tmp_path / "home")
+    provider = {"OIDC_ISSUER": "https://127.0.0.1:9", "CLIENT_ID": "a studio", "CLIENT_SECRET": "canary-secret"}
+    studio = StudioProcess(tmp_path / "home", **{f"IDENTITY__{name}": value for name, value in provider.items()})
     del studio.environment["DMPO_ADMIN_TOKEN"]
     with studio, studio.client() as client:
         headers = session(client)
         client.post("/api/v1/rounds", headers={"Authorization": "Bearer wrong-canary-token"})
         client.get("/api/v1/assignments?count=1", headers=headers)
+        assert client.post("/api/v1/login").status_code == 503
+        assert client.get("/login/callback?state=canary-state&code=canary-code").status_code == 403
         studio.wait_for(lambda _: (studio.home / "trainer.log").exists(), seconds=60)
     written = studio.log_path.read_text() + (studio.home / "trainer.log").read_text()
     assert "canary" not in written

@@ -94,3 +94,45 @@ def test_the_cap_on_an_annotator_is_on_in_public_unless_set(monkeypatch: pytest.
     monkeypatch.setenv("DMPO_LABELING__MAX_ANNOTATOR_SHARE", "5")
     with pytest.raises(ValidationError, match="5"):
         Settings()
+
+
+SPACE = {
+    "SPACE_ID": "ada/studio", "SPACE_HOST": "ada-studio.hf.space", "SPACE_AUTHOR_NAME": "ada",
+    "OAUTH_CLIENT_ID": "an-id", "OAUTH_CLIENT_SECRET": "hidden", "OPENID_PROVIDER_URL": "https://huggingface.co",
+    "OAUTH_SCOPES": "openid profile email write-repos",
+}  # fmt: skip
+
+
+def test_a_space_knows_how_to_sign_people_in_and_who_owns_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SPACE.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DMPO_IDENTITY__ADMINS", '["eve"]')
+    identity = Settings().identity
+    assert (identity.oidc_issuer, identity.client_id) == ("https://huggingface.co", "an-id")
+    assert identity.client_secret is not None
+    assert identity.client_secret.get_secret_value() == "hidden"
+    assert (identity.public_url, identity.label) == ("https://ada-studio.hf.space", "Hugging Face")
+    assert (identity.admins, identity.scopes) == (("eve",), ("openid", "profile"))
+    monkeypatch.delenv("DMPO_IDENTITY__ADMINS")
+    assert Settings().identity.admins == ("ada",)
+    monkeypatch.delenv("SPACE_ID")  # then these are anybody's variables
+    assert Settings().identity.oidc_issuer is None
+    assert Settings().identity.admins == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"OIDC_ISSUER": "http://login.example.org", "CLIENT_ID": "x"}, "https"),
+        ({"OIDC_ISSUER": "https://login.example.org"}, "client_id"),
+        ({"PUBLIC_URL": "https://a@studio.example.org"}, "user"),
+        ({"SCOPES": '["profile"]'}, "openid"),
+    ],
+)
+def test_a_provider_that_cannot_be_relied_on_is_refused(
+    values: dict[str, str], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in values.items():
+        monkeypatch.setenv(f"DMPO_IDENTITY__{name}", value)
+    with pytest.raises(ValidationError, match=why):
+        Settings()

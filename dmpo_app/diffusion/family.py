@@ -15,7 +15,7 @@ from typing import Any
 from dmpo_app.diffusion.families.registry import FAMILIES, FamilyEntry
 from dmpo_app.diffusion.hub import cached_snapshot, fetch_index, fetch_snapshot
 from dmpo_app.domain import Sampling
-from dmpo_app.errors import ModelUnavailable, UnknownFamily
+from dmpo_app.errors import ModelUnavailable, SetupProblem, UnknownFamily
 from dmpo_app.settings import RenderSettings
 
 _log = logging.getLogger(__name__)
@@ -64,6 +64,15 @@ def locate(source: str) -> Path:
     fetched = fetch_snapshot(source, [f"{part}/{stem}" for part, stem in parts.items() if stem is not None])
     _check_complete(fetched, source)
     return fetched
+
+
+def require_safety_checker(source: str) -> None:
+    """Raises SetupProblem for a model without a safety checker of its own, and like `locate`."""
+    if "safety_checker" not in _parts(_read_json(locate(source) / "model_index.json", source)):
+        raise SetupProblem(
+            f"DMPO_RENDER__SAFETY_CHECKER=on, but {source} comes without a safety checker; use a model that has one, "
+            "such as stable-diffusion-v1-5/stable-diffusion-v1-5, or set it to auto or off"
+        )
 
 
 def fingerprint(source: str) -> str:

@@ -96,7 +96,13 @@ class LiveModel:
         Raises ModelUnavailable, UnknownFamily or SetupProblem; the message says what to do.
         """
         family, usual = family_named(family_of(source)), sampling_of(source, settings)
-        pipeline = load_pipeline(source, device=settings.device, dtype=settings.dtype, quantize=settings.quantize)
+        pipeline = load_pipeline(
+            source,
+            device=settings.device,
+            dtype=settings.dtype,
+            quantize=settings.quantize,
+            safety_checker=settings.safety_checker,
+        )
         torch.backends.cudnn.deterministic = True  # the same request gives the same bytes
         torch.backends.cudnn.benchmark = False
         return cls(pipeline, family, settings, usual, spec)

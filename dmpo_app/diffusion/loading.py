@@ -6,7 +6,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import diffusers
 import torch
@@ -20,22 +20,31 @@ from dmpo_app.devices import resolve_device
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.protocol import ModelFamily
 from dmpo_app.diffusion.families.registry import family_named
-from dmpo_app.diffusion.family import family_of, locate
+from dmpo_app.diffusion.family import family_of, locate, require_safety_checker
 from dmpo_app.diffusion.quantization import Quantize, quantization_config
 from dmpo_app.errors import ModelUnavailable, SetupProblem
+
+SafetyChecker = Literal["auto", "on", "off"]
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def load_pipeline(
-    source: str, *, device: str = "auto", dtype: str = "auto", quantize: Quantize = "none"
+    source: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    quantize: Quantize = "none",
+    safety_checker: SafetyChecker = "auto",
 ) -> DiffusionPipeline:
     """The whole pipeline, frozen and in evaluation mode, from a folder or hub id; safetensors only.
 
-    A safety checker that the model comes with is kept (images it flags come out black); a model whose
-    `model_index.json` has `"safety_checker": [null, null]` runs without. `quantize` is for the denoiser alone.
-    Raises ModelUnavailable, UnknownFamily or SetupProblem.
+    A safety checker that the model comes with is kept (images it flags come out black) unless `safety_checker` is off;
+    a model whose `model_index.json` has `"safety_checker": [null, null]` runs without, but not if it is on. `quantize`
+    is for the denoiser alone. Raises ModelUnavailable, UnknownFamily or SetupProblem.
     """
+    if safety_checker == "on":
+        require_safety_checker(source)
     folder, family = locate(source), family_named(family_of(source))
     where = resolve_device(device)
     wanted = resolve_dtype(dtype, where)
@@ -43,6 +52,8 @@ def load_pipeline(
     quantized = quantization_config(quantize, where, wanted)
     with _explained(source, where):
         parts = _left_out(folder, family)
+        if safety_checker == "off":
+            parts |= _no_safety_checker(family)
         if quantized is not None:
             parts[family.component] = _load_module(folder, family, wanted, quantized)
         pipeline = family.pipeline_class.from_pretrained(
@@ -83,8 +94,7 @@ def load_encoders(
         config = family.denoiser_class.load_config(folder, subfolder=family.component, local_files_only=True)
         with torch.device("meta"):  # its shapes alone: they say how large its latents are
             parts[family.component] = family.denoiser_class.from_config(config)
-        if "safety_checker" in family.pipeline_class._optional_components:
-            parts |= {"safety_checker": None, "requires_safety_checker": False}
+        parts |= _no_safety_checker(family)
         pipeline = family.pipeline_class.from_pretrained(
             folder, use_safetensors=True, local_files_only=True, **_dtype_keyword(wanted), **parts
         )
@@ -140,6 +150,13 @@ def _left_out(folder: Path, family: ModelFamily) -> dict[str, Any]:
     index = family.pipeline_class.load_config(folder)
     optional = family.pipeline_class._optional_components
     return {name: None for name, entry in index.items() if entry == [None, None] and name not in optional}
+
+
+def _no_safety_checker(family: ModelFamily) -> dict[str, Any]:
+    """What leaves the safety checker out, of a family that can have one."""
+    if "safety_checker" not in family.pipeline_class._optional_components:
+        return {}
+    return {"safety_checker": None, "requires_safety_checker": False}
 
 
 def _load_module(folder: Path, family: ModelFamily, dtype: torch.dtype, quantized: Any | None) -> ModelMixin:

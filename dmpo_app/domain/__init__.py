@@ -3,7 +3,7 @@
 One file a subject; everybody imports from here. Times are timezone-aware UTC.
 """
 
-from dmpo_app.domain.campaign import Agreement, AuditEntry, Invite, Report, ReportReason
+from dmpo_app.domain.campaign import AgreedText, Agreement, AuditEntry, Invite, Report, ReportReason
 from dmpo_app.domain.images import ImageKind, ImageRef, NewImage, NewPair, Pair, PairSource, Prompt, Provenance
 from dmpo_app.domain.lineage import BASE_VERSION, AdapterRef, BaseModelRef, LiveChange, NewAdapter, Sampling
 from dmpo_app.domain.offering import Candidate, Fact, Offering, Overlap, Purpose, Strategy
@@ -55,6 +55,7 @@ __all__ = [
     "PREFERENCES",
     "STRENGTHS",
     "AdapterRef",
+    "AgreedText",
     "Agreement",
     "Annotator",
     "Assignment",

@@ -35,11 +35,23 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What an annotator agreed to. `text_sha256` is of the text as UTF-8."""
+    """What an annotator agreed to. `text_sha256` is of the text as UTF-8; None stands for a text that was not kept."""
 
     text_sha256: str
     version: str
     at: datetime
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AgreedText:
+    """A text that people agreed to, since when, and how many of them."""
+
+    text_sha256: str
+    version: str
+    first_at: datetime
+    num_agreed: int
+    text: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,12 @@ class RenderRequest:
 
 @dataclass(frozen=True, slots=True)
 class RenderedImage:
-    """What came out; `image.provenance.adapter_version` is the version it was really made with."""
+    """What came out; `image.provenance.adapter_version` is the version it was really made with. `withheld`: the model's
+    own safety checker flagged it, and the image is black."""
 
     version: int
     image: ImageRef
+    withheld: bool = False
 
 
 @dataclass(frozen=True, slots=True)

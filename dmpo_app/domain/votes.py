@@ -62,9 +62,12 @@ STRENGTHS: Mapping[Strength | None, float] = {None: 1.0, Strength.SLIGHTLY: 0.5,
 
 @dataclass(frozen=True, slots=True)
 class Annotator:
+    """`signed_in`: a provider vouched for them, in whatever browser they are; else they are whoever has their token."""
+
     id: int
     public_id: str
     handle: str
+    signed_in: bool = False
 
 
 @dataclass(frozen=True, slots=True)

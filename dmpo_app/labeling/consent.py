@@ -55,7 +55,7 @@ class Consent:
             raise NotFound("there is nothing to agree to here")
         if text_sha256 != self.text.sha256:
             raise Conflict("the text to agree to has changed; read it again")
-        return self._store.consents.agree(annotator.id, self.text.sha256, self.text.version)
+        return self._store.consents.agree(annotator.id, self.text.text, self.text.version)
 
     def _look_up(self, annotator_id: int, text_sha256: str, version: str) -> Agreement:
         found = self._store.consents.find(annotator_id, text_sha256, version)

@@ -1,14 +1,14 @@
-"""A person's votes as files: a line of JSON each, or a table that is inert in a spreadsheet."""
+"""A person's votes as files: a line of JSON each, a table that is inert in a spreadsheet, or all in one document."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
-from dmpo_app.domain import VoteRecord
+from dmpo_app.domain import Agreement, Annotator, VoteRecord
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """What spreadsheets take as the beginning of a formula, or leave out before one; full-width forms too."""
@@ -46,6 +46,34 @@ def as_csv(votes: Iterable[VoteRecord]) -> str:
 def as_jsonl(votes: Iterable[VoteRecord]) -> str:
     """A line for each vote, ASCII only."""
     return "".join(json.dumps(_fields(vote), ensure_ascii=True) + "\n" for vote in votes)
+
+
+class DocumentParts(NamedTuple):
+    """What a document is written from, in this order: `votes` for each page of them."""
+
+    head: str
+    votes: Callable[[Iterable[VoteRecord]], str]
+    end: str
+
+
+def document_parts(annotator: Annotator, agreements: Iterable[Agreement]) -> DocumentParts:
+    """One JSON object: who, the texts agreed to, and the votes, written as they are read."""
+    agreed = [
+        {"version": one.version, "sha256": one.text_sha256, "at": one.at.isoformat(), "text": one.text}
+        for one in agreements
+    ]
+    known = {"annotator": annotator.public_id, "handle": annotator.handle, "agreements": agreed}
+    separator = "\n"
+
+    def votes(page: Iterable[VoteRecord]) -> str:
+        nonlocal separator
+        lines = []
+        for vote in page:
+            lines.append(separator + json.dumps(_fields(vote), ensure_ascii=True))
+            separator = ",\n"
+        return "".join(lines)
+
+    return DocumentParts(json.dumps(known, ensure_ascii=True)[:-1] + ', "votes": [', votes, "\n]}\n")
 
 
 def _fields(vote: VoteRecord) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from dmpo_app.domain import (
     NewPrompt,
     PromptPage,
     PromptQuery,
-    PromptSource,
     Refusal,
     RefusedPrompt,
     SuggestedPrompt,
@@ -62,12 +61,12 @@ class PromptDesk:
         """What `take_in` would do now."""
         return plan_import(rows, self._store.prompts.snapshot().prompts, rules, self._blocked)
 
-    def take_in(self, rows: Sequence[FileRow], rules: ImportRules) -> ImportPlan:
-        """Import: all that can be taken is, a transaction a batch; importing again changes nothing.
+    def take_in(self, rows: Sequence[FileRow], rules: ImportRules, *, by: str) -> ImportPlan:
+        """Import, an act of `by`: all that can be taken is, a transaction a batch; importing again changes nothing.
 
         What is known already gets the tags. Returns what was done. Raises Busy when others keep changing prompts.
         """
-        return _retried(lambda: self._take_in_once(rows, rules))
+        return _retried(lambda: self._take_in_once(rows, rules, by))
 
     def propose(self, annotator: Annotator, text: str) -> tuple[str, bool]:
         """A prompt of an annotator's own: as it is kept, and whether it is new. It is on disk when this returns.
@@ -85,12 +84,12 @@ class PromptDesk:
         prompt = NewPrompt(tidy(text), folded, held_out=False)
         return prompt.text, _retried(lambda: self._propose_once(annotator, prompt))
 
-    def place(self, ids: Sequence[int], *, held_out: bool) -> list[RefusedPrompt]:
-        """Move prompts to a side; those that cannot go are returned with why, `row` being their id, and stay.
+    def place(self, ids: Sequence[int], *, held_out: bool, by: str) -> list[RefusedPrompt]:
+        """Move prompts to a side, an act of `by`; those that cannot go are returned with why, `row` being their id.
 
         A prompt with pairs is not held out, and near duplicates are not torn apart: move them together.
         """
-        return _retried(lambda: self._place_once(set(ids), held_out))
+        return _retried(lambda: self._place_once(set(ids), held_out, by))
 
     def across(self) -> list[tuple[KnownPrompt, KnownPrompt]]:
         """Near duplicates on both sides, the held-out one first: of lists that were written by hand."""
@@ -109,19 +108,19 @@ class PromptDesk:
         """Prompts of the set with words that begin as those of `like` do, at most MAX_SUGGESTIONS."""
         return self._store.prompt_catalog.suggest(_search_words(like), min(count, MAX_SUGGESTIONS))
 
-    def _take_in_once(self, rows: Sequence[FileRow], rules: ImportRules) -> ImportPlan | None:
+    def _take_in_once(self, rows: Sequence[FileRow], rules: ImportRules, by: str) -> ImportPlan | None:
         snapshot = self._store.prompts.snapshot()
         plan = plan_import(rows, snapshot.prompts, rules, self._blocked)
         state = snapshot.state
         for start in range(0, len(plan.new), BATCH):
             batch = plan.new[start : start + BATCH]
-            after = self._store.prompts.add(batch, source=PromptSource.IMPORT, expected=state)
+            after = self._store.prompts.take_in(batch, expected=state, by=by)
             if after is None:
                 return None
             state = after
         known = [prompt.id for prompt in plan.known] if rules.tags else []
         for start in range(0, len(known), BATCH):
-            self._store.prompt_catalog.tag(known[start : start + BATCH], rules.tags)
+            self._store.prompt_catalog.tag(known[start : start + BATCH], rules.tags, by=by)
         return plan
 
     def _propose_once(self, annotator: Annotator, prompt: NewPrompt) -> bool | None:
@@ -135,7 +134,7 @@ class PromptDesk:
             expected=held_out.state,
         )
 
-    def _place_once(self, ids: set[int], held_out: bool) -> list[RefusedPrompt] | None:
+    def _place_once(self, ids: set[int], held_out: bool, by: str) -> list[RefusedPrompt] | None:
         snapshot = self._store.prompts.snapshot()
         moving = [prompt for prompt in snapshot.prompts if prompt.id in ids and prompt.held_out != held_out]
         missing = ids - {prompt.id for prompt in snapshot.prompts}
@@ -151,7 +150,7 @@ class PromptDesk:
                 break
             texts = {prompt.id: prompt.text for prompt in moving}
             refused |= {key: RefusedPrompt(key, texts[key], reason, near.text) for key, near in kept.items()}
-        if self._store.prompts.place(sorted(going), held_out=held_out, expected=snapshot.state) is None:
+        if self._store.prompts.place(sorted(going), held_out=held_out, expected=snapshot.state, by=by) is None:
             return None
         return [refused[key] for key in sorted(refused)]
 

@@ -24,8 +24,9 @@ from dmpo_app.domain import (
     StudioStatus,
     TakenVote,
 )
-from dmpo_app.errors import BadInput, NotFound, NotInvited, NotYours
+from dmpo_app.errors import BadInput, LoginNeeded, NotFound, NotInvited, NotYours
 from dmpo_app.labeling.consent import Consent, read_consent
+from dmpo_app.labeling.login import Logins
 from dmpo_app.labeling.strategies import offering_of
 from dmpo_app.labeling.tokens import Sealer
 from dmpo_app.labeling.words import clean_handle, clean_words
@@ -66,16 +67,19 @@ class LabelingService:
         self._now = now
         self._problems = problems
         self.consent = Consent(store, read_consent(settings.labeling))
-        # An annotator never changes, so who a token belongs to is looked up once, not at every vote.
+        self.logins = Logins(sealer, now=now)
+        # An annotator changes only by signing in, so who a token belongs to is looked up once, not at every vote.
         self._annotator = lru_cache(maxsize=_REMEMBERED_ANNOTATORS)(store.annotators.get)
 
     def open_session(self, handle: str, invite: str | None = None) -> tuple[Annotator, str]:
         """A new annotator and the token to be recognised by. `invite` is looked at where sessions need one.
 
-        Raises BadInput for a handle that is no name; NotInvited without an invitation that is good.
+        Raises BadInput for a handle that is no name; NotInvited without an invitation that is good; LoginNeeded.
         """
-        name = clean_handle(handle)
-        if self._settings.labeling.access == "open":
+        name, access = clean_handle(handle), self._settings.labeling.access
+        if access == "login":
+            raise LoginNeeded("this studio is open to those who sign in")
+        if access == "open":
             annotator = self._store.annotators.ensure(name)
         elif invite is None:
             raise NotInvited("this studio is open to those who have a link of invitation")
@@ -83,22 +87,42 @@ class LabelingService:
             annotator = self._store.invites.accept(self._sealer.open_invite(invite), name)
         return annotator, self._sealer.seal_session(annotator.public_id)
 
-    def open_session_as(self, provider: str, subject: str, handle: str) -> tuple[Annotator, str]:
+    def open_session_as(
+        self, provider: str, subject: str, handle: str, *, token: str | None = None
+    ) -> tuple[Annotator, str]:
         """The annotator who is `subject` at a `provider` that has vouched for it, the same each time, and a token.
 
-        Of who they are elsewhere only a keyed hash is stored. Raises BadInput for a handle that is no name.
+        Of who they are elsewhere only a keyed hash is stored. `token`: of the session they had until now; the first
+        time, they go on as who they were in it. Where sessions need an invitation, so do those who sign in first.
+        Raises BadInput for a handle that is no name, NotInvited.
         """
         identity = self._sealer.identity(provider, subject)
-        annotator = self._store.annotators.ensure_identified(identity, clean_handle(handle))
+        annotator = self._store.annotators.ensure_identified(
+            identity,
+            clean_handle(handle),
+            until_now=self._if_known(token),
+            may_add=self._settings.labeling.access != "invite",
+        )
+        self._annotator.cache_clear()  # that they are signed in is new
         return annotator, self._sealer.seal_session(annotator.public_id)
 
     def annotator_of(self, token: str) -> Annotator:
-        """Whose session this is. Raises NotYours for any token that this home did not hand out."""
+        """Whose session this is. Raises NotYours for any token that this home did not hand out, and for one of somebody
+        who did not sign in where only those take part who did."""
         public_id = self._sealer.open_session(token)
         try:
-            return self._annotator(public_id)
+            annotator = self._annotator(public_id)
         except NotFound:
             raise NotYours("this session belongs to a home that is gone; open a new session") from None
+        if self._settings.labeling.access == "login" and not annotator.signed_in:
+            raise NotYours("this session is from before people had to sign in")
+        return annotator
+
+    def _if_known(self, token: str | None) -> Annotator | None:
+        try:
+            return None if token is None else self.annotator_of(token)
+        except NotYours:
+            return None
 
     def assignments(self, annotator: Annotator, count: int) -> list[Assignment]:
         """Up to `count` pairs to judge: those held open first. Empty while there are no pairs, or all have been seen.

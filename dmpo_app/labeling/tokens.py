@@ -24,12 +24,13 @@ KEY_NAME = "secret.key"
 _SESSION = b"s:"
 _IMAGE = b"i:"
 _INVITE = b"v:"
+_NOTE = b"n:"
 _MAX_LENGTH = 512
 """A token is about 140 characters; what is much longer is not worth decoding."""
 
 
 class Sealer:
-    """Seals session, image and invitation tokens, of which no kind opens as another, and hashes identities."""
+    """Seals session, image and invitation tokens and notes; none opens as another kind. Hashes identities."""
 
     def __init__(self, key: bytes) -> None:
         self._fernet = Fernet(key)
@@ -71,6 +72,18 @@ class Sealer:
         if content is None:
             raise NotInvited("this invitation is not one of this studio; ask for a new link")
         return content.decode()
+
+    def seal_note(self, purpose: str, content: str, expires_at: datetime) -> str:
+        """A note of the studio to itself that comes back by way of others, good until a time. No colon in a purpose."""
+        return self._seal(_NOTE + f"{purpose}:{int(expires_at.timestamp())}:{content}".encode())
+
+    def open_note(self, purpose: str, token: str, *, now: datetime) -> str | None:
+        """What was noted for that purpose; None for anything but such a note, and after its time."""
+        content = self._open(token, _NOTE)
+        if content is None:
+            return None
+        noted_for, expires_at, text = content.decode().split(":", 2)
+        return text if noted_for == purpose and now.timestamp() < int(expires_at) else None
 
     def identity(self, provider: str, subject: str) -> str:
         """Who somebody is elsewhere, as HMAC-SHA256 under a key of this home: the same each time, 64 hex digits, and

@@ -97,6 +97,7 @@ class Engine:
             RenderedImage(
                 version=sample.provenance.adapter_version,
                 image=self._store.images.add(self._base, new_image(sample), ImageKind.RENDER),
+                withheld=sample.flagged,
             )
             for sample in samples
         ]

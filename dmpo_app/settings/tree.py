@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from dmpo_app.settings.group import Group
+from dmpo_app.settings.identity import IdentitySettings
 from dmpo_app.settings.labeling import LabelingSettings
 from dmpo_app.settings.training_round import RoundSettings
 
@@ -37,6 +38,9 @@ class RenderSettings(Group):
     quantize: Literal["none", "nf4", "int8"] = "none"
     """The denoiser in fewer bits, where it does not fit otherwise; here and in the trainer. nf4: bitsandbytes on a CUDA
     GPU; int8: torchao or bitsandbytes."""
+    safety_checker: Literal["auto", "on", "off"] = "auto"
+    """The model's own check for unsafe images; what it flags is withheld and never shown in a pair. auto: if the model
+    has one; on: refuse to start with a model that has none; off: none."""
     device: str = "auto"
     """auto: cuda, then mps, then cpu."""
     queue_size: Annotated[int, Field(ge=1, le=1000)] = 32
@@ -139,6 +143,7 @@ class Settings(BaseSettings):
     render: RenderSettings = RenderSettings()
     pool: PoolSettings = PoolSettings()
     labeling: LabelingSettings = LabelingSettings()
+    identity: IdentitySettings = Field(default_factory=IdentitySettings)
     round: RoundSettings = RoundSettings()
     trainer: TrainerSettings = TrainerSettings()
     limits: LimitSettings = LimitSettings()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, select, update
 
 from dmpo_app.domain import Annotator
-from dmpo_app.errors import NotFound
+from dmpo_app.errors import NotFound, NotInvited
 from dmpo_app.store.database import Database
 from dmpo_app.store.schema import AnnotatorRow
 
-_ANNOTATORS = select(AnnotatorRow.id, AnnotatorRow.public_id, AnnotatorRow.handle)
+_ANNOTATORS = select(AnnotatorRow.id, AnnotatorRow.public_id, AnnotatorRow.handle, AnnotatorRow.identity.is_not(None))
 
 
 class Annotators:
@@ -25,13 +26,26 @@ class Annotators:
         """A new annotator of that name, always: knowing a name must not be enough to act as its bearer."""
         return self._database.write(lambda connection: insert_annotator(connection, handle, at=self._now()))
 
-    def ensure_identified(self, identity: str, handle: str) -> Annotator:
-        """The annotator of an identity, new on its first session. `identity` is a keyed hash, never a name itself."""
+    def ensure_identified(
+        self, identity: str, handle: str, *, until_now: Annotator | None = None, may_add: bool = True
+    ) -> Annotator:
+        """The annotator of an identity, which is a keyed hash, never a name itself.
+
+        On its first session that is who they were `until_now`, if nobody is identified as that yet, else a new one.
+        Raises NotInvited when it would have to be a new one that may not be added.
+        """
 
         def work(connection: Connection) -> Annotator:
             row = connection.execute(_ANNOTATORS.where(AnnotatorRow.identity == identity)).one_or_none()
             if row is not None:
                 return Annotator(*row)
+            if until_now is not None:
+                unclaimed = (AnnotatorRow.id == until_now.id, AnnotatorRow.identity.is_(None))
+                claim = update(AnnotatorRow).where(*unclaimed).values(identity=identity).returning(AnnotatorRow.id)
+                if connection.execute(claim).first() is not None:
+                    return replace(until_now, signed_in=True)
+            if not may_add:
+                raise NotInvited("this studio is open to those who have a link of invitation; open yours, then sign in")
             return insert_annotator(connection, handle, at=self._now(), identity=identity)
 
         return self._database.write(work)
@@ -53,4 +67,4 @@ def insert_annotator(connection: Connection, handle: str, *, at: datetime, ident
         .values(public_id=public_id, handle=handle, created_at=at, identity=identity)
         .returning(AnnotatorRow.id)
     ).scalar_one()
-    return Annotator(annotator_id, public_id, handle)
+    return Annotator(annotator_id, public_id, handle, identity is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Iterable
 from datetime import datetime
 
 from sqlalchemy import Connection, insert, select
@@ -29,3 +30,14 @@ class Audit:
 def record_act(connection: Connection, actor: str, act: str, subject: str, *, at: datetime) -> None:
     """Note an act as a part of its transaction."""
     connection.execute(insert(AuditRow).values(created_at=at, actor=actor, act=act, subject=subject))
+
+
+def in_ranges(ids: Iterable[int]) -> str:
+    """Numbers in few characters, each once: "1-3, 7"."""
+    runs: list[list[int]] = []
+    for number in sorted(set(ids)):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)

@@ -17,6 +17,7 @@ from dmpo_app.domain import (
     SuggestedPrompt,
 )
 from dmpo_app.errors import NotFound
+from dmpo_app.store.audit import in_ranges, record_act
 from dmpo_app.store.database import Database
 from dmpo_app.store.prompt_tags import add_tags, remove_tags, tags_of
 from dmpo_app.store.schema import PairRow, PromptRow, PromptTagRow
@@ -25,7 +26,7 @@ _CHUNK = 500
 
 
 class PromptCatalog:
-    """What is said about prompts and done with them, but for their sides."""
+    """What is said about prompts and done with them, but for their sides. What changes them is an act of `by`."""
 
     def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
         self._database = database
@@ -73,43 +74,51 @@ class PromptCatalog:
         with self._database.reader() as connection:
             return [SuggestedPrompt(*row) for row in connection.execute(query.limit(count))]
 
-    def retire(self, ids: Sequence[int]) -> int:
+    def retire(self, ids: Sequence[int], *, by: str) -> int:
         """Make no more pairs of these; what there is stays. Returns how many were not retired yet. Raises NotFound."""
-        return self._set_retired(ids, self._now())
+        return self._set_retired(ids, retired=True, by=by)
 
-    def restore(self, ids: Sequence[int]) -> int:
+    def restore(self, ids: Sequence[int], *, by: str) -> int:
         """Undo `retire`; returns how many were retired. Raises NotFound."""
-        return self._set_retired(ids, None)
+        return self._set_retired(ids, retired=False, by=by)
 
-    def tag(self, ids: Sequence[int], tags: Sequence[str]) -> None:
+    def tag(self, ids: Sequence[int], tags: Sequence[str], *, by: str) -> None:
         """Raises NotFound."""
 
         def work(connection: Connection) -> None:
             _check(connection, ids)
-            add_tags(connection, ids, tags)
+            self._note(connection, by, "tag_prompts", add_tags(connection, ids, tags), tags)
 
         self._database.write(work)
 
-    def untag(self, ids: Sequence[int], tags: Sequence[str]) -> None:
+    def untag(self, ids: Sequence[int], tags: Sequence[str], *, by: str) -> None:
         """Raises NotFound."""
 
         def work(connection: Connection) -> None:
             _check(connection, ids)
-            remove_tags(connection, ids, tags)
+            self._note(connection, by, "untag_prompts", remove_tags(connection, ids, tags), tags)
 
         self._database.write(work)
 
-    def _set_retired(self, ids: Sequence[int], at: datetime | None) -> int:
+    def _set_retired(self, ids: Sequence[int], *, retired: bool, by: str) -> int:
         def work(connection: Connection) -> int:
             _check(connection, ids)
-            changed = 0
+            at = self._now() if retired else None
+            other = PromptRow.retired_at.is_(None) if retired else PromptRow.retired_at.is_not(None)
+            changed: set[int] = set()
             for start in range(0, len(ids), _CHUNK):
-                other = PromptRow.retired_at.is_(None) if at is not None else PromptRow.retired_at.is_not(None)
                 statement = update(PromptRow).where(PromptRow.id.in_(ids[start : start + _CHUNK]), other)
-                changed += connection.execute(statement.values(retired_at=at)).rowcount
-            return changed
+                changed |= set(connection.execute(statement.values(retired_at=at).returning(PromptRow.id)).scalars())
+            self._note(connection, by, "retire_prompts" if retired else "restore_prompts", changed)
+            return len(changed)
 
         return self._database.write(work)
+
+    def _note(self, connection: Connection, by: str, act: str, changed: set[int], tags: Sequence[str] = ()) -> None:
+        """Record an act, if it changed anything."""
+        if changed:
+            which = f"{', '.join(tags)}: " if tags else ""
+            record_act(connection, by, act, f"{which}prompts {in_ranges(changed)}", at=self._now())
 
 
 def _check(connection: Connection, ids: Sequence[int]) -> None:

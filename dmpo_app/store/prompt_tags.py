@@ -11,8 +11,9 @@ from dmpo_app.store.schema import PromptTagRow
 _CHUNK = 500
 
 
-def add_tags(connection: Connection, ids: Sequence[int], tags: Iterable[str]) -> None:
-    """Give these tags to these prompts; those that have one keep it."""
+def add_tags(connection: Connection, ids: Sequence[int], tags: Iterable[str]) -> set[int]:
+    """Give these tags to these prompts; those that have one keep it. Returns the prompts that got any."""
+    changed: set[int] = set()
     for tag in dict.fromkeys(tags):
         for start in range(0, len(ids), _CHUNK):
             chunk = ids[start : start + _CHUNK]
@@ -21,13 +22,18 @@ def add_tags(connection: Connection, ids: Sequence[int], tags: Iterable[str]) ->
             rows = [{"prompt_id": prompt_id, "tag": tag} for prompt_id in dict.fromkeys(chunk) if prompt_id not in have]
             if rows:
                 connection.execute(insert(PromptTagRow), rows)
+                changed |= set(chunk) - have
+    return changed
 
 
-def remove_tags(connection: Connection, ids: Sequence[int], tags: Sequence[str]) -> None:
-    """Take these tags away from these prompts."""
+def remove_tags(connection: Connection, ids: Sequence[int], tags: Sequence[str]) -> set[int]:
+    """Take these tags away from these prompts. Returns the prompts that lost any."""
+    changed: set[int] = set()
     for start in range(0, len(ids), _CHUNK):
         chunk = ids[start : start + _CHUNK]
-        connection.execute(delete(PromptTagRow).where(PromptTagRow.prompt_id.in_(chunk), PromptTagRow.tag.in_(tags)))
+        tagged = delete(PromptTagRow).where(PromptTagRow.prompt_id.in_(chunk), PromptTagRow.tag.in_(tags))
+        changed |= set(connection.execute(tagged.returning(PromptTagRow.prompt_id)).scalars())
+    return changed
 
 
 def tags_of(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[str, ...]]:

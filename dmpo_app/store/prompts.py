@@ -11,6 +11,7 @@ from sqlalchemy.orm import aliased
 from dmpo_app.domain import KnownPrompt, NewPrompt, Prompt, PromptSnapshot, PromptSource, PromptsState
 from dmpo_app.domain.prompt_text import fold
 from dmpo_app.errors import Conflict, TooMany
+from dmpo_app.store.audit import in_ranges, record_act
 from dmpo_app.store.database import Database
 from dmpo_app.store.schema import BaseModelRow, PairRow, PromptProposalRow, PromptRow, PromptTagRow
 
@@ -72,8 +73,8 @@ class Prompts:
             state = _state(connection)
             return PromptSnapshot(state, [KnownPrompt(*row) for row in connection.execute(query)])
 
-    def add(self, prompts: Sequence[NewPrompt], *, source: PromptSource, expected: PromptsState) -> PromptsState | None:
-        """Add new prompts in one transaction; returns the state after it. None: the state is not the expected one.
+    def take_in(self, prompts: Sequence[NewPrompt], *, expected: PromptsState, by: str) -> PromptsState | None:
+        """Add imported prompts in one transaction, an act of `by`; returns the state after it. None: see the class.
 
         Raises IntegrityError for a text that is there already, or that the database refuses to hold out.
         """
@@ -81,7 +82,11 @@ class Prompts:
         def work(connection: Connection) -> PromptsState | None:
             if _state(connection) != expected:
                 return None
-            _insert(connection, prompts, source, self._now())
+            now = self._now()
+            ids = _insert(connection, prompts, PromptSource.IMPORT, now)
+            held_out = sum(prompt.held_out for prompt in prompts)
+            subject = f"{len(ids)} prompts, {held_out} of them held out: {in_ranges(ids)}"
+            record_act(connection, by, "import_prompts", subject, at=now)
             return _state(connection)
 
         return self._database.write(work)
@@ -110,8 +115,8 @@ class Prompts:
 
         return self._database.write(work)
 
-    def place(self, ids: Sequence[int], *, held_out: bool, expected: PromptsState) -> PromptsState | None:
-        """Move prompts to one side, in one transaction; None: see the class.
+    def place(self, ids: Sequence[int], *, held_out: bool, expected: PromptsState, by: str) -> PromptsState | None:
+        """Move prompts to one side, in one transaction, an act of `by`; None: see the class.
 
         Raises IntegrityError when one that has pairs, or a twin with pairs, would be held out.
         """
@@ -119,12 +124,19 @@ class Prompts:
         def work(connection: Connection) -> PromptsState | None:
             if _state(connection) != expected:
                 return None
+            now = self._now()
+            moved: list[int] = []
             for start in range(0, len(ids), _CHUNK):
-                connection.execute(
+                statement = (
                     update(PromptRow)
                     .where(PromptRow.id.in_(ids[start : start + _CHUNK]), PromptRow.held_out != held_out)
-                    .values(held_out=held_out, placed_at=self._now())
+                    .values(held_out=held_out, placed_at=now)
+                    .returning(PromptRow.id)
                 )
+                moved += connection.execute(statement).scalars()
+            if moved:
+                act = "hold_out_prompts" if held_out else "train_prompts"
+                record_act(connection, by, act, f"prompts {in_ranges(moved)}", at=now)
             return _state(connection)
 
         return self._database.write(work)

@@ -40,6 +40,8 @@ _STATUS: list[tuple[type[errors.StudioError], int, str]] = [
     (errors.NotFound, 404, "not_found"),
     (errors.NotYours, 403, "not_yours"),
     (errors.NotInvited, 403, "invite_needed"),
+    (errors.LoginNeeded, 403, "login_needed"),
+    (errors.LoginRefused, 403, "login_refused"),
     (errors.ConsentNeeded, 403, "consent_needed"),
     (errors.Conflict, 409, "conflict"),
     (errors.Expired, 410, "expired"),

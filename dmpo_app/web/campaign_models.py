@@ -15,6 +15,7 @@ class AgreementOut(BaseModel):
     version: str
     sha256: str = Field(description="Of the text as UTF-8.")
     at: datetime
+    text: str | None = Field(description="What you agreed to; null: before texts were kept.")
 
 
 class OwnCounts(BaseModel):
@@ -33,6 +34,7 @@ class MeAnswer(BaseModel):
     model_config = example(
         annotator="an_5fK2",
         handle="Ada",
+        signed_in=False,
         votes={"live": 41, "undone": 2, "withdrawn": 0, "by_question": {"overall": 41}},
         trained=[{"version": 3, "votes": 32}],
         agreements=[],
@@ -40,6 +42,7 @@ class MeAnswer(BaseModel):
 
     annotator: str
     handle: str
+    signed_in: bool = Field(description="Whether a sign-in provider vouched for you.")
     votes: OwnCounts
     trained: list[TrainedVersion] = Field(description="The versions your votes went into, oldest first.")
     agreements: list[AgreementOut] = Field(description="What you agreed to, oldest first.")
@@ -145,7 +148,7 @@ class GoldAnswer(BaseModel):
 class AuditOut(BaseModel):
     id: int
     at: datetime
-    actor: str = Field(description="administrator (by token) or cli.")
+    actor: str = Field(description="administrator (by token), administrator NAME (signed in) or cli.")
     act: str
     subject: str
 

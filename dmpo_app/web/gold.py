@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path
 from dmpo_app.domain import Outcome
 from dmpo_app.web.answers import StudioRoute, documented
 from dmpo_app.web.campaign_models import GoldAnswer, GoldBody, GoldOut
-from dmpo_app.web.identity import ADMINISTRATOR, AdminToken, require_admin
+from dmpo_app.web.identity import AdminToken, administrator_of
 from dmpo_app.web.lanes import Lanes
 from dmpo_app.web.models import INT64_MAX
 from dmpo_app.web.personal import IMAGE_LIFETIME
@@ -28,7 +28,7 @@ def gold_router(services: Services, lanes: Lanes) -> APIRouter:
     @router.get("/gold", responses=documented(401, 403, 503))
     async def gold(token: AdminToken) -> GoldAnswer:
         """The gold pairs with their right answers."""
-        require_admin(token, services.admin_token)
+        administrator_of(services, token)
 
         def work() -> GoldAnswer:
             answers = store.gold.answers(base)
@@ -39,11 +39,11 @@ def gold_router(services: Services, lanes: Lanes) -> APIRouter:
     @router.put("/gold/{pair_id}", responses=documented(401, 403, 404, 422, 503, 507))
     async def put_gold(pair_id: PairId, body: GoldBody, token: AdminToken) -> GoldOut:
         """Make a pair a gold pair: mixed in at the campaign's rate, and not trained on from now on."""
-        require_admin(token, services.admin_token)
+        by = administrator_of(services, token)
 
         def work() -> GoldOut:
             answer = Outcome(body.answer)
-            store.gold.set(base, pair_id, answer, by=ADMINISTRATOR)
+            store.gold.set(base, pair_id, answer, by=by)
             return _shown(services, pair_id, answer)
 
         return await lanes.rare.run(work)
@@ -51,8 +51,8 @@ def gold_router(services: Services, lanes: Lanes) -> APIRouter:
     @router.delete("/gold/{pair_id}", status_code=204, responses=documented(401, 403, 404, 503, 507))
     async def delete_gold(pair_id: PairId, token: AdminToken) -> None:
         """Make a gold pair a pair like any other."""
-        require_admin(token, services.admin_token)
-        await lanes.rare.run(lambda: store.gold.set(base, pair_id, None, by=ADMINISTRATOR))
+        by = administrator_of(services, token)
+        await lanes.rare.run(lambda: store.gold.set(base, pair_id, None, by=by))
 
     return router
 

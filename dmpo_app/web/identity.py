@@ -12,12 +12,17 @@ from dmpo_app.domain import Annotator
 from dmpo_app.errors import NotFound, NotYours
 from dmpo_app.labeling.service import LabelingService
 from dmpo_app.web.answers import ApiProblem
+from dmpo_app.web.services import Services
 
 _annotator_scheme = HTTPBearer(auto_error=False, scheme_name="annotator", description="Token of POST /session.")
-_admin_scheme = HTTPBearer(auto_error=False, scheme_name="administrator", description="DMPO_ADMIN_TOKEN.")
+_admin_scheme = HTTPBearer(
+    auto_error=False,
+    scheme_name="administrator",
+    description="DMPO_ADMIN_TOKEN, or `administrator` of POST /login/session.",
+)
 MAX_TOKEN = 2000
 ADMINISTRATOR = "administrator"
-"""Who acts, in the log of acts, when the administrator's token was shown."""
+"""Who acts, in the log of acts, when the administrator's token was shown; the name of who signed in is added."""
 
 
 async def _annotator_token(
@@ -61,10 +66,16 @@ def annotator_of(labeling: LabelingService, token: str) -> Annotator:
         raise ApiProblem(401, "bad_token", "This token is not valid here; open a new session.") from error
 
 
-def require_admin(given: str, expected: str) -> None:
-    """Compared in constant time; a wrong token is answered 403."""
-    if not expected or not hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode("utf-8", "replace")):
-        raise ApiProblem(403, "not_admin", "This is for administrators; the token does not match.")
+def administrator_of(services: Services, token: str) -> str:
+    """Who administers, as the log of acts names them: whoever has the administrator's token, or signed in and is listed
+    in the settings. Anybody else is answered 403."""
+    expected = services.admin_token
+    if expected and hmac.compare_digest(token.encode("utf-8", "replace"), expected.encode("utf-8", "replace")):
+        return ADMINISTRATOR
+    name = services.labeling.logins.administrator(token)
+    if name is not None and name in services.settings.identity.admins:
+        return f"{ADMINISTRATOR} {name}"
+    raise ApiProblem(403, "not_admin", "This is for administrators; the token does not match.")
 
 
 def caller_of(labeling: LabelingService, token: str | None, request: Request) -> str:

@@ -259,11 +259,15 @@ class RenderBody(BaseModel):
 class RenderedOut(BaseModel):
     version: int = Field(description="The version it was really made with.")
     url: str
+    withheld: bool = Field(description="The model's safety checker flagged the image; a black one is in its place.")
 
 
 class RenderAnswer(BaseModel):
     model_config = example(
-        images=[{"version": 0, "url": "/api/v1/images/gA..."}, {"version": 2, "url": "/api/v1/images/gB..."}]
+        images=[
+            {"version": 0, "url": "/api/v1/images/gA...", "withheld": False},
+            {"version": 2, "url": "/api/v1/images/gB...", "withheld": False},
+        ]
     )
 
     images: list[RenderedOut] = Field(description="In the order asked.")

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Query
 from dmpo_app.domain import Report
 from dmpo_app.web.answers import StudioRoute, documented
 from dmpo_app.web.campaign_models import AuditAnswer, AuditOut, ReportOut, ReportsAnswer
-from dmpo_app.web.identity import ADMINISTRATOR, AdminToken, require_admin
+from dmpo_app.web.identity import AdminToken, administrator_of
 from dmpo_app.web.lanes import Lanes
 from dmpo_app.web.models import INT64_MAX
 from dmpo_app.web.personal import IMAGE_LIFETIME, Before, Limit
@@ -31,7 +31,7 @@ def moderation_router(services: Services, lanes: Lanes) -> APIRouter:
         token: AdminToken, before: Before = None, limit: Limit = 50, standing: OnlyStanding = False
     ) -> ReportsAnswer:
         """Pairs that people reported, newest report first."""
-        require_admin(token, services.admin_token)
+        administrator_of(services, token)
 
         def work() -> ReportsAnswer:
             found = store.reports.list(base, only_standing=standing, before=before, limit=limit)
@@ -43,15 +43,13 @@ def moderation_router(services: Services, lanes: Lanes) -> APIRouter:
     @router.post("/reports/{report_id}/clear", responses=documented(401, 403, 404, 503, 507))
     async def clear(report_id: ReportId, token: AdminToken) -> ReportOut:
         """Settle a report. The pair is back in the pool, and its votes train, when too few other reports stand."""
-        require_admin(token, services.admin_token)
-        return await lanes.rare.run(
-            lambda: _report(services, services.labeling.clear_report(report_id, by=ADMINISTRATOR))
-        )
+        by = administrator_of(services, token)
+        return await lanes.rare.run(lambda: _report(services, services.labeling.clear_report(report_id, by=by)))
 
     @router.get("/audit", responses=documented(401, 403, 503))
     async def audit(token: AdminToken, before: Before = None, limit: Limit = 50) -> AuditAnswer:
         """What administrators did, newest first."""
-        require_admin(token, services.admin_token)
+        administrator_of(services, token)
 
         def work() -> AuditAnswer:
             acts = store.audit.list(before=before, limit=limit)

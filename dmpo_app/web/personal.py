@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from dmpo_app.domain import Agreement, Annotator, VoteRecord
-from dmpo_app.labeling.export import as_csv, as_jsonl, csv_header
+from dmpo_app.labeling.export import as_csv, as_jsonl, csv_header, document_parts
 from dmpo_app.web.answers import StudioRoute, documented
 from dmpo_app.web.campaign_models import (
     AgreementOut,
@@ -33,6 +33,7 @@ from dmpo_app.web.services import Services
 from dmpo_app.web.voting import VoteId, image_url
 
 EXPORT_PAGE = 1000
+_JSON = "application/json"
 IMAGE_LIFETIME = timedelta(hours=1)
 
 Before = Annotated[int | None, Query(ge=0, le=INT64_MAX, description="Only those with a smaller id.")]
@@ -63,6 +64,7 @@ def _add_me(router: APIRouter, services: Services, lanes: Lanes) -> None:
             return MeAnswer(
                 annotator=annotator.public_id,
                 handle=annotator.handle,
+                signed_in=annotator.signed_in,
                 votes=OwnCounts(
                     live=counts.live,
                     undone=counts.undone,
@@ -95,15 +97,22 @@ def _add_export(router: APIRouter, services: Services, lanes: Lanes) -> None:
         "/votes/export",
         response_class=StreamingResponse,
         responses={
-            200: {"content": {"application/x-ndjson": {}, "text/csv": {}}, "description": "A file."},
+            200: {"content": {"application/x-ndjson": {}, "text/csv": {}, _JSON: {}}, "description": "A file."},
             **documented(401, 503),
         },
     )
-    async def export(token: SessionToken, format: Literal["jsonl", "csv"] = "jsonl") -> StreamingResponse:
-        """All your votes as a file, newest first: a line of JSON each, or a table that spreadsheets take for text."""
+    async def export(token: SessionToken, format: Literal["jsonl", "csv", "json"] = "jsonl") -> StreamingResponse:
+        """All your votes as a file, newest first: a line of JSON each, or a table that spreadsheets take for text.
+
+        `json`: one document, with the texts that you agreed to as well.
+        """
         annotator = await lanes.reads.run(lambda: annotator_of(services.labeling, token))
-        if format == "csv":
-            lines, media_type = _lines(services, lanes, annotator, as_csv, header=csv_header()), "text/csv"
+        if format == "json":
+            agreements = await lanes.reads.run(lambda: services.store.consents.of(annotator.id))
+            parts = document_parts(annotator, agreements)
+            lines, media_type = _lines(services, lanes, annotator, parts.votes, parts.head, parts.end), _JSON
+        elif format == "csv":
+            lines, media_type = _lines(services, lanes, annotator, as_csv, csv_header()), "text/csv"
         else:
             lines, media_type = _lines(services, lanes, annotator, as_jsonl), "application/x-ndjson"
         headers = {"Content-Disposition": f'attachment; filename="my-votes.{format}"'}
@@ -115,8 +124,8 @@ async def _lines(
     lanes: Lanes,
     annotator: Annotator,
     written: Callable[[list[VoteRecord]], str],
-    *,
     header: str = "",
+    end: str = "",
 ) -> AsyncIterator[str]:
     """Page by page, so that no export is ever in memory as a whole."""
     yield header
@@ -126,6 +135,7 @@ async def _lines(
             lambda before=before: services.store.own_votes.page(annotator.id, before=before, limit=EXPORT_PAGE)  # type: ignore[misc]
         )
         if not page:
+            yield end
             return
         yield written(page)
         before = page[-1].vote_id
@@ -206,7 +216,7 @@ def _consent(services: Services, agreed: Agreement | None) -> ConsentAnswer:
 
 
 def _agreement(agreement: Agreement) -> AgreementOut:
-    return AgreementOut(version=agreement.version, sha256=agreement.text_sha256, at=agreement.at)
+    return AgreementOut(version=agreement.version, sha256=agreement.text_sha256, at=agreement.at, text=agreement.text)
 
 
 def _own_vote(services: Services, vote: VoteRecord) -> OwnVote:

@@ -13,7 +13,7 @@ from dmpo_app.labeling.prompt_desk import MAX_SUGGESTIONS, PromptDesk, clean_tag
 from dmpo_app.labeling.prompt_files import TEXT_FORMATS, read_text
 from dmpo_app.store.prompt_catalog import PromptCatalog
 from dmpo_app.web.answers import StudioRoute, documented
-from dmpo_app.web.identity import AdminToken, SessionToken, annotator_of, require_admin
+from dmpo_app.web.identity import AdminToken, SessionToken, administrator_of, annotator_of
 from dmpo_app.web.lanes import Lanes
 from dmpo_app.web.models import INT64_MAX
 from dmpo_app.web.prompt_models import (
@@ -83,7 +83,9 @@ def _add_everybodys(router: APIRouter, services: Services, desk: PromptDesk, lan
         """Add a prompt of one's own to those that pairs are made of, if the campaign allows it (403 if not)."""
 
         def work() -> ProposalAnswer:
-            text, created = desk.propose(annotator_of(services.labeling, token), body.text)
+            annotator = annotator_of(services.labeling, token)
+            services.labeling.consent.require(annotator)
+            text, created = desk.propose(annotator, body.text)
             return ProposalAnswer(text=text, created=created)
 
         answer = await lanes.rare.run(work)
@@ -105,7 +107,7 @@ def _add_administration(router: APIRouter, services: Services, desk: PromptDesk,
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
     ) -> PromptsAnswer:
         """Prompts with their tags, side, pairs and votes."""
-        require_admin(token, services.admin_token)
+        administrator_of(services, token)
         query = PromptQuery(tag=tag, held_out=held_out, retired=retired, before=before, limit=limit + 1)
 
         def work() -> PromptsAnswer:
@@ -125,8 +127,8 @@ def _add_administration(router: APIRouter, services: Services, desk: PromptDesk,
     @router.post("/prompts/edit", tags=["administration"], responses=documented(401, 403, 404, 413, 503, 507))
     async def edit(body: EditBody, token: AdminToken) -> EditAnswer:
         """Retire, restore, tag, untag prompts, or move them to a side of the split."""
-        require_admin(token, services.admin_token)
-        refused = await lanes.rare.run(lambda: _edit(desk, catalog, body))
+        by = administrator_of(services, token)
+        refused = await lanes.rare.run(lambda: _edit(desk, catalog, body, by=by))
         done = len(set(body.prompts)) - len(refused)
         return EditAnswer(done=done, refused=[RefusedOut.of(row) for row in refused])
 
@@ -152,13 +154,13 @@ def _import_router(services: Services, desk: PromptDesk, lanes: Lanes) -> APIRou
 
         Importing the same file again changes nothing.
         """
-        require_admin(token, services.admin_token)  # before a byte of the body is read
+        by = administrator_of(services, token)  # before a byte of the body is read
         content = await request.body()
 
         def work() -> ImportAnswer:
             rules = desk.rules(held_out_share=held_out_share, tags=tag or ())
             rows = list(read_text(_text(content), file_format, column=column))
-            plan = desk.plan(rows, rules) if dry_run else desk.take_in(rows, rules)
+            plan = desk.plan(rows, rules) if dry_run else desk.take_in(rows, rules, by=by)
             return ImportAnswer.of(plan, dry_run=dry_run)
 
         return await lanes.rare.run(work)
@@ -176,14 +178,14 @@ def _text(content: bytes) -> str:
         ) from error
 
 
-def _edit(desk: PromptDesk, catalog: PromptCatalog, body: EditBody) -> list[RefusedPrompt]:
+def _edit(desk: PromptDesk, catalog: PromptCatalog, body: EditBody, *, by: str) -> list[RefusedPrompt]:
     ids = list(dict.fromkeys(body.prompts))
     if body.act in ("hold_out", "train"):
-        return desk.place(ids, held_out=body.act == "hold_out")
+        return desk.place(ids, held_out=body.act == "hold_out", by=by)
     if body.act in ("tag", "untag"):
         if body.tag is None:
             raise BadInput(f"which tag? {body.act!r} needs one")
-        (catalog.tag if body.act == "tag" else catalog.untag)(ids, clean_tags([body.tag]))
+        (catalog.tag if body.act == "tag" else catalog.untag)(ids, clean_tags([body.tag]), by=by)
     else:
-        (catalog.retire if body.act == "retire" else catalog.restore)(ids)
+        (catalog.retire if body.act == "retire" else catalog.restore)(ids, by=by)
     return []

@@ -8,7 +8,7 @@ from dmpo_app.labeling.quality import QualityReport
 from dmpo_app.labeling.quality.export import to_csv
 from dmpo_app.labeling.quality.service import report_of
 from dmpo_app.web.answers import StudioRoute, documented
-from dmpo_app.web.identity import AdminToken, require_admin
+from dmpo_app.web.identity import AdminToken, administrator_of
 from dmpo_app.web.lanes import Lanes
 from dmpo_app.web.services import Services
 
@@ -20,7 +20,7 @@ def quality_router(services: Services, lanes: Lanes) -> APIRouter:
     router = APIRouter(route_class=StudioRoute, tags=["administration"])
 
     async def report(token: str) -> QualityReport:
-        require_admin(token, services.admin_token)
+        administrator_of(services, token)
         return await lanes.rare.run(lambda: report_of(services.store, services.base, services.settings))
 
     @router.get("/quality", responses=documented(401, 403, 503))

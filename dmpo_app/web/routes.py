@@ -8,6 +8,7 @@ from dmpo_app.web.docs import docs_router
 from dmpo_app.web.gold import gold_router
 from dmpo_app.web.lanes import Lanes
 from dmpo_app.web.limits import Limits
+from dmpo_app.web.login import callback_router, login_router, provider_of
 from dmpo_app.web.moderation import moderation_router
 from dmpo_app.web.personal import personal_router
 from dmpo_app.web.prompts import prompts_router
@@ -21,7 +22,10 @@ PREFIX = "/api/v1"
 
 
 def create_router(services: Services) -> APIRouter:
-    """Every route of the API with its documentation. The router carries its own handling of errors and limits."""
+    """Every route of the API with its documentation. The router carries its own handling of errors and limits.
+
+    Raises SetupProblem for settings that cannot be.
+    """
     settings = services.settings
     limits = Limits(
         on=settings.public,
@@ -31,7 +35,9 @@ def create_router(services: Services) -> APIRouter:
         reports=settings.limits.reports_per_minute,
     )
     lanes = Lanes()
+    provider = provider_of(settings)
     parts = [
+        login_router(services, provider, limits),
         voting_router(services, lanes, limits),
         personal_router(services, lanes, limits),
         studio_router(services, lanes, limits),
@@ -45,4 +51,5 @@ def create_router(services: Services) -> APIRouter:
     for part in parts:
         router.include_router(part, prefix=PREFIX)
     router.include_router(docs_router(router))
+    router.include_router(callback_router(services, provider))
     return router

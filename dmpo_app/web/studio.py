@@ -90,7 +90,12 @@ def _add_render(router: APIRouter, services: Services, lanes: Lanes, limits: Lim
         expires_at = datetime.now(UTC) + IMAGE_LIFETIME
         return RenderAnswer(
             images=[
-                RenderedOut(version=made.version, url=image_url(services, made.image.id, expires_at)) for made in images
+                RenderedOut(
+                    version=made.version,
+                    url=image_url(services, made.image.id, expires_at),
+                    withheld=made.withheld,
+                )
+                for made in images
             ]
         )
 

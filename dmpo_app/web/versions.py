@@ -12,7 +12,7 @@ from fastapi.responses import FileResponse
 from dmpo_app.domain import BASE_VERSION, AdapterRef, RoundState, Trigger
 from dmpo_app.errors import NotFound
 from dmpo_app.web.answers import StudioRoute, documented, without_paths
-from dmpo_app.web.identity import ADMINISTRATOR, AdminToken, require_admin
+from dmpo_app.web.identity import AdminToken, administrator_of
 from dmpo_app.web.lanes import Lanes
 from dmpo_app.web.models import (
     INT64_MAX,
@@ -71,10 +71,10 @@ def _add_adapters(router: APIRouter, services: Services, lanes: Lanes) -> None:
     @router.post("/adapters/{version}/live", tags=["administration"], responses=documented(401, 403, 404, 503, 507))
     async def make_live(version: VersionPath, token: AdminToken) -> LiveAnswer:
         """Make a version live again; 0 is the base model. The render thread takes it up before its next image."""
-        require_admin(token, services.admin_token)
+        by = administrator_of(services, token)
 
         def work() -> LiveAnswer:
-            adapters.set_live(base, version, by=ADMINISTRATOR)
+            adapters.set_live(base, version, by=by)
             return LiveAnswer(live_version=adapters.live_version(base))
 
         return await lanes.rare.run(work)
@@ -96,11 +96,11 @@ def _add_rounds(router: APIRouter, services: Services, lanes: Lanes) -> None:
     @router.post("/rounds", status_code=202, tags=["administration"], responses=documented(401, 403, 409, 503, 507))
     async def train_now(token: AdminToken) -> RoundOut:
         """Train now. 409 when a round is queued or running already, or there are too few votes."""
-        require_admin(token, services.admin_token)
+        by = administrator_of(services, token)
         question = services.settings.labeling.training_question
 
         def work() -> RoundOut:
-            return round_out(rounds.request(base, Trigger.REQUEST, question=question, by=ADMINISTRATOR))
+            return round_out(rounds.request(base, Trigger.REQUEST, question=question, by=by))
 
         return await lanes.rare.run(work)
 

@@ -5,6 +5,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, Playwright, ViewportSize, sync_playwright
@@ -92,11 +93,17 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def page_studio(pictures: Path, tmp_path: Path) -> Iterator[PageStudio]:
+def campaign() -> dict[str, Any]:
+    """Settings of the studio that a file of tests has for itself."""
+    return {}
+
+
+@pytest.fixture
+def page_studio(pictures: Path, tmp_path: Path, campaign: dict[str, Any]) -> Iterator[PageStudio]:
     """The page as served, on a real store with 24 pairs; the renderer and the trainer are stand-ins."""
     with Store.open(Path(shutil.copytree(pictures, tmp_path / "home"))) as store:
         base = store.models.register("pocket", "stable_diffusion", "f" * 64)
-        settings = Settings(home=tmp_path / "home", port=0, min_votes=4, public=False)
+        settings = Settings(home=tmp_path / "home", port=0, min_votes=4, public=False, **campaign)
         sealer = Sealer(load_or_create_key(store.home))
         labeling = LabelingService(store, base, settings, sealer, rng=random.Random(1))
         renderer = FakeRenderer(store, base, size=64)

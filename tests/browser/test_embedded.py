@@ -24,14 +24,14 @@ def on_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPACE_ID", "somebody/studio")
 
 
-def embed(page: Page, url: str) -> Frame:
-    """A page of another site with the studio in a frame; returns the frame."""
+def embed(page: Page, url: str, *, ready: str = READY) -> Frame:
+    """A page of another site with the studio in a frame; returns the frame once it shows what `ready` selects."""
     page.add_init_script(DENY)
     document = f'<!doctype html><title>Space</title><iframe src="{url}" style="width:1200px;height:760px"></iframe>'
     page.route(SPACE, lambda route: route.fulfill(body=document, content_type="text/html"))
     page.goto(SPACE)
     frame = page.frames[1]
-    frame.wait_for_selector(READY)
+    frame.wait_for_selector(ready)
     return frame
 
 

@@ -37,6 +37,22 @@ def test_both_versions_are_rendered_and_named_and_a_new_one_appears_in_the_lists
     assert download.value.suggested_filename == "dmpo-version-1.safetensors"
 
 
+def test_a_withheld_picture_is_explained_instead_of_shown_black(page_studio: PageStudio, new_page: NewPage) -> None:
+    page_studio.renderer.withheld = {0}
+    page = new_page()
+    open_label(page, page_studio.url)
+    open_tab(page, "Before / after")
+    page.locator("#ba-render").click()
+    expect(page.locator(".dc-message")).to_have_text(
+        "2 pictures were withheld by the model's safety checker. Try another seed or prompt."
+    )
+    expect(page.locator(".dc-withheld").first).to_be_visible()
+    page_studio.renderer.withheld = set()
+    page.locator("#ba-render").click()
+    expect(page.locator(".dc-withheld").first).to_be_hidden()
+    expect(page.locator(".dc-message")).to_have_text("")
+
+
 def test_the_wipe_moves_by_pointer_and_by_key(page_studio: PageStudio, new_page: NewPage) -> None:
     page = new_page()
     open_label(page, page_studio.url)

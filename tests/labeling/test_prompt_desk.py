@@ -193,9 +193,9 @@ def test_with_a_share_near_duplicates_join_the_side_they_are_near_to() -> None:
 
 def test_importing_again_changes_nothing_but_the_tags(store: Store, desk: PromptDesk) -> None:
     texts = rows(*(f"prompt number {n} of many" for n in range(600)))
-    first = desk.take_in(texts, desk.rules(held_out_share=0.1, tags=["Set One"]))
+    first = desk.take_in(texts, desk.rules(held_out_share=0.1, tags=["Set One"]), by="test")
     before = store.prompts.snapshot()
-    again = desk.take_in(texts, desk.rules(held_out_share=0.5, tags=["two"]))
+    again = desk.take_in(texts, desk.rules(held_out_share=0.5, tags=["two"]), by="test")
     assert (len(first.new), len(again.new), len(again.known)) == (600, 0, 600)
     assert store.prompts.snapshot() == before
     assert store.prompt_catalog.counts().tags == {"set-one": 600, "two": 600}
@@ -204,7 +204,7 @@ def test_importing_again_changes_nothing_but_the_tags(store: Store, desk: Prompt
 
 def test_held_out_prompts_too_near_to_training_ones_are_not_taken(store: Store, desk: PromptDesk) -> None:
     store.prompts.ensure(["a red fox in the snow"], held_out=False)
-    plan = desk.take_in(rows("red fox in snow", "an owl"), desk.rules(held_out_share=1))
+    plan = desk.take_in(rows("red fox in snow", "an owl"), desk.rules(held_out_share=1), by="test")
     assert [row.reason for row in plan.refused] == [Refusal.NEAR_TRAINING]
     assert texts_of(store, held_out=True) == ["an owl"]
 
@@ -216,16 +216,16 @@ def test_prompts_change_sides_unless_they_were_trained_on_or_near_what_stays(sto
     texts = ["a red fox on snow tonight", "one two three four five", "one two three four five six", "an owl"]
     near, one, two, owl = (prompt.id for prompt in store.prompts.ensure(texts, held_out=False))
     fox = store.prompts.list()[0].id
-    refused = desk.place([fox, near, one, owl], held_out=True)
+    refused = desk.place([fox, near, one, owl], held_out=True, by="test")
     assert [(row.row, row.reason) for row in refused] == [
         (fox, Refusal.HAS_PAIRS), (near, Refusal.NEAR_TRAINING), (one, Refusal.NEAR_TRAINING)
     ]  # fmt: skip
-    assert desk.place([one, two], held_out=True) == []
+    assert desk.place([one, two], held_out=True, by="test") == []
     assert texts_of(store, held_out=True) == [*texts[1:3], "an owl"]
-    assert [row.row for row in desk.place([two, owl], held_out=False)] == [two]
+    assert [row.row for row in desk.place([two, owl], held_out=False, by="test")] == [two]
     assert desk.across() == []
     with pytest.raises(BadInput, match="no prompt 99"):
-        desk.place([99], held_out=True)
+        desk.place([99], held_out=True, by="test")
 
 
 def test_annotators_add_prompts_only_where_the_campaign_allows_it(store: Store, tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_annotators_add_prompts_only_where_the_campaign_allows_it(store: Store, 
 
 
 def test_what_is_exported_can_be_imported_elsewhere(store: Store, desk: PromptDesk) -> None:
-    desk.take_in(rows('a "red" fox, in snow', "=1+1 owls"), desk.rules(tags=["x"]))
+    desk.take_in(rows('a "red" fox, in snow', "=1+1 owls"), desk.rules(tags=["x"]), by="test")
     page = desk.page(search="", query=PromptQuery())
     for file_format in ("txt", "csv", "jsonl"):
         again = read_text(exported(page.prompts, file_format), file_format)

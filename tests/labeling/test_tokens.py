@@ -41,6 +41,12 @@ def test_one_kind_of_token_never_opens_as_the_other(sealer: Sealer, clock: Clock
         sealer.open_image(sealer.seal_session("anna"), now=clock())
     with pytest.raises(NotYours):
         sealer.open_session(sealer.seal_image(42, clock() + timedelta(hours=1)))
+    later = clock() + timedelta(hours=1)
+    with pytest.raises(NotYours):
+        sealer.open_session(sealer.seal_note("login", "s:anna", later))
+    assert sealer.open_note("login", sealer.seal_note("login", "a:b", later), now=clock()) == "a:b"
+    for token in (sealer.seal_session("login"), sealer.seal_image(42, later), sealer.seal_note("admin", "a:b", later)):
+        assert sealer.open_note("login", token, now=clock()) is None
 
 
 def forgeries(token: str) -> list[str]:

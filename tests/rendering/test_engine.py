@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.live_model import LiveModel, Shot
 from dmpo_app.diffusion.tensor_files import load_conditioning, load_latents
 from dmpo_app.domain import RenderRequest
-from dmpo_app.errors import AdapterCorrupt, NotFound, StudioError
+from dmpo_app.errors import AdapterCorrupt, NotFound, SetupProblem, StudioError
 from dmpo_app.rendering import adapter_library
 from dmpo_app.rendering.contact_sheet import SheetPlan
 from dmpo_app.rendering.engine import Engine
@@ -209,3 +211,22 @@ def test_pairs_that_the_models_safety_checker_flags_are_not_kept(tmp_path: Path)
         engine = Engine.load(studio.store, studio.base, studio.settings)
         assert not engine.make_pair(PLAN, never)
         assert studio.store.pairs.count(studio.base) == 0
+
+
+def test_a_flagged_image_that_a_person_asked_for_is_said_to_be_withheld(tmp_path: Path) -> None:
+    folder = make_tiny_pipeline(tmp_path / "model", safety_checker="flags everything")
+    studio = Studio.open(tmp_path / "home", folder)
+    with studio.store:
+        for checker, withheld in (("on", True), ("off", False)):
+            settings = studio.settings.render.model_copy(update={"safety_checker": checker})
+            engine = Engine.load(studio.store, studio.base, studio.settings.model_copy(update={"render": settings}))
+            [made] = engine.render(RenderRequest("a red fox", 5, (0,)), never)
+            pixels = Image.open(io.BytesIO(studio.store.files.read_image(made.image.sha256)))
+            assert made.withheld == withheld
+            assert (pixels.convert("L").getextrema() == (0, 0)) == withheld
+
+
+def test_a_safety_checker_that_is_wanted_and_missing_keeps_the_model_from_loading(studio: Studio) -> None:
+    settings = studio.settings.render.model_copy(update={"safety_checker": "on"})
+    with pytest.raises(SetupProblem, match=r"SAFETY_CHECKER=on.*without a safety checker"):
+        Engine.load(studio.store, studio.base, studio.settings.model_copy(update={"render": settings}))

@@ -123,10 +123,10 @@ def test_without_training_prompts_there_is_nothing_to_make(
 
 def test_pairs_are_made_of_prompts_with_the_wished_tags_that_are_not_retired(studio: Studio) -> None:
     fox, whale, frog = (prompt.id for prompt in studio.store.prompts.list(held_out=False))
-    studio.store.prompt_catalog.tag([fox, whale], ["land-and-sea"])
-    studio.store.prompt_catalog.retire([fox, frog])
+    studio.store.prompt_catalog.tag([fox, whale], ["land-and-sea"], by="test")
+    studio.store.prompt_catalog.retire([fox, frog], by="test")
     settings = PoolSettings(size=10, tags=("Land and sea",))
     pool = PoolPlanner(studio.store, studio.base, settings, rng=random.Random(0), shares_cpu=True)
     assert {plan.prompt for plan in (pool.next(0) for _ in range(5)) if plan} == {"a blue whale"}
-    studio.store.prompt_catalog.retire([whale])
+    studio.store.prompt_catalog.retire([whale], by="test")
     assert pool.next(0) is None

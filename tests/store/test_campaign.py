@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import timedelta
 from functools import partial
 
 import pytest
+from sqlalchemy import text
 
 from dmpo_app.domain import Annotator, BaseModelRef, Choice, Trigger
-from dmpo_app.errors import BadInput, NotInvited
+from dmpo_app.errors import BadInput, NotFound, NotInvited
 from dmpo_app.store import Store
 from tests.store.store_data import Clock, new_pair, publish_version, scalar, vote_once
 from tests.store.test_many_voters import in_threads
@@ -58,8 +60,35 @@ def test_an_agreement_is_stored_once_and_belongs_to_its_text_and_version(
     assert store.consents.agree(anna.id, "a" * 64, "1") == first
     store.consents.agree(anna.id, "a" * 64, "2")
     assert [one.version for one in store.consents.of(anna.id)] == ["1", "2"]
-    assert store.consents.find(anna.id, "b" * 64, "1") is None
+    assert store.consents.find(anna.id, first.text_sha256, "3") is None
     assert store.consents.of(ben.id) == []
+
+
+def test_the_texts_that_were_agreed_to_are_kept_word_for_word(
+    store: Store, anna: Annotator, ben: Annotator, clock: Clock
+) -> None:
+    words = "Wir behalten Ihre Stimmen.\n\n– für immer"
+    first = store.consents.agree(anna.id, words, "1")
+    clock.advance(DAY)
+    store.consents.agree(ben.id, words, "1")
+    store.consents.agree(ben.id, "Other words.", "2")
+    assert [(one.text, one.version, one.num_agreed) for one in store.consents.texts()] == [
+        (words, "1", 2),
+        ("Other words.", "2", 1),
+    ]
+    [kept] = store.consents.texts_of(first.text_sha256[:8].upper())
+    assert (kept.text, kept.first_at) == (words, first.at)
+    assert hashlib.sha256(words.encode()).hexdigest() == kept.text_sha256
+    for unknown in ("", "0000", first.text_sha256[:3]):
+        with pytest.raises(NotFound, match="dmpo consent list"):
+            store.consents.texts_of(unknown)
+
+
+def test_an_agreement_from_before_texts_were_kept_is_still_listed(store: Store, anna: Annotator) -> None:
+    row = "INSERT INTO consents (annotator_id, text_sha256, version, created_at) VALUES (:who, :sha256, '1', 0)"
+    store._database.write(lambda c: c.execute(text(row), {"who": anna.id, "sha256": "a" * 64}))
+    assert [(one.text, one.num_agreed) for one in store.consents.texts()] == [(None, 1)]
+    assert store.consents.of(anna.id)[0].text is None
 
 
 def test_one_identity_is_one_annotator_however_often_they_come(store: Store) -> None:

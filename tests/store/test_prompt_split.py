@@ -30,7 +30,7 @@ def new(words: str, *, held_out: bool = False, tags: tuple[str, ...] = ()) -> Ne
 
 def add(store: Store, *prompts: NewPrompt) -> None:
     state = store.prompts.snapshot().state
-    assert store.prompts.add(prompts, source=PromptSource.IMPORT, expected=state) is not None
+    assert store.prompts.take_in(prompts, expected=state, by="test") is not None
 
 
 def test_the_database_refuses_a_pair_of_a_held_out_prompt_or_of_its_twin(store: Store, base: BaseModelRef) -> None:
@@ -73,7 +73,7 @@ def test_a_list_cannot_bring_in_the_twin_of_a_prompt_of_the_other_side(store: St
 
 def test_lists_leave_a_prompt_that_was_moved_by_hand_where_it_is(store: Store, base: BaseModelRef) -> None:
     [fox] = store.prompts.ensure(["a fox"], held_out=False)
-    assert store.prompts.place([fox.id], held_out=True, expected=store.prompts.snapshot().state) is not None
+    assert store.prompts.place([fox.id], held_out=True, expected=store.prompts.snapshot().state, by="test") is not None
     [found] = store.prompts.ensure(["a fox"], held_out=False)
     assert found.held_out
     with pytest.raises(Conflict, match="held out"):
@@ -83,10 +83,10 @@ def test_lists_leave_a_prompt_that_was_moved_by_hand_where_it_is(store: Store, b
 def test_what_was_compared_with_an_older_state_is_not_written(store: Store) -> None:
     state = store.prompts.snapshot().state
     [fox] = store.prompts.ensure(["a fox"], held_out=False)
-    assert store.prompts.add([new("an owl")], source=PromptSource.IMPORT, expected=state) is None
+    assert store.prompts.take_in([new("an owl")], expected=state, by="test") is None
     before = store.prompts.snapshot().state
-    store.prompts.place([fox.id], held_out=True, expected=before)
-    assert store.prompts.add([new("an owl")], source=PromptSource.IMPORT, expected=before) is None
+    store.prompts.place([fox.id], held_out=True, expected=before, by="test")
+    assert store.prompts.take_in([new("an owl")], expected=before, by="test") is None
     assert [prompt.text for prompt in store.prompts.list()] == ["a fox"]
 
 
@@ -133,14 +133,14 @@ def test_a_retired_prompt_gives_no_new_pairs_and_comes_back_as_it_was(store: Sto
     add(store, new("a fox", tags=("animals",)), new("a boat"))
     fox = store.prompt_catalog.ids_tagged("animals")
     assert store.prompts.for_pairs(["animals", "things"]) == ["a fox"]
-    assert (store.prompt_catalog.retire(fox), store.prompt_catalog.retire(fox)) == (1, 0)
+    assert (store.prompt_catalog.retire(fox, by="test"), store.prompt_catalog.retire(fox, by="test")) == (1, 0)
     assert store.prompts.for_pairs() == ["a boat"]
     assert [prompt.text for prompt in store.prompt_catalog.suggest(["fo"], 5)] == []
-    assert store.prompt_catalog.restore(fox) == 1
-    store.prompt_catalog.untag(fox, ["animals"])
+    assert store.prompt_catalog.restore(fox, by="test") == 1
+    store.prompt_catalog.untag(fox, ["animals"], by="test")
     assert (store.prompts.for_pairs(), store.prompts.for_pairs(["animals"])) == (["a fox", "a boat"], [])
     with pytest.raises(NotFound, match="no prompt 99"):
-        store.prompt_catalog.retire([*fox, 99])
+        store.prompt_catalog.retire([*fox, 99], by="test")
 
 
 def test_a_home_of_before_is_brought_up_and_its_twins_get_no_more_pairs(tmp_path: Path) -> None:

@@ -194,6 +194,8 @@ def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
         ("UPDATE reports SET cleared_at = 1; UPDATE reports SET cleared_at = NULL", "cleared once"),
         ("DELETE FROM consents", "never deleted"),
         ("UPDATE consents SET version = '9'", "never changed"),
+        ("DELETE FROM consent_texts", "never deleted"),
+        ("UPDATE consent_texts SET text = 'other words'", "never changed"),
         ("DELETE FROM audit_log", "never deleted"),
         ("UPDATE audit_log SET actor = 'somebody else'", "never changed"),
     ],

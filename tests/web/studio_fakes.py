@@ -75,7 +75,8 @@ def add_pairs(store: Store, base: BaseModelRef, count: int, *, size: int = 128, 
 
 
 class FakeRenderer:
-    """Draws scenes. `hold` keeps requests waiting; `full` and `failed` refuse them."""
+    """Draws scenes. `hold` keeps requests waiting; `full` and `failed` refuse them; images of `withheld`
+    versions count as flagged."""
 
     def __init__(self, store: Store, base: BaseModelRef, *, size: int = 128) -> None:
         self._store, self._base, self._size = store, base, size
@@ -85,6 +86,7 @@ class FakeRenderer:
         self.full = False
         self.failed = ""
         self.error: Exception | None = None
+        self.withheld: set[int] = set()
         self.requests: list[RenderRequest] = []
 
     @property
@@ -112,7 +114,8 @@ class FakeRenderer:
         made = []
         for version in request.versions:
             image = scene_image(request.prompt, request.seed, version, size=self._size)
-            made.append(RenderedImage(version, self._store.images.add(self._base, image, ImageKind.RENDER)))
+            stored = self._store.images.add(self._base, image, ImageKind.RENDER)
+            made.append(RenderedImage(version, stored, withheld=version in self.withheld))
         return made
 
 

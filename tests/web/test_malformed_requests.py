@@ -106,6 +106,12 @@ def test_other_malformed_requests_are_4xx(shared_studio: Studio) -> None:
         ("POST", "/api/v1/reports", b'{"assignment":"x","reason":"unsafe"}', "application/json", 404),
         ("POST", "/api/v1/session", b'{"invite":7}', "application/json", 422),
         ("POST", "/api/v1/session", b'{"invite":"' + b"x" * 1001 + b'"}', "application/json", 422),
+        ("POST", "/api/v1/login", b"", "", 404),
+        ("POST", "/api/v1/login/session", b"{}", "application/json", 422),
+        ("POST", "/api/v1/login/session", b'{"ticket":"x","code":7}', "application/json", 422),
+        ("POST", "/api/v1/login/session", b'{"ticket":"\\ud800","code":"x"}', "application/json", 403),
+        ("POST", "/api/v1/login/session", b'{"ticket":"x","code":"x"}', "application/json", 403),
+        ("GET", "/login/callback?state=" + "a" * 3000, b"", "", 422),
         ("GET", "/api/v1/images/" + "a" * 2000, b"", "", 422),
         ("PUT", "/api/v1/votes", b"{}", "application/json", 405),
         ("GET", "/api/v1/nothing", b"", "", 404),
@@ -130,13 +136,13 @@ anything = st.recursive(
 )
 NAMES = (
     "assignment", "choice", "elapsed_ms", "strength", "comment", "handle", "invite", "prompt", "seed", "versions",
-    "reason", "text", "sha256",
+    "reason", "text", "sha256", "ticket", "code",
 )  # fmt: skip
 fields = st.fixed_dictionaries({}, optional=dict.fromkeys(NAMES, anything))
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(body=fields, path=st.sampled_from(["session", "votes", "render", "reports", "consent"]))
+@given(body=fields, path=st.sampled_from(["session", "votes", "render", "reports", "consent", "login/session"]))
 def test_no_json_at_all_gives_a_server_error(shared_studio: Studio, body: dict[str, Any], path: str) -> None:
     content = json.dumps(body).encode()
     headers = {**shared_studio.session(), "Content-Type": "application/json"}

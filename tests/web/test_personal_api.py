@@ -80,6 +80,10 @@ def test_an_export_holds_every_vote_over_several_pages(studio: Studio, monkeypat
     lines = studio.client.get("/api/v1/votes/export", headers=who)
     assert lines.headers["Content-Type"].startswith("application/x-ndjson")
     assert [json.loads(line)["vote"] for line in lines.text.splitlines()] == given[::-1]
+    document = studio.client.get("/api/v1/votes/export?format=json", headers=who).json()
+    assert [vote["vote"] for vote in document["votes"]] == given[::-1]
+    empty = studio.client.get("/api/v1/votes/export?format=json", headers=studio.session("Eve")).json()
+    assert (empty["handle"], empty["votes"], empty["agreements"]) == ("Eve", [], [])
     table = studio.client.get("/api/v1/votes/export?format=csv", headers=who)
     assert "attachment" in table.headers["Content-Disposition"]
     rows = list(csv.DictReader(io.StringIO(table.text)))
@@ -129,6 +133,12 @@ def test_nothing_is_shown_or_taken_before_the_text_is_agreed_to(studio: Studio) 
     assert campaign.vote(who, early["id"]).status_code == 201
     [agreement] = campaign.client.get("/api/v1/session/me", headers=who).json()["agreements"]
     assert (agreement["version"], agreement["sha256"]) == ("2026-01", text["sha256"])
+    assert agreement["text"] == "We keep your votes for research."
+    document = campaign.client.get("/api/v1/votes/export?format=json", headers=who)
+    assert document.headers["Content-Type"].startswith("application/json")
+    [written] = document.json()["agreements"]
+    assert {**written, "at": None} == {**agreement, "at": None}
+    assert len(document.json()["votes"]) == 1
     assert campaign.client.get("/api/v1/assignments", headers=campaign.session("Eve")).status_code == 403
 
 

@@ -122,3 +122,45 @@ def test_annotators_add_prompts_where_the_campaign_allows_it(studio: Studio) -> 
     assert (refused.status_code, refused.json()["code"]) == (429, "too_many")
     assert "Retry-After" in refused.headers
     assert [prompt["source"] for prompt in listed(studio)["prompts"][:2]] == ["annotator", "annotator"]
+
+
+def test_what_administrators_do_with_prompts_is_on_record(studio: Studio) -> None:
+    assert upload(studio, b"a violin\na cello\n", tag="Strings").status_code == 200
+    ids = sorted(prompt["id"] for prompt in listed(studio, tag="strings")["prompts"])
+    both = f"prompts {ids[0]}-{ids[1]}"
+    acts: list[dict[str, Any]] = [
+        {"act": "tag", "tag": "Loud"}, {"act": "tag", "tag": "Loud"}, {"act": "untag", "tag": "Loud"},
+        {"act": "retire"}, {"act": "retire"}, {"act": "restore"}, {"act": "hold_out"}, {"act": "train"},
+    ]  # fmt: skip
+    for act in acts:
+        answer = studio.client.post("/api/v1/prompts/edit", json={"prompts": ids, **act}, headers=ADMIN)
+        assert answer.json() == {"done": 2, "refused": []}
+    upload(studio, b"a violin\na cello\n", tag="Strings")  # changes nothing
+    log = studio.client.get("/api/v1/audit", headers=ADMIN).json()["acts"]
+    assert {act["actor"] for act in log} == {"administrator"}
+    assert [(act["act"], act["subject"]) for act in log[::-1]] == [
+        ("import_prompts", f"2 prompts, 0 of them held out: {ids[0]}-{ids[1]}"),
+        ("tag_prompts", f"loud: {both}"),
+        ("untag_prompts", f"loud: {both}"),
+        ("retire_prompts", both),
+        ("restore_prompts", both),
+        ("hold_out_prompts", both),
+        ("train_prompts", both),
+    ]
+
+
+def test_an_act_that_fails_is_not_on_record(studio: Studio) -> None:
+    body = {"prompts": [1, 999], "act": "retire"}
+    assert studio.client.post("/api/v1/prompts/edit", json=body, headers=ADMIN).status_code == 404
+    assert studio.client.get("/api/v1/audit", headers=ADMIN).json()["acts"] == []
+
+
+def test_a_prompt_of_one_s_own_needs_the_agreement_that_votes_need(studio: Studio) -> None:
+    campaign = studio.with_campaign(free_prompts=True, consent="We keep your prompts.")
+    who = campaign.session()
+    refused = campaign.client.post("/api/v1/prompts", json={"text": "a violin at dusk"}, headers=who)
+    assert (refused.status_code, refused.json()["code"]) == (403, "consent_needed")
+    sha256 = campaign.client.get("/api/v1/consent").json()["sha256"]
+    campaign.client.post("/api/v1/consent", json={"sha256": sha256}, headers=who)
+    taken = campaign.client.post("/api/v1/prompts", json={"text": "a violin at dusk"}, headers=who)
+    assert taken.status_code == 201

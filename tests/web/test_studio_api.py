@@ -148,6 +148,7 @@ def test_render_gives_one_image_a_version_in_the_order_asked(studio: Studio) -> 
     assert answer.status_code == 200
     images = answer.json()["images"]
     assert [image["version"] for image in images] == [1, 0]
+    assert [image["withheld"] for image in images] == [False, False]
     assert studio.client.get(images[0]["url"]).content != studio.client.get(images[1]["url"]).content
 
 

@@ -6,13 +6,13 @@
     prompts ─────┴──────────┴─ pairs ─┬ assignments ─ votes ────┤
                                       ├ pair_margins            │
                                       └ reports ────────────────┤
-    audit_log                           consents, invite_uses ──┘ invites
+    audit_log, consent_texts            consents, invite_uses ──┘ invites
 
 A base model owns a lineage: nothing of one refers to anything of another. Version 0 of every lineage is the base model
 itself; it has a row, so that whatever names a version can be held to it by a foreign key. Prompts, with their tags and
 proposals, are shared by all lineages, and triggers keep those held out of training from ever having pairs. Votes,
-round_votes, adapter_votes, live_changes, reports, consents and audit_log are append-only; what is taken back is
-stamped.
+round_votes, adapter_votes, live_changes, reports, consents, consent_texts and audit_log are append-only; what is taken
+back is stamped.
 """
 
 from dmpo_app.store.schema.base import (
@@ -28,7 +28,7 @@ from dmpo_app.store.schema.base import (
     AssignmentState,
     Table,
 )
-from dmpo_app.store.schema.campaign import AuditRow, ConsentRow, InviteRow, InviteUseRow, ReportRow
+from dmpo_app.store.schema.campaign import AuditRow, ConsentRow, ConsentTextRow, InviteRow, InviteUseRow, ReportRow
 from dmpo_app.store.schema.labeling import (
     AnnotatorRow,
     AssignmentRow,
@@ -69,6 +69,7 @@ __all__ = [
     "AuditRow",
     "BaseModelRow",
     "ConsentRow",
+    "ConsentTextRow",
     "ImageRow",
     "ImageScoreRow",
     "InviteRow",

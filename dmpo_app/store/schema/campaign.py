@@ -45,6 +45,17 @@ class ConsentRow(Table):
     created_at: Mapped[datetime]
 
 
+class ConsentTextRow(Table):
+    """A text that somebody agreed to, word for word. Append-only."""
+
+    __tablename__ = "consent_texts"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[str] = mapped_column(String(32), primary_key=True)
+    text: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime]
+
+
 class InviteRow(Table):
     """A link that opens so many sessions."""
 

@@ -3,9 +3,16 @@
 import { h } from "./studio.js";
 
 const fields = new Set();
+let current = "";
+
+/** Fill in the token that somebody got by signing in; "" takes it out again. */
+export function setAdminToken(token) {
+  current = token;
+  for (const field of fields) field.show();
+}
 
 export class AdminTokenField {
-  /** `changed()` is called when the token was typed, here or in another field. */
+  /** `changed()` is called when the token was typed, here or in another field, or filled in. */
   constructor(label = "Administrator's token", changed = () => {}) {
     this.changed = changed;
     this.input = h("input", {
@@ -15,9 +22,9 @@ export class AdminTokenField {
       spellcheck: "false",
       placeholder: "administrator's token",
       "aria-label": label,
-      oninput: () => this.typed(),
+      oninput: () => setAdminToken(this.input.value),
     });
-    for (const other of fields) this.input.value = other.input.value;
+    this.input.value = current;
     fields.add(this);
   }
 
@@ -25,10 +32,8 @@ export class AdminTokenField {
     return this.input.value.trim();
   }
 
-  typed() {
-    for (const field of fields) {
-      if (field !== this) field.input.value = this.input.value;
-      field.changed();
-    }
+  show() {
+    if (this.input.value !== current) this.input.value = current;
+    this.changed();
   }
 }

@@ -28,7 +28,9 @@ class DmpoCompare extends HTMLElement {
     this.sides = [0, 1].map(() => {
       const image = h("img", { alt: "", draggable: "false", hidden: true });
       const caption = h("figcaption", {}, "");
-      return { image, caption, figure: h("figure", { class: "dc-side" }, h("div", { class: "dc-box" }, image), caption) };
+      const withheld = h("p", { class: "dc-withheld", hidden: true }, "Withheld: the model's safety checker flagged this picture.");
+      const figure = h("figure", { class: "dc-side" }, h("div", { class: "dc-box" }, image, withheld), caption);
+      return { image, caption, withheld, figure };
     });
     this.pair = h("div", { class: "dc-pair" }, this.sides.map((side) => side.figure));
     this.wipe = document.createElement("dmpo-wipe");
@@ -122,20 +124,23 @@ class DmpoCompare extends HTMLElement {
     const adapter = known.get(made.version);
     const learned = made.version === 0 ? "before any vote" : `learned from ${plural(adapter?.votes ?? 0, "vote")}`;
     const unproven = adapter && !adapter.proven ? ", not yet proven" : "";
-    return { url, version: made.version, name: versionName(made.version), learned: learned + unproven, download: adapter?.download };
+    return { withheld: made.withheld, url, version: made.version, name: versionName(made.version), learned: learned + unproven, download: adapter?.download };
   }
 
   show(asked, pictures) {
     pictures.forEach((picture, index) => {
-      const { image, caption } = this.sides[index];
+      const { image, caption, withheld } = this.sides[index];
       image.src = picture.url;
-      image.alt = `${picture.name}: ${asked.prompt}`;
+      image.alt = picture.withheld ? `${picture.name}: withheld` : `${picture.name}: ${asked.prompt}`;
+      withheld.hidden = !picture.withheld;
       image.hidden = false;
       caption.replaceChildren(h("b", {}, picture.name), ` ${picture.learned}`);
     });
     this.wipe.show(...pictures);
     this.classList.add("dc-filled");
-    this.say("");
+    const withheld = pictures.filter((picture) => picture.withheld).length;
+    if (withheld > 0) this.say(`${plural(withheld, "picture was", "pictures were")} withheld by the model's safety checker. Try another seed or prompt.`, "bad");
+    else this.say("");
     this.details.textContent = `“${asked.prompt}” · seed ${asked.seed} · ${asked.steps} steps · guidance ${asked.guidance} · strength ${asked.strength}`;
     const links = new Map(pictures.filter((picture) => picture.download).map((picture) => [picture.version, picture]));
     this.downloads.replaceChildren(

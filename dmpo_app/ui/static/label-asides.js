@@ -4,10 +4,11 @@ import { agree, consentText, me, report, saveVotes, trainedVersions, withdrawAll
 import { dialogOpen } from "./dialog.js";
 import { commentDialog, consentDialog, reportDialog, withdrawDialog, youDialog } from "./label-dialogs.js";
 import { t, words } from "./lang.js";
-import { ApiError, openTab, versions } from "./studio.js";
+import { aboutLogin, signIn, signOut } from "./login.js";
+import { ApiError, openTab, session, versions } from "./studio.js";
 
 export class Asides {
-  /** `widget`: the element, with `view`, `current`, `rename(name)`, `agreed()` and `passOver(pair)`. */
+  /** `widget`: the element, with `view`, `current`, `rename(name)`, `agreed()`, `passOver(pair)`, `another()`. */
   constructor(widget, sitting) {
     this.widget = widget;
     this.view = widget.view;
@@ -20,6 +21,7 @@ export class Asides {
     this.known = undefined; // what the studio knows of this person; null: it cannot say
     this.asking = false; // whether consent was asked for and not given
     this.view.consent.hidden = true;
+    this.view.login.hidden = true;
   }
 
   /** The first pair is there: time to ask whether the studio keeps a record of this person. */
@@ -30,8 +32,9 @@ export class Asides {
     this.view.reportButton.hidden = this.known === null;
   }
 
-  /** Something was not answered: `error`, or null. Asks for consent, once, if that is why. */
+  /** Something was not answered: `error`, or null. Asks for consent, once, or to sign in, if that is why. */
   failed(error) {
+    if (error?.code === "login_needed") this.view.login.hidden = false;
     if (error?.code !== "consent_needed" || this.asking) return;
     this.asking = true;
     this.askConsent();
@@ -78,8 +81,40 @@ export class Asides {
     return t("trained", { count: mine.length, versions: mine.join(", ") });
   }
 
-  showYou() {
+  /** Called while a click is handled: a window opens. */
+  async signIn() {
+    try {
+      if (!(await signIn(this.widget))) return;
+    } catch (error) {
+      this.say(error);
+      return;
+    }
+    this.widget.another();
+    this.view.toast(t("login.done"));
+  }
+
+  signOut() {
+    signOut();
+    this.widget.another();
+  }
+
+  /** What the person's dialog offers of it, or null. */
+  async login() {
+    try {
+      const { available, label } = await aboutLogin();
+      if (!available) return null;
+      const name = session.login;
+      return { label, name, act: () => (name === null ? this.signIn() : this.signOut()) };
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      return null;
+    }
+  }
+
+  async showYou() {
     const { sitting, view } = this;
+    const login = await this.login();
+    if (dialogOpen()) return null; // asked for twice while the studio was slow to answer
     return youDialog(this.widget, {
       goal: sitting.goal,
       goalSet: (votes) => {
@@ -87,6 +122,7 @@ export class Asides {
         view.showGoal(sitting);
       },
       renamed: (name) => this.widget.rename(name),
+      login,
       own: this.known
         ? [
             { key: "you.download", act: () => this.download() },

@@ -29,12 +29,14 @@ export function keysDialog(parent, answers, strength) {
 
 /**
  * `facts()`: lines about this session. Calls `renamed(name)`, `goalSet(votes)`; the language changes by itself.
- * `own`: what the person may do with their votes, [{key, act}].
+ * `own`: what the person may do with their votes, [{key, act}]. `login`: {label, act}, signing in or, with `name`, out;
+ * null where nobody can.
  */
-export async function youDialog(parent, { facts, goal, renamed, goalSet, own }) {
+export async function youDialog(parent, { facts, goal, renamed, goalSet, own, login }) {
   const name = h("input", { type: "text", class: "dd-field", maxlength: "60", placeholder: t("you.anonymous"), autocomplete: "nickname" });
   name.value = session.handle;
   name.addEventListener("change", () => renamed(name.value.trim()));
+  const signedIn = login !== null && login.name !== null;
   const goals = h("select", { class: "dd-field" }, GOALS.map((votes) => h("option", { value: String(votes) })));
   const nameGoals = () => {
     for (const option of goals.options) option.textContent = option.value === "0" ? t("goal.none") : t("goal.votes", { count: Number(option.value) });
@@ -48,7 +50,7 @@ export async function youDialog(parent, { facts, goal, renamed, goalSet, own }) 
     parent,
     "you.title",
     [
-      [field("you.name", name), field("goal", goals), field("you.language", languages), list],
+      [signedIn ? null : field("you.name", name), login && loginLine(login), field("goal", goals), field("you.language", languages), list],
       own.length > 0 && h("div", { class: "dd-own" }, own.map(({ key, act }) => h("button", { type: "button", class: "dd-link", "data-t": key, onclick: act }))),
       h("p", { class: "dd-note", "data-t": "you.device" }),
     ],
@@ -102,6 +104,17 @@ export async function consentDialog(parent, text) {
 export async function withdrawDialog(parent) {
   const content = h("p", { class: "dd-text", "data-t": "withdraw.sure" });
   return (await ask(parent, "withdraw", content, [cancel, { key: "withdraw", value: "withdraw", main: true }])) === "withdraw";
+}
+
+/** Who signed in and a way out, or a way in. Either closes the dialog it is in. */
+function loginLine({ label, name, act }) {
+  const onclick = (event) => {
+    event.currentTarget.closest("dialog").close();
+    act();
+  };
+  const words = name === null ? t("login.with", { label }) : t("login.out");
+  const button = h("button", { type: "button", class: name === null ? "st-button" : "dd-link", onclick }, words);
+  return h("div", { class: "dd-login" }, name !== null && h("span", {}, t("login.as", { name: name || label })), button);
 }
 
 function field(key, input) {

@@ -15,13 +15,14 @@ export const ANSWERS = [
 const LETTERS = ["A", "B"];
 
 export class LabelView {
-  /** `acts`: {vote(choice, by), strength(value), undo(), zoom(), report(), comment(), keys(), you()}. */
+  /** `acts`: {vote(choice, by), strength(value), undo(), zoom(), report(), comment(), consent(), login(), keys(), you()}. */
   constructor(root, acts) {
     this.root = root;
     this.acts = acts;
     this.question = h("p", { class: "dl-question" });
     this.prompt = h("p", { class: "dl-prompt", dir: "auto" });
     this.consent = h("button", { type: "button", class: "st-button dl-consent", hidden: true, "data-t": "consent.read", onclick: acts.consent });
+    this.login = h("button", { type: "button", class: "st-button dl-consent", hidden: true, "data-t": "login.in", onclick: acts.login });
     this.frames = ["left", "right"].map((side, index) => this.frame(side, LETTERS[index]));
     this.buttons = ANSWERS.map((answer) => this.answer(answer));
     this.answers = h("div", { class: "dl-answers", role: "group", "data-t-label": "answers" }, this.buttons);
@@ -50,7 +51,7 @@ export class LabelView {
     this.pair = h("div", { class: "dl-pair" }, this.frames);
     this.toasts = h("div", { class: "dl-toasts", role: "status", "aria-live": "polite" });
     root.replaceChildren(
-      h("div", { class: "dl-ask" }, this.question, this.prompt, this.consent),
+      h("div", { class: "dl-ask" }, this.question, this.prompt, this.consent, this.login),
       this.pair,
       this.answers,
       this.strengths,

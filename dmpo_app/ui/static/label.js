@@ -82,6 +82,7 @@ class DmpoLabel extends HTMLElement {
       report: () => this.asides.report(),
       comment: () => this.asides.comment(),
       consent: () => this.asides.askConsent(),
+      login: () => this.asides.signIn(),
       keys: () => keysDialog(this, ANSWERS, this.current?.asked.strength ?? false),
       you: () => this.asides.showYou(),
     };
@@ -89,7 +90,7 @@ class DmpoLabel extends HTMLElement {
 
   /** What depends on the language or the person, but not on the pair. */
   refresh() {
-    this.view.showName(session.handle);
+    this.view.showName(session.shown);
     this.view.showGoal(sitting);
     this.showSaving();
   }
@@ -105,6 +106,13 @@ class DmpoLabel extends HTMLElement {
     if (handle === session.handle) return;
     session.rename(handle);
     this.view.showName(handle);
+    this.startAnew();
+  }
+
+  /** Somebody signed in or out. */
+  another() {
+    this.view.showName(session.shown);
+    this.trouble = null;
     this.startAnew();
   }
 
@@ -240,6 +248,7 @@ class DmpoLabel extends HTMLElement {
     const { renderer, round } = statusFeed.last ?? {};
     const held = outbox.trouble ? outbox.ops.length : 0;
     if (this.trouble?.code === "consent_needed") return t("wait.consent");
+    if (this.trouble?.code === "login_needed") return t("wait.login");
     if (held > 0) return t("wait.kept", { count: held });
     if (this.bringing) return t("wait.undoing");
     if (this.trouble) return this.trouble.passing ? t("wait.again", { message: this.trouble.message }) : this.trouble.message;
@@ -251,7 +260,7 @@ class DmpoLabel extends HTMLElement {
 
   supplyFailed(error) {
     this.trouble = error;
-    this.view.showName(session.handle);
+    this.view.showName(session.shown);
     if (this.current !== null) return;
     this.showWaiting();
     this.asides.failed(error);

@@ -103,10 +103,24 @@ export const session = {
     return storage.getItem("dmpo.handle") ?? "";
   },
 
+  /** The token there is, if there is one. */
+  get kept() {
+    return storage.getItem("dmpo.token");
+  },
+
+  /** What a provider calls who signed in; null: nobody did. */
+  get login() {
+    return storage.getItem("dmpo.login");
+  },
+
+  /** The name to show: of who signed in, or the one that was chosen here. */
+  get shown() {
+    return this.login ?? this.handle;
+  },
+
   /** The token, opening a session first if there is none. Only one is opened, however many ask. */
   async token() {
-    const kept = storage.getItem("dmpo.token");
-    if (kept) return kept;
+    if (this.kept) return this.kept;
     const invite = new URLSearchParams(location.search).get("invite");
     this.opening ??= api("POST", "session", { body: { handle: this.handle, ...(invite && { invite }) } })
       .then((answer) => {
@@ -125,7 +139,16 @@ export const session = {
 
   /** Forget a token that the studio no longer takes (or one that is to be left behind). */
   forget(token) {
-    if (!token || storage.getItem("dmpo.token") === token) storage.removeItem("dmpo.token");
+    if (token && this.kept !== token) return;
+    storage.removeItem("dmpo.token");
+    storage.removeItem("dmpo.login");
+  },
+
+  /** Vote as who signed in from now on. `name` is for them to see, and kept in this browser only. */
+  signIn(token, name) {
+    this.before = null;
+    storage.setItem("dmpo.token", token);
+    storage.setItem("dmpo.login", name);
   },
 
   /** Vote under another name from now on: a new annotator. */
