@@ -34,6 +34,7 @@ from dmpo_app.domain.rounds import (
     TrainingVote,
     Trigger,
 )
+from dmpo_app.domain.safekeeping import OnThisDisk, Safekeeping
 from dmpo_app.domain.status import StudioStatus
 from dmpo_app.domain.votes import (
     PREFERENCES,
@@ -75,6 +76,7 @@ __all__ = [
     "NewPrompt",
     "NewVotes",
     "Offering",
+    "OnThisDisk",
     "Outcome",
     "Overlap",
     "Pair",
@@ -101,6 +103,7 @@ __all__ = [
     "RoundProgress",
     "RoundState",
     "RoundStatus",
+    "Safekeeping",
     "Sampling",
     "Strategy",
     "Strength",

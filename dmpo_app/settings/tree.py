@@ -10,6 +10,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from dmpo_app.settings.backup import BackupSettings
 from dmpo_app.settings.group import Group
 from dmpo_app.settings.labeling import LabelingSettings
 from dmpo_app.settings.training_round import RoundSettings
@@ -139,6 +140,7 @@ class Settings(BaseSettings):
     round: RoundSettings = RoundSettings()
     trainer: TrainerSettings = TrainerSettings()
     limits: LimitSettings = LimitSettings()
+    backup: BackupSettings = BackupSettings()
 
     @classmethod
     def settings_customise_sources(
