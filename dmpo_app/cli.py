@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from dmpo_app import __version__
+from dmpo_app.cli_backup import backup, restore, verify
 from dmpo_app.cli_gold import app as gold
 from dmpo_app.cli_invite import app as invites
 from dmpo_app.cli_prompts import prompts
@@ -59,6 +60,9 @@ def serve(
 
 app.command()(train)
 app.command()(quality)
+app.command()(backup)
+app.command()(restore)
+app.command()(verify)
 
 
 @app.command()

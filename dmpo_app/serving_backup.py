@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_RETRY_SECONDS = 5.0
+_RETRY_SECONDS = 2.0
 _UNREACHED = (
     "The storage that keeps the votes is out of reach, so the studio does not open yet: what is said now could be lost."
 )

@@ -41,11 +41,12 @@ class Backup:
         claim: Claim,
         settings: BackupSettings,
         *,
-        watch_seconds: float = WATCH_SECONDS,
+        watch_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._shipper, self._remote, self._claim, self._settings = shipper, remote, claim, settings
-        self._watch_seconds, self._clock = watch_seconds, clock
+        self._watch_seconds = watch_seconds or min(WATCH_SECONDS, settings.refuse_after_seconds / 4)
+        self._clock = clock
         self._stopping, self._wake = threading.Event(), threading.Event()
         self._superseded = threading.Event()
         self._reached_at = clock()
@@ -63,7 +64,7 @@ class Backup:
             thread.start()
 
     def stop(self) -> None:
-        """Ship what is left and let go of the claim. What cannot be shipped is on this disk; the next start ships it."""
+        """Ship what is left and let go of the claim. What cannot be shipped goes with the next start on this disk."""
         self._stopping.set()
         self._wake.set()
         for thread in self._threads:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from dmpo_app.errors import BackupUnreachable
 from dmpo_app.hosting.remote import Remote
 
 _PREFIX = "claims/"
@@ -46,8 +47,14 @@ def make_claim(remote: Remote, owner: str, at: datetime) -> Claim:
 
 
 def is_superseded(remote: Remote, claim: Claim) -> bool:
-    """Whether a higher claim was made. Raises BackupUnreachable."""
-    return _generations(remote)[-1:] != [claim.generation]
+    """Whether a higher claim was made. Raises BackupUnreachable, also when the claim itself is no longer there."""
+    generations = _generations(remote)
+    if claim.generation not in generations:
+        raise BackupUnreachable(
+            f"the claim of this studio is no longer at {remote.url}; was the backup deleted, or another storage put "
+            "in its place?"
+        )
+    return generations[-1] > claim.generation
 
 
 def release(remote: Remote, claim: Claim) -> None:

@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dmpo_app.errors import BackupDamaged, BackupUnreachable, NotFound, SetupProblem
+from dmpo_app.errors import BackupDamaged, NotFound, SetupProblem
 from dmpo_app.hosting.home_files import KEY_NAME, PREFIX, NeededFile, fault_of, is_home_file, needed_files
 from dmpo_app.hosting.remote import Remote
 from dmpo_app.hosting.snapshots import Rebuilt, rebuild, snapshot_names
 from dmpo_app.store.copying import open_copy
 from dmpo_app.store.migrate import HEAD
+from dmpo_app.store.sqlite import safe_driver
 from dmpo_app.store.store import DATABASE_NAME
 
 log = logging.getLogger(__name__)
@@ -108,14 +109,17 @@ def fetch_files(
 
 def check_database(database: Path) -> None:
     """Raises BackupDamaged for a copy that SQLite finds fault with, SetupProblem for one of a newer version."""
-    with open_copy(database) as connection:
-        said = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(5)")]
-        if said != ["ok"]:
-            raise BackupDamaged(f"SQLite finds the database damaged: {'; '.join(said)}")
-        dangling = connection.execute("PRAGMA foreign_key_check").fetchmany(5)
-        if dangling:
-            raise BackupDamaged(f"rows refer to rows that are not there, in {', '.join({str(r[0]) for r in dangling})}")
-        revision = str(connection.execute("SELECT version_num FROM alembic_version").fetchone()[0])
+    try:
+        with open_copy(database) as connection:
+            said = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(5)")]
+            dangling = {str(row[0]) for row in connection.execute("PRAGMA foreign_key_check")}
+            revision = str(connection.execute("SELECT version_num FROM alembic_version").fetchone()[0])
+    except safe_driver().Error as error:
+        raise BackupDamaged(f"SQLite cannot read the database: {error}") from error
+    if said != ["ok"]:
+        raise BackupDamaged(f"SQLite finds the database damaged: {'; '.join(said)}")
+    if dangling:
+        raise BackupDamaged(f"rows refer to rows that are not there, in {', '.join(sorted(dangling))}")
     if revision > HEAD:
         raise SetupProblem(
             f"this backup was written by a newer version of DMPO Studio (schema {revision}, this version knows "
@@ -153,6 +157,3 @@ def _put_in_place(source: Path, target: Path) -> None:
     if target.name == KEY_NAME:
         source.chmod(0o600)
     source.replace(target)
-
-
-__all__ = ["BackupUnreachable", "Restored", "check_database", "fetch_files", "restore"]

@@ -7,6 +7,7 @@ database, so every table is in it, whoever wrote; no vote is slowed down by it.
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -47,12 +48,13 @@ class Shipper:
         *,
         now: Callable[[], datetime],
         clock: Callable[[], float] = time.monotonic,
+        scratch: str = SCRATCH,
     ) -> None:
         """Raises SetupProblem when the home has no database."""
         self._home, self._remote, self._claim, self._settings = home, remote, claim, settings
         self._now, self._clock = now, clock
         self._copier = DatabaseCopier(home / DATABASE_NAME)
-        self._scratch = home / SCRATCH
+        self._scratch = home / scratch
         self._scratch.mkdir(exist_ok=True)
         self._files = HomeFiles(home)
         self._there: set[str] | None = None
@@ -81,8 +83,7 @@ class Shipper:
     def close(self) -> None:
         """Let go of the database and of the copies."""
         self._copier.close()
-        for path in self._scratch.iterdir():
-            path.unlink()
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _ship_files(self) -> bool:
         here = self._files.paths()
