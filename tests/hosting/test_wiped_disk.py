@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from dmpo_app.hosting.remote import open_remote
+from dmpo_app.hosting.restoring import restore
 from tests.studio_process import StudioProcess
 
 COMMON = {"TRAIN": "false", "BACKUP__HANDOVER_SECONDS": 0, "POOL__SIZE": 1}
@@ -43,16 +45,15 @@ def test_no_vote_acknowledged_by_the_backup_is_lost_with_the_disk(tmp_path: Path
             assert (again.status_code, again.json()["vote"]) == (200, number)
         [pair] = client.get("/api/v1/assignments?count=1", headers=headers).json()["assignments"]
         assert client.get(pair["left"]).headers["content-type"] == "image/png"
-        more = vote(client, headers, 8)
-        assert studio.stop() == 0
-        shutil.rmtree(studio.home)
-        studio.start()
-        status = client.get("/api/v1/status").json()
-        assert status["votes"] == len(given) + len(more)
-        assert status["last_error"] is None
         shutil.move(storage, tmp_path / "gone")
-        storage.touch()
         studio.wait_for(lambda status: status["last_error"] is not None, seconds=60)
         refused = client.post("/api/v1/votes", json=given[0][0], headers=headers)
         assert (refused.status_code, refused.json()["code"]) == (503, "backup_unreachable")
         assert refused.headers["retry-after"]
+        shutil.move(tmp_path / "gone", storage)
+        studio.wait_for(lambda status: status["last_error"] is None, seconds=60)
+        more = vote(client, headers, 8)
+        assert studio.stop() == 0
+    restored = restore(open_remote(str(storage)), tmp_path / "third")
+    assert restored is not None
+    assert (restored.votes, list(restored.faults)) == (len(given) + len(more), [])
