@@ -29,7 +29,9 @@ log = logging.getLogger(__name__)
 SCRATCH = "backup"
 """The folder of a home for the last copy and the next one; it may be deleted while no studio runs."""
 _FILES_TOGETHER = 256
-_LARGE_DELTA = 0.5
+_MOST_DELTAS = 2000
+_SMALL_BYTES = 16 << 20
+"""A log or a delta of no more than this is cheap, however small the snapshot is."""
 
 
 class Shipper:
@@ -49,10 +51,11 @@ class Shipper:
         now: Callable[[], datetime],
         clock: Callable[[], float] = time.monotonic,
         scratch: str = SCRATCH,
+        most_deltas: int = _MOST_DELTAS,
     ) -> None:
         """Raises SetupProblem when the home has no database."""
         self._home, self._remote, self._claim, self._settings = home, remote, claim, settings
-        self._now, self._clock = now, clock
+        self._now, self._clock, self._most_deltas = now, clock, most_deltas
         self._copier = DatabaseCopier(home / DATABASE_NAME)
         self._scratch = home / scratch
         self._scratch.mkdir(exist_ok=True)
@@ -103,10 +106,10 @@ class Shipper:
     def _ship_database(self) -> None:
         copy, last = self._scratch / "next.db", self._scratch / "last.db"
         due = self._clock() - self._snapshot_at >= self._settings.interval_seconds
-        outgrown = self._log_bytes > self._packed_bytes
+        outgrown = self._log_bytes > max(self._packed_bytes, _SMALL_BYTES) or self._num_deltas >= self._most_deltas
         if self._snapshot and not due and not outgrown:
             head = compare(last, self._sha256, copy)
-            if head.num_changed <= _LARGE_DELTA * head.num_pages:
+            if head.num_changed <= head.num_pages // 2 or head.num_changed * head.page_bytes <= _SMALL_BYTES:
                 if head.after != self._sha256:
                     delta = self._scratch / "delta.gz"
                     write_delta(head, copy, delta)

@@ -109,39 +109,48 @@ def rebuild(remote: Remote, name: str, target: Path, scratch: Path, *, at_most: 
     BackupDamaged when the snapshot itself is; NotFound, BackupUnreachable.
     """
     manifest = read_manifest(remote, name)
-    packed = scratch / "database.gz"
-    remote.fetch([(f"{_PREFIX}{name}/database.gz", packed)])
-    if sha256_of_file(packed) != manifest.packed_sha256:
-        raise BackupDamaged(f"snapshot {name}: database.gz is not what its manifest says; it was changed or cut off")
-    if decompress(packed, target) != manifest.sha256:
-        raise BackupDamaged(f"snapshot {name}: the database is not what its manifest says")
-    packed.unlink()
     logged = _delta_names(remote, name)
     wanted = logged[:at_most]
-    applied, trouble = _apply_all(remote, wanted, target, scratch, manifest.sha256)
+    _unpack(remote, manifest, target, scratch)
+    applied, trouble = _apply_all(remote, wanted, target, scratch, manifest.sha256, checked=False)
     if trouble is None:
         return Rebuilt(manifest, applied, len(logged))
+    # Once more, now looking at the database after each delta, to find the one up to which all is whole.
+    _unpack(remote, manifest, target, scratch)
+    applied, trouble = _apply_all(remote, wanted, target, scratch, manifest.sha256, checked=True)
     log.warning("snapshot %s: its log is whole up to delta %d of %d: %s", name, applied, len(logged), trouble)
-    # The delta that failed may have changed some pages, so what was whole before it is put together anew.
-    rebuild(remote, name, target, scratch, at_most=applied)
+    _unpack(remote, manifest, target, scratch)
+    _apply_all(remote, wanted[:applied], target, scratch, manifest.sha256, checked=True)
     return Rebuilt(manifest, applied, len(logged), trouble)
 
 
+def _unpack(remote: Remote, manifest: Manifest, target: Path, scratch: Path) -> None:
+    packed = scratch / "database.gz"
+    remote.fetch([(f"{_PREFIX}{manifest.name}/database.gz", packed)])
+    if sha256_of_file(packed) != manifest.packed_sha256:
+        raise BackupDamaged(f"snapshot {manifest.name}: database.gz is not what its manifest says")
+    if decompress(packed, target) != manifest.sha256:
+        raise BackupDamaged(f"snapshot {manifest.name}: the database is not what its manifest says")
+    packed.unlink()
+
+
 def _apply_all(
-    remote: Remote, names: Sequence[str], database: Path, scratch: Path, sha256: str
+    remote: Remote, names: Sequence[str], database: Path, scratch: Path, sha256: str, *, checked: bool
 ) -> tuple[int, str | None]:
-    """How many deltas were applied, and what was wrong with the next one."""
+    """How many deltas were applied, and what was wrong with the next one, or with what they came to."""
     applied = 0
     for start in range(0, len(names), _FETCHED_TOGETHER):
         items = [(name, scratch / name.rpartition("/")[2]) for name in names[start : start + _FETCHED_TOGETHER]]
         try:
             remote.fetch(items)
             for _, path in items:
-                sha256 = apply_delta(path, database, sha256)
+                sha256 = apply_delta(path, database, sha256, checked=checked)
                 applied += 1
                 path.unlink()
         except (BackupDamaged, NotFound) as error:
             return applied, str(error)
+    if not checked and names and sha256_of_file(database) != sha256:
+        return applied, "what the log leads to is not what it says"
     return applied, None
 
 

@@ -53,10 +53,14 @@ def votes_in(home: Path) -> list[int]:
 
 
 def shipper_of(
-    home: Path, remote: Remote, settings: BackupSettings = OFTEN, now: Callable[[], datetime] = utc_now
+    home: Path,
+    remote: Remote,
+    settings: BackupSettings = OFTEN,
+    now: Callable[[], datetime] = utc_now,
+    most_deltas: int = 2000,
 ) -> Shipper:
     """What ships a home, under a claim of its own."""
-    return Shipper(home, remote, make_claim(remote, home.name, now()), settings, now=now)
+    return Shipper(home, remote, make_claim(remote, home.name, now()), settings, now=now, most_deltas=most_deltas)
 
 
 class Switch:

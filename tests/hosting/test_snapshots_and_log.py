@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -85,12 +86,31 @@ def test_the_log_goes_on_in_a_new_snapshot_after_an_upload_that_failed(
     assert votes_in(tmp_path / "new") == voters.given
 
 
-def test_a_log_that_outgrew_its_snapshot_is_replaced_by_one(voters: Voters, storage: Switch) -> None:
-    shipper = shipper_of(voters.store.home, storage)
-    for _ in range(40):
-        voters.vote(12)
+def test_a_log_that_has_grown_long_is_followed_by_a_snapshot(voters: Voters, storage: Switch, tmp_path: Path) -> None:
+    shipper = shipper_of(voters.store.home, storage, most_deltas=3)
+    for _ in range(9):
+        voters.vote(1)
         shipper.ship()
-    assert 2 <= len(snapshot_names(storage)) <= 20
+    assert len(snapshot_names(storage)) == 3
+    restore(storage, tmp_path / "new")
+    assert votes_in(tmp_path / "new") == voters.given
+
+
+def test_a_delta_whose_pages_were_changed_with_care_is_found_by_the_hash_of_the_whole(
+    voters: Voters, storage: Switch, tmp_path: Path
+) -> None:
+    shipper = shipper_of(voters.store.home, storage)
+    for _ in range(4):
+        voters.vote(2)
+        shipper.ship()
+    [*_, last] = [tmp_path / "storage" / name for name in storage.names("snapshots/") if "/log/" in name]
+    content = bytearray(gzip.decompress(last.read_bytes()))
+    content[-1] ^= 1
+    last.write_bytes(gzip.compress(bytes(content)))
+    restored = restore(storage, tmp_path / "new")
+    assert restored is not None
+    assert restored.rebuilt.num_deltas == 2
+    assert votes_in(tmp_path / "new") == voters.given[:6]
 
 
 def damage(storage: Switch, root: Path, ending: str, how: str) -> None:
