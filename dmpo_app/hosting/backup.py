@@ -21,7 +21,8 @@ from dmpo_app.store.sqlite import safe_driver
 log = logging.getLogger(__name__)
 
 WATCH_SECONDS = 3.0
-SETTLE_SECONDS = 20.0
+SETTLE_SECONDS = 15.0
+"""Less than the page waits for an answer."""
 _GRACE_SECONDS = 1.0
 """Votes that were let in before the claim was lost are committed within this time."""
 

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dmpo_app.cli import app
+from dmpo_app.doctor import Verdict, _backup
 from dmpo_app.settings import Settings
 from dmpo_app.wiring import home_lock
 from tests.hosting.backup_data import Voters, votes_in
@@ -96,3 +97,13 @@ def test_a_backup_of_another_home_is_not_written_over(voters: Voters, empty_home
     code, said = dmpo("backup", tmp_path / "storage", "--home", voters.store.home)
     assert code == 1
     assert "another home's" in said
+
+
+def test_the_doctor_says_whether_the_backup_can_be_reached(voters: Voters, tmp_path: Path) -> None:
+    storage = tmp_path / "storage"
+    assert dmpo("backup", storage, "--home", voters.store.home)[0] == 0
+    findings = [_backup(str(url)) for url in (storage, tmp_path / "empty", tmp_path / "not" / "mounted")]
+    assert [finding.verdict for finding in findings] == [Verdict.OK, Verdict.OK, Verdict.PROBLEM]
+    assert "00000001-000001-" in findings[0].detail
+    assert "no snapshot yet" in findings[1].detail
+    assert "out of reach" in findings[2].detail

@@ -13,12 +13,12 @@ from dmpo_app.hosting.remote import open_remote
 from dmpo_app.hosting.restoring import restore
 from tests.studio_process import StudioProcess
 
-COMMON = {"TRAIN": "false", "BACKUP__HANDOVER_SECONDS": 0, "POOL__SIZE": 1}
+COMMON: dict[str, Any] = {"TRAIN": "false", "BACKUP__HANDOVER_SECONDS": 0, "POOL__SIZE": 1}
 
 
 def vote(client: httpx.Client, headers: dict[str, str], count: int) -> list[tuple[dict[str, Any], int]]:
     """So many votes; each with what was sent and the number it was acknowledged by."""
-    given = []
+    given: list[tuple[dict[str, Any], int]] = []
     while len(given) < count:
         for pair in client.get("/api/v1/assignments?count=8", headers=headers).json()["assignments"]:
             body = {"assignment": pair["id"], "choice": "left", "elapsed_ms": 700}
