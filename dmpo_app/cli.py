@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from dmpo_app import __version__
+from dmpo_app.cli_backup import backup, restore, verify
 from dmpo_app.cli_consent import app as consent
 from dmpo_app.cli_gold import app as gold
 from dmpo_app.cli_invite import app as invites
@@ -61,6 +62,9 @@ def serve(
 
 app.command()(train)
 app.command()(quality)
+app.command()(backup)
+app.command()(restore)
+app.command()(verify)
 
 
 @app.command()

@@ -54,6 +54,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield check(settings)
     if settings.render.quantize != "none":
         yield _quantize(settings)
+    if settings.backup.url is not None:
+        yield _backup(settings.backup.url)
 
 
 def _python(_: Settings) -> Finding:
@@ -182,3 +184,16 @@ def _quantize(settings: Settings) -> Finding:
     except StudioError as error:
         return Finding("quantize", Verdict.PROBLEM, wanted, str(error))
     return Finding("quantize", Verdict.OK, f"the denoiser in {wanted} on {device}")
+
+
+def _backup(url: str) -> Finding:
+    from dmpo_app.hosting.remote import open_remote, without_credentials
+    from dmpo_app.hosting.snapshots import snapshot_names
+
+    try:
+        names = snapshot_names(open_remote(url))
+    except StudioError as error:
+        advice = "the studio does not open until it can be reached; is DMPO_BACKUP__URL right?"
+        return Finding("backup", Verdict.PROBLEM, str(error), advice)
+    newest = f"the newest snapshot is {names[-1]}" if names else "no snapshot yet"
+    return Finding("backup", Verdict.OK, f"{without_credentials(url)}: {newest}")

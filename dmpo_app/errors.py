@@ -17,11 +17,13 @@
     │   ├── UnsafeSQLite
     │   ├── HomeInUse
     │   ├── ModelUnavailable
-    │   └── UnknownFamily
+    │   ├── UnknownFamily
+    │   └── BackupDamaged       no snapshot of it is whole
     ├── AdapterProblem          an adapter that must not reach the live model
     │   ├── AdapterCorrupt
     │   └── AdapterMismatch
     ├── StorageFull             the disk took no more; nothing was acknowledged
+    ├── BackupUnreachable       votes are refused: the storage that keeps them is out of reach, or another's by now
     ├── LeaseLost               another trainer holds the lineage now
     ├── PeerLost                another process of a round in several is gone; the round goes on when they are back
     └── RoundFailed             training cannot go on; carries the reason shown on the page
@@ -102,6 +104,10 @@ class UnknownFamily(SetupProblem):
     """The base model is of an architecture this version does not train."""
 
 
+class BackupDamaged(SetupProblem):
+    """A backup holds snapshots and none of them is whole."""
+
+
 class AdapterProblem(StudioError):
     """An adapter that must not reach the live model."""
 
@@ -116,6 +122,10 @@ class AdapterMismatch(AdapterProblem):
 
 class StorageFull(StudioError):
     """The disk took no more; what was being written is not acknowledged."""
+
+
+class BackupUnreachable(StudioError):
+    """The storage of the backup is out of reach, or another studio writes to it by now."""
 
 
 class LeaseLost(StudioError):

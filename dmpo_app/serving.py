@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from dmpo_app.serving_backup import claimed, running_backup
 from dmpo_app.settings import Settings
 from dmpo_app.signals import stop_signals
 from dmpo_app.web.ports import free_port
@@ -33,12 +34,16 @@ def run_server(settings: Settings, console: Console) -> None:
         stopping = stack.enter_context(stop_signals())
         settings = settings.model_copy(update={"port": free_port(settings.host, settings.port)})
         stack.enter_context(home_lock(settings, f"http://{settings.host}:{settings.port}"))
+        kept = claimed(settings, stopping)
+        if stopping.is_set():
+            return
         lineage = stack.enter_context(open_lineage(settings))
+        backup = running_backup(settings, kept, stack)
         renderer = build_renderer(settings, lineage)
         trainer = build_trainer(settings)
         admin_token = _admin_token(settings, console)
 
-        services = build_services(settings, lineage, renderer, trainer, admin_token)
+        services = build_services(settings, lineage, renderer, trainer, admin_token, backup)
         server = _open_page(services)
         stack.callback(server.close)
         console.print(f"DMPO Studio is at [bold]{server.url}[/]  (Ctrl-C stops it)", highlight=False)

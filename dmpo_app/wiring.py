@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from dmpo_app.diffusion.family import family_of, fingerprint, require_safety_checker, sampling_of
-from dmpo_app.domain import BaseModelRef, Renderer, TrainerSupervisor
+from dmpo_app.domain import BaseModelRef, Renderer, Safekeeping, TrainerSupervisor
 from dmpo_app.errors import HomeInUse, SetupProblem
 from dmpo_app.labeling.service import LabelingService
 from dmpo_app.labeling.tokens import Sealer, load_or_create_key
@@ -24,6 +24,7 @@ from dmpo_app.store import Store
 from dmpo_app.store.starter_pairs import read_starter_pairs
 
 if TYPE_CHECKING:
+    from dmpo_app.hosting.backup import Backup
     from dmpo_app.rendering.render_thread import RenderThread
     from dmpo_app.training.process import TrainerProcess
     from dmpo_app.web.services import Services
@@ -75,12 +76,17 @@ def _take_in_starter_pairs(store: Store, base: BaseModelRef, path: Path) -> None
 
 
 def build_labeling(
-    settings: Settings, lineage: Lineage, problems: Sequence[Callable[[], str | None]] = ()
+    settings: Settings,
+    lineage: Lineage,
+    problems: Sequence[Callable[[], str | None]] = (),
+    safekeeping: Safekeeping | None = None,
 ) -> LabelingService:
     """The labeling service with a key that outlives restarts and sides that nobody can foresee."""
     sealer = Sealer(load_or_create_key(settings.home))
     rng = random.SystemRandom()
-    return LabelingService(lineage.store, lineage.base, settings, sealer, rng=rng, problems=problems)
+    return LabelingService(
+        lineage.store, lineage.base, settings, sealer, rng=rng, problems=problems, safekeeping=safekeeping
+    )
 
 
 def build_renderer(settings: Settings, lineage: Lineage) -> RenderThread:
@@ -100,7 +106,12 @@ def build_trainer(settings: Settings) -> TrainerProcess:
 
 
 def build_services(
-    settings: Settings, lineage: Lineage, renderer: Renderer, trainer: TrainerSupervisor, admin_token: str
+    settings: Settings,
+    lineage: Lineage,
+    renderer: Renderer,
+    trainer: TrainerSupervisor,
+    admin_token: str,
+    backup: Backup | None = None,
 ) -> Services:
     from dmpo_app.web.services import Services
 
@@ -110,7 +121,9 @@ def build_services(
     def trainer_problem() -> str | None:
         return trainer.state.message or None
 
-    labeling = build_labeling(settings, lineage, (renderer_problem, trainer_problem))
+    backup_problem = () if backup is None else (backup.problem,)
+    problems = (*backup_problem, renderer_problem, trainer_problem)
+    labeling = build_labeling(settings, lineage, problems, backup)
     sampling = sampling_of(settings.base_model, settings.render)
     return Services(lineage.store, lineage.base, settings, labeling, renderer, trainer, admin_token, sampling)
 

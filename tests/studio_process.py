@@ -57,7 +57,7 @@ class StudioProcess:
         while time.monotonic() < deadline:
             assert self.process is None or self.process.poll() is None, f"the studio stopped:\n{self.log()}"
             try:
-                status = httpx.get(f"{self.url}/api/v1/status", timeout=5).json()
+                status = httpx.get(f"{self.url}/api/v1/status", timeout=5).raise_for_status().json()
             except httpx.HTTPError:
                 status = None
             if status is not None and condition(status):

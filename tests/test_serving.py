@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -115,7 +116,7 @@ def test_the_trainer_ends_when_its_server_is_killed(tmp_path: Path) -> None:
 
 
 def test_no_secret_reaches_a_log(tmp_path: Path) -> None:
-    provider = {"OIDC_ISSUER": "https://127.0.0.1:9", "CLIENT_ID": "a studio", "CLIENT_SECRET": "canary-secret"}
+    provider: dict[str, Any] = {"OIDC_ISSUER": "https://127.0.0.1:9", "CLIENT_ID": "a studio", "CLIENT_SECRET": "canary-secret"}
     studio = StudioProcess(tmp_path / "home", **{f"IDENTITY__{name}": value for name, value in provider.items()})
     del studio.environment["DMPO_ADMIN_TOKEN"]
     with studio, studio.client() as client:

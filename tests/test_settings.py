@@ -136,3 +136,8 @@ def test_a_provider_that_cannot_be_relied_on_is_refused(
         monkeypatch.setenv(f"DMPO_IDENTITY__{name}", value)
     with pytest.raises(ValidationError, match=why):
         Settings()
+
+
+def test_a_backup_of_a_home_on_postgresql_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="Set one of the two"):
+        Settings(database_url=SecretStr("postgresql://host/studio"), backup=BackupSettings(url=str(tmp_path)))

@@ -34,6 +34,7 @@ from dmpo_app.domain.rounds import (
     TrainingVote,
     Trigger,
 )
+from dmpo_app.domain.safekeeping import OnThisDisk, Safekeeping
 from dmpo_app.domain.status import StudioStatus
 from dmpo_app.domain.votes import (
     PREFERENCES,
@@ -76,6 +77,7 @@ __all__ = [
     "NewPrompt",
     "NewVotes",
     "Offering",
+    "OnThisDisk",
     "Outcome",
     "Overlap",
     "Pair",
@@ -102,6 +104,7 @@ __all__ = [
     "RoundProgress",
     "RoundState",
     "RoundStatus",
+    "Safekeeping",
     "Sampling",
     "Strategy",
     "Strength",

@@ -6,7 +6,8 @@ Between the store and whatever faces people. Knows neither HTTP nor Gradio; rais
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import lru_cache
 
@@ -16,10 +17,12 @@ from dmpo_app.domain import (
     BaseModelRef,
     Choice,
     ImageRef,
+    OnThisDisk,
     Report,
     ReportReason,
     RoundState,
     RoundStatus,
+    Safekeeping,
     Strength,
     StudioStatus,
     TakenVote,
@@ -45,6 +48,8 @@ class LabelingService:
     where the settings say it is.
 
     `problems`: looked at in order for `StudioStatus.last_error`, after the rounds; each answers a message or None.
+    `safekeeping`: what keeps votes beyond this disk. While it cannot, whatever would record something raises
+    BackupUnreachable.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class LabelingService:
         rng: random.Random,
         now: Callable[[], datetime] = utc_now,
         problems: Sequence[Callable[[], str | None]] = (),
+        safekeeping: Safekeeping | None = None,
     ) -> None:
         self._store = store
         self._base = base
@@ -66,10 +72,21 @@ class LabelingService:
         self._offering = offering_of(settings.labeling)
         self._now = now
         self._problems = problems
+        self._safekeeping = safekeeping or OnThisDisk()
         self.consent = Consent(store, read_consent(settings.labeling))
         self.logins = Logins(sealer, now=now)
         # An annotator changes only by signing in, so who a token belongs to is looked up once, not at every vote.
         self._annotator = lru_cache(maxsize=_REMEMBERED_ANNOTATORS)(store.annotators.get)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """What is recorded inside is let in before, and on leaving as safe as it is promised to be.
+
+        Raises BackupUnreachable, before or after; doing it again is safe.
+        """
+        self._safekeeping.admit()
+        yield
+        self._safekeeping.settle()
 
     def open_session(self, handle: str, invite: str | None = None) -> tuple[Annotator, str]:
         """A new annotator and the token to be recognised by. `invite` is looked at where sessions need one.
@@ -79,6 +96,7 @@ class LabelingService:
         name, access = clean_handle(handle), self._settings.labeling.access
         if access == "login":
             raise LoginNeeded("this studio is open to those who sign in")
+        self._safekeeping.admit()
         if access == "open":
             annotator = self._store.annotators.ensure(name)
         elif invite is None:
@@ -96,6 +114,7 @@ class LabelingService:
         time, they go on as who they were in it. Where sessions need an invitation, so do those who sign in first.
         Raises BadInput for a handle that is no name, NotInvited.
         """
+        self._safekeeping.admit()
         identity = self._sealer.identity(provider, subject)
         annotator = self._store.annotators.ensure_identified(
             identity,
@@ -170,25 +189,24 @@ class LabelingService:
         if strength is not None and choice not in (Choice.LEFT, Choice.RIGHT):
             raise BadInput(f"a strength goes with left or right, not with {choice.value}")
         said = clean_words(comment, "comment")
-        taken = self._store.votes.take(assignment_id, annotator.id, choice, elapsed_ms, strength, said)
+        with self.kept():
+            taken = self._store.votes.take(assignment_id, annotator.id, choice, elapsed_ms, strength, said)
         return taken, self.votes_until_round()
 
     def undo(self, annotator: Annotator, vote_id: int) -> None:
         """Take back one's own latest vote; the pair can be judged anew. Raises NotFound, NotYours, Conflict."""
-        self._store.votes.undo(vote_id, annotator.id)
+        with self.kept():
+            self._store.votes.undo(vote_id, annotator.id)
 
     def report(self, annotator: Annotator, assignment_id: str, reason: ReportReason, words: str | None) -> Report:
         """Report the pair an assignment shows; with enough reports it leaves the pool at once.
 
         Raises NotFound, NotYours, BadInput for words that are too many.
         """
-        return self._store.reports.add(
-            assignment_id,
-            annotator.id,
-            reason,
-            clean_words(words, "report"),
-            reports_to_retire=self._settings.labeling.reports_to_retire,
-        )
+        said = clean_words(words, "report")
+        threshold = self._settings.labeling.reports_to_retire
+        with self.kept():
+            return self._store.reports.add(assignment_id, annotator.id, reason, said, reports_to_retire=threshold)
 
     def clear_report(self, report_id: int, by: str) -> Report:
         """Settle a report, an act of the administrator `by`; the pair may come back. Raises NotFound."""

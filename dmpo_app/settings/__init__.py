@@ -4,6 +4,7 @@ The most used ones stand at the top level (`DMPO_MIN_VOTES`); groups nest with t
 `dmpo.toml` is read from the current folder. Nonsense is refused with the value in the message.
 """
 
+from dmpo_app.settings.backup import BackupSettings
 from dmpo_app.settings.identity import IdentitySettings
 from dmpo_app.settings.labeling import LabelingSettings
 from dmpo_app.settings.training_round import RoundLimitSettings, RoundSettings, ScorerSettings, ScoringSettings
@@ -21,6 +22,7 @@ from dmpo_app.settings.tree import (
 __all__ = [
     "POCKET_MODEL",
     "PROJECT_ROOT",
+    "BackupSettings",
     "IdentitySettings",
     "LabelingSettings",
     "LimitSettings",

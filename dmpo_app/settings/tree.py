@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from dmpo_app.settings.backup import BackupSettings
 from dmpo_app.settings.group import Group
 from dmpo_app.settings.identity import IdentitySettings
 from dmpo_app.settings.labeling import LabelingSettings
@@ -147,6 +148,7 @@ class Settings(BaseSettings):
     round: RoundSettings = RoundSettings()
     trainer: TrainerSettings = TrainerSettings()
     limits: LimitSettings = LimitSettings()
+    backup: BackupSettings = BackupSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -158,6 +160,15 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @model_validator(mode="after")
+    def _the_backup_is_of_a_file(self) -> Settings:
+        if self.database_url is not None and self.backup.url is not None:
+            raise ValueError(
+                "DMPO_BACKUP__URL keeps a home with SQLite; a PostgreSQL database (DMPO_DATABASE_URL) is kept by its "
+                "own tools. Set one of the two"
+            )
+        return self
 
     @property
     def database(self) -> str | None:

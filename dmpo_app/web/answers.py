@@ -50,8 +50,9 @@ _STATUS: list[tuple[type[errors.StudioError], int, str]] = [
     (errors.Busy, 503, "busy"),
     (errors.NotReady, 503, "not_ready"),
     (errors.StorageFull, 507, "storage_full"),
+    (errors.BackupUnreachable, 503, "backup_unreachable"),
 ]
-_RETRY_SECONDS = {"busy": 2, "not_ready": 5, "storage_full": 30, "too_many": 3600}
+_RETRY_SECONDS = {"busy": 2, "not_ready": 5, "storage_full": 30, "backup_unreachable": 10, "too_many": 3600}
 
 
 _PATH = re.compile(r"""(?<![\w/.…-])(?!/api/)(?:[A-Za-z]:[\\/]|/)(?:[^\s'"/\\:;,()]+[\\/])+([^\s'"/\\:;,()]*)""")

@@ -149,7 +149,8 @@ def _add_withdrawal(router: APIRouter, services: Services, lanes: Lanes) -> None
         """Withdraw every vote of yours. They stay on record as withdrawn; no later round learns from them."""
 
         def work() -> WithdrawAnswer:
-            withdrawn = store.own_votes.withdraw_all(annotator_of(labeling, token).id)
+            with labeling.kept():
+                withdrawn = store.own_votes.withdraw_all(annotator_of(labeling, token).id)
             return WithdrawAnswer(withdrawn=withdrawn, votes_until_round=labeling.votes_until_round())
 
         return await lanes.votes.run(work)
@@ -159,7 +160,8 @@ def _add_withdrawal(router: APIRouter, services: Services, lanes: Lanes) -> None
         """Withdraw one vote of yours, however old. Doing so twice does no harm; the pair does not come back to you."""
 
         def work() -> WithdrawAnswer:
-            withdrawn = store.own_votes.withdraw(vote_id, annotator_of(labeling, token).id)
+            with labeling.kept():
+                withdrawn = store.own_votes.withdraw(vote_id, annotator_of(labeling, token).id)
             return WithdrawAnswer(withdrawn=int(withdrawn), votes_until_round=labeling.votes_until_round())
 
         return await lanes.votes.run(work)
@@ -183,7 +185,8 @@ def _add_consent(router: APIRouter, services: Services, lanes: Lanes) -> None:
         """Agree to the text with this hash. 409 when it is no longer the present one."""
 
         def work() -> ConsentAnswer:
-            return _consent(services, labeling.consent.agree(annotator_of(labeling, token), body.sha256))
+            with labeling.kept():
+                return _consent(services, labeling.consent.agree(annotator_of(labeling, token), body.sha256))
 
         return await lanes.votes.run(work)
 
