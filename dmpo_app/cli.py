@@ -13,6 +13,7 @@ from rich.table import Table
 
 from dmpo_app import __version__
 from dmpo_app.cli_gold import app as gold
+from dmpo_app.cli_import import import_data
 from dmpo_app.cli_invite import app as invites
 from dmpo_app.cli_prompts import prompts
 from dmpo_app.cli_quality import quality
@@ -58,6 +59,7 @@ def serve(
 
 
 app.command()(train)
+app.command("import")(import_data)
 app.command()(quality)
 
 

@@ -76,13 +76,11 @@ class Ledger:
         """Add what the store knows of these pairs and of the answers on them."""
         wanted = {pair.key: pair for pair in pairs}
         missing = {key: pair for key, pair in wanted.items() if key not in self.pairs}
-        if not missing:
-            found: dict[str, KnownPair] = {}
-        else:
-            found = known_pairs(connection, base_id, missing.values())
-            self.pairs |= found
-        if found:
-            self._look_up_votes(connection, found, pairs)
+        if missing:
+            self.pairs |= known_pairs(connection, base_id, missing.values())
+        stored = {key: self.pairs[key] for key in wanted if key in self.pairs and self.pairs[key].id}
+        if stored:
+            self._look_up_votes(connection, stored, pairs)
 
     def _look_up_votes(
         self, connection: Connection, found: dict[str, KnownPair], pairs: Sequence[ImportedPair]

@@ -64,7 +64,7 @@ class Imports:
             row = connection.execute(select(ImportRow).where(ImportRow.base_id == base.id, *_is(spec))).one_or_none()
         return None if row is None else _state_of(row)
 
-    def list(self, base: BaseModelRef) -> list[ImportState]:
+    def all(self, base: BaseModelRef) -> list[ImportState]:
         """The imports of a lineage in the order they were begun."""
         with self._database.reader() as connection:
             rows = connection.execute(select(ImportRow).where(ImportRow.base_id == base.id).order_by(ImportRow.id))
@@ -96,13 +96,16 @@ class Imports:
             rows = connection.execute(query).all()
         return ((row.source_row, row.reason) for row in rows)
 
-    def encoding(self, base: BaseModelRef) -> EncodingProgress:
-        """How far the encoding of imported pairs is."""
+    def encoding(self, base: BaseModelRef) -> EncodingProgress | None:
+        """How far the encoding of imported pairs is; None when all have latents, which is cheap to see."""
         total = select(func.count()).select_from(ImportedPairRow).where(ImportedPairRow.base_id == base.id)
         waiting = select(func.count()).select_from(PairRow).where(PairRow.base_id == base.id, text(IS_UNENCODED))
         with self._database.reader() as connection:
+            missing = connection.execute(waiting).scalar_one()
+            if missing == 0:
+                return None
             count = connection.execute(total).scalar_one()
-            return EncodingProgress(count - connection.execute(waiting).scalar_one(), count)
+            return EncodingProgress(count - missing, count)
 
     def unencoded(self, base: BaseModelRef, *, after: int, limit: int) -> list[UnencodedPair]:
         """Pairs without latents by id, those with an id above `after`."""

@@ -6,6 +6,9 @@ not shown are taken out of the pool: the older schema would train on what has no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -116,9 +119,9 @@ def _imported_votes() -> None:
     op.create_index("ix_imported_votes_import", "imported_votes", ["import_id"])
 
 
-def _index(name: str, columns: list[object], only: str) -> None:
-    where = {"sqlite_where": sa.text(only), "postgresql_where": sa.text(only)}
-    op.create_index(name, "pairs", columns, **where)  # type: ignore[arg-type]
+def _index(name: str, columns: Sequence[Any], only: str) -> None:
+    where: dict[str, Any] = {"sqlite_where": sa.text(only), "postgresql_where": sa.text(only)}
+    op.create_index(name, "pairs", list(columns), **where)
 
 
 def _guard_name(table: str, event: str) -> str:
