@@ -17,10 +17,11 @@ from rich.table import Table
 from dmpo_app.domain import ImportCounts, ImportUse
 from dmpo_app.errors import BadInput, SetupProblem
 from dmpo_app.signals import stop_signals
-from dmpo_app.terminal import Home, Model, console, log_to_terminal, out, settings_from, spoken_errors
+from dmpo_app.terminal import Home, Model, console, log_to_terminal, out, progress, settings_from, spoken_errors
 
 if TYPE_CHECKING:
     from dmpo_app.exchange.incoming.importing import Importer
+    from dmpo_app.settings import Settings
     from dmpo_app.wiring import Lineage
 
 MAX_SHOWN = 20
@@ -79,7 +80,7 @@ def import_data(
                 return
             is_whole = _run(importer, lineage, left_out)
             if is_whole and encode:
-                _encode(lineage, base_model=settings.base_model)
+                _encode(lineage, settings)
         if not is_whole:
             raise typer.Exit(EXIT_STOPPED)
 
@@ -122,24 +123,24 @@ def _run(importer: Importer, lineage: Lineage, left_out: Path | None) -> bool:
         out.print("Stopped; the same command goes on from here.")
         return False
     encoding = lineage.store.imports.encoding(lineage.base)
-    if waiting := encoding.total - encoding.done:
-        out.print(f"{waiting:,} pairs have no latents yet; `dmpo serve` makes them when idle", highlight=False)
+    if encoding is not None:
+        out.print(
+            f"{encoding.total - encoding.done:,} pairs have no latents yet; `dmpo serve` makes them when idle",
+            highlight=False,
+        )
     return True
 
 
-def _encode(lineage: Lineage, *, base_model: str) -> None:
+def _encode(lineage: Lineage, settings: Settings) -> None:
     from dmpo_app.offline import encode_imported
-    from dmpo_app.terminal import progress
 
+    encoding = lineage.store.imports.encoding(lineage.base)
+    if encoding is None:
+        return
     with stop_signals() as stopping, progress() as bar:
-        total = lineage.store.imports.encoding(lineage.base)
-        task = bar.add_task("encoding", total=total.total, completed=total.done)
-        encode_imported(
-            lineage,
-            settings_from(base_model=base_model),
-            lambda done: bar.update(task, completed=done),
-            stopping.is_set,
-        )
+        total = encoding.total
+        task = bar.add_task("encoding", total=total, completed=encoding.done)
+        encode_imported(lineage, settings, lambda left: bar.update(task, completed=total - left), stopping.is_set)
 
 
 def _show(counts: ImportCounts, done: str) -> None:

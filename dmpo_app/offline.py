@@ -88,7 +88,7 @@ def _owner() -> str:
 def encode_imported(
     lineage: Lineage, settings: Settings, on_progress: Callable[[int], None], should_stop: Callable[[], bool]
 ) -> None:
-    """Make latents of all imported pairs that have none; `on_progress` is told how many have some. Raises like
+    """Make latents of all imported pairs that have none; `on_progress` is told how many are left. Raises like
     `Encoder.load`."""
     from dmpo_app.diffusion.encoder import Encoder
     from dmpo_app.rendering.import_encoding import ImportEncoder
@@ -97,7 +97,8 @@ def encode_imported(
     encoder = Encoder.load(settings.base_model, device=render.device, dtype=render.dtype, resolution=render.resolution)
     work = ImportEncoder(lineage.store, lineage.base, encoder)
     while not should_stop() and work.step():
-        on_progress(lineage.store.imports.encoding(lineage.base).done)
+        left = lineage.store.imports.encoding(lineage.base)
+        on_progress(0 if left is None else left.total - left.done)
 
 
 def render_to_files(
