@@ -15,6 +15,7 @@ from dmpo_app import __version__
 from dmpo_app.cli_backup import backup, restore, verify
 from dmpo_app.cli_consent import app as consent
 from dmpo_app.cli_gold import app as gold
+from dmpo_app.cli_import import import_data
 from dmpo_app.cli_invite import app as invites
 from dmpo_app.cli_prompts import prompts
 from dmpo_app.cli_quality import quality
@@ -61,6 +62,7 @@ def serve(
 
 
 app.command()(train)
+app.command("import")(import_data)
 app.command()(quality)
 app.command()(backup)
 app.command()(restore)

@@ -85,6 +85,22 @@ def _owner() -> str:
     return f"dmpo-train@{socket.gethostname()}:{os.getpid()}"
 
 
+def encode_imported(
+    lineage: Lineage, settings: Settings, on_progress: Callable[[int], None], should_stop: Callable[[], bool]
+) -> None:
+    """Make latents of all imported pairs that have none; `on_progress` is told how many are left. Raises like
+    `Encoder.load`."""
+    from dmpo_app.diffusion.encoder import Encoder
+    from dmpo_app.rendering.import_encoding import ImportEncoder
+
+    render = settings.render
+    encoder = Encoder.load(settings.base_model, device=render.device, dtype=render.dtype, resolution=render.resolution)
+    work = ImportEncoder(lineage.store, lineage.base, encoder)
+    while not should_stop() and work.step():
+        left = lineage.store.imports.encoding(lineage.base)
+        on_progress(0 if left is None else left.total - left.done)
+
+
 def render_to_files(
     settings: Settings, prompt: str, seeds: Iterable[int], versions: str, strength: float, folder: Path
 ) -> Iterator[Path]:

@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
-from dmpo_app.settings import Settings
+from dmpo_app.settings import BackupSettings, Settings
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dmpo_app.diffusion import lora
 from dmpo_app.diffusion.adapter_files import AdapterWeights
+from dmpo_app.diffusion.encoder import Encoder
 from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
 from dmpo_app.diffusion.families.registry import family_named
 from dmpo_app.diffusion.family import family_of, sampling_of
@@ -106,6 +107,11 @@ class LiveModel:
         torch.backends.cudnn.deterministic = True  # the same request gives the same bytes
         torch.backends.cudnn.benchmark = False
         return cls(pipeline, family, settings, usual, spec)
+
+    def encoder(self) -> Encoder:
+        """The model's autoencoder and text encoders, for pictures of the size it renders."""
+        scale = self._pipeline.vae_scale_factor
+        return Encoder(self._pipeline, self._family, (self._latent_shape[1] * scale, self._latent_shape[2] * scale))
 
     def swap(self, version: int, adapter: AdapterWeights | None) -> None:
         """Hold another version from the next image on; `None` goes with version 0, the base model.

@@ -5,6 +5,18 @@ One file a subject; everybody imports from here. Times are timezone-aware UTC.
 
 from dmpo_app.domain.campaign import AgreedText, Agreement, AuditEntry, Invite, Report, ReportReason
 from dmpo_app.domain.images import ImageKind, ImageRef, NewImage, NewPair, Pair, PairSource, Prompt, Provenance
+from dmpo_app.domain.imports import (
+    EncodingProgress,
+    ImportBatch,
+    ImportCounts,
+    ImportedImage,
+    ImportedPair,
+    ImportedVote,
+    ImportSpec,
+    ImportState,
+    ImportUse,
+    UnencodedPair,
+)
 from dmpo_app.domain.lineage import BASE_VERSION, AdapterRef, BaseModelRef, LiveChange, NewAdapter, Sampling
 from dmpo_app.domain.offering import Candidate, Fact, Offering, Overlap, Purpose, Strategy
 from dmpo_app.domain.prompts import (
@@ -64,10 +76,19 @@ __all__ = [
     "BaseModelRef",
     "Candidate",
     "Choice",
+    "EncodingProgress",
     "Fact",
     "ImageKind",
     "ImageRef",
+    "ImportBatch",
+    "ImportCounts",
     "ImportPlan",
+    "ImportSpec",
+    "ImportState",
+    "ImportUse",
+    "ImportedImage",
+    "ImportedPair",
+    "ImportedVote",
     "Invite",
     "KnownPrompt",
     "LiveChange",
@@ -116,6 +137,7 @@ __all__ = [
     "TrainingPair",
     "TrainingVote",
     "Trigger",
+    "UnencodedPair",
     "VoteCounts",
     "VoteRecord",
     "outcome_of",

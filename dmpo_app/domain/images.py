@@ -15,6 +15,7 @@ class ImageKind(StrEnum):
 class PairSource(StrEnum):
     STARTER = "starter"
     POOL = "pool"
+    IMPORT = "import"
 
 
 @dataclass(frozen=True, slots=True)

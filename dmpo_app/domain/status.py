@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dmpo_app.domain.imports import EncodingProgress
 from dmpo_app.domain.rounds import RoundState
 
 
 @dataclass(frozen=True, slots=True)
 class StudioStatus:
-    """What GET /status answers and the page polls."""
+    """What GET /status answers and the page polls. `encoding`: of imported pairs, while some have no latents."""
 
     votes: int
     votes_until_round: int
@@ -18,3 +19,4 @@ class StudioStatus:
     round: RoundState | None
     last_round: RoundState | None
     last_error: str | None
+    encoding: EncodingProgress | None = None

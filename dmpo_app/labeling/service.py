@@ -231,6 +231,7 @@ class LabelingService:
             round=current,
             last_round=last,
             last_error=self._last_error(current, last),
+            encoding=self._store.imports.encoding(self._base),
         )
 
     def _last_error(self, current: RoundState | None, last: RoundState | None) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from dmpo_app.preferences.reader import Judgement, PreferenceReader, Row
+from dmpo_app.preferences.reader import Facts, Judgement, PreferenceReader, Row
 
 
 class HPDv3:
@@ -15,7 +15,8 @@ class HPDv3:
         return {"prompt", "path1", "path2"} <= set(columns)
 
     def judgements(self, row: Row) -> Iterable[Judgement]:
-        yield Judgement(row["prompt"], row["path1"], row["path2"], 1.0)
+        facts = Facts(made_a={"model": row.get("model1")}, made_b={"model": row.get("model2")})
+        yield Judgement(row["prompt"], row["path1"], row["path2"], 1.0, facts=facts)
 
 
 READER: PreferenceReader = HPDv3()

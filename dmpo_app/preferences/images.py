@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import io
 import struct
 import zlib
@@ -17,6 +19,7 @@ MAX_PIXELS = 20_000_000
 """An image that says it is larger is not decoded: a small file can ask for gigabytes."""
 MAX_BYTES = 100 << 20
 FORMATS = ("PNG", "JPEG", "WEBP")
+_DATA_URI = "data:image/"
 _DAMAGED = (
     OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, OverflowError, struct.error,
     zlib.error,
@@ -41,7 +44,7 @@ class ImageFolder:
     root: Path | None = None
 
     def content(self, value: object) -> bytes:
-        """The bytes of an image cell: bytes, a path below the folder, or a mapping with `bytes` or `path`.
+        """The bytes of an image cell: bytes, a path below the folder, a data URI, or a mapping with `bytes` or `path`.
 
         Raises UnusableImage.
         """
@@ -49,6 +52,8 @@ class ImageFolder:
             value = value.get("bytes") or value.get("path")
         if isinstance(value, bytes) and value:
             return value
+        if isinstance(value, str) and value.startswith(_DATA_URI):
+            return _from_data_uri(value)
         if isinstance(value, str) and value and self.root is not None:
             return self._read(self.root, value)
         raise UnusableImage(Reason.NO_IMAGE)
@@ -63,6 +68,24 @@ class ImageFolder:
             return path.read_bytes()
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             raise UnusableImage(Reason.NO_IMAGE) from error
+
+
+def png_of(picture: Image.Image) -> bytes:
+    """The PNG file of a picture's pixels and nothing else; the same pixels give the same bytes."""
+    buffer = io.BytesIO()
+    # Level 1 takes half the time of the level that renders are stored with, for a tenth more bytes.
+    Image.frombytes("RGB", picture.size, picture.tobytes()).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _from_data_uri(value: str) -> bytes:
+    head, _, content = value.partition(",")
+    if not head.endswith(";base64") or len(content) > MAX_BYTES:
+        raise UnusableImage(Reason.NO_IMAGE if len(content) <= MAX_BYTES else Reason.TOO_LARGE)
+    try:
+        return base64.b64decode(content, validate=True)
+    except binascii.Error as error:
+        raise UnusableImage(Reason.BROKEN_IMAGE) from error
 
 
 def picture_of(content: bytes) -> Image.Image:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from dmpo_app.preferences.reader import Judgement, PreferenceReader, Row
+from dmpo_app.preferences.reader import Facts, Judgement, PreferenceReader, Row
 
 
 class OpenImagePreferences:
@@ -16,7 +16,8 @@ class OpenImagePreferences:
 
     def judgements(self, row: Row) -> Iterable[Judgement]:
         # In the results variant `prompt` is the prompt's embedding and the text has another name.
-        yield Judgement(row.get("images.prompt") or row["prompt"], row["chosen"], row["rejected"], 1.0)
+        facts = Facts(made_a={"model": row.get("chosen_model")}, made_b={"model": row.get("rejected_model")})
+        yield Judgement(row.get("images.prompt") or row["prompt"], row["chosen"], row["rejected"], 1.0, facts=facts)
 
 
 READER: PreferenceReader = OpenImagePreferences()

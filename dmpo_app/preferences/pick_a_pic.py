@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from dmpo_app.preferences.pair import Reason
-from dmpo_app.preferences.reader import Judgement, PreferenceReader, Row, wins_from_scores
+from dmpo_app.preferences.reader import Facts, Judgement, PreferenceReader, Row, wins_from_scores
 
 
 class PickAPic:
@@ -21,7 +21,14 @@ class PickAPic:
 
     def judgements(self, row: Row) -> Iterable[Judgement]:
         wins = wins_from_scores(row["label_0"], row["label_1"]) if row.get("has_label", True) else Reason.MISSING_LABEL
-        yield Judgement(row["caption"], row.get("jpg_0"), row.get("jpg_1"), wins)
+        facts = Facts(
+            annotator=row.get("user_id"),
+            given_at=row.get("created_at"),
+            a_on_left=True,
+            made_a={"model": row.get("model_0"), "uid": row.get("image_0_uid")},
+            made_b={"model": row.get("model_1"), "uid": row.get("image_1_uid")},
+        )
+        yield Judgement(row["caption"], row.get("jpg_0"), row.get("jpg_1"), wins, facts=facts)
 
 
 READER: PreferenceReader = PickAPic()

@@ -4,13 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dmpo_app.preferences.images import ImageFolder, UnusableImage, picture_of
 from dmpo_app.preferences.pair import LeftOut, PreferencePair, Reason
 
 Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a row says beyond who won; cells as it has them, nothing checked, None for what it does not say.
+
+    `annotator`: who answered, by whatever name. `outcome`: the answer where `wins_a` cannot hold it. `a_on_left`: how
+    the images were shown. `given_at`: when. `made_a`, `made_b`: how the images were made.
+    """
+
+    annotator: object = None
+    question: object = None
+    outcome: object = None
+    strength: object = None
+    comment: object = None
+    elapsed_ms: object = None
+    a_on_left: object = None
+    given_at: object = None
+    made_a: Mapping[str, object] = field(default_factory=dict)
+    made_b: Mapping[str, object] = field(default_factory=dict)
+
+
+NO_FACTS = Facts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +45,7 @@ class Judgement:
     image_b: object
     wins_a: float | Reason
     num_votes: int = 1
+    facts: Facts = NO_FACTS
 
 
 class PreferenceReader(Protocol):

@@ -6,19 +6,25 @@ from collections.abc import Collection, Sequence
 
 from dmpo_app.errors import SetupProblem
 from dmpo_app.preferences import (
+    argilla,
     chosen_rejected,
     hpdv2,
     hpdv3,
+    label_studio,
     open_image_preferences,
     pairs_jsonl,
     pick_a_pic,
+    studio_votes,
     winner_loser_folders,
 )
 from dmpo_app.preferences.reader import PreferenceReader
 
 READERS: Sequence[PreferenceReader] = (
     pick_a_pic.READER,
+    studio_votes.READER,
+    label_studio.READER,
     open_image_preferences.READER,
+    argilla.READER,
     hpdv2.READER,
     hpdv3.READER,
     pairs_jsonl.READER,

@@ -64,8 +64,11 @@ def open_source(dataset: str, *, split: str = "train", config: str | None = None
     path = Path(dataset).expanduser()
     if path.is_dir() and is_winner_loser_folder(path):
         return FoldersSource(path)
-    from dmpo_app.preferences import hugging_face
+    from dmpo_app.preferences import hugging_face, tool_files
 
+    found = tool_files.find(path)
+    if found is not None:
+        return tool_files.ToolSource(found)
     if path.exists():
         return hugging_face.local_source(path, split)
     if dataset.count("/") > 1 or dataset.startswith((".", "~", "/")) or path.suffix in {".parquet", ".json", ".jsonl"}:

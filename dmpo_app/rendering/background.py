@@ -42,18 +42,29 @@ class BackgroundWork:
         self._settings = settings
         self._now = now
         self._next_purge = now()
+        self._encodes_next = True
         self._pool = PoolPlanner(store, base, settings.pool, rng=rng, shares_cpu=engine.shares_cpu)
         self._sheet = ContactSheetPlanner(store, base)
 
     def step(self, should_stop: Callable[[], bool]) -> bool:
         """Do the most useful thing; False when there was nothing to do.
 
-        A pool that has run dry comes before the contact sheet, the rest of the pool after it.
+        A pool that has run dry comes before the contact sheet, the rest of the pool after it, in turns with imported
+        pairs that need latents.
         """
         self._purge()
         if self._pool.is_low() and self._make_pair(should_stop):
             return True
-        return self._make_sheet_row(should_stop) or self._make_pair(should_stop)
+        if self._make_sheet_row(should_stop):
+            return True
+        self._encodes_next = not self._encodes_next
+        if self._encodes_next:
+            return self._make_pair(should_stop) or self._encode_imported()
+        return self._encode_imported() or self._make_pair(should_stop)
+
+    def _encode_imported(self) -> bool:
+        """Rests while a round trains on the same processor: both would take twice as long."""
+        return not self._pool.rests_for_a_round() and self._engine.encode_imported()
 
     def _make_pair(self, should_stop: Callable[[], bool]) -> bool:
         plan: PairPlan | None = self._pool.next(self._engine.live_version)

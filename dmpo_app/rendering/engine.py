@@ -28,6 +28,7 @@ from dmpo_app.errors import AdapterProblem, BadInput, StudioError
 from dmpo_app.rendering.adapter_library import AdapterLibrary
 from dmpo_app.rendering.contact_sheet import SheetPlan
 from dmpo_app.rendering.images import new_image
+from dmpo_app.rendering.import_encoding import ImportEncoder
 from dmpo_app.rendering.pool import PairPlan
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
@@ -46,6 +47,7 @@ class Engine:
         self._library = AdapterLibrary(store, base)
         self._clock = clock
         self._retry_at: dict[int, float] = {}
+        self._imports = ImportEncoder(store, base, model.encoder())
         self.live_version = BASE_VERSION
         self.problem = ""
 
@@ -127,6 +129,10 @@ class Engine:
         shots = [Shot(plan.prompt, seed, plan.version) for seed in plan.seeds]
         for sample in self._make(shots, should_stop):
             self._store.images.add(self._base, new_image(sample), ImageKind.CONTACT_SHEET)
+
+    def encode_imported(self) -> bool:
+        """Make latents of a few imported pairs; False when all have some."""
+        return self._imports.step()
 
     def _make(
         self,

@@ -73,15 +73,18 @@ class PoolPlanner:
         out of training; three times, and the prompt is left alone."""
         self._refusals[plan.prompt] += 1
 
+    def rests_for_a_round(self) -> bool:
+        """Whether a round trains on the processor that rendering takes as well."""
+        if not self._shares_cpu:
+            return False
+        current = self._store.rounds.current(self._base)
+        return current is not None and current.status is RoundStatus.RUNNING
+
     def _wants_more(self, live_version: int) -> bool:
         left = self._store.pairs.count_unjudged(self._base)
-        if self._shares_cpu and left >= min(HANDFUL, self._settings.size) and self._round_runs():
+        if left >= min(HANDFUL, self._settings.size) and self.rests_for_a_round():
             return False
         if left < self._settings.size:
             return True
         fresh = self._store.pairs.count_unjudged(self._base, adapter_version=live_version)
         return fresh < (self._settings.size + 1) // 2
-
-    def _round_runs(self) -> bool:
-        current = self._store.rounds.current(self._base)
-        return current is not None and current.status is RoundStatus.RUNNING

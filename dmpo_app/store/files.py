@@ -6,10 +6,12 @@ content, whatever happened to the machine. The same content is written once.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import re
 import secrets
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -59,6 +61,39 @@ class Files:
             written += [pool.submit(self.put_embeds, content) for content in embeds]
         for future in written:
             future.result()
+
+    def put_images(self, contents: Sequence[bytes]) -> list[str]:
+        """Store many PNGs; returns their sha256. As durable as one by one, but the disk is told to flush twice in all,
+        where the system can do that. Raises StorageFull."""
+        if sys.platform != "linux":
+            self.put_all(images=contents, latents=(), embeds=())
+            return [sha256_of(content) for content in contents]
+        new: dict[Path, Path] = {}
+        names = []
+        try:
+            for content in contents:
+                sha256 = sha256_of(content)
+                names.append(sha256)
+                path = self.image_path(sha256)
+                if path not in new and not path.exists():
+                    temporary = self._temporary / f"{sha256[:16]}-{secrets.token_hex(8)}"
+                    new[path] = temporary
+                    temporary.write_bytes(content)
+            if new:
+                _flush_file_system(self._temporary)
+                for path, temporary in new.items():
+                    _make_folder(path.parent)
+                    temporary.replace(path)
+                _flush_file_system(self._temporary)
+        except OSError as error:
+            for temporary in new.values():
+                temporary.unlink(missing_ok=True)
+            if is_disk_error(error):
+                raise StorageFull(
+                    f"images could not be written ({error.strerror}); free some space in {self._home}"
+                ) from error
+            raise
+        return names
 
     def image_path(self, sha256: str) -> Path:
         """Where the image of that name is, or would be. Raises NotFound for what is no sha256."""
@@ -137,6 +172,18 @@ def _make_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     _flush_folder(folder.parent)
     _flush_folder(folder.parent.parent)
+
+
+def _flush_file_system(folder: Path) -> None:
+    """Flush everything that was written to the file system of a folder; Linux only. Raises OSError."""
+    library = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if library.syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(descriptor)
 
 
 def _flush_folder(folder: Path) -> None:

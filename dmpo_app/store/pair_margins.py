@@ -27,6 +27,7 @@ class PairMargins:
                 PairRow.num_votes == 0,
                 PairRow.gold.is_(None),
                 text(IS_IN_POOL),
+                PairRow.is_encoded,
                 PairMarginRow.adapter_version.is_distinct_from(version),
             )
             .order_by(PairRow.id.desc())

@@ -81,6 +81,7 @@ class Pairs:
             PairRow.num_votes == 0,
             PairRow.retired_at.is_(None),
             PairRow.gold.is_(None),
+            PairRow.is_offered,
         ]
         if adapter_version is not None:
             condition.append(PairRow.adapter_version == adapter_version)
@@ -104,7 +105,7 @@ class Pairs:
         """
         if ids is None:
             unjudged_ones = (PairRow.base_id == base.id, PairRow.num_votes == 0, PairRow.gold.is_(None))
-            newest = select(PairRow.id).where(*unjudged_ones, text(IS_IN_POOL))
+            newest = select(PairRow.id).where(*unjudged_ones, PairRow.is_encoded, text(IS_IN_POOL))
             with self._database.reader() as connection:
                 query = newest.order_by(PairRow.id.desc()).limit(unjudged)
                 ids = sorted(connection.execute(query).scalars())

@@ -22,6 +22,7 @@ from dmpo_app.store.database import Database, sqlite_url
 from dmpo_app.store.files import Files
 from dmpo_app.store.gold import GoldPairs
 from dmpo_app.store.images import Images
+from dmpo_app.store.imports import Imports
 from dmpo_app.store.invites import Invites
 from dmpo_app.store.lease import Lease
 from dmpo_app.store.migrate import upgrade
@@ -65,6 +66,7 @@ class Store:
         self.images = Images(database, self.files, now)
         self.pairs = Pairs(database, self.files, now)
         self.pair_margins = PairMargins(database)
+        self.imports = Imports(database, self.files, now)
         self.gold = GoldPairs(database, now)
         self.scores = Scores(database, now)
         self.annotators = Annotators(database, now)

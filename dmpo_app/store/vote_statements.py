@@ -8,6 +8,7 @@ from dmpo_app.domain import PREFERENCES, STRENGTHS, Purpose
 from dmpo_app.store.schema import (
     IS_LIVE,
     IS_RETIRED,
+    IS_UNENCODED,
     AssignmentRow,
     AssignmentState,
     PairRow,
@@ -56,13 +57,16 @@ def trained_on() -> tuple[ColumnElement[bool], ...]:
     """What makes a vote one that rounds learn from; takes `base_id` and `question`."""
     # The retired pairs are few and looked up once, where a look at every vote's pair would cost with each vote. Where
     # there are none, as is usual, not even the set of them is made.
+    # Pairs that were imported and have no latents yet are left out the same way.
     retired = select(PairRow.id).where(text(IS_RETIRED))
+    unencoded = select(PairRow.id).where(PairRow.base_id == bindparam("base_id"), text(IS_UNENCODED))
     return (
         VoteRow.base_id == bindparam("base_id"),
         VoteRow.question == bindparam("question"),
         VoteRow.purpose == Purpose.VOTE,
         VoteRow.outcome.in_(PREFERENCES),
         or_(~retired.exists(), VoteRow.pair_id.not_in(retired)),
+        or_(~unencoded.exists(), VoteRow.pair_id.not_in(unencoded)),
         text(IS_LIVE),  # type: ignore[return-value]  # a condition like the others, though it has no type
     )
 

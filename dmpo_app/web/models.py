@@ -179,6 +179,11 @@ class TrainerOut(BaseModel):
     message: str
 
 
+class EncodingOut(BaseModel):
+    done: int
+    total: int
+
+
 class StatusAnswer(BaseModel):
     votes: int
     votes_until_round: int
@@ -188,6 +193,7 @@ class StatusAnswer(BaseModel):
     round: RoundOut | None = Field(description="The round that is queued or running.")
     last_round: LastRoundOut | None = Field(description="The round that finished last.")
     last_error: str | None
+    encoding: EncodingOut | None = Field(None, description="Of imported pairs, while some have no latents.")
     renderer: RendererOut
     trainer: TrainerOut
 

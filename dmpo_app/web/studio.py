@@ -14,6 +14,7 @@ from dmpo_app.web.identity import MaybeSessionToken, caller_of
 from dmpo_app.web.lanes import Lanes
 from dmpo_app.web.limits import Limits
 from dmpo_app.web.models import (
+    EncodingOut,
     HistoryAnswer,
     HourOut,
     LastRoundOut,
@@ -124,6 +125,7 @@ def _status(services: Services) -> StatusAnswer:
         round=None if now.round is None else round_out(now.round),
         last_round=None if now.last_round is None else _last_round(now.last_round),
         last_error=None if now.last_error is None else without_paths(now.last_error),
+        encoding=None if now.encoding is None else EncodingOut(done=now.encoding.done, total=now.encoding.total),
         renderer=RendererOut(
             phase=renderer.phase,
             message=without_paths(renderer.message),

@@ -7,12 +7,13 @@
                                       ├ pair_margins            │
                                       └ reports ────────────────┤
     audit_log, consent_texts            consents, invite_uses ──┘ invites
+    imports ─ imported_pairs, imported_votes, import_left_out
 
 A base model owns a lineage: nothing of one refers to anything of another. Version 0 of every lineage is the base model
 itself; it has a row, so that whatever names a version can be held to it by a foreign key. Prompts, with their tags and
 proposals, are shared by all lineages, and triggers keep those held out of training from ever having pairs. Votes,
-round_votes, adapter_votes, live_changes, reports, consents, consent_texts and audit_log are append-only; what is taken
-back is stamped.
+round_votes, adapter_votes, live_changes, reports, consents, consent_texts, audit_log, imported_pairs and imported_votes
+are append-only; what is taken back is stamped.
 """
 
 from dmpo_app.store.schema.base import (
@@ -24,11 +25,13 @@ from dmpo_app.store.schema.base import (
     IS_RETIRED,
     IS_SEEN,
     IS_UNCLEARED,
+    IS_UNENCODED,
     IS_UNFINISHED,
     AssignmentState,
     Table,
 )
 from dmpo_app.store.schema.campaign import AuditRow, ConsentRow, ConsentTextRow, InviteRow, InviteUseRow, ReportRow
+from dmpo_app.store.schema.imports import ImportedPairRow, ImportedVoteRow, ImportLeftOutRow, ImportRow
 from dmpo_app.store.schema.labeling import (
     AnnotatorRow,
     AssignmentRow,
@@ -60,6 +63,7 @@ __all__ = [
     "IS_RETIRED",
     "IS_SEEN",
     "IS_UNCLEARED",
+    "IS_UNENCODED",
     "IS_UNFINISHED",
     "AdapterRow",
     "AdapterVoteRow",
@@ -72,6 +76,10 @@ __all__ = [
     "ConsentTextRow",
     "ImageRow",
     "ImageScoreRow",
+    "ImportLeftOutRow",
+    "ImportRow",
+    "ImportedPairRow",
+    "ImportedVoteRow",
     "InviteRow",
     "InviteUseRow",
     "LeaseRow",

@@ -12,6 +12,7 @@ from sqlalchemy.orm import DeclarativeBase
 from dmpo_app.domain import (
     Choice,
     ImageKind,
+    ImportUse,
     Outcome,
     PairSource,
     PromptSource,
@@ -47,8 +48,9 @@ IS_OPEN = "state IN ('open', 'reopened')"
 IS_SEEN = "state <> 'lapsed' AND purpose <> 'repeat'"
 IS_REPEATED = "state <> 'lapsed' AND purpose = 'repeat'"
 IS_LIVE = "undone_at IS NULL AND withdrawn_at IS NULL"
-IS_IN_POOL = "retired_at IS NULL"
+IS_IN_POOL = "retired_at IS NULL AND is_offered"
 IS_RETIRED = "retired_at > 0"
+IS_UNENCODED = "NOT is_encoded"
 IS_UNCLEARED = "cleared_at IS NULL"
 IS_UNFINISHED = "status IN ('queued', 'running')"
 """Conditions of partial indexes. Queries spell them the same, without parameters, so that the index is used. IS_RETIRED
@@ -78,6 +80,7 @@ class Table(DeclarativeBase):
         AssignmentState: EnumText(AssignmentState),
         Choice: EnumText(Choice),
         ImageKind: EnumText(ImageKind),
+        ImportUse: EnumText(ImportUse),
         Outcome: EnumText(Outcome),
         PairSource: EnumText(PairSource),
         PromptSource: EnumText(PromptSource),

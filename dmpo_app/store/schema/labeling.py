@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, String, Text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, String, Text, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from dmpo_app.domain import Choice, ImageKind, Outcome, PairSource, Purpose, Question, Strength
@@ -15,6 +15,7 @@ from dmpo_app.store.schema.base import (
     IS_REPEATED,
     IS_RETIRED,
     IS_SEEN,
+    IS_UNENCODED,
     AssignmentState,
     Table,
     only,
@@ -94,6 +95,8 @@ class PairRow(Table):
     that are offered; answering moves a pair's claim from one kind to the other and leaves this number alone. Votes on
     every question count, also those on repeats. `retired_at`: out of the pool since then, for people reported it.
     `gold`: the right answer, where an administrator has given one; such a pair is mixed in, never offered by itself.
+    `is_offered`: whether it is shown to people at all; one that was imported for its votes is not. `is_encoded`: if it
+    has latents and embeddings; until then its votes are not trained on.
     """
 
     __tablename__ = "pairs"
@@ -110,6 +113,8 @@ class PairRow(Table):
     created_at: Mapped[datetime]
     retired_at: Mapped[datetime | None] = mapped_column()
     gold: Mapped[Outcome | None] = mapped_column()
+    is_offered: Mapped[bool] = mapped_column(default=True, server_default=true())
+    is_encoded: Mapped[bool] = mapped_column(default=True, server_default=true())
 
     __table_args__ = (
         ForeignKeyConstraint(["base_id", "adapter_version"], ["adapters.base_id", "adapters.version"]),
@@ -119,6 +124,7 @@ class PairRow(Table):
         Index("ix_pairs_unjudged", base_id, num_votes, adapter_version, retired_at),
         Index("ix_pairs_retired", retired_at, **only(IS_RETIRED)),
         Index("ix_pairs_prompt", base_id, prompt_id),
+        Index("ix_pairs_unencoded", base_id, id, **only(IS_UNENCODED)),
     )
 
 

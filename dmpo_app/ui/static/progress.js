@@ -98,6 +98,7 @@ class DmpoProgress extends HTMLElement {
       ["Renderer", phase[status.renderer.phase] + (status.renderer.device ? ` on ${status.renderer.device}` : "")],
       ["Trainer", trainer],
     ];
+    if (status.encoding) tiles.push(["Imported pairs encoded", `${status.encoding.done} of ${status.encoding.total}`]);
     if (status.last_error) tiles.push(["Last error", status.last_error]);
     this.tiles.replaceChildren(
       ...tiles.map(([name, value]) => h("div", { class: `pr-tile${name === "Last error" ? " pr-bad" : ""}` }, h("small", {}, name), h("b", {}, value))),

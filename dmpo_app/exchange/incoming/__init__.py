@@ -1,0 +1,1 @@
+"""Other people's pairs and votes, taken into a home: read, checked, previewed, stored batch by batch."""

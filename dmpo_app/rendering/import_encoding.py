@@ -1,0 +1,61 @@
+"""Latents and prompt embeddings of imported pairs, which nobody rendered here. This module imports torch.
+
+Pictures are enlarged or reduced until they cover the base model's size and cut around the middle: a pair of two sizes
+becomes one of the same.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from dmpo_app.diffusion.encoder import Encoder, Pixels, fitted
+from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
+from dmpo_app.domain import BaseModelRef, UnencodedPair
+from dmpo_app.errors import NotFound
+from dmpo_app.preferences.images import UnusableImage, picture_of
+from dmpo_app.store import Store
+
+BATCH_PAIRS = 4
+"""A person who asks for an image waits for at most one batch."""
+
+_log = logging.getLogger(__name__)
+
+
+class ImportEncoder:
+    """Encodes what the store lacks, a batch at a time, each pair once. A pair whose image files were deleted by hand is
+    passed over until the next start."""
+
+    def __init__(self, store: Store, base: BaseModelRef, encoder: Encoder) -> None:
+        self._store = store
+        self._base = base
+        self._encoder = encoder
+        self._after = 0
+
+    def step(self) -> bool:
+        """Encode the next batch; False when there is nothing to encode. Raises StorageFull."""
+        pairs = self._store.imports.unencoded(self._base, after=self._after, limit=BATCH_PAIRS)
+        if not pairs:
+            return False
+        usable: list[UnencodedPair] = []
+        pictures: list[Pixels] = []
+        for pair in pairs:
+            try:
+                pictures += [self._picture(pair.png_a), self._picture(pair.png_b)]
+            except (NotFound, UnusableImage) as error:
+                _log.warning("the imported pair %d cannot be encoded: %s", pair.id, error)
+                del pictures[2 * len(usable) :]
+            else:
+                usable.append(pair)
+        if usable:
+            latents = [dump_latents(one) for one in self._encoder.latents(pictures)]
+            both = {pair.id: (latents[2 * n], latents[2 * n + 1]) for n, pair in enumerate(usable)}
+            self._store.imports.record_encoding(self._base, both, self._embeds(usable))
+        self._after = pairs[-1].id
+        return True
+
+    def _picture(self, sha256: str) -> Pixels:
+        return fitted(picture_of(self._store.files.read_image(sha256)), self._encoder.size)
+
+    def _embeds(self, pairs: list[UnencodedPair]) -> dict[str, bytes]:
+        prompts = dict.fromkeys(pair.prompt for pair in pairs if not pair.has_embeds)
+        return {prompt: dump_conditioning(self._encoder.conditioning(prompt)) for prompt in prompts}
