@@ -25,14 +25,14 @@ def create(
 ) -> None:
     """Make links of invitation and print them, one a line. Whoever has a link can use it: hand it out with care."""
     with spoken_errors():
+        from dmpo_app.hosting.opening import open_store
         from dmpo_app.labeling import Sealer, load_or_create_key
         from dmpo_app.labeling.words import clean_handle
-        from dmpo_app.store import Store
 
         settings = settings_from(home=home)
         label = clean_handle(name) if name else ""
         names = [label] if count == 1 else [f"{label} {number}".strip() for number in range(1, count + 1)]
-        with Store.open(settings.home, database_url=settings.database) as store:
+        with open_store(settings) as store:
             invites = store.invites.create(names, max_uses=uses, lifetime=timedelta(days=days), by="cli")
         sealer = Sealer(load_or_create_key(settings.home))
         address = (url or f"http://{settings.host}:{settings.port}").rstrip("/")
@@ -46,11 +46,11 @@ def create(
 def list_invites(home: Home = None) -> None:
     """The links there are, oldest first: how often each was used, and until when it is good."""
     with spoken_errors():
-        from dmpo_app.store import Store
+        from dmpo_app.hosting.opening import open_store
 
         table = Table("name", "used", "of", "until", box=None)
         settings = settings_from(home=home)
-        with Store.open(settings.home, database_url=settings.database) as store:
+        with open_store(settings) as store:
             for invite in store.invites.list():
                 until = f"{invite.expires_at:%Y-%m-%d %H:%M} UTC"
                 table.add_row(Text(invite.name), str(invite.num_uses), str(invite.max_uses), until)

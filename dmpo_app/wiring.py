@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from dmpo_app.diffusion.family import family_of, fingerprint, require_safety_checker, sampling_of
 from dmpo_app.domain import BaseModelRef, Renderer, Safekeeping, TrainerSupervisor
 from dmpo_app.errors import HomeInUse, SetupProblem
+from dmpo_app.hosting.opening import open_store
 from dmpo_app.labeling.service import LabelingService
 from dmpo_app.labeling.tokens import Sealer, load_or_create_key
 from dmpo_app.settings import Settings
@@ -46,7 +47,7 @@ class Lineage:
 def open_lineage(settings: Settings) -> Iterator[Lineage]:
     """Open the store, register the base model and its prompts, take the starter pairs in. Needs no torch."""
     family = family_of(settings.base_model)
-    with Store.open(settings.home, database_url=settings.database) as store:
+    with open_store(settings) as store:
         base = store.models.register(settings.base_model, family, fingerprint(settings.base_model))
         store.prompts.ensure(read_prompts(settings.pool.held_out_prompts), held_out=True)
         store.prompts.ensure(read_prompts(settings.pool.train_prompts), held_out=False)

@@ -123,7 +123,7 @@ class DatasetRemote:
                 self._repository, name, repo_type="dataset", local_dir=folder, force_download=True
             )
         except EntryNotFoundError as error:
-            raise NotFound(f"{name} is not in the backup at {self.url}") from error
+            raise NotFound(f"{name} is not in the storage at {self.url}") from error
         Path(got).replace(target)
 
     def _commit(self, operations: list[Any], message: str, parent: str | None = None) -> None:
@@ -140,4 +140,6 @@ class DatasetRemote:
             raise
         except Exception as error:
             kind = type(error).__name__
-            raise BackupUnreachable(f"the backup at {self.url} is out of reach ({kind}: {str(error)[:200]})") from error
+            raise BackupUnreachable(
+                f"the storage at {self.url} is out of reach ({kind}: {str(error)[:200]})"
+            ) from error

@@ -88,7 +88,7 @@ class FolderRemote:
             yield
         except FileNotFoundError as error:
             if name and self._folder.is_dir():
-                raise NotFound(f"{name} is not in the backup at {self.url}") from error
-            raise BackupUnreachable(f"the backup at {self.url} is out of reach ({error.strerror})") from error
+                raise NotFound(f"{name} is not in the storage at {self.url}") from error
+            raise BackupUnreachable(f"the storage at {self.url} is out of reach ({error.strerror})") from error
         except OSError as error:
-            raise BackupUnreachable(f"the backup at {self.url} is out of reach ({error.strerror or error})") from error
+            raise BackupUnreachable(f"the storage at {self.url} is out of reach ({error.strerror or error})") from error

@@ -31,7 +31,7 @@ class FsspecRemote:
             # An instance of its own: others may be cached with listings that are old by now.
             self._files, root = fsspec.url_to_fs(url, skip_instance_cache=True, use_listings_cache=False, **options)
         except (ImportError, ValueError) as error:
-            raise SetupProblem(f"DMPO_BACKUP__URL={self.url} cannot be used: {error}") from error
+            raise SetupProblem(f"{self.url} cannot be used: {error}") from error
         self._root = str(root).rstrip("/")
 
     def names(self, prefix: str) -> list[str]:
@@ -91,8 +91,8 @@ class FsspecRemote:
             yield
         except FileNotFoundError as error:
             if name:
-                raise NotFound(f"{name} is not in the backup at {self.url}") from error
-            raise BackupUnreachable(f"the backup at {self.url} does not exist: {error}") from error
+                raise NotFound(f"{name} is not in the storage at {self.url}") from error
+            raise BackupUnreachable(f"the storage at {self.url} does not exist: {error}") from error
         except Exception as error:
             kind, said = type(error).__name__, without_credentials(str(error))
-            raise BackupUnreachable(f"the backup at {self.url} is out of reach ({kind}: {said[:200]})") from error
+            raise BackupUnreachable(f"the storage at {self.url} is out of reach ({kind}: {said[:200]})") from error

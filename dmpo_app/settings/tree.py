@@ -126,6 +126,9 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = None
     """postgresql://user:password@host/name: a PostgreSQL database in place of the SQLite file in the home, which it
     belongs to alone. None: SQLite."""
+    files_url: str | None = None
+    """s3://bucket/folder, or what else fsspec reads and writes: pictures, latents and embeddings are kept there as
+    well, and fetched when this disk does not have them. Beside PostgreSQL; a home with SQLite has the backup."""
     host: str = "127.0.0.1"
     """Address to listen on; loopback unless told otherwise."""
     port: Annotated[int, Field(ge=0, le=65535)] = 7860

@@ -2,6 +2,9 @@
 
 A file is written under a temporary name, flushed, renamed, and its folder flushed: a name that exists holds the whole
 content, whatever happened to the machine. The same content is written once.
+
+With a storage elsewhere a content is there as well before anybody is told its name, and what this disk lacks is fetched
+from it and checked: the disk is then a cache.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 from dmpo_app.errors import NotFound, StorageFull
 from dmpo_app.store.sqlite import is_disk_error
@@ -32,11 +36,27 @@ def sha256_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-class Files:
-    """The files of one home. Safe for any number of threads and processes."""
+class Elsewhere(Protocol):
+    """A storage that holds the same files under the same names, relative to the home; see `hosting.remote.Remote`."""
 
-    def __init__(self, home: Path) -> None:
+    def put(self, items: Sequence[tuple[str, bytes | Path]]) -> None: ...
+
+    def fetch(self, items: Sequence[tuple[str, Path]]) -> None:
+        """Raises NotFound for a name that is not there."""
+        ...
+
+    def delete(self, names: Sequence[str]) -> None: ...
+
+
+class Files:
+    """The files of one home. Safe for any number of threads and processes.
+
+    With a storage `elsewhere` every method may raise what that raises when it is out of reach.
+    """
+
+    def __init__(self, home: Path, elsewhere: Elsewhere | None = None) -> None:
         self._home = home
+        self._elsewhere = elsewhere
         self._temporary = home / "tmp"
         self._temporary.mkdir(parents=True, exist_ok=True)
         self._remove_leftovers()
@@ -109,15 +129,46 @@ class Files:
 
     def read_image(self, sha256: str) -> bytes:
         """The PNG of that name. Raises NotFound."""
-        return _read(self.image_path(sha256))
+        return self._read(self.image_path(sha256))
 
     def read_latents(self, sha256: str) -> bytes:
         """The latents file of that name. Raises NotFound."""
-        return _read(self.latents_path(sha256))
+        return self._read(self.latents_path(sha256))
 
     def read_embeds(self, sha256: str) -> bytes:
         """The embeddings file of that name. Raises NotFound."""
-        return _read(self.embeds_path(sha256))
+        return self._read(self.embeds_path(sha256))
+
+    def delete(self, paths: Sequence[Path]) -> None:
+        """Remove files by the paths that they have here; those that are gone do no harm."""
+        for path in paths:
+            path.unlink(missing_ok=True)
+        if self._elsewhere is not None:
+            self._elsewhere.delete([self._name(path) for path in paths])
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._home).as_posix()
+
+    def _read(self, path: Path) -> bytes:
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            if self._elsewhere is None:
+                raise NotFound(f"{path.name} is not in the store; was it deleted by hand?") from None
+        return self._fetched(path, self._elsewhere)
+
+    def _fetched(self, path: Path, elsewhere: Elsewhere) -> bytes:
+        temporary = self._temporary / f"{path.stem[:16]}-{secrets.token_hex(8)}"
+        try:
+            elsewhere.fetch([(self._name(path), temporary)])
+            content = temporary.read_bytes()
+            if sha256_of(content) != path.stem:
+                raise NotFound(f"{path.name} is damaged in the storage elsewhere")
+            _make_folder(path.parent)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return content
 
     def _path(self, sha256: str, folder: str, suffix: str) -> Path:
         if not _SHA256.fullmatch(sha256):
@@ -136,6 +187,8 @@ class Files:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+            if self._elsewhere is not None:
+                self._elsewhere.put([(self._name(path), content)])
             temporary.replace(path)
             _flush_folder(path.parent)
         except OSError as error:
@@ -144,6 +197,9 @@ class Files:
                 raise StorageFull(
                     f"{path.name} could not be written ({error.strerror}); free some space in {self._home}"
                 ) from error
+            raise
+        except BaseException:
+            temporary.unlink(missing_ok=True)
             raise
         return sha256
 
@@ -156,13 +212,6 @@ class Files:
                     path.unlink()
             except FileNotFoundError:
                 continue  # its owner was quicker
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise NotFound(f"{path.name} is not in the store; was it deleted by hand?") from None
 
 
 def _make_folder(folder: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, or_, select
@@ -76,11 +77,13 @@ class Images:
         return rows
 
     def _delete_files(self, rows: Iterable[Row[*tuple[Any, ...]]], connection: Connection) -> None:
+        unused: list[Path] = []
         for row in rows:
             if not _is_used(connection, row.sha256):
-                self._files.image_path(row.sha256).unlink(missing_ok=True)
+                unused.append(self._files.image_path(row.sha256))
             if row.latents_sha256 is not None and not _is_used(connection, row.latents_sha256):
-                self._files.latents_path(row.latents_sha256).unlink(missing_ok=True)
+                unused.append(self._files.latents_path(row.latents_sha256))
+        self._files.delete(unused)
 
 
 def put_files(files: Files, image: NewImage) -> tuple[str, str | None]:

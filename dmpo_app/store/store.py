@@ -19,7 +19,7 @@ from dmpo_app.store.assignments import Assignments
 from dmpo_app.store.audit import Audit
 from dmpo_app.store.consents import Consents
 from dmpo_app.store.database import Database, sqlite_url
-from dmpo_app.store.files import Files
+from dmpo_app.store.files import Elsewhere, Files
 from dmpo_app.store.gold import GoldPairs
 from dmpo_app.store.images import Images
 from dmpo_app.store.imports import Imports
@@ -55,11 +55,10 @@ class Store:
     are waiting, and StorageFull when the disk takes no more; then nothing was recorded.
     """
 
-    def __init__(self, home: Path, database_url: str | None, database: Database, now: Callable[[], datetime]) -> None:
+    def __init__(self, home: Path, database: Database, files: Files, now: Callable[[], datetime]) -> None:
         self._database = database
         self.home = home
-        self.database_url = database_url
-        self.files = Files(home)
+        self.files = files
         self.models = Models(database, now)
         self.prompts = Prompts(database, now)
         self.prompt_catalog = PromptCatalog(database, now)
@@ -83,10 +82,18 @@ class Store:
         self.lease = Lease(database, now)
 
     @classmethod
-    def open(cls, home: Path, *, database_url: str | None = None, now: Callable[[], datetime] = utc_now) -> Store:
+    def open(
+        cls,
+        home: Path,
+        *,
+        database_url: str | None = None,
+        elsewhere: Elsewhere | None = None,
+        now: Callable[[], datetime] = utc_now,
+    ) -> Store:
         """Open a home, made and brought to the present schema if need be; two processes may do so at once.
 
-        Its database is a file in it, or the one at `database_url`, which belongs to this home alone.
+        Its database is a file in it, or the one at `database_url`, which belongs to this home alone. Pictures, latents
+        and embeddings are files in it, and `elsewhere` as well where that is given.
         Raises UnsafeSQLite, and SetupProblem for a home that cannot be written or comes from a newer version.
         """
         home = home.expanduser().absolute()
@@ -101,7 +108,7 @@ class Store:
                         # third; on a fresh one they are not.
                         database.close()
                         database = Database.open(url)
-                    return cls(home, database_url, database, now)
+                    return cls(home, database, Files(home, elsewhere), now)
                 except BaseException:
                     database.close()
                     raise

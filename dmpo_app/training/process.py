@@ -87,12 +87,12 @@ def run_worker(
     when it is gone.
     """
     from dmpo_app.diffusion.family import family_of, fingerprint
-    from dmpo_app.store import Store
+    from dmpo_app.hosting.opening import open_store
     from dmpo_app.store.store import utc_now
 
     check_tracker(settings.trainer.tracker)
     family, identity = family_of(settings.base_model), fingerprint(settings.base_model)  # told before slow imports
-    with Store.open(settings.home, database_url=settings.database) as store:
+    with open_store(settings) as store:
         import torch
 
         from dmpo_app.training.group import ALONE, check_parts

@@ -22,9 +22,14 @@ ON_POSTGRESQL = os.environ.get("DMPO_TEST_DATABASE") == "postgresql"
 sqlite_only = pytest.mark.skipif(ON_POSTGRESQL, reason="about SQLite alone")
 
 
+def _url_of(store: Store) -> str | None:
+    url = store._database._writing.url
+    return url.render_as_string(hide_password=False) if ON_POSTGRESQL else None
+
+
 def reopened(store: Store) -> Store:
     """The same home, opened once more."""
-    return Store.open(store.home, database_url=store.database_url)
+    return Store.open(store.home, database_url=_url_of(store))
 
 
 class EmptyHomes:
