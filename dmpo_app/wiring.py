@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from dmpo_app.diffusion.family import family_of, fingerprint, sampling_of
-from dmpo_app.domain import BaseModelRef, Renderer, TrainerSupervisor
+from dmpo_app.domain import BaseModelRef, GpuLending, Renderer, TrainerSupervisor
 from dmpo_app.errors import HomeInUse, SetupProblem
 from dmpo_app.labeling.service import LabelingService
 from dmpo_app.labeling.tokens import Sealer, load_or_create_key
-from dmpo_app.settings import Settings
+from dmpo_app.settings import Mode, Settings
 from dmpo_app.store import Store
 from dmpo_app.store.starter_pairs import read_starter_pairs
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dmpo_app.rendering.render_thread import RenderThread
     from dmpo_app.training.process import TrainerProcess
     from dmpo_app.web.services import Services
+    from dmpo_app.zerogpu.start import LentStudio
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +97,22 @@ def build_trainer(settings: Settings) -> TrainerProcess:
     return TrainerProcess(settings)
 
 
+def build_lent_studio(settings: Settings, lineage: Lineage) -> LentStudio:
+    """For ZeroGPU; in the main thread, before the page is served: see `zerogpu.start`."""
+    from dmpo_app.zerogpu.start import start
+
+    return start(lineage.store, lineage.base, settings)
+
+
 def build_services(
-    settings: Settings, lineage: Lineage, renderer: Renderer, trainer: TrainerSupervisor, admin_token: str
+    settings: Settings,
+    lineage: Lineage,
+    renderer: Renderer,
+    trainer: TrainerSupervisor,
+    admin_token: str,
+    *,
+    mode: Mode = "cpu",
+    lending: GpuLending | None = None,
 ) -> Services:
     from dmpo_app.web.services import Services
 
@@ -109,7 +124,9 @@ def build_services(
 
     labeling = build_labeling(settings, lineage, (renderer_problem, trainer_problem))
     sampling = sampling_of(settings.base_model, settings.render)
-    return Services(lineage.store, lineage.base, settings, labeling, renderer, trainer, admin_token, sampling)
+    return Services(
+        lineage.store, lineage.base, settings, labeling, renderer, trainer, admin_token, sampling, mode, lending
+    )
 
 
 @contextmanager

@@ -5,6 +5,7 @@ One file a subject; everybody imports from here. Times are timezone-aware UTC.
 
 from dmpo_app.domain.campaign import Agreement, AuditEntry, Invite, Report, ReportReason
 from dmpo_app.domain.images import ImageKind, ImageRef, NewImage, NewPair, Pair, PairSource, Prompt, Provenance
+from dmpo_app.domain.lending import GpuLending
 from dmpo_app.domain.lineage import BASE_VERSION, AdapterRef, BaseModelRef, LiveChange, NewAdapter, Sampling
 from dmpo_app.domain.offering import Candidate, Fact, Offering, Overlap, Purpose, Strategy
 from dmpo_app.domain.prompts import (
@@ -63,6 +64,7 @@ __all__ = [
     "Candidate",
     "Choice",
     "Fact",
+    "GpuLending",
     "ImageKind",
     "ImageRef",
     "ImportPlan",

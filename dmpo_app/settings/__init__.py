@@ -4,11 +4,13 @@ The most used ones stand at the top level (`DMPO_MIN_VOTES`); groups nest with t
 `dmpo.toml` is read from the current folder. Nonsense is refused with the value in the message.
 """
 
+from dmpo_app.settings.group import PROJECT_ROOT
+from dmpo_app.settings.hosted import Mode, for_mode, mode_of, on_space
 from dmpo_app.settings.labeling import LabelingSettings
 from dmpo_app.settings.training_round import RoundLimitSettings, RoundSettings, ScorerSettings, ScoringSettings
 from dmpo_app.settings.tree import (
     POCKET_MODEL,
-    PROJECT_ROOT,
+    HostingSettings,
     LimitSettings,
     PoolSettings,
     RenderSettings,
@@ -20,8 +22,10 @@ from dmpo_app.settings.tree import (
 __all__ = [
     "POCKET_MODEL",
     "PROJECT_ROOT",
+    "HostingSettings",
     "LabelingSettings",
     "LimitSettings",
+    "Mode",
     "PoolSettings",
     "RenderSettings",
     "RoundLimitSettings",
@@ -31,4 +35,7 @@ __all__ = [
     "SettingNote",
     "Settings",
     "TrainerSettings",
+    "for_mode",
+    "mode_of",
+    "on_space",
 ]
