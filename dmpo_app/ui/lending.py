@@ -24,8 +24,9 @@ from dmpo_app.web.voting import image_url
 Answer = dict[str, Any]
 """What the browser is told of a render: `images`, each with `version` and `url`, or `problem` in words."""
 
-_EXPLAINED = """<p class="ln-help">This Space has no GPU of its own. What it learns and paints is done in GPU minutes that
-people lend: yours is taken off your own daily share on Hugging Face, and only while this page is open.</p>"""
+_EXPLAINED = """<p class="ln-help">This Space has no GPU of its own. What it learns and paints is done in GPU
+minutes that people lend: yours is taken off your own daily share on Hugging Face, and only while this page is
+open.</p>"""
 _ANSWERED = """(answer) => { document.querySelector("dmpo-compare")?.answered(answer); }"""
 
 

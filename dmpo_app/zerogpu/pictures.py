@@ -138,7 +138,7 @@ class LentPictures:
 
     def _pairs(self) -> tuple[tuple[Shot, ...], ...]:
         live = self._store.adapters.live_version(self._base)
-        plans = [plan for _ in range(MOST_PAIRS) if (plan := self._pool.next(live)) is not None]
+        plans = self._pool.plans(live, MOST_PAIRS)
         return tuple(tuple(Shot(plan.prompt, seed, live) for seed in plan.seeds) for plan in plans)
 
     def _rows(self) -> tuple[tuple[Shot, ...], ...]:

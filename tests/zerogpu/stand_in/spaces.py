@@ -41,6 +41,7 @@ class Worker:
         self.answers[1].close()  # the process's end alone keeps the pipe open: its death is its end
 
     def _serve(self, task: Task) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the server's own handler came along with the fork
         self.answers[0].close()
         while True:
             job = self.asked[0].recv()
