@@ -21,7 +21,7 @@ from sqlalchemy import make_url
 
 from dmpo_app.errors import StudioError
 from dmpo_app.labeling.block_list import BlockList
-from dmpo_app.settings import Settings
+from dmpo_app.settings import PROJECT_ROOT, Settings, mode_of, on_space
 from dmpo_app.web.ports import free_port
 from dmpo_app.wiring import read_prompts
 
@@ -48,7 +48,7 @@ class Finding:
 def examine(settings: Settings) -> Iterator[Finding]:
     """Every check in turn; importing torch makes one of them take seconds, hence a generator."""
     checks: tuple[Callable[[Settings], Finding], ...] = (
-        _python, _packages, _database, _home, _disk, _memory, _port, _prompts, _base_model, _torch,
+        _python, _packages, _mode, _database, _home, _disk, _memory, _port, _prompts, _base_model, _torch,
     )  # fmt: skip
     for check in checks:
         yield check(settings)
@@ -72,6 +72,26 @@ def _packages(_: Settings) -> Finding:
     except importlib.metadata.PackageNotFoundError as error:
         return Finding("packages", Verdict.PROBLEM, f"{error.name} is not installed", "run `make setup`")
     return Finding("packages", Verdict.OK, found)
+
+
+_MODES = {
+    "cpu": "cpu: pictures and rounds on the processor",
+    "gpu": "gpu: pictures and rounds on a GPU of its own",
+    "zerogpu": "zerogpu: GPUs lent for a minute at a time by the people on the page",
+}
+
+
+def _mode(settings: Settings) -> Finding:
+    try:
+        detail = _MODES[mode_of(settings)]
+    except StudioError as error:
+        return Finding("mode", Verdict.PROBLEM, settings.hosting.mode, str(error))
+    forgetful = on_space() and settings.home.is_relative_to(PROJECT_ROOT) and settings.backup.url is None
+    advice = (
+        "this Space's disk is wiped at every restart; set DMPO_BACKUP__URL, see docs/backup.md" if forgetful else ""
+    )
+    where = "; on a Space" if on_space() else ""
+    return Finding("mode", Verdict.WARNING if forgetful else Verdict.OK, detail + where, advice)
 
 
 def _database(settings: Settings) -> Finding:

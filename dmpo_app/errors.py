@@ -12,6 +12,8 @@
     │   ├── Expired             it was good once
     │   └── TooMany             more than one person may do; try again another day
     ├── Busy                    a bounded queue is full; try again later
+    │   └── GpuRefused          no GPU time is to be had now; says why, and for whom there is some
+    ├── GpuAborted              the process with the GPU ended in the middle; what it had saved stands
     ├── NotReady                the model is still loading
     ├── SetupProblem            the machine or the settings do not fit; says what to do
     │   ├── UnsafeSQLite
@@ -78,6 +80,14 @@ class TooMany(BadInput):
 
 class Busy(StudioError):
     """A bounded queue is full; nothing was done, try again later."""
+
+
+class GpuRefused(Busy):
+    """No GPU time is to be had: a quota is used up, or no GPU is free. Nothing was done."""
+
+
+class GpuAborted(StudioError):
+    """The process with the GPU was ended in the middle; whatever it had saved by then stands, nothing else does."""
 
 
 class NotReady(StudioError):

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from dmpo_app.serving_backup import claimed, running_backup
-from dmpo_app.settings import Settings
+from dmpo_app.settings import Settings, for_mode, mode_of
 from dmpo_app.signals import stop_signals
 from dmpo_app.web.ports import free_port
-from dmpo_app.wiring import build_renderer, build_services, build_trainer, home_lock, open_lineage
+from dmpo_app.wiring import build_lent_studio, build_renderer, build_services, build_trainer, home_lock, open_lineage
 
 if TYPE_CHECKING:
-    from dmpo_app.ui import RunningServer
     from dmpo_app.web.services import Services
 
 log = logging.getLogger(__name__)
@@ -32,6 +31,8 @@ def run_server(settings: Settings, console: Console) -> None:
     """
     with ExitStack() as stack:
         stopping = stack.enter_context(stop_signals())
+        mode = mode_of(settings)
+        settings = for_mode(settings, mode)
         settings = settings.model_copy(update={"port": free_port(settings.host, settings.port)})
         stack.enter_context(home_lock(settings, f"http://{settings.host}:{settings.port}"))
         kept = claimed(settings, stopping)
@@ -39,27 +40,32 @@ def run_server(settings: Settings, console: Console) -> None:
             return
         lineage = stack.enter_context(open_lineage(settings))
         backup = running_backup(settings, kept, stack)
-        renderer = build_renderer(settings, lineage)
-        trainer = build_trainer(settings)
         admin_token = _admin_token(settings, console)
-
-        services = build_services(settings, lineage, renderer, trainer, admin_token, backup)
-        server = _open_page(services)
-        stack.callback(server.close)
-        console.print(f"DMPO Studio is at [bold]{server.url}[/]  (Ctrl-C stops it)", highlight=False)
-        renderer.start()
-        stack.callback(renderer.stop)
-        if settings.train:
-            trainer.start()
-            stack.callback(trainer.stop)
+        if mode == "zerogpu":
+            lent = build_lent_studio(settings, lineage)
+            services = build_services(
+                settings, lineage, lent.pictures, lent.rounds, admin_token, backup, mode=mode, lending=lent.lending
+            )
+            _open_page(services, stack, console)
+        else:
+            renderer, trainer = build_renderer(settings, lineage), build_trainer(settings)
+            services = build_services(settings, lineage, renderer, trainer, admin_token, backup, mode=mode)
+            _open_page(services, stack, console)
+            renderer.start()
+            stack.callback(renderer.stop)
+            if settings.train:
+                trainer.start()
+                stack.callback(trainer.stop)
         stopping.wait()
         log.info("stopping; a round in progress is kept and goes on at the next start")
 
 
-def _open_page(services: Services) -> RunningServer:
+def _open_page(services: Services, stack: ExitStack, console: Console) -> None:
     from dmpo_app.ui import build_ui, launch  # Gradio takes seconds to import: after all that can be refused at once
 
-    return launch(build_ui(services), services)
+    server = launch(build_ui(services), services)
+    stack.callback(server.close)
+    console.print(f"DMPO Studio is at [bold]{server.url}[/]  (Ctrl-C stops it)", highlight=False)
 
 
 def _admin_token(settings: Settings, console: Console) -> str:

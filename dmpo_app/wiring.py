@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from dmpo_app.diffusion.family import family_of, fingerprint, require_safety_checker, sampling_of
-from dmpo_app.domain import BaseModelRef, Renderer, Safekeeping, TrainerSupervisor
+from dmpo_app.domain import BaseModelRef, GpuLending, Renderer, Safekeeping, TrainerSupervisor
 from dmpo_app.errors import HomeInUse, SetupProblem
 from dmpo_app.hosting.opening import open_store
 from dmpo_app.labeling.service import LabelingService
 from dmpo_app.labeling.tokens import Sealer, load_or_create_key
-from dmpo_app.settings import Settings
+from dmpo_app.settings import Mode, Settings
 from dmpo_app.store import Store
 from dmpo_app.store.starter_pairs import read_starter_pairs
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dmpo_app.rendering.render_thread import RenderThread
     from dmpo_app.training.process import TrainerProcess
     from dmpo_app.web.services import Services
+    from dmpo_app.zerogpu.start import LentStudio
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +107,13 @@ def build_trainer(settings: Settings) -> TrainerProcess:
     return TrainerProcess(settings)
 
 
+def build_lent_studio(settings: Settings, lineage: Lineage) -> LentStudio:
+    """For ZeroGPU; in the main thread, before the page is served: see `zerogpu.start`."""
+    from dmpo_app.zerogpu.start import start
+
+    return start(lineage.store, lineage.base, settings)
+
+
 def build_services(
     settings: Settings,
     lineage: Lineage,
@@ -113,6 +121,9 @@ def build_services(
     trainer: TrainerSupervisor,
     admin_token: str,
     backup: Backup | None = None,
+    *,
+    mode: Mode = "cpu",
+    lending: GpuLending | None = None,
 ) -> Services:
     from dmpo_app.web.services import Services
 
@@ -126,7 +137,9 @@ def build_services(
     problems = (*backup_problem, renderer_problem, trainer_problem)
     labeling = build_labeling(settings, lineage, problems, backup)
     sampling = sampling_of(settings.base_model, settings.render)
-    return Services(lineage.store, lineage.base, settings, labeling, renderer, trainer, admin_token, sampling)
+    return Services(
+        lineage.store, lineage.base, settings, labeling, renderer, trainer, admin_token, sampling, mode, lending
+    )
 
 
 @contextmanager

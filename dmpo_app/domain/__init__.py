@@ -17,6 +17,7 @@ from dmpo_app.domain.imports import (
     ImportUse,
     UnencodedPair,
 )
+from dmpo_app.domain.lending import GpuLending
 from dmpo_app.domain.lineage import BASE_VERSION, AdapterRef, BaseModelRef, LiveChange, NewAdapter, Sampling
 from dmpo_app.domain.offering import Candidate, Fact, Offering, Overlap, Purpose, Strategy
 from dmpo_app.domain.prompts import (
@@ -78,6 +79,7 @@ __all__ = [
     "Choice",
     "EncodingProgress",
     "Fact",
+    "GpuLending",
     "ImageKind",
     "ImageRef",
     "ImportBatch",

@@ -146,7 +146,7 @@ class Engine:
         version is a batch of its own. The live version is back afterwards, whatever happens."""
         made: dict[int, Sample] = {}
         try:
-            for version, indices in _batches(shots):
+            for version, indices in batches_by_version(shots):
                 self._hold(version)
                 batch = [shots[index] for index in indices]
                 samples = self._model.render(batch, num_steps=num_steps, guidance=guidance, should_stop=should_stop)
@@ -176,7 +176,7 @@ class Engine:
             self.live_version = BASE_VERSION
 
 
-def _batches(shots: Sequence[Shot]) -> list[tuple[int, list[int]]]:
+def batches_by_version(shots: Sequence[Shot]) -> list[tuple[int, list[int]]]:
     """(version to hold, positions of the shots made with it)."""
     by_version: dict[int, list[int]] = {}
     for index, shot in enumerate(shots):

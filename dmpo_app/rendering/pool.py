@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dmpo_app.domain import BaseModelRef, RoundStatus
@@ -56,15 +57,22 @@ class PoolPlanner:
         Drawn from the training prompts that are not retired, with any of `pool.tags` if there are some. The prompt with
         the fewest pairs comes first, at random among equals; seeds are random and differ.
         """
-        if not self._wants_more(live_version):
-            return None
+        return next(iter(self.plans(live_version, 1)), None)
+
+    def plans(self, live_version: int, at_most: int) -> list[PairPlan]:
+        """As many pairs as the pool lacks, up to a number, drawn as `next` draws one."""
+        missing = min(at_most, self._missing(live_version))
+        if missing == 0:
+            return []
         prompts = self._store.prompts.for_pairs(self._tags)
         usable = [prompt for prompt in prompts if self._refusals[prompt] < _MAX_REFUSALS]
-        if not usable:
-            return None
-        counts = self._store.pairs.prompt_counts(self._base)
-        fewest = min(counts.get(prompt, 0) for prompt in usable)
-        prompt = self._rng.choice([prompt for prompt in usable if counts.get(prompt, 0) == fewest])
+        counts = Counter(self._store.pairs.prompt_counts(self._base))
+        return [self._draw(usable, counts) for _ in range(missing if usable else 0)]
+
+    def _draw(self, usable: Sequence[str], counts: Counter[str]) -> PairPlan:
+        fewest = min(counts[prompt] for prompt in usable)
+        prompt = self._rng.choice([prompt for prompt in usable if counts[prompt] == fewest])
+        counts[prompt] += 1
         first, second = self._rng.sample(range(MAX_SEED + 1), 2)
         return PairPlan(prompt=prompt, seeds=(first, second))
 
@@ -80,11 +88,9 @@ class PoolPlanner:
         current = self._store.rounds.current(self._base)
         return current is not None and current.status is RoundStatus.RUNNING
 
-    def _wants_more(self, live_version: int) -> bool:
+    def _missing(self, live_version: int) -> int:
         left = self._store.pairs.count_unjudged(self._base)
         if left >= min(HANDFUL, self._settings.size) and self.rests_for_a_round():
-            return False
-        if left < self._settings.size:
-            return True
+            return 0
         fresh = self._store.pairs.count_unjudged(self._base, adapter_version=live_version)
-        return fresh < (self._settings.size + 1) // 2
+        return max(0, self._settings.size - left, (self._settings.size + 1) // 2 - fresh)

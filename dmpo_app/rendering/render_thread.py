@@ -101,7 +101,7 @@ class RenderThread:
         Raises BadInput for values out of range, Busy when the queue is full, NotReady when there will be no model.
         The future raises StudioError: NotFound for a version there is not, AdapterProblem for one that is damaged.
         """
-        _check(request)
+        check_request(request)
         job = _Job(request)
         with self._wake:
             if self._stopping or self._phase in ("failed", "stopped"):
@@ -215,7 +215,7 @@ class RenderThread:
                 job.future.set_exception(NotReady(reason))
 
 
-def _check(request: RenderRequest) -> None:
+def check_request(request: RenderRequest) -> None:
     """Raise BadInput for values that no image can be made of."""
     if not 1 <= len(request.versions) <= MAX_VERSIONS:
         raise BadInput(f"1 to {MAX_VERSIONS} versions can be compared at once, not {len(request.versions)}")

@@ -5,12 +5,14 @@ The most used ones stand at the top level (`DMPO_MIN_VOTES`); groups nest with t
 """
 
 from dmpo_app.settings.backup import BackupSettings
+from dmpo_app.settings.group import PROJECT_ROOT
+from dmpo_app.settings.hosted import Mode, for_mode, mode_of, on_space
 from dmpo_app.settings.identity import IdentitySettings
 from dmpo_app.settings.labeling import LabelingSettings
 from dmpo_app.settings.training_round import RoundLimitSettings, RoundSettings, ScorerSettings, ScoringSettings
 from dmpo_app.settings.tree import (
     POCKET_MODEL,
-    PROJECT_ROOT,
+    HostingSettings,
     LimitSettings,
     PoolSettings,
     RenderSettings,
@@ -23,9 +25,11 @@ __all__ = [
     "POCKET_MODEL",
     "PROJECT_ROOT",
     "BackupSettings",
+    "HostingSettings",
     "IdentitySettings",
     "LabelingSettings",
     "LimitSettings",
+    "Mode",
     "PoolSettings",
     "RenderSettings",
     "RoundLimitSettings",
@@ -35,4 +39,7 @@ __all__ = [
     "SettingNote",
     "Settings",
     "TrainerSettings",
+    "for_mode",
+    "mode_of",
+    "on_space",
 ]

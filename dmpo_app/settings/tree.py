@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -11,12 +10,12 @@ from pydantic import BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from dmpo_app.settings.backup import BackupSettings
-from dmpo_app.settings.group import Group
+from dmpo_app.settings.group import PROJECT_ROOT, Group
+from dmpo_app.settings.hosted import on_space, usual_home
 from dmpo_app.settings.identity import IdentitySettings
 from dmpo_app.settings.labeling import LabelingSettings
 from dmpo_app.settings.training_round import RoundSettings
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
 POCKET_MODEL = PROJECT_ROOT / "data" / "pocket"
 
 
@@ -101,6 +100,18 @@ class LimitSettings(Group):
     """New sessions from everybody together; bounds what an address-hopping client can do."""
 
 
+class HostingSettings(Group):
+    """What the studio runs on."""
+
+    mode: Literal["auto", "cpu", "gpu", "zerogpu"] = "auto"
+    """cpu: everything on the processor; gpu: a GPU of its own; zerogpu: Hugging Face's shared GPUs, lent for a minute
+    at a time by whoever presses a button. auto: found out."""
+    slice_seconds: Annotated[float, Field(gt=0, le=45)] = 45.0
+    """ZeroGPU: what a lent minute trains or renders for; the rest of it goes into starting."""
+    checkpoint_seconds: Annotated[float, Field(gt=0, le=45)] = 10.0
+    """ZeroGPU: a round that is cut off loses at most this much."""
+
+
 class SettingNote(NamedTuple):
     """One setting as `dmpo settings` shows it."""
 
@@ -121,16 +132,16 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    home: Path = PROJECT_ROOT / "data" / "studio"
-    """Folder of everything a run writes."""
+    home: Path = Field(default_factory=usual_home)
+    """Folder of everything a run writes. On a Space below /data, where that is a disk that stays."""
     database_url: SecretStr | None = None
     """postgresql://user:password@host/name: a PostgreSQL database in place of the SQLite file in the home, which it
     belongs to alone. None: SQLite."""
     files_url: str | None = None
     """s3://bucket/folder, or what else fsspec reads and writes: pictures, latents and embeddings are kept there as
     well, and fetched when this disk does not have them. Beside PostgreSQL; a home with SQLite has the backup."""
-    host: str = "127.0.0.1"
-    """Address to listen on; loopback unless told otherwise."""
+    host: str = Field(default_factory=lambda: "0.0.0.0" if on_space() else "127.0.0.1")
+    """Address to listen on; loopback unless told otherwise, all addresses on a Space."""
     port: Annotated[int, Field(ge=0, le=65535)] = 7860
     """0 takes a free one."""
     base_model: str = str(POCKET_MODEL)
@@ -139,7 +150,7 @@ class Settings(BaseSettings):
     """New preferences (left, right or tie) that start a round."""
     admin_token: SecretStr | None = None
     """Bearer token of administrators; None: one is made at start and written to the terminal."""
-    public: bool = Field(default_factory=lambda: "SPACE_ID" in os.environ)
+    public: bool = Field(default_factory=on_space)
     """Rate limits on, and the cap on what one annotator weighs. True on a Space unless set."""
     train: bool = True
     """Start a trainer process with the server."""
@@ -152,6 +163,7 @@ class Settings(BaseSettings):
     trainer: TrainerSettings = TrainerSettings()
     limits: LimitSettings = LimitSettings()
     backup: BackupSettings = BackupSettings()
+    hosting: HostingSettings = HostingSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -25,7 +25,7 @@ from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.protocol import Conditioning
 from dmpo_app.diffusion.lora import reference_mode
 from dmpo_app.diffusion.sampling import sample
-from dmpo_app.domain import BaseModelRef
+from dmpo_app.domain import BaseModelRef, TrainingPair
 from dmpo_app.errors import NotFound
 from dmpo_app.scoring import measures
 from dmpo_app.store import Store
@@ -196,13 +196,24 @@ def read_preview(store: Store, base: BaseModelRef, denoiser: Denoiser, plan: Rou
     """What a round's images are watched with; None where they are not to be, or the pairs' images cannot be read."""
     if not plan.settings.health_images:
         return None
+    return preview_of(fitted_pairs(store, base, plan), store.files.read_image, denoiser, plan)
+
+
+def fitted_pairs(store: Store, base: BaseModelRef, plan: RoundPlan) -> list[TrainingPair]:
+    """The pairs whose images the map of a round is fitted on."""
+    return store.pairs.for_training(base, ids=sorted(plan.train.pair_ids[:FITTED_PAIRS]))
+
+
+def preview_of(
+    pairs: Sequence[TrainingPair], read_image: Callable[[str], bytes], denoiser: Denoiser, plan: RoundPlan
+) -> LatentPreview | None:
+    """`read_preview` of pairs that were looked up before; `read_image` gives the PNG of a sha256."""
+    if not plan.settings.health_images:
+        return None
     data = plan.train
     row_of = {pair_id: row for row, pair_id in enumerate(data.pair_ids[:FITTED_PAIRS])}
     try:
-        pngs = [
-            (row_of[pair.id], store.files.read_image(pair.png_a), store.files.read_image(pair.png_b))
-            for pair in store.pairs.for_training(base, ids=sorted(row_of))
-        ]
+        pngs = [(row_of[pair.id], read_image(pair.png_a), read_image(pair.png_b)) for pair in pairs]
         colours = fit_colours(data, pngs)
     except (NotFound, OSError, ValueError) as error:
         _log.warning("round %d cannot watch its images, those of its pairs are unreadable: %s", plan.round_id, error)

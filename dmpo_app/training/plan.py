@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dmpo_app.diffusion.families.registry import family_named
@@ -17,7 +17,8 @@ from dmpo_app.objective import objective_named
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store
 from dmpo_app.training.automatic import AutomaticPlan, evidence_of
-from dmpo_app.training.dataset import PairDataset, build_dataset, split_votes, votes_among
+from dmpo_app.training.dataset import AutomaticEvidence, PairDataset, build_dataset, split_votes, votes_among
+from dmpo_app.training.pair_tensors import TensorFiles
 from dmpo_app.training.slots import keyed_seed
 from dmpo_app.training.step import LossSettings
 
@@ -107,40 +108,68 @@ def start_round(
     )
 
 
-def load_plan(store: Store, base: BaseModelRef, state: RoundState) -> RoundPlan:
-    """Read a started round's votes and tensors. A vote that was taken back, withdrawn or whose pair was reported since
-    is left out.
+@dataclass(frozen=True, slots=True)
+class PlanFacts:
+    """What the store knows of a started round, as plain values that can go to a process without a database.
 
-    Raises RoundFailed when no vote to train on is left, StudioError when a file is damaged.
+    `votes` are those that still count; `sides` says of each vote id of the round whether it is held out.
     """
-    settings = RoundSettings.model_validate(state.config["settings"])
+
+    base: BaseModelRef
+    state: RoundState
+    votes: tuple[TrainingVote, ...]
+    sides: Mapping[int, bool]
+    evidence: AutomaticEvidence | None
+
+    @property
+    def train(self) -> list[TrainingVote]:
+        return [vote for vote in self.votes if not self.sides[vote.vote_id]]
+
+
+def load_plan(store: Store, base: BaseModelRef, state: RoundState) -> RoundPlan:
+    """A started round's plan: `read_facts`, then `plan_of`; raises like these."""
+    return plan_of(read_facts(store, base, state), store.files)
+
+
+def read_facts(store: Store, base: BaseModelRef, state: RoundState) -> PlanFacts:
+    """Read a started round's votes. A vote that was taken back, withdrawn or whose pair was reported since is left out.
+
+    Raises RoundFailed when no vote to train on is left, or a score has gone missing.
+    """
     sides = dict(store.rounds.votes_of(state.id))
     question = Question(state.config.get("question", Question.OVERALL))  # older rounds knew but one
     votes = votes_among(store.votes.training_votes(base, question=question), sides)
-    train = [vote for vote in votes if not sides[vote.vote_id]]
+    facts = PlanFacts(base, state, tuple(votes), sides, None)
+    train = facts.train
     if not train:
         raise RoundFailed("every vote of this round was taken back; the next round starts when new ones are in")
+    if "automatic" not in state.config:
+        return facts
     weight_of = _annotator_weights(state.config, train)
+    automatic = AutomaticPlan.from_config(state.config["automatic"])
+    judged = [vote.pair_id for vote in train if weight_of(vote.annotator_id) > 0]
+    return replace(facts, evidence=evidence_of(store, base, automatic, judged))
+
+
+def plan_of(known: PlanFacts, files: TensorFiles) -> RoundPlan:
+    """The plan that these facts make, tensors from `files`: the same facts make the same plan in any process."""
+    state, votes, sides = known.state, known.votes, known.sides
+    settings = RoundSettings.model_validate(state.config["settings"])
+    weight_of = _annotator_weights(state.config, known.train)
     # A vote that counts nothing is not trained on, and a batch of nothing else would have no mean.
-    train = [vote for vote in train if weight_of(vote.annotator_id) > 0]
+    train = [vote for vote in known.train if weight_of(vote.annotator_id) > 0]
     held_out = [vote for vote in votes if sides[vote.vote_id] and weight_of(vote.annotator_id) > 0]
-    evidence = None
-    if "automatic" in state.config:
-        automatic = AutomaticPlan.from_config(state.config["automatic"])
-        evidence = evidence_of(store, base, automatic, [vote.pair_id for vote in train])
-    facts = [base.fingerprint, state.seed, state.parent_version, state.config, sides]
+    facts = [known.base.fingerprint, state.seed, state.parent_version, state.config, sides]
     facts.append([(vote.vote_id, vote.outcome, vote.latents_a, vote.latents_b, vote.prompt_embeds) for vote in votes])
     return RoundPlan(
         round_id=state.id,
-        base_fingerprint=base.fingerprint,
+        base_fingerprint=known.base.fingerprint,
         seed=state.seed,
         parent_version=state.parent_version,
         settings=settings,
-        spec=LoraSpec.of(settings, family_named(base.family)),
-        train=build_dataset(train, store.files, alpha=settings.alpha, annotator_weight=weight_of, automatic=evidence),
-        held_out=build_dataset(held_out, store.files, alpha=settings.alpha, annotator_weight=weight_of)
-        if held_out
-        else None,
+        spec=LoraSpec.of(settings, family_named(known.base.family)),
+        train=build_dataset(train, files, alpha=settings.alpha, annotator_weight=weight_of, automatic=known.evidence),
+        held_out=build_dataset(held_out, files, alpha=settings.alpha, annotator_weight=weight_of) if held_out else None,
         train_vote_ids=tuple(vote.vote_id for vote in train),
         held_out_vote_ids=tuple(vote.vote_id for vote in held_out),
         config=state.config,

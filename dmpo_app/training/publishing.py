@@ -15,6 +15,34 @@ from dmpo_app.training.limits import PassedLimit
 from dmpo_app.training.plan import RoundPlan
 
 
+def finish(
+    store: Store,
+    base: BaseModelRef,
+    plan: RoundPlan,
+    best: Best | None,
+    live: Evaluation | None,
+    passed: PassedLimit | None,
+    *,
+    seconds: float,
+    token: int,
+) -> str:
+    """Publish or refuse what a round's steps came to, and say in words which.
+
+    `best` is None when a limit was passed before any look found an adapter within the limits. Raises LeaseLost,
+    StorageFull, AdapterCorrupt; then nothing was decided.
+    """
+    if best is None:
+        reason: str | None = f"{passed}; no look before that had found it within the limits"
+    else:
+        reason = reason_to_refuse(plan, best, live)
+        reason = f"{passed}; before that, {reason}" if passed and reason else reason
+    if best is None or reason is not None:
+        store.rounds.refuse(plan.round_id, reason or "", token=token)
+        return f"refused: {reason}"
+    adapter = publish(store, base, plan, best, live, passed, seconds=seconds, token=token)
+    return f"published version {adapter.version}, from step {best.step}"
+
+
 def reason_to_refuse(plan: RoundPlan, best: Best, live: Evaluation | None) -> str | None:
     """Why the round's best adapter must not replace the live one; None when it may.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -20,6 +21,7 @@ from dmpo_app.store import Store
 from dmpo_app.training.calibration import MAX_PAIRS, with_betas
 from dmpo_app.training.dataset import PairDataset, build_dataset
 from dmpo_app.training.denoising import PairErrors
+from dmpo_app.training.pair_tensors import TensorFiles
 from dmpo_app.training.reference_cache import ReferenceCache, cache_key
 from dmpo_app.training.slots import Draw
 
@@ -74,8 +76,18 @@ def numerics_key(
     )
 
 
+class RoundFiles(Protocol):
+    """The files of a home; a store has them, and so has a process without a database."""
+
+    @property
+    def home(self) -> Path: ...
+
+    @property
+    def files(self) -> TensorFiles: ...
+
+
 def calibrated_settings(
-    store: Store, base: BaseModelRef, denoiser: Denoiser, settings: RoundSettings, votes: Sequence[TrainingVote]
+    store: RoundFiles, base: BaseModelRef, denoiser: Denoiser, settings: RoundSettings, votes: Sequence[TrainingVote]
 ) -> RoundSettings:
     """The settings for a round on `votes`, with the betas that are not set. Raises RoundFailed, StorageFull.
 

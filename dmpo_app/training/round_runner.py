@@ -26,7 +26,7 @@ from dmpo_app.training.group import ALONE, Group
 from dmpo_app.training.latent_preview import read_preview
 from dmpo_app.training.plan import RoundPlan, load_plan
 from dmpo_app.training.progress import ProgressReport, Track, not_tracked
-from dmpo_app.training.publishing import publish, reason_to_refuse
+from dmpo_app.training.publishing import finish
 from dmpo_app.training.reference_filler import reference_folder
 from dmpo_app.training.round_trainer import RoundTrainer
 
@@ -145,27 +145,19 @@ class RoundRunner:
         checkpoint.save(self._folder, plan=self._plan.key)
 
     def _finish(self) -> None:
-        best, live, passed = self._trainer.result(), self._trainer.live, self._trainer.passed
-        if passed is not None and self._trainer.best is None:
-            reason: str | None = f"{passed}; no look before that had found it within the limits"
-        else:
-            reason = reason_to_refuse(self._plan, best, live)
-            reason = f"{passed}; before that, {reason}" if passed and reason else reason
-        if reason is None:
-            adapter = publish(
-                self._store,
-                self._base,
-                self._plan,
-                best,
-                live,
-                passed,
-                seconds=self._trainer.seconds,
-                token=self._token,
-            )
-            _log.info("round %d published version %d, from step %d", self._plan.round_id, adapter.version, best.step)
-        else:
-            self._store.rounds.refuse(self._plan.round_id, reason, token=self._token)
-            _log.info("round %d refused: %s", self._plan.round_id, reason)
+        trainer = self._trainer
+        limited = trainer.passed is not None and trainer.best is None
+        came_to = finish(
+            self._store,
+            self._base,
+            self._plan,
+            None if limited else trainer.result(),
+            trainer.live,
+            trainer.passed,
+            seconds=trainer.seconds,
+            token=self._token,
+        )
+        _log.info("round %d %s", self._plan.round_id, came_to)
         self._trainer.save_reference()
         remove_checkpoint(self._store.home, self._plan.round_id)
 

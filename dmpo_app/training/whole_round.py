@@ -123,7 +123,7 @@ class RoundLeader:
             group=self._group,
         )
         try:
-            _count_start(round_folder(self._store.home, started.id) / "starts.json", runner.step)
+            count_start(round_folder(self._store.home, started.id) / "starts.json", runner.step)
             outcome = SliceOutcome.MORE
             while outcome is SliceOutcome.MORE:
                 outcome = runner.run_slice()
@@ -146,7 +146,7 @@ class RoundLeader:
         }
 
 
-def _count_start(path: Path, step: int) -> None:
+def count_start(path: Path, step: int) -> None:
     """Give up on a round that kills the process again and again at one place, for want of memory most likely.
 
     Being killed while getting on is no failure: a round may be resumed any number of times.

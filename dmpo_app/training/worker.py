@@ -18,12 +18,13 @@ from enum import StrEnum
 
 from dmpo_app.diffusion.adapter_files import remove_leftovers
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain import BaseModelRef, RoundState, Trigger
-from dmpo_app.errors import Busy, Conflict, LeaseLost, PeerLost, RoundFailed, StorageFull, StudioError
+from dmpo_app.domain import BaseModelRef, RoundState
+from dmpo_app.errors import Busy, LeaseLost, PeerLost, RoundFailed, StorageFull, StudioError
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.training.group import ALONE, Group
 from dmpo_app.training.held_lease import HeldLease
+from dmpo_app.training.next_round import next_round
 from dmpo_app.training.pair_margins import MarginFiller
 from dmpo_app.training.reference_filler import ReferenceFiller
 from dmpo_app.training.round_runner import SliceOutcome, remove_checkpoint
@@ -102,28 +103,7 @@ class Worker:
 
     def _next_round(self) -> RoundState | None:
         """The round to work on now: the unfinished one, or a new one if it is time."""
-        current = self._store.rounds.current(self._base)
-        if current is not None:
-            return current
-        trigger = self._due()
-        if trigger is None:
-            return None
-        try:
-            question = self._settings.labeling.training_question
-            return self._store.rounds.request(self._base, trigger, question=question)
-        except Conflict as error:  # an administrator's request or an undone vote came in between
-            _log.info("no round is started: %s", error)
-            return None
-
-    def _due(self) -> Trigger | None:
-        new = self._store.votes.new_preferences(self._base, question=self._settings.labeling.training_question)
-        if new.count >= self._settings.min_votes:
-            return Trigger.VOTES
-        trainer = self._settings.trainer
-        if trainer.period_minutes is None or new.oldest_at is None or new.count < trainer.period_min_votes:
-            return None
-        waited = self._now() - new.oldest_at
-        return Trigger.PERIOD if waited >= timedelta(minutes=trainer.period_minutes) else None
+        return next_round(self._store, self._base, self._settings, self._now())
 
     def _prepare(self) -> Tick:
         """Use the time until the next round to compute a batch of references for it, or of margins for annotators."""

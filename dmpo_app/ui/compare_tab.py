@@ -11,6 +11,7 @@ import gradio as gr
 
 from dmpo_app.domain import BASE_VERSION
 from dmpo_app.domain.prompt_text import MAX_PROMPT
+from dmpo_app.ui.lending import render_by_queue
 from dmpo_app.web.models import MAX_SEED
 from dmpo_app.web.services import Services
 
@@ -52,15 +53,19 @@ def compare_tab(services: Services) -> None:
             controls, dice = _form(services, choices, live)
             render = gr.Button("Render", variant="primary", elem_id="ba-render")
         with gr.Column(scale=3, min_width=300):
-            elements = "<dmpo-compare></dmpo-compare><dmpo-suggest></dmpo-suggest>"
+            lent = "" if services.lending is None else " lent"
+            elements = f"<dmpo-compare{lent}></dmpo-compare><dmpo-suggest></dmpo-suggest>"
             gr.HTML(elements, apply_default_css=False, js_on_load=None, padding=False)
     refresh = gr.Button(visible="hidden", elem_id="ba-refresh")
 
     inputs = list(controls)
     render.click(fn=None, inputs=inputs, outputs=None, js=_RENDER, api_visibility="private")
-    dice.click(fn=None, inputs=None, outputs=controls.seed, js=_DICE, api_visibility="private").then(
+    rolled = dice.click(fn=None, inputs=None, outputs=controls.seed, js=_DICE, api_visibility="private").then(
         fn=None, inputs=inputs, outputs=None, js=_RENDER, api_visibility="private"
     )
+
+    if services.lending is not None:
+        render_by_queue(services, services.lending, [render.click, rolled.then], inputs)
 
     def refreshed(left_now: int, right_now: int, live_before: int) -> Lists:
         """The lists with today's versions. A side that showed the live version goes on showing the live one."""

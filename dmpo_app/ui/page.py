@@ -38,7 +38,7 @@ def build_ui(services: Services) -> gr.Blocks:
             with gr.Tab("Contact sheet"):
                 contact_sheet_tab()
             with gr.Tab("Progress"):
-                progress_tab()
+                progress_tab(services)
             with gr.Tab("Prompts"):
                 prompts_tab()
             with gr.Tab("Quality"):

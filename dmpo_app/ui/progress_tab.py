@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import gradio as gr
 
+from dmpo_app.ui.lending import lend_panel
+from dmpo_app.web.services import Services
 
-def progress_tab() -> None:
+
+def progress_tab(services: Services) -> None:
     """Build the tab's content."""
+    if services.lending is not None:
+        lend_panel(services.lending)
     gr.HTML("<dmpo-progress></dmpo-progress>", apply_default_css=False, js_on_load=None, padding=False)

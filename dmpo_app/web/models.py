@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from dmpo_app.domain import Choice, Question, RoundStatus, Strength
 from dmpo_app.domain.prompt_text import MAX_PROMPT
 from dmpo_app.labeling.words import MAX_COMMENT
+from dmpo_app.settings import Mode
 
 INT64_MAX = 2**63 - 1
 MAX_SEED = 2**31 - 1
@@ -196,6 +197,7 @@ class StatusAnswer(BaseModel):
     encoding: EncodingOut | None = Field(None, description="Of imported pairs, while some have no latents.")
     renderer: RendererOut
     trainer: TrainerOut
+    mode: Mode = Field(description="The processor alone, a GPU of its own, or GPUs lent by people (ZeroGPU).")
 
 
 class AdapterOut(BaseModel):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from dmpo_app.domain import BaseModelRef, Renderer, Sampling, TrainerSupervisor
+from dmpo_app.domain import BaseModelRef, GpuLending, Renderer, Sampling, TrainerSupervisor
 from dmpo_app.labeling.service import LabelingService
-from dmpo_app.settings import Settings
+from dmpo_app.settings import Mode, Settings
 from dmpo_app.store import Store
 
 
@@ -24,3 +24,7 @@ class Services:
     """Administrators send it as a Bearer token; never logged, so it is not in the repr either."""
     sampling: Sampling
     """How the base model's images are made where a request does not say."""
+    mode: Mode = "cpu"
+    """What the studio runs on, as far as it is known before the model is loaded."""
+    lending: GpuLending | None = None
+    """On ZeroGPU, where the GPU is lent by the person who asks."""

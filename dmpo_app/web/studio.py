@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from fastapi import APIRouter, Request
 
 from dmpo_app.domain import BASE_VERSION, ImageRef, RenderedImage, RenderRequest, RoundState
+from dmpo_app.settings import Mode
 from dmpo_app.web.answers import ApiProblem, StudioRoute, documented, without_paths
 from dmpo_app.web.identity import MaybeSessionToken, caller_of
 from dmpo_app.web.lanes import Lanes
@@ -132,8 +133,16 @@ def _status(services: Services) -> StatusAnswer:
             pending=renderer.pending,
             device=renderer.device,
         ),
+        mode=_mode(services, renderer.device),
         trainer=TrainerOut(running=trainer.running, restarts=trainer.restarts, message=without_paths(trainer.message)),
     )
+
+
+def _mode(services: Services, device: str | None) -> Mode:
+    """What the model was loaded on says more than what was found before."""
+    if services.lending is not None or device is None:
+        return services.mode
+    return "cpu" if device.startswith("cpu") else "gpu"
 
 
 def _last_round(state: RoundState) -> LastRoundOut:

@@ -25,28 +25,32 @@ export class AdminPanel {
     return button;
   }
 
-  train() {
-    return this.act("POST", "rounds", (round) => `Round ${round.id} is queued.`);
+  /** On ZeroGPU a queued round waits for a GPU minute, and the administrator lends the first. */
+  async train() {
+    if (await this.act("POST", "rounds", (round) => `Round ${round.id} is queued.`)) document.querySelector("#lend-minute")?.click();
   }
 
   makeLive(version) {
     return this.act("POST", `adapters/${version}/live`, (answer) => (answer.live_version === 0 ? "The base model is live." : `Version ${answer.live_version} is live.`));
   }
 
+  /** Whether it was done. */
   async act(method, path, said) {
     const token = this.token.value;
     if (token === "") {
       this.say("Enter the administrator's token first.", true);
       this.token.input.focus();
-      return;
+      return false;
     }
     try {
       this.say(said(await api(method, path, { token })));
       statusFeed.poll();
       this.done();
+      return true;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       this.say(error.message, true);
+      return false;
     }
   }
 

@@ -4,6 +4,8 @@
 import "./wipe.js";
 import { address, api, ApiError, h, isShown, plural, session, statusFeed, storage, versionName, versions } from "./studio.js";
 
+const QUEUE_TIMEOUT_MS = 200000;
+
 class DmpoCompare extends HTMLElement {
   connectedCallback() {
     this.build();
@@ -92,6 +94,7 @@ class DmpoCompare extends HTMLElement {
   opened() {
     const status = statusFeed.last;
     if (!this.listed || !this.stale || !isShown(this)) return;
+    if (this.hasAttribute("lent")) return; // nobody's GPU time is spent unasked
     if (!status || status.renderer.phase !== "ready" || status.live_version === 0) return;
     this.stale = false;
     document.querySelector("#ba-render")?.click();
@@ -103,7 +106,13 @@ class DmpoCompare extends HTMLElement {
     setTimeout(() => this.opened(), 50); // once Gradio has drawn them
   }
 
+  /** The answer of Gradio's queue to the request that is waiting: pictures, or what is wrong. */
+  answered(answer) {
+    this.waiting?.(answer);
+  }
+
   async ask(body) {
+    if (this.hasAttribute("lent")) return this.askByQueue();
     const token = await session.token();
     try {
       return await api("POST", "render", { body, token, timeoutMs: 200000 });
@@ -112,6 +121,16 @@ class DmpoCompare extends HTMLElement {
       session.forget(token);
       return api("POST", "render", { body, token: await session.token(), timeoutMs: 200000 });
     }
+  }
+
+  /** On ZeroGPU the button's own event carries the request through Gradio's queue, on the quota of whoever pressed it. */
+  async askByQueue() {
+    const answer = await new Promise((resolve) => {
+      this.waiting = resolve;
+      setTimeout(() => resolve({ problem: "No answer came from the GPU. Is your share of GPU time used up?" }), QUEUE_TIMEOUT_MS);
+    });
+    if (answer?.images) return answer;
+    throw new ApiError(503, answer?.problem ?? "The pictures could not be made.");
   }
 
   async picture(made, known) {

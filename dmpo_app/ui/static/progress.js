@@ -8,6 +8,7 @@ import { address, api, ApiError, h, isShown, plural, statusFeed, versionName, ve
 const MOST_HOURS = 48;
 const LEAST_HOURS = 12;
 const MIN_GAP_MS = 2500;
+const MODES = { cpu: "the processor", gpu: "a GPU of its own", zerogpu: "GPU minutes that people lend" };
 const METRICS = {
   held_out_votes: ["held-out votes", (v) => String(Math.round(v))],
   held_out_accuracy: ["held-out accuracy", (v) => `${Math.round(100 * v)} %`],
@@ -95,8 +96,9 @@ class DmpoProgress extends HTMLElement {
       ["Until the next round", String(status.votes_until_round)],
       ["Live", versionName(status.live_version)],
       ["Pairs waiting", String(status.pool)],
-      ["Renderer", phase[status.renderer.phase] + (status.renderer.device ? ` on ${status.renderer.device}` : "")],
+      ["Renderer", phase[status.renderer.phase] + (status.renderer.device && status.mode !== "zerogpu" ? ` on ${status.renderer.device}` : "")],
       ["Trainer", trainer],
+      ["Runs on", MODES[status.mode]],
     ];
     if (status.encoding) tiles.push(["Imported pairs encoded", `${status.encoding.done} of ${status.encoding.total}`]);
     if (status.last_error) tiles.push(["Last error", status.last_error]);
