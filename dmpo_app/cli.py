@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from dmpo_app import __version__
+from dmpo_app.cli_export import export as export_votes
 from dmpo_app.cli_gold import app as gold
 from dmpo_app.cli_invite import app as invites
 from dmpo_app.cli_prompts import prompts
@@ -59,6 +60,7 @@ def serve(
 
 app.command()(train)
 app.command()(quality)
+app.command("export")(export_votes)
 
 
 @app.command()

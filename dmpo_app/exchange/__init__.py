@@ -1,0 +1,1 @@
+"""Preference data between a home and the rest of the world."""
