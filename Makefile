@@ -16,7 +16,7 @@ run: $(SETUP)  ## Set up, then start the studio
 	@$(if $(MODEL),DMPO_BASE_MODEL="$(MODEL)") $(if $(PORT),DMPO_PORT="$(PORT)") .venv/bin/dmpo serve
 
 # Two at a time; browsers, whole servers and trainings in several processes run by themselves.
-TOGETHER := tests/diffusion tests/labeling tests/objective tests/pocket tests/preferences tests/rendering tests/scoring \
+TOGETHER := tests/diffusion tests/exchange tests/labeling tests/objective tests/pocket tests/preferences tests/rendering tests/scoring \
 	tests/store tests/training tests/ui tests/web
 ALONE := tests/training/test_trainer_process.py tests/training/test_distributed.py \
 	tests/training/test_dataset_training_in_two_processes.py

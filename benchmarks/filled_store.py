@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from sqlalchemy import Connection, insert, update
+from sqlalchemy import Connection, insert
 
 from dmpo_app.domain import (
     BaseModelRef,
@@ -69,15 +69,6 @@ def fill(
 
         store._database.write(write)
     return base
-
-
-def withdraw(store: Store, vote_id: int) -> None:
-    """Withdraw a vote of a filled store."""
-
-    def write(connection: Connection) -> None:
-        connection.execute(update(VoteRow).where(VoteRow.id == vote_id).values(withdrawn_at=_START))
-
-    store._database.write(write)
 
 
 def _images(store: Store, numbers: range, size: int | None) -> Iterator[str]:

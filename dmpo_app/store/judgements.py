@@ -148,4 +148,4 @@ def _pair_of(row: Row[*tuple[Any, ...]], votes: Sequence[GivenVote]) -> JudgedPa
 
 
 def _image(values: Sequence[Any]) -> ImageRef:
-    return ImageRef(*values[:_OF_REF], Provenance(*values[_OF_REF:]))
+    return ImageRef(*values[:_OF_REF], provenance=Provenance(*values[_OF_REF:]))

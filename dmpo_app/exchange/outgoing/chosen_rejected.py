@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from dmpo_app.domain import ImageRef, Outcome
 from dmpo_app.exchange.outgoing.formats import Column, Context, Format, Judgement, Row
@@ -20,7 +20,7 @@ _PREFERENCE = (
 class ChosenRejected:
     name = "chosen-rejected"
     description = "parquet of prompt, chosen, rejected, as trainers take it, with votes and agreement"
-    suffix: Literal[".parquet"] = ".parquet"
+    suffix = ".parquet"
     default_rows: Rows = "pairs"
     is_raw = False
     default_images = True
@@ -45,7 +45,7 @@ class ChosenRejected:
 class OpenImagePreferences:
     name = "open-image-preferences"
     description = "open-image-preferences-v1-binarized parquet: prompt, chosen, rejected, their models"
-    suffix: Literal[".parquet"] = ".parquet"
+    suffix = ".parquet"
     default_rows: Rows = "pairs"
     is_raw = False
     default_images = True

@@ -14,6 +14,7 @@ from dmpo_app.store.judgements import GivenVote, JudgedPair
 
 Kind = Literal["string", "int64", "float64", "bool", "timestamp[ns]", "binary", "image"]
 Row = Mapping[str, Any]
+_MADE_HERE = frozenset((PairSource.STARTER.value, PairSource.POOL.value))
 WINS: Mapping[Outcome, float] = {Outcome.A: 1.0, Outcome.B: 0.0, Outcome.TIE: 0.5}
 
 
@@ -49,7 +50,7 @@ class Context:
 
     def model(self, pair: JudgedPair, version: int) -> str:
         """The model that made an image: the base model's name, and the version where there is one."""
-        if pair.source not in (PairSource.STARTER, PairSource.POOL):
+        if pair.source.value not in _MADE_HERE:
             return "unknown"
         name = model_name(self.base)
         return f"{name}@dmpo-{version}" if version else name
@@ -60,7 +61,8 @@ class Format(Protocol):
 
     name: str
     description: str
-    suffix: Literal[".parquet", ".jsonl", ".csv"]
+    suffix: str
+    """.parquet, .jsonl or .csv."""
     default_rows: Rows
     """What a row is unless told otherwise. Formats of raw votes know no other."""
     is_raw: bool

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC
-from typing import Literal
 
 from dmpo_app.domain import Outcome
 from dmpo_app.exchange.outgoing.formats import WINS, Column, Context, Format, Judgement, Row
@@ -42,7 +41,7 @@ _COLUMNS = (
 class PickAPic:
     name = "pick-a-pic"
     description = "Pick-a-Pic v2 parquet: caption, jpg_0, jpg_1, label_0, label_1 and what goes with them"
-    suffix: Literal[".parquet"] = ".parquet"
+    suffix = ".parquet"
     default_rows: Rows = "votes"
     is_raw = False
     default_images = True

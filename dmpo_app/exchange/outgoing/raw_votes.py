@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC
-from typing import Any, Literal
+from typing import Any
 
 from dmpo_app.domain import ImageRef
 from dmpo_app.exchange.outgoing.formats import Column, Context, Format, Judgement, Row
@@ -58,7 +58,7 @@ class RawVotes:
     holds_ties = True
     counts_prompts = False
 
-    def __init__(self, name: str, suffix: Literal[".jsonl", ".csv"], description: str) -> None:
+    def __init__(self, name: str, suffix: str, description: str) -> None:
         self.name = name
         self.suffix = suffix
         self.description = description
