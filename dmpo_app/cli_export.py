@@ -17,6 +17,7 @@ from dmpo_app.terminal import Home, Model, out, progress, settings_from, spoken_
 
 if TYPE_CHECKING:
     from dmpo_app.exchange.outgoing import ExportOptions, ExportSummary, Selection
+    from dmpo_app.settings import Settings
 
 Moment = Annotated[
     datetime | None, typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"], help="A time, UTC", show_default=False)
@@ -67,6 +68,11 @@ def export(
 
         if folder is None and push is None:
             raise BadInput("where to? Name a folder, a repository with --push owner/name, or both")
+        settings = settings_from(home=home, base_model=base_model)
+        if push is not None:
+            from dmpo_app.exchange.outgoing.push import require_licence
+
+            require_licence(licence or settings.labeling.licence)
         selection = Selection(
             since=_utc(since),
             until=_utc(until),
@@ -87,7 +93,7 @@ def export(
         )
         with ExitStack() as stack:
             target = folder or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "export"
-            _say(_write(target, format_name, selection, options, home, base_model), folder)
+            _say(_write(target, format_name, selection, options, settings), folder)
             if push is not None:
                 from dmpo_app.exchange.outgoing.push import push as push_to
 
@@ -95,14 +101,11 @@ def export(
                 out.print(f"{push}: {f'{changed} files changed' if changed else 'nothing changed'}", highlight=False)
 
 
-def _write(
-    target: Path, name: str, selection: Selection, options: ExportOptions, home: Path | None, base_model: str | None
-) -> ExportSummary:
+def _write(target: Path, name: str, selection: Selection, options: ExportOptions, settings: Settings) -> ExportSummary:
     from dmpo_app.exchange.outgoing import export_to, format_named
     from dmpo_app.wiring import open_lineage
 
     form = format_named(name)
-    settings = settings_from(home=home, base_model=base_model)
     with open_lineage(settings) as lineage, progress() as bar:
         task = bar.add_task("pairs", total=lineage.store.pairs.count(lineage.base))
         return export_to(

@@ -29,8 +29,7 @@ _IMAGE = (
     "id", "sha256", "latents_sha256", "width", "height", "prompt", "seed", "sampler", "num_steps", "guidance",
     "adapter_version", "strength", "batch_size", "num_threads", "device", "dtype",
 )  # fmt: skip
-_OF_REF = 5
-"""The first so many columns are the image's own, the others tell how it was made; both in the order of the classes."""
+"""The image's own columns, then those that tell how it was made, in the order of `Provenance`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,4 +147,5 @@ def _pair_of(row: Row[*tuple[Any, ...]], votes: Sequence[GivenVote]) -> JudgedPa
 
 
 def _image(values: Sequence[Any]) -> ImageRef:
-    return ImageRef(*values[:_OF_REF], provenance=Provenance(*values[_OF_REF:]))
+    image_id, sha256, latents_sha256, width, height, *made = values
+    return ImageRef(image_id, sha256, latents_sha256, width, height, Provenance(*made))

@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from dmpo_app.errors import BadInput, Busy, StorageFull
 
 MANIFEST = "manifest.json"
 _CHUNK = 1 << 20
+_PARALLEL_FLUSHES = 16
 
 
 @contextmanager
@@ -80,11 +82,8 @@ def sha256_of_file(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """UTF-8 with plain line ends, flushed to disk."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    """UTF-8 with plain line ends."""
+    path.write_text(text, encoding="utf-8", newline="")
 
 
 def _is_ours(target: Path) -> bool:
@@ -99,7 +98,11 @@ def _remove_leftovers(target: Path) -> None:
 
 
 def _publish(staging: Path, target: Path) -> None:
-    for folder in (path for path in (staging, *staging.rglob("*")) if path.is_dir()):
+    found = (staging, *staging.rglob("*"))
+    # All at once in the end: many small images, each flushed as it is written, took ten times as long.
+    with ThreadPoolExecutor(_PARALLEL_FLUSHES, thread_name_prefix="export-flush") as pool:
+        list(pool.map(_flush_file, (path for path in found if path.is_file())))
+    for folder in (path for path in found if path.is_dir()):
         _flush_folder(folder)
     if target.exists():
         old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
@@ -109,6 +112,14 @@ def _publish(staging: Path, target: Path) -> None:
     else:
         staging.replace(target)
     _flush_folder(target.parent)
+
+
+def _flush_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _flush_folder(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from dmpo_app.errors import NotFound
@@ -30,8 +29,5 @@ class ImageFiles:
         if not path.exists():
             content = self.read(sha256)
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            path.write_bytes(content)
         return name

@@ -24,11 +24,7 @@ def push(folder: Path, repo_id: str, *, private: bool, api: HfApi | None = None)
     """
     manifest = (folder / MANIFEST).read_text(encoding="utf-8")
     here = {**read_manifest(manifest), MANIFEST: ""}
-    if not (folder / "README.md").read_text(encoding="utf-8").startswith("---\nlicense:"):
-        raise BadInput(
-            "what is pushed needs a licence: --licence cc-by-4.0, or DMPO_LABELING__LICENCE; the annotators must have "
-            "agreed to it"
-        )
+    require_licence((folder / "README.md").read_text(encoding="utf-8").startswith("---\nlicense:"))
     api = api or HfApi()
     try:
         api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
@@ -49,6 +45,15 @@ def push(folder: Path, repo_id: str, *, private: bool, api: HfApi | None = None)
             "and a token that may write set (HF_TOKEN, or `hf auth login`)?"
         ) from error
     return len(operations)
+
+
+def require_licence(is_there: object) -> None:
+    """Raises BadInput where there is none."""
+    if not is_there:
+        raise BadInput(
+            "what is pushed needs a licence: --licence cc-by-4.0, or DMPO_LABELING__LICENCE; the annotators must have "
+            "agreed to it"
+        )
 
 
 def _published(api: HfApi, repo_id: str) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +12,7 @@ from dmpo_app.errors import SetupProblem
 from dmpo_app.exchange.outgoing.formats import Column, Row
 from dmpo_app.labeling.export import csv_line, safe_cell
 
-GROUP_BYTES = 32 << 20
+GROUP_BYTES = 16 << 20
 """Bytes of images in a row group, which is what a parquet file holds in memory while it is written."""
 GROUP_ROWS = 2000
 
@@ -27,7 +26,7 @@ class RowFile(Protocol):
     def add(self, row: Row) -> None: ...
 
     def close(self) -> None:
-        """Write what is left and flush it to disk."""
+        """Write what is left."""
         ...
 
 
@@ -43,7 +42,6 @@ class ParquetFile:
 
         self.num_bytes = self.num_rows = 0
         self._names = [one.name for one in columns]
-        self._path = path
         self._schema = pa.schema([(one.name, _type(pa, one)) for one in columns], metadata=_features(columns))
         self._pyarrow = pa
         plain = {one.name: "NONE" if one.kind == "binary" else "ZSTD" for one in columns if one.kind != "image"}
@@ -72,7 +70,6 @@ class ParquetFile:
     def close(self) -> None:
         self._write_group()
         self._writer.close()
-        _flush(self._path)
 
     def _write_group(self) -> None:
         if self._rows:
@@ -86,7 +83,6 @@ class LinesFile:
 
     def __init__(self, path: Path) -> None:
         self.num_bytes = self.num_rows = 0
-        self._path = path
         self._file = path.open("wb")
 
     def add(self, row: Row) -> None:
@@ -95,7 +91,6 @@ class LinesFile:
 
     def close(self) -> None:
         self._file.close()
-        _flush(self._path)
 
     def _write(self, line: str) -> None:
         self.num_bytes += self._file.write(line.encode())
@@ -177,11 +172,3 @@ def _cell(value: object) -> str:
     if isinstance(value, str):
         return safe_cell(value)
     return "" if value is None else str(value)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

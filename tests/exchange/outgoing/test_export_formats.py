@@ -50,8 +50,8 @@ def test_open_image_preferences_has_the_published_columns(campaign: Campaign) ->
 @pytest.mark.parametrize("name", ["pick-a-pic", "open-image-preferences", "chosen-rejected"])
 def test_what_is_read_back_is_what_was_voted(campaign: Campaign, name: str) -> None:
     answers = [A, B, A, TIE, B, A, B, A]
-    for pair, answer in enumerate(answers):
-        campaign.vote("anna", pair, answer)
+    for place, answer in enumerate(answers):
+        campaign.vote("anna", place, answer)
     folder, summary = campaign.export(name)
     source = open_source(str(folder))
     reader = detect(source.columns, source.name)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dmpo_app.domain import Outcome, Question, ReportReason
+from dmpo_app.domain import Choice, Outcome, Purpose, Question, ReportReason
 from dmpo_app.errors import BadInput
 from dmpo_app.exchange.outgoing import Selection
 from dmpo_app.exchange.outgoing.shards import split_of
@@ -107,7 +107,8 @@ def test_a_row_for_each_vote_or_for_each_pair(campaign: Campaign) -> None:
 def test_the_most_frequent_answer_wins(answers: list[Outcome], outcome: Outcome, agreement: float) -> None:
     verdict = majority([given(number, answer) for number, answer in enumerate(answers)])
     assert verdict is not None
-    assert (verdict.outcome, verdict.agreement) == (outcome, pytest.approx(agreement))
+    assert verdict.outcome is outcome
+    assert verdict.agreement == pytest.approx(agreement)
 
 
 def test_skips_alone_come_to_nothing() -> None:
@@ -119,7 +120,8 @@ def test_one_reliable_annotator_outweighs_two_who_click_at_random() -> None:
     verdict = posterior(votes, {0: 0.9, 1: 0.55, 2: 0.55})
     assert verdict is not None
     odds = 9 / (0.55 / 0.45) ** 2
-    assert (verdict.outcome, verdict.agreement) == (A, pytest.approx(odds / (1 + odds)))
+    assert verdict.outcome is A
+    assert verdict.agreement == pytest.approx(odds / (1 + odds))
     even = posterior(votes[:2], {0: 0.7, 1: 0.7})
     assert even is not None
     assert even.outcome is TIE
@@ -146,10 +148,6 @@ def test_a_prompt_stays_in_its_split_however_it_is_written() -> None:
 
 
 def given(annotator: int, outcome: Outcome) -> GivenVote:
-    from datetime import UTC, datetime
-
-    from dmpo_app.domain import Choice, Purpose
-
     return GivenVote(
         id=annotator,
         annotator_id=annotator,
