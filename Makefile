@@ -16,7 +16,8 @@ run: $(SETUP)  ## Set up, then start the studio
 	@$(if $(MODEL),DMPO_BASE_MODEL="$(MODEL)") $(if $(PORT),DMPO_PORT="$(PORT)") .venv/bin/dmpo serve
 
 # Two at a time; browsers, whole servers and trainings in several processes run by themselves.
-TOGETHER := tests/diffusion tests/hosting tests/labeling tests/objective tests/pocket tests/preferences tests/rendering tests/scoring \
+TOGETHER := tests/diffusion tests/exchange tests/hosting tests/labeling tests/objective tests/pocket tests/preferences \
+	tests/rendering tests/scoring tests/zerogpu \
 	tests/store tests/training tests/ui tests/web
 ALONE := tests/training/test_trainer_process.py tests/training/test_distributed.py \
 	tests/training/test_dataset_training_in_two_processes.py tests/hosting/test_wiped_disk.py \
@@ -47,7 +48,7 @@ $(SETUP_DEV): $(SETUP) requirements/dev.txt scripts/chromium.sh scripts/postgres
 soak: $(SETUP_DEV)  ## The kill tests in full (50 of each)
 	@DMPO_SOAK_KILLS=50 $(PYTHON_IN_VENV) -m pytest -m soak --timeout 3600
 
-BENCHMARKS := startup pocket_quality loop votes swap learning hit_rates dataset_size restore toy_modes
+BENCHMARKS := startup pocket_quality loop votes swap learning hit_rates dataset_size restore exchange_export toy_modes
 
 bench: $(SETUP_DEV)  ## The numbers of docs/benchmarks.md; those that need more than a command say so there
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(PYTHON_IN_VENV) -m "benchmarks.$$name" || exit 1; done

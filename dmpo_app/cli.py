@@ -14,6 +14,7 @@ from rich.table import Table
 from dmpo_app import __version__
 from dmpo_app.cli_backup import backup, restore, verify
 from dmpo_app.cli_consent import app as consent
+from dmpo_app.cli_export import export as export_votes
 from dmpo_app.cli_gold import app as gold
 from dmpo_app.cli_import import import_data
 from dmpo_app.cli_invite import app as invites
@@ -67,6 +68,7 @@ app.command()(quality)
 app.command()(backup)
 app.command()(restore)
 app.command()(verify)
+app.command("export")(export_votes)
 
 
 @app.command()

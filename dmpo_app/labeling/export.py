@@ -35,12 +35,12 @@ def safe_cell(text: str) -> str:
 
 def csv_header() -> str:
     """The first line of a table."""
-    return _csv_line(COLUMNS)
+    return csv_line(COLUMNS)
 
 
 def as_csv(votes: Iterable[VoteRecord]) -> str:
     """A line for each vote; versions stand in one cell with spaces between."""
-    return "".join(_csv_line(safe_cell(_cell(value)) for value in _fields(vote).values()) for vote in votes)
+    return "".join(csv_line(safe_cell(_cell(value)) for value in _fields(vote).values()) for vote in votes)
 
 
 def as_jsonl(votes: Iterable[VoteRecord]) -> str:
@@ -99,7 +99,8 @@ def _cell(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _csv_line(cells: Iterable[str]) -> str:
+def csv_line(cells: Iterable[str]) -> str:
+    """A line of a table, its end included. What may begin like a formula goes through `safe_cell` first."""
     line = io.StringIO()
     csv.writer(line).writerow(cells)
     return line.getvalue()

@@ -66,6 +66,10 @@ class LabelingSettings(Group):
     """What one annotator may weigh of all votes of a round; none: any share. auto: 0.05 in public mode, none
     otherwise."""
 
+    licence: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]{0,63}$")] | None = None
+    """Licence of what is collected, as the hub names it (cc-by-4.0, mit, other): stands on the card of exports, and is
+    needed to push one."""
+
     @field_validator("max_annotator_share", mode="before")
     @classmethod
     def _none_in_words(cls, value: object) -> object:

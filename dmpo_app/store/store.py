@@ -24,6 +24,7 @@ from dmpo_app.store.gold import GoldPairs
 from dmpo_app.store.images import Images
 from dmpo_app.store.imports import Imports
 from dmpo_app.store.invites import Invites
+from dmpo_app.store.judgements import Judgements
 from dmpo_app.store.lease import Lease
 from dmpo_app.store.migrate import upgrade
 from dmpo_app.store.models import Models
@@ -77,6 +78,7 @@ class Store:
         self.invites = Invites(database, now)
         self.audit = Audit(database)
         self.vote_records = VoteRecords(database)
+        self.judgements = Judgements(database)
         self.adapters = Adapters(database, home, now)
         self.rounds = Rounds(database, self.adapters, now)
         self.lease = Lease(database, now)

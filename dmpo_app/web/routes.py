@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from dmpo_app.web.docs import docs_router
+from dmpo_app.web.exports import exports_router
 from dmpo_app.web.gold import gold_router
 from dmpo_app.web.lanes import Lanes
 from dmpo_app.web.limits import Limits
@@ -46,6 +47,7 @@ def create_router(services: Services) -> APIRouter:
         gold_router(services, lanes),
         prompts_router(services, lanes),
         quality_router(services, lanes),
+        exports_router(services, lanes),
     ]
     router = APIRouter()
     for part in parts:

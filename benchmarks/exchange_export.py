@@ -1,0 +1,118 @@
+"""How fast pairs leave in each format, how much memory that takes, and whether they read back as they were.
+
+    python -m benchmarks.exchange_export [--pairs 10000] [--with-images 2000] [--size 128]
+
+Each export is a process of its own: its memory is the most it held beyond what it held before. Reading back goes
+through the readers of `dmpo train --dataset`; a difference is a pair whose prompt, images or answer are not those of
+the store. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.filled_store import fill
+from benchmarks.report import machine, print_table
+from dmpo_app.domain import Outcome
+from dmpo_app.exchange.outgoing import FORMATS, ExportOptions, Selection, export_to, format_named
+from dmpo_app.preferences.pair import PreferencePair
+from dmpo_app.preferences.reader import read_row
+from dmpo_app.preferences.registry import detect
+from dmpo_app.preferences.source import open_source
+from dmpo_app.settings import Settings
+from dmpo_app.store import Store
+from dmpo_app.store.files import sha256_of
+
+READ_BACK = ("pick-a-pic", "open-image-preferences", "chosen-rejected")
+_WINS = {Outcome.A: 1.0, Outcome.B: 0.0, Outcome.TIE: 0.5}
+
+
+def measure(home: Path, name: str, *, with_images: bool) -> None:
+    """Export a filled home, which may have been exported before; prints rows, seconds and MB."""
+    with Store.open(home) as store:
+        base = store.models.register("benchmark", "stable_diffusion", "f" * 64)
+        settings, form = Settings(home=home), format_named(name)
+        options = ExportOptions(with_images=with_images, held_out_share=0)
+        before = _most_memory()
+        started = time.perf_counter()
+        summary = export_to(home.parent / name, store, base, settings, form, Selection(), options)
+        seconds = time.perf_counter() - started
+        most = _most_memory()
+    print(summary.pairs, seconds, most - before)
+
+
+def _most_memory() -> float:
+    """The most that was resident so far, in MB; getrusage would count the parent process in."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
+
+
+def differences(home: Path, name: str) -> int:
+    """Pairs that an export with images does not give back as the store has them; missing and doubled ones too."""
+    with Store.open(home) as store:
+        base = store.models.register("benchmark", "stable_diffusion", "f" * 64)
+        wanted = set()
+        after, last = 0, store.judgements.last_vote(base)
+        while page := store.judgements.page(base, after=after, last_vote=last):
+            after = page[-1].id
+            for pair in page:
+                a, b, wins = pair.image_a.sha256, pair.image_b.sha256, _WINS[pair.votes[0].outcome]
+                if name != "pick-a-pic":
+                    if wins == 0.5:
+                        continue
+                    a, b, wins = (a, b, 1.0) if wins == 1 else (b, a, 1.0)
+                wanted.add((pair.prompt, a, b, wins))
+    source = open_source(str(home.parent / name))
+    reader = detect(source.columns, source.name)
+    read = [
+        (found.prompt, sha256_of(found.image_a), sha256_of(found.image_b), found.wins_a)
+        for row in source.open()
+        for found in read_row(reader, row, "row", source.folder)
+        if isinstance(found, PreferencePair)
+    ]
+    return len(wanted ^ set(read)) + len(read) - len(set(read))
+
+
+def _rows(home: Path, pairs: int, *, with_images: bool) -> list[list[object]]:
+    rows: list[list[object]] = []
+    for form in FORMATS:
+        command = [sys.executable, "-m", "benchmarks.exchange_export", "--measure", str(home), "--format", form.name]
+        command += ["--images"] if with_images else []
+        words = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        out, seconds, megabytes = int(words[0]), float(words[1]), float(words[2])
+        back = str(differences(home, form.name)) if with_images and form.name in READ_BACK else ""
+        images = "with" if with_images else "without"
+        rows.append([form.name, images, f"{pairs:,}", f"{out / seconds:,.0f}", f"{megabytes:.0f}", back])
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=10_000)
+    parser.add_argument("--with-images", type=int, default=2_000)
+    parser.add_argument("--size", type=int, default=128, help="pixels a side of the images")
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--format", help=argparse.SUPPRESS)
+    parser.add_argument("--images", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        measure(arguments.measure, arguments.format, with_images=arguments.images)
+        return
+    rows: list[list[object]] = []
+    for pairs, size in ((arguments.pairs, None), (arguments.with_images, arguments.size)):
+        with tempfile.TemporaryDirectory() as folder:
+            home = Path(folder) / "home"
+            with Store.open(home) as store:
+                fill(store, pairs, size=size)
+            rows += _rows(home, pairs, with_images=size is not None)
+    print(f"\n{machine()}; images of {arguments.size} pixels a side\n")
+    print_table(["format", "images", "pairs", "pairs/s written", "memory, MB", "read back differently"], rows)
+
+
+if __name__ == "__main__":
+    main()

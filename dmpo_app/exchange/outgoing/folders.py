@@ -1,0 +1,132 @@
+"""Folders that appear whole or not at all, with a manifest of what is in them."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from dmpo_app.errors import BadInput, Busy, StorageFull
+
+MANIFEST = "manifest.json"
+_CHUNK = 1 << 20
+_PARALLEL_FLUSHES = 16
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to write to, which takes the place of `target` in the end; when anything fails `target` is as it was.
+
+    An earlier export may be there, anything else may not. Raises BadInput, Busy when another export writes to the same
+    folder, and StorageFull.
+    """
+    target = target.expanduser().absolute()
+    if target.exists() and not _is_ours(target):
+        raise BadInput(f"{target} is there already and is no export; choose a folder that does not exist yet")
+    lock = target.with_name(f".{target.name}.lock")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock, timeout=0):
+            _remove_leftovers(target)
+            staging = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+            staging.mkdir()
+            try:
+                yield staging
+                _publish(staging, target)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+    except Timeout as error:
+        raise Busy(f"another export is being written to {target}; wait for it, or choose another folder") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"the disk took no more while {target} was written; free some space") from error
+        raise
+
+
+def write_manifest(folder: Path, facts: Mapping[str, Any], rows: Mapping[str, int]) -> None:
+    """List every file of the folder with size, sha256 and rows where it has any. Written last."""
+    files = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        entry: dict[str, Any] = {"path": name, "bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
+        files.append(entry | ({"rows": rows[name]} if name in rows else {}))
+    write_text(folder / MANIFEST, json.dumps({**facts, "files": files}, indent=1, ensure_ascii=True) + "\n")
+
+
+def read_manifest(content: str) -> dict[str, str]:
+    """The files of an export, sha256 by path. Raises BadInput for what is no manifest."""
+    try:
+        return {str(file["path"]): str(file["sha256"]) for file in json.loads(content)["files"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"this is no manifest of an export ({type(error).__name__}: {error})") from error
+
+
+def sha256_of_file(path: Path) -> str:
+    """Of its content, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8 with plain line ends."""
+    path.write_text(text, encoding="utf-8", newline="")
+
+
+def _is_ours(target: Path) -> bool:
+    return target.is_dir() and ((target / MANIFEST).is_file() or not any(target.iterdir()))
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Of exports that were killed: the lock is held, so nobody is writing them."""
+    for pattern in (f".{target.name}.*.partial", f".{target.name}.*.old"):
+        for path in target.parent.glob(pattern):
+            shutil.rmtree(path)
+
+
+def _publish(staging: Path, target: Path) -> None:
+    found = (staging, *staging.rglob("*"))
+    # All at once in the end: many small images, each flushed as it is written, took ten times as long.
+    with ThreadPoolExecutor(_PARALLEL_FLUSHES, thread_name_prefix="export-flush") as pool:
+        list(pool.map(_flush_file, (path for path in found if path.is_file())))
+    for folder in (path for path in found if path.is_dir()):
+        _flush_folder(folder)
+    if target.exists():
+        old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
+        target.replace(old)
+        staging.replace(target)
+        shutil.rmtree(old)
+    else:
+        staging.replace(target)
+    _flush_folder(target.parent)
+
+
+def _flush_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows cannot open a folder; its renames are journaled
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
