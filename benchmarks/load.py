@@ -150,7 +150,9 @@ def measure(home: Path, annotators: list[int], seconds: float) -> tuple[list[lis
     """Rows, acknowledged votes, votes in the database after a kill."""
     acknowledged, rows = 0, []
     goals = {400: "p99 100", 1000: "p99 250"}
-    runs = [(f"{count} annotators", goals.get(count, ""), count, {}) for count in annotators]
+    runs: list[tuple[str, str, int, dict[str, bool]]] = [
+        (f"{count} annotators", goals.get(count, ""), count, {}) for count in annotators
+    ]
     runs.append(("saturated", "500 a second", 64, {"saturated": True}))
     runs.append((f"{annotators[0]} annotators, flood of renders", "p99 100, no 503", annotators[0], {"flooded": True}))
     with quiet_studio(seed(home, PAIRS, size=32)) as studio:
