@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -36,6 +37,7 @@ def launch(blocks: gr.Blocks, services: Services) -> RunningServer:
     Raises SetupProblem when the port is taken or the address is not one of this machine.
     """
     settings = services.settings
+    settle_matplotlib()
     assets = Assets.load()
     port = free_port(settings.host, settings.port)
     routes = [*create_router(services).routes, *assets.router().routes]
@@ -66,6 +68,18 @@ def launch(blocks: gr.Blocks, services: Services) -> RunningServer:
         raise SetupProblem(f"{taken(settings.host, port)} {busy}") from error
     app.middleware_stack = Guard(app.middleware_stack or app.build_middleware_stack(), embeddable=on_spaces())
     return RunningServer(url=_address(settings.host, port, url), port=port, blocks=blocks)
+
+
+def settle_matplotlib() -> None:
+    """Choose the backend that Gradio chooses around every event; without one chosen, asking for it imports pyplot.
+
+    Gradio does that on the event loop: with the first event every vote waited for the import, up to seconds.
+    """
+    try:
+        matplotlib = importlib.import_module("matplotlib")
+    except ImportError:
+        return
+    matplotlib.use("agg")
 
 
 def on_spaces() -> bool:

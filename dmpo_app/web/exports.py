@@ -19,7 +19,7 @@ from dmpo_app.domain import Question
 from dmpo_app.errors import BadInput, Busy, SetupProblem
 from dmpo_app.exchange.outgoing import ExportOptions, Selection, export_to, format_named
 from dmpo_app.web.answers import ApiProblem, StudioRoute, documented
-from dmpo_app.web.identity import AdminToken, require_admin
+from dmpo_app.web.identity import AdminToken, administrator_of
 from dmpo_app.web.lanes import Lanes
 from dmpo_app.web.models import INT64_MAX
 from dmpo_app.web.services import Services
@@ -69,7 +69,7 @@ def exports_router(services: Services, lanes: Lanes) -> APIRouter:
         reported: bool = False,
     ) -> FileResponse:
         """The votes in a format of the field, without images, under hashed names; see docs/data.md. One at a time."""
-        require_admin(token, services.admin_token)
+        administrator_of(services, token)
         selection = Selection(
             since=_aware(since),
             until=_aware(until),

@@ -23,9 +23,12 @@ MAX_HANDLE = 60
 
 
 def _plain(text: str) -> str:
-    """Refuse control characters: no prompt or name needs them, and NUL ends a string in some databases."""
+    """Refuse control characters: no prompt or name needs them, and NUL ends a string in some databases. Refuse lone
+    surrogates: JSON can hold them, UTF-8 cannot, so they would fail wherever text is encoded."""
     if any(ord(c) < 32 and c not in "\t\n\r" for c in text) or "\x7f" in text:
         raise ValueError("control characters are not allowed")
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise ValueError("lone surrogates are not allowed")
     return text.strip()
 
 

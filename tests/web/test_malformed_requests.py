@@ -43,7 +43,8 @@ VOTES: list[bytes] = [
 RENDER: dict[str, Any] = {"prompt": "a cat", "seed": 1, "versions": [0]}
 RENDERS: list[dict[str, Any]] = [
     {"prompt": ""}, {"prompt": "  "}, {"prompt": "x" * 1001}, {"prompt": None}, {"prompt": 1}, {"prompt": "a\x00b"},
-    {"prompt": "\x1b[2J"}, {"seed": -1}, {"seed": 2**31}, {"seed": 2**70}, {"seed": 1.5}, {"seed": "1"},
+    {"prompt": "\x1b[2J"}, {"prompt": "\ud800"}, {"prompt": "a \udfff cat"},
+    {"seed": -1}, {"seed": 2**31}, {"seed": 2**70}, {"seed": 1.5}, {"seed": "1"},
     {"seed": True}, {"versions": []}, {"versions": [0] * 5}, {"versions": [-1]}, {"versions": [2**31]},
     {"versions": [2**80]}, {"versions": "0"}, {"versions": [None]}, {"versions": [True]}, {"versions": 0},
     {"strength": -0.1}, {"strength": 1.6}, {"strength": "1"}, {"strength": None}, {"strength": True}, {"steps": 0},

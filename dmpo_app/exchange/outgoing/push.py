@@ -12,7 +12,9 @@ from dmpo_app.errors import BadInput, StudioError
 from dmpo_app.exchange.outgoing.folders import MANIFEST, read_manifest
 
 _MESSAGE = "Update of the votes"
-_HTTP_ERRORS = tuple(kind for kind in HfHubHTTPError.__mro__ if kind.__name__.endswith("HTTPError"))
+_HTTP_ERRORS: tuple[type[Exception], ...] = tuple(
+    kind for kind in HfHubHTTPError.__mro__ if issubclass(kind, Exception) and kind.__name__.endswith("HTTPError")
+)
 """The hub's own and, among its bases, that of the library beneath: httpx under huggingface_hub 1, httpx2 under 2."""
 
 

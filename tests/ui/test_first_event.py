@@ -1,0 +1,24 @@
+"""The first event of Gradio's must not hold up the votes that share its event loop."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import sys
+from dmpo_app.ui.server import settle_matplotlib
+from gradio.utils import MatplotlibBackendMananger
+settle_matplotlib()
+with MatplotlibBackendMananger():
+    pass
+print("matplotlib.pyplot" in sys.modules)
+"""
+
+
+def test_an_event_does_not_import_pyplot_on_the_event_loop() -> None:
+    pytest.importorskip("matplotlib")
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
