@@ -12,6 +12,22 @@ from dmpo_app.web import Services
 from tests.web.studio_fakes import FakeRenderer, Rounds
 
 READY = ".dl-pair[aria-busy=false]"
+PAYLOADS = [
+    "<img src=x onerror=alert(1)>", "<script>alert(1)</script>", "${alert(1)}", "'-alert(1)-'", "javascript:alert(1)",
+    "{{constructor.constructor('alert(1)')()}}", "\"><svg onload=alert(1)>", "</textarea><script>alert(1)</script>",
+    "<svg/onload=alert(1)>", "<body onload=alert(1)>", "<iframe src=javascript:alert(1)>",
+    "<a href=javascript:alert(1)>a</a>",
+    "<details open ontoggle=alert(1)>", "<video><source onerror=alert(1)>", "<input autofocus onfocus=alert(1)>",
+    "<math><mi//xlink:href='data:x,<script>alert(1)</script>'>", "' onmouseover='alert(1)",
+    "\" onfocus=\"alert(1)\" x=\"",
+    "</title><script>alert(1)</script>", "<!--><img src=x onerror=alert(1)>-->",
+    "<style>@import'javascript:alert(1)'</style>",
+    "<img src=x onerror=&#97;lert(1)>", "%3Cscript%3Ealert(1)%3C/script%3E",
+    "&lt;script&gt;alert(1)&lt;/script&gt;",
+    "#{alert(1)}", "<%= alert(1) %>", "[a](javascript:alert(1))", "![a](x\"onerror=\"alert(1))", "`${alert(1)}`",
+    "<template><script>alert(1)</script></template>",
+]  # fmt: skip
+"""Text that is a script wherever it is taken for more than text."""
 
 
 @dataclass

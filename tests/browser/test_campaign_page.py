@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import NewPage
-from tests.browser.page_studio import READY, PageStudio, open_label, pictures_shown, pump_until, vote
+from tests.browser.page_studio import PAYLOADS, READY, PageStudio, open_label, pictures_shown, pump_until, vote
 
 pytestmark = pytest.mark.browser
 OPTIONAL = [".dl-report", ".dl-comment", ".dl-strengths", ".dl-consent", "dialog"]
@@ -70,6 +70,21 @@ def test_question_strength_and_comment_go_with_the_vote(page_studio: PageStudio,
         ("tie", None, None),
         ("right", "slightly", None),
     ]
+
+
+def test_what_is_written_in_a_comment_is_text(page_studio: PageStudio, new_page: NewPage) -> None:
+    page = new_page()
+    asks(page, "overall", "comment")
+    said: list[str] = []
+    page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+    open_label(page, page_studio.url)
+    for text in PAYLOADS:
+        page.get_by_role("button", name="Comment").click()
+        page.get_by_label("Sent with your answer").fill(text)
+        page.get_by_role("button", name="Keep").click()
+    page.get_by_role("button", name="Comment").click()
+    expect(page.get_by_label("Sent with your answer")).to_have_value(PAYLOADS[-1])
+    assert said == []
 
 
 def test_a_reported_pair_is_passed_over_and_trained_versions_are_told(

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Connection, event
 
 from dmpo_app.domain import BaseModelRef, Question
-from dmpo_app.store import Store, assignments, offers, vote_statements
+from dmpo_app.store import Store, assignments, judgements, offers, vote_statements
 from tests.store.store_data import Clock, new_pair
 from tests.store.store_fixtures import sqlite_only
 
@@ -26,6 +26,10 @@ HOT: dict[str, tuple[Any, list[str]]] = {
     ),
     "what others have begun": (offers.offer(OVERALL, begun=True), ["ix_pairs_offer", "uq_assignments_seen_once"]),
     "what can be repeated": (offers._REPEATABLE, ["ix_votes_of"]),
+    "the next page of an export": (
+        judgements._pairs(BaseModelRef(1, "", "", ""), 20, 500),
+        ["SEARCH pairs USING INTEGER PRIMARY KEY", "uq_reports_one_open"],
+    ),
     "the vote that can be taken back": (vote_statements.LATEST_LIVE, ["ix_votes_of"]),
 }
 

@@ -79,7 +79,8 @@ def export_to(
 
 
 def _completed(form: Format, selection: Selection, settings: Settings) -> Selection:
-    if not form.is_raw and selection.question is None:
+    compares = selection.min_votes > 1 or selection.min_agreement > 0  # answers to one question, then
+    if selection.question is None and (compares or not form.is_raw):
         return replace(selection, question=settings.labeling.training_question)
     return selection
 

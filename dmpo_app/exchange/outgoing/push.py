@@ -12,13 +12,11 @@ from dmpo_app.errors import BadInput, StudioError
 from dmpo_app.exchange.outgoing.folders import MANIFEST, read_manifest
 
 _MESSAGE = "Update of the votes"
-_PUSH_ERRORS: tuple[type[Exception], ...] = (
-    *(kind for kind in HfHubHTTPError.__mro__ if issubclass(kind, Exception) and kind.__name__.endswith("HTTPError")),
-    HFValidationError,
-    LocalTokenNotFoundError,
-    OSError,
+_HTTP_ERRORS: tuple[type[Exception], ...] = tuple(
+    kind for kind in HfHubHTTPError.__mro__ if issubclass(kind, Exception) and kind.__name__.endswith("HTTPError")
 )
 """The hub's own and, among its bases, that of the library beneath: httpx under huggingface_hub 1, httpx2 under 2."""
+_REFUSALS: tuple[type[Exception], ...] = (*_HTTP_ERRORS, HFValidationError, LocalTokenNotFoundError, OSError)
 
 
 def push(folder: Path, repo_id: str, *, private: bool, api: HfApi | None = None) -> int:
@@ -45,7 +43,7 @@ def push(folder: Path, repo_id: str, *, private: bool, api: HfApi | None = None)
         ]
         operations += [CommitOperationDelete(name) for name in there if name not in here]
         api.create_commit(repo_id, operations, commit_message=_MESSAGE, repo_type="dataset")
-    except _PUSH_ERRORS as error:
+    except _REFUSALS as error:
         raise StudioError(
             f"{repo_id} could not be pushed to ({type(error).__name__}: {error}); is the name right, the network up, "
             "and a token that may write set (HF_TOKEN, or `hf auth login`)?"
