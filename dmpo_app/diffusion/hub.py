@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dmpo_app.errors import ModelUnavailable
+from dmpo_app.hub_errors import hub_http_errors
 
 BASE_MODEL = "DMPO_BASE_MODEL"
 
@@ -70,7 +71,6 @@ def wanted_files(weight_stems: Sequence[str]) -> list[str]:
 @contextmanager
 def _explained(repo_id: str, setting: str = BASE_MODEL) -> Iterator[None]:
     """Turn the hub client's errors into ModelUnavailable that says what to do."""
-    import httpx
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -80,6 +80,7 @@ def _explained(repo_id: str, setting: str = BASE_MODEL) -> Iterator[None]:
         RepositoryNotFoundError,
     )
 
+    broken: tuple[type[Exception], ...] = (ConnectionError, TimeoutError, *hub_http_errors())
     try:
         yield
     except GatedRepoError as error:
@@ -91,14 +92,20 @@ def _explained(repo_id: str, setting: str = BASE_MODEL) -> Iterator[None]:
             f"{repo_id} is neither a folder here nor a public model on the Hugging Face Hub; check {setting} "
             "(a private model needs `hf auth login`)"
         ) from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError, ConnectionError, TimeoutError) as error:
-        raise ModelUnavailable(
-            f"{repo_id} is not on this machine and the Hugging Face Hub cannot be reached; connect to the network for "
-            f"the first start, or set {setting} to a local folder ({type(error).__name__})"
-        ) from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise _out_of_reach(repo_id, setting, error) from error
     except EntryNotFoundError as error:
         raise ModelUnavailable(
             f"{repo_id} holds no model_index.json; a repository in the diffusers format is needed"
         ) from error
+    except broken as error:
+        raise _out_of_reach(repo_id, setting, error) from error
     except OSError as error:
         raise ModelUnavailable(f"{repo_id} could not be downloaded: {error}") from error
+
+
+def _out_of_reach(repo_id: str, setting: str, error: Exception) -> ModelUnavailable:
+    return ModelUnavailable(
+        f"{repo_id} is not on this machine and the Hugging Face Hub cannot be reached; connect to the network for the "
+        f"first start, or set {setting} to a local folder ({type(error).__name__})"
+    )

@@ -12,10 +12,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import httpx
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from dmpo_app.errors import SetupProblem, StudioError
+from dmpo_app.hub_errors import hub_http_errors
 from dmpo_app.preferences.images import ImageFolder
 from dmpo_app.preferences.reader import Row
 from dmpo_app.preferences.source import Bookmark, RowStream, fingerprint_of_files
@@ -185,4 +185,4 @@ def _reading_errors() -> tuple[type[Exception], ...]:
     import pyarrow
     from datasets.exceptions import DatasetsError
 
-    return (OSError, ValueError, httpx.HTTPError, pyarrow.ArrowException, DatasetsError)
+    return (OSError, ValueError, *hub_http_errors(), pyarrow.ArrowException, DatasetsError)

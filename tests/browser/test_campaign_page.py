@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Dialog, Page, Route, expect
 
 from tests.browser.conftest import NewPage
 from tests.browser.page_studio import PAYLOADS, READY, PageStudio, open_label, pictures_shown, pump_until, vote
@@ -76,7 +76,12 @@ def test_what_is_written_in_a_comment_is_text(page_studio: PageStudio, new_page:
     page = new_page()
     asks(page, "overall", "comment")
     said: list[str] = []
-    page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+
+    def dismiss(dialog: Dialog) -> None:
+        said.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", dismiss)
     open_label(page, page_studio.url)
     for text in PAYLOADS:
         page.get_by_role("button", name="Comment").click()

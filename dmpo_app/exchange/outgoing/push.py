@@ -6,17 +6,14 @@ import tempfile
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalTokenNotFoundError
 
 from dmpo_app.errors import BadInput, StudioError
 from dmpo_app.exchange.outgoing.folders import MANIFEST, read_manifest
+from dmpo_app.hub_errors import hub_http_errors
 
 _MESSAGE = "Update of the votes"
-_HTTP_ERRORS: tuple[type[Exception], ...] = tuple(
-    kind for kind in HfHubHTTPError.__mro__ if issubclass(kind, Exception) and kind.__name__.endswith("HTTPError")
-)
-"""The hub's own and, among its bases, that of the library beneath: httpx under huggingface_hub 1, httpx2 under 2."""
-_REFUSALS: tuple[type[Exception], ...] = (*_HTTP_ERRORS, HFValidationError, LocalTokenNotFoundError, OSError)
+_REFUSALS: tuple[type[Exception], ...] = (*hub_http_errors(), HFValidationError, LocalTokenNotFoundError, OSError)
 
 
 def push(folder: Path, repo_id: str, *, private: bool, api: HfApi | None = None) -> int:
