@@ -38,7 +38,7 @@ def create(
         address = (url or f"http://{settings.host}:{settings.port}").rstrip("/")
         for invite in invites:
             out.print(f"{address}/?invite={sealer.seal_invite(invite.public_id)}", highlight=False, soft_wrap=True)
-        if settings.labeling.access != "invite":
+        if settings.access != "invite":
             console.print("Sessions are open to everybody now; DMPO_LABELING__ACCESS=invite makes these links needed.")
 
 

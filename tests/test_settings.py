@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from dmpo_app.settings import BackupSettings, Settings
+from dmpo_app.settings import BackupSettings, IdentitySettings, LabelingSettings, Settings
 
 
 @pytest.fixture(autouse=True)
@@ -141,3 +141,12 @@ def test_a_provider_that_cannot_be_relied_on_is_refused(
 def test_a_backup_of_a_home_on_postgresql_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="Set one of the two"):
         Settings(database_url=SecretStr("postgresql://host/studio"), backup=BackupSettings(url=str(tmp_path)))
+
+
+def test_in_public_mode_people_sign_in_where_there_is_somebody_to_sign_in_with() -> None:
+    provider = IdentitySettings(oidc_issuer="https://login.example.org", client_id="studio")
+    assert Settings(public=True, identity=provider).access == "login"
+    assert Settings(public=False, identity=provider).access == "open"
+    assert Settings(public=True, identity=IdentitySettings()).access == "open"
+    invited = LabelingSettings(access="invite")
+    assert Settings(public=True, identity=provider, labeling=invited).access == "invite"

@@ -93,7 +93,7 @@ class LabelingService:
 
         Raises BadInput for a handle that is no name; NotInvited without an invitation that is good; LoginNeeded.
         """
-        name, access = clean_handle(handle), self._settings.labeling.access
+        name, access = clean_handle(handle), self._settings.access
         if access == "login":
             raise LoginNeeded("this studio is open to those who sign in")
         self._safekeeping.admit()
@@ -120,7 +120,7 @@ class LabelingService:
             identity,
             clean_handle(handle),
             until_now=self._if_known(token),
-            may_add=self._settings.labeling.access != "invite",
+            may_add=self._settings.access != "invite",
         )
         self._annotator.cache_clear()  # that they are signed in is new
         return annotator, self._sealer.seal_session(annotator.public_id)
@@ -133,7 +133,7 @@ class LabelingService:
             annotator = self._annotator(public_id)
         except NotFound:
             raise NotYours("this session belongs to a home that is gone; open a new session") from None
-        if self._settings.labeling.access == "login" and not annotator.signed_in:
+        if self._settings.access == "login" and not annotator.signed_in:
             raise NotYours("this session is from before people had to sign in")
         return annotator
 

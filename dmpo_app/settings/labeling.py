@@ -46,8 +46,10 @@ class LabelingSettings(Group):
     """Share of showings that are of pairs the person has judged before, sides swapped. Not trained on again."""
     repeat_after: Annotated[int, Field(ge=1)] = 20
     """... at least so many votes ago."""
-    access: Literal["open", "invite", "login"] = "open"
-    """Who may take part: everybody, whoever has a link of `dmpo invite create`, or whoever signed in."""
+    access: Literal["auto", "open", "invite", "login"] = "auto"
+    """Who may take part. open: everybody; invite: whoever has a link of `dmpo invite create`; login: whoever signed in.
+    auto: login in public mode where there is somebody to sign in with, as on a Space with `hf_oauth: true`, else
+    open."""
     free_prompts: bool = False
     """Annotators may add prompts of their own, which pairs are then made of; on the Before / after tab."""
     free_prompts_per_day: Annotated[int, Field(ge=1, le=10_000)] = 20

@@ -186,6 +186,14 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def access(self) -> Literal["open", "invite", "login"]:
+        """Who may take part, with `labeling.access` found out where it is auto."""
+        wanted = self.labeling.access
+        if wanted != "auto":
+            return wanted
+        return "login" if self.public and self.identity.oidc_issuer is not None else "open"
+
+    @property
     def database(self) -> str | None:
         """`database_url` in the open, for whoever connects to it."""
         return self.database_url.get_secret_value() if self.database_url else None

@@ -63,7 +63,7 @@ def provider_of(settings: Settings) -> OidcProvider | None:
     """The provider of the settings. Raises SetupProblem when people have to sign in and cannot."""
     if settings.identity.oidc_issuer is not None:
         return OidcProvider(settings.identity)
-    if settings.labeling.access == "login":
+    if settings.access == "login":
         raise SetupProblem(
             "DMPO_LABELING__ACCESS=login, but there is nobody to sign in with; set DMPO_IDENTITY__OIDC_ISSUER and "
             "..._CLIENT_ID, or on a Space `hf_oauth: true` in its README.md"
@@ -81,7 +81,7 @@ def login_router(services: Services, provider: OidcProvider | None, limits: Limi
     async def about() -> LoginAbout:
         """Whether one can, or has to, sign in."""
         label = None if provider is None else settings.identity.label
-        return LoginAbout(available=provider is not None, needed=settings.labeling.access == "login", label=label)
+        return LoginAbout(available=provider is not None, needed=settings.access == "login", label=label)
 
     @router.post("/login", responses=documented(404, 429, 503))
     async def begin(request: Request) -> LoginBegun:
