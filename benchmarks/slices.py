@@ -122,7 +122,7 @@ def main() -> None:
     wanted = RoundSettings(num_steps=steps, beta=BETA, held_out_share=0.0)
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
-        first = Settings(home=Path(folder) / "first", round=wanted)
+        first = Settings(home=Path(folder) / "first", min_votes=2, round=wanted)
         prepare(first, options.votes)
         with open_lineage(first) as lineage:
             worker = GpuWorker.load(lineage.base, first, num_threads=options.threads)
