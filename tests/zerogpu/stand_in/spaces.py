@@ -104,6 +104,7 @@ class Lender:
             self._idle.append(worker)
         else:
             worker.process.kill()
+            worker.process.join()
 
     def _values(self, worker: Worker, pid: int) -> Generator[Any, None, None]:
         count = 0
