@@ -26,29 +26,38 @@ _MAX_REFUSALS = 3
 
 @dataclass(frozen=True, slots=True)
 class PairPlan:
-    """Two seeds of one prompt, to be rendered under the live version."""
+    """Two seeds of one prompt, or those of a set to be ranked, to be rendered under the live version."""
 
     prompt: str
-    seeds: tuple[int, int]
+    seeds: tuple[int, ...]
 
 
 class PoolPlanner:
     """Decides which pair is made next. Plain values in and out; the only state is which prompts came to nothing."""
 
     def __init__(
-        self, store: Store, base: BaseModelRef, settings: PoolSettings, *, rng: random.Random, shares_cpu: bool
+        self,
+        store: Store,
+        base: BaseModelRef,
+        settings: PoolSettings,
+        *,
+        rng: random.Random,
+        shares_cpu: bool,
+        num_images: int = 2,
     ) -> None:
+        """`num_images`: 2 for pairs, more for sets to be ranked; others in the home do not count towards the pool."""
         self._store = store
         self._base = base
         self._settings = settings
         self._tags = [clean_tag(tag) for tag in settings.tags]
         self._rng = rng
         self._shares_cpu = shares_cpu
+        self._num_images = num_images
         self._refusals: Counter[str] = Counter()
 
     def is_low(self) -> bool:
         """Whether so few pairs are left that a person might soon find none."""
-        return self._store.pairs.count_unjudged(self._base) < min(HANDFUL, self._settings.size)
+        return self._left() < min(HANDFUL, self._settings.size)
 
     def next(self, live_version: int) -> PairPlan | None:
         """The next pair to make, or None when the pool is full, resting, or has no prompts to draw on.
@@ -65,8 +74,7 @@ class PoolPlanner:
         counts = self._store.pairs.prompt_counts(self._base)
         fewest = min(counts.get(prompt, 0) for prompt in usable)
         prompt = self._rng.choice([prompt for prompt in usable if counts.get(prompt, 0) == fewest])
-        first, second = self._rng.sample(range(MAX_SEED + 1), 2)
-        return PairPlan(prompt=prompt, seeds=(first, second))
+        return PairPlan(prompt=prompt, seeds=tuple(self._rng.sample(range(MAX_SEED + 1), self._num_images)))
 
     def refuse(self, plan: PairPlan) -> None:
         """Note that a pair came to nothing: the model's safety checker blacked it out, or its prompt has just been held
@@ -74,13 +82,16 @@ class PoolPlanner:
         self._refusals[plan.prompt] += 1
 
     def _wants_more(self, live_version: int) -> bool:
-        left = self._store.pairs.count_unjudged(self._base)
+        left = self._left()
         if self._shares_cpu and left >= min(HANDFUL, self._settings.size) and self._round_runs():
             return False
         if left < self._settings.size:
             return True
-        fresh = self._store.pairs.count_unjudged(self._base, adapter_version=live_version)
+        fresh = self._left(live_version)
         return fresh < (self._settings.size + 1) // 2
+
+    def _left(self, version: int | None = None) -> int:
+        return self._store.pairs.count_unjudged(self._base, adapter_version=version, num_images=self._num_images)
 
     def _round_runs(self) -> bool:
         current = self._store.rounds.current(self._base)

@@ -5,6 +5,7 @@
                  ├─ images ─┤ image_scores                      │
     prompts ─────┴──────────┴─ pairs ─┬ assignments ─ votes ────┤
                                       ├ pair_margins            │
+                                      ├ set_images ─ images     │
                                       └ reports ────────────────┤
     audit_log                           consents, invite_uses ──┘ invites
 
@@ -38,6 +39,7 @@ from dmpo_app.store.schema.labeling import (
     PairMarginRow,
     PairRow,
     PromptEmbedsRow,
+    SetImageRow,
     VoteRow,
 )
 from dmpo_app.store.schema.prompts import PromptProposalRow, PromptRow, PromptTagRow
@@ -85,6 +87,7 @@ __all__ = [
     "RoundProgressRow",
     "RoundRow",
     "RoundVoteRow",
+    "SetImageRow",
     "Table",
     "VoteRow",
 ]
