@@ -128,8 +128,10 @@ def load_plan(store: Store, base: BaseModelRef, state: RoundState) -> RoundPlan:
     if "automatic" in state.config:
         automatic = AutomaticPlan.from_config(state.config["automatic"])
         evidence = evidence_of(store, base, automatic, [vote.pair_id for vote in train])
-    facts = [base.fingerprint, state.seed, state.parent_version, state.config, sides]
+    facts: list[Any] = [base.fingerprint, state.seed, state.parent_version, state.config, sides]
     facts.append([(vote.vote_id, vote.outcome, vote.latents_a, vote.latents_b, vote.prompt_embeds) for vote in votes])
+    if rankings := [(vote.vote_id, vote.ranking, vote.more_latents) for vote in votes if vote.ranking]:
+        facts.append(rankings)
     return RoundPlan(
         round_id=state.id,
         base_fingerprint=base.fingerprint,
