@@ -209,3 +209,9 @@ def test_pairs_that_the_models_safety_checker_flags_are_not_kept(tmp_path: Path)
         engine = Engine.load(studio.store, studio.base, studio.settings)
         assert not engine.make_pair(PLAN, never)
         assert studio.store.pairs.count(studio.base) == 0
+
+
+def test_a_plan_of_three_seeds_becomes_a_set_that_can_be_ranked(studio: Studio, engine: Engine) -> None:
+    assert engine.make_pair(PairPlan("a red fox", (1, 2, 3)), never)
+    assert studio.store.pairs.count_unjudged(studio.base) == 0
+    assert studio.store.pairs.count_unjudged(studio.base, num_images=3) == 1
