@@ -65,13 +65,19 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True)
 class NewPair:
-    """Two images of one prompt. `prompt_embeds`: bytes of a safetensors file, stored once a prompt."""
+    """Two images of one prompt, or with `more` a set of three or four. `prompt_embeds`: bytes of a safetensors file,
+    stored once a prompt."""
 
     prompt: str
     image_a: NewImage
     image_b: NewImage
     prompt_embeds: bytes
     source: PairSource
+    more: tuple[NewImage, ...] = ()
+
+    @property
+    def images(self) -> tuple[NewImage, ...]:
+        return (self.image_a, self.image_b, *self.more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +88,5 @@ class Pair:
     image_b: ImageRef
     source: PairSource
     adapter_version: int
+    more: tuple[ImageRef, ...] = ()
+    """Images c and d of a set that is ranked."""

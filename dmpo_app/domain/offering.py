@@ -78,7 +78,8 @@ class Offering:
 
     strategy: None leaves the store's own order. showings_per_pair: live votes and open assignments that a pair has at
     most, on each question; None: any number. gold_rate, repeat_rate: the share of showings that are of gold pairs, and
-    of pairs that the annotator judged at least `repeat_after` votes ago, with the sides swapped.
+    of pairs that the annotator judged at least `repeat_after` votes ago, with the sides swapped. num_images: 2 for
+    pairs, 3 or 4 for sets to be ranked; all showings are of one size, so that none stands out.
     """
 
     strategy: Strategy | None = None
@@ -86,3 +87,4 @@ class Offering:
     gold_rate: float = 0.0
     repeat_rate: float = 0.0
     repeat_after: int = 20
+    num_images: int = 2

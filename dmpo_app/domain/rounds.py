@@ -40,7 +40,8 @@ class NewVotes:
 class TrainingVote:
     """One live vote with what training needs of its pair; the hashes name files in the store.
 
-    `strength` in [0, 1]: how clear the preference is; 1 unless the annotator was asked and said otherwise.
+    `strength` in [0, 1]: how clear the preference is; 1 unless the annotator was asked and said otherwise. A ranking is
+    one vote: `ranking` holds the images of its set by letter, best first, `more_latents` those of images c and d.
     """
 
     vote_id: int
@@ -52,6 +53,8 @@ class TrainingVote:
     latents_b: str
     prompt_embeds: str
     strength: float = 1.0
+    ranking: str | None = None
+    more_latents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,8 @@ class Assignment:
     a_on_left: bool
     question: Question
     expires_at: datetime
+    more_image_ids: tuple[int, ...] = ()
+    """Of a set to be ranked: the images shown after the first two, which are `left_image_id` and `right_image_id`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,9 @@ class VoteRecord:
     left_image_id: int
     right_image_id: int
     versions: tuple[int, ...]
+    more_image_ids: tuple[int, ...] = ()
+    order: tuple[int, ...] | None = None
+    """Of a ranking: the places, 0 the first that was shown, best first."""
 
 
 @dataclass(frozen=True, slots=True)

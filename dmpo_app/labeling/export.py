@@ -25,6 +25,7 @@ COLUMNS = (
     "undone_at",
     "withdrawn_at",
     "versions",
+    "order",
 )
 
 
@@ -89,6 +90,7 @@ def _fields(vote: VoteRecord) -> dict[str, Any]:
         None if vote.undone_at is None else vote.undone_at.isoformat(),
         None if vote.withdrawn_at is None else vote.withdrawn_at.isoformat(),
         list(vote.versions),
+        None if vote.order is None else list(vote.order),
     )
     return dict(zip(COLUMNS, values, strict=True))
 

@@ -193,6 +193,25 @@ class LabelingService:
             taken = self._store.votes.take(assignment_id, annotator.id, choice, elapsed_ms, strength, said)
         return taken, self.votes_until_round()
 
+    def rank(
+        self,
+        annotator: Annotator,
+        assignment_id: str,
+        order: Sequence[int],
+        elapsed_ms: int,
+        comment: str | None = None,
+    ) -> tuple[TakenVote, int]:
+        """Take an order of the images of a set as one vote: the places they were shown at, 0 the first, best first.
+
+        Returns and raises as `vote` does; BadInput for a pair and for an order that does not name every place once.
+        """
+        self.consent.require(annotator)
+        if not 0 <= elapsed_ms <= MAX_ELAPSED_MS:
+            raise BadInput(f"elapsed_ms must be between 0 and {MAX_ELAPSED_MS} (a day), not {elapsed_ms}")
+        said = clean_words(comment, "comment")
+        taken = self._store.votes.rank(assignment_id, annotator.id, order, elapsed_ms, said)
+        return taken, self.votes_until_round()
+
     def undo(self, annotator: Annotator, vote_id: int) -> None:
         """Take back one's own latest vote; the pair can be judged anew. Raises NotFound, NotYours, Conflict."""
         with self.kept():
@@ -226,7 +245,7 @@ class LabelingService:
         return StudioStatus(
             votes=self._store.votes.count(self._base),
             votes_until_round=self.votes_until_round(),
-            pool=self._store.pairs.count_unjudged(self._base),
+            pool=self._store.pairs.count_unjudged(self._base, num_images=self._settings.labeling.num_images),
             live_version=self._store.adapters.live_version(self._base),
             round=current,
             last_round=last,

@@ -43,7 +43,14 @@ class BackgroundWork:
         self._now = now
         self._next_purge = now()
         self._encodes_next = True
-        self._pool = PoolPlanner(store, base, settings.pool, rng=rng, shares_cpu=engine.shares_cpu)
+        self._pool = PoolPlanner(
+            store,
+            base,
+            settings.pool,
+            rng=rng,
+            shares_cpu=engine.shares_cpu,
+            num_images=settings.labeling.num_images,
+        )
         self._sheet = ContactSheetPlanner(store, base)
 
     def step(self, should_stop: Callable[[], bool]) -> bool:

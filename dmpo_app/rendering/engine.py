@@ -105,21 +105,23 @@ class Engine:
         ]
 
     def make_pair(self, plan: PairPlan, should_stop: Callable[[], bool]) -> bool:
-        """Make and store a pair of the live version, with latents and embeddings for training.
+        """Make and store a pair or set of the live version, with latents and embeddings for training.
 
-        False when the model's safety checker blacked out one of them: such a pair says nothing and is not kept.
+        False when the model's safety checker blacked out one of its images: such a pair says nothing and is not kept.
         """
         shots = [Shot(plan.prompt, seed, self.live_version) for seed in plan.seeds]
-        first, second = self._make(shots, should_stop)
-        if first.flagged or second.flagged:
+        samples = self._make(shots, should_stop)
+        if any(sample.flagged for sample in samples):
             _log.info("a pair was dropped: the model's safety checker flagged it")
             return False
+        image_a, image_b, *more = (new_image(sample, with_latents=True) for sample in samples)
         pair = NewPair(
             prompt=plan.prompt,
-            image_a=new_image(first, with_latents=True),
-            image_b=new_image(second, with_latents=True),
+            image_a=image_a,
+            image_b=image_b,
             prompt_embeds=dump_conditioning(self._model.conditioning(plan.prompt)),
             source=PairSource.POOL,
+            more=tuple(more),
         )
         self._store.pairs.add(self._base, pair)
         return True

@@ -27,29 +27,38 @@ _MAX_REFUSALS = 3
 
 @dataclass(frozen=True, slots=True)
 class PairPlan:
-    """Two seeds of one prompt, to be rendered under the live version."""
+    """Two seeds of one prompt, or those of a set to be ranked, to be rendered under the live version."""
 
     prompt: str
-    seeds: tuple[int, int]
+    seeds: tuple[int, ...]
 
 
 class PoolPlanner:
     """Decides which pair is made next. Plain values in and out; the only state is which prompts came to nothing."""
 
     def __init__(
-        self, store: Store, base: BaseModelRef, settings: PoolSettings, *, rng: random.Random, shares_cpu: bool
+        self,
+        store: Store,
+        base: BaseModelRef,
+        settings: PoolSettings,
+        *,
+        rng: random.Random,
+        shares_cpu: bool,
+        num_images: int = 2,
     ) -> None:
+        """`num_images`: 2 for pairs, more for sets to be ranked; others in the home do not count towards the pool."""
         self._store = store
         self._base = base
         self._settings = settings
         self._tags = [clean_tag(tag) for tag in settings.tags]
         self._rng = rng
         self._shares_cpu = shares_cpu
+        self._num_images = num_images
         self._refusals: Counter[str] = Counter()
 
     def is_low(self) -> bool:
         """Whether so few pairs are left that a person might soon find none."""
-        return self._store.pairs.count_unjudged(self._base) < min(HANDFUL, self._settings.size)
+        return self._left() < min(HANDFUL, self._settings.size)
 
     def next(self, live_version: int) -> PairPlan | None:
         """The next pair to make, or None when the pool is full, resting, or has no prompts to draw on.
@@ -73,8 +82,7 @@ class PoolPlanner:
         fewest = min(counts[prompt] for prompt in usable)
         prompt = self._rng.choice([prompt for prompt in usable if counts[prompt] == fewest])
         counts[prompt] += 1
-        first, second = self._rng.sample(range(MAX_SEED + 1), 2)
-        return PairPlan(prompt=prompt, seeds=(first, second))
+        return PairPlan(prompt=prompt, seeds=tuple(self._rng.sample(range(MAX_SEED + 1), self._num_images)))
 
     def refuse(self, plan: PairPlan) -> None:
         """Note that a pair came to nothing: the model's safety checker blacked it out, or its prompt has just been held
@@ -89,8 +97,10 @@ class PoolPlanner:
         return current is not None and current.status is RoundStatus.RUNNING
 
     def _missing(self, live_version: int) -> int:
-        left = self._store.pairs.count_unjudged(self._base)
+        left = self._left()
         if left >= min(HANDFUL, self._settings.size) and self.rests_for_a_round():
             return 0
-        fresh = self._store.pairs.count_unjudged(self._base, adapter_version=live_version)
-        return max(0, self._settings.size - left, (self._settings.size + 1) // 2 - fresh)
+        return max(0, self._settings.size - left, (self._settings.size + 1) // 2 - self._left(live_version))
+
+    def _left(self, version: int | None = None) -> int:
+        return self._store.pairs.count_unjudged(self._base, adapter_version=version, num_images=self._num_images)

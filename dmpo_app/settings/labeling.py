@@ -24,6 +24,9 @@ class LabelingSettings(Group):
     asks: tuple[Literal["strength", "comment"], ...] = ()
     """What may go with an answer on the page, as JSON: ["strength"] asks whether a picture is slightly or clearly
     better, ["comment"] offers a line of text."""
+    ranking_size: Literal[0, 3, 4] = 0
+    """So many images of a prompt are ranked, best first, instead of judging pairs: by clients of the JSON API, for the
+    page knows pairs only. 0: pairs; those that are in the home already come back then."""
     reports_to_retire: Annotated[int, Field(ge=1, le=100)] = 1
     """A pair that so many people have reported leaves the pool until an administrator clears the reports."""
     consent: Annotated[str, Field(min_length=1)] | None = None
@@ -77,6 +80,11 @@ class LabelingSettings(Group):
     def _none_in_words(cls, value: object) -> object:
         """Neither environment variables nor TOML can say None otherwise."""
         return None if isinstance(value, str) and value.lower() == "none" else value
+
+    @property
+    def num_images(self) -> int:
+        """The images of a showing: 2 for a pair."""
+        return self.ranking_size or 2
 
     def annotator_share(self, *, public: bool) -> float | None:
         """The cap in force; None where there is none."""

@@ -14,9 +14,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, bindparam, insert, select, text, update
 
 from dmpo_app.domain import Assignment, BaseModelRef, Offering, Purpose, Question
+from dmpo_app.domain.rankings import LETTERS, PAIR_SIZE
 from dmpo_app.errors import NotFound
 from dmpo_app.store.database import Database
 from dmpo_app.store.offers import Asker, candidates, gold_pairs, repeatable
+from dmpo_app.store.pairs import images_of_sets
 from dmpo_app.store.schema import (
     CLOSED_AS,
     IS_OPEN,
@@ -39,6 +41,7 @@ _SHOWINGS: Select[*tuple[Any, ...]] = (
         AssignmentRow.a_on_left,
         AssignmentRow.question,
         AssignmentRow.expires_at,
+        AssignmentRow.arrangement,
     )
     .join(PairRow, PairRow.id == AssignmentRow.pair_id)
     .join(PromptRow, PromptRow.id == PairRow.prompt_id)
@@ -81,6 +84,22 @@ class _Showing:
     questions: tuple[Question, ...]
     a_on_left: bool
     purpose: Purpose = Purpose.VOTE
+    arrangement: str | None = None
+
+    @classmethod
+    def drawn(
+        cls, pair_id: int, asker: Asker, questions: tuple[Question, ...], rng: random.Random, purpose: Purpose
+    ) -> _Showing:
+        """Images at places drawn by lot: the sides of a pair, the arrangement of a set."""
+        if asker.num_images == PAIR_SIZE:
+            return cls(pair_id, questions, rng.random() < 0.5, purpose)
+        letters = LETTERS[: asker.num_images]
+        return cls.arranged(pair_id, questions, "".join(rng.sample(letters, len(letters))), purpose)
+
+    @classmethod
+    def arranged(cls, pair_id: int, questions: tuple[Question, ...], arrangement: str, purpose: Purpose) -> _Showing:
+        """A set as it is arranged."""
+        return cls(pair_id, questions, arrangement.index("a") < arrangement.index("b"), purpose, arrangement)
 
 
 class Assignments:
@@ -105,9 +124,9 @@ class Assignments:
         them the oldest; retired ones not at all. `offering` may say otherwise, and mix in what is not to be learnt
         from. All is decided in one transaction, so that nobody is offered what another one was just given. Every
         question about a pair is an assignment of its own, one after another in the order of `questions`. Which image
-        stands left is drawn from `rng` for the pair and recorded.
+        stands left, or how a set is arranged, is drawn from `rng` for the pair and recorded.
         """
-        asker = Asker(base.id, annotator_id, tuple(questions))
+        asker = Asker(base.id, annotator_id, tuple(questions), offering.num_images)
         with self._database.reader() as connection:
             held = self._open(connection, asker, self._now())
         if len(held) >= count:
@@ -118,9 +137,9 @@ class Assignments:
         """Raises NotFound."""
         with self._database.reader() as connection:
             row = connection.execute(_ONE, {"public_id": assignment_id}).one_or_none()
-        if row is None:
-            raise NotFound("there is no such assignment")
-        return _assignment_of(row)
+            if row is None:
+                raise NotFound("there is no such assignment")
+            return _assignments_of(connection, [row])[0]
 
     def _issue(
         self,
@@ -155,6 +174,7 @@ class Assignments:
                 "question": question,
                 "purpose": showing.purpose,
                 "a_on_left": showing.a_on_left,
+                "arrangement": showing.arrangement,
                 "state": AssignmentState.OPEN,
                 **times,
             }
@@ -166,8 +186,8 @@ class Assignments:
         return self._open(connection, asker, now)[:count]
 
     def _open(self, connection: Connection, asker: Asker, now: datetime) -> list[Assignment]:
-        rows = connection.execute(open_of(asker.questions), {**asker.parameters, "now": now})
-        return [_assignment_of(row) for row in rows]
+        mine = {"base_id": asker.base_id, "annotator_id": asker.annotator_id}
+        return _assignments_of(connection, connection.execute(open_of(asker.questions), {**mine, "now": now}).all())
 
 
 def _mixed_in(
@@ -183,11 +203,15 @@ def _mixed_in(
     if num_gold:
         gold = gold_pairs(connection, asker)
         for pair_id in rng.sample(gold, min(num_gold, len(gold))):
-            showings.append(_Showing(pair_id, asker.questions, rng.random() < 0.5, Purpose.GOLD))
+            showings.append(_Showing.drawn(pair_id, asker, asker.questions, rng, Purpose.GOLD))
     if num_repeats:
         before = repeatable(connection, asker, after=offering.repeat_after)
         for pair_id in rng.sample(sorted(before), min(num_repeats, len(before))):
-            showings.append(_Showing(pair_id, asker.questions, not before[pair_id], Purpose.REPEAT))
+            a_on_left, arrangement = before[pair_id]
+            if arrangement is None:
+                showings.append(_Showing(pair_id, asker.questions, not a_on_left, Purpose.REPEAT))
+            else:
+                showings.append(_Showing.arranged(pair_id, asker.questions, arrangement[::-1], Purpose.REPEAT))
     return showings
 
 
@@ -210,7 +234,7 @@ def _to_learn_from(
         if missing <= 0:
             break
         asked = tuple(question for question in asker.questions if (pair_id, question) not in seen)
-        showings.append(_Showing(pair_id, asked, rng.random() < 0.5))
+        showings.append(_Showing.drawn(pair_id, asker, asked, rng, Purpose.VOTE))
         missing -= len(asked)
     return showings
 
@@ -231,10 +255,21 @@ def release_expired(connection: Connection, now: datetime) -> None:
         connection.execute(update(PairRow).where(PairRow.id == pair_id).values(num_taken=PairRow.num_taken - claims))
 
 
-def _assignment_of(row: Row[*tuple[Any, ...]]) -> Assignment:
-    left, right = row.image_a_id, row.image_b_id
-    if not row.a_on_left:
-        left, right = right, left
+def _assignments_of(connection: Connection, rows: Sequence[Row[*tuple[Any, ...]]]) -> list[Assignment]:
+    sets = [row.pair_id for row in rows if row.arrangement is not None]
+    more = images_of_sets(connection, sets) if sets else {}
+    return [_assignment_of(row, more.get(row.pair_id, ())) for row in rows]
+
+
+def shown_images(row: Row[*tuple[Any, ...]], more: Sequence[int]) -> tuple[int, ...]:
+    """The ids of the images of a showing as they stood; `more`: those of images c and d."""
+    arrangement = row.arrangement or ("ab" if row.a_on_left else "ba")
+    images = (row.image_a_id, row.image_b_id, *more)
+    return tuple(images[LETTERS.index(letter)] for letter in arrangement)
+
+
+def _assignment_of(row: Row[*tuple[Any, ...]], more: Sequence[int]) -> Assignment:
+    left, right, *others = shown_images(row, more)
     return Assignment(
         id=row.public_id,
         annotator_id=row.annotator_id,
@@ -245,4 +280,5 @@ def _assignment_of(row: Row[*tuple[Any, ...]]) -> Assignment:
         a_on_left=row.a_on_left,
         question=row.question,
         expires_at=row.expires_at,
+        more_image_ids=tuple(others),
     )

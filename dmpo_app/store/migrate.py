@@ -8,7 +8,7 @@ from sqlalchemy import Connection, inspect, text
 
 from dmpo_app.errors import SetupProblem
 
-HEAD = "0008"
+HEAD = "0009"
 """The newest revision under migrations/versions."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"

@@ -39,17 +39,19 @@ class Asker:
     base_id: int
     annotator_id: int
     questions: tuple[Question, ...]
+    num_images: int = 2
 
     @property
     def parameters(self) -> dict[str, int]:
         """What the statements here take."""
-        return {"base_id": self.base_id, "annotator_id": self.annotator_id}
+        return {"base_id": self.base_id, "annotator_id": self.annotator_id, "num_images": self.num_images}
 
 
 @cache
 def offer(questions: tuple[Question, ...], *, begun: bool = False) -> Select[*tuple[Any, ...]]:
     """The pairs to show next, of which an annotator lacks one of these questions; takes `annotator_id`, `base_id`,
-    `count` and `most`, which their claims are below. `begun`: only every `every`-th pair that somebody has taken."""
+    `num_images`, `count` and `most`, which their claims are below. `begun`: only every `every`-th pair that somebody
+    has taken."""
     seen = [
         exists().where(
             AssignmentRow.annotator_id == bindparam("annotator_id"),
@@ -61,6 +63,7 @@ def offer(questions: tuple[Question, ...], *, begun: bool = False) -> Select[*tu
     ]
     conditions = [
         PairRow.base_id == bindparam("base_id"),
+        PairRow.num_images == bindparam("num_images"),
         PairRow.num_taken < bindparam("most"),
         PairRow.gold.is_(None),
     ]
@@ -85,6 +88,7 @@ _GOLD = (
     select(PairRow.id)
     .where(
         PairRow.base_id == bindparam("base_id"),
+        PairRow.num_images == bindparam("num_images"),
         PairRow.gold.is_not(None),
         text(IS_IN_POOL),
         ~exists().where(
@@ -101,7 +105,7 @@ _LIVE_OF = (
 )
 _OLD_ENOUGH = _LIVE_OF.limit(1).offset(bindparam("after")).scalar_subquery()
 _REPEATABLE = (
-    select(VoteRow.pair_id, AssignmentRow.a_on_left)
+    select(VoteRow.pair_id, AssignmentRow.a_on_left, AssignmentRow.arrangement)
     .join(AssignmentRow, AssignmentRow.id == VoteRow.assignment_id)
     .join(PairRow, PairRow.id == VoteRow.pair_id)
     .where(
@@ -114,6 +118,7 @@ _REPEATABLE = (
         VoteRow.id <= _OLD_ENOUGH,
         PairRow.retired_at.is_(None),
         PairRow.gold.is_(None),
+        PairRow.num_images == bindparam("num_images"),
     )
     .order_by(VoteRow.id.desc())
     .limit(_MANY)
@@ -144,13 +149,13 @@ def gold_pairs(connection: Connection, asker: Asker) -> list[int]:
     return list(connection.execute(_GOLD, asker.parameters).scalars())
 
 
-def repeatable(connection: Connection, asker: Asker, *, after: int) -> dict[int, bool]:
+def repeatable(connection: Connection, asker: Asker, *, after: int) -> dict[int, tuple[bool, str | None]]:
     """Pairs whose every question the annotator has answered, none within their last `after` votes and none twice, with
-    whether image a stood left the first time."""
-    answered: list[dict[int, bool]] = []
+    whether image a stood left the first time, and how the images of a set were arranged then."""
+    answered: list[dict[int, tuple[bool, str | None]]] = []
     for question in asker.questions:
         rows = connection.execute(_REPEATABLE, {**asker.parameters, "after": after, "question": question})
-        answered.append({row.pair_id: row.a_on_left for row in rows})
+        answered.append({row.pair_id: (row.a_on_left, row.arrangement) for row in rows})
     pair_ids = set(answered[0]).intersection(*answered[1:])
     repeated = select(AssignmentRow.pair_id).where(
         AssignmentRow.annotator_id == asker.annotator_id, AssignmentRow.pair_id.in_(pair_ids), text(IS_REPEATED)

@@ -10,7 +10,10 @@ from typing import Any
 from sqlalchemy import BigInteger, ColumnElement, Connection, Row, bindparam, case, func, select, text, update
 
 from dmpo_app.domain import BaseModelRef, VoteCounts, VoteRecord
+from dmpo_app.domain.rankings import places_of_order
+from dmpo_app.store.assignments import shown_images
 from dmpo_app.store.database import Database
+from dmpo_app.store.pairs import images_of_sets
 from dmpo_app.store.schema import (
     IS_LIVE,
     AdapterVoteRow,
@@ -34,7 +37,10 @@ _RECORDS = (
         VoteRow.created_at,
         VoteRow.undone_at,
         VoteRow.withdrawn_at,
+        VoteRow.ranking,
         AssignmentRow.a_on_left,
+        AssignmentRow.arrangement,
+        PairRow.id.label("pair_id"),
         PairRow.image_a_id,
         PairRow.image_b_id,
     )
@@ -64,7 +70,8 @@ class OwnVotes:
         with self._database.reader() as connection:
             rows = connection.execute(query.order_by(VoteRow.id.desc()).limit(limit)).all()
             versions = _versions(connection, [row.id for row in rows])
-        return [_record_of(row, versions[row.id]) for row in rows]
+            more = images_of_sets(connection, [row.pair_id for row in rows if row.arrangement is not None])
+        return [_record_of(row, more.get(row.pair_id, ()), versions[row.id]) for row in rows]
 
     def counts(self, annotator_id: int) -> VoteCounts:
         """How many votes an annotator gave, of every lineage."""
@@ -146,8 +153,8 @@ def _versions(connection: Connection, vote_ids: Sequence[int]) -> dict[int, tupl
     return versions
 
 
-def _record_of(row: Row[*tuple[Any, ...]], versions: tuple[int, ...]) -> VoteRecord:
-    sides = (row.image_a_id, row.image_b_id) if row.a_on_left else (row.image_b_id, row.image_a_id)
+def _record_of(row: Row[*tuple[Any, ...]], more: Sequence[int], versions: tuple[int, ...]) -> VoteRecord:
+    left, right, *others = shown_images(row, more)
     return VoteRecord(
         vote_id=row.id,
         prompt=row.text,
@@ -159,7 +166,9 @@ def _record_of(row: Row[*tuple[Any, ...]], versions: tuple[int, ...]) -> VoteRec
         at=row.created_at,
         undone_at=row.undone_at,
         withdrawn_at=row.withdrawn_at,
-        left_image_id=sides[0],
-        right_image_id=sides[1],
+        left_image_id=left,
+        right_image_id=right,
         versions=versions,
+        more_image_ids=tuple(others),
+        order=None if row.ranking is None else places_of_order(row.ranking, row.arrangement),
     )

@@ -10,12 +10,22 @@ from sqlalchemy import Connection, Select, func, insert, select, text
 from sqlalchemy.orm import aliased
 
 from dmpo_app.domain import BaseModelRef, ImageKind, NewPair, Pair, TrainingPair
+from dmpo_app.domain.rankings import MAX_SET, PAIR_SIZE
 from dmpo_app.errors import BadInput, NotFound
 from dmpo_app.store.database import Database
 from dmpo_app.store.files import Files
 from dmpo_app.store.images import find_images, insert_image
 from dmpo_app.store.prompts import ensure_prompts
-from dmpo_app.store.schema import IS_IN_POOL, IS_OPEN, AssignmentRow, ImageRow, PairRow, PromptEmbedsRow, PromptRow
+from dmpo_app.store.schema import (
+    IS_IN_POOL,
+    IS_OPEN,
+    AssignmentRow,
+    ImageRow,
+    PairRow,
+    PromptEmbedsRow,
+    PromptRow,
+    SetImageRow,
+)
 
 _TRAINING_BATCH = 500
 """Pairs in one statement: databases bound the number of parameters."""
@@ -39,7 +49,7 @@ class Pairs:
         """
         for pair in pairs:
             _check(pair)
-        images = [image for pair in pairs for image in (pair.image_a, pair.image_b)]
+        images = [image for pair in pairs for image in pair.images]
         with self._database.reader() as connection:
             known = _prompts_with_embeds(connection, base)
         self._files.put_all(
@@ -60,8 +70,10 @@ class Pairs:
             row = connection.execute(query).one_or_none()
             if row is None:
                 raise NotFound(f"there is no pair {pair_id}")
-            images = find_images(connection, (row.image_a_id, row.image_b_id))
-        return Pair(pair_id, row.text, images[row.image_a_id], images[row.image_b_id], row.source, row.adapter_version)
+            more_ids = images_of_sets(connection, [pair_id]).get(pair_id, ())
+            images = find_images(connection, (row.image_a_id, row.image_b_id, *more_ids))
+        a, b, *more = (images[image_id] for image_id in (row.image_a_id, row.image_b_id, *more_ids))
+        return Pair(pair_id, row.text, a, b, row.source, row.adapter_version, tuple(more))
 
     def count(self, base: BaseModelRef) -> int:
         """All pairs of a lineage."""
@@ -70,14 +82,18 @@ class Pairs:
                 select(func.count()).select_from(PairRow).where(PairRow.base_id == base.id)
             ).scalar_one()
 
-    def count_unjudged(self, base: BaseModelRef, *, adapter_version: int | None = None) -> int:
-        """Pairs in the pool with no live vote and no assignment that can still be answered; all, or of one version.
+    def count_unjudged(
+        self, base: BaseModelRef, *, adapter_version: int | None = None, num_images: int = PAIR_SIZE
+    ) -> int:
+        """Pairs, or sets of `num_images`, in the pool with no live vote and no assignment that can still be answered;
+        all, or of one version.
 
         Gold pairs are not among them.
         """
         # Unvoted pairs less those out for an answer: both sides are small index ranges however many pairs there are.
         condition = [
             PairRow.base_id == base.id,
+            PairRow.num_images == num_images,
             PairRow.num_votes == 0,
             PairRow.retired_at.is_(None),
             PairRow.gold.is_(None),
@@ -150,10 +166,16 @@ class Pairs:
                     source=pair.source,
                     adapter_version=version,
                     created_at=at,
+                    num_images=len(pair.images),
                 )
                 .returning(PairRow.id)
             ).scalar_one()
-            stored.append(Pair(pair_id, pair.prompt, image_a, image_b, pair.source, version))
+            more = tuple(
+                insert_image(connection, self._files, base, image, ImageKind.PAIR, at=at) for image in pair.more
+            )
+            for position, image in enumerate(more, PAIR_SIZE):
+                connection.execute(insert(SetImageRow).values(pair_id=pair_id, position=position, image_id=image.id))
+            stored.append(Pair(pair_id, pair.prompt, image_a, image_b, pair.source, version, more))
         return stored
 
 
@@ -171,6 +193,15 @@ def with_training_files(
             (PromptEmbedsRow.prompt_id == PairRow.prompt_id) & (PromptEmbedsRow.base_id == PairRow.base_id),
         )
     )
+
+
+def images_of_sets(connection: Connection, pair_ids: Sequence[int]) -> dict[int, tuple[int, ...]]:
+    """The ids of images c and d of those that are sets, by pair id."""
+    query = select(SetImageRow.pair_id, SetImageRow.image_id).where(SetImageRow.pair_id.in_(pair_ids))
+    found: dict[int, tuple[int, ...]] = {}
+    for pair_id, image_id in connection.execute(query.order_by(SetImageRow.pair_id, SetImageRow.position)):
+        found[pair_id] = (*found.get(pair_id, ()), image_id)
+    return found
 
 
 def _training_pairs(base: BaseModelRef, ids: Sequence[int]) -> Select[*tuple[Any, ...]]:
@@ -195,12 +226,13 @@ def _training_pairs(base: BaseModelRef, ids: Sequence[int]) -> Select[*tuple[Any
 
 
 def _check(pair: NewPair) -> None:
-    a, b = pair.image_a, pair.image_b
-    if a.latents is None or b.latents is None:
+    if len(pair.images) > MAX_SET:
+        raise BadInput(f"a set of {pair.prompt!r} has {len(pair.images)} images; at most {MAX_SET} can be ranked")
+    if any(image.latents is None for image in pair.images):
         raise BadInput(f"a pair of {pair.prompt!r} came without latents; a round is trained on them")
-    if {a.provenance.prompt, b.provenance.prompt} != {pair.prompt}:
+    if {image.provenance.prompt for image in pair.images} != {pair.prompt}:
         raise BadInput(f"the images of a pair of {pair.prompt!r} were made from other prompts")
-    if a.provenance.adapter_version != b.provenance.adapter_version:
+    if len({image.provenance.adapter_version for image in pair.images}) > 1:
         raise BadInput(f"the images of a pair of {pair.prompt!r} were made with two versions")
 
 

@@ -24,10 +24,11 @@ ASSIGNMENT = select(
     AssignmentRow.question,
     AssignmentRow.purpose,
     AssignmentRow.a_on_left,
+    AssignmentRow.arrangement,
     AssignmentRow.state,
     AssignmentRow.expires_at,
 ).where(AssignmentRow.public_id == bindparam("public_id"))
-LIVE_VOTE = select(VoteRow.id, VoteRow.choice, VoteRow.strength, VoteRow.comment).where(
+LIVE_VOTE = select(VoteRow.id, VoteRow.choice, VoteRow.strength, VoteRow.comment, VoteRow.ranking).where(
     VoteRow.assignment_id == bindparam("assignment"), text(IS_LIVE)
 )
 INSERT = insert(VoteRow).returning(VoteRow.id)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -20,7 +21,8 @@ from dmpo_app.domain import (
     TrainingVote,
     outcome_of,
 )
-from dmpo_app.errors import Conflict, Expired, NotFound, NotYours
+from dmpo_app.domain.rankings import better_of_first_two, order_of_places, side_of
+from dmpo_app.errors import BadInput, Conflict, Expired, NotFound, NotYours
 from dmpo_app.store.column_types import MICROSECONDS_PER_HOUR, from_microseconds
 from dmpo_app.store.database import Database
 from dmpo_app.store.pairs import with_training_files
@@ -32,6 +34,7 @@ from dmpo_app.store.schema import (
     PairRow,
     PromptEmbedsRow,
     PromptRow,
+    SetImageRow,
     VoteRow,
 )
 from dmpo_app.store.vote_statements import (
@@ -70,6 +73,21 @@ class Votes:
         Raises NotFound, NotYours, Conflict (another answer stands), Expired (there is none, and its time is up).
         """
         said = {"choice": choice, "strength": strength, "comment": comment}
+        return self._database.write(partial(self._take, assignment_id, annotator_id, said, elapsed_ms))
+
+    def rank(
+        self,
+        assignment_id: str,
+        annotator_id: int,
+        order: Sequence[int],
+        elapsed_ms: int,
+        comment: str | None = None,
+    ) -> TakenVote:
+        """Record an order of the images of a set, as one vote: the places they were shown at, best first.
+
+        Raises as `take` does, and BadInput for a pair or an order that is none.
+        """
+        said = {"order": tuple(order), "comment": comment}
         return self._database.write(partial(self._take, assignment_id, annotator_id, said, elapsed_ms))
 
     def undo(self, vote_id: int, annotator_id: int) -> None:
@@ -124,12 +142,15 @@ class Votes:
             b.latents_sha256,
             PromptEmbedsRow.sha256,
             STRENGTH_COUNTS,
+            VoteRow.ranking,
         )
         of_votes = select(*columns).select_from(VoteRow).join(PairRow, PairRow.id == VoteRow.pair_id)
         query = with_training_files(of_votes, a, b).where(*trained_on()).order_by(VoteRow.id)
         wanted = {"base_id": base.id, "question": question}
         with self._database.reader() as connection:
-            return [TrainingVote(*row) for row in connection.execute(query, wanted)]
+            votes = [TrainingVote(*row) for row in connection.execute(query, wanted)]
+            more = _latents_of_sets(connection, base) if any(vote.ranking for vote in votes) else {}
+        return [replace(vote, more_latents=more[vote.pair_id]) if vote.ranking else vote for vote in votes]
 
     def per_hour(self, base: BaseModelRef) -> list[tuple[datetime, int]]:
         """Live votes by the hour (UTC) they were given in, oldest first; hours without any are left out."""
@@ -147,6 +168,7 @@ class Votes:
         self, assignment_id: str, annotator_id: int, said: dict[str, Any], elapsed_ms: int, connection: Connection
     ) -> TakenVote:
         assignment = own_assignment(connection, assignment_id, annotator_id)
+        said = _in_letters(said, assignment)
         if assignment.state is AssignmentState.ANSWERED:
             return _same_again(connection, assignment, said)
         now = self._now()
@@ -183,6 +205,38 @@ class Votes:
         connection.execute(update(VoteRow).where(VoteRow.id == vote_id).values(undone_at=now))
         connection.execute(COUNT_VOTE, {"pair": vote.pair_id, "change": -1})
         _reopen(connection, vote.assignment_id, vote.pair_id, now)
+
+
+def _in_letters(said: dict[str, Any], assignment: Row[*tuple[Any, ...]]) -> dict[str, Any]:
+    """An answer as it is recorded: an order in letters, with what it says of images a and b."""
+    arrangement = assignment.arrangement
+    if "order" not in said:
+        if arrangement is not None and said["choice"] not in (Choice.SKIP, Choice.BOTH_BAD):
+            raise BadInput(
+                f"this is a set of {len(arrangement)} images: it is answered by an order of all of them, by skip or by "
+                f"both_bad, not by {said['choice'].value}"
+            )
+        return {**said, "ranking": None}
+    if arrangement is None:
+        raise BadInput("this is a pair: it is answered by a choice, an order is for sets of three or four images")
+    ranking = order_of_places(said["order"], arrangement)
+    choice = side_of(better_of_first_two(ranking), a_on_left=assignment.a_on_left)
+    return {"choice": choice, "strength": None, "comment": said["comment"], "ranking": ranking}
+
+
+def _latents_of_sets(connection: Connection, base: BaseModelRef) -> dict[int, tuple[str, ...]]:
+    """The hashes of the latents of images c and d of every set of a lineage, by pair id."""
+    query = (
+        select(SetImageRow.pair_id, ImageRow.latents_sha256)
+        .join(ImageRow, ImageRow.id == SetImageRow.image_id)
+        .where(ImageRow.base_id == base.id)
+        .order_by(SetImageRow.pair_id, SetImageRow.position)
+    )
+    found: dict[int, tuple[str, ...]] = {}
+    for pair_id, sha256 in connection.execute(query):
+        if sha256 is not None:  # a set is not stored without latents
+            found[pair_id] = (*found.get(pair_id, ()), sha256)
+    return found
 
 
 def own_assignment(connection: Connection, assignment_id: str, annotator_id: int) -> Row[*tuple[Any, ...]]:
@@ -238,6 +292,7 @@ def _reopen(connection: Connection, assignment_id: int, pair_id: int, now: datet
 
 def _same_again(connection: Connection, assignment: Row[*tuple[Any, ...]], said: dict[str, Any]) -> TakenVote:
     standing = connection.execute(LIVE_VOTE, {"assignment": assignment.id}).one()
-    if said != {"choice": standing.choice, "strength": standing.strength, "comment": standing.comment}:
-        raise Conflict(f"this pair was answered {standing.choice.value!r} already; take that back first")
+    if said != {name: getattr(standing, name) for name in ("choice", "strength", "comment", "ranking")}:
+        before = standing.choice.value if standing.ranking is None else "with an order"
+        raise Conflict(f"this pair was answered {before!r} already; take that back first")
     return TakenVote(standing.id, created=False)

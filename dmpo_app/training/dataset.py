@@ -17,6 +17,7 @@ from dmpo_app.domain import Outcome, TrainingPair, TrainingVote
 from dmpo_app.errors import RoundFailed
 from dmpo_app.objective import graded_win, mixed_target, soft_target
 from dmpo_app.training.pair_tensors import PairFiles, PairTensors, TensorFiles
+from dmpo_app.training.ranked_sets import in_pairs, share_of_vote
 from dmpo_app.training.slots import keyed_seed
 
 _WINS_OF_A = {Outcome.A: 1.0, Outcome.B: 0.0, Outcome.TIE: 0.5}
@@ -72,6 +73,9 @@ def build_dataset(
 ) -> PairDataset:
     """Gather votes by pair, in the order of the pairs' ids. No tensor is read.
 
+    A ranking is taken as the pairs of its images, whose targets are those of whole votes and whose weights add up to
+    that of one.
+
     Args:
         alpha: softness of the targets, see `objective.soft_target`.
         annotator_weight: what a vote of an annotator (by id) counts, >= 0; 1 for everybody unless told otherwise.
@@ -81,7 +85,7 @@ def build_dataset(
     """
     evidence = automatic or AutomaticEvidence()
     votes_of_pair: dict[int, list[TrainingVote]] = defaultdict(list)
-    for vote in votes:
+    for vote in in_pairs(votes):
         votes_of_pair[vote.pair_id].append(vote)
     pairs: dict[int, TrainingPair | TrainingVote] = {pair.id: pair for pair in evidence.unjudged}
     pairs |= {pair_id: group[0] for pair_id, group in votes_of_pair.items()}
@@ -98,6 +102,7 @@ def build_dataset(
     counts = torch.tensor([sum((weight for weight, _ in votes), 0.0) for votes in weighed])
     wins = torch.tensor([sum((weight * win for weight, win in votes), 0.0) for votes in weighed])
     targets, weights = _targets(ids, wins, counts, evidence, alpha=alpha)
+    weights *= torch.tensor([_share(votes_of_pair.get(pair_id, ())) for pair_id in ids])
     return PairDataset(
         pair_ids=ids,
         prompts=tuple(pairs[pair_id].prompt for pair_id in ids),
@@ -117,6 +122,11 @@ def _targets(
     mixed = mixed_target(human, counts, automatic, human_share=evidence.human_share, alpha=alpha)
     weights = torch.where(counts > 0, counts, torch.tensor(1 - evidence.human_share))
     return torch.where(scored, mixed, human), weights
+
+
+def _share(votes: Sequence[TrainingVote]) -> float:
+    """All votes on a pair are rankings of one set, or none is."""
+    return share_of_vote(votes[0]) if votes else 1.0
 
 
 def _files_of(pair: TrainingPair | TrainingVote) -> PairFiles:

@@ -22,6 +22,7 @@ from dmpo_app.objective import Needs, PairTerms, Residuals
 from dmpo_app.settings import RoundSettings
 from dmpo_app.training.compiling import without_effect
 from dmpo_app.training.dataset import PairDataset
+from dmpo_app.training.ranked_sets import set_of
 from dmpo_app.training.reference_cache import ReferenceCache
 from dmpo_app.training.slots import UNIFORM, Draw, TimestepDensity, drops_caption, noise_of, slot_of
 
@@ -124,7 +125,7 @@ class PairErrors:
         denoiser, data = self._denoiser, self._dataset
         slots = [
             slot_of(
-                data.pair_ids[draw.pair],
+                set_of(data.pair_ids[draw.pair]),
                 draw.slot,
                 num_slots=self._num_slots,
                 num_timesteps=denoiser.num_timesteps,
@@ -153,7 +154,7 @@ class PairErrors:
         """
         if self._empty_prompt is None:
             return draw.pair
-        pair_id = self._dataset.pair_ids[draw.pair]
+        pair_id = set_of(self._dataset.pair_ids[draw.pair])
         dropped = drops_caption(pair_id, draw.slot, share=self._caption_dropout, seed=self._slot_seed)
         return self._empty_prompt if dropped else draw.pair
 

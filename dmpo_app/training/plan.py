@@ -159,8 +159,10 @@ def plan_of(known: PlanFacts, files: TensorFiles) -> RoundPlan:
     # A vote that counts nothing is not trained on, and a batch of nothing else would have no mean.
     train = [vote for vote in known.train if weight_of(vote.annotator_id) > 0]
     held_out = [vote for vote in votes if sides[vote.vote_id] and weight_of(vote.annotator_id) > 0]
-    facts = [known.base.fingerprint, state.seed, state.parent_version, state.config, sides]
+    facts: list[Any] = [known.base.fingerprint, state.seed, state.parent_version, state.config, sides]
     facts.append([(vote.vote_id, vote.outcome, vote.latents_a, vote.latents_b, vote.prompt_embeds) for vote in votes])
+    if rankings := [(vote.vote_id, vote.ranking, vote.more_latents) for vote in votes if vote.ranking]:
+        facts.append(rankings)
     return RoundPlan(
         round_id=state.id,
         base_fingerprint=known.base.fingerprint,

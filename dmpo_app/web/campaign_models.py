@@ -53,6 +53,8 @@ class OwnVote(BaseModel):
     prompt: str
     left: str = Field(description="URL of the image that stood on the left; expires.")
     right: str
+    more: list[str] = Field(description="Of a ranking: the images that stood after the first two.")
+    order: list[int] | None = Field(description="Of a ranking: the images' places, 0 the first, best first.")
     question: Question
     choice: Choice
     strength: Strength | None

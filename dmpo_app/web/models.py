@@ -10,10 +10,11 @@ import math
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from dmpo_app.domain import Choice, Question, RoundStatus, Strength
 from dmpo_app.domain.prompt_text import MAX_PROMPT
+from dmpo_app.domain.rankings import MAX_SET
 from dmpo_app.labeling.words import MAX_COMMENT
 from dmpo_app.settings import Mode
 
@@ -54,6 +55,7 @@ def _number(value: Any) -> Any:
 PlainText = Annotated[str, AfterValidator(_plain)]
 Remark = Annotated[PlainText, Field(strict=True, max_length=MAX_COMMENT)]
 Prompt = Annotated[PlainText, Field(strict=True, max_length=MAX_PROMPT), AfterValidator(_not_empty)]
+Place = Annotated[int, Field(strict=True, ge=0, lt=MAX_SET)]
 Version = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
 Number = Annotated[float, BeforeValidator(_number), AfterValidator(_finite)]
 
@@ -95,6 +97,7 @@ class AssignmentOut(BaseModel):
     prompt: str
     left: str = Field(description="URL of the image to show on the left; expires with the assignment.")
     right: str
+    more: list[str] = Field(description="Of a set to be ranked: the images after the first two; empty for a pair.")
     question: Question
     asks: list[Literal["strength", "comment"]] = Field(description="What the campaign would like to know beside.")
     expires_at: datetime
@@ -108,6 +111,7 @@ class AssignmentsAnswer(BaseModel):
                 "prompt": "a red boat on a beach",
                 "left": "/api/v1/images/gAAAA...",
                 "right": "/api/v1/images/gAAAB...",
+                "more": [],
                 "question": "overall",
                 "asks": [],
                 "expires_at": "2026-01-01T12:00:00Z",
@@ -122,12 +126,23 @@ class VoteBody(BaseModel):
     model_config = example(assignment="as_x8Jw", choice="left", elapsed_ms=1840)
 
     assignment: Annotated[PlainText, Field(strict=True, min_length=1, max_length=200)]
-    choice: Choice
+    choice: Choice | None = Field(default=None, description="The answer to a pair; of a set, skip or both_bad only.")
+    order: Annotated[list[Place], Field(min_length=3, max_length=MAX_SET)] | None = Field(
+        default=None, description="The answer to a set: the places of its images as shown, 0 the first, best first."
+    )
     elapsed_ms: Annotated[int, Field(strict=True, ge=0, le=INT64_MAX)] = Field(
         default=0, description="From showing the pair to the answer; values over a day count as a day."
     )
     strength: Strength | None = Field(default=None, description="How clear the preference is; with left or right only.")
     comment: Remark | None = Field(default=None, description="A remark on it; plain text.")
+
+    @model_validator(mode="after")
+    def _one_answer(self) -> VoteBody:
+        if (self.choice is None) == (self.order is None):
+            raise ValueError("an answer is either a choice, for a pair, or an order, for a set of images")
+        if self.order is not None and self.strength is not None:
+            raise ValueError("a strength goes with a choice, not with an order")
+        return self
 
 
 class VoteAnswer(BaseModel):

@@ -229,6 +229,8 @@ def _own_vote(services: Services, vote: VoteRecord) -> OwnVote:
         prompt=vote.prompt,
         left=image_url(services, vote.left_image_id, expires_at),
         right=image_url(services, vote.right_image_id, expires_at),
+        more=[image_url(services, image_id, expires_at) for image_id in vote.more_image_ids],
+        order=None if vote.order is None else list(vote.order),
         question=vote.question,
         choice=vote.choice,
         strength=vote.strength,

@@ -106,9 +106,12 @@ def _add_votes(router: APIRouter, services: Services, lanes: Lanes, limits: Limi
             annotator = annotator_of(labeling, token)
             limits.vote(f"annotator:{annotator.id}")
             elapsed_ms = min(body.elapsed_ms, MAX_ELAPSED_MS)
-            taken, left = labeling.vote(
-                annotator, body.assignment, body.choice, elapsed_ms, body.strength, body.comment
-            )
+            if body.choice is not None:
+                taken, left = labeling.vote(
+                    annotator, body.assignment, body.choice, elapsed_ms, body.strength, body.comment
+                )
+            else:
+                taken, left = labeling.rank(annotator, body.assignment, body.order or (), elapsed_ms, body.comment)
             return taken.created, VoteAnswer(vote=taken.vote_id, votes_until_round=left)
 
         created, answer = await lanes.votes.run(work)
@@ -150,8 +153,9 @@ def _assignment(services: Services, item: Assignment, addresses: _Addresses) -> 
         prompt=item.prompt,
         left=addresses.of(item.left_image_id, expires_at),
         right=addresses.of(item.right_image_id, expires_at),
+        more=[addresses.of(image_id, expires_at) for image_id in item.more_image_ids],
         question=item.question,
-        asks=list(services.settings.labeling.asks),
+        asks=[ask for ask in services.settings.labeling.asks if ask != "strength" or not item.more_image_ids],
         expires_at=item.expires_at,
     )
 

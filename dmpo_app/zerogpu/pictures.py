@@ -71,7 +71,9 @@ class LentPictures:
         self._keep = timedelta(days=settings.render.keep_days)
         self._next_purge = now()
         # The processor of the server does not render, so the pool need not rest while a round trains.
-        self._pool = PoolPlanner(store, base, settings.pool, rng=rng, shares_cpu=False)
+        self._pool = PoolPlanner(
+            store, base, settings.pool, rng=rng, shares_cpu=False, num_images=settings.labeling.num_images
+        )
 
     @property
     def state(self) -> RendererState:
@@ -151,17 +153,19 @@ class LentPictures:
 
     def _keep_pair(self, made: Rendered) -> int:
         """A pair that the safety checker flagged, or whose prompt is held out by now, is thrown away."""
-        first, second = made.images
+        first, second, *more = made.images
         if any(made.flagged) or made.prompt_embeds is None:
             _log.info("a pair was dropped: the model's safety checker flagged it")
             return 0
         prompt = first.provenance.prompt
         try:
-            self._store.pairs.add(self._base, NewPair(prompt, first, second, made.prompt_embeds, PairSource.POOL))
+            self._store.pairs.add(
+                self._base, NewPair(prompt, first, second, made.prompt_embeds, PairSource.POOL, tuple(more))
+            )
         except Conflict as error:
             _log.info("a pair was thrown away: %s", error)
             return 0
-        return 2
+        return len(made.images)
 
     def _keep_row(self, made: Rendered) -> int:
         for image in made.images:

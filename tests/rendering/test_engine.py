@@ -230,3 +230,9 @@ def test_a_safety_checker_that_is_wanted_and_missing_keeps_the_model_from_loadin
     settings = studio.settings.render.model_copy(update={"safety_checker": "on"})
     with pytest.raises(SetupProblem, match=r"SAFETY_CHECKER=on.*without a safety checker"):
         Engine.load(studio.store, studio.base, studio.settings.model_copy(update={"render": settings}))
+
+
+def test_a_plan_of_three_seeds_becomes_a_set_that_can_be_ranked(studio: Studio, engine: Engine) -> None:
+    assert engine.make_pair(PairPlan("a red fox", (1, 2, 3)), never)
+    assert studio.store.pairs.count_unjudged(studio.base) == 0
+    assert studio.store.pairs.count_unjudged(studio.base, num_images=3) == 1

@@ -51,6 +51,7 @@ def plan_of(store: Store, statement: Any, clock: Clock) -> str:
     values = {
         "base_id": 1,
         "annotator_id": 1,
+        "num_images": 2,
         "assignment": 1,
         "count": 3,
         "most": 100,

@@ -27,7 +27,9 @@ def test_a_handle_may_be_left_out(studio: Studio) -> None:
 def test_assignments_have_the_documented_fields_and_stay_the_same_until_answered(studio: Studio) -> None:
     who = studio.session()
     first = studio.assignments(who, 3)
-    assert [set(item) for item in first] == [{"id", "prompt", "left", "right", "question", "asks", "expires_at"}] * 3
+    assert [set(item) for item in first] == [
+        {"id", "prompt", "left", "right", "more", "question", "asks", "expires_at"}
+    ] * 3
     assert [item["id"] for item in studio.assignments(who, 3)] == [item["id"] for item in first]
 
 

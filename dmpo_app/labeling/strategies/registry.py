@@ -32,4 +32,5 @@ def offering_of(settings: LabelingSettings) -> Offering:
         gold_rate=settings.gold_rate,
         repeat_rate=settings.repeat_rate,
         repeat_after=settings.repeat_after,
+        num_images=settings.num_images,
     )

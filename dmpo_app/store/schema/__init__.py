@@ -5,6 +5,7 @@
                  ├─ images ─┤ image_scores                      │
     prompts ─────┴──────────┴─ pairs ─┬ assignments ─ votes ────┤
                                       ├ pair_margins            │
+                                      ├ set_images ─ images     │
                                       └ reports ────────────────┤
     audit_log, consent_texts            consents, invite_uses ──┘ invites
     imports ─ imported_pairs, imported_votes, import_left_out
@@ -41,6 +42,7 @@ from dmpo_app.store.schema.labeling import (
     PairMarginRow,
     PairRow,
     PromptEmbedsRow,
+    SetImageRow,
     VoteRow,
 )
 from dmpo_app.store.schema.prompts import PromptProposalRow, PromptRow, PromptTagRow
@@ -94,6 +96,7 @@ __all__ = [
     "RoundProgressRow",
     "RoundRow",
     "RoundVoteRow",
+    "SetImageRow",
     "Table",
     "VoteRow",
 ]

@@ -89,7 +89,7 @@ class ImageScoreRow(Table):
 
 
 class PairRow(Table):
-    """Two images of one prompt.
+    """Two images of one prompt, or a set of three or four of which these are the first two.
 
     `num_votes`: its live votes. `num_taken`: live votes and open assignments together, which is what orders the pairs
     that are offered; answering moves a pair's claim from one kind to the other and leaves this number alone. Votes on
@@ -115,17 +115,28 @@ class PairRow(Table):
     gold: Mapped[Outcome | None] = mapped_column()
     is_offered: Mapped[bool] = mapped_column(default=True, server_default=true())
     is_encoded: Mapped[bool] = mapped_column(default=True, server_default=true())
+    num_images: Mapped[int] = mapped_column(server_default="2")
 
     __table_args__ = (
         ForeignKeyConstraint(["base_id", "adapter_version"], ["adapters.base_id", "adapters.version"]),
         CheckConstraint("num_votes >= 0 AND num_taken >= num_votes", name="counts"),
         CheckConstraint("image_a_id <> image_b_id", name="two_images"),
-        Index("ix_pairs_offer", base_id, num_taken, adapter_version.desc(), id, **only(IS_IN_POOL)),
-        Index("ix_pairs_unjudged", base_id, num_votes, adapter_version, retired_at),
+        Index("ix_pairs_offer", base_id, num_images, num_taken, adapter_version.desc(), id, **only(IS_IN_POOL)),
+        Index("ix_pairs_unjudged", base_id, num_images, num_votes, adapter_version, retired_at),
         Index("ix_pairs_retired", retired_at, **only(IS_RETIRED)),
         Index("ix_pairs_prompt", base_id, prompt_id),
         Index("ix_pairs_unencoded", base_id, id, **only(IS_UNENCODED)),
     )
+
+
+class SetImageRow(Table):
+    """The third and fourth image of a set that is ranked; a set is a pair with more images. `position`: 2 or 3."""
+
+    __tablename__ = "set_images"
+
+    pair_id: Mapped[int] = mapped_column(ForeignKey("pairs.id"), primary_key=True, autoincrement=False)
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), unique=True)
 
 
 class PairMarginRow(Table):
@@ -158,7 +169,8 @@ class AnnotatorRow(Table):
 class AssignmentRow(Table):
     """One showing of a pair to one annotator, with one question.
 
-    `opened_at`: when it was issued, or reopened by taking a vote back.
+    `opened_at`: when it was issued, or reopened by taking a vote back. `arrangement`: the images of a set as they were
+    shown, by letter, "cab"; None for a pair.
     """
 
     __tablename__ = "assignments"
@@ -175,6 +187,7 @@ class AssignmentRow(Table):
     opened_at: Mapped[datetime]
     expires_at: Mapped[datetime]
     purpose: Mapped[Purpose] = mapped_column(server_default="vote")
+    arrangement: Mapped[str | None] = mapped_column(String(4))
 
     __table_args__ = (
         Index(
@@ -211,7 +224,9 @@ class AssignmentRow(Table):
 
 class VoteRow(Table):
     """One answer. Append-only: taking it back stamps `undone_at`, withdrawing it `withdrawn_at`, each once; a trigger
-    refuses anything else."""
+    refuses anything else.
+
+    `ranking`: the images of a set by letter, best first; `choice` and `outcome` then say which of a and b is better."""
 
     __tablename__ = "votes"
 
@@ -230,6 +245,7 @@ class VoteRow(Table):
     comment: Mapped[str | None] = mapped_column(Text)
     withdrawn_at: Mapped[datetime | None]
     purpose: Mapped[Purpose] = mapped_column(server_default="vote")
+    ranking: Mapped[str | None] = mapped_column(String(4))
 
     __table_args__ = (
         Index(

@@ -129,7 +129,8 @@ export class PairSupply extends EventTarget {
       if (error.status === 401) session.forget(token);
       throw error;
     }
-    const fresh = answer.assignments.filter((item) => !this.known.has(item.id) && !this.answered(item.id));
+    // Sets of three or four are ranked by other clients: this page would show two of their pictures and be refused.
+    const fresh = answer.assignments.filter((item) => !item.more?.length && !this.known.has(item.id) && !this.answered(item.id));
     for (const id of due) {
       if (answer.assignments.some((item) => item.id === id)) continue;
       this.unwant(id);
