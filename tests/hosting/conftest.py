@@ -43,7 +43,7 @@ def storage(tmp_path: Path) -> Switch:
     return Switch(FolderRemote(tmp_path / "storage"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def s3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A bucket of a real S3 server in a process of its own."""
     port = free_port()
