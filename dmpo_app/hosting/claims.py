@@ -34,7 +34,11 @@ def newest_claim(remote: Remote) -> Claim | None:
     generations = _generations(remote)
     if not generations:
         return None
-    return Claim(generations[-1], str(json.loads(remote.read(_name(generations[-1])))["owner"]))
+    try:
+        owner = str(json.loads(remote.read(_name(generations[-1])))["owner"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BackupUnreachable(f"the newest claim at {remote.url} cannot be read: is it being written?") from error
+    return Claim(generations[-1], owner)
 
 
 def make_claim(remote: Remote, owner: str, at: datetime) -> Claim:

@@ -70,6 +70,10 @@ def open_remote(url: str) -> Remote:
         from dmpo_app.hosting.remote_dataset import DatasetRemote
 
         return DatasetRemote(url.removeprefix("hf://datasets/"))
+    if url.startswith("hf://buckets/"):
+        from dmpo_app.hosting.remote_bucket import BucketRemote
+
+        return BucketRemote(url.removeprefix("hf://buckets/"))
     from dmpo_app.hosting.remote_fsspec import FsspecRemote
 
     return FsspecRemote(url)

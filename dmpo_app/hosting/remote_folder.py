@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -13,6 +14,8 @@ from dmpo_app.errors import BackupUnreachable, NotFound
 from dmpo_app.hosting.remote import Item
 
 _PART = ".part-"
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK})
+"""What file systems say that know no hard links: shares of Windows, mounted buckets."""
 
 
 class FolderRemote:
@@ -50,11 +53,15 @@ class FolderRemote:
 
     def create(self, name: str, content: bytes) -> bool:
         with self._reached():
-            part = self._written(name, content)
+            part, target = self._written(name, content), self._folder / name
             try:
-                os.link(part, self._folder / name)
+                os.link(part, target)
             except FileExistsError:
                 return False
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                return _created(target, content)
             finally:
                 part.unlink()
             return True
@@ -92,3 +99,15 @@ class FolderRemote:
             raise BackupUnreachable(f"the storage at {self.url} is out of reach ({error.strerror})") from error
         except OSError as error:
             raise BackupUnreachable(f"the storage at {self.url} is out of reach ({error.strerror or error})") from error
+
+
+def _created(target: Path, content: bytes) -> bool:
+    """Created where there are no links: as exclusive, but for a moment it can be read unfinished."""
+    try:
+        with target.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""Any storage that fsspec knows: S3, Google Cloud, Azure, buckets of the Hub and others."""
+"""Any storage that fsspec knows: S3, Google Cloud, Azure and others."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def storage(tmp_path: Path) -> Switch:
     return Switch(FolderRemote(tmp_path / "storage"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def s3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A bucket of a real S3 server in a process of its own."""
     port = free_port()
@@ -67,6 +67,7 @@ def s3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             assert answer.is_success, log.read_text()
             yield "s3://votes/studio"
         finally:
-            os.environ.clear()
-            os.environ.update(before)
+            for name in names:
+                os.environ.pop(name, None)
+            os.environ.update({name: before[name] for name in names if name in before})
             server.kill()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +12,9 @@ import pytest
 
 from dmpo_app.errors import BackupUnreachable, NotFound, SetupProblem
 from dmpo_app.hosting.remote import Remote, open_remote, without_credentials
+from dmpo_app.hosting.remote_bucket import BucketRemote
+from dmpo_app.hosting.remote_dataset import DatasetRemote
+from tests.studio_process import free_port
 
 KINDS = ["folder", "s3", "memory"]
 
@@ -100,3 +105,30 @@ def test_a_kind_that_nobody_knows_is_a_problem_of_the_setup() -> None:
 def test_names_and_passwords_in_a_url_are_not_shown() -> None:
     assert without_credentials("s3://key:secret@bucket/a?token=secret") == "s3://bucket/a"
     assert without_credentials("s3://bucket/a@b") == "s3://bucket/a@b"
+
+
+@pytest.mark.parametrize("url", ["hf://buckets/alone", "hf://datasets/alone", "hf://datasets/a/b/c"])
+def test_a_place_on_the_hub_that_is_none_is_named(url: str) -> None:
+    with pytest.raises(SetupProblem, match=url):
+        open_remote(url)
+
+
+def test_a_hub_that_does_not_answer_is_out_of_reach() -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    for remote in (BucketRemote("ada/votes", endpoint=nowhere), DatasetRemote("ada/votes", endpoint=nowhere)):
+        with pytest.raises(BackupUnreachable, match="ada/votes is out of reach"):
+            remote.names("claims/")
+
+
+def test_where_there_are_no_hard_links_creating_is_exclusive_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    folder = open_remote(str(tmp_path / "storage"))
+    assert folder.create("claims/1.json", b"mine")
+    assert not folder.create("claims/1.json", b"yours")
+    assert folder.read("claims/1.json") == b"mine"
+    assert folder.names("") == ["claims/1.json"]
