@@ -65,7 +65,7 @@ class BucketRemote:
             try:
                 self._api.download_bucket_files(self._bucket, files, raise_on_missing_files=True)  # type: ignore[arg-type]
             except EntryNotFoundError as error:
-                raise NotFound(f"{items[0][0]} or one after it is not in the backup at {self.url}") from error
+                raise NotFound(f"{items[0][0]} or one after it is not in the storage at {self.url}") from error
 
     def put(self, items: Sequence[Item]) -> None:
         with self._reached():
@@ -109,4 +109,4 @@ class BucketRemote:
             raise
         except Exception as error:
             kind = type(error).__name__
-            raise BackupUnreachable(f"the backup at {self.url} is out of reach ({kind}: {str(error)[:200]})") from error
+            raise BackupUnreachable(f"the storage at {self.url} is out of reach ({kind}: {str(error)[:200]})") from error
