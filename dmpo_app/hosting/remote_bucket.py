@@ -108,5 +108,5 @@ class BucketRemote:
         except (NotFound, SetupProblem, BackupUnreachable):
             raise
         except Exception as error:
-            kind = type(error).__name__
-            raise BackupUnreachable(f"the storage at {self.url} is out of reach ({kind}: {str(error)[:200]})") from error
+            said = f"{type(error).__name__}: {str(error)[:200]}"
+            raise BackupUnreachable(f"the storage at {self.url} is out of reach ({said})") from error
