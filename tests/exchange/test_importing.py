@@ -19,7 +19,7 @@ from PIL import Image
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from dmpo_app.domain import BaseModelRef, Choice, ImportCounts, ImportUse, Outcome, Question, Strength
+from dmpo_app.domain import BaseModelRef, Choice, ImportBatch, ImportCounts, ImportUse, Outcome, Question, Strength
 from dmpo_app.errors import Conflict
 from dmpo_app.exchange.incoming.importing import Importer, reader_for
 from dmpo_app.labeling.quality.names import hashed_names
@@ -271,15 +271,23 @@ def test_two_imports_of_the_same_data_at_once_cannot_double_it(
     one = importer(store, base, path)
     state = store.imports.begin(base, one.spec)
     one.run()
-    from dmpo_app.domain import ImportBatch
-
     with pytest.raises(Conflict, match="another process"):
         store.imports.take_in(base, state, ImportBatch(0, [], [], {}, True))
 
 
 def test_a_kill_in_the_middle_and_a_second_run_lose_and_double_nothing(tmp_path: Path) -> None:
-    rows = [pick_a_pic_row(index, jpg_0=image_bytes(2 * index, size=(16, 16))) for index in range(700)]
-    data = write_pick_a_pic(tmp_path / "data" / "train-0.parquet", rows, row_group_size=50).parent
+    data = tmp_path / "votes.jsonl"
+    images = [f"data:image/jpeg;base64,{base64.b64encode(image_bytes(n, size=(16, 16))).decode()}" for n in range(1400)]
+    votes = [
+        {
+            "prompt": f"cat {n % 9}",
+            "outcome": "a",
+            "image_a": {"file": images[2 * n]},
+            "image_b": {"file": images[2 * n + 1]},
+        }
+        for n in range(700)
+    ]
+    write_lines(data, votes)
     home = tmp_path / "home"
     script = """
 import sys
