@@ -11,12 +11,13 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from dmpo_app.domain import BaseModelRef, Choice, ImportBatch, ImportCounts, ImportUse, Outcome, Question, Strength
@@ -260,8 +261,9 @@ def test_where_a_pair_comes_from_is_kept_and_never_changed(store: Store, base: B
     assert json.loads(origin)["a"] == {"model": "some-model", "uid": "0-0"}
     assert "7" not in str(rows_of(store, "SELECT handle FROM annotators")[0][0].split()[0])
     for statement in ("DELETE FROM imported_votes", "UPDATE imported_pairs SET source_row = 'x'"):
+        work = partial(Connection.execute, statement=text(statement))
         with pytest.raises(IntegrityError, match="never"):
-            store._database.write(lambda connection, said=statement: connection.execute(text(said)))
+            store._database.write(work)
 
 
 def test_two_imports_of_the_same_data_at_once_cannot_double_it(
