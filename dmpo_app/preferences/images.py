@@ -73,8 +73,10 @@ class ImageFolder:
 def png_of(picture: Image.Image) -> bytes:
     """The PNG file of a picture's pixels and nothing else; the same pixels give the same bytes."""
     buffer = io.BytesIO()
-    # Level 1 takes half the time of the level that renders are stored with, for a tenth more bytes.
-    Image.frombytes("RGB", picture.size, picture.tobytes()).save(buffer, format="PNG", compress_level=1)
+    # Run-length coding of filtered rows takes half the time of deflate, for about as many bytes.
+    Image.frombytes("RGB", picture.size, picture.tobytes()).save(
+        buffer, format="PNG", compress_level=1, compress_type=zlib.Z_RLE
+    )
     return buffer.getvalue()
 
 

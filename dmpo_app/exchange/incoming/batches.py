@@ -18,6 +18,8 @@ from dmpo_app.store.import_ledger import Ledger
 BATCH_ROWS = 256
 BATCH_BYTES = 16 << 20
 _MAX_THREADS = 8
+_CHUNK = 16
+"""Images a thread takes at a time: handing over a small one costs as much as decoding it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,13 @@ class Batches:
             if found.pair.key not in ledger.pairs:
                 files[found.pair.image_a.sha256] = found.file_a
                 files[found.pair.image_b.sha256] = found.file_b
-        looked = dict(zip(files, pool.map(self._look, files.values()), strict=True))
+        names = list(files)
+        chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
+        looked: dict[str, _Looked | str] = {}
+        for chunk, some in zip(
+            chunks, pool.map(lambda c: [self._look(files[name]) for name in c], chunks), strict=True
+        ):
+            looked |= dict(zip(chunk, some, strict=True))
         pairs: list[ImportedPair] = []
         left_out = list(rows.left_out)
         for found in rows.found:

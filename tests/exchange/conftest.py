@@ -1,0 +1,17 @@
+"""A fresh store with a base model for each test."""
+
+from __future__ import annotations
+
+import pytest
+
+from dmpo_app.domain import BaseModelRef
+from dmpo_app.store import Store
+from tests.store.store_data import FINGERPRINT
+from tests.store.store_fixtures import clock, empty_home, store
+
+__all__ = ["clock", "empty_home", "store"]
+
+
+@pytest.fixture
+def base(store: Store) -> BaseModelRef:
+    return store.models.register("pocket", "stable_diffusion", FINGERPRINT)
