@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from dmpo_app import __version__
+from dmpo_app.cli_adapters import app as adapters
 from dmpo_app.cli_backup import backup, restore, verify
 from dmpo_app.cli_consent import app as consent
 from dmpo_app.cli_export import export as export_votes
@@ -31,7 +32,6 @@ from dmpo_app.terminal import spoken_errors as _spoken_errors
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="DMPO Studio: a model that learns a taste."
 )
-adapters = typer.Typer(no_args_is_help=True, help="The versions a lineage has published.")
 app.add_typer(adapters, name="adapters")
 app.add_typer(consent, name="consent")
 app.add_typer(gold, name="gold")
@@ -214,64 +214,6 @@ def doctor(home: Home = None, base_model: Model = None) -> None:
                 out.print(f"{'':<21}{finding.advice}", highlight=False, style="dim")
             problems += finding.verdict is Verdict.PROBLEM
     raise typer.Exit(1 if problems else 0)
-
-
-@adapters.command("list")
-def list_adapters(home: Home = None, base_model: Model = None) -> None:
-    """The versions, oldest first; * marks the live one."""
-    with _spoken_errors():
-        from dmpo_app.wiring import open_lineage
-
-        with open_lineage(_settings(home=home, base_model=base_model)) as lineage:
-            live = lineage.store.adapters.live_version(lineage.base)
-            table = Table("", "version", "parent", "votes", "proven", "published", box=None)
-            table.add_row("*" if live == 0 else "", "0", "", "", "", "the base model")
-            for adapter in lineage.store.adapters.list(lineage.base):
-                table.add_row(
-                    "*" if adapter.version == live else "",
-                    str(adapter.version),
-                    str(adapter.parent),
-                    str(adapter.num_votes),
-                    "yes" if adapter.proven else "not yet",
-                    f"{adapter.created_at:%Y-%m-%d %H:%M} UTC",
-                )
-        out.print(table)
-
-
-@adapters.command("live")
-def set_live(version: int, home: Home = None, base_model: Model = None) -> None:
-    """Make a version live (0 is the base model). A running studio follows before its next picture."""
-    with _spoken_errors():
-        from dmpo_app.wiring import open_lineage
-
-        with open_lineage(_settings(home=home, base_model=base_model)) as lineage:
-            lineage.store.adapters.set_live(lineage.base, version, by="cli")
-        out.print(f"version {version} is live")
-
-
-@adapters.command("export")
-def export(
-    version: int,
-    path: Path,
-    file_format: Annotated[
-        str, typer.Option("--format", help="diffusers, or kohya for Automatic1111, Forge, ComfyUI and InvokeAI")
-    ] = "diffusers",
-    home: Home = None,
-    base_model: Model = None,
-) -> None:
-    """Copy a version to a file: for diffusers' `load_lora_weights`, or in the naming that other interfaces read."""
-    with _spoken_errors():
-        if file_format not in ("diffusers", "kohya"):
-            raise BadInput(f"there is no adapter format {file_format!r}; there are: diffusers, kohya")
-        from dmpo_app.wiring import open_lineage
-
-        with open_lineage(_settings(home=home, base_model=base_model)) as lineage:
-            folder = lineage.store.adapters.get(lineage.base, version).folder
-        from dmpo_app.diffusion.adapter_export import exported
-
-        target = path / f"dmpo-version-{version}.safetensors" if path.is_dir() else path
-        target.write_bytes(exported(folder, "kohya" if file_format == "kohya" else "diffusers"))
-        out.print(str(target), highlight=False)
 
 
 @app.command("starter-pairs", hidden=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights, write_adapter
 from dmpo_app.diffusion.family import family_of, fingerprint
@@ -54,12 +55,17 @@ class Studio:
         )
         return started, token
 
-    def publish(self, weights: AdapterWeights) -> AdapterRef:
+    def publish(
+        self,
+        weights: AdapterWeights,
+        manifest: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> AdapterRef:
         """Publish as a round does: staged on disk, then recorded and made live."""
         started, token = self.start_round()
         root, version = self.store.adapters.root(self.base), self.store.adapters.next_version(self.base)
-        staged = write_adapter(root, version, weights.tensors, weights.spec, {})
-        adapter = NewAdapter(0, staged.folder_name, staged.sha256, proven=True, metrics={}, vote_ids=[])
+        staged = write_adapter(root, version, weights.tensors, weights.spec, manifest or {})
+        adapter = NewAdapter(0, staged.folder_name, staged.sha256, proven=True, metrics=metrics or {}, vote_ids=[])
         published = self.store.rounds.publish(started.id, adapter, token=token)
         self.store.lease.release(self.base, token)
         return published

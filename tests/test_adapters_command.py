@@ -1,0 +1,107 @@
+"""`dmpo adapters push` and `merge`: what leaves the studio works in plain diffusers, in a fresh process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dmpo_app.diffusion.loading import load_denoiser
+from dmpo_app.errors import BadInput
+from dmpo_app.exchange.outgoing.adapter_push import push_adapter
+from dmpo_app.offline_adapters import merge_version
+from dmpo_app.settings import RoundSettings
+from tests.adapters import random_adapter
+from tests.hub_fixtures import HubProcess, hub
+from tests.rendering.rendering_studio import Studio
+from tests.studio_process import PROJECT_ROOT
+from tests.tiny_pipeline import make_tiny_pipeline
+
+__all__ = ["hub"]
+
+REPO = "tester/taste"
+RENDER = """
+import sys, numpy, torch
+from diffusers import DiffusionPipeline
+source, adapter, merged, target = sys.argv[1:]
+def made(folder, lora=None):
+    pipe = DiffusionPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    if lora:
+        pipe.load_lora_weights(lora, weight_name="pytorch_lora_weights.safetensors")
+    generator = torch.Generator().manual_seed(3)
+    return pipe("a red cat", num_inference_steps=2, generator=generator, output_type="np").images[0]
+numpy.savez(target, base=made(source), adapted=made(source, adapter), merged=made(merged))
+"""
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Studio:
+    """A home with one published version whose manifest is as a round writes it."""
+    model = make_tiny_pipeline(tmp_path / "model")
+    studio = Studio.open(tmp_path / "home", model)
+    weights = random_adapter(load_denoiser(str(model)).module, 1)
+    manifest: dict[str, Any] = {
+        "base_model": {"source": str(model), "family": studio.base.family, "fingerprint": studio.base.fingerprint},
+        "config": {"settings": RoundSettings().model_dump(mode="json")},
+        "seed": 5,
+        "step": 40,
+    }
+    metrics = {"held_out_votes": 40.0, "held_out_accuracy": 0.75}
+    studio.publish(weights, manifest, metrics)
+    studio.store.close()
+    return studio
+
+
+def test_a_version_on_the_hub_and_a_merged_pipeline_draw_what_the_studio_draws(
+    studio: Studio, hub: HubProcess, tmp_path: Path
+) -> None:
+    environment = hub.environment(
+        DMPO_HOME=str(studio.settings.home), DMPO_BASE_MODEL=studio.settings.base_model, DMPO_RENDER__NUM_STEPS="2"
+    )
+    command = [sys.executable, "-m", "dmpo_app.cli", "adapters", "push", "1", REPO, "--licence", "openrail"]
+    for said in ("version 1 is pushed", "version 1 is there already"):
+        finished = subprocess.run(
+            [*command, "--prompts", "1"], cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+        assert finished.returncode == 0, finished.stderr
+        assert said in finished.stdout
+    api = hub.api()
+    assert {tag.name for tag in api.list_repo_refs(REPO).tags} == {"v1"}
+    there = Path(api.snapshot_download(REPO, revision="v1", local_dir=tmp_path / "there"))
+    merge_version(studio.settings, 1, tmp_path / "merged", strength=1.0)
+    target = tmp_path / "made.npz"
+    arguments = [studio.settings.base_model, str(there), str(tmp_path / "merged"), str(target)]
+    subprocess.run([sys.executable, "-c", RENDER, *arguments], check=True, capture_output=True)
+    made = np.load(target)
+    assert np.abs(made["adapted"] - made["base"]).max() > 0.05, "the adapter does something"
+    np.testing.assert_allclose(made["merged"], made["adapted"], atol=2e-3)
+    card = (there / "README.md").read_text()
+    for part in ('license: "openrail"', "dmpo", "75%", "95 % interval", "seed 1", "2507.07510", "rank"):
+        assert part in card, part
+    assert str(tmp_path) not in card, "no folder of this machine leaves it"
+    assert len(list((there / "images").glob("*.png"))) == 2
+
+
+def test_versions_are_revisions_and_an_older_one_does_not_take_mains_place(hub: HubProcess, tmp_path: Path) -> None:
+    api = hub.api()
+    for version in (2, 3, 1):
+        folder = tmp_path / str(version)
+        folder.mkdir()
+        (folder / "weights.safetensors").write_bytes(b"weights of %d" % version)
+        assert push_adapter(folder, REPO, version, private=True, api=api) == "pushed"
+        assert push_adapter(folder, REPO, version, private=True, api=api) == "there already"
+    refs = api.list_repo_refs(REPO)
+    assert {tag.name for tag in refs.tags} == {"v1", "v2", "v3"}
+    at = {branch.name: branch.target_commit for branch in refs.branches}
+    assert at["main"] == {tag.name: tag.target_commit for tag in refs.tags}["v3"]
+    assert api.model_info(REPO).private
+
+
+def test_nothing_is_merged_over_a_folder_that_is_there(studio: Studio, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(BadInput, match="is there already"):
+        merge_version(studio.settings, 1, tmp_path / "there", strength=1.0)
