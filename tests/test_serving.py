@@ -115,8 +115,12 @@ def test_the_trainer_ends_when_its_server_is_killed(tmp_path: Path) -> None:
 
 
 def test_no_secret_reaches_a_log(tmp_path: Path) -> None:
-    provider = {"OIDC_ISSUER": "https://127.0.0.1:9", "CLIENT_ID": "a studio", "CLIENT_SECRET": "canary-secret"}
-    studio = StudioProcess(tmp_path / "home", **{f"IDENTITY__{name}": value for name, value in provider.items()})
+    studio = StudioProcess(
+        tmp_path / "home",
+        IDENTITY__OIDC_ISSUER="https://127.0.0.1:9",
+        IDENTITY__CLIENT_ID="a studio",
+        IDENTITY__CLIENT_SECRET="canary-secret",
+    )
     del studio.environment["DMPO_ADMIN_TOKEN"]
     with studio, studio.client() as client:
         headers = session(client)
