@@ -15,7 +15,7 @@ def test_an_administrator_marks_gold_pairs_and_nobody_else(studio: Studio) -> No
     assert [client.get(url).status_code for url in listed["images"]] == [200, 200]
     who = studio.session()
     shown = studio.with_campaign(gold_rate=0.5).assignments(who, 12)
-    assert all(set(one) == {"id", "prompt", "left", "right", "question", "asks", "expires_at"} for one in shown)
+    assert all(set(one) == {"id", "prompt", "left", "right", "question", "asks", "expires_at", "more"} for one in shown)
     assert client.delete("/api/v1/gold/1", headers=ADMIN).status_code == 204
     assert client.get("/api/v1/gold", headers=ADMIN).json() == {"gold": []}
 
