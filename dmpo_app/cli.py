@@ -21,6 +21,7 @@ from dmpo_app.cli_import import import_data
 from dmpo_app.cli_invite import app as invites
 from dmpo_app.cli_prompts import prompts
 from dmpo_app.cli_quality import quality
+from dmpo_app.cli_space import app as space
 from dmpo_app.cli_train import train
 from dmpo_app.errors import BadInput, StudioError
 from dmpo_app.terminal import Home, Model, console, out
@@ -37,6 +38,7 @@ app.add_typer(consent, name="consent")
 app.add_typer(gold, name="gold")
 app.add_typer(invites, name="invite")
 app.add_typer(prompts, name="prompts")
+app.add_typer(space, name="space")
 
 
 @app.callback(invoke_without_command=True)

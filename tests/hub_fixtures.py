@@ -1,6 +1,6 @@
 """Fixtures with a Hub of one's own: a real server process that speaks the Hub's API.
 
-Import `hub` (one for each test) in a conftest.py or a test file. In this process `hub.api()` talks to it; what reads
+Import `hub` and `hub_process` in a conftest.py or a test file: one server a session, empty for each test. In this process `hub.api()` talks to it; what reads
 HF_ENDPOINT at import runs in a subprocess with `hub.environment(...)`.
 """
 
@@ -79,12 +79,19 @@ class HubProcess:
         self._process.wait()
 
 
-@pytest.fixture
-def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubProcess]:
-    # Read at import by huggingface_hub; its pure-Python upload is what the server speaks.
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+@pytest.fixture(scope="session")
+def hub_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
     process = HubProcess(tmp_path_factory.mktemp("hub"))
     try:
         yield process.wait()
     finally:
         process.stop()
+
+
+@pytest.fixture
+def hub(hub_process: HubProcess, monkeypatch: pytest.MonkeyPatch) -> HubProcess:
+    """An empty Hub."""
+    # Read at import by huggingface_hub; its pure-Python upload is what the server speaks.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    httpx.post(f"{hub_process.url}/_test/reset", timeout=10).raise_for_status()
+    return hub_process

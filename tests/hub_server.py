@@ -81,6 +81,14 @@ def _of_tests(hub: Hub) -> APIRouter:
     def asked() -> dict[str, int]:
         return dict(hub.asked)
 
+    @router.post("/reset")
+    def reset() -> None:
+        hub.repositories.clear()
+        hub.buckets.clear()
+        hub.uploads.clear()
+        hub.asked.clear()
+        hub.failing.clear()
+
     @router.post("/fail")
     def fail(status: int, times: int) -> None:
         hub.failing = [status] * times

@@ -16,12 +16,12 @@ from dmpo_app.exchange.outgoing.adapter_push import push_adapter
 from dmpo_app.offline_adapters import merge_version
 from dmpo_app.settings import RoundSettings
 from tests.adapters import random_adapter
-from tests.hub_fixtures import HubProcess, hub
+from tests.hub_fixtures import HubProcess, hub, hub_process
 from tests.rendering.rendering_studio import Studio
 from tests.studio_process import PROJECT_ROOT
 from tests.tiny_pipeline import make_tiny_pipeline
 
-__all__ = ["hub"]
+__all__ = ["hub", "hub_process"]
 
 REPO = "tester/taste"
 RENDER = """

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+from huggingface_hub import SpaceHardware
 
 from tests.studio_process import PROJECT_ROOT
 
@@ -33,3 +35,15 @@ def test_every_test_that_the_security_page_names_exists() -> None:
             assert f"def {name}(" in file.read_text(), f"{file.name}::{name}"
         named += 1
     assert named > 20
+
+
+def test_the_front_matter_is_what_a_space_needs_and_fits_the_lock() -> None:
+    matter = yaml.safe_load((PROJECT_ROOT / "README.md").read_text().split("---")[1])
+    locked = (PROJECT_ROOT / "requirements.txt").read_text()
+    assert matter["sdk"] == "gradio"
+    assert f"gradio=={matter['sdk_version']}\n" in locked
+    assert matter["python_version"] in ("3.11", "3.12", "3.13")
+    assert (PROJECT_ROOT / matter["app_file"]).is_file()
+    assert matter["hf_oauth"] is True
+    assert len(matter["short_description"]) <= 60
+    assert matter["suggested_hardware"] in {one.value for one in SpaceHardware}

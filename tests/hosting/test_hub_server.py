@@ -14,9 +14,9 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from tests.hub_fixtures import HubProcess, hub
+from tests.hub_fixtures import HubProcess, hub, hub_process
 
-__all__ = ["hub"]
+__all__ = ["hub", "hub_process"]
 
 
 def test_files_are_committed_listed_downloaded_and_deleted(hub: HubProcess, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from dmpo_app.domain import Outcome
 from dmpo_app.errors import BadInput, StudioError
 from dmpo_app.exchange.outgoing.push import push
 from tests.exchange.outgoing.campaign import Campaign, rows_of
-from tests.hub_fixtures import HubProcess, hub
+from tests.hub_fixtures import HubProcess, hub, hub_process
 
-__all__ = ["hub"]
+__all__ = ["hub", "hub_process"]
 
 REPO = "tester/votes"
 LICENCE = "cc-by-4.0"
