@@ -1,7 +1,7 @@
 """Fixtures with a Hub of one's own: a real server process that speaks the Hub's API.
 
-Import `hub` and `hub_process` in a conftest.py or a test file: one server a session, empty for each test. In this process `hub.api()` talks to it; what reads
-HF_ENDPOINT at import runs in a subprocess with `hub.environment(...)`.
+Import `hub` and `hub_process` in a conftest.py or a test file: one server a session, empty for each test. In this
+process `hub.api()` talks to it; what reads HF_ENDPOINT at import runs in a subprocess with `hub.environment(...)`.
 """
 
 from __future__ import annotations

@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from huggingface_hub import CommitOperationAdd
+from huggingface_hub import CommitOperationAdd, HfApi
 
 from dmpo_app.domain import Outcome
 from dmpo_app.errors import BadInput, StudioError
 from dmpo_app.exchange.outgoing.push import push
 from tests.exchange.outgoing.campaign import Campaign, rows_of
 from tests.hub_fixtures import HubProcess, hub, hub_process
+from tests.studio_process import free_port
 
 __all__ = ["hub", "hub_process"]
 
@@ -73,9 +74,9 @@ def test_without_a_licence_or_a_hub_nothing_is_pushed(campaign: Campaign, hub: H
     hub.fail(403, times=1)
     with pytest.raises(StudioError, match="tester/votes could not be pushed to"):
         push(folder, REPO, private=False, api=hub.api())
-    hub.stop()
+    nobody = HfApi(endpoint=f"http://127.0.0.1:{free_port()}", token=hub.token)
     with pytest.raises(StudioError, match="is the name right, the network up"):
-        push(folder, REPO, private=False, api=hub.api())
+        push(folder, REPO, private=False, api=nobody)
 
 
 def test_the_command_pushes(hub: HubProcess, tmp_path: Path) -> None:
