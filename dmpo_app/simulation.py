@@ -54,7 +54,7 @@ class SimulatedAnnotator:
         self._headers = {"Authorization": f"Bearer {answer.json()['token']}"}
 
     def votes(self, count: int) -> Iterator[SimulatedVote]:
-        """Cast `count` votes, each yielded when it is acknowledged; sets are ranked. Waits while the studio warms up."""
+        """Cast `count` votes, each yielded once it is acknowledged; sets are ranked. Waits for a studio to warm up."""
         for _ in range(count):
             yield self._vote_on(self._next_assignment())
 

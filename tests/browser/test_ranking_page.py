@@ -29,14 +29,14 @@ def campaign(request: pytest.FixtureRequest) -> dict[str, Any]:
 def letters(page_studio: PageStudio) -> dict[str, str]:
     """Adds sets to rank to the studio: which image of its set a picture is, by the hash of its content."""
     services = page_studio.services
-    size, known = services.settings.labeling.ranking_size, {}
+    size = services.settings.labeling.ranking_size
+    known: dict[str, str] = {}
     for number in range(8):
         prompt = f"a fox in the forest, set {number}"
         images = [scene_image(prompt, 100 + 10 * number + i, 0, size=64, latents=True) for i in range(size)]
+        a, b, *more = images
         known |= {hashlib.sha256(image.png).hexdigest(): letter for image, letter in zip(images, LETTERS, strict=False)}
-        services.store.pairs.add(
-            services.base, NewPair(prompt, *images[:2], b"embeds", PairSource.STARTER, more=tuple(images[2:]))
-        )
+        services.store.pairs.add(services.base, NewPair(prompt, a, b, b"embeds", PairSource.STARTER, tuple(more)))
     assert len(known) == 8 * size
     return known
 
@@ -51,6 +51,16 @@ def places(page: Page) -> list[str]:
 
 def names(page: Page) -> list[str | None]:
     return [frame.get_attribute("aria-label") for frame in page.locator(".dl-frame").all()]
+
+
+def layout(page: Page) -> list[list[int]]:
+    """Where the pictures and then the answers stand and how large they are, whatever moves on them for a moment."""
+    placed: list[list[int]] = page.eval_on_selector_all(
+        ".dl-frame, .dl-answers:not([hidden])",
+        "all => all.map((one) => [one.offsetLeft, one.offsetTop, one.offsetWidth, one.offsetHeight])",
+    )
+    assert len(placed) == 5
+    return placed
 
 
 def rank(page: Page, keys: str) -> None:
@@ -138,19 +148,21 @@ def test_fingers_rank_four_pictures_two_by_two_on_a_phone_and_nothing_moves(
     page.goto(page_studio.url)
     page.wait_for_selector("dmpo-header[data-kind]")
     expect(page.locator(".dl-prompt")).to_contain_text("The studio cannot be reached.")
-    frames, answers = page.locator(".dl-frame"), page.locator(".dl-answers").first
-    empty = [frames.nth(i).bounding_box() for i in range(4)], answers.bounding_box()
+    empty = layout(page)
     page.unroute("**/api/v1/assignments*")
     page.wait_for_selector(READY)
-    assert ([frames.nth(i).bounding_box() for i in range(4)], answers.bounding_box()) == empty
-    boxes = [box for box in empty[0] if box]
-    assert len({box["x"] for box in boxes}) == len({box["y"] for box in boxes}) == 2
+    assert layout(page) == empty
+    lefts, tops = zip(*(box[:2] for box in empty[:4]), strict=True)
+    assert (lefts, tops) == ((lefts[0], lefts[1]) * 2, (tops[0], tops[0], tops[2], tops[2]))
+    assert lefts[0] < lefts[1]
+    assert tops[0] < tops[2]
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.wait_for_timeout(250)
+    frames = page.locator(".dl-frame")
     for index in (2, 0):
         frames.nth(index).tap()
     assert places(page) == ["2nd", "", "1st", ""]
-    assert ([frames.nth(i).bounding_box() for i in range(4)], answers.bounding_box()) == empty
+    assert layout(page) == empty
     page.get_by_role("button", name="Undo").tap()
     assert places(page) == ["", "", "1st", ""]
     before = pictures_shown(page)
