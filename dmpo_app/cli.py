@@ -125,7 +125,9 @@ def status(home: Home = None, base_model: Model = None) -> None:
 def simulate(
     taste: Annotated[str, typer.Argument(help="A named taste; `dmpo simulate list` names them")],
     votes: Annotated[int, typer.Option(min=1)] = 32,
-    wrong: Annotated[float, typer.Option(min=0, max=1, help="Share of votes cast the other way")] = 0.0,
+    wrong: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of votes cast the other way, rankings worst first")
+    ] = 0.0,
     seed: int = 0,
     url: Annotated[str, typer.Option(help="Where the studio listens")] = "http://127.0.0.1:7860",
 ) -> None:

@@ -22,13 +22,15 @@ class Studio(BaseHTTPRequestHandler):
     """Shows a red picture on the left of even assignments, on the right of odd ones; remembers what is voted."""
 
     taken: list[dict[str, Any]]
+    more: list[str]
 
     def do_GET(self) -> None:
         if self.path.startswith("/api/v1/assignments"):
             number = len(self.taken)
             sides = ("red", "blue") if number % 2 == 0 else ("blue", "red")
             left, right = (f"/api/v1/images/{colour}" for colour in sides)
-            self._answer({"assignments": [{"id": str(number), "prompt": "a cat", "left": left, "right": right}]})
+            shown = {"left": left, "right": right, "more": [f"/api/v1/images/{colour}" for colour in self.more]}
+            self._answer({"assignments": [{"id": str(number), "prompt": "a cat", **shown}]})
         else:
             buffer = io.BytesIO()
             Image.new("RGB", (8, 8), self.path.rsplit("/", 1)[1]).save(buffer, "PNG")
@@ -57,7 +59,7 @@ class Studio(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def client() -> Iterator[httpx.Client]:
-    Studio.taken = []
+    Studio.taken, Studio.more = [], []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Studio)
     Thread(target=server.serve_forever, daemon=True).start()
     with httpx.Client(base_url=f"http://127.0.0.1:{server.server_port}") as client:
@@ -84,6 +86,22 @@ def test_a_share_of_the_votes_is_wrong_and_says_so(client: httpx.Client) -> None
         vote.wrong for vote in votes
     ]
     assert 8 <= sum(vote.wrong for vote in votes) <= 30
+
+
+def test_a_set_is_ranked_by_the_scores_of_the_taste_and_a_wrong_ranking_is_worst_first(client: httpx.Client) -> None:
+    Studio.more = ["purple", "white"]  # as warm as 255, 0, -255 (red, white, blue), and purple as white
+    votes = list(annotator(client, wrong_share=0.3).votes(40))
+    assert {vote.choice for vote in votes} == {None}
+    assert [body["order"] for body in Studio.taken] == [list(vote.order) for vote in votes]
+    assert not any("choice" in body for body in Studio.taken)
+    middles = set()
+    for number, vote in enumerate(votes):
+        red, blue = (0, 1) if number % 2 == 0 else (1, 0)
+        first, *middle, last = reversed(vote.order) if vote.wrong else vote.order
+        assert (first, last) == (red, blue)
+        middles.add(tuple(middle))
+    assert middles == {(2, 3), (3, 2)}, "what is equal comes by lot"
+    assert 4 <= sum(vote.wrong for vote in votes) <= 22
 
 
 def test_a_share_that_is_none_is_refused(client: httpx.Client) -> None:

@@ -36,7 +36,7 @@ SCRIPTS = (
     "prompts.js",
     "suggest.js",
 )
-STYLES = ("studio.css", "label.css", "compare.css", "progress.css", "quality.css", "prompts.css")
+STYLES = ("studio.css", "label.css", "rank.css", "compare.css", "progress.css", "quality.css", "prompts.css")
 
 
 @dataclass(frozen=True)

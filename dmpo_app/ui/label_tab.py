@@ -5,6 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 
-def label_tab() -> None:
-    """Build the tab's content."""
-    gr.HTML("<dmpo-label></dmpo-label>", apply_default_css=False, js_on_load=None, padding=False)
+def label_tab(num_images: int) -> None:
+    """Build the tab's content, with room for so many pictures, so that nothing moves when the first ones come."""
+    widget = f'<dmpo-label data-pictures="{num_images}"></dmpo-label>'
+    gr.HTML(widget, apply_default_css=False, js_on_load=None, padding=False)

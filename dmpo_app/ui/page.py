@@ -32,7 +32,7 @@ def build_ui(services: Services) -> gr.Blocks:
         gr.HTML(header, apply_default_css=False, js_on_load=None, padding=False)
         with gr.Tabs():
             with gr.Tab("Label"):
-                label_tab()
+                label_tab(services.settings.labeling.num_images)
             with gr.Tab("Before / after"):
                 compare_tab(services)
             with gr.Tab("Contact sheet"):

@@ -13,6 +13,7 @@ export class Gestures {
     this.swiped = swiped;
     this.fingers = new Map();
     this.endedAt = -Infinity;
+    this.sided = true; // whether a swipe chooses; pictures that are ranked are tapped
     pair.addEventListener("pointerdown", (event) => this.down(event));
     pair.addEventListener("pointermove", (event) => this.move(event));
     pair.addEventListener("pointerup", (event) => this.up(event, true));
@@ -51,7 +52,7 @@ export class Gestures {
     } else if (this.zoom.on) {
       const side = this.pair.firstElementChild.clientWidth;
       this.zoom.pan((finger.at.x - before.x) / side, (finger.at.y - before.y) / side);
-    } else if (this.fingers.size === 1) this.lean(dx);
+    } else if (this.fingers.size === 1 && this.sided) this.lean(dx);
   }
 
   up(event, whole) {
@@ -66,7 +67,7 @@ export class Gestures {
       if (pinched && this.zoom.scale < LEAST_SCALE) this.zoom.off();
     }
     const [dx, dy] = [finger.at.x - finger.from.x, finger.at.y - finger.from.y];
-    if (!whole || pinched || this.zoom.on) return;
+    if (!whole || pinched || this.zoom.on || !this.sided) return;
     if (Math.abs(dx) >= SWIPE_PX && Math.abs(dx) > 1.5 * Math.abs(dy)) this.swiped(dx < 0 ? "left" : "right");
   }
 

@@ -5,6 +5,7 @@ import { dialogOpen } from "./dialog.js";
 import { commentDialog, consentDialog, reportDialog, withdrawDialog, youDialog } from "./label-dialogs.js";
 import { t, words } from "./lang.js";
 import { aboutLogin, signIn, signOut } from "./login.js";
+import { isSet, wordOf } from "./rank.js";
 import { ApiError, openTab, session, versions } from "./studio.js";
 
 export class Asides {
@@ -163,14 +164,14 @@ export class Asides {
   async comment() {
     const pair = this.widget.current;
     if (pair === null) return;
-    pair.comment = await commentDialog(this.widget, pair.comment ?? "");
+    pair.comment = await commentDialog(this.widget, pair.comment ?? "", isSet(pair));
     if (this.widget.current === pair) this.view.showPair(pair);
   }
 
   /** Report the pair that is shown; it is passed over from then on. */
   async report() {
     const pair = this.widget.current;
-    const said = pair && (await reportDialog(this.widget));
+    const said = pair && (await reportDialog(this.widget, isSet(pair)));
     if (!said) return;
     try {
       await report(pair.id, said.reason, said.text);
@@ -178,7 +179,7 @@ export class Asides {
       this.say(error);
       return;
     }
-    this.view.toast(t("report.thanks"));
+    this.view.toast(t(wordOf(isSet(pair), "report.thanks")));
     this.widget.passOver(pair);
   }
 

@@ -2,7 +2,9 @@
 
 import { MAX_TEXT, REASONS } from "./campaign.js";
 import { ask } from "./dialog.js";
+import { answersTo } from "./label-view.js";
 import { t, words } from "./lang.js";
+import { wordOf } from "./rank.js";
 import { GOALS } from "./sitting.js";
 import { h, session } from "./studio.js";
 
@@ -10,20 +12,22 @@ const CLOSE = [{ key: "dialog.close", value: "", main: true }];
 
 const kbd = (text) => h("kbd", {}, text);
 
-/** `answers`: the answers with their hints, as the widget has them; `strength`: whether it is asked for. */
-export function keysDialog(parent, answers, strength) {
+/** `size`: how many pictures there are; more than two are ranked. `strength`: whether it is asked for. */
+export function keysDialog(parent, size, strength) {
+  const set = size > 2;
   const space = () => h("kbd", { "data-t": "key.space" });
   const shift = () => h("kbd", { "data-t": "key.shift" });
   const rows = [
-    ...answers.map((answer) => [answer.shown.map(kbd), `answer.${answer.choice}`]),
+    set && [Array.from({ length: size }, (_, index) => kbd(String(index + 1))), "set.keys.pick"],
+    ...answersTo(set).map((answer) => [answer.shown.map(kbd), wordOf(set && answer.choice === "both_bad", `answer.${answer.choice}`)]),
     strength && [[shift(), kbd("1"), kbd("2")], "keys.slightly"],
-    [[kbd("Z")], "keys.undo"],
-    [[space()], "keys.zoom"],
+    [[kbd("Z")], wordOf(set, "keys.undo")],
+    [[space()], wordOf(set, "keys.zoom")],
     [[shift(), kbd("← ↑ ↓ →")], "keys.pan"],
     [[kbd("?")], "keys.help"],
   ].filter(Boolean);
   const list = h("dl", { class: "dd-keys" }, rows.map(([keys, key]) => [h("dt", {}, keys), h("dd", { "data-t": key })]));
-  const gestures = ["keys.tap", "keys.swipe", "keys.pinch"].map((key) => h("li", { "data-t": key }));
+  const gestures = [wordOf(set, "keys.tap"), !set && "keys.swipe", wordOf(set, "keys.pinch")].filter(Boolean).map((key) => h("li", { "data-t": key }));
   return ask(parent, "keys.title", [list, h("ul", { class: "dd-gestures" }, gestures)], CLOSE);
 }
 
@@ -68,14 +72,14 @@ export async function youDialog(parent, { facts, goal, renamed, goalSet, own, lo
   return closed;
 }
 
-/** Resolves to {reason, text}, or null when nothing is to be reported. */
-export async function reportDialog(parent) {
+/** Of a pair, or of a `set`. Resolves to {reason, text}, or null when nothing is to be reported. */
+export async function reportDialog(parent, set) {
   const reasons = REASONS.map((reason, index) =>
     h("label", { class: "dd-choice" }, h("input", { type: "radio", name: "reason", value: reason, checked: index === 0 }), h("span", { "data-t": `report.${reason}` })),
   );
   const text = h("textarea", { class: "dd-field", rows: "3", maxlength: String(MAX_TEXT) });
   const content = [h("fieldset", { class: "dd-choices" }, h("legend", { "data-t": "report.why" }), reasons), field("report.text", text)];
-  const closed = await ask(parent, "report.title", content, [cancel, { key: "report.send", value: "send", main: true }]);
+  const closed = await ask(parent, wordOf(set, "report.title"), content, [cancel, { key: "report.send", value: "send", main: true }]);
   if (closed !== "send") return null;
   return { reason: REASONS[reasons.findIndex((reason) => reason.firstElementChild.checked)], text: text.value.trim() };
 }
@@ -83,10 +87,10 @@ export async function reportDialog(parent) {
 const cancel = { key: "dialog.cancel", value: "" };
 
 /** Resolves to the comment as it is to be, also when it was not changed. */
-export async function commentDialog(parent, before) {
+export async function commentDialog(parent, before, set) {
   const text = h("textarea", { class: "dd-field", rows: "4", maxlength: String(MAX_TEXT) });
   text.value = before;
-  const closed = await ask(parent, "comment.title", [field("comment.text", text)], [cancel, { key: "comment.keep", value: "keep", main: true }]);
+  const closed = await ask(parent, wordOf(set, "comment.title"), [field("comment.text", text)], [cancel, { key: "comment.keep", value: "keep", main: true }]);
   return closed === "keep" ? text.value.trim() : before;
 }
 

@@ -1,6 +1,7 @@
 // What the label widget looks like: builds its elements, all of which have their place before the first pair is there.
 
 import { fill, mark, t, words } from "./lang.js";
+import { isSet, showPlaces, wordOf } from "./rank.js";
 import { RoundCard } from "./round-card.js";
 import { h } from "./studio.js";
 
@@ -12,10 +13,16 @@ export const ANSWERS = [
   { choice: "right", keys: ["2", "arrowright"], code: ["Digit2", "Numpad2"], hint: "2", shown: ["2", "→"], main: true },
 ];
 
+export const SIDES = ["left", "right"];
 const LETTERS = ["A", "B"];
+const MOST_PICTURES = 4;
+const OF_SETS = ["both_bad", "skip"];
+
+/** The answers there are beside choosing pictures, to a pair or to a set that is ranked. */
+export const answersTo = (set) => ANSWERS.filter((answer) => !set || OF_SETS.includes(answer.choice));
 
 export class LabelView {
-  /** `acts`: {vote(choice, by), strength(value), undo(), zoom(), report(), comment(), consent(), login(), keys(), you()}. */
+  /** `acts`: {vote(choice, by), picture(index, by), strength(value), undo(), zoom(), report(), comment(), consent(), login(), keys(), you()}. */
   constructor(root, acts) {
     this.root = root;
     this.acts = acts;
@@ -23,7 +30,8 @@ export class LabelView {
     this.prompt = h("p", { class: "dl-prompt", dir: "auto" });
     this.consent = h("button", { type: "button", class: "st-button dl-consent", hidden: true, "data-t": "consent.read", onclick: acts.consent });
     this.login = h("button", { type: "button", class: "st-button dl-consent", hidden: true, "data-t": "login.in", onclick: acts.login });
-    this.frames = ["left", "right"].map((side, index) => this.frame(side, LETTERS[index]));
+    this.frames = Array.from({ length: MOST_PICTURES }, (_, index) => this.frame(index));
+    this.size = 0;
     this.buttons = ANSWERS.map((answer) => this.answer(answer));
     this.answers = h("div", { class: "dl-answers", role: "group", "data-t-label": "answers" }, this.buttons);
     this.how = h("p", { class: "dl-how" });
@@ -48,7 +56,7 @@ export class LabelView {
     this.youButton = h("button", { type: "button", class: "dl-quiet dl-you", onmousedown: keepFocus, onclick: acts.you }, this.who, h("span", { "aria-hidden": "true" }, "⚙"));
     this.said = h("span", { class: "dl-hidden", role: "status", "aria-live": "polite" });
     this.card = new RoundCard(words);
-    this.pair = h("div", { class: "dl-pair" }, this.frames);
+    this.pair = h("div", { class: "dl-pair" });
     this.toasts = h("div", { class: "dl-toasts", role: "status", "aria-live": "polite" });
     root.replaceChildren(
       h("div", { class: "dl-ask" }, this.question, this.prompt, this.consent, this.login),
@@ -65,7 +73,25 @@ export class LabelView {
       this.card.element,
       this.said,
     );
+    this.arrange(Number(root.dataset.pictures) || 2);
     this.retext();
+  }
+
+  /** Make place for so many pictures: two to choose from, more to rank. */
+  arrange(size) {
+    if (this.size === size) return;
+    this.size = size;
+    this.root.dataset.pictures = String(size);
+    this.pair.replaceChildren(...this.frames.slice(0, size));
+    const set = size > 2;
+    this.frames.forEach((frame, index) => (frame.querySelector(".dl-letter").textContent = set ? String(index + 1) : LETTERS[index]));
+    const offered = answersTo(set).map((answer) => answer.choice);
+    for (const button of this.buttons) {
+      const { choice } = button.dataset;
+      button.hidden = !offered.includes(choice);
+      if (choice === "both_bad") button.firstElementChild.setAttribute("data-t", wordOf(set, "answer.both_bad"));
+    }
+    fill(this.answers);
   }
 
   /** Everything that does not change with the pair, in the language of now. */
@@ -75,13 +101,14 @@ export class LabelView {
     mark(this.toasts);
   }
 
-  /** One side: a button as large as the picture. */
-  frame(side, letter) {
+  /** One picture: a button as large as it. */
+  frame(index) {
     return h(
       "button",
-      { type: "button", class: "dl-frame dl-loading", "data-choice": side, onmousedown: keepFocus, onclick: (event) => this.acts.vote(side, by(event)) },
+      { type: "button", class: "dl-frame dl-loading", "data-choice": SIDES[index], onmousedown: keepFocus, onclick: (event) => this.acts.picture(index, by(event)) },
       h("span", { class: "dl-picture" }),
-      h("span", { class: "dl-letter", "aria-hidden": "true" }, letter),
+      h("span", { class: "dl-letter", "aria-hidden": "true" }),
+      h("span", { class: "dl-place", "aria-hidden": "true" }),
       h("span", { class: "dl-tick", "aria-hidden": "true" }, "✓"),
     );
   }
@@ -118,14 +145,20 @@ export class LabelView {
   }
 
   showPair(pair) {
-    this.question.textContent = t(`question.${pair.asked.question}`);
+    const set = isSet(pair);
+    this.arrange(pair.images.length);
+    this.question.textContent = t(wordOf(set, `question.${pair.asked.question}`));
     this.question.classList.toggle("dl-special", pair.asked.question !== "overall");
     this.prompt.textContent = pair.prompt;
     this.prompt.title = pair.prompt;
-    this.frames.forEach((frame, index) => {
-      frame.querySelector(".dl-picture").replaceChildren(pair.images[index]);
-      frame.setAttribute("aria-label", t("picture.choose", { letter: LETTERS[index], prompt: pair.prompt }));
+    pair.images.forEach((image, index) => {
+      const frame = this.frames[index];
+      const picture = frame.querySelector(".dl-picture");
+      if (picture.firstElementChild !== image) picture.replaceChildren(image);
+      if (!set) frame.setAttribute("aria-label", t("picture.choose", { letter: LETTERS[index], prompt: pair.prompt }));
     });
+    if (set) showPlaces(this.frames.slice(0, this.size), pair);
+    else for (const frame of this.frames) frame.removeAttribute("aria-disabled");
     this.commentButton.hidden = !pair.asked.comment;
     this.commentButton.classList.toggle("dl-noted", Boolean(pair.comment));
   }
@@ -135,7 +168,9 @@ export class LabelView {
     for (const frame of this.frames) {
       frame.disabled = busy;
       frame.classList.toggle("dl-loading", busy);
-      if (busy) frame.querySelector(".dl-picture").replaceChildren();
+      if (!busy) continue;
+      frame.querySelector(".dl-picture").replaceChildren();
+      frame.classList.remove("dl-placed");
     }
     for (const button of [...this.buttons, this.zoomButton, this.reportButton, this.commentButton]) button.disabled = busy;
     this.undoButton.disabled = !undoable;
@@ -154,9 +189,8 @@ export class LabelView {
     if (from.contains(focused)) (side === null ? this.buttons[0] : this.strengths.querySelector("button")).focus();
   }
 
-  /** A short sign over the pictures that the answer was taken. */
-  flash(choice) {
-    const marks = { left: [0], right: [1], tie: [0, 1] }[choice] ?? [];
+  /** A short sign over the pictures with these numbers, from 0, that the answer was taken. */
+  flash(marks) {
     for (const index of marks) {
       const frame = this.frames[index];
       frame.classList.remove("dl-chosen");

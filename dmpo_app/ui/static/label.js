@@ -1,28 +1,29 @@
-// <dmpo-label>: two pictures, one question. Everything a person does here is taken at once; the outbox tells the studio.
+// <dmpo-label>: two pictures and one question, or three or four to rank. Everything a person does here is taken at once; the outbox tells the studio.
 
 import { asked } from "./campaign.js";
-import { dialogOpen } from "./dialog.js";
 import { Gestures } from "./gestures.js";
 import { Asides } from "./label-asides.js";
 import { keysDialog } from "./label-dialogs.js";
-import { ANSWERS, LabelView } from "./label-view.js";
+import { keyDown, keyUp } from "./label-keys.js";
+import { Sent } from "./label-sent.js";
+import { LabelView, SIDES } from "./label-view.js";
+import { whyWaiting } from "./label-waiting.js";
 import { t, words } from "./lang.js";
 import { Outbox } from "./outbox.js";
 import { PairSupply } from "./pairs.js";
 import { Past } from "./past.js";
+import { isSet, placed, Ranking, wordOf } from "./rank.js";
 import { Sitting } from "./sitting.js";
-import { isShown, session, statusFeed, takesKeys } from "./studio.js";
+import { session, statusFeed } from "./studio.js";
 import { Zoom } from "./zoom.js";
 
 const CLICK_GUARD_MS = 180; // the second click of a double click must not judge the next pair
-const PRESSED_BY_SPACE = "button:not([role=tab][aria-selected=true]), a, summary"; // what has the focus comes first
-const PANS = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
-const PAN_STEP = 0.2;
 
 // One of each a page, also if Gradio builds the element anew.
 const outbox = new Outbox();
 const sitting = new Sitting();
 const past = new Past();
+const ranking = new Ranking();
 
 class DmpoLabel extends HTMLElement {
   connectedCallback() {
@@ -59,14 +60,11 @@ class DmpoLabel extends HTMLElement {
   listen() {
     const { signal } = this.listening;
     const on = (target, name, listener) => target.addEventListener(name, listener, { signal });
-    on(document, "keydown", (event) => this.key(event));
-    on(document, "keyup", (event) => this.keyUp(event));
+    on(document, "keydown", (event) => keyDown(this, event));
+    on(document, "keyup", (event) => keyUp(this, event));
     on(window, "blur", () => this.zoom.release());
     on(words, "change", () => this.retext());
-    on(outbox, "refused", (event) => this.refused(event.detail));
-    on(outbox, "taken", (event) => this.settled(event.detail));
-    on(outbox, "undone", (event) => this.settled(event.detail));
-    on(outbox, "change", () => this.showSaving());
+    this.sent = new Sent(this, outbox, past, on);
     this.supply.addEventListener("ready", () => this.pairReady());
     this.supply.addEventListener("missing", (event) => this.giveUp(event.detail));
     this.supply.addEventListener("empty", () => this.current === null && this.showWaiting());
@@ -76,6 +74,7 @@ class DmpoLabel extends HTMLElement {
   acts() {
     return {
       vote: (choice, by) => this.vote(choice, by),
+      picture: (index, by) => (isSet(this.current) ? this.pick(index, by) : this.vote(SIDES[index], by)),
       strength: (strength) => this.strengthChosen(strength),
       undo: () => this.undo(),
       zoom: () => this.zoom.toggle(),
@@ -83,16 +82,20 @@ class DmpoLabel extends HTMLElement {
       comment: () => this.asides.comment(),
       consent: () => this.asides.askConsent(),
       login: () => this.asides.signIn(),
-      keys: () => keysDialog(this, ANSWERS, this.current?.asked.strength ?? false),
+      keys: () => this.showKeys(),
       you: () => this.asides.showYou(),
     };
+  }
+
+  showKeys() {
+    keysDialog(this, this.view.size, this.current?.asked.strength ?? false);
   }
 
   /** What depends on the language or the person, but not on the pair. */
   refresh() {
     this.view.showName(session.shown);
     this.view.showGoal(sitting);
-    this.showSaving();
+    this.sent.show();
   }
 
   retext() {
@@ -119,6 +122,7 @@ class DmpoLabel extends HTMLElement {
   /** Another annotator, so other pairs. */
   startAnew() {
     past.clear();
+    ranking.end();
     this.current = this.bringing = null;
     this.asides.forget();
     this.closeStrength();
@@ -126,49 +130,57 @@ class DmpoLabel extends HTMLElement {
     this.supply.reset();
   }
 
-  key(event) {
-    if (!isShown(this) || dialogOpen() || event.ctrlKey || event.metaKey || event.altKey || takesKeys(event.target)) return;
-    const key = event.key.toLowerCase();
-    const answer = ANSWERS.find((candidate) => candidate.keys.includes(key) || candidate.code.includes(event.code));
-    if (key === " ") {
-      if (event.target.closest?.(PRESSED_BY_SPACE) || this.current === null) return;
-      this.zoom.press();
-    } else if (event.repeat) return;
-    else if (this.zoom.on && event.shiftKey && event.key in PANS) this.zoom.pan(...PANS[event.key].map((way) => way * PAN_STEP));
-    else if (key === "z") this.undo();
-    else if (key === "?") this.acts().keys();
-    else if (key === "escape" && this.chosen) this.strengthChosen(null);
-    else if (key === "escape" && this.zoom.on) this.zoom.off();
-    else if (answer) this.vote(answer.choice, "key", event.shiftKey ? "slightly" : "clearly");
-    else return;
-    event.preventDefault();
+  /** Whether there is nothing to answer, or this is the second click on what was answered by the first. */
+  early(by) {
+    return this.current === null || (by === "click" && performance.now() - this.shownAt < CLICK_GUARD_MS);
   }
 
-  keyUp(event) {
-    if (event.key === " ") this.zoom.release();
-  }
-
-  /** Take an answer: shown as taken at once, sent in the background, and the next pair comes up. */
   vote(choice, by, strength = null) {
-    const elapsed = performance.now() - this.shownAt;
-    if (this.current === null || (by === "click" && elapsed < CLICK_GUARD_MS)) return;
-    const pair = this.current;
-    const sided = choice === "left" || choice === "right";
-    if (sided && pair.asked.strength && strength === null) {
+    if (this.early(by)) return;
+    const sided = SIDES.includes(choice);
+    const { asked } = this.current;
+    if (sided && asked.strength && strength === null) {
       this.chosen = choice;
       this.view.askStrength(choice);
       return;
     }
+    const said = t(wordOf(isSet(this.current) && choice === "both_bad", `said.${choice}`));
+    const marks = { left: [0], right: [1], tie: [0, 1] }[choice] ?? [];
+    this.take(choice, sided && asked.strength ? { strength } : {}, said, marks);
+  }
+
+  /** A picture of a set is the best of those without a place. The last place fills itself, and that is the answer. */
+  pick(index, by) {
+    if (this.early(by) || !ranking.open(index)) return;
+    const order = ranking.pick(index);
+    if (order) this.take(null, { order }, t("said.ranked", { order: order.map((place) => place + 1).join(", ") }), [order[0]]);
+    else this.placesChanged(placed(index, ranking.picks.length - 1));
+  }
+
+  placesChanged(said) {
+    this.view.showPair(this.current);
+    this.view.setBusy(false, this.undoable);
+    this.view.said.textContent = said;
+  }
+
+  get undoable() {
+    return past.length > 0 || ranking.picks.length > 0;
+  }
+
+  /** Take an answer: shown as taken at once, sent in the background, and the next pair comes up. */
+  take(choice, asked, said, marks) {
+    const pair = this.current;
+    const elapsed = performance.now() - this.shownAt;
     this.current = null;
     this.closeStrength();
-    const more = { ...(sided && pair.asked.strength && { strength }), ...(pair.comment && { comment: pair.comment }) };
-    outbox.vote(pair.token, pair.id, choice, elapsed, more);
+    ranking.end();
+    outbox.vote(pair.token, pair.id, choice, elapsed, { ...asked, ...(pair.comment && { comment: pair.comment }) });
     const counted = choice !== "skip";
     if (counted) sitting.add(elapsed);
     past.push(pair, counted);
-    this.view.flash(choice);
+    this.view.flash(marks);
     this.view.showGoal(sitting);
-    this.advance(t(`said.${choice}`));
+    this.advance(said);
   }
 
   strengthChosen(strength) {
@@ -183,17 +195,23 @@ class DmpoLabel extends HTMLElement {
     this.view.askStrength(null);
   }
 
-  /** Bring the last pair back. */
+  /** Take the last pick back; where there is none, bring the last pair back. */
   undo() {
+    const unplaced = this.current ? ranking.takeBack() : null;
+    if (unplaced !== null) {
+      this.placesChanged(t("said.unplaced", { number: unplaced + 1 }));
+      return;
+    }
     const entry = past.pop();
     if (!entry) return;
     if (this.current) this.supply.putBack(this.current);
     this.current = null;
     this.closeStrength();
+    ranking.set = null;
     outbox.undo(entry.token, entry.id, entry.vote);
     if (entry.counted) sitting.remove();
     this.view.showGoal(sitting);
-    if (entry.pair) this.show(entry.pair, t("said.undone"));
+    if (entry.pair) this.show(entry.pair, t(wordOf(isSet(entry.pair), "said.undone")));
     else {
       this.bringing = entry.id;
       this.supply.want(entry.id);
@@ -229,8 +247,10 @@ class DmpoLabel extends HTMLElement {
     this.bringing = null;
     this.trouble = null;
     this.zoom.nextPair();
+    if (isSet(pair)) ranking.begin(pair);
+    this.gestures.sided = !isSet(pair);
     this.view.showPair(pair);
-    this.view.setBusy(false, past.length > 0);
+    this.view.setBusy(false, this.undoable);
     this.view.said.textContent = said;
     this.shownAt = performance.now();
     this.asides.pairCame();
@@ -239,23 +259,11 @@ class DmpoLabel extends HTMLElement {
   /** Nothing to show right now, and why. */
   showWaiting() {
     this.zoom.off();
-    this.view.question.textContent = t("question.overall");
-    this.view.prompt.textContent = this.whyWaiting();
-    this.view.setBusy(true, past.length > 0);
-  }
-
-  whyWaiting() {
-    const { renderer, round } = statusFeed.last ?? {};
+    const set = this.view.size > 2;
     const held = outbox.trouble ? outbox.ops.length : 0;
-    if (this.trouble?.code === "consent_needed") return t("wait.consent");
-    if (this.trouble?.code === "login_needed") return t("wait.login");
-    if (held > 0) return t("wait.kept", { count: held });
-    if (this.bringing) return t("wait.undoing");
-    if (this.trouble) return this.trouble.passing ? t("wait.again", { message: this.trouble.message }) : this.trouble.message;
-    if (renderer?.phase === "failed") return t("wait.failed", { message: renderer.message });
-    if (renderer?.phase === "starting" || renderer?.phase === "loading") return t("wait.warming");
-    if (past.length === 0) return t("wait.fetching");
-    return round ? t("wait.round") : t("wait.painted");
+    this.view.question.textContent = t(wordOf(set, "question.overall"));
+    this.view.prompt.textContent = whyWaiting({ trouble: this.trouble, held, bringing: this.bringing, judged: past.length > 0, set });
+    this.view.setBusy(true, past.length > 0);
   }
 
   supplyFailed(error) {
@@ -264,26 +272,6 @@ class DmpoLabel extends HTMLElement {
     if (this.current !== null) return;
     this.showWaiting();
     this.asides.failed(error);
-  }
-
-  showSaving() {
-    const waiting = outbox.ops.length;
-    const { trouble } = outbox;
-    this.asides.failed(trouble);
-    const why = { 0: "why.offline", 429: "why.fast" }[trouble?.status] ?? "why.busy";
-    if (trouble && waiting > 0) this.view.showSaving(`${t(why)} – ${t("kept", { count: waiting })}`, true);
-    else this.view.showSaving(waiting > 3 ? t("saving") : "", false);
-    this.view.card.update(statusFeed.last, outbox.pendingPreferences);
-  }
-
-  /** A vote or an undoing was acknowledged: count with the answer rather than wait for the next poll. */
-  settled({ kind, assignment, answer }) {
-    if (kind === "vote") past.taken(assignment, answer.vote);
-    else this.supply.reopened(assignment);
-    const status = statusFeed.last;
-    if (!status) return;
-    status.votes_until_round = answer.votes_until_round;
-    status.votes += kind === "vote" ? 1 : -1;
   }
 
   /** What was missing is agreed to: go on. */
@@ -297,26 +285,18 @@ class DmpoLabel extends HTMLElement {
   /** All votes are withdrawn: there is nothing left to undo. */
   withdrawn() {
     past.clear();
-    this.view.setBusy(this.current === null, false);
+    this.view.setBusy(this.current === null, this.undoable);
   }
 
   /** Show neither this pair nor, if the studio took it out of the pool, another question about it. */
   passOver(pair) {
-    if (this.current === pair) this.current = null;
+    if (this.current === pair) {
+      this.current = null;
+      ranking.end();
+    }
     this.closeStrength();
     this.supply.reset([pair.id, this.current?.id].filter(Boolean));
     if (this.current === null) this.showWaiting();
-  }
-
-  /** The studio said no to something that was shown as taken. */
-  refused({ kind, token, assignment, error }) {
-    if (kind === "undo") this.giveUp(assignment);
-    if (error.status === 401) {
-      session.forget(token);
-      this.startAnew();
-    }
-    const why = { 401: "session", 410: "expired", 409: "answered" }[error.status] ?? "unknown";
-    this.view.toast(t(kind === "undo" && error.status !== 401 ? "toast.no_undo" : `toast.${why}`));
   }
 
   async statusCame(status) {

@@ -39,7 +39,7 @@ export class Outbox extends EventTarget {
     return ops;
   }
 
-  /** `more`: what a campaign asks for beside the choice: {strength, comment}. */
+  /** `choice`: null for a ranking. `more`: what goes with it: {order, strength, comment}. */
   vote(token, assignment, choice, elapsedMs, more = {}) {
     this.push({ kind: "vote", token, assignment, choice, elapsedMs: Math.round(elapsedMs), more });
   }
@@ -63,7 +63,7 @@ export class Outbox extends EventTarget {
 
   /** Votes that count towards a round and are not acknowledged. */
   get pendingPreferences() {
-    const counts = (op) => op.kind === "vote" && ["left", "right", "tie"].includes(op.choice);
+    const counts = (op) => op.kind === "vote" && (op.more?.order || ["left", "right", "tie"].includes(op.choice));
     return this.ops.filter(counts).length;
   }
 
@@ -130,7 +130,7 @@ export class Outbox extends EventTarget {
   async send(op) {
     const { token, assignment, choice, elapsedMs, more } = op;
     if (op.kind === "vote") {
-      const body = { assignment, choice, elapsed_ms: elapsedMs, ...more };
+      const body = { assignment, ...(choice !== null && { choice }), elapsed_ms: elapsedMs, ...more };
       const answer = await api("POST", "votes", { body, token });
       this.voteIds.set(assignment, answer.vote);
       this.drop(op);

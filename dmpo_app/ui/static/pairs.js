@@ -1,6 +1,7 @@
-// Pairs fetched ahead, with both images decoded, so that the next one is on the screen the moment a vote is cast.
+// Pairs, or sets to rank, fetched ahead with all images decoded, so that the next one is on the screen the moment a vote is cast.
 
 import { t } from "./lang.js";
+import { isSet } from "./rank.js";
 import { address, api, ApiError, h, session } from "./studio.js";
 
 const AHEAD = 6; // enough for ten answers a second while the studio takes half a second to hand out more
@@ -129,8 +130,7 @@ export class PairSupply extends EventTarget {
       if (error.status === 401) session.forget(token);
       throw error;
     }
-    // Sets of three or four are ranked by other clients: this page would show two of their pictures and be refused.
-    const fresh = answer.assignments.filter((item) => !item.more?.length && !this.known.has(item.id) && !this.answered(item.id));
+    const fresh = answer.assignments.filter((item) => !this.known.has(item.id) && !this.answered(item.id));
     for (const id of due) {
       if (answer.assignments.some((item) => item.id === id)) continue;
       this.unwant(id);
@@ -164,13 +164,12 @@ export class PairSupply extends EventTarget {
   }
 }
 
-/** A pair with both images ready to paint, or null when an image cannot be had. */
+/** A pair or set with its images ready to paint, or null when an image cannot be had. */
 async function decoded(item, token) {
-  const images = [
-    [item.left, "A"],
-    [item.right, "B"],
-  ].map(([url, name]) => {
-    const image = h("img", { alt: t("picture", { letter: name, prompt: item.prompt }), draggable: "false", decoding: "sync" });
+  const urls = [item.left, item.right, ...(item.more ?? [])];
+  const images = urls.map((url, index) => {
+    const letter = isSet(item) ? String(index + 1) : "AB"[index];
+    const image = h("img", { alt: t("picture", { letter, prompt: item.prompt }), draggable: "false", decoding: "sync" });
     image.src = address(url);
     return image;
   });
