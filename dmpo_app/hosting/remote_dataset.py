@@ -15,6 +15,7 @@ from dmpo_app.hosting.remote import Item
 _MOST_FILES_A_COMMIT = 500
 _DOWNLOADS = 8
 _TRIES = 5
+_MADE_BY_THE_HUB = ".gitattributes"
 
 
 class DatasetRemote:
@@ -111,7 +112,7 @@ class DatasetRemote:
             tree = self._api.list_repo_tree(
                 self._repository, prefix.rstrip("/") or None, recursive=True, revision=revision, repo_type="dataset"
             )
-            return sorted(entry.path for entry in tree if isinstance(entry, RepoFile))
+            return sorted(one.path for one in tree if isinstance(one, RepoFile) and one.path != _MADE_BY_THE_HUB)
         except EntryNotFoundError:
             return []
 

@@ -1,4 +1,4 @@
-"""Every kind of storage does the same: a folder, S3 (a real server), and memory through fsspec."""
+"""Every kind of storage does the same: a folder, S3 and a data set on the Hub (real servers), and memory through fsspec."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from dmpo_app.errors import BackupUnreachable, NotFound, SetupProblem
 from dmpo_app.hosting.remote import Remote, open_remote, without_credentials
 from dmpo_app.hosting.remote_bucket import BucketRemote
 from dmpo_app.hosting.remote_dataset import DatasetRemote
+from tests.hub_fixtures import hub, hub_process
 from tests.studio_process import free_port
 
-KINDS = ["folder", "s3", "memory"]
+__all__ = ["hub", "hub_process"]
+
+KINDS = ["folder", "s3", "memory", "dataset"]
 
 
 @pytest.fixture(params=KINDS)
@@ -26,6 +29,9 @@ def remote(request: pytest.FixtureRequest, tmp_path: Path) -> Remote:
             return open_remote(str(tmp_path / "storage"))
         case "s3":
             return open_remote(request.getfixturevalue("s3_url") + f"/{tmp_path.name}")
+        case "dataset":
+            server = request.getfixturevalue("hub")
+            return DatasetRemote(f"{server.user}/backup", endpoint=server.url, token=server.token)
         case _:
             return open_remote(f"memory://{tmp_path.name}")
 
