@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.unet import WIDE
@@ -17,12 +18,14 @@ from dmpo_app.diffusion.lora import LoraSpec, attach
 from dmpo_app.domain import Outcome, RoundStatus, TrainingVote
 from dmpo_app.errors import RoundFailed
 from dmpo_app.objective import OBJECTIVES, ranking_dmpo, ranking_target, soft_target
+from dmpo_app.settings import RoundSettings
 from dmpo_app.store.files import Files
 from dmpo_app.training import round_trainer
 from dmpo_app.training.dataset import PairDataset, build_dataset
 from dmpo_app.training.denoising import PairErrors
 from dmpo_app.training.group import Group
 from dmpo_app.training.optimizers import make_optimizer
+from dmpo_app.training.plan import load_plan
 from dmpo_app.training.reference_cache import ReferenceCache
 from dmpo_app.training.round_runner import SliceOutcome
 from dmpo_app.training.slots import Draw, draws_of_step
@@ -234,22 +237,47 @@ def mixed(home: Path, source: Path) -> Studio:
     return studio
 
 
-def test_a_mixed_round_publishes_the_same_adapter_from_the_same_seed_and_in_slices(
+def test_a_mixed_round_is_the_same_to_the_bit_from_the_same_seed_in_one_go_and_in_slices(
     tiny_model: Path, denoiser: Denoiser, tmp_path: Path
 ) -> None:
-    homes = [mixed(tmp_path / name, tiny_model) for name in ("one", "two", "three")]
-    for studio, slices in zip(homes, ([600.0], [600.0], [ONE_STEP] * FAST.num_steps), strict=True):
-        round_id, token = studio.start(settings=LISTWISE)
+    homes = [mixed(tmp_path / name, tiny_model) for name in ("one", "two")]
+    settings = LISTWISE.model_copy(update={"num_steps": 4, "evaluate_every": 4})
+    for studio, slices in zip(homes, ([600.0], [ONE_STEP] * settings.num_steps), strict=True):
+        round_id, token = studio.start(settings=settings)
         assert studio.run(denoiser, round_id, token, slices=slices) is SliceOutcome.FINISHED
         assert studio.store.rounds.get(round_id).status is RoundStatus.PUBLISHED
     assert_equal(weights_of(homes[0]), weights_of(homes[1]))
-    assert_equal(weights_of(homes[0]), weights_of(homes[2]))
-    round_id, token = homes[1].start(settings=FAST.model_copy(update={"rankings": "pairs"}))
-    homes[1].run(denoiser, round_id, token)
-    apart = weights_of(homes[1], 2)
-    assert not all(torch.equal(whole, apart[key]) for key, whole in weights_of(homes[0]).items())
     for studio in homes:
         studio.store.close()
+
+
+def test_settings_say_whether_a_round_takes_rankings_whole_and_what_judges_it_is_always_pairs(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    studio = mixed(tmp_path / "home", tiny_model)
+    round_id, _ = studio.start(settings=FAST.model_copy(update={"held_out_share": 0.5}))
+    state = studio.store.rounds.get(round_id)
+    ranked = {vote.pair_id for vote in studio.store.votes.training_votes(studio.base) if vote.ranking}
+    keys = set()
+    for changed, whole in (({}, True), ({"rankings": "pairs"}, False), ({"objective": "ipo"}, False)):
+        settings = {**state.config["settings"], **changed}
+        plan = load_plan(studio.store, studio.base, replace(state, config={**state.config, "settings": settings}))
+        keys.add(plan.key)
+        assert plan.held_out is not None
+        trained, judging = (ranked & set(data.pair_ids) for data in (plan.train, plan.held_out))
+        assert len(trained) + len(judging) == 6
+        assert judging
+        assert len(plan.train.rankings.chains) == (len(trained) if whole else 0)
+        assert plan.held_out.rankings.chains == ()
+    assert len(keys) == 3
+    studio.store.close()
+
+
+@pytest.mark.parametrize("other", [{"objective": "ipo"}, {"winner_guard": 0.5}])
+def test_whole_rankings_are_refused_where_the_loss_is_not_plain_dmpo(other: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="rankings=listwise goes with objective=dmpo"):
+        RoundSettings(rankings="listwise", **other)
+    assert not RoundSettings(**other).learns_whole_rankings
 
 
 def test_a_round_on_pairs_is_the_same_to_the_bit_whatever_is_said_of_rankings(
