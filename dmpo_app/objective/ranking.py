@@ -1,12 +1,13 @@
 """DMPO over K images of one prompt: the reverse KL between two softmaxes.
 
-Shapes:  B prompts;  K images of each.
+Shapes:  B prompts;  K images of each, linked by K - 1 pairs of neighbours: (0, 1), (1, 2), ...
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax
+from torch.nn.functional import log_softmax, pad
 
 
 def ranking_dmpo(policy_errors: Tensor, reference_errors: Tensor, target: Tensor, *, beta: float) -> Tensor:
@@ -24,8 +25,27 @@ def ranking_dmpo(policy_errors: Tensor, reference_errors: Tensor, target: Tensor
 
     Li et al. 2025 (arXiv 2507.07510) in the form of EXO with K samples (arXiv 2402.00856).
     """
-    log_p = log_softmax(-0.5 * beta * (policy_errors - reference_errors), dim=-1)
-    return (log_p.exp() * (log_p - target.log())).sum(-1)
+    gained = reference_errors - policy_errors
+    return ranking_dmpo_of_margins(0.5 * beta * (gained[:, :-1] - gained[:, 1:]), target)
+
+
+def ranking_dmpo_of_margins(chain_margins: Tensor, target: Tensor) -> Tensor:
+    """`ranking_dmpo` from the margins of neighbours alone, per prompt, (B,).
+
+        s_0 = 0,   s_{i+1} = s_i - u_i,   p = softmax(s),   L = KL(p || q)
+
+    A softmax knows nothing but differences, and u_i = -0.5 beta ((e_i - e_{i+1}) - (r_i - r_{i+1})) is that of images i
+    and i + 1.
+
+    Args:
+        chain_margins: (B, K - 1) u of the pairs (0, 1), (1, 2), ..., at one timestep with one noise; see
+            `margins.margin`. Float32 or better.
+        target: (B, K) q, rows summing to 1. What its dtype has rounded to 0, where the divergence is infinite, counts
+            as the smallest number above.
+    """
+    log_p = log_softmax(pad(-chain_margins.cumsum(-1), (1, 0)), dim=-1)
+    log_q = target.clamp_min(torch.finfo(target.dtype).tiny).log()
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
 def ranking_target(scores: Tensor, *, temperature: float) -> Tensor:

@@ -5,6 +5,7 @@ Shapes:  B pairs;  C H W latent channels, height, width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -45,14 +46,15 @@ class PairTerms:
         """u of each pair, (B,), positive where the policy gained on image a; see `margins.margin`."""
         return margin(self.policy_a, self.policy_b, self.reference_a, self.reference_b, beta=beta)
 
-    def first(self, count: int) -> PairTerms:
-        """The first `count` pairs' errors and targets, without residuals."""
+    def at(self, positions: Sequence[int]) -> PairTerms:
+        """The errors and targets of some of the pairs, without residuals."""
+        chosen = list(positions)
         return PairTerms(
-            self.policy_a[:count],
-            self.policy_b[:count],
-            self.reference_a[:count],
-            self.reference_b[:count],
-            self.target[:count],
+            self.policy_a[chosen],
+            self.policy_b[chosen],
+            self.reference_a[chosen],
+            self.reference_b[chosen],
+            self.target[chosen],
         )
 
     def swapped(self) -> PairTerms:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -82,6 +82,9 @@ class RoundSettings(Group):
     """What is minimised; `dmpo objectives` lists them."""
     objective_options: dict[str, float] = Field(default_factory=dict)
     """The objective's own numbers where they are not to be the usual ones, such as {"order": 0.5}."""
+    rankings: Literal["auto", "listwise", "pairs"] = "auto"
+    """How a ranking of three or four images is learnt from. listwise: as a whole, by the form of dmpo for several
+    images; pairs: as the pairs of its images; auto: listwise where the objective is dmpo without a winner's guard."""
     winner_guard: Annotated[float, Field(ge=0, le=1)] | None = None
     """mu of the winner-preserving guard on any objective: the share of a winner's progress that its loser must leave
     it; None: off."""
@@ -156,6 +159,24 @@ class RoundSettings(Group):
     seed: int = 0
     """The round's seed is drawn from this and the round's number."""
     scoring: ScoringSettings = ScoringSettings()
+
+    @property
+    def learns_whole_rankings(self) -> bool:
+        """Whether rankings are learnt from as wholes and not as pairs."""
+        return self.rankings == "listwise" or (self.rankings == "auto" and self._may_learn_whole_rankings)
+
+    @property
+    def _may_learn_whole_rankings(self) -> bool:
+        return self.objective == "dmpo" and self.winner_guard is None
+
+    @model_validator(mode="after")
+    def _whole_rankings_are_learnt_by_plain_dmpo(self) -> Self:
+        if self.rankings == "listwise" and not self._may_learn_whole_rankings:
+            raise ValueError(
+                f"rankings=listwise goes with objective=dmpo and no winner_guard, here are {self.objective!r} and "
+                f"{self.winner_guard}; rankings=pairs goes with all of them"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -19,7 +19,9 @@ from dmpo_app.objective import graded_win, mixed_target, soft_target
 from dmpo_app.training.pair_tensors import PairFiles, PairTensors, TensorFiles
 from dmpo_app.training.ranked_sets import in_pairs, share_of_vote
 from dmpo_app.training.slots import keyed_seed
+from dmpo_app.training.whole_rankings import WholeRankings, whole_rankings
 
+_VotesOfPair = Mapping[int, Sequence[TrainingVote]]
 _WINS_OF_A = {Outcome.A: 1.0, Outcome.B: 0.0, Outcome.TIE: 0.5}
 
 
@@ -28,7 +30,8 @@ class PairDataset:
     """Pairs to learn from. Their numbers are held, their tensors read batch by batch.
 
     `targets` is q, the probability asked for that image a wins; `weights` what a pair counts, which is the weight of
-    the votes behind it. Both float32 (N,) on the CPU. `pairs` below are indices into the data set.
+    the votes behind it. Both float32 (N,) on the CPU. `pairs` below are indices into the data set. The weight of a
+    ranking that is learnt from as a whole is with its first link, and 0 with the others.
     """
 
     pair_ids: tuple[int, ...]
@@ -37,6 +40,7 @@ class PairDataset:
     targets: Tensor
     weights: Tensor
     tensors: PairTensors
+    rankings: WholeRankings = field(default_factory=WholeRankings)
 
     def __len__(self) -> int:
         return len(self.pair_ids)
@@ -70,11 +74,13 @@ def build_dataset(
     alpha: float,
     annotator_weight: Callable[[int], float] = lambda _: 1.0,
     automatic: AutomaticEvidence | None = None,
+    learn_whole_rankings: bool = False,
 ) -> PairDataset:
     """Gather votes by pair, in the order of the pairs' ids. No tensor is read.
 
     A ranking is taken as the pairs of its images, whose targets are those of whole votes and whose weights add up to
-    that of one.
+    that of one; or, with `learn_whole_rankings`, as the pairs of neighbours that `whole_rankings` needs. Scorers have
+    no say on a whole ranking.
 
     Args:
         alpha: softness of the targets, see `objective.soft_target`.
@@ -85,13 +91,34 @@ def build_dataset(
     """
     evidence = automatic or AutomaticEvidence()
     votes_of_pair: dict[int, list[TrainingVote]] = defaultdict(list)
-    for vote in in_pairs(votes):
+    for vote in in_pairs(votes, only_neighbours=learn_whole_rankings):
         votes_of_pair[vote.pair_id].append(vote)
     pairs: dict[int, TrainingPair | TrainingVote] = {pair.id: pair for pair in evidence.unjudged}
     pairs |= {pair_id: group[0] for pair_id, group in votes_of_pair.items()}
     if not pairs:
         raise RoundFailed("there is no vote to train on; a round needs at least one left, right or tie")
     ids = tuple(sorted(pairs))
+    counts, wins = _counted(ids, votes_of_pair, annotator_weight)
+    targets, weights = _targets(ids, wins, counts, evidence, alpha=alpha)
+    weights *= _shares(ids, votes_of_pair, only_neighbours=learn_whole_rankings)
+    rankings = WholeRankings()
+    if learn_whole_rankings:
+        rankings = whole_rankings(ids, votes_of_pair, alpha=alpha, annotator_weight=annotator_weight)
+    return PairDataset(
+        pair_ids=ids,
+        prompts=tuple(pairs[pair_id].prompt for pair_id in ids),
+        files=tuple(_files_of(pairs[pair_id]) for pair_id in ids),
+        targets=targets,
+        weights=weights,
+        tensors=PairTensors(files),
+        rankings=rankings,
+    )
+
+
+def _counted(
+    ids: Sequence[int], votes_of_pair: _VotesOfPair, annotator_weight: Callable[[int], float]
+) -> tuple[Tensor, Tensor]:
+    """Weighted votes on each pair, and those of them for image a."""
     weighed = [
         [
             (annotator_weight(vote.annotator_id), graded_win(_WINS_OF_A[vote.outcome], vote.strength))
@@ -101,16 +128,13 @@ def build_dataset(
     ]
     counts = torch.tensor([sum((weight for weight, _ in votes), 0.0) for votes in weighed])
     wins = torch.tensor([sum((weight * win for weight, win in votes), 0.0) for votes in weighed])
-    targets, weights = _targets(ids, wins, counts, evidence, alpha=alpha)
-    weights *= torch.tensor([_share(votes_of_pair.get(pair_id, ())) for pair_id in ids])
-    return PairDataset(
-        pair_ids=ids,
-        prompts=tuple(pairs[pair_id].prompt for pair_id in ids),
-        files=tuple(_files_of(pairs[pair_id]) for pair_id in ids),
-        targets=targets,
-        weights=weights,
-        tensors=PairTensors(files),
-    )
+    return counts, wins
+
+
+def _shares(ids: Sequence[int], votes_of_pair: _VotesOfPair, *, only_neighbours: bool) -> Tensor:
+    """All votes on a pair are rankings of one set, or none is."""
+    first_votes = [next(iter(votes_of_pair.get(pair_id, ())), None) for pair_id in ids]
+    return torch.tensor([share_of_vote(vote, only_neighbours=only_neighbours) if vote else 1.0 for vote in first_votes])
 
 
 def _targets(
@@ -122,11 +146,6 @@ def _targets(
     mixed = mixed_target(human, counts, automatic, human_share=evidence.human_share, alpha=alpha)
     weights = torch.where(counts > 0, counts, torch.tensor(1 - evidence.human_share))
     return torch.where(scored, mixed, human), weights
-
-
-def _share(votes: Sequence[TrainingVote]) -> float:
-    """All votes on a pair are rankings of one set, or none is."""
-    return share_of_vote(votes[0]) if votes else 1.0
 
 
 def _files_of(pair: TrainingPair | TrainingVote) -> PairFiles:

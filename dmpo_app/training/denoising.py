@@ -165,7 +165,8 @@ class PairErrors:
             pairs = range(len(self._dataset))
             draws = (Draw(pair, slot) for pair in pairs for slot in range(self._num_slots))
         ids = self._dataset.pair_ids
-        return list(dict.fromkeys(draw for draw in draws if (ids[draw.pair], draw.slot) not in self._cache))
+        needed = (Draw(draw.pair, draw.slot) for draw in draws)
+        return list(dict.fromkeys(draw for draw in needed if (ids[draw.pair], draw.slot) not in self._cache))
 
     def compute_references(self, draws: Sequence[Draw], *, batch_pairs: int) -> None:
         """Put those of `draws` that the cache lacks into it, `batch_pairs` at a time.

@@ -48,9 +48,12 @@ class Group:
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by its sum over the processes, the same bits in all. Raises PeerLost."""
 
-    def part(self, count: int) -> range:
-        """This process's positions among `count`, equally many in each; those at and beyond `count` only fill up."""
-        size = -(-count // self.size)
+    def part(self, count: int, *, block: int = 1) -> range:
+        """This process's positions among `count`, equally many in each; those at and beyond `count` only fill up.
+
+        Parts are whole numbers of blocks, as `count` is.
+        """
+        size = -(-count // (self.size * block)) * block
         return range(self.rank * size, (self.rank + 1) * size)
 
 

@@ -162,7 +162,7 @@ def plan_of(known: PlanFacts, files: TensorFiles) -> RoundPlan:
     facts: list[Any] = [known.base.fingerprint, state.seed, state.parent_version, state.config, sides]
     facts.append([(vote.vote_id, vote.outcome, vote.latents_a, vote.latents_b, vote.prompt_embeds) for vote in votes])
     if rankings := [(vote.vote_id, vote.ranking, vote.more_latents) for vote in votes if vote.ranking]:
-        facts.append(rankings)
+        facts.extend([rankings, settings.learns_whole_rankings])
     return RoundPlan(
         round_id=state.id,
         base_fingerprint=known.base.fingerprint,
@@ -170,7 +170,14 @@ def plan_of(known: PlanFacts, files: TensorFiles) -> RoundPlan:
         parent_version=state.parent_version,
         settings=settings,
         spec=LoraSpec.of(settings, family_named(known.base.family)),
-        train=build_dataset(train, files, alpha=settings.alpha, annotator_weight=weight_of, automatic=known.evidence),
+        train=build_dataset(
+            train,
+            files,
+            alpha=settings.alpha,
+            annotator_weight=weight_of,
+            automatic=known.evidence,
+            learn_whole_rankings=settings.learns_whole_rankings,
+        ),
         held_out=build_dataset(held_out, files, alpha=settings.alpha, annotator_weight=weight_of) if held_out else None,
         train_vote_ids=tuple(vote.vote_id for vote in train),
         held_out_vote_ids=tuple(vote.vote_id for vote in held_out),

@@ -166,7 +166,12 @@ class ReferenceFiller:
         if last <= self._seen:
             return False
         self._seen = last
-        dataset = build_dataset(votes, self._store.files, alpha=self._settings.alpha)
+        dataset = build_dataset(
+            votes,
+            self._store.files,
+            alpha=self._settings.alpha,
+            learn_whole_rankings=self._settings.learns_whole_rankings,
+        )
         self._key = numerics_key(
             self._denoiser,
             dataset,

@@ -15,7 +15,7 @@ from dmpo_app.training.group import Group
 from dmpo_app.training.plan import RoundPlan
 from dmpo_app.training.reference_cache import ReferenceCache
 from dmpo_app.training.reference_filler import numerics_key
-from dmpo_app.training.slots import Draw, draws_of_step
+from dmpo_app.training.slots import Draw
 
 
 class RoundReferences:
@@ -65,7 +65,7 @@ class RoundReferences:
     def draws_of(self, step: int) -> list[Draw]:
         """What a step trains on, in all processes together."""
         settings = self._plan.settings
-        return draws_of_step(
+        return self._plan.train.rankings.draws_of_step(
             step,
             num_pairs=len(self._plan.train),
             batch_pairs=settings.batch_pairs,
@@ -88,7 +88,8 @@ class RoundReferences:
         self.train.compute_references(missing, batch_pairs=self._micro_pairs)
 
     def _own(self, draws: Sequence[Draw]) -> list[Draw]:
-        return [draws[position % len(draws)] for position in self._group.part(len(draws))]
+        part = self._group.part(len(draws), block=self._plan.train.rankings.block)
+        return [draws[position % len(draws)] for position in part]
 
     def share(self) -> None:
         """Give every process of the group what the others have computed since the last time."""

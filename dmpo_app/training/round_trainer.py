@@ -69,12 +69,14 @@ class RoundTrainer:
         self._denoiser = denoiser
         self._group = group
         self._references = RoundReferences(plan, denoiser, reference_folder, group)
-        own_pairs = len(group.part(plan.settings.batch_pairs))
+        rankings = plan.train.rankings
+        own_pairs = len(group.part(rankings.draws_a_step(plan.settings.batch_pairs), block=rankings.block))
         self._fit = MemoryFit(
             denoiser.module,
             micro_pairs=min(resume_from.micro_pairs, own_pairs) if resume_from else own_pairs,
             gradient_checkpointing=plan.settings.gradient_checkpointing,
             on_smaller=self._references.use,
+            block=rankings.block,
         )
         self._references.use(self._fit.micro_pairs, found=resume_from)
         self.step = resume_from.step if resume_from else 0

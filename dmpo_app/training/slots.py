@@ -29,10 +29,14 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One pair in one slot: what a step's batch is made of. `pair` is an index into the dataset."""
+    """One pair in one slot: what a step's batch is made of. `pair` is an index into the dataset.
+
+    A filler only gives a batch its shape: it repeats another draw and counts nothing.
+    """
 
     pair: int
     slot: int
+    is_filler: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +110,8 @@ def draws_of_step(step: int, *, num_pairs: int, batch_pairs: int, num_slots: int
     allows. A batch larger than the data holds a pair twice, so that all batches have one shape.
     """
     positions = range(step * batch_pairs, (step + 1) * batch_pairs)
-    pairs = [_shuffled(num_pairs, position, seed, "pairs") for position in positions]
-    slots = [_shuffled(num_slots, position, seed, "slots") for position in positions]
+    pairs = [shuffled(num_pairs, position, seed, "pairs") for position in positions]
+    slots = [shuffled(num_slots, position, seed, "slots") for position in positions]
     return [Draw(pair, slot) for pair, slot in zip(pairs, slots, strict=True)]
 
 
@@ -124,11 +128,11 @@ def keyed_seed(*parts: int | str) -> int:
     return int.from_bytes(digest.digest()[:8], "big") >> 1
 
 
-def _shuffled(count: int, position: int, seed: int, stream: str) -> int:
+def shuffled(count: int, position: int, seed: int, stream: str) -> int:
     """The element at `position` of an endless sequence of shuffled passes over 0..count - 1."""
     return int(_pass(count, keyed_seed(seed, stream, position // count))[position % count])
 
 
-@lru_cache(maxsize=4)  # a pass over a million pairs takes longer to shuffle than a step to compute
+@lru_cache(maxsize=8)  # a pass over a million pairs takes longer to shuffle than a step to compute
 def _pass(count: int, seed: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))

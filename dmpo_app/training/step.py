@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from dmpo_app.errors import RoundFailed
-from dmpo_app.objective import Needs, Objective, PairTerms, guarded
+from dmpo_app.objective import Needs, Objective, PairTerms, guarded, ranking_dmpo_of_margins
 from dmpo_app.training.denoising import PairErrors
 from dmpo_app.training.group import ALONE, Group
 from dmpo_app.training.health import PairHealth, pair_health
 from dmpo_app.training.slots import Draw
+from dmpo_app.training.whole_rankings import RankedDraws
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +77,15 @@ class LossSettings:
     def needs(self) -> Needs:
         return self.objective.needs
 
-    def __call__(self, terms: PairTerms) -> Tensor:
-        """The loss of each pair, (B,)."""
+    def __call__(self, terms: PairTerms, rankings: Sequence[RankedDraws] = ()) -> Tensor:
+        """The loss of each pair, (B,). That of a ranking stands at its first link, 0 at the others."""
         seen = terms if self.winner_guard is None else guarded(terms, mu=self.winner_guard)
-        return self.objective.loss(seen, beta=self.beta, **{**self.objective.options, **self.options})
+        losses = self.objective.loss(seen, beta=self.beta, **{**self.objective.options, **self.options})
+        for ranked in rankings:
+            links_RL, targets_RK = ranked.links_RL.to(losses.device), ranked.targets_RK.to(losses.device)
+            of_rankings = ranking_dmpo_of_margins(seen.margin(self.beta)[links_RL], targets_RK)
+            losses = losses.index_fill(0, links_RL.flatten(), 0.0).index_put((links_RL[:, 0],), of_rankings)
+        return losses
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +114,13 @@ def train_step(
 ) -> StepResult:
     """Update the adapter once on the vote-weighted mean of the loss over the draws.
 
-    The batch goes through the denoiser in pieces of `micro_pairs` draws, each process of the group taking its part of
-    it. Raises RoundFailed, before anything is updated, when loss or gradient is not finite.
+    The batch goes through the denoiser in pieces of `micro_pairs` draws, whole blocks where there are rankings, each
+    process of the group taking its part of it. Raises RoundFailed, before anything is updated, when loss or gradient is
+    not finite.
     """
     weights = _weights_of(draws, errors)
-    results = group.share(lambda: _backward(errors, draws, weights, group.part(len(draws)), loss_of, micro_pairs))
+    part = group.part(len(draws), block=errors.dataset.rankings.block)
+    results = group.share(lambda: _backward(errors, draws, weights, part, loss_of, micro_pairs))
     total, sides, health = 0.0, Agreement(), PairHealth()
     for loss, agreeing, faring in results:
         total += loss
@@ -134,6 +142,7 @@ def train_step(
 def _weights_of(draws: Sequence[Draw], errors: PairErrors) -> Tensor:
     """(B,), the votes behind each draw; they add up to 1."""
     votes = errors.dataset.weights[[draw.pair for draw in draws]]
+    votes[[position for position, draw in enumerate(draws) if draw.is_filler]] = 0.0
     return (votes / votes.sum()).to(errors.device)
 
 
@@ -152,10 +161,10 @@ def _backward(
         terms = errors.terms(own, needs=loss_of.needs, with_residuals=loss_of.winner_guard is not None)
         counted = min(max(count - start, 0), len(own))
         shares = torch.cat([weights[start : start + counted], weights.new_zeros(len(own) - counted)])
-        loss = (loss_of(terms) * shares).sum()
+        loss = (loss_of(terms, errors.dataset.rankings.among(own)) * shares).sum()
         torch.autograd.backward(loss)
         total += loss.item()
-        seen = terms.first(counted)
+        seen = terms.at([position for position in range(counted) if not own[position].is_filler])
         margins = seen.margin(loss_of.margin_beta).detach()
         sides += agreement(margins, seen.target)
         health += pair_health(seen, margins)

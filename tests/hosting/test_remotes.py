@@ -1,4 +1,4 @@
-"""Every kind of storage does the same: a folder, S3 and a data set on the Hub (real servers), and memory through fsspec."""
+"""Every kind of storage does the same: a folder, S3 and a data set on the Hub (real servers), memory through fsspec."""
 
 from __future__ import annotations
 

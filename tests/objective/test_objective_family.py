@@ -10,7 +10,16 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 
 from dmpo_app.errors import SetupProblem
-from dmpo_app.objective import OBJECTIVES, Needs, dmpo, margin, objective_named, ranking_dmpo, ranking_target
+from dmpo_app.objective import (
+    OBJECTIVES,
+    Needs,
+    dmpo,
+    margin,
+    objective_named,
+    ranking_dmpo,
+    ranking_dmpo_of_margins,
+    ranking_target,
+)
 from dmpo_app.objective.alpha_divergence import alpha_divergence, alpha_po
 from dmpo_app.objective.conservative_dpo import conservative_dpo
 from dmpo_app.objective.diffusion_dpo import diffusion_dpo
@@ -207,6 +216,25 @@ def test_ranking_of_four_is_torchs_own_divergence_and_ends_at_its_target() -> No
     torch.testing.assert_close(
         ranking_dmpo(reached, reference, target, beta=BETA), torch.zeros(5, dtype=torch.float64), atol=1e-12, rtol=0
     )
+
+
+def test_margins_of_neighbours_say_all_of_a_ranking_and_of_two_images_what_a_pair_says() -> None:
+    generator = torch.Generator().manual_seed(5)
+    u = (torch.randn(16, 1, generator=generator, dtype=torch.float64) * 5).requires_grad_()
+    q = torch.rand(16, generator=generator, dtype=torch.float64) * 0.9 + 0.05
+    ranked, paired = ranking_dmpo_of_margins(u, torch.stack([q, 1 - q], dim=1)), dmpo(u[:, 0], q)
+    torch.testing.assert_close(ranked, paired)
+    slopes = [torch.autograd.grad(loss.sum(), u)[0] for loss in (ranked, paired)]
+    torch.testing.assert_close(*slopes)
+
+
+def test_a_ranking_is_finite_where_the_model_is_sure_and_a_target_has_rounded_to_nothing() -> None:
+    margins = torch.tensor([[1e4, -1e4, 1e4], [-1e4, -1e4, -1e4], [0.0, 0.0, 0.0]], requires_grad=True)
+    target = torch.tensor([[1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.25, 0.25, 0.25, 0.25]])
+    losses = ranking_dmpo_of_margins(margins, target)
+    assert losses.isfinite().all()
+    assert losses[2] == 0
+    assert torch.autograd.grad(losses.sum(), margins)[0].isfinite().all()
 
 
 def test_neighbours_of_a_ranking_stand_to_each_other_as_alpha_says() -> None:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.family import family_of, fingerprint
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
-from dmpo_app.domain import BaseModelRef, Choice, NewImage, NewPair, PairSource, Provenance, Trigger
+from dmpo_app.domain import BaseModelRef, Choice, NewImage, NewPair, Offering, PairSource, Provenance, Trigger
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store
 from dmpo_app.training.plan import start_round
@@ -63,6 +63,44 @@ class Studio:
             pairs.append(NewPair(prompt, images[0], images[1], dump_conditioning(embeds), PairSource.POOL))
         self.store.pairs.add_many(self.base, pairs)
         self.num_pairs += count
+
+    def add_sets(self, count: int, size: int) -> None:
+        """Sets of three or four random latents, the first channel of each image shifted further up than the next's."""
+        sets = []
+        for number in range(self.num_pairs, self.num_pairs + count):
+            generator = torch.Generator().manual_seed(1000 + number)
+            prompt = f"prompt {number}"
+            own = torch.Generator().manual_seed(hash_of(prompt))
+            embeds = {name: torch.randn(shape, generator=own) for name, shape in self.conditioning.items()}
+            images = []
+            for place in range(size):
+                latents = torch.randn(self.latent_shape, generator=generator)
+                latents[0] += size - 1 - place
+                images.append(_image(prompt, 1000 + 4 * number + place, latents, 0))
+            a, b, *more = images
+            sets.append(NewPair(prompt, a, b, dump_conditioning(embeds), PairSource.POOL, tuple(more)))
+        self.store.pairs.add_many(self.base, sets)
+        self.num_pairs += count
+
+    def rank(self, count: int, size: int, ranking: str = "abcd", *, handle: str = "tester") -> None:
+        """Somebody ranks `count` fresh sets, images by letter and best first."""
+        annotator = self.store.annotators.ensure(handle)
+        issued = self.store.assignments.issue(
+            self.base,
+            annotator.id,
+            count,
+            rng=random.Random(0),
+            lifetime=timedelta(hours=1),
+            offering=Offering(num_images=size),
+        )
+        if len(issued) < count:
+            raise AssertionError(f"only {len(issued)} of {count} sets were left to rank")
+        for shown in issued:
+            made = self.store.pairs.get(shown.pair_id)
+            images = [image.id for image in (made.image_a, made.image_b, *made.more)]
+            places = [shown.left_image_id, shown.right_image_id, *shown.more_image_ids]
+            order = [places.index(images["abcd".index(letter)]) for letter in ranking[:size]]
+            self.store.votes.rank(shown.id, annotator.id, order, 500)
 
     def vote(self, count: int, choose: Callable[[bool], Choice] | None = None) -> list[int]:
         """One annotator votes on `count` fresh pairs, for image a unless `choose(a_on_left)` says otherwise."""
