@@ -23,11 +23,16 @@ ALONE := tests/training/test_trainer_process.py tests/training/test_distributed.
 	tests/training/test_dataset_training_in_two_processes.py tests/hosting/test_wiped_disk.py \
 	tests/hosting/test_running_backup.py
 
+# One session for all of them: it imports torch, the browser and what a studio needs once. The browser comes last but one:
+# its event loop stays for the rest of the session.
+OTHERS := $(filter-out $(TOGETHER:%=%/) %__pycache__/,$(wildcard tests/*/ tests/test_*.py))
+
+# What is compiled is kept, also where the environment forbids it: the tests start Python a hundred times.
+test soak: export PYTHONDONTWRITEBYTECODE =
 test: $(SETUP_DEV)  ## Set up, then pass all tests, browser included
 	@$(PYTHON_IN_VENV) -m pytest -n 2 $(TOGETHER) $(ALONE:%=--ignore=%)
 	@DMPO_TEST_DATABASE=postgresql $(PYTHON_IN_VENV) -m pytest -n 2 tests/store
-	@$(PYTHON_IN_VENV) -m pytest $(TOGETHER:%=--ignore=%)
-	@$(PYTHON_IN_VENV) -m pytest $(ALONE)
+	@$(PYTHON_IN_VENV) -m pytest $(ALONE) $(OTHERS)
 
 lint: $(SETUP_DEV)  ## ruff, mypy --strict, import-linter, docs/code.md up to date
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports

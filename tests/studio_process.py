@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 
@@ -23,6 +23,21 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class Running(Protocol):
+    """A process as `subprocess.Popen` has it."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def send_signal(self, number: int, /) -> None: ...
+
+    def kill(self) -> None: ...
+
+
 class StudioProcess:
     """`dmpo serve` on `home`. Settings are given as DMPO_* names without the prefix, e.g. MIN_VOTES=8."""
 
@@ -34,21 +49,24 @@ class StudioProcess:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("DMPO_")}
         own = {f"DMPO_{name}": str(value) for name, value in settings.items()}
         self.environment = {**inherited, "DMPO_HOME": str(home), "DMPO_ADMIN_TOKEN": ADMIN_TOKEN, **own}
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Running | None = None
 
     def start(self, *, wait_seconds: float = 90) -> StudioProcess:
         """Start, and return when the API answers; nothing is left running when it does not."""
-        command = [sys.executable, "-m", "dmpo_app.cli", "serve", "--port", str(self.port)]
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                command, cwd=PROJECT_ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True
-            )
+        self.process = self._spawn(["serve", "--port", str(self.port)])
         try:
             self.wait_for(lambda status: True, seconds=wait_seconds)
         except AssertionError:
             self.process.kill()
             raise
         return self
+
+    def _spawn(self, arguments: list[str]) -> Running:
+        command = [sys.executable, "-m", "dmpo_app.cli", *arguments]
+        with self.log_path.open("ab") as log:
+            return subprocess.Popen(
+                command, cwd=PROJECT_ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
 
     def wait_for(self, condition: Any, *, seconds: float) -> dict[str, Any]:
         """Poll GET /status until `condition(status)` holds; returns that status. Raises AssertionError in time."""
@@ -95,5 +113,5 @@ class StudioProcess:
         if self.process is not None and self.process.poll() is None:
             try:
                 self.stop()
-            except subprocess.TimeoutExpired:
+            except (subprocess.TimeoutExpired, TimeoutError):
                 self.kill()

@@ -10,7 +10,7 @@ import pytest
 from dmpo_app.diffusion.family import fingerprint
 from dmpo_app.store import Store
 from tests.postgres_server import PostgresServer, running_server
-from tests.studio_process import StudioProcess
+from tests.preloaded_studio import PreloadedStudio
 from tests.tiny_pipeline import make_tiny_pipeline
 
 
@@ -27,7 +27,7 @@ def test_votes_train_a_version_that_is_live_and_all_of_it_is_in_the_database(
     (tmp_path / "train.txt").write_text("\n".join(f"a {colour} cat" for colour in ("red", "blue", "green", "pink")))
     (tmp_path / "held-out.txt").write_text("a yellow tree\n")
     model, database_url = make_tiny_pipeline(tmp_path / "model"), server.url(server.create_database())
-    studio = StudioProcess(
+    studio = PreloadedStudio(
         tmp_path / "home",
         DATABASE_URL=database_url,
         BASE_MODEL=model,
@@ -58,7 +58,9 @@ def test_votes_train_a_version_that_is_live_and_all_of_it_is_in_the_database(
 
 
 def test_a_server_that_cannot_be_reached_is_named_without_its_password(tmp_path: Path) -> None:
-    studio = StudioProcess(tmp_path / "home", DATABASE_URL="postgresql://ada:canary@127.0.0.1:9/studio", TRAIN="false")
+    studio = PreloadedStudio(
+        tmp_path / "home", DATABASE_URL="postgresql://ada:canary@127.0.0.1:9/studio", TRAIN="false"
+    )
     with pytest.raises(AssertionError), studio:
         pass
     assert "postgresql://ada:***@127.0.0.1:9/studio cannot be reached" in " ".join(studio.log().split())

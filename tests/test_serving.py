@@ -16,6 +16,7 @@ import pytest
 from dmpo_app.errors import SetupProblem
 from dmpo_app.settings import RenderSettings, Settings
 from dmpo_app.wiring import build_renderer, open_lineage
+from tests.preloaded_studio import PreloadedStudio
 from tests.studio_process import PROJECT_ROOT, StudioProcess
 
 
@@ -86,7 +87,7 @@ def test_a_model_without_a_safety_checker_is_refused_where_one_is_wanted(tmp_pat
 
 
 def test_sigterm_stops_server_and_trainer_and_a_restart_knows_everybody(tmp_path: Path) -> None:
-    studio = StudioProcess(tmp_path / "home").start()
+    studio = PreloadedStudio(tmp_path / "home").start()
     assert studio.process is not None
     with studio.client() as client:
         headers = session(client)
@@ -104,7 +105,7 @@ def test_sigterm_stops_server_and_trainer_and_a_restart_knows_everybody(tmp_path
 
 
 def test_the_trainer_ends_when_its_server_is_killed(tmp_path: Path) -> None:
-    studio = StudioProcess(tmp_path / "home").start()
+    studio = PreloadedStudio(tmp_path / "home").start()
     assert studio.process is not None
     server = psutil.Process(studio.process.pid)
     children: list[psutil.Process] = []
@@ -121,7 +122,7 @@ def test_no_secret_reaches_a_log(tmp_path: Path) -> None:
         "CLIENT_ID": "a studio",
         "CLIENT_SECRET": "canary-secret",
     }
-    studio = StudioProcess(tmp_path / "home", **{f"IDENTITY__{name}": value for name, value in provider.items()})
+    studio = PreloadedStudio(tmp_path / "home", **{f"IDENTITY__{name}": value for name, value in provider.items()})
     del studio.environment["DMPO_ADMIN_TOKEN"]
     with studio, studio.client() as client:
         headers = session(client)

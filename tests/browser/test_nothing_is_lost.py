@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 from collections.abc import Iterator
 from multiprocessing.context import ForkServerProcess
@@ -16,6 +15,7 @@ from dmpo_app.store import Store
 from tests.browser.conftest import NewPage
 from tests.browser.page_studio import READY, PageStudio, open_label, prompt_shown, pump_until, vote, wait_until
 from tests.browser.served_home import serve
+from tests.preloaded_studio import preloaded_processes
 from tests.studio_process import free_port
 
 pytestmark = pytest.mark.browser
@@ -30,12 +30,10 @@ class KillableStudio:
         self.home = home
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
-        self._processes = multiprocessing.get_context("forkserver")
-        self._processes.set_forkserver_preload(["tests.browser.served_home"])  # a second start is quick
         self._process: ForkServerProcess | None = None
 
     def start(self) -> None:
-        self._process = self._processes.Process(target=serve, args=(self.home, self.port), daemon=True)
+        self._process = preloaded_processes().Process(target=serve, args=(self.home, self.port), daemon=True)
         self._process.start()
         wait_until(self._answers, seconds=60)
 

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from dmpo_app.settings import POCKET_MODEL
 from tests.browser.conftest import NewPage
 from tests.browser.page_studio import READY, open_label, open_tab, vote
-from tests.studio_process import StudioProcess
+from tests.preloaded_studio import PreloadedStudio
 from tests.tiny_pipeline import make_tiny_pipeline
 
 pytestmark = pytest.mark.browser
@@ -26,7 +26,7 @@ def base_model(tmp_path: Path) -> Path:
 
 @pytest.mark.timeout(240)
 def test_32_votes_by_keyboard_change_the_pictures(base_model: Path, tmp_path: Path, new_page: NewPage) -> None:
-    studio = StudioProcess(
+    studio = PreloadedStudio(
         tmp_path / "home",
         BASE_MODEL=base_model,
         MIN_VOTES=VOTES,

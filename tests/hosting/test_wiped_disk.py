@@ -11,7 +11,7 @@ import pytest
 
 from dmpo_app.hosting.remote import open_remote
 from dmpo_app.hosting.restoring import restore
-from tests.studio_process import StudioProcess
+from tests.preloaded_studio import PreloadedStudio
 
 COMMON: dict[str, Any] = {"TRAIN": "false", "BACKUP__HANDOVER_SECONDS": 0, "POOL__SIZE": 1}
 
@@ -33,7 +33,7 @@ def test_no_vote_acknowledged_by_the_backup_is_lost_with_the_disk(tmp_path: Path
     storage = tmp_path / "storage"
     kept = {**COMMON, "BACKUP__URL": storage, "BACKUP__ACKNOWLEDGE": "remote",
             "BACKUP__REFUSE_AFTER_SECONDS": 2}  # fmt: skip
-    with StudioProcess(tmp_path / "home", **kept) as studio, studio.client() as client:
+    with PreloadedStudio(tmp_path / "home", **kept) as studio, studio.client() as client:
         token = client.post("/api/v1/session", json={"handle": "ada"}).json()["token"]
         headers = {"Authorization": f"Bearer {token}"}
         given = vote(client, headers, 16)

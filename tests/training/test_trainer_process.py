@@ -21,7 +21,7 @@ from dmpo_app.training.process import TrainerProcess
 from tests.training.training_studio import FAST, Studio
 
 START_SECONDS = 120.0
-KILLS = int(os.environ.get("DMPO_SOAK_KILLS", "5"))
+KILLS = int(os.environ.get("DMPO_SOAK_KILLS", "3"))
 TOKEN = "an-administrators-token-that-nobody-else-may-see"
 
 
