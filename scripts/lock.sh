@@ -6,7 +6,8 @@ cd "$(dirname "$0")/.."
 
 torch_only=(torch triton cuda-bindings cuda-pathfinder cuda-toolkit
   $(.venv/bin/uv pip compile --universal --no-header --no-annotate -q requirements/torch.txt | grep -oE '^(nvidia|cuda)[a-z0-9-]*' | sort -u))
-common=(--universal --python-version 3.11 --no-emit-index-url --no-header --quiet --constraint requirements/torch.txt)
+common=(--universal --python-version 3.11 --no-emit-index-url --no-header --quiet --constraint requirements/torch.txt
+  --constraint requirements/constraints.txt)
 for package in "${torch_only[@]}"; do common+=(--no-emit-package "$package"); done
 
 .venv/bin/uv pip compile "${common[@]}" --generate-hashes --no-annotate -o requirements/runtime.txt pyproject.toml
