@@ -23,8 +23,7 @@ ALONE := tests/training/test_trainer_process.py tests/training/test_distributed.
 	tests/training/test_dataset_training_in_two_processes.py tests/hosting/test_wiped_disk.py \
 	tests/hosting/test_running_backup.py
 
-# One session for all of them: it imports torch, the browser and what a studio needs once. The browser comes last but one:
-# its event loop stays for the rest of the session.
+# Those and ALONE are one session, which imports everything once. ALONE comes first: the browser's event loop stays.
 OTHERS := $(filter-out $(TOGETHER:%=%/) %__pycache__/,$(wildcard tests/*/ tests/test_*.py))
 
 # What is compiled is kept, also where the environment forbids it: the tests start Python a hundred times.

@@ -26,13 +26,19 @@ def base_model(tmp_path: Path) -> Path:
 
 @pytest.mark.timeout(240)
 def test_32_votes_by_keyboard_change_the_pictures(base_model: Path, tmp_path: Path, new_page: NewPage) -> None:
+    held_out = tmp_path / "held-out.txt"
+    held_out.write_text("a yellow tree in the snow\na green boat at night\n")
     studio = PreloadedStudio(
         tmp_path / "home",
         BASE_MODEL=base_model,
         MIN_VOTES=VOTES,
-        POOL__SIZE=40,
+        POOL__HELD_OUT_PROMPTS=held_out,
+        POOL__SIZE=16,
         RENDER__NUM_STEPS=4,
         ROUND__NUM_STEPS=10,
+        ROUND__BATCH_PAIRS=4,
+        ROUND__SLOTS_PER_PAIR=4,
+        ROUND__HEALTH_IMAGES=2,
     )
     with studio:
         page = new_page()
