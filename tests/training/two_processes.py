@@ -100,7 +100,9 @@ class _OutOfMemory:
     def __init__(self) -> None:
         from types import SimpleNamespace
 
-        self.dataset = SimpleNamespace(weights=torch.ones(100))
+        from dmpo_app.training.whole_rankings import WholeRankings
+
+        self.dataset = SimpleNamespace(weights=torch.ones(100), rankings=WholeRankings())
         self.device = torch.device("cpu")
 
     def terms(self, *_: Any, **__: Any) -> None:
