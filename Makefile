@@ -15,7 +15,7 @@ help:  ## What there is
 run: $(SETUP)  ## Set up, then start the studio
 	@$(if $(MODEL),DMPO_BASE_MODEL="$(MODEL)") $(if $(PORT),DMPO_PORT="$(PORT)") .venv/bin/dmpo serve
 
-# Two at a time; browsers, whole servers and trainings in several processes run by themselves.
+# Two at a time.
 TOGETHER := tests/diffusion tests/exchange tests/hosting tests/labeling tests/objective tests/pocket tests/preferences \
 	tests/rendering tests/scoring tests/zerogpu \
 	tests/store tests/training tests/ui tests/web
@@ -23,7 +23,7 @@ ALONE := tests/training/test_trainer_process.py tests/training/test_distributed.
 	tests/training/test_dataset_training_in_two_processes.py tests/hosting/test_wiped_disk.py \
 	tests/hosting/test_running_backup.py
 
-# Those and ALONE are one session, which imports everything once. ALONE comes first: the browser's event loop stays.
+# Whole servers, browsers and trainings in several processes: two files at a time, each as one.
 OTHERS := $(filter-out $(TOGETHER:%=%/) %__pycache__/,$(wildcard tests/*/ tests/test_*.py))
 
 # What is compiled is kept, also where the environment forbids it: the tests start Python a hundred times.
@@ -31,7 +31,7 @@ test soak: export PYTHONDONTWRITEBYTECODE =
 test: $(SETUP_DEV)  ## Set up, then pass all tests, browser included
 	@$(PYTHON_IN_VENV) -m pytest -n 2 $(TOGETHER) $(ALONE:%=--ignore=%)
 	@DMPO_TEST_DATABASE=postgresql $(PYTHON_IN_VENV) -m pytest -n 2 tests/store
-	@$(PYTHON_IN_VENV) -m pytest $(ALONE) $(OTHERS)
+	@$(PYTHON_IN_VENV) -m pytest -n 2 --dist loadfile $(ALONE) $(OTHERS)
 
 lint: $(SETUP_DEV)  ## ruff, mypy --strict, import-linter, docs/code.md up to date
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports

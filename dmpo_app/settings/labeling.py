@@ -25,8 +25,8 @@ class LabelingSettings(Group):
     """What may go with an answer on the page, as JSON: ["strength"] asks whether a picture is slightly or clearly
     better, ["comment"] offers a line of text."""
     ranking_size: Literal[0, 3, 4] = 0
-    """So many images of a prompt are ranked, best first, instead of judging pairs. 0: pairs; those that are in the home
-    already come back then."""
+    """So many images of a prompt are ranked, best first, instead of judging pairs. 0: pairs; those that are in
+    the home already come back then."""
     reports_to_retire: Annotated[int, Field(ge=1, le=100)] = 1
     """A pair that so many people have reported leaves the pool until an administrator clears the reports."""
     consent: Annotated[str, Field(min_length=1)] | None = None
