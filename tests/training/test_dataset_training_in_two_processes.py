@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -86,6 +87,8 @@ def test_torchrun_ends_in_the_adapter_of_one_process(data: Path, tmp_path: Path)
     assert max(norm_of_difference(alone, together).values()) <= TOLERANCE
 
 
+@pytest.mark.soak
+@pytest.mark.skipif("DMPO_SOAK_KILLS" not in os.environ, reason="a minute long; `make soak` runs it")
 def test_a_signal_stops_both_with_a_checkpoint_and_one_process_ends_on_the_bits_of_one_that_takes_half_batches(
     data: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
