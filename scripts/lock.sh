@@ -16,6 +16,6 @@ for package in "${torch_only[@]}"; do common+=(--no-emit-package "$package"); do
 {
   echo "# What a Gradio Space installs. Made by \`make lock\`; torch is left to the Space's hardware."
   echo "torch"
-  .venv/bin/uv pip compile "${common[@]}" --no-annotate --constraint requirements/runtime.txt pyproject.toml | grep -v '^#'
+  .venv/bin/uv pip compile "${common[@]}" --no-annotate --extra space --constraint requirements/runtime.txt pyproject.toml | grep -v '^#'
 } > requirements.txt.new
 mv requirements.txt.new requirements.txt
