@@ -197,6 +197,7 @@ def test_axe_finds_nothing_wrong_and_pictures_say_their_places(page_studio: Page
     wrong["light"] = violations(page)
     page.keyboard.press("?")
     expect(page.locator("dialog[open] .dd-keys")).to_contain_text("The picture is the best of those left")
+    expect(page.locator("dialog[open]")).to_be_visible()
     wrong["keys"] = violations(page, "dialog[open]")
     page.keyboard.press("Escape")
     page.locator(".dl-frame").nth(2).focus()

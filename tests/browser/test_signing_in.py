@@ -52,6 +52,7 @@ def test_who_signs_in_votes_and_administers_until_they_sign_out(page_studio: Pag
     page.goto(page_studio.url)
     window = begin(page, page)
     page.wait_for_selector("dialog[open]")
+    expect(page.locator("dialog[open]")).to_be_visible()
     assert violations(page, "dialog[open]") == []
     with window.expect_event("close"):
         window.get_by_role("button", name="Allow as ada").click()
@@ -67,6 +68,7 @@ def test_who_signs_in_votes_and_administers_until_they_sign_out(page_studio: Pag
     open_label(page, page_studio.url)  # a reload changes nothing
     page.get_by_role("button", name="Voting as ada").click()
     expect(page.get_by_label("Your name")).to_have_count(0)
+    expect(page.locator("dialog[open]")).to_be_visible()
     assert violations(page, "dialog[open]") == []
     page.get_by_role("button", name="Sign out").click()
     expect(page.locator(".dl-prompt")).to_have_text("Sign in to vote here.")
