@@ -87,13 +87,11 @@ def _apply(
 ) -> bool:
     """Show and do what the Space lacks; whether it was done. Raises Conflict, NotFound, BadInput, StudioError."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
 
     from dmpo_app.hosting.space import SpaceWish, exists, space_files, steps_to
-    from dmpo_app.hub_errors import hub_http_errors
+    from dmpo_app.hub_errors import hub_refusals
     from dmpo_app.settings import PROJECT_ROOT
 
-    refusals: tuple[type[Exception], ...] = (*hub_http_errors(), HFValidationError, LocalTokenNotFoundError, OSError)
     api, files = HfApi(), space_files(PROJECT_ROOT)
     try:
         if exists(api, name) == is_new:
@@ -113,7 +111,7 @@ def _apply(
             typer.confirm("Do this?", abort=True)
         for step in steps:
             step.do()
-    except refusals as error:
+    except hub_refusals() as error:
         raise StudioError(
             f"{name}: the Hub refused or cannot be reached ({type(error).__name__}: {error}); what was done stays "
             "done, and running this again goes on. A token that may write is needed (HF_TOKEN, or `hf auth login`)"

@@ -21,6 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from dmpo_app.errors import BackupDamaged
+from dmpo_app.store.files import sha256_of_file
 
 FORMAT = 1
 _CHUNK = 1 << 23
@@ -43,12 +44,6 @@ class DeltaHead:
     @property
     def num_changed(self) -> int:
         return sum(length for _, length in self.runs)
-
-
-def sha256_of_file(path: Path) -> str:
-    """The sha256 of a file's content, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def compress(source: Path, target: Path) -> None:

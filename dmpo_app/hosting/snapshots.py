@@ -19,8 +19,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from dmpo_app.errors import BackupDamaged, NotFound
-from dmpo_app.hosting.database_delta import apply_delta, compress, decompress, sha256_of_file
+from dmpo_app.hosting.database_delta import apply_delta, compress, decompress
 from dmpo_app.hosting.remote import Remote
+from dmpo_app.store.files import sha256_of_file
 
 log = logging.getLogger(__name__)
 

@@ -73,8 +73,9 @@ def steps_to(api: HfApi, wish: SpaceWish, files: Mapping[str, Path]) -> list[Ste
     there = exists(api, wish.repo_id)
     steps = list(_housing(api, wish, there))
     steps += _settings(api, wish, there)
-    changed = _changed(api, wish.repo_id, files) if there else dict(files)
-    gone = _gone(api, wish.repo_id, files) if there else []
+    listed = _listed(api, wish.repo_id) if there else {}
+    changed = {name: path for name, path in files.items() if name not in listed or not _is_same(listed[name], path)}
+    gone = sorted(name for name in listed if name not in files and name not in _MADE_BY_THE_HUB)
     if changed or gone:
         total = sum(path.stat().st_size for path in changed.values())
         words = f"upload {len(changed)} files ({total / 1e6:.1f} MB)" + (f", delete {len(gone)}" if gone else "")
@@ -137,15 +138,6 @@ def _known_hardware(name: str) -> SpaceHardware:
 def _listed(api: HfApi, repo_id: str) -> dict[str, RepoFile]:
     tree = api.list_repo_tree(repo_id, recursive=True, repo_type="space")
     return {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
-
-
-def _changed(api: HfApi, repo_id: str, files: Mapping[str, Path]) -> dict[str, Path]:
-    there = _listed(api, repo_id)
-    return {name: path for name, path in files.items() if name not in there or not _is_same(there[name], path)}
-
-
-def _gone(api: HfApi, repo_id: str, files: Mapping[str, Path]) -> list[str]:
-    return sorted(name for name in _listed(api, repo_id) if name not in files and name not in _MADE_BY_THE_HUB)
 
 
 def _is_same(there: RepoFile, path: Path) -> bool:

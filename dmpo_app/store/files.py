@@ -36,6 +36,12 @@ def sha256_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def sha256_of_file(path: Path) -> str:
+    """The name of a file's content, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class Elsewhere(Protocol):
     """A storage that holds the same files under the same names, relative to the home; see `hosting.remote.Remote`."""
 
@@ -190,7 +196,7 @@ class Files:
             if self._elsewhere is not None:
                 self._elsewhere.put([(self._name(path), content)])
             temporary.replace(path)
-            _flush_folder(path.parent)
+            flush_folder(path.parent)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             if is_disk_error(error):
@@ -219,8 +225,8 @@ def _make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    _flush_folder(folder.parent)
-    _flush_folder(folder.parent.parent)
+    flush_folder(folder.parent)
+    flush_folder(folder.parent.parent)
 
 
 def _flush_file_system(folder: Path) -> None:
@@ -235,7 +241,8 @@ def _flush_file_system(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Make what was renamed in a folder durable."""
     if os.name == "nt":
         return  # Windows cannot open a folder; NTFS journals the rename itself
     descriptor = os.open(folder, os.O_RDONLY)

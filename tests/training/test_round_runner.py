@@ -25,7 +25,7 @@ from dmpo_app.training.plan import load_plan
 from dmpo_app.training.round_runner import RoundRunner, SliceOutcome, round_folder
 from dmpo_app.training.slots import draws_of_step
 from dmpo_app.training.step import StepResult, train_step
-from tests.training.training_studio import FAST, Studio, assert_equal, twin_of, weights_of
+from tests.training.training_studio import FAST, Studio, assert_equal, only_single_pairs_fit, twin_of, weights_of
 
 ONE_STEP = 0.0
 """A slice's budget that is over after its first step."""
@@ -212,15 +212,7 @@ def test_a_round_that_diverges_fails_and_leaves_what_is_live(voted: Studio, deno
 def test_out_of_memory_goes_on_in_smaller_pieces(
     voted: Studio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes: list[int] = []
-
-    def only_single_pairs_fit(*arguments: Any, micro_pairs: int, **named: Any) -> StepResult:
-        sizes.append(micro_pairs)
-        if micro_pairs > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return train_step(*arguments, micro_pairs=micro_pairs, **named)
-
-    monkeypatch.setattr(round_trainer, "train_step", only_single_pairs_fit)
+    sizes = only_single_pairs_fit(monkeypatch)
     round_id, token = voted.start()
     assert voted.run(denoiser, round_id, token) is SliceOutcome.FINISHED
     assert sizes == [4, 2, 1, 1, 1, 1, 1, 1]

@@ -20,7 +20,6 @@ from dmpo_app.errors import RoundFailed
 from dmpo_app.objective import OBJECTIVES, ranking_dmpo, ranking_target, soft_target
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store.files import Files
-from dmpo_app.training import round_trainer
 from dmpo_app.training.dataset import PairDataset, build_dataset
 from dmpo_app.training.denoising import PairErrors
 from dmpo_app.training.group import Group
@@ -29,9 +28,9 @@ from dmpo_app.training.plan import load_plan
 from dmpo_app.training.reference_cache import ReferenceCache
 from dmpo_app.training.round_runner import SliceOutcome
 from dmpo_app.training.slots import Draw, draws_of_step
-from dmpo_app.training.step import LossSettings, StepResult, train_step
+from dmpo_app.training.step import LossSettings, train_step
 from dmpo_app.training.whole_rankings import WholeRankings
-from tests.training.training_studio import FAST, Studio, assert_equal, weights_of
+from tests.training.training_studio import FAST, Studio, assert_equal, only_single_pairs_fit, weights_of
 
 ALPHA = 0.05
 LOG_ODDS = math.log((1 - ALPHA) / ALPHA)
@@ -295,15 +294,7 @@ def test_a_round_on_pairs_is_the_same_to_the_bit_whatever_is_said_of_rankings(
 def test_when_a_ranking_does_not_fit_into_memory_the_round_fails_with_what_to_do(
     studio: Studio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes: list[int] = []
-
-    def only_single_pairs_fit(*arguments: Any, micro_pairs: int, **named: Any) -> StepResult:
-        sizes.append(micro_pairs)
-        if micro_pairs > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return train_step(*arguments, micro_pairs=micro_pairs, **named)
-
-    monkeypatch.setattr(round_trainer, "train_step", only_single_pairs_fit)
+    sizes = only_single_pairs_fit(monkeypatch)
     studio.add_sets(4, 3)
     studio.rank(4, 3)
     settings = {"batch_pairs": 7, "held_out_share": 0.0, "gradient_checkpointing": "off", "rankings": "auto"}

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -19,8 +21,10 @@ from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
 from dmpo_app.domain import BaseModelRef, Choice, NewImage, NewPair, Offering, PairSource, Provenance, Trigger
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store
+from dmpo_app.training import round_trainer
 from dmpo_app.training.plan import start_round
 from dmpo_app.training.round_runner import RoundRunner, SliceOutcome
+from dmpo_app.training.step import StepResult, train_step
 from tests.tiny_pipeline import IMAGE_SIZE, LATENT_SHAPE, MAX_TOKENS
 
 EMBED_WIDTH = 16
@@ -175,3 +179,17 @@ def _image(prompt: str, seed: int, latents: torch.Tensor, version: int) -> NewIm
     Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), (seed % 256, seed // 256 % 256, 0)).save(file, "PNG")
     provenance = Provenance(prompt, seed, "ddim", 2, 1.0, version, 1.0, 2, 1, "cpu", "float32")
     return NewImage(file.getvalue(), IMAGE_SIZE, IMAGE_SIZE, provenance, dump_latents(latents))
+
+
+def only_single_pairs_fit(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let memory run out in every step of more than one pair at a time; the list fills with the sizes tried."""
+    sizes: list[int] = []
+
+    def unlucky(*arguments: Any, micro_pairs: int, **named: Any) -> StepResult:
+        sizes.append(micro_pairs)
+        if micro_pairs > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return train_step(*arguments, micro_pairs=micro_pairs, **named)
+
+    monkeypatch.setattr(round_trainer, "train_step", unlucky)
+    return sizes

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from huggingface_hub import CommitOperationAdd, HfApi
-from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import RepositoryNotFoundError
 
-from dmpo_app.errors import StudioError
-from dmpo_app.hub_errors import hub_http_errors
+from dmpo_app.hub_errors import pushing_to
 
 Pushed = Literal["pushed", "there already"]
-_REFUSALS: tuple[type[Exception], ...] = (*hub_http_errors(), HFValidationError, LocalTokenNotFoundError, OSError)
 
 
 def tag_of(version: int) -> str:
@@ -26,7 +24,7 @@ def push_adapter(folder: Path, repo_id: str, version: int, *, private: bool, api
     tagged there already is left as it is. Raises StudioError when the Hub cannot be reached or refuses.
     """
     api = api or HfApi()
-    try:
+    with pushing_to(repo_id):
         tags = _tags(api, repo_id)
         if tag_of(version) in tags:
             return "there already"
@@ -39,11 +37,6 @@ def push_adapter(folder: Path, repo_id: str, version: int, *, private: bool, api
         operations = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in files]
         commit = api.create_commit(repo_id, operations, commit_message=f"Version {version}", revision=branch)
         api.create_tag(repo_id, tag=tag_of(version), revision=commit.oid, exist_ok=True)
-    except _REFUSALS as error:
-        raise StudioError(
-            f"{repo_id} could not be pushed to ({type(error).__name__}: {error}); is the name right, the network up, "
-            "and a token that may write set (HF_TOKEN, or `hf auth login`)?"
-        ) from error
     return "pushed"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import secrets
@@ -17,9 +16,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from dmpo_app.errors import BadInput, Busy, StorageFull
+from dmpo_app.store.files import flush_folder, sha256_of_file
 
 MANIFEST = "manifest.json"
-_CHUNK = 1 << 20
 _PARALLEL_FLUSHES = 16
 
 
@@ -72,15 +71,6 @@ def read_manifest(content: str) -> dict[str, str]:
         raise BadInput(f"this is no manifest of an export ({type(error).__name__}: {error})") from error
 
 
-def sha256_of_file(path: Path) -> str:
-    """Of its content, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def write_text(path: Path, text: str) -> None:
     """UTF-8 with plain line ends."""
     path.write_text(text, encoding="utf-8", newline="")
@@ -103,7 +93,7 @@ def _publish(staging: Path, target: Path) -> None:
     with ThreadPoolExecutor(_PARALLEL_FLUSHES, thread_name_prefix="export-flush") as pool:
         list(pool.map(_flush_file, (path for path in found if path.is_file())))
     for folder in (path for path in found if path.is_dir()):
-        _flush_folder(folder)
+        flush_folder(folder)
     if target.exists():
         old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
         target.replace(old)
@@ -111,21 +101,11 @@ def _publish(staging: Path, target: Path) -> None:
         shutil.rmtree(old)
     else:
         staging.replace(target)
-    _flush_folder(target.parent)
+    flush_folder(target.parent)
 
 
 def _flush_file(path: Path) -> None:
     descriptor = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a folder; its renames are journaled
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -6,14 +6,13 @@ import tempfile
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalTokenNotFoundError
+from huggingface_hub.errors import EntryNotFoundError
 
-from dmpo_app.errors import BadInput, StudioError
+from dmpo_app.errors import BadInput
 from dmpo_app.exchange.outgoing.folders import MANIFEST, read_manifest
-from dmpo_app.hub_errors import hub_http_errors
+from dmpo_app.hub_errors import pushing_to
 
 _MESSAGE = "Update of the votes"
-_REFUSALS: tuple[type[Exception], ...] = (*hub_http_errors(), HFValidationError, LocalTokenNotFoundError, OSError)
 
 
 def push(folder: Path, repo_id: str, *, private: bool, api: HfApi | None = None) -> int:
@@ -27,7 +26,7 @@ def push(folder: Path, repo_id: str, *, private: bool, api: HfApi | None = None)
     here = {**read_manifest(manifest), MANIFEST: ""}
     require_licence((folder / "README.md").read_text(encoding="utf-8").startswith("---\nlicense:"))
     api = api or HfApi()
-    try:
+    with pushing_to(repo_id):
         api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
         published = _published(api, repo_id)
         if published == manifest:
@@ -40,11 +39,6 @@ def push(folder: Path, repo_id: str, *, private: bool, api: HfApi | None = None)
         ]
         operations += [CommitOperationDelete(name) for name in there if name not in here]
         api.create_commit(repo_id, operations, commit_message=_MESSAGE, repo_type="dataset")
-    except _REFUSALS as error:
-        raise StudioError(
-            f"{repo_id} could not be pushed to ({type(error).__name__}: {error}); is the name right, the network up, "
-            "and a token that may write set (HF_TOKEN, or `hf auth login`)?"
-        ) from error
     return len(operations)
 
 

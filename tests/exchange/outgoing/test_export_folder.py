@@ -16,11 +16,12 @@ from benchmarks.filled_store import fill
 from dmpo_app.domain import Outcome
 from dmpo_app.errors import BadInput, Busy
 from dmpo_app.exchange.outgoing import FORMATS, ExportOptions, Selection, export_to, format_named
-from dmpo_app.exchange.outgoing.folders import MANIFEST, read_manifest, sha256_of_file, whole_folder
+from dmpo_app.exchange.outgoing.folders import MANIFEST, read_manifest, whole_folder
 from dmpo_app.exchange.outgoing.row_files import row_file
 from dmpo_app.exchange.outgoing.shards import Shards
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
+from dmpo_app.store.files import sha256_of_file
 from tests.exchange.outgoing.campaign import Campaign, rows_of
 
 _KILLED = """
