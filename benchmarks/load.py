@@ -23,7 +23,7 @@ import psutil
 
 from benchmarks.raw_http import Answer, Connection
 from benchmarks.report import machine, percentile, print_table
-from benchmarks.seeded_home import quiet_studio, seed, votes_in
+from benchmarks.seeded_home import quiet_studio, rested, seed, votes_in
 from tests.studio_process import StudioProcess
 
 PAIRS = 600
@@ -156,8 +156,7 @@ def measure(home: Path, annotators: list[int], seconds: float) -> tuple[list[lis
     runs.append(("saturated", "500 a second", 64, {"saturated": True}))
     runs.append((f"{annotators[0]} annotators, flood of renders", "p99 100, no 503", annotators[0], {"flooded": True}))
     with quiet_studio(seed(home, PAIRS, size=32)) as studio:
-        with studio.client() as client:  # start-up is not what is measured: the model is there when it has drawn
-            client.post("/api/v1/render", json={"prompt": "a cat", "seed": 1, "versions": [0]}).raise_for_status()
+        rested(studio)
         for name, wanted, count, how in runs:
             # Saturated, an annotator would be through with all pairs; they need not go on for long.
             before = cpu_seconds(studio)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from dmpo_app.diffusion.family import family_of, fingerprint
 from dmpo_app.domain import NewPair, PairSource
@@ -13,8 +16,8 @@ from dmpo_app.wiring import read_prompts
 from tests.studio_process import StudioProcess
 from tests.web.studio_fakes import scene_image
 
-NEVER = 1_000_000
-"""So many votes never come together in a benchmark: no round starts."""
+_AT_REST = 20.0
+"""Percent of a core; a server with nothing to do takes less than half of it."""
 
 
 def seed(home: Path, pairs: int, *, size: int = 128) -> Path:
@@ -33,8 +36,18 @@ def seed(home: Path, pairs: int, *, size: int = 128) -> Path:
 
 def quiet_studio(home: Path, **settings: Any) -> StudioProcess:
     """`dmpo serve` on it, which neither trains nor fills the pool: the votes are all there is to do."""
-    quiet = {"MIN_VOTES": NEVER, "TRAINER__PERIOD_MIN_VOTES": NEVER, "TRAIN": "false", "POOL__SIZE": 1}
-    return StudioProcess(home, **{**quiet, **settings})
+    return StudioProcess(home, **{"TRAIN": "false", "POOL__SIZE": 0, **settings})
+
+
+def rested(studio: StudioProcess, seconds: float = 120) -> None:
+    """Wait until it has loaded its model and made its contact sheet: start-up is not what is measured."""
+    assert studio.process is not None
+    process, until = psutil.Process(studio.process.pid), time.monotonic() + seconds
+    with studio.client() as client:
+        client.post("/api/v1/render", json={"prompt": "a cat", "seed": 1, "versions": [0]}).raise_for_status()
+    while process.cpu_percent(interval=1) > _AT_REST:
+        if time.monotonic() > until:
+            raise TimeoutError(f"the server is still at work after {seconds:.0f} s")
 
 
 def votes_in(home: Path) -> int:

@@ -8,6 +8,10 @@ from typing import Protocol
 class Safekeeping(Protocol):
     """Asked before anything of a person's is recorded, and before they are told that it was."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether `settle` may take a while."""
+
     def admit(self) -> None:
         """Raises BackupUnreachable while what is recorded now might be lost later."""
 
@@ -20,6 +24,8 @@ class Safekeeping(Protocol):
 
 class OnThisDisk:
     """No backup: the disk is all there is."""
+
+    waits = False
 
     def admit(self) -> None:
         """Nothing to wait for."""

@@ -88,11 +88,24 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What a person says of what they were shown: a choice with what goes with it, or the `order` of a set's images,
+    as the places they stood at, 0 the first, best first."""
+
+    choice: Choice | None = None
+    strength: Strength | None = None
+    comment: str | None = None
+    order: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TakenVote:
-    """`created` is False when the very same answer had been recorded before."""
+    """`created` is False when the very same answer had been recorded before. `new_preferences`: how many stand with it
+    that no finished round has looked at, counted as far as was asked."""
 
     vote_id: int
     created: bool
+    new_preferences: int = 0
 
 
 @dataclass(frozen=True, slots=True)

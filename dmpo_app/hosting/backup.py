@@ -72,6 +72,11 @@ class Backup:
             thread.join()
         self._shipper.close()
 
+    @property
+    def waits(self) -> bool:
+        """Whether votes are acknowledged once they are in the backup, and not before."""
+        return self._settings.acknowledge != "disk"
+
     def admit(self) -> None:
         """Raises BackupUnreachable while what is recorded now might be lost later."""
         refusal = self.problem()
@@ -83,7 +88,7 @@ class Backup:
 
         Raises BackupUnreachable when it is not in time; the vote may be sent again.
         """
-        if self._settings.acknowledge == "disk":
+        if not self.waits:
             return
         with self._shipped:
             self._asked += 1

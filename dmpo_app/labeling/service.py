@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 
 from dmpo_app.domain import (
     Annotator,
+    Answer,
     Assignment,
     BaseModelRef,
     Choice,
@@ -23,7 +26,6 @@ from dmpo_app.domain import (
     RoundState,
     RoundStatus,
     Safekeeping,
-    Strength,
     StudioStatus,
     TakenVote,
 )
@@ -77,6 +79,7 @@ class LabelingService:
         self.logins = Logins(sealer, now=now)
         # An annotator changes only by signing in, so who a token belongs to is looked up once, not at every vote.
         self._annotator = lru_cache(maxsize=_REMEMBERED_ANNOTATORS)(store.annotators.get)
+        self._admitted: dict[str, Annotator] = {}
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -86,6 +89,15 @@ class LabelingService:
         """
         self._safekeeping.admit()
         yield
+        self._safekeeping.settle()
+
+    @property
+    def settles(self) -> bool:
+        """Whether `settle` may take a while."""
+        return self._safekeeping.waits
+
+    def settle(self) -> None:
+        """Return once what was recorded is as safe as it is promised to be. Raises BackupUnreachable."""
         self._safekeeping.settle()
 
     def open_session(self, handle: str, invite: str | None = None) -> tuple[Annotator, str]:
@@ -103,7 +115,10 @@ class LabelingService:
             raise NotInvited("this studio is open to those who have a link of invitation")
         else:
             annotator = self._store.invites.accept(self._sealer.open_invite(invite), name)
-        return annotator, self._sealer.seal_session(annotator.public_id)
+        token = self._sealer.seal_session(annotator.public_id)
+        if self.consent.text is None:
+            self._remember(token, annotator)
+        return annotator, token
 
     def open_session_as(
         self, provider: str, subject: str, handle: str, *, token: str | None = None
@@ -123,6 +138,7 @@ class LabelingService:
             may_add=self._settings.access != "invite",
         )
         self._annotator.cache_clear()  # that they are signed in is new
+        self._admitted.clear()
         return annotator, self._sealer.seal_session(annotator.public_id)
 
     def annotator_of(self, token: str) -> Annotator:
@@ -137,13 +153,29 @@ class LabelingService:
             raise NotYours("this session is from before people had to sign in")
         return annotator
 
+    def admit(self, token: str) -> Annotator:
+        """`annotator_of` for one who may judge pairs. Raises NotYours, ConsentNeeded."""
+        annotator = self.annotator_of(token)
+        self.consent.require(annotator)
+        self._remember(token, annotator)
+        return annotator
+
+    def admitted(self, token: str) -> Annotator | None:
+        """Who was admitted with this token before: told without looking anywhere. None for anybody else."""
+        return self._admitted.get(token)
+
+    def _remember(self, token: str, annotator: Annotator) -> None:
+        if len(self._admitted) >= _REMEMBERED_ANNOTATORS:
+            self._admitted.clear()
+        self._admitted[token] = annotator
+
     def _if_known(self, token: str | None) -> Annotator | None:
         try:
             return None if token is None else self.annotator_of(token)
         except NotYours:
             return None
 
-    def assignments(self, annotator: Annotator, count: int) -> list[Assignment]:
+    def assignments(self, annotator: Annotator, count: int) -> Future[list[Assignment]]:
         """Up to `count` pairs to judge: those held open first. Empty while there are no pairs, or all have been seen.
 
         Raises BadInput unless 1 <= count <= MAX_ASSIGNMENTS, ConsentNeeded.
@@ -151,7 +183,7 @@ class LabelingService:
         self.consent.require(annotator)
         if not 1 <= count <= MAX_ASSIGNMENTS:
             raise BadInput(f"between 1 and {MAX_ASSIGNMENTS} assignments can be asked for, not {count}")
-        return self._store.assignments.issue(
+        return self._store.assignments.submit(
             self._base,
             annotator.id,
             count,
@@ -169,48 +201,29 @@ class LabelingService:
         """The image an address shows. Raises NotFound, Expired."""
         return self._store.images.get(self._sealer.open_image(token, now=self._now()))
 
-    def vote(
-        self,
-        annotator: Annotator,
-        assignment_id: str,
-        choice: Choice,
-        elapsed_ms: int,
-        strength: Strength | None = None,
-        comment: str | None = None,
-    ) -> tuple[TakenVote, int]:
-        """Take a vote; it is on disk when this returns. Returns it and how many more start a round.
+    def vote(self, annotator: Annotator, assignment_id: str, answer: Answer, elapsed_ms: int) -> Future[TakenVote]:
+        """Take a vote; the future is done once it is on disk. `settle` before whoever gave it is told.
 
-        Raises NotFound, NotYours, Conflict, Expired, ConsentNeeded; BadInput for a time below 0 or above a day, a
-        strength without a side and a comment that is too long.
+        Raises ConsentNeeded, BackupUnreachable; BadInput for a time below 0 or above a day, a strength without a side
+        and a comment that is too long. The future raises NotFound, NotYours, Conflict, Expired; BadInput for an order
+        of a pair, a choice between the images of a set, and an order that does not name every place once.
         """
         self.consent.require(annotator)
         if not 0 <= elapsed_ms <= MAX_ELAPSED_MS:
             raise BadInput(f"elapsed_ms must be between 0 and {MAX_ELAPSED_MS} (a day), not {elapsed_ms}")
-        if strength is not None and choice not in (Choice.LEFT, Choice.RIGHT):
-            raise BadInput(f"a strength goes with left or right, not with {choice.value}")
-        said = clean_words(comment, "comment")
-        with self.kept():
-            taken = self._store.votes.take(assignment_id, annotator.id, choice, elapsed_ms, strength, said)
-        return taken, self.votes_until_round()
-
-    def rank(
-        self,
-        annotator: Annotator,
-        assignment_id: str,
-        order: Sequence[int],
-        elapsed_ms: int,
-        comment: str | None = None,
-    ) -> tuple[TakenVote, int]:
-        """Take an order of the images of a set as one vote: the places they were shown at, 0 the first, best first.
-
-        Returns and raises as `vote` does; BadInput for a pair and for an order that does not name every place once.
-        """
-        self.consent.require(annotator)
-        if not 0 <= elapsed_ms <= MAX_ELAPSED_MS:
-            raise BadInput(f"elapsed_ms must be between 0 and {MAX_ELAPSED_MS} (a day), not {elapsed_ms}")
-        said = clean_words(comment, "comment")
-        taken = self._store.votes.rank(assignment_id, annotator.id, order, elapsed_ms, said)
-        return taken, self.votes_until_round()
+        if answer.strength is not None and answer.choice not in (Choice.LEFT, Choice.RIGHT):
+            given = "an order" if answer.choice is None else answer.choice.value
+            raise BadInput(f"a strength goes with left or right, not with {given}")
+        said = replace(answer, comment=clean_words(answer.comment, "comment"))
+        self._safekeeping.admit()
+        return self._store.votes.submit(
+            assignment_id,
+            annotator.id,
+            said,
+            elapsed_ms,
+            question=self._settings.labeling.training_question,
+            count_to=self._settings.min_votes,
+        )
 
     def undo(self, annotator: Annotator, vote_id: int) -> None:
         """Take back one's own latest vote; the pair can be judged anew. Raises NotFound, NotYours, Conflict."""
@@ -232,9 +245,11 @@ class LabelingService:
         threshold = self._settings.labeling.reports_to_retire
         return self._store.reports.clear(self._base, report_id, by=by, reports_to_retire=threshold)
 
-    def votes_until_round(self) -> int:
-        """New preferences still missing until a round starts by itself."""
+    def votes_until_round(self, after: TakenVote | None = None) -> int:
+        """New preferences still missing until a round starts by itself, now or as it was right after a vote."""
         wanted = self._settings.min_votes
+        if after is not None:
+            return wanted - after.new_preferences
         question = self._settings.labeling.training_question
         return wanted - self._store.votes.count_new_preferences(self._base, at_most=wanted, question=question)
 

@@ -52,8 +52,8 @@ class RenderSettings(Group):
 class PoolSettings(Group):
     """The pool of unjudged pairs."""
 
-    size: Annotated[int, Field(ge=1, le=10_000)] = 48
-    """Unjudged pairs kept ready."""
+    size: Annotated[int, Field(ge=0, le=10_000)] = 48
+    """Unjudged pairs kept ready; 0: none are made, and only those are shown that came from elsewhere."""
     train_prompts: Path = PROJECT_ROOT / "data" / "prompts" / "train.txt"
     """Prompts that pairs are made of, one a line."""
     held_out_prompts: Path = PROJECT_ROOT / "data" / "prompts" / "held-out.txt"

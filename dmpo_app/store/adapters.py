@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, insert, select
+from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select
 
 from dmpo_app.domain import BASE_VERSION, AdapterRef, BaseModelRef, LiveChange, NewAdapter, RoundState
 from dmpo_app.errors import NotFound
@@ -20,6 +20,14 @@ _ADAPTERS: Select[*tuple[Any, ...]] = (
     select(AdapterRow, BaseModelRow.fingerprint)
     .join(BaseModelRow, BaseModelRow.id == AdapterRow.base_id)
     .where(AdapterRow.version > BASE_VERSION)
+)
+# Those that are run several times a second are built once: building one costs more than running it.
+_LIST = _ADAPTERS.where(AdapterRow.base_id == bindparam("base_id")).order_by(AdapterRow.version)
+_LIVE = (
+    select(LiveChangeRow.version)
+    .where(LiveChangeRow.base_id == bindparam("base_id"))
+    .order_by(LiveChangeRow.id.desc())
+    .limit(1)
 )
 
 
@@ -37,9 +45,8 @@ class Adapters:
 
     def list(self, base: BaseModelRef) -> builtins.list[AdapterRef]:
         """Every published version in order; version 0, which is the base model, is not among them."""
-        query = _ADAPTERS.where(AdapterRow.base_id == base.id).order_by(AdapterRow.version)
         with self._database.reader() as connection:
-            return [self._adapter_of(row) for row in connection.execute(query)]
+            return [self._adapter_of(row) for row in connection.execute(_LIST, {"base_id": base.id})]
 
     def get(self, base: BaseModelRef, version: int) -> AdapterRef:
         """Raises NotFound, for version 0 too."""
@@ -151,10 +158,7 @@ def _newest(connection: Connection, base_id: int) -> int:
 
 
 def _live(connection: Connection, base_id: int) -> int:
-    query = (
-        select(LiveChangeRow.version).where(LiveChangeRow.base_id == base_id).order_by(LiveChangeRow.id.desc()).limit(1)
-    )
-    live = connection.execute(query).scalar_one_or_none()
+    live = connection.execute(_LIVE, {"base_id": base_id}).scalar_one_or_none()
     return BASE_VERSION if live is None else live
 
 

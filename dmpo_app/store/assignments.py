@@ -6,12 +6,13 @@ import random
 import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache, partial
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, insert, select, text, update
+from sqlalchemy import BigInteger, Connection, Row, Select, bindparam, insert, select, text, update
 
 from dmpo_app.domain import Assignment, BaseModelRef, Offering, Purpose, Question
 from dmpo_app.domain.rankings import LETTERS, PAIR_SIZE
@@ -75,6 +76,13 @@ _LAPSE = {
 }
 
 
+_INSERT = insert(AssignmentRow)
+_CLAIM = (
+    update(PairRow)
+    .where(PairRow.id == bindparam("pair"))
+    .values(num_taken=PairRow.num_taken + bindparam("claims", type_=BigInteger))
+)
+
 _AS_THEY_COME = Offering()
 
 
@@ -126,12 +134,25 @@ class Assignments:
         question about a pair is an assignment of its own, one after another in the order of `questions`. Which image
         stands left, or how a set is arranged, is drawn from `rng` for the pair and recorded.
         """
+        submitted = self.submit(
+            base, annotator_id, count, rng=rng, lifetime=lifetime, questions=questions, offering=offering
+        )
+        return submitted.result()
+
+    def submit(
+        self,
+        base: BaseModelRef,
+        annotator_id: int,
+        count: int,
+        *,
+        rng: random.Random,
+        lifetime: timedelta,
+        questions: Sequence[Question] = (Question.OVERALL,),
+        offering: Offering = _AS_THEY_COME,
+    ) -> Future[list[Assignment]]:
+        """As `issue`, without waiting for it."""
         asker = Asker(base.id, annotator_id, tuple(questions), offering.num_images)
-        with self._database.reader() as connection:
-            held = self._open(connection, asker, self._now())
-        if len(held) >= count:
-            return held[:count]
-        return self._database.write(partial(self._issue, asker, count, rng=rng, lifetime=lifetime, offering=offering))
+        return self._database.submit(partial(self._issue, asker, count, rng=rng, lifetime=lifetime, offering=offering))
 
     def get(self, assignment_id: str) -> Assignment:
         """Raises NotFound."""
@@ -181,7 +202,7 @@ class Assignments:
             for showing in showings
             for question in showing.questions
         ]
-        connection.execute(insert(AssignmentRow), rows)
+        connection.execute(_INSERT, rows)
         _claim(connection, showings)
         return self._open(connection, asker, now)[:count]
 
@@ -240,10 +261,7 @@ def _to_learn_from(
 
 
 def _claim(connection: Connection, showings: Sequence[_Showing]) -> None:
-    for number in {len(showing.questions) for showing in showings}:
-        pair_ids = [showing.pair_id for showing in showings if len(showing.questions) == number]
-        taken = update(PairRow).where(PairRow.id.in_(pair_ids)).values(num_taken=PairRow.num_taken + number)
-        connection.execute(taken)
+    connection.execute(_CLAIM, [{"pair": showing.pair_id, "claims": len(showing.questions)} for showing in showings])
 
 
 def release_expired(connection: Connection, now: datetime) -> None:
@@ -251,8 +269,8 @@ def release_expired(connection: Connection, now: datetime) -> None:
     released: Counter[int] = Counter()
     for statement in _LAPSE.values():
         released.update(connection.execute(statement, {"now": now}).scalars())
-    for pair_id, claims in released.items():
-        connection.execute(update(PairRow).where(PairRow.id == pair_id).values(num_taken=PairRow.num_taken - claims))
+    if released:
+        connection.execute(_CLAIM, [{"pair": pair_id, "claims": -claims} for pair_id, claims in released.items()])
 
 
 def _assignments_of(connection: Connection, rows: Sequence[Row[*tuple[Any, ...]]]) -> list[Assignment]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, text, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, text, update
 from sqlalchemy.orm import aliased
 
 from dmpo_app.domain import (
@@ -35,6 +35,32 @@ from dmpo_app.store.schema import (
     PromptEmbedsRow,
     PromptRow,
 )
+
+
+def _unencoded() -> Select[*tuple[Any, ...]]:
+    a, b = aliased(ImageRow), aliased(ImageRow)
+    columns: tuple[Any, ...] = (PairRow.id, PromptRow.text, a.sha256, b.sha256, PromptEmbedsRow.sha256.is_not(None))
+    return (
+        select(*columns)
+        .join(PromptRow, PromptRow.id == PairRow.prompt_id)
+        .join(a, a.id == PairRow.image_a_id)
+        .join(b, b.id == PairRow.image_b_id)
+        .outerjoin(
+            PromptEmbedsRow,
+            (PromptEmbedsRow.prompt_id == PairRow.prompt_id) & (PromptEmbedsRow.base_id == PairRow.base_id),
+        )
+        .where(PairRow.base_id == bindparam("base_id"), PairRow.id > bindparam("after"), text(IS_UNENCODED))
+        .order_by(PairRow.id)
+        .limit(bindparam("limit"))
+    )
+
+
+# Built once, since they are run several times a second.
+_UNENCODED = _unencoded()
+_NUM_UNENCODED = (
+    select(func.count()).select_from(PairRow).where(PairRow.base_id == bindparam("base_id"), text(IS_UNENCODED))
+)
+_NUM_IMPORTED = select(func.count()).select_from(ImportedPairRow).where(ImportedPairRow.base_id == bindparam("base_id"))
 
 
 class Imports:
@@ -98,34 +124,19 @@ class Imports:
 
     def encoding(self, base: BaseModelRef) -> EncodingProgress | None:
         """How far the encoding of imported pairs is; None when all have latents, which is cheap to see."""
-        total = select(func.count()).select_from(ImportedPairRow).where(ImportedPairRow.base_id == base.id)
-        waiting = select(func.count()).select_from(PairRow).where(PairRow.base_id == base.id, text(IS_UNENCODED))
+        of_base = {"base_id": base.id}
         with self._database.reader() as connection:
-            missing = connection.execute(waiting).scalar_one()
+            missing = connection.execute(_NUM_UNENCODED, of_base).scalar_one()
             if missing == 0:
                 return None
-            count = connection.execute(total).scalar_one()
+            count = connection.execute(_NUM_IMPORTED, of_base).scalar_one()
             return EncodingProgress(count - missing, count)
 
     def unencoded(self, base: BaseModelRef, *, after: int, limit: int) -> list[UnencodedPair]:
         """Pairs without latents by id, those with an id above `after`."""
-        a, b = aliased(ImageRow), aliased(ImageRow)
-        columns: tuple[Any, ...] = (PairRow.id, PromptRow.text, a.sha256, b.sha256, PromptEmbedsRow.sha256.is_not(None))
-        query = (
-            select(*columns)
-            .join(PromptRow, PromptRow.id == PairRow.prompt_id)
-            .join(a, a.id == PairRow.image_a_id)
-            .join(b, b.id == PairRow.image_b_id)
-            .outerjoin(
-                PromptEmbedsRow,
-                (PromptEmbedsRow.prompt_id == PairRow.prompt_id) & (PromptEmbedsRow.base_id == PairRow.base_id),
-            )
-            .where(PairRow.base_id == base.id, PairRow.id > after, text(IS_UNENCODED))
-            .order_by(PairRow.id)
-            .limit(limit)
-        )
+        wanted = {"base_id": base.id, "after": after, "limit": limit}
         with self._database.reader() as connection:
-            return [UnencodedPair(*row) for row in connection.execute(query)]
+            return [UnencodedPair(*row) for row in connection.execute(_UNENCODED, wanted)]
 
     def record_encoding(
         self, base: BaseModelRef, latents: Mapping[int, tuple[bytes, bytes]], embeds: Mapping[str, bytes]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, insert, select, text
+from sqlalchemy import Connection, Select, bindparam, func, insert, select, text
 from sqlalchemy.orm import aliased
 
 from dmpo_app.domain import BaseModelRef, ImageKind, NewPair, Pair, TrainingPair
@@ -29,6 +30,30 @@ from dmpo_app.store.schema import (
 
 _TRAINING_BATCH = 500
 """Pairs in one statement: databases bound the number of parameters."""
+
+
+@cache
+def _unjudged(of_one_version: bool) -> Select[*tuple[Any, ...]]:
+    """The number of pairs nobody has judged or holds; takes `base_id`, `num_images`, `now` and `adapter_version`."""
+    # Unvoted pairs less those out for an answer: both sides are small index ranges however many pairs there are.
+    condition = [
+        PairRow.base_id == bindparam("base_id"),
+        PairRow.num_images == bindparam("num_images"),
+        PairRow.num_votes == 0,
+        PairRow.retired_at.is_(None),
+        PairRow.gold.is_(None),
+        PairRow.is_offered,
+    ]
+    if of_one_version:
+        condition.append(PairRow.adapter_version == bindparam("adapter_version"))
+    unvoted = select(func.count()).select_from(PairRow).where(*condition).scalar_subquery()
+    out = (
+        select(func.count(AssignmentRow.pair_id.distinct()))
+        .join(PairRow, PairRow.id == AssignmentRow.pair_id)
+        .where(text(IS_OPEN), AssignmentRow.expires_at > bindparam("now"), *condition)
+        .scalar_subquery()
+    )
+    return select(unvoted - out)
 
 
 class Pairs:
@@ -90,26 +115,9 @@ class Pairs:
 
         Gold pairs are not among them.
         """
-        # Unvoted pairs less those out for an answer: both sides are small index ranges however many pairs there are.
-        condition = [
-            PairRow.base_id == base.id,
-            PairRow.num_images == num_images,
-            PairRow.num_votes == 0,
-            PairRow.retired_at.is_(None),
-            PairRow.gold.is_(None),
-            PairRow.is_offered,
-        ]
-        if adapter_version is not None:
-            condition.append(PairRow.adapter_version == adapter_version)
-        unvoted = select(func.count()).select_from(PairRow).where(*condition).scalar_subquery()
-        out = (
-            select(func.count(AssignmentRow.pair_id.distinct()))
-            .join(PairRow, PairRow.id == AssignmentRow.pair_id)
-            .where(text(IS_OPEN), AssignmentRow.expires_at > self._now(), *condition)
-            .scalar_subquery()
-        )
+        wanted = {"base_id": base.id, "num_images": num_images, "adapter_version": adapter_version, "now": self._now()}
         with self._database.reader() as connection:
-            return int(connection.execute(select(unvoted - out)).scalar_one())
+            return int(connection.execute(_unjudged(adapter_version is not None), wanted).scalar_one())
 
     def for_training(
         self, base: BaseModelRef, *, ids: Sequence[int] | None = None, unjudged: int = 0

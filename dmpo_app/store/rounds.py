@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, insert, select, text, update
+from sqlalchemy import Connection, Select, bindparam, insert, select, text, update
 
 from dmpo_app.domain import (
     AdapterRef,
@@ -41,6 +41,14 @@ from dmpo_app.store.round_rows import (
 )
 from dmpo_app.store.schema import IS_UNFINISHED, RoundProgressRow, RoundRow, RoundVoteRow
 from dmpo_app.store.vote_statements import COUNT_TRAINED_ON
+
+# Built once, since they are run several times a second.
+_CURRENT = ROUNDS.where(RoundRow.base_id == bindparam("base_id"), text(IS_UNFINISHED))
+_LAST = (
+    ROUNDS.where(RoundRow.base_id == bindparam("base_id"), RoundRow.finished_at.is_not(None))
+    .order_by(RoundRow.id.desc())
+    .limit(1)
+)
 
 
 class Rounds:
@@ -194,12 +202,11 @@ class Rounds:
 
     def current(self, base: BaseModelRef) -> RoundState | None:
         """The round that is queued or running."""
-        return self._first(ROUNDS.where(RoundRow.base_id == base.id, text(IS_UNFINISHED)))
+        return self._first(_CURRENT, base)
 
     def last(self, base: BaseModelRef) -> RoundState | None:
         """The round that finished last."""
-        finished = (RoundRow.base_id == base.id, RoundRow.finished_at.is_not(None))
-        return self._first(ROUNDS.where(*finished).order_by(RoundRow.id.desc()).limit(1))
+        return self._first(_LAST, base)
 
     def get(self, round_id: int) -> RoundState:
         """Raises NotFound."""
@@ -240,9 +247,9 @@ class Rounds:
         with self._database.reader() as connection:
             return [RoundProgress(*row) for row in connection.execute(query)]
 
-    def _first(self, query: Select[*tuple[Any, ...]]) -> RoundState | None:
+    def _first(self, query: Select[*tuple[Any, ...]], base: BaseModelRef) -> RoundState | None:
         with self._database.reader() as connection:
-            row = connection.execute(query).first()
+            row = connection.execute(query, {"base_id": base.id}).first()
         return None if row is None else round_of(row)
 
     def _insert(self, connection: Connection, base: BaseModelRef, trigger: Trigger) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -12,6 +13,7 @@ from sqlalchemy import BigInteger, Connection, Row, func, select, text, type_coe
 from sqlalchemy.orm import aliased
 
 from dmpo_app.domain import (
+    Answer,
     BaseModelRef,
     Choice,
     NewVotes,
@@ -72,8 +74,7 @@ class Votes:
 
         Raises NotFound, NotYours, Conflict (another answer stands), Expired (there is none, and its time is up).
         """
-        said = {"choice": choice, "strength": strength, "comment": comment}
-        return self._database.write(partial(self._take, assignment_id, annotator_id, said, elapsed_ms))
+        return self.submit(assignment_id, annotator_id, Answer(choice, strength, comment), elapsed_ms).result()
 
     def rank(
         self,
@@ -87,8 +88,33 @@ class Votes:
 
         Raises as `take` does, and BadInput for a pair or an order that is none.
         """
-        said = {"order": tuple(order), "comment": comment}
-        return self._database.write(partial(self._take, assignment_id, annotator_id, said, elapsed_ms))
+        answer = Answer(comment=comment, order=tuple(order))
+        return self.submit(assignment_id, annotator_id, answer, elapsed_ms).result()
+
+    def submit(
+        self,
+        assignment_id: str,
+        annotator_id: int,
+        answer: Answer,
+        elapsed_ms: int,
+        *,
+        question: Question = Question.OVERALL,
+        count_to: int = 0,
+    ) -> Future[TakenVote]:
+        """Have an answer recorded; the future is done once it is on disk, and raises what `take` and `rank` raise.
+
+        `count_to`: how far the new preferences on `question` are counted, in the same transaction.
+        """
+
+        def work(connection: Connection) -> TakenVote:
+            assignment = own_assignment(connection, assignment_id, annotator_id)
+            taken = self._take(connection, assignment, _in_letters(answer, assignment), elapsed_ms)
+            if count_to <= 0:
+                return taken
+            wanted = {"base_id": assignment.base_id, "question": question, "at_most": count_to}
+            return replace(taken, new_preferences=connection.execute(COUNT_NEW, wanted).scalar_one())
+
+        return self._database.submit(work)
 
     def undo(self, vote_id: int, annotator_id: int) -> None:
         """Take back one's own latest vote; its assignment can be answered anew for as long as when it was issued.
@@ -165,10 +191,8 @@ class Votes:
             ]
 
     def _take(
-        self, assignment_id: str, annotator_id: int, said: dict[str, Any], elapsed_ms: int, connection: Connection
+        self, connection: Connection, assignment: Row[*tuple[Any, ...]], said: dict[str, Any], elapsed_ms: int
     ) -> TakenVote:
-        assignment = own_assignment(connection, assignment_id, annotator_id)
-        said = _in_letters(said, assignment)
         if assignment.state is AssignmentState.ANSWERED:
             return _same_again(connection, assignment, said)
         now = self._now()
@@ -179,7 +203,7 @@ class Votes:
             {
                 "assignment_id": assignment.id,
                 "base_id": assignment.base_id,
-                "annotator_id": annotator_id,
+                "annotator_id": assignment.annotator_id,
                 "pair_id": assignment.pair_id,
                 "question": assignment.question,
                 "purpose": assignment.purpose,
@@ -207,21 +231,21 @@ class Votes:
         _reopen(connection, vote.assignment_id, vote.pair_id, now)
 
 
-def _in_letters(said: dict[str, Any], assignment: Row[*tuple[Any, ...]]) -> dict[str, Any]:
+def _in_letters(answer: Answer, assignment: Row[*tuple[Any, ...]]) -> dict[str, Any]:
     """An answer as it is recorded: an order in letters, with what it says of images a and b."""
-    arrangement = assignment.arrangement
-    if "order" not in said:
-        if arrangement is not None and said["choice"] not in (Choice.SKIP, Choice.BOTH_BAD):
+    arrangement, choice = assignment.arrangement, answer.choice
+    if choice is not None:
+        if arrangement is not None and choice not in (Choice.SKIP, Choice.BOTH_BAD):
             raise BadInput(
                 f"this is a set of {len(arrangement)} images: it is answered by an order of all of them, by skip or by "
-                f"both_bad, not by {said['choice'].value}"
+                f"both_bad, not by {choice.value}"
             )
-        return {**said, "ranking": None}
+        return {"choice": choice, "strength": answer.strength, "comment": answer.comment, "ranking": None}
     if arrangement is None:
         raise BadInput("this is a pair: it is answered by a choice, an order is for sets of three or four images")
-    ranking = order_of_places(said["order"], arrangement)
+    ranking = order_of_places(answer.order or (), arrangement)
     choice = side_of(better_of_first_two(ranking), a_on_left=assignment.a_on_left)
-    return {"choice": choice, "strength": None, "comment": said["comment"], "ranking": ranking}
+    return {"choice": choice, "strength": None, "comment": answer.comment, "ranking": ranking}
 
 
 def _latents_of_sets(connection: Connection, base: BaseModelRef) -> dict[int, tuple[str, ...]]:

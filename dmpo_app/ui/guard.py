@@ -1,5 +1,7 @@
 """What every answer of the server passes: security headers, and no way to Gradio's own endpoints for files.
 
+Requests to the API go to it directly, all others to Gradio's application.
+
 It wraps the whole application from outside, since Gradio adds headers of its own (cross-origin access for any origin
 when the host is not local) after everything that can be put inside.
 """
@@ -8,6 +10,8 @@ from __future__ import annotations
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dmpo_app.web.routes import PREFIX
 
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
@@ -24,14 +28,16 @@ CLOSED = (
 )  # fmt: skip
 """Gradio's endpoints that this page has no use for; whatever they would do is answered 404."""
 
+_API = f"{PREFIX}/"
 _NOT_FOUND = b'{"detail": "Not Found", "code": "not_found"}'
 
 
 class Guard:
     """ASGI wrapper. `embeddable`: the page may stand in a frame of Spaces, as it has to there."""
 
-    def __init__(self, app: ASGIApp, *, embeddable: bool) -> None:
+    def __init__(self, app: ASGIApp, api: ASGIApp, *, embeddable: bool) -> None:
         self._app = app
+        self._api = api
         self._policy = _POLICY.format(ancestors=SPACES_ANCESTORS if embeddable else "'self'")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,7 +53,8 @@ class Guard:
         if scope["path"].startswith(CLOSED):
             await _refuse(guarded)
             return
-        await self._app(scope, receive, guarded)
+        app = self._api if scope["path"].startswith(_API) else self._app
+        await app(scope, receive, guarded)
 
     def _harden(self, headers: MutableHeaders) -> None:
         for name in [name for name in headers if name.startswith("access-control-")]:

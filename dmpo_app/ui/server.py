@@ -14,7 +14,7 @@ from dmpo_app.ui.assets import FOLDER, Assets
 from dmpo_app.ui.guard import Guard
 from dmpo_app.ui.theme import studio_theme
 from dmpo_app.web.ports import free_port, taken
-from dmpo_app.web.routes import create_router
+from dmpo_app.web.routes import create_router, standing_alone
 from dmpo_app.web.services import Services
 
 
@@ -40,7 +40,8 @@ def launch(blocks: gr.Blocks, services: Services) -> RunningServer:
     settle_matplotlib()
     assets = Assets.load()
     port = free_port(settings.host, settings.port)
-    routes = [*create_router(services).routes, *assets.router().routes]
+    api = create_router(services)
+    routes = [*api.routes, *assets.router().routes]
     try:
         app, url, _ = blocks.launch(
             server_name=settings.host,
@@ -66,7 +67,8 @@ def launch(blocks: gr.Blocks, services: Services) -> RunningServer:
     except OSError as error:  # taken since the probe, or no answer within Gradio's 5 seconds
         busy = "Or this machine is too busy right now: try again."
         raise SetupProblem(f"{taken(settings.host, port)} {busy}") from error
-    app.middleware_stack = Guard(app.middleware_stack or app.build_middleware_stack(), embeddable=on_spaces())
+    page = app.middleware_stack or app.build_middleware_stack()
+    app.middleware_stack = Guard(page, standing_alone(api), embeddable=on_spaces())
     return RunningServer(url=_address(settings.host, port, url), port=port, blocks=blocks)
 
 

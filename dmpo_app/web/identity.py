@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -12,6 +14,7 @@ from dmpo_app.domain import Annotator
 from dmpo_app.errors import NotFound, NotYours
 from dmpo_app.labeling.service import LabelingService
 from dmpo_app.web.answers import ApiProblem
+from dmpo_app.web.lanes import Lanes
 from dmpo_app.web.services import Services
 
 _annotator_scheme = HTTPBearer(auto_error=False, scheme_name="annotator", description="Token of POST /session.")
@@ -58,12 +61,32 @@ def _text(credentials: HTTPAuthorizationCredentials | None) -> str | None:
     return credentials.credentials
 
 
-def annotator_of(labeling: LabelingService, token: str) -> Annotator:
-    """The annotator a token was sealed for. A forged token, or one of another home, is answered 401."""
+@contextmanager
+def _told_as_unauthorized() -> Iterator[None]:
     try:
-        return labeling.annotator_of(token)
+        yield
     except (NotYours, NotFound) as error:
         raise ApiProblem(401, "bad_token", "This token is not valid here; open a new session.") from error
+
+
+def annotator_of(labeling: LabelingService, token: str) -> Annotator:
+    """The annotator a token was sealed for. A forged token, or one of another home, is answered 401."""
+    with _told_as_unauthorized():
+        return labeling.annotator_of(token)
+
+
+async def admitted(labeling: LabelingService, lanes: Lanes, token: str) -> Annotator:
+    """`annotator_of` for one who may judge pairs. Waits for the database with a token's first request only.
+
+    Raises ConsentNeeded.
+    """
+
+    def admit() -> Annotator:
+        with _told_as_unauthorized():
+            return labeling.admit(token)
+
+    known = labeling.admitted(token)
+    return await lanes.writes.run(admit) if known is None else known
 
 
 def administrator_of(services: Services, token: str) -> str:

@@ -153,7 +153,7 @@ def _add_withdrawal(router: APIRouter, services: Services, lanes: Lanes) -> None
                 withdrawn = store.own_votes.withdraw_all(annotator_of(labeling, token).id)
             return WithdrawAnswer(withdrawn=withdrawn, votes_until_round=labeling.votes_until_round())
 
-        return await lanes.votes.run(work)
+        return await lanes.writes.run(work)
 
     @router.post("/votes/{vote_id}/withdraw", responses=documented(401, 403, 404, 503, 507))
     async def withdraw(vote_id: VoteId, token: SessionToken) -> WithdrawAnswer:
@@ -164,7 +164,7 @@ def _add_withdrawal(router: APIRouter, services: Services, lanes: Lanes) -> None
                 withdrawn = store.own_votes.withdraw(vote_id, annotator_of(labeling, token).id)
             return WithdrawAnswer(withdrawn=int(withdrawn), votes_until_round=labeling.votes_until_round())
 
-        return await lanes.votes.run(work)
+        return await lanes.writes.run(work)
 
 
 def _add_consent(router: APIRouter, services: Services, lanes: Lanes) -> None:
@@ -188,7 +188,7 @@ def _add_consent(router: APIRouter, services: Services, lanes: Lanes) -> None:
             with labeling.kept():
                 return _consent(services, labeling.consent.agree(annotator_of(labeling, token), body.sha256))
 
-        return await lanes.votes.run(work)
+        return await lanes.writes.run(work)
 
 
 def _add_reports(router: APIRouter, services: Services, lanes: Lanes, limits: Limits) -> None:
@@ -204,7 +204,7 @@ def _add_reports(router: APIRouter, services: Services, lanes: Lanes, limits: Li
             taken = labeling.report(annotator, body.assignment, body.reason, body.text)
             return ReportAnswer(report=taken.id, retired=taken.retired_at is not None)
 
-        return await lanes.votes.run(work)
+        return await lanes.writes.run(work)
 
 
 def _consent(services: Services, agreed: Agreement | None) -> ConsentAnswer:

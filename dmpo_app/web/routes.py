@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter
+from fastapi.exception_handlers import http_exception_handler
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from starlette.exceptions import HTTPException
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.types import ASGIApp
 
 from dmpo_app.web.docs import docs_router
 from dmpo_app.web.exports import exports_router
@@ -20,6 +27,15 @@ from dmpo_app.web.versions import versions_router
 from dmpo_app.web.voting import voting_router
 
 PREFIX = "/api/v1"
+
+
+def standing_alone(router: APIRouter) -> ASGIApp:
+    """The router as an application with only what it needs around it: its routes see to errors and limits themselves.
+
+    Around Gradio's page stands more, for compression, other origins and telemetry, which took a fifth of a vote's time.
+    """
+    handlers: dict[Any, Any] = {HTTPException: http_exception_handler}
+    return ExceptionMiddleware(AsyncExitStackMiddleware(router), handlers=handlers)
 
 
 def create_router(services: Services) -> APIRouter:

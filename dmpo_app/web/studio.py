@@ -12,7 +12,7 @@ from dmpo_app.domain import BASE_VERSION, ImageRef, RenderedImage, RenderRequest
 from dmpo_app.settings import Mode
 from dmpo_app.web.answers import ApiProblem, StudioRoute, documented, without_paths
 from dmpo_app.web.identity import MaybeSessionToken, caller_of
-from dmpo_app.web.lanes import Lanes
+from dmpo_app.web.lanes import Lanes, Shared
 from dmpo_app.web.limits import Limits
 from dmpo_app.web.models import (
     EncodingOut,
@@ -47,11 +47,13 @@ def studio_router(services: Services, lanes: Lanes, limits: Limits) -> APIRouter
 
 def _add_state(router: APIRouter, services: Services, lanes: Lanes) -> None:
     store, base = services.store, services.base
+    # Every open page asks each second or two, and all are told the same.
+    shared = Shared(lanes.reads, lambda: _status(services))
 
     @router.get("/status", tags=["studio"])
     async def status() -> StatusAnswer:
         """How things stand: votes, the round that runs, the version that is live. Cheap; meant to be polled."""
-        return await lanes.reads.run(lambda: _status(services))
+        return await shared.get()
 
     @router.get("/history", tags=["studio"])
     async def history() -> HistoryAnswer:
@@ -81,14 +83,17 @@ def _add_render(router: APIRouter, services: Services, lanes: Lanes, limits: Lim
             guidance=body.guidance,
         )
 
-        def begin() -> Future[list[RenderedImage]]:
+        trained = set(wished.versions) - {BASE_VERSION}
+
+        def check() -> None:
             if limits.on:
                 limits.render(caller_of(services.labeling, token, request))
-            for version in set(wished.versions) - {BASE_VERSION}:
+            for version in trained:
                 services.store.adapters.get(services.base, version)
-            return services.renderer.submit(wished)
 
-        images = await _rendered(await lanes.reads.run(begin))
+        if limits.on or trained:  # else there is nothing to look up, and a flood is turned away without a thread
+            await lanes.reads.run(check)
+        images = await _rendered(services.renderer.submit(wished))
         expires_at = datetime.now(UTC) + IMAGE_LIFETIME
         return RenderAnswer(
             images=[

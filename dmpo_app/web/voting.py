@@ -7,10 +7,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
-from dmpo_app.domain import Annotator, Assignment
+from dmpo_app.domain import Annotator, Answer, Assignment
 from dmpo_app.labeling.service import MAX_ASSIGNMENTS, MAX_ELAPSED_MS
 from dmpo_app.web.answers import StudioRoute, documented
-from dmpo_app.web.identity import SessionToken, annotator_of
+from dmpo_app.web.identity import SessionToken, admitted, annotator_of
 from dmpo_app.web.lanes import Lanes
 from dmpo_app.web.limits import Limits
 from dmpo_app.web.models import (
@@ -53,7 +53,7 @@ def voting_router(services: Services, lanes: Lanes, limits: Limits) -> APIRouter
         def work() -> tuple[Annotator, str]:
             return labeling.open_session(body.handle or ANONYMOUS, body.invite or None)
 
-        annotator, token = await lanes.votes.run(work)
+        annotator, token = await lanes.writes.run(work)
         return SessionAnswer(annotator=annotator.public_id, token=token)
 
     @router.get("/assignments", responses=documented(401, 403, 503))
@@ -65,13 +65,10 @@ def voting_router(services: Services, lanes: Lanes, limits: Limits) -> APIRouter
 
         wished = min(count, MAX_ASSIGNMENTS)
 
-        def work() -> AssignmentsAnswer:
-            annotator, addresses = annotator_of(labeling, token), _Addresses(services)
-            return AssignmentsAnswer(
-                assignments=[_assignment(services, item, addresses) for item in labeling.assignments(annotator, wished)]
-            )
-
-        return await lanes.votes.run(work)
+        annotator = await admitted(labeling, lanes, token)
+        items = await lanes.votes.run(lambda: labeling.assignments(annotator, wished))
+        addresses = _Addresses(services)
+        return AssignmentsAnswer(assignments=[_assignment(services, item, addresses) for item in items])
 
     _add_votes(router, services, lanes, limits)
 
@@ -102,21 +99,15 @@ def _add_votes(router: APIRouter, services: Services, lanes: Lanes, limits: Limi
     async def vote(body: VoteBody, token: SessionToken, response: Response) -> VoteAnswer:
         """Answer an assignment. Safe to send again: the same answer is 200, another one 409."""
 
-        def work() -> tuple[bool, VoteAnswer]:
-            annotator = annotator_of(labeling, token)
-            limits.vote(f"annotator:{annotator.id}")
-            elapsed_ms = min(body.elapsed_ms, MAX_ELAPSED_MS)
-            if body.choice is not None:
-                taken, left = labeling.vote(
-                    annotator, body.assignment, body.choice, elapsed_ms, body.strength, body.comment
-                )
-            else:
-                taken, left = labeling.rank(annotator, body.assignment, body.order or (), elapsed_ms, body.comment)
-            return taken.created, VoteAnswer(vote=taken.vote_id, votes_until_round=left)
-
-        created, answer = await lanes.votes.run(work)
-        response.status_code = 201 if created else 200
-        return answer
+        annotator = await admitted(labeling, lanes, token)
+        limits.vote(f"annotator:{annotator.id}")
+        answer = Answer(body.choice, body.strength, body.comment, None if body.order is None else tuple(body.order))
+        elapsed_ms = min(body.elapsed_ms, MAX_ELAPSED_MS)
+        taken = await lanes.votes.run(lambda: labeling.vote(annotator, body.assignment, answer, elapsed_ms))
+        if labeling.settles:
+            await lanes.writes.run(labeling.settle)
+        response.status_code = 201 if taken.created else 200
+        return VoteAnswer(vote=taken.vote_id, votes_until_round=labeling.votes_until_round(taken))
 
     @router.delete("/votes/{vote_id}", responses=documented(401, 403, 404, 409, 503, 507))
     async def undo(vote_id: VoteId, token: SessionToken) -> UndoAnswer:
@@ -129,7 +120,7 @@ def _add_votes(router: APIRouter, services: Services, lanes: Lanes, limits: Limi
             labeling.undo(annotator_of(labeling, token), vote_id)
             return UndoAnswer(vote=vote_id, votes_until_round=labeling.votes_until_round())
 
-        return await lanes.votes.run(work)
+        return await lanes.writes.run(work)
 
 
 class _Addresses:

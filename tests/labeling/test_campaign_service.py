@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.domain import BaseModelRef, Choice, Question, Strength
+from dmpo_app.domain import Answer, BaseModelRef, Choice, Question, Strength
 from dmpo_app.errors import BadInput, Conflict, ConsentNeeded, NotFound, NotInvited, SetupProblem
 from dmpo_app.labeling import LabelingService, Sealer
 from dmpo_app.labeling.consent import read_consent
@@ -41,19 +41,19 @@ def test_with_a_text_to_agree_to_nothing_is_shown_or_taken_before(
     store: Store, base: BaseModelRef, sealer: Sealer, clock: Clock
 ) -> None:
     anna, _ = service_with(store, base, sealer, clock).open_session("anna")
-    shown = service_with(store, base, sealer, clock).assignments(anna, 1)[0]
+    shown = service_with(store, base, sealer, clock).assignments(anna, 1).result()[0]
     service = service_with(store, base, sealer, clock, consent="We keep your votes.")
     with pytest.raises(ConsentNeeded):
-        service.assignments(anna, 1)
+        service.assignments(anna, 1).result()
     with pytest.raises(ConsentNeeded):
-        service.vote(anna, shown.id, Choice.LEFT, 10)
+        service.vote(anna, shown.id, Answer(Choice.LEFT), 10).result()
     text = service.consent.text
     assert text is not None
     with pytest.raises(Conflict, match="changed"):
         service.consent.agree(anna, "0" * 64)
     service.consent.agree(anna, text.sha256)
-    assert service.vote(anna, shown.id, Choice.LEFT, 10)[0].created
-    assert service.assignments(anna, 1)
+    assert service.vote(anna, shown.id, Answer(Choice.LEFT), 10).result().created
+    assert service.assignments(anna, 1).result()
 
 
 def test_a_new_text_or_version_is_agreed_to_anew(
@@ -102,19 +102,19 @@ def test_somebody_who_signs_in_elsewhere_is_the_same_annotator_and_only_a_hash_i
 @pytest.mark.parametrize("choice", [Choice.TIE, Choice.BOTH_BAD, Choice.SKIP])
 def test_a_strength_goes_with_a_side(service: LabelingService, choice: Choice) -> None:
     anna, _ = service.open_session("anna")
-    shown = service.assignments(anna, 1)[0]
+    shown = service.assignments(anna, 1).result()[0]
     with pytest.raises(BadInput, match="left or right"):
-        service.vote(anna, shown.id, choice, 10, Strength.CLEARLY)
+        service.vote(anna, shown.id, Answer(choice, Strength.CLEARLY), 10)
 
 
 def test_a_comment_is_plain_text_of_bounded_length(service: LabelingService, store: Store) -> None:
     anna, _ = service.open_session("anna")
-    shown = service.assignments(anna, 3)
+    shown = service.assignments(anna, 3).result()
     for wrong in ("x" * (MAX_COMMENT + 1), "a\x00b", "\ud800"):
         with pytest.raises(BadInput, match="comment"):
-            service.vote(anna, shown[0].id, Choice.LEFT, 10, comment=wrong)
+            service.vote(anna, shown[0].id, Answer(Choice.LEFT, comment=wrong), 10).result()
     for one, given in zip(shown, (" e\u0301\r\nb ", "  \n", "x" * MAX_COMMENT), strict=True):
-        service.vote(anna, one.id, Choice.LEFT, 10, comment=given)
+        service.vote(anna, one.id, Answer(Choice.LEFT, comment=given), 10).result()
     assert [vote.comment for vote in store.own_votes.page(anna.id)] == ["x" * MAX_COMMENT, None, "é\nb"]
 
 
@@ -125,7 +125,10 @@ def test_the_votes_on_the_trained_question_start_rounds(
         store, base, sealer, clock, questions=("overall", "appeal"), training_question=Question.APPEAL
     )
     anna, _ = service.open_session("anna")
-    left = [service.vote(anna, one.id, Choice.LEFT, 10)[1] for one in service.assignments(anna, 4)]
+    left = [
+        service.votes_until_round(service.vote(anna, one.id, Answer(Choice.LEFT), 10).result())
+        for one in service.assignments(anna, 4).result()
+    ]
     assert left == [4, 3, 3, 2]
 
 

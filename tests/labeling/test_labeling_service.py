@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.domain import BaseModelRef, Choice, RoundStatus, Trigger
+from dmpo_app.domain import Answer, BaseModelRef, Choice, RoundStatus, Trigger
 from dmpo_app.errors import BadInput, Conflict, Expired, NotFound, NotYours
 from dmpo_app.labeling import LabelingService, Sealer, load_or_create_key
 from dmpo_app.settings import Settings
@@ -59,12 +59,12 @@ def test_a_handle_that_is_no_name_is_refused(service: LabelingService, handle: s
 @pytest.mark.parametrize("count", [0, -1, 17])
 def test_only_so_many_assignments_can_be_held(service: LabelingService, count: int) -> None:
     with pytest.raises(BadInput, match="between 1 and 16"):
-        service.assignments(service.open_session("anna")[0], count)
+        service.assignments(service.open_session("anna")[0], count).result()
 
 
 def test_an_assignment_is_good_for_the_time_that_is_set(service: LabelingService, clock: Clock) -> None:
     anna, _ = service.open_session("anna")
-    first, second = service.assignments(anna, 2)
+    first, second = service.assignments(anna, 2).result()
     assert first.expires_at == second.expires_at == clock() + timedelta(minutes=60)
 
 
@@ -72,8 +72,8 @@ def test_votes_count_down_to_the_round_if_they_are_preferences(service: Labeling
     anna, _ = service.open_session("anna")
     choices = [Choice.LEFT, Choice.SKIP, Choice.TIE, Choice.BOTH_BAD, Choice.RIGHT, Choice.LEFT, Choice.LEFT]
     left = [
-        service.vote(anna, assignment.id, choice, 100)[1]
-        for assignment, choice in zip(service.assignments(anna, 7), choices, strict=True)
+        service.votes_until_round(service.vote(anna, assignment.id, Answer(choice), 100).result())
+        for assignment, choice in zip(service.assignments(anna, 7).result(), choices, strict=True)
     ]
     assert left == [3, 3, 2, 2, 1, 0, 0]
 
@@ -81,32 +81,32 @@ def test_votes_count_down_to_the_round_if_they_are_preferences(service: Labeling
 def test_a_vote_can_be_taken_back_and_given_anew(service: LabelingService, store: Store, base: BaseModelRef) -> None:
     anna, _ = service.open_session("anna")
     ben, _ = service.open_session("ben")
-    (assignment,) = service.assignments(anna, 1)
-    vote, _ = service.vote(anna, assignment.id, Choice.LEFT, 100)
+    (assignment,) = service.assignments(anna, 1).result()
+    vote = service.vote(anna, assignment.id, Answer(Choice.LEFT), 100).result()
     with pytest.raises(Conflict):
-        service.vote(anna, assignment.id, Choice.RIGHT, 100)
+        service.vote(anna, assignment.id, Answer(Choice.RIGHT), 100).result()
     with pytest.raises(NotYours):
         service.undo(ben, vote.vote_id)
     service.undo(anna, vote.vote_id)
     assert service.votes_until_round() == 4
-    assert service.vote(anna, assignment.id, Choice.RIGHT, 100)[0].created
+    assert service.vote(anna, assignment.id, Answer(Choice.RIGHT), 100).result().created
     assert store.votes.count(base) == 1
 
 
 def test_a_time_to_answer_that_cannot_be_is_refused(service: LabelingService) -> None:
     anna, _ = service.open_session("anna")
-    (assignment,) = service.assignments(anna, 1)
+    (assignment,) = service.assignments(anna, 1).result()
     for elapsed_ms in (-1, 24 * 3600 * 1000 + 1):
         with pytest.raises(BadInput, match="elapsed_ms"):
-            service.vote(anna, assignment.id, Choice.LEFT, elapsed_ms)
-    assert service.vote(anna, assignment.id, Choice.LEFT, 0)[0].created
+            service.vote(anna, assignment.id, Answer(Choice.LEFT), elapsed_ms).result()
+    assert service.vote(anna, assignment.id, Answer(Choice.LEFT), 0).result().created
 
 
 def test_an_image_is_shown_by_its_token_alone_and_not_for_ever(
     service: LabelingService, store: Store, clock: Clock
 ) -> None:
     anna, _ = service.open_session("anna")
-    (assignment,) = service.assignments(anna, 1)
+    (assignment,) = service.assignments(anna, 1).result()
     token = service.image_url_token(assignment.left_image_id, assignment.expires_at)
     assert service.image_for(token) == store.images.get(assignment.left_image_id)
     with pytest.raises(NotFound):
@@ -125,7 +125,10 @@ def test_the_status_tells_where_things_stand(
     assert (status.votes, status.votes_until_round, status.pool, status.live_version) == (0, 4, 8, 0)
     assert (status.round, status.last_round, status.last_error) == (None, None, None)
     anna, _ = service.open_session("anna")
-    votes = [service.vote(anna, one.id, Choice.LEFT, 10)[0].vote_id for one in service.assignments(anna, 4)]
+    votes = [
+        service.vote(anna, one.id, Answer(Choice.LEFT), 10).result().vote_id
+        for one in service.assignments(anna, 4).result()
+    ]
     token = store.lease.acquire(base, "trainer", lease_seconds=30)
     assert token is not None
     running = start_round(store, base, token, votes)
@@ -144,7 +147,10 @@ def test_the_status_says_why_a_round_failed_until_one_succeeds(
     service: LabelingService, store: Store, base: BaseModelRef
 ) -> None:
     anna, _ = service.open_session("anna")
-    votes = [service.vote(anna, one.id, Choice.LEFT, 10)[0].vote_id for one in service.assignments(anna, 4)]
+    votes = [
+        service.vote(anna, one.id, Answer(Choice.LEFT), 10).result().vote_id
+        for one in service.assignments(anna, 4).result()
+    ]
     token = store.lease.acquire(base, "trainer", lease_seconds=30)
     assert token is not None
     round_id = start_round(store, base, token, votes).id

@@ -103,6 +103,12 @@ def test_a_small_pool_is_not_low_when_it_is_full(studio: Studio) -> None:
     assert planner(studio, size=2).next(0) is None
 
 
+def test_a_pool_of_none_is_never_low_and_never_filled(studio: Studio) -> None:
+    pool = planner(studio, size=0)
+    assert not pool.is_low()
+    assert pool.next(0) is None
+
+
 def test_a_prompt_that_was_refused_three_times_is_left_alone(studio: Studio) -> None:
     pool = planner(studio)
     for _ in range(3 * len(TRAIN_PROMPTS)):

@@ -16,6 +16,8 @@ from tests.web.api_studio import Studio, client_of
 class Keeper:
     """Safekeeping with two switches; `settled` counts how often it was waited for."""
 
+    waits = True
+
     def __init__(self) -> None:
         self.refuses = self.never_settles = False
         self.settled = 0

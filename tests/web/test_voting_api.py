@@ -157,11 +157,11 @@ def test_a_full_queue_of_writes_is_503_with_retry_after(studio: Studio, monkeypa
     [pair] = studio.assignments(who)
     for error, status in ((Busy("too many are waiting"), 503), (StorageFull("the disk is full"), 507)):
 
-        def fail(*_: object, error: Exception = error) -> None:
+        def fail(*_: object, error: Exception = error, **__: object) -> None:
             raise error
 
         with monkeypatch.context() as patched:
-            patched.setattr(studio.services.store.votes, "take", fail)
+            patched.setattr(studio.services.store.votes, "submit", fail)
             answer = studio.vote(who, pair["id"])
         assert answer.status_code == status
         assert int(answer.headers["Retry-After"]) >= 1
