@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,15 @@ _AT_REST = 20.0
 """Percent of a core; a server with nothing to do takes less than half of it."""
 
 
-def seed(home: Path, pairs: int, *, size: int = 128) -> Path:
-    """A home of the pocket model with so many pairs of little scenes of `size` pixels; returns `home`."""
+def seed(home: Path, pairs: int, *, size: int = 128, versions: Sequence[int] = (0,)) -> Path:
+    """A home of the pocket model with so many pairs of little scenes of `size` pixels, said to be of these versions in
+    turn; returns `home`."""
     source, prompts = Settings().base_model, read_prompts(Settings().pool.train_prompts)
     made = []
     for number in range(pairs):
         prompt = prompts[number % len(prompts)]
-        a, b = (scene_image(prompt, 2 * number + side, 0, size=size, latents=True) for side in (0, 1))
+        version = versions[number % len(versions)]
+        a, b = (scene_image(prompt, 2 * number + side, version, size=size, latents=True) for side in (0, 1))
         made.append(NewPair(prompt, a, b, b"embeds", PairSource.POOL))
     with Store.open(home) as store:
         base = store.models.register(source, family_of(source), fingerprint(source))

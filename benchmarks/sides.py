@@ -3,8 +3,9 @@
     python -m benchmarks.sides [--showings 10000] [--quick]
 
 Annotators fetch pairs and skip them, through the API of a real server; which image stood left is then read from its
-database. On the way, every kind of answer that a voting browser gets (page, assignments, images) is scanned: names of
-fields and headers, metadata in the PNG files, and words that name a version, a seed or a file.
+database. On the way, everything that a voting browser gets is scanned: names of fields and headers, metadata in the PNG
+files, words that name a version, a seed or a file, and whatever else speaks of a showing. Showings of different
+versions are compared in all but their pictures, down to the length of an address.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import math
 import re
 import struct
 import tempfile
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
+from playwright.sync_api import Response, sync_playwright
 from scipy.stats import binomtest
 from sqlalchemy import text
 
@@ -30,9 +34,12 @@ from benchmarks.raw_http import Connection
 from benchmarks.report import machine, print_table
 from benchmarks.seeded_home import quiet_studio, seed
 from dmpo_app.store import Store
+from tests.browser.conftest import ARGUMENTS, chromium_path
+from tests.browser.page_studio import READY, open_label
 
 PAIRS = 200
-FIELDS = {"id", "prompt", "left", "right", "question", "asks", "expires_at"}
+VERSIONS = (0, 3, 12, 140)
+FIELDS = {"id", "prompt", "left", "right", "more", "question", "asks", "expires_at"}
 """What a browser has to know of a showing, and no more."""
 CHUNKS = {"IHDR", "PLTE", "IDAT", "IEND"}
 HEADERS = {
@@ -72,25 +79,88 @@ def chunks_of(png: bytes) -> Iterator[str]:
         place += length + 12
 
 
-def scan(client: httpx.Client, annotators: int) -> tuple[dict[str, int], list[str]]:
-    """(what was looked at by kind, what was found that should not be there) for some annotators' first pairs."""
-    seen: Counter[str] = Counter()
-    hints: list[str] = []
-    addresses: Counter[str] = Counter()
+@dataclass
+class Scan:
+    """What a browser received, and what in it should not be there."""
+
+    seen: Counter[str] = field(default_factory=Counter)
+    hints: list[str] = field(default_factory=list)
+    addresses: Counter[str] = field(default_factory=Counter)
+    shapes: dict[str, set[str]] = field(default_factory=dict)
+    """By the id of an assignment: how it and its images look, the pictures themselves left out."""
+
+    def assignment(self, item: dict[str, Any]) -> None:
+        """A showing as the API tells it."""
+        self.seen["showings"] += 1
+        self.hints += [f"field {name!r} of an assignment" for name in item.keys() - FIELDS]
+        self.hints += [f"{name}: {found}" for name, found in _telling(item)]
+        addresses = (item["left"], item["right"])
+        self.addresses.update(addresses)
+        self.shapes[item["id"]] = {f"fields {sorted(item)}, lengths {[len(part) for part in (item['id'], *addresses)]}"}
+
+    def image(self, of: str, png: bytes, headers: Iterable[str]) -> None:
+        """An image of a showing."""
+        self.seen["images"] += 1
+        chunks, first = set(chunks_of(png)), png[8:33].hex()  # IHDR: size, depth, colours
+        self.hints += [f"PNG chunk {name}" for name in sorted(chunks - CHUNKS)]
+        self.shapes[of].add(f"chunks {sorted(chunks)}, header {first}, HTTP headers {sorted(headers)}")
+
+    def headers(self, what: str, names: Iterable[str]) -> None:
+        """The names of an answer's headers."""
+        self.seen["headers"] += len(list(names))
+        self.hints += [f"header {name} of {what}" for name in sorted(set(names) - HEADERS)]
+
+    def compare(self, version_of: dict[str, int]) -> None:
+        """Showings of one version have to look like those of any other."""
+        by_version: dict[int, set[str]] = defaultdict(set)
+        for assignment, shapes in self.shapes.items():
+            by_version[version_of[assignment]] |= shapes
+        self.seen["versions compared"] = len(by_version)
+        everywhere, anywhere = set.intersection(*by_version.values()), set.union(*by_version.values())
+        self.hints += [f"only some versions look like this: {shape}" for shape in anywhere - everywhere]
+        self.hints += [f"one address for two showings: {url}" for url, count in self.addresses.items() if count > 1]
+
+
+def scan_api(client: httpx.Client, annotators: int, scan: Scan) -> None:
+    """What the API answers to some annotators' first questions."""
     for number in range(annotators):
         token = client.post("/api/v1/session", json={"handle": f"scanner {number}"}).json()["token"]
         answer = client.get("/api/v1/assignments?count=16", headers=bearer(token))
-        hints += _in_headers("assignments", answer, seen)
+        scan.headers("assignments", answer.headers)
         for item in answer.json()["assignments"]:
-            seen["showings"] += 1
-            hints += [f"field {name!r} of an assignment" for name in item.keys() - FIELDS]
-            hints += [f"{name}: {found}" for name, found in _telling(item)]
+            scan.assignment(item)
             for side in ("left", "right"):
-                addresses[item[side]] += 1
-                hints += _in_image(client.get(item[side]), seen)
-    seen["addresses of images"] = len(addresses)
-    hints += [f"one address for two showings: {address}" for address, count in addresses.items() if count > 1]
-    return dict(seen), hints
+                image = client.get(item[side])
+                scan.headers("image", image.headers)
+                scan.image(item["id"], image.content, image.headers)
+
+
+def scan_page(url: str, presses: int, scan: Scan) -> None:
+    """Everything a browser receives while a person votes: no answer but those looked at may speak of an image."""
+    received: list[Response] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium_path(), args=ARGUMENTS)
+        page = browser.new_page()
+        page.on("response", received.append)
+        open_label(page, url, seconds=60)
+        for number in range(presses):
+            page.keyboard.press("12"[number % 2])
+            page.wait_for_selector(READY)
+        page.wait_for_load_state("networkidle")
+        shown = [item for answer in received if "/assignments" in answer.url for item in answer.json()["assignments"]]
+        ids = {item["id"] for item in shown}
+        for answer in received:
+            path = urlsplit(answer.url).path
+            scan.seen["answers to the browser"] += 1
+            if "/images/" in path or "/assignments" in path:
+                scan.headers(path.split("/")[3], set(answer.headers))
+            elif path == "/api/v1/votes":
+                scan.hints += [f"a vote's answer: {found}" for _, found in _telling(answer.json())]
+            elif answer.status == 200 and any(one in answer.text() for one in ids):
+                scan.hints.append(f"{path} speaks of a showing")
+        browser.close()
+    for item in {item["id"]: item for item in shown}.values():
+        scan.hints += [f"{name}: {found}" for name, found in _telling(item)]
 
 
 def _telling(item: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -102,15 +172,11 @@ def _telling(item: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, found[0]
 
 
-def _in_image(answer: httpx.Response, seen: Counter[str]) -> list[str]:
-    seen["images"] += 1
-    odd = set(chunks_of(answer.content)) - CHUNKS
-    return [f"PNG chunk {name}" for name in sorted(odd)] + _in_headers("image", answer, seen)
-
-
-def _in_headers(what: str, answer: httpx.Response, seen: Counter[str]) -> list[str]:
-    seen["headers"] += len(answer.headers)
-    return [f"header {name} of {what}" for name in sorted(answer.headers.keys() - HEADERS)]
+def versions_of(home: Path) -> dict[str, int]:
+    """The version that made the images of every showing, by the assignment's id."""
+    query = "SELECT a.public_id, p.adapter_version FROM assignments a JOIN pairs p ON p.id = a.pair_id"
+    with Store.open(home) as store, store._database.reader() as connection:
+        return {row.public_id: row.adapter_version for row in connection.execute(text(query))}
 
 
 def main() -> None:
@@ -120,20 +186,23 @@ def main() -> None:
     arguments = parser.parse_args()
     showings = 600 if arguments.quick else arguments.showings
     with tempfile.TemporaryDirectory() as folder:
-        home = seed(Path(folder) / "home", PAIRS, size=64)
+        home = seed(Path(folder) / "home", PAIRS, size=64, versions=VERSIONS)
+        scan = Scan()
         with quiet_studio(home) as studio:
             with studio.client() as client:
-                seen, hints = scan(client, 10)
+                scan_api(client, 10, scan)
+            scan_page(studio.url, 40, scan)
             asyncio.run(show_all(studio.url, showings))
         sides = sides_of(home)
+        scan.compare(versions_of(home))
     left, total = sides[True], sides.total()
     found = binomtest(left, total).proportion_ci()
     print(f"{machine()}\n")
     row = [f"{total:,}", f"{left / total:.2%}", f"{found.low:.2%} to {found.high:.2%}", "48.5 to 51.5 %"]
     print_table(("showings", "image a left", "95 %", "wanted"), [row])
-    print_table(("scanned", "count"), sorted(seen.items()))
-    print(f"hints found: {len(hints)}")
-    for hint, count in Counter(hints).most_common(20):
+    print_table(("scanned", "count"), sorted(scan.seen.items()))
+    print(f"hints found: {len(scan.hints)}")
+    for hint, count in Counter(scan.hints).most_common(20):
         print(f"{count} x {hint}")
 
 

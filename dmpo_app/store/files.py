@@ -106,15 +106,17 @@ class Files:
                     new[path] = temporary
                     temporary.write_bytes(content)
             if new:
+                if self._elsewhere is not None:
+                    self._elsewhere.put([(self._name(path), temporary) for path, temporary in new.items()])
                 _flush_file_system(self._temporary)
                 for path, temporary in new.items():
                     _make_folder(path.parent)
                     temporary.replace(path)
                 _flush_file_system(self._temporary)
-        except OSError as error:
+        except BaseException as error:
             for temporary in new.values():
                 temporary.unlink(missing_ok=True)
-            if is_disk_error(error):
+            if isinstance(error, OSError) and is_disk_error(error):
                 raise StorageFull(
                     f"images could not be written ({error.strerror}); free some space in {self._home}"
                 ) from error

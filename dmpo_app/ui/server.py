@@ -68,7 +68,7 @@ def launch(blocks: gr.Blocks, services: Services) -> RunningServer:
         busy = "Or this machine is too busy right now: try again."
         raise SetupProblem(f"{taken(settings.host, port)} {busy}") from error
     page = app.middleware_stack or app.build_middleware_stack()
-    app.middleware_stack = Guard(page, standing_alone(api), embeddable=on_spaces())
+    app.middleware_stack = Guard(page, standing_alone(api, services), embeddable=on_spaces())
     return RunningServer(url=_address(settings.host, port, url), port=port, blocks=blocks)
 
 

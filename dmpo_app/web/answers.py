@@ -115,13 +115,18 @@ class StudioRoute(APIRoute):
             response = await _answer(
                 handle, Request(request.scope, _limited(request.receive, self.max_body_bytes), request._send)
             )
-            for name, value in SECURITY_HEADERS.items():
-                response.headers.setdefault(name, value)
-            response.headers.setdefault("Content-Security-Policy", API_POLICY)
-            response.headers.setdefault("Cache-Control", "no-store")
-            return response
+            return hardened(response)
 
         return guarded
+
+
+def hardened(response: Response) -> Response:
+    """With the headers that every answer of the API has."""
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+    response.headers.setdefault("Content-Security-Policy", API_POLICY)
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response
 
 
 async def _answer(handle: Callable[[Request], Awaitable[Response]], request: Request) -> Response:

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp
 
+from dmpo_app.web.crowding import Crowding
 from dmpo_app.web.docs import docs_router
 from dmpo_app.web.exports import exports_router
 from dmpo_app.web.gold import gold_router
@@ -29,13 +30,14 @@ from dmpo_app.web.voting import voting_router
 PREFIX = "/api/v1"
 
 
-def standing_alone(router: APIRouter) -> ASGIApp:
+def standing_alone(router: APIRouter, services: Services) -> ASGIApp:
     """The router as an application with only what it needs around it: its routes see to errors and limits themselves.
 
     Around Gradio's page stands more, for compression, other origins and telemetry, which took a fifth of a vote's time.
     """
     handlers: dict[Any, Any] = {HTTPException: http_exception_handler}
-    return ExceptionMiddleware(AsyncExitStackMiddleware(router), handlers=handlers)
+    api = ExceptionMiddleware(AsyncExitStackMiddleware(router), handlers=handlers)
+    return Crowding(api, services, f"{PREFIX}/render")
 
 
 def create_router(services: Services) -> APIRouter:

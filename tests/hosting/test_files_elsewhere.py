@@ -43,3 +43,11 @@ def test_a_file_that_was_changed_there_is_not_taken(home: Path, s3_url: str) -> 
         with pytest.raises(NotFound, match="damaged"):
             store.files.read_image(sha256)
         assert not path.exists()
+
+
+def test_images_that_are_stored_many_at_once_are_there_as_well(home: Path, s3_url: str) -> None:
+    contents = [b"one picture", b"another picture"]
+    with open_store(Settings(home=home, files_url=f"{s3_url}-many")) as store:
+        names = store.files.put_images(contents)
+        shutil.rmtree(home / "images")
+        assert [store.files.read_image(name) for name in names] == contents

@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from dmpo_app.labeling.service import LabelingService
@@ -18,6 +17,7 @@ from dmpo_app.labeling.tokens import Sealer, load_or_create_key
 from dmpo_app.settings import LabelingSettings, Settings
 from dmpo_app.store import Store
 from dmpo_app.web import Services, create_router
+from dmpo_app.web.routes import standing_alone
 from tests.web.studio_fakes import SAMPLING, FakeRenderer, FakeTrainer, Rounds
 
 ADMIN = {"Authorization": "Bearer the-administrators-token"}
@@ -84,9 +84,7 @@ class Studio:
 
 
 def client_of(services: Services) -> TestClient:
-    app = FastAPI(openapi_url=None)
-    app.include_router(create_router(services))
-    return TestClient(app, raise_server_exceptions=False)
+    return TestClient(standing_alone(create_router(services), services), raise_server_exceptions=False)
 
 
 @contextmanager

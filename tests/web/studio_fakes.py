@@ -75,8 +75,8 @@ def add_pairs(store: Store, base: BaseModelRef, count: int, *, size: int = 128, 
 
 
 class FakeRenderer:
-    """Draws scenes. `hold` keeps requests waiting; `full` and `failed` refuse them; images of `withheld`
-    versions count as flagged."""
+    """Draws scenes. `hold` keeps requests waiting; `full` and `failed` refuse them; `waiting` is how many it says do;
+    images of `withheld` versions count as flagged."""
 
     def __init__(self, store: Store, base: BaseModelRef, *, size: int = 128) -> None:
         self._store, self._base, self._size = store, base, size
@@ -84,6 +84,7 @@ class FakeRenderer:
         self.hold = threading.Event()
         self.hold.set()
         self.full = False
+        self.waiting = 0
         self.failed = ""
         self.error: Exception | None = None
         self.withheld: set[int] = set()
@@ -93,7 +94,8 @@ class FakeRenderer:
     def state(self) -> RendererState:
         if self.failed:
             return RendererState("failed", self.failed)
-        return RendererState("ready", "", live_version=self._store.adapters.live_version(self._base), device="cpu")
+        live = self._store.adapters.live_version(self._base)
+        return RendererState("ready", "", live_version=live, pending=self.waiting, device="cpu")
 
     def submit(self, request: RenderRequest) -> Future[list[RenderedImage]]:
         if self.failed:

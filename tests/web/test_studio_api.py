@@ -177,6 +177,20 @@ def test_render_is_503_when_the_queue_is_full_or_the_model_is_missing(studio: St
     assert "/home/ada" not in missing.text
 
 
+def test_while_the_queue_is_full_renders_are_turned_away_unread_and_nothing_else_is(studio: Studio) -> None:
+    studio.renderer.waiting = studio.services.settings.render.queue_size
+    for body in (b'{"prompt": "a cat", "seed": 1, "versions": [0]}', b"not even JSON"):
+        busy = studio.client.post("/api/v1/render", content=body, headers={"Content-Type": "application/json"})
+        assert (busy.status_code, busy.json()["code"]) == (503, "busy")
+        assert int(busy.headers["Retry-After"]) >= 1
+        assert busy.headers["X-Content-Type-Options"] == "nosniff"
+    assert studio.client.get("/api/v1/render").status_code == 405
+    who = studio.session()
+    assert studio.vote(who, studio.assignments(who)[0]["id"]).status_code == 201
+    studio.renderer.waiting -= 1
+    assert studio.client.post("/api/v1/render", content=b"not even JSON").status_code == 422
+
+
 def test_render_of_a_damaged_version_is_409_and_keeps_its_path_to_itself(studio: Studio) -> None:
     studio.renderer.error = AdapterCorrupt("/home/ada/adapters/1/weights: sha256 differs")
     answer = studio.client.post("/api/v1/render", json={"prompt": "a cat", "seed": 1, "versions": [0]})
