@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,30 @@ from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.wiring import read_prompts
 from tests.studio_process import StudioProcess
-from tests.web.studio_fakes import scene_image
+from tests.web.studio_fakes import Rounds, scene_image
 
 _AT_REST = 20.0
 """Percent of a core; a server with nothing to do takes less than half of it."""
 
 
-def seed(home: Path, pairs: int, *, size: int = 128, versions: Sequence[int] = (0,)) -> Path:
-    """A home of the pocket model with so many pairs of little scenes of `size` pixels, said to be of these versions in
-    turn; returns `home`."""
+def seed(home: Path, pairs: int, *, size: int = 128, newest: int = 0) -> Path:
+    """A home of the pocket model with so many pairs of little scenes of `size` pixels; returns `home`.
+
+    The scenes are said to be of version 0 to `newest` in turn. These versions are on record, and version 0 is live.
+    """
     source, prompts = Settings().base_model, read_prompts(Settings().pool.train_prompts)
     made = []
     for number in range(pairs):
         prompt = prompts[number % len(prompts)]
-        version = versions[number % len(versions)]
+        version = number % (newest + 1)
         a, b = (scene_image(prompt, 2 * number + side, version, size=size, latents=True) for side in (0, 1))
         made.append(NewPair(prompt, a, b, b"embeds", PairSource.POOL))
     with Store.open(home) as store:
         base = store.models.register(source, family_of(source), fingerprint(source))
+        rounds = Rounds(store, base)
+        for _ in range(newest):
+            rounds.publish(rounds.start(), proven=False)
+        store.lease.release(base, rounds.token)
         store.pairs.add_many(base, made)
     return home
 
