@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -23,7 +23,17 @@ from dmpo_app.domain import (
     Strength,
 )
 from dmpo_app.store.database import Database
-from dmpo_app.store.schema import IS_LIVE, IS_UNCLEARED, AssignmentRow, ImageRow, PairRow, PromptRow, ReportRow, VoteRow
+from dmpo_app.store.schema import (
+    IS_LIVE,
+    IS_UNCLEARED,
+    AssignmentRow,
+    ImageRow,
+    ImportedPairRow,
+    PairRow,
+    PromptRow,
+    ReportRow,
+    VoteRow,
+)
 
 _IMAGE = (
     "id", "sha256", "latents_sha256", "width", "height", "prompt", "seed", "sampler", "num_steps", "guidance",
@@ -51,7 +61,10 @@ class GivenVote:
 
 @dataclass(frozen=True, slots=True)
 class JudgedPair:
-    """A pair with its live votes, oldest first. `reported`: out of the pool, or by a report that is not cleared."""
+    """A pair with its live votes, oldest first. `reported`: out of the pool, or by a report that is not cleared.
+
+    `origin`: of an imported pair, what its source says of how images "a" and "b" were made.
+    """
 
     id: int
     prompt: str
@@ -62,6 +75,11 @@ class JudgedPair:
     gold: Outcome | None
     reported: bool
     votes: Sequence[GivenVote]
+    origin: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def origin_of(self, image: ImageRef) -> Mapping[str, Any]:
+        """What the source of one of its two images says of it; nothing of one that was made here."""
+        return self.origin.get("a" if image is self.image_a else "b", {})
 
 
 class Judgements:
@@ -99,12 +117,14 @@ def _pairs(base: BaseModelRef, after: int, limit: int) -> Any:
             PairRow.adapter_version,
             PairRow.gold,
             or_(PairRow.retired_at.is_not(None), reported),
+            ImportedPairRow.origin,
             *(getattr(a, name) for name in _IMAGE),
             *(getattr(b, name) for name in _IMAGE),
         )
         .join(PromptRow, PromptRow.id == PairRow.prompt_id)
         .join(a, a.id == PairRow.image_a_id)
         .join(b, b.id == PairRow.image_b_id)
+        .outerjoin(ImportedPairRow, ImportedPairRow.pair_id == PairRow.id)
         # Sums keep the database from an index in another order, which it would go through whole for every page.
         .where(PairRow.base_id + 0 == base.id, PairRow.num_votes + 0 > 0, PairRow.id > after)
         .order_by(PairRow.id)
@@ -141,9 +161,9 @@ def _votes(connection: Connection, first: int, last: int, last_vote: int) -> dic
 
 
 def _pair_of(row: Row[*tuple[Any, ...]], votes: Sequence[GivenVote]) -> JudgedPair:
-    pair_id, prompt, source, version, gold, reported, *rest = row
+    pair_id, prompt, source, version, gold, reported, origin, *rest = row
     image_a, image_b = (_image(values) for values in (rest[: len(_IMAGE)], rest[len(_IMAGE) :]))
-    return JudgedPair(pair_id, prompt, image_a, image_b, source, version, gold, bool(reported), votes)
+    return JudgedPair(pair_id, prompt, image_a, image_b, source, version, gold, bool(reported), votes, origin or {})
 
 
 def _image(values: Sequence[Any]) -> ImageRef:

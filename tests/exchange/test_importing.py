@@ -29,8 +29,9 @@ from dmpo_app.preferences.source import open_source
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.store.import_rows import HELD_OUT
+from tests.exchange.outgoing.campaign import Campaign
 from tests.preferences.preference_files import image_bytes, mixed_rows, pick_a_pic_row, write_pick_a_pic
-from tests.store.store_data import HOUR, integrity_of, issue, scalar, vote_once
+from tests.store.store_data import HOUR, Clock, integrity_of, issue, scalar, vote_once
 
 PNG = "PNG"
 
@@ -264,6 +265,20 @@ def test_where_a_pair_comes_from_is_kept_and_never_changed(store: Store, base: B
         work = partial(Connection.execute, statement=text(statement))
         with pytest.raises(IntegrityError, match="never"):
             store._database.write(work)
+
+
+def test_what_made_an_imported_image_leaves_with_it(
+    store: Store, base: BaseModelRef, clock: Clock, tmp_path: Path
+) -> None:
+    row = {**pick_a_pic_row(0), "model_0": "first-model", "model_1": "second-model", "label_0": 0.0, "label_1": 1.0}
+    take_in(store, base, write_pick_a_pic(tmp_path / "train-0.parquet", [row]))
+    campaign = Campaign(store, base, clock, tmp_path / "out", [])
+    [picked] = campaign.rows("pick-a-pic")
+    assert (picked["model_0"], picked["model_1"]) == ("first-model", "second-model")
+    [preferred] = campaign.rows("open-image-preferences")
+    assert (preferred["chosen_model"], preferred["rejected_model"]) == ("second-model", "first-model")
+    [raw] = campaign.rows("votes-jsonl")
+    assert raw["image_b"]["base_model"] == "second-model"
 
 
 def test_two_imports_of_the_same_data_at_once_cannot_double_it(

@@ -67,8 +67,8 @@ class OpenImagePreferences:
         row, chosen, rejected = _preference(pair, judgement, context)
         return row | {
             "id": judgement.votes[0].id if context.rows == "votes" else pair.id,
-            "chosen_model": context.model(pair, chosen.provenance.adapter_version),
-            "rejected_model": context.model(pair, rejected.provenance.adapter_version),
+            "chosen_model": context.model(pair, chosen),
+            "rejected_model": context.model(pair, rejected),
             "evolution": "",
             "category": "",
             "sub_category": "",

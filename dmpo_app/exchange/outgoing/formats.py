@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Literal, Protocol
 
-from dmpo_app.domain import BaseModelRef, Outcome, PairSource
+from dmpo_app.domain import BaseModelRef, ImageRef, Outcome, PairSource
 from dmpo_app.exchange.outgoing.selection import Rows
 from dmpo_app.exchange.outgoing.verdict import Verdict, counted
 from dmpo_app.store.judgements import GivenVote, JudgedPair
@@ -48,12 +48,20 @@ class Context:
     def with_images(self) -> bool:
         return self.image is not None
 
-    def model(self, pair: JudgedPair, version: int) -> str:
+    def base_model(self, pair: JudgedPair, image: ImageRef) -> str:
+        """The base model that made an image; of an imported one, whatever model its source names."""
+        if pair.source.value in _MADE_HERE:
+            return model_name(self.base)
+        origin = pair.origin_of(image)
+        named = origin.get("model") or origin.get("base_model")
+        return named if isinstance(named, str) else "unknown"
+
+    def model(self, pair: JudgedPair, image: ImageRef) -> str:
         """The model that made an image: the base model's name, and the version where there is one."""
-        if pair.source.value not in _MADE_HERE:
-            return "unknown"
-        name = model_name(self.base)
-        return f"{name}@dmpo-{version}" if version else name
+        made_here = pair.source.value in _MADE_HERE
+        version = image.provenance.adapter_version if made_here else pair.origin_of(image).get("adapter_version")
+        name = self.base_model(pair, image)
+        return f"{name}@dmpo-{version}" if isinstance(version, int) and version > 0 else name
 
 
 class Format(Protocol):

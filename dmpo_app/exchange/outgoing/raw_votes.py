@@ -106,7 +106,7 @@ def _made(pair: JudgedPair, image: ImageRef, context: Context) -> dict[str, Any]
         "file": None if context.image_file is None else context.image_file(image.sha256),
         "width": image.width,
         "height": image.height,
-        "base_model": context.model(pair, 0),
+        "base_model": context.base_model(pair, image),
         "base_fingerprint": context.base.fingerprint,
         "adapter_version": made.adapter_version,
         "adapter_strength": made.strength,
