@@ -1,9 +1,9 @@
-"""What administrators did: who, what, on what, when. Written in the transaction of the act itself; append-only."""
+"""What administrators did: who, what, on what, when. Append-only; an act that changes something is noted with it."""
 
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from sqlalchemy import Connection, insert, select
@@ -14,8 +14,13 @@ from dmpo_app.store.schema import AuditRow
 
 
 class Audit:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
         self._database = database
+        self._now = now
+
+    def note(self, actor: str, act: str, subject: str) -> None:
+        """Note an act that changes nothing in the database."""
+        self._database.write(lambda connection: record_act(connection, actor, act, subject, at=self._now()))
 
     def list(self, *, before: int | None = None, limit: int = 100) -> builtins.list[AuditEntry]:
         """The acts, newest first; `before`: only those with a smaller id."""

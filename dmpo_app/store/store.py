@@ -76,7 +76,7 @@ class Store:
         self.reports = Reports(database, now)
         self.consents = Consents(database, now)
         self.invites = Invites(database, now)
-        self.audit = Audit(database)
+        self.audit = Audit(database, now)
         self.vote_records = VoteRecords(database)
         self.judgements = Judgements(database)
         self.adapters = Adapters(database, home, now)

@@ -68,8 +68,11 @@ def exports_router(services: Services, lanes: Lanes) -> APIRouter:
         min_agreement: Annotated[float, Query(ge=0, le=1)] = 0.0,
         reported: bool = False,
     ) -> FileResponse:
-        """The votes in a format of the field, without images, under hashed names; see docs/data.md. One at a time."""
-        administrator_of(services, token)
+        """The votes in a format of the field, without images, under hashed names; see docs/data.md. One at a time.
+
+        That it was asked for is on record among the administrators' acts.
+        """
+        administrator = administrator_of(services, token)
         selection = Selection(
             since=_aware(since),
             until=_aware(until),
@@ -84,7 +87,9 @@ def exports_router(services: Services, lanes: Lanes) -> APIRouter:
             if not one_at_a_time.acquire(blocking=False):
                 raise Busy("another export is being made; try again in a moment")
             try:
-                return _zipped(services, format.value, selection)
+                path = _zipped(services, format.value, selection)
+                services.store.audit.note(administrator, "export", format.value)
+                return path
             finally:
                 one_at_a_time.release()
 

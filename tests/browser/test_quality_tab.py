@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import random
+import zipfile
 from datetime import timedelta
 from pathlib import Path
 
@@ -60,6 +62,15 @@ def test_an_administrator_sees_who_goes_by_the_side_and_takes_the_table_home(
     download.value.save_as(tmp_path / "annotators.csv")
     with (tmp_path / "annotators.csv").open(newline="") as file:
         assert sorted(row["votes"] for row in csv.DictReader(file)) == ["24"] * 4
+    page.get_by_label("Format of the votes").select_option("Pick-a-Pic")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download votes").click()
+    assert download.value.suggested_filename == "pick-a-pic.zip"
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert json.loads(archive.read("manifest.json"))["rows"] > 0
+    expect(message).to_have_text("The votes are downloaded.")
+    [entry] = page_studio.services.store.audit.list()
+    assert (entry.act, entry.subject) == ("export", "pick-a-pic")
 
 
 def test_on_a_phone_in_the_dark_the_table_scrolls_by_key_and_the_page_does_not_widen(

@@ -5,6 +5,13 @@ import { barChart } from "./chart.js";
 import { api, ApiError, h, plural, saveFile } from "./studio.js";
 
 const CSV = "/api/v1/quality/annotators.csv";
+const FORMATS = [
+  ["votes-jsonl", "Raw votes, JSON lines"],
+  ["votes-csv", "Raw votes, CSV"],
+  ["pick-a-pic", "Pick-a-Pic"],
+  ["open-image-preferences", "Open image preferences"],
+  ["chosen-rejected", "Prompt, chosen, rejected"],
+];
 const MOST_ROWS = 200;
 const MOST_BARS = 100;
 
@@ -21,6 +28,7 @@ class DmpoQuality extends HTMLElement {
     this.save = h("button", { type: "button", class: "st-button", onclick: () => this.download(), disabled: true }, "Download CSV");
     this.message = h("p", { class: "qu-message", role: "status", "aria-live": "polite" });
     this.content = h("div", { class: "qu-content" });
+    this.format = h("select", { class: "qu-format", "aria-label": "Format of the votes" }, FORMATS.map(([value, name]) => h("option", { value }, name)));
     const show = (event) => {
       event.preventDefault();
       this.show();
@@ -28,6 +36,13 @@ class DmpoQuality extends HTMLElement {
     this.replaceChildren(
       h("p", { class: "qu-help" }, "For administrators. Annotators appear under hashed names, which differ from studio to studio."),
       h("form", { class: "qu-line", onsubmit: show }, this.token.input, h("button", { type: "submit", class: "st-button" }, "Show"), this.save),
+      h(
+        "form",
+        { class: "qu-line", onsubmit: (event) => this.downloadVotes(event) },
+        this.format,
+        h("button", { type: "submit", class: "st-button" }, "Download votes"),
+        h("span", { class: "qu-help" }, "A zip with card and manifest, without pictures; dmpo export adds them."),
+      ),
       this.message,
       this.content,
     );
@@ -45,6 +60,13 @@ class DmpoQuality extends HTMLElement {
   async download() {
     const saved = await this.attempt((token) => saveFile(CSV, "annotators.csv", token).then(() => true));
     if (saved) this.say("The table is downloaded.");
+  }
+
+  async downloadVotes(event) {
+    event.preventDefault();
+    const { value } = this.format;
+    const saved = await this.attempt((token) => saveFile(`/api/v1/exports/${value}`, `${value}.zip`, token).then(() => true));
+    if (saved) this.say("The votes are downloaded.");
   }
 
   /** What `ask(token)` resolves to, or null; why not is said on the page. */
