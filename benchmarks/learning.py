@@ -107,7 +107,9 @@ def vote(store: Store, base: BaseModelRef, taste: Taste, count: int, *, wrong: f
     """`count` votes by one annotator with this taste; a share is the other way round on purpose."""
     annotator = store.annotators.ensure(taste.name)
     while count:
-        issued = store.assignments.issue(base, annotator.id, min(count, 8), rng=rng, lifetime=timedelta(hours=1))
+        issued = store.assignments.issue(
+            base, annotator.id, min(count, 8), rng=rng, lifetime=timedelta(hours=1)
+        ).result()
         if not issued:
             raise RuntimeError("no pair is left to vote on; raise --pool")
         for assignment in issued:

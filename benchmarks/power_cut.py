@@ -40,7 +40,7 @@ base = store.models.register("pocket", "stable-diffusion", "f" * 64)
 def vote_on(name, count):
     annotator, rng = store.annotators.ensure(name), random.Random(name)
     for _ in range(count):
-        [assignment] = store.assignments.issue(base, annotator.id, 1, rng=rng, lifetime=timedelta(hours=1))
+        [assignment] = store.assignments.issue(base, annotator.id, 1, rng=rng, lifetime=timedelta(hours=1)).result()
         vote = store.votes.take(assignment.id, annotator.id, Choice.LEFT, 10)
         os.write(1, b"vote %d\\n" % vote.vote_id)  # the acknowledgement
 

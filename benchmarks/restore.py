@@ -80,7 +80,7 @@ def vote_forever(store: Store, backup: Safekeeping, acknowledged: Acknowledged, 
     rng, due, count = random.Random(time.monotonic()), time.monotonic(), 0
     while not stopping.is_set():
         person = store.annotators.ensure("somebody")
-        issued = store.assignments.issue(base, person.id, SESSION_PAIRS, rng=rng, lifetime=timedelta(hours=1))
+        issued = store.assignments.issue(base, person.id, SESSION_PAIRS, rng=rng, lifetime=timedelta(hours=1)).result()
         for assignment in issued:
             vote = store.votes.take(assignment.id, person.id, Choice.LEFT, 900).vote_id
             acknowledged.by_disk[vote] = time.monotonic()

@@ -57,7 +57,7 @@ def prepare(settings: Settings, votes: int) -> None:
         while taken < votes:
             for assignment in store.assignments.issue(
                 base, annotator.id, min(10, votes - taken), rng=rng, lifetime=timedelta(hours=1)
-            ):
+            ).result():
                 store.votes.take(assignment.id, annotator.id, rng.choice((Choice.LEFT, Choice.RIGHT)), 500)
                 taken += 1
 

@@ -23,7 +23,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "home"
     with open_lineage(Settings(home=folder)) as lineage:
         store, anna = lineage.store, lineage.store.annotators.ensure("anna")
-        for shown in store.assignments.issue(lineage.base, anna.id, 4, rng=random.Random(0), lifetime=HOUR):
+        for shown in store.assignments.issue(lineage.base, anna.id, 4, rng=random.Random(0), lifetime=HOUR).result():
             store.votes.take(shown.id, anna.id, Choice.LEFT, 900)
     return folder
 

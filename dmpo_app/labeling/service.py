@@ -183,7 +183,7 @@ class LabelingService:
         self.consent.require(annotator)
         if not 1 <= count <= MAX_ASSIGNMENTS:
             raise BadInput(f"between 1 and {MAX_ASSIGNMENTS} assignments can be asked for, not {count}")
-        return self._store.assignments.submit(
+        return self._store.assignments.issue(
             self._base,
             annotator.id,
             count,

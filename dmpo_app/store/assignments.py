@@ -125,32 +125,16 @@ class Assignments:
         lifetime: timedelta,
         questions: Sequence[Question] = (Question.OVERALL,),
         offering: Offering = _AS_THEY_COME,
-    ) -> list[Assignment]:
+    ) -> Future[list[Assignment]]:
         """What this annotator has open, oldest first, filled up to `count`. Fewer when they have seen everything.
 
         Pairs with the fewest live votes and open assignments come first, among them those of the newest version, among
         them the oldest; retired ones not at all. `offering` may say otherwise, and mix in what is not to be learnt
         from. All is decided in one transaction, so that nobody is offered what another one was just given. Every
         question about a pair is an assignment of its own, one after another in the order of `questions`. Which image
-        stands left, or how a set is arranged, is drawn from `rng` for the pair and recorded.
+        stands left, or how a set is arranged, is drawn from `rng` for the pair and recorded. The future is done once
+        all is on disk.
         """
-        submitted = self.submit(
-            base, annotator_id, count, rng=rng, lifetime=lifetime, questions=questions, offering=offering
-        )
-        return submitted.result()
-
-    def submit(
-        self,
-        base: BaseModelRef,
-        annotator_id: int,
-        count: int,
-        *,
-        rng: random.Random,
-        lifetime: timedelta,
-        questions: Sequence[Question] = (Question.OVERALL,),
-        offering: Offering = _AS_THEY_COME,
-    ) -> Future[list[Assignment]]:
-        """As `issue`, without waiting for it."""
         asker = Asker(base.id, annotator_id, tuple(questions), offering.num_images)
         return self._database.submit(partial(self._issue, asker, count, rng=rng, lifetime=lifetime, offering=offering))
 

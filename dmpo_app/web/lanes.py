@@ -38,13 +38,10 @@ class WriterLane:
     """At most `width` requests wait for the store's writer at a time, fewer than its queue holds; more wait here."""
 
     def __init__(self, width: int) -> None:
-        self._width = width
-        self._limiter: asyncio.Semaphore | None = None
+        self._limiter = asyncio.Semaphore(width)
 
     async def run(self, submit: Callable[[], Future[_T]]) -> _T:
         """What the future that `submit` answers comes to. `submit` may not block."""
-        if self._limiter is None:
-            self._limiter = asyncio.Semaphore(self._width)
         async with self._limiter:
             return await asyncio.wrap_future(submit())
 

@@ -24,7 +24,7 @@ def judge_all(studio: PageStudio, how: str, *, elapsed_ms: int) -> None:
     store, base = studio.services.store, studio.services.base
     who = store.annotators.ensure("<img src=x onerror=alert(1)>").id
     rng = random.Random(who)
-    while showings := store.assignments.issue(base, who, 8, rng=rng, lifetime=timedelta(hours=1)):
+    while showings := store.assignments.issue(base, who, 8, rng=rng, lifetime=timedelta(hours=1)).result():
         for showing in showings:
             left = how == "left" or (showing.a_on_left == (showing.pair_id % 2 == 0))
             store.votes.take(showing.id, who, Choice.LEFT if left else Choice.RIGHT, elapsed_ms + showing.pair_id)

@@ -339,5 +339,5 @@ def test_withdrawn_imported_votes_do_not_come_back(store: Store, base: BaseModel
     other = write_pick_a_pic(tmp_path / "b" / "train-0.parquet", [*rows, pick_a_pic_row(1)]).parent
     assert take_in(store, base, other).votes == 1
     anna = store.annotators.ensure("anna")
-    issued = store.assignments.issue(base, anna.id, 4, rng=random.Random(0), lifetime=HOUR)
+    issued = store.assignments.issue(base, anna.id, 4, rng=random.Random(0), lifetime=HOUR).result()
     assert len(issued) == 2

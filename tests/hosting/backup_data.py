@@ -38,7 +38,9 @@ class Voters:
         """So many votes, each person as many as they are given."""
         while count > 0:
             person: Annotator = self.store.annotators.ensure("somebody")
-            issued = self.store.assignments.issue(self.base, person.id, min(count, 12), rng=self._rng, lifetime=HOUR)
+            issued = self.store.assignments.issue(
+                self.base, person.id, min(count, 12), rng=self._rng, lifetime=HOUR
+            ).result()
             for assignment in issued:
                 choice = self._rng.choice([Choice.LEFT, Choice.RIGHT, Choice.TIE])
                 self.given.append(self.store.votes.take(assignment.id, person.id, choice, 900).vote_id)

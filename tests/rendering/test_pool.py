@@ -67,7 +67,9 @@ def test_prompts_are_covered_evenly(studio: Studio) -> None:
 def test_pairs_that_are_out_for_an_answer_are_replaced(studio: Studio) -> None:
     add_pairs(studio, 10)
     annotator = studio.store.annotators.ensure("ann")
-    studio.store.assignments.issue(studio.base, annotator.id, 3, rng=random.Random(0), lifetime=timedelta(minutes=5))
+    studio.store.assignments.issue(
+        studio.base, annotator.id, 3, rng=random.Random(0), lifetime=timedelta(minutes=5)
+    ).result()
     assert planner(studio).next(0) is not None
 
 

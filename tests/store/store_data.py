@@ -89,7 +89,7 @@ def new_pair(number: int = 0, *, prompt: str | None = None, version: int = 0) ->
 
 def issue(store: Store, base: BaseModelRef, annotator: Annotator, count: int = 1, *, seed: int = 0) -> list[Assignment]:
     """Assignments good for an hour."""
-    return store.assignments.issue(base, annotator.id, count, rng=random.Random(seed), lifetime=HOUR)
+    return store.assignments.issue(base, annotator.id, count, rng=random.Random(seed), lifetime=HOUR).result()
 
 
 def vote_once(

@@ -38,7 +38,7 @@ def test_sides_are_even_in_the_long_run(store: Store, base: BaseModelRef) -> Non
         for number in range(40)
         for assignment in store.assignments.issue(
             base, store.annotators.ensure(str(number)).id, 10, rng=rng, lifetime=HOUR
-        )
+        ).result()
     ]
     assert 150 < sum(left) < 250  # of 400: five standard deviations
 

@@ -27,7 +27,7 @@ base = store.models.register("pocket", "stable-diffusion", "f" * 64)
 
 def vote_on():
     annotator, rng = store.annotators.ensure("voter"), random.Random()
-    while assignments := store.assignments.issue(base, annotator.id, 1, rng=rng, lifetime=timedelta(hours=1)):
+    while assignments := store.assignments.issue(base, annotator.id, 1, rng=rng, lifetime=timedelta(hours=1)).result():
         vote = store.votes.take(assignments[0].id, annotator.id, Choice.LEFT, 10)
         os.write(1, b"%d\\n" % vote.vote_id)  # the acknowledgement
         if rng.random() < 0.1:

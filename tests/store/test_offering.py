@@ -32,7 +32,7 @@ def offered(
     rng = random.Random(5)
     return store.assignments.issue(
         base, annotator.id, count, rng=rng, lifetime=HOUR, questions=questions, offering=offering
-    )
+    ).result()
 
 
 def vote(store: Store, shown: Assignment, choice: Choice = Choice.LEFT) -> int:
@@ -136,7 +136,7 @@ def test_gold_pairs_come_at_their_rate_and_in_no_order_that_gives_them_away(
     rng, offering = random.Random(3), Offering(gold_rate=0.25)
     places = []
     for _ in range(12):
-        shown = store.assignments.issue(base, anna.id, 8, rng=rng, lifetime=HOUR, offering=offering)
+        shown = store.assignments.issue(base, anna.id, 8, rng=rng, lifetime=HOUR, offering=offering).result()
         places += [place for place, one in enumerate(shown) if one.pair_id in gold]
         for one in shown:
             vote(store, one)

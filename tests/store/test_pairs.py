@@ -121,4 +121,4 @@ def test_nobody_is_shown_a_pair_of_another_lineage(store: Store, base: BaseModel
     store.pairs.add(other, new_pair(0))
     assert issue(store, base, anna, 3) == []
     assert len(issue(store, other, anna, 3)) == 1
-    assert store.assignments.issue(base, anna.id, 3, rng=random.Random(0), lifetime=timedelta(hours=1)) == []
+    assert store.assignments.issue(base, anna.id, 3, rng=random.Random(0), lifetime=timedelta(hours=1)).result() == []

@@ -22,7 +22,9 @@ EVERY = (Question.OVERALL, Question.APPEAL, Question.FIT)
 
 
 def ask(store: Store, base: BaseModelRef, who: Annotator, count: int, *, seed: int = 0) -> list[Assignment]:
-    return store.assignments.issue(base, who.id, count, rng=random.Random(seed), lifetime=HOUR, questions=EVERY)
+    return store.assignments.issue(
+        base, who.id, count, rng=random.Random(seed), lifetime=HOUR, questions=EVERY
+    ).result()
 
 
 def test_the_questions_of_a_pair_follow_one_another_with_its_images_on_the_same_sides(

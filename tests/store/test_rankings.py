@@ -19,7 +19,9 @@ def new_set(number: int = 0, size: int = 3) -> NewPair:
 
 def issue_sets(store: Store, base: BaseModelRef, annotator: Annotator, count: int = 1) -> list[Assignment]:
     sets = Offering(num_images=3)
-    return store.assignments.issue(base, annotator.id, count, rng=random.Random(0), lifetime=HOUR, offering=sets)
+    return store.assignments.issue(
+        base, annotator.id, count, rng=random.Random(0), lifetime=HOUR, offering=sets
+    ).result()
 
 
 def test_a_set_is_shown_in_an_order_drawn_for_it_with_each_of_its_images_once(
@@ -102,7 +104,7 @@ def test_a_set_takes_no_side_but_can_be_skipped_and_a_pair_takes_no_order(
         with pytest.raises(BadInput, match="a set of 3 images"):
             store.votes.take(shown.id, anna.id, choice, 900)
     store.votes.take(shown.id, anna.id, Choice.SKIP, 900)
-    (pair,) = store.assignments.issue(base, anna.id, 1, rng=random.Random(0), lifetime=HOUR)
+    (pair,) = store.assignments.issue(base, anna.id, 1, rng=random.Random(0), lifetime=HOUR).result()
     with pytest.raises(BadInput, match="this is a pair"):
         store.votes.rank(pair.id, anna.id, (0, 1), 900)
 
@@ -112,7 +114,7 @@ def test_a_repeat_of_a_set_is_arranged_the_other_way_round(store: Store, base: B
     (shown,) = issue_sets(store, base, anna)
     store.votes.rank(shown.id, anna.id, (0, 1, 2), 900)
     repeats = Offering(num_images=3, repeat_rate=1.0, repeat_after=0)
-    (again,) = store.assignments.issue(base, anna.id, 1, rng=random.Random(0), lifetime=HOUR, offering=repeats)
+    (again,) = store.assignments.issue(base, anna.id, 1, rng=random.Random(0), lifetime=HOUR, offering=repeats).result()
     places = [shown.left_image_id, shown.right_image_id, *shown.more_image_ids]
     assert [again.left_image_id, again.right_image_id, *again.more_image_ids] == places[::-1]
     assert again.a_on_left is not shown.a_on_left

@@ -117,7 +117,7 @@ def test_going_back_a_schema_and_forth_keeps_the_votes_that_the_older_one_knows(
 ) -> None:
     store.pairs.add_many(base, [new_pair(number) for number in range(3)])
     both = (Question.OVERALL, Question.FIT)
-    asked = store.assignments.issue(base, anna.id, 6, rng=random.Random(0), lifetime=HOUR, questions=both)
+    asked = store.assignments.issue(base, anna.id, 6, rng=random.Random(0), lifetime=HOUR, questions=both).result()
     for one in asked[:5]:
         store.votes.take(one.id, anna.id, Choice.LEFT, 10)
     withdrawn = store.votes.training_votes(base)[1].vote_id

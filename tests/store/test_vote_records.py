@@ -16,7 +16,7 @@ def test_records_tell_side_time_and_outcome_of_every_live_vote_skips_included(
         showing = issue(store, base, who, seed=len(given))[0]
         vote = store.votes.take(showing.id, who.id, choice, elapsed)
         given.append((vote.vote_id, who.id, showing.pair_id, showing.a_on_left, elapsed))
-    last = store.assignments.issue(base, ben.id, 1, rng=random.Random(0), lifetime=HOUR)[0]
+    last = store.assignments.issue(base, ben.id, 1, rng=random.Random(0), lifetime=HOUR).result()[0]
     store.votes.undo(store.votes.take(last.id, ben.id, Choice.TIE, 100).vote_id, ben.id)
     records = store.vote_records.all(base)
     assert [(r.vote_id, r.annotator_id, r.pair_id, r.a_on_left, r.elapsed_ms) for r in records] == given

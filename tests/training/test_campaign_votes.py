@@ -26,7 +26,7 @@ def judge(studio: Studio, count: int, strength: Strength | None = None) -> dict[
     taken: dict[Question, list[int]] = {question: [] for question in BOTH}
     for one in studio.store.assignments.issue(
         studio.base, who.id, 2 * count, rng=random.Random(0), lifetime=timedelta(hours=1), questions=BOTH
-    ):
+    ).result():
         choice = Choice.LEFT if one.a_on_left else Choice.RIGHT
         taken[one.question].append(studio.store.votes.take(one.id, who.id, choice, 500, strength).vote_id)
     return taken
@@ -79,7 +79,7 @@ def test_withdrawn_votes_and_reported_pairs_leave_a_round_that_has_begun(
     second = studio.store.annotators.ensure("second")
     shown = studio.store.assignments.issue(
         studio.base, second.id, MIN_VOTES, rng=random.Random(1), lifetime=timedelta(hours=1)
-    )
+    ).result()
     at_fault = next(one for one in shown if one.pair_id == by_vote[reported].pair_id)
     studio.store.reports.add(at_fault.id, second.id, ReportReason.BROKEN, None, reports_to_retire=1)
     assert make_worker(owner="serve@here").tick() is Tick.TRAINED

@@ -376,7 +376,7 @@ def votes_against_on_held_out_prompts(studio: Studio, count: int) -> None:
     annotator = studio.store.annotators.ensure("contrarian")
     for assignment in studio.store.assignments.issue(
         studio.base, annotator.id, 2 * count, rng=random.Random(0), lifetime=timedelta(hours=1)
-    ):
+    ).result():
         held_out = is_held_out(assignment.prompt, share=LONGER.held_out_share, seed=LONGER.seed)
         choice = Choice.LEFT if assignment.a_on_left != held_out else Choice.RIGHT
         studio.store.votes.take(assignment.id, annotator.id, choice, 500)

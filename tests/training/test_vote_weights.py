@@ -28,7 +28,7 @@ def vote_as(studio: Studio, count: int, *, against: bool = False) -> int:
     for _ in range(count):
         (showing,) = studio.store.assignments.issue(
             studio.base, who, 1, rng=random.Random(0), lifetime=timedelta(hours=1)
-        )
+        ).result()
         choice = Choice.LEFT if showing.a_on_left != against else Choice.RIGHT
         studio.store.votes.take(showing.id, who, choice, 900)
     return who

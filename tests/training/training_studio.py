@@ -96,7 +96,7 @@ class Studio:
             rng=random.Random(0),
             lifetime=timedelta(hours=1),
             offering=Offering(num_images=size),
-        )
+        ).result()
         if len(issued) < count:
             raise AssertionError(f"only {len(issued)} of {count} sets were left to rank")
         for shown in issued:
@@ -115,7 +115,7 @@ class Studio:
         while len(taken) < count:
             issued = self.store.assignments.issue(
                 self.base, annotator.id, min(10, count - len(taken)), rng=rng, lifetime=timedelta(hours=1)
-            )
+            ).result()
             if not issued:
                 raise AssertionError(f"only {len(taken)} of {count} pairs were left to vote on")
             for assignment in issued:

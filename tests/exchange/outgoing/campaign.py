@@ -71,7 +71,7 @@ class Campaign:
             both = (Question.OVERALL, Question.FIT)
             shown = self.store.assignments.issue(
                 self.base, annotator.id, 2 * NUM_PAIRS, rng=random.Random(0), lifetime=100 * HOUR, questions=both
-            )
+            ).result()
             self._shown[annotator.id] = {(one.pair_id, one.question): one for one in shown}
         return self._shown[annotator.id][self.pairs[pair], question]
 
@@ -104,7 +104,7 @@ class Campaign:
         annotator = self.person(name)
         return self.store.assignments.issue(
             self.base, annotator.id, 1, rng=random.Random(1), lifetime=HOUR, offering=offering
-        )[0]
+        ).result()[0]
 
     def export(
         self, name: str, selection: Selection | None = None, *, to: str | None = None, **options: Any
