@@ -102,15 +102,12 @@ class ImportedPair:
     image_a: ImportedImage
     image_b: ImportedImage
     vote: ImportedVote | None
-
-    @property
-    def key(self) -> str:
-        """A sha256 (hex) of prompt and image files, whichever is a: the same pair in any data set."""
-        return pair_key(self.prompt, self.image_a.sha256, self.image_b.sha256)
+    key: str
+    """Of `pair_key`."""
 
 
 def pair_key(prompt: str, sha256_a: str, sha256_b: str) -> str:
-    """See `ImportedPair.key`."""
+    """A sha256 (hex) of prompt and image files, whichever is a: the same pair in any data set."""
     parts = (*sorted((sha256_a, sha256_b)), prompt)
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 

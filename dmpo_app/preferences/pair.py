@@ -14,6 +14,7 @@ class Reason(StrEnum):
     UNCLEAR_LABEL = "a label that is neither a choice nor a tie"
     NO_IMAGE = "no image bytes"
     BROKEN_IMAGE = "broken image"
+    CRASHING_IMAGE = "an image that brings its decoder down"
     TOO_LARGE = "image of more than 20 megapixels"
     IDENTICAL_IMAGES = "identical images"
     BROKEN_ROW = "a row of another shape than its format has"

@@ -94,23 +94,21 @@ class Files:
         if sys.platform != "linux":
             self.put_all(images=contents, latents=(), embeds=())
             return [sha256_of(content) for content in contents]
+        names = [sha256_of(content) for content in contents]
         new: dict[Path, Path] = {}
-        names = []
         try:
-            for content in contents:
-                sha256 = sha256_of(content)
-                names.append(sha256)
+            for sha256, content in dict(zip(names, contents, strict=True)).items():
                 path = self.image_path(sha256)
-                if path not in new and not path.exists():
-                    temporary = self._temporary / f"{sha256[:16]}-{secrets.token_hex(8)}"
-                    new[path] = temporary
-                    temporary.write_bytes(content)
+                if not path.exists():
+                    new[path] = self._temporary / f"{sha256[:16]}-{secrets.token_hex(8)}"
+                    new[path].write_bytes(content)
             if new:
                 if self._elsewhere is not None:
                     self._elsewhere.put([(self._name(path), temporary) for path, temporary in new.items()])
                 _flush_file_system(self._temporary)
+                for folder in {path.parent for path in new}:
+                    _make_folder(folder)
                 for path, temporary in new.items():
-                    _make_folder(path.parent)
                     temporary.replace(path)
                 _flush_file_system(self._temporary)
         except BaseException as error:

@@ -28,8 +28,9 @@ from dmpo_app.domain import (
 )
 from dmpo_app.domain.prompt_text import fold
 from dmpo_app.errors import Conflict
-from dmpo_app.store.files import Files, sha256_of
-from dmpo_app.store.import_ledger import Ledger, Verdict, annotator_ids, chunks, count_of, known_pairs
+from dmpo_app.store.files import Files
+from dmpo_app.store.import_ledger import Ledger, Verdict, annotator_ids, chunks, count_of
+from dmpo_app.store.ordered_insert import insert_in_order
 from dmpo_app.store.schema import (
     AnnotatorRow,
     AssignmentRow,
@@ -60,38 +61,40 @@ _OFFER = update(PairRow).where(PairRow.id == bindparam("pair")).values(is_offere
 
 
 @dataclass(frozen=True, slots=True)
-class _Context:
+class TakingIn:
+    """What a batch is recorded with. `stored`: the names of its images' stored files, by the hashes of those that
+    came."""
+
     files: Files
     base: BaseModelRef
     state: ImportState
+    stored: Mapping[str, str]
     at: datetime
 
 
-def take_in(
-    connection: Connection, *, files: Files, base: BaseModelRef, state: ImportState, batch: ImportBatch, at: datetime
-) -> ImportCounts:
+def take_in(connection: Connection, *, context: TakingIn, batch: ImportBatch) -> ImportCounts:
     """Record a batch whose images are stored; returns the counts of the whole import. See `Imports.take_in`."""
+    state, base = context.state, context.base
     row = connection.execute(select(ImportRow.bookmark).where(ImportRow.id == state.id)).one()
     if row.bookmark != (None if state.bookmark is None else dict(state.bookmark)):
         raise Conflict("this data set is being imported by another process; wait for it to end")
-    context, use = _Context(files, base, state, at), state.spec.use
+    use = state.spec.use
     held_out = _held_out(connection, batch.pairs)
     usable = [pair for pair in batch.pairs if pair.prompt not in held_out]
     left_out = [*batch.left_out, *((pair.row, HELD_OUT) for pair in batch.pairs if pair.prompt in held_out)]
     ledger = Ledger()
     ledger.look_up(connection, base.id, usable)
     judged = [(pair, ledger.judge(pair, use)) for pair in usable]
-    _insert_pairs(connection, context, [pair for pair, verdict in judged if verdict.is_new_pair])
-    # Every pair is stored now, those of this batch too.
-    stored = {key: known.id for key, known in known_pairs(connection, base.id, usable).items()}
-    _insert_votes(connection, context, [(stored[pair.key], pair, verdict) for pair, verdict in judged])
+    new = _insert_pairs(connection, context, [pair for pair, verdict in judged if verdict.is_new_pair])
+    ids = {key: known.id for key, known in ledger.pairs.items()} | new
+    _insert_votes(connection, context, [(ids[pair.key], pair, verdict) for pair, verdict in judged])
     if use.offers_pairs and (old := [pair for pair, verdict in judged if not verdict.is_new_pair]):
-        connection.execute(_OFFER, [{"pair": stored[pair.key]} for pair in old])
+        connection.execute(_OFFER, [{"pair": ids[pair.key]} for pair in old])
     _insert_left_out(connection, state, left_out)
     reasons = Counter(reason for _, reason in left_out)
     counts = state.counts + count_of(judged, use) + ImportCounts(rows=batch.num_rows, left_out=dict(reasons))
     values = {"bookmark": dict(batch.bookmark), "counts": asdict(counts), "is_complete": batch.is_last}
-    connection.execute(update(ImportRow).where(ImportRow.id == state.id).values(changed_at=at, **values))
+    connection.execute(update(ImportRow).where(ImportRow.id == state.id).values(changed_at=context.at, **values))
     return counts
 
 
@@ -126,15 +129,13 @@ def _find_prompts(connection: Connection, texts: Sequence[str]) -> dict[str, int
     return found
 
 
-def _insert_pairs(connection: Connection, context: _Context, pairs: Sequence[ImportedPair]) -> None:
+def _insert_pairs(connection: Connection, context: TakingIn, pairs: Sequence[ImportedPair]) -> dict[str, int]:
+    """The ids of the pairs by their keys."""
     if not pairs:
-        return
+        return {}
     prompts = _prompt_ids(connection, [pair.prompt for pair in pairs], context.at)
     images = [_image_row(context, pair.prompt, image) for pair in pairs for image in (pair.image_a, pair.image_b)]
-    image_ids = connection.execute(
-        insert(ImageRow).returning(ImageRow.id, sort_by_parameter_order=True), images
-    ).scalars()
-    ids = list(image_ids)
+    ids = insert_in_order(connection, ImageRow.id, images)
     rows = [
         {
             "base_id": context.base.id,
@@ -149,10 +150,11 @@ def _insert_pairs(connection: Connection, context: _Context, pairs: Sequence[Imp
         }
         for number, pair in enumerate(pairs)
     ]
-    pair_ids = connection.execute(insert(PairRow).returning(PairRow.id, sort_by_parameter_order=True), rows).scalars()
+    pair_ids = insert_in_order(connection, PairRow.id, rows)
+    new = {pair.key: pair_id for pair, pair_id in zip(pairs, pair_ids, strict=True)}
     origins = [
         {
-            "pair_id": pair_id,
+            "pair_id": new[pair.key],
             "base_id": context.base.id,
             "import_id": context.state.id,
             "source_row": pair.row,
@@ -160,15 +162,16 @@ def _insert_pairs(connection: Connection, context: _Context, pairs: Sequence[Imp
             "sha256_a": pair.image_a.sha256,
             "origin": {"a": dict(pair.image_a.origin), "b": dict(pair.image_b.origin)},
         }
-        for pair_id, pair in zip(pair_ids, pairs, strict=True)
+        for pair in pairs
     ]
     connection.execute(insert(ImportedPairRow), origins)
+    return new
 
 
-def _image_row(context: _Context, prompt: str, image: ImportedImage) -> dict[str, Any]:
+def _image_row(context: TakingIn, prompt: str, image: ImportedImage) -> dict[str, Any]:
     if image.png is None:
         raise Conflict("a pair that was known is gone; start the import again")
-    sha256 = sha256_of(image.png)
+    sha256 = context.stored[image.sha256]
     if not context.files.image_path(sha256).exists():
         context.files.put_image(image.png)  # a purge has just deleted a render that is the same
     return {
@@ -193,7 +196,7 @@ def _image_row(context: _Context, prompt: str, image: ImportedImage) -> dict[str
 
 
 def _insert_votes(
-    connection: Connection, context: _Context, judged: Sequence[tuple[int, ImportedPair, Verdict]]
+    connection: Connection, context: TakingIn, judged: Sequence[tuple[int, ImportedPair, Verdict]]
 ) -> None:
     votes = [
         (pair_id, pair.row, pair.vote.seen_from(swapped=verdict.swapped))
@@ -204,9 +207,7 @@ def _insert_votes(
         return
     annotators = _annotators(connection, [vote for _, _, vote in votes], context.at)
     showings = [_showing(context, pair_id, annotators[vote.voter], vote) for pair_id, _, vote in votes]
-    showing_ids = connection.execute(
-        insert(AssignmentRow).returning(AssignmentRow.id, sort_by_parameter_order=True), showings
-    ).scalars()
+    showing_ids = insert_in_order(connection, AssignmentRow.id, showings)
     rows = [
         {
             "assignment_id": showing_id,
@@ -223,7 +224,7 @@ def _insert_votes(
         }
         for showing_id, (pair_id, _, vote) in zip(showing_ids, votes, strict=True)
     ]
-    vote_ids = connection.execute(insert(VoteRow).returning(VoteRow.id, sort_by_parameter_order=True), rows).scalars()
+    vote_ids = insert_in_order(connection, VoteRow.id, rows)
     origins = [
         {"vote_id": vote_id, "import_id": context.state.id, "source_row": row, "given_at": vote.given_at}
         for vote_id, (_, row, vote) in zip(vote_ids, votes, strict=True)
@@ -233,7 +234,7 @@ def _insert_votes(
     connection.execute(_COUNT_VOTES, [{"pair": pair_id, "more": count} for pair_id, count in per_pair.items()])
 
 
-def _showing(context: _Context, pair_id: int, annotator_id: int, vote: ImportedVote) -> dict[str, Any]:
+def _showing(context: TakingIn, pair_id: int, annotator_id: int, vote: ImportedVote) -> dict[str, Any]:
     return {
         "public_id": secrets.token_urlsafe(18),
         "base_id": context.base.id,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, text, update
@@ -24,7 +24,7 @@ from dmpo_app.domain import (
 from dmpo_app.store.database import Database
 from dmpo_app.store.files import Files
 from dmpo_app.store.import_ledger import Ledger
-from dmpo_app.store.import_rows import take_in
+from dmpo_app.store.import_rows import TakingIn, take_in
 from dmpo_app.store.schema import (
     IS_UNENCODED,
     ImageRow,
@@ -101,17 +101,27 @@ class Imports:
         with self._database.reader() as connection:
             ledger.look_up(connection, base.id, pairs)
 
-    def take_in(self, base: BaseModelRef, state: ImportState, batch: ImportBatch) -> ImportState:
-        """Store a batch and its bookmark: image files first, then all rows in one transaction.
+    def store_images(self, batch: ImportBatch) -> dict[str, str]:
+        """Store the images of a batch; returns their names by the hashes of the files that came. Raises StorageFull."""
+        images = [image for pair in batch.pairs for image in (pair.image_a, pair.image_b)]
+        pngs = {image.sha256: image.png for image in images if image.png is not None}
+        return dict(zip(pngs, self._files.put_images(list(pngs.values())), strict=True))
+
+    def take_in(
+        self, base: BaseModelRef, state: ImportState, batch: ImportBatch, stored: Mapping[str, str]
+    ) -> Future[ImportState]:
+        """Store a batch, whose images `store_images` has `stored`, and its bookmark in one transaction.
 
         What is there already is not stored again. Pairs of prompts that are held out, or have a twin that is, are left
-        out with that as the reason. Raises StorageFull; Conflict when another process took this batch in.
+        out with that as the reason. The future raises StorageFull; Conflict when another process took this batch in.
         """
-        images = [image.png for pair in batch.pairs for image in (pair.image_a, pair.image_b) if image.png is not None]
-        self._files.put_images(images)
-        work = partial(take_in, files=self._files, base=base, state=state, batch=batch, at=self._now())
-        counts = self._database.write(work)
-        return ImportState(state.id, state.spec, batch.bookmark, counts, batch.is_last)
+        context = TakingIn(self._files, base, state, stored, self._now())
+
+        def work(connection: Connection) -> ImportState:
+            counts = take_in(connection, context=context, batch=batch)
+            return ImportState(state.id, state.spec, batch.bookmark, counts, batch.is_last)
+
+        return self._database.submit(work)
 
     def left_out(self, import_id: int) -> Iterator[tuple[str, str]]:
         """(row, reason) of everything an import left out, in no particular order."""

@@ -289,7 +289,7 @@ def test_two_imports_of_the_same_data_at_once_cannot_double_it(
     state = store.imports.begin(base, one.spec)
     one.run()
     with pytest.raises(Conflict, match="another process"):
-        store.imports.take_in(base, state, ImportBatch(0, [], [], {}, True))
+        store.imports.take_in(base, state, ImportBatch(0, [], [], {}, True), {}).result()
 
 
 def test_a_kill_in_the_middle_and_a_second_run_lose_and_double_nothing(tmp_path: Path) -> None:

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from dmpo_app.domain import BaseModelRef, ImportBatch, ImportedImage, ImportedPair
+from dmpo_app.exchange.incoming.decode_pool import Decoded, DecodePool
 from dmpo_app.exchange.incoming.rows import FoundPair, RowRules, read_row
-from dmpo_app.preferences.images import UnusableImage, picture_of, png_of
 from dmpo_app.preferences.source import PreferenceSource, RowStream
 from dmpo_app.store import Store
 from dmpo_app.store.import_ledger import Ledger
 
 BATCH_ROWS = 256
 BATCH_BYTES = 16 << 20
-_MAX_THREADS = 8
-_CHUNK = 16
-"""Images a thread takes at a time: handing over a small one costs as much as decoding it."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Looked:
-    """An image that could be decoded; `png` None where only that was asked."""
-
-    png: bytes | None
-    width: int
-    height: int
+_CHUNK = 32
+"""Images that are handed over at a time: doing that with a small one alone costs as much as decoding it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +29,7 @@ class _Rows:
 
 
 class Batches:
-    """Iterates over the batches from a bookmark on. Images of pairs that are in the store are not looked at again.
+    """Iterates over the batches from a bookmark on. Images of pairs that are in the store are not decoded again.
 
     `keeps_images` False: images are decoded, to see that they can be, and let go of.
     """
@@ -58,12 +46,18 @@ class Batches:
     def read(self, bookmark: Mapping[str, Any] | None, first_row: int) -> Iterator[ImportBatch]:
         """Raises StudioError when reading fails."""
         stream = self._source.open(bookmark)
-        threads = min(_MAX_THREADS, os.cpu_count() or 1)
-        with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        with DecodePool(keeps_images=self._keeps_images) as pool:
+            decoding: Callable[[], ImportBatch] | None = None
             for rows in _groups(stream, self._rules, first_row):
-                yield self._decoded(rows, pool)
+                following = self._decode(rows, pool)
+                if decoding is not None:
+                    yield decoding()
+                decoding = following
+            if decoding is not None:
+                yield decoding()
 
-    def _decoded(self, rows: _Rows, pool: ThreadPoolExecutor) -> ImportBatch:
+    def _decode(self, rows: _Rows, pool: DecodePool) -> Callable[[], ImportBatch]:
+        """Have the images of rows decoded; what is returned waits for that, so that more can be read meanwhile."""
         ledger = Ledger()
         self._store.imports.look_up(self._base, ledger, [found.pair for found in rows.found])
         files: dict[str, bytes] = {}
@@ -73,36 +67,34 @@ class Batches:
                 files[found.pair.image_b.sha256] = found.file_b
         names = list(files)
         chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
-        looked: dict[str, _Looked | str] = {}
-        for chunk, some in zip(
-            chunks, pool.map(lambda c: [self._look(files[name]) for name in c], chunks), strict=True
-        ):
-            looked |= dict(zip(chunk, some, strict=True))
-        pairs: list[ImportedPair] = []
-        left_out = list(rows.left_out)
-        for found in rows.found:
-            pair = found.pair
-            if pair.key in ledger.pairs:
-                pairs.append(pair)
-                continue
-            a, b = looked[pair.image_a.sha256], looked[pair.image_b.sha256]
-            if isinstance(a, str) or isinstance(b, str):
-                left_out.append((pair.row, a if isinstance(a, str) else str(b)))
-            else:
-                pairs.append(replace(pair, image_a=_with(pair.image_a, a), image_b=_with(pair.image_b, b)))
-        return ImportBatch(rows.count, pairs, left_out, rows.bookmark, rows.is_last)
+        answers = [(chunk, pool.decode([files[name] for name in chunk])) for chunk in chunks]
 
-    def _look(self, file: bytes) -> _Looked | str:
-        """Or why the image cannot be used."""
-        try:
-            picture = picture_of(file)
-        except UnusableImage as problem:
-            return problem.reason.value
-        return _Looked(png_of(picture) if self._keeps_images else None, picture.width, picture.height)
+        def batch() -> ImportBatch:
+            decoded = {name: one for chunk, some in answers for name, one in zip(chunk, some.result(), strict=True)}
+            return _batch(rows, ledger, decoded)
+
+        return batch
 
 
-def _with(image: ImportedImage, looked: _Looked) -> ImportedImage:
-    return replace(image, png=looked.png, width=looked.width, height=looked.height)
+def _batch(rows: _Rows, known: Ledger, decoded: Mapping[str, Decoded | str]) -> ImportBatch:
+    """`decoded`: the images of the pairs that are not known, by the hash of their files."""
+    pairs: list[ImportedPair] = []
+    left_out = list(rows.left_out)
+    for found in rows.found:
+        pair = found.pair
+        if pair.key in known.pairs:
+            pairs.append(pair)
+            continue
+        a, b = decoded[pair.image_a.sha256], decoded[pair.image_b.sha256]
+        if isinstance(a, str) or isinstance(b, str):
+            left_out.append((pair.row, a if isinstance(a, str) else str(b)))
+        else:
+            pairs.append(replace(pair, image_a=_with(pair.image_a, a), image_b=_with(pair.image_b, b)))
+    return ImportBatch(rows.count, pairs, left_out, rows.bookmark, rows.is_last)
+
+
+def _with(image: ImportedImage, decoded: Decoded) -> ImportedImage:
+    return replace(image, png=decoded.png, width=decoded.width, height=decoded.height)
 
 
 def _groups(stream: RowStream, rules: RowRules, first_row: int) -> Iterator[_Rows]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from dmpo_app.domain import BaseModelRef, ImportCounts, ImportSpec, ImportState, ImportUse
+from dmpo_app.domain import BaseModelRef, ImportBatch, ImportCounts, ImportSpec, ImportState, ImportUse
 from dmpo_app.errors import BadInput
 from dmpo_app.exchange.incoming.batches import Batches
 from dmpo_app.exchange.incoming.people import People
@@ -98,7 +98,7 @@ class Importer:
     def run(
         self, on_progress: Progress = lambda _: None, should_stop: Callable[[], bool] = lambda: False
     ) -> ImportState:
-        """Take in what is left. A batch is stored while the next one is read; when this ends early, by a kill or
+        """Take in what is left. Batches are stored while the next ones are read; when this ends early, by a kill or
         because `should_stop` says so, the next run goes on after the last batch that was stored.
 
         Raises StudioError when reading fails, StorageFull, Conflict when another process imports the same.
@@ -107,16 +107,35 @@ class Importer:
         if state.is_complete:
             return state
         batches = Batches(self._store, self._base, self._source, self._rules, keeps_images=True)
-        with ThreadPoolExecutor(1, thread_name_prefix="import") as keeper:
+        keeper = _Keeper(self._store, self._base, state)
+        with ThreadPoolExecutor(1, thread_name_prefix="import") as thread:
             pending: Future[ImportState] | None = None
             for batch in batches.read(state.bookmark, state.counts.rows):
                 if pending is not None:
-                    state = pending.result()
-                    on_progress(state.counts)
-                pending = keeper.submit(self._store.imports.take_in, self._base, state, batch)
+                    on_progress(pending.result().counts)
+                pending = thread.submit(keeper.keep, batch)
                 if should_stop():
                     break
             if pending is not None:
-                state = pending.result()
-                on_progress(state.counts)
+                pending.result()
+        state = keeper.state.result()
+        on_progress(state.counts)
         return state
+
+
+class _Keeper:
+    """Stores batches one after the other: image files of one while the rows of the one before are written."""
+
+    def __init__(self, store: Store, base: BaseModelRef, state: ImportState) -> None:
+        self._imports = store.imports
+        self._base = base
+        self.state: Future[ImportState] = Future()
+        """After the last batch that was kept."""
+        self.state.set_result(state)
+
+    def keep(self, batch: ImportBatch) -> ImportState:
+        """Have a batch stored; returns the state before it."""
+        stored = self._imports.store_images(batch)
+        before = self.state.result()
+        self.state = self._imports.take_in(self._base, before, batch, stored)
+        return before

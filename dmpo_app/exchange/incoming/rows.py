@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from dmpo_app.domain import ImportedImage, ImportedPair, ImportedVote, ImportUse, Outcome, Question, Strength
+from dmpo_app.domain.imports import pair_key
 from dmpo_app.errors import BadInput
 from dmpo_app.exchange.incoming.people import People
 from dmpo_app.exchange.incoming.prompt_gate import PromptGate
@@ -85,7 +86,8 @@ def _found(rules: RowRules, judgement: Judgement, name: str) -> FoundPair:
         raise _LeftOut(Reason.IDENTICAL_IMAGES.value)
     facts = judgement.facts
     image_a, image_b = _image(file_a, facts.made_a), _image(file_b, facts.made_b)
-    return FoundPair(ImportedPair(name, prompt, image_a, image_b, vote), file_a, file_b)
+    key = pair_key(prompt, image_a.sha256, image_b.sha256)
+    return FoundPair(ImportedPair(name, prompt, image_a, image_b, vote, key), file_a, file_b)
 
 
 def _image(file: bytes, made: Mapping[str, object]) -> ImportedImage:
