@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
@@ -11,41 +10,23 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
 import typer
-from PIL import Image
 from sqlalchemy import text
 
+from benchmarks.filled_store import fill
 from benchmarks.report import machine, print_table
+from dmpo_app.exchange.outgoing import ExportOptions, Selection, export_to, format_named
+from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.store.sqlite import safe_driver
 
 COMMAND = (sys.executable, "-c", "from dmpo_app.cli import app; app()", "import")
-ROWS_PER_FILE = 10_000
 PROMPTS = 2_000
 USERS = 50
-SCHEMA = pa.schema(
-    [
-        ("caption", pa.string()),
-        ("created_at", pa.timestamp("ns")),
-        ("has_label", pa.bool_()),
-        ("jpg_0", pa.binary()),
-        ("jpg_1", pa.binary()),
-        ("label_0", pa.float64()),
-        ("label_1", pa.float64()),
-        ("model_0", pa.string()),
-        ("model_1", pa.string()),
-        ("ranking_id", pa.int64()),
-        ("user_id", pa.int64()),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,38 +65,11 @@ def main(
 
 
 def make_rows(folder: Path, rows: int, size: int) -> None:
-    """Parquet files with the columns of Pick-a-Pic that are read, every image another one."""
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for start in range(0, rows, ROWS_PER_FILE):
-        made = [_row(number, rng, size) for number in range(start, min(rows, start + ROWS_PER_FILE))]
-        columns = {name: [row[name] for row in made] for name in SCHEMA.names}
-        path = folder / f"train-{start // ROWS_PER_FILE:05d}.parquet"
-        pq.write_table(pa.table(columns, schema=SCHEMA), path, row_group_size=500)
-
-
-def _row(number: int, rng: np.random.Generator, size: int) -> dict[str, Any]:
-    wins = (1.0, 0.0, 0.5)[number % 3]
-    return {
-        "caption": f"scene number {number % PROMPTS} of a town by the sea",
-        "created_at": datetime(2023, 5, 1),
-        "has_label": True,
-        "jpg_0": _jpeg(rng, size),
-        "jpg_1": _jpeg(rng, size),
-        "label_0": wins,
-        "label_1": 1 - wins,
-        "model_0": "some-model",
-        "model_1": "another-model",
-        "ranking_id": number,
-        "user_id": number % USERS,
-    }
-
-
-def _jpeg(rng: np.random.Generator, size: int) -> bytes:
-    coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-    buffer = io.BytesIO()
-    coarse.resize((size, size), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
+    """Pick-a-Pic as the exporter writes it, from a home with `rows` judged pairs, every image another one."""
+    with tempfile.TemporaryDirectory() as scratch, Store.open(Path(scratch) / "home") as store:
+        base = fill(store, rows, size=size, num_annotators=USERS, num_prompts=PROMPTS)
+        options = ExportOptions(with_images=True, held_out_share=0)
+        export_to(folder, store, base, Settings(home=store.home), format_named("pick-a-pic"), Selection(), options)
 
 
 def _take_in(home: Path, data: Path, *options: str) -> Taken:
@@ -174,8 +128,9 @@ def contents(home: Path) -> dict[str, int]:
         "votes": "SELECT count(*) FROM imported_votes",
         "doubled pairs": "SELECT count(*) - count(DISTINCT content_key) FROM imported_pairs",
         "doubled votes": "SELECT count(*) - count(DISTINCT annotator_id || ':' || pair_id) FROM votes",
-        "wrong counts": "SELECT count(*) FROM pairs p WHERE num_votes <> "
-        "(SELECT count(*) FROM votes v WHERE v.pair_id = p.id)",
+        "wrong counts": "SELECT count(*) FROM pairs LEFT JOIN "
+        "(SELECT pair_id, count(*) AS counted FROM votes GROUP BY pair_id) ON pair_id = pairs.id "
+        "WHERE num_votes <> coalesce(counted, 0)",
     }
     with Store.open(home) as store, store._database.reader() as connection:
         found = {name: int(connection.execute(text(query)).scalar_one()) for name, query in queries.items()}

@@ -63,6 +63,7 @@ def run_server(settings: Settings, console: Console) -> None:
 def _open_page(services: Services, stack: ExitStack, console: Console) -> None:
     from dmpo_app.ui import build_ui, launch  # Gradio takes seconds to import: after all that can be refused at once
 
+    stack.callback(services.imports.close)
     server = launch(build_ui(services), services)
     stack.callback(server.close)
     console.print(f"DMPO Studio is at [bold]{server.url}[/]  (Ctrl-C stops it)", highlight=False)

@@ -33,7 +33,12 @@ class StreamedSource:
         self.fingerprint = fingerprint
         self.folder = folder
         self._open_dataset = open_dataset
-        self.columns: Sequence[str] = self._columns()
+        try:
+            self.columns: Sequence[str] = self._columns()
+        except _reading_errors() as error:
+            raise SetupProblem(
+                f"{name} cannot be read ({type(error).__name__}: {error}); is the file whole?"
+            ) from error
 
     def open(self, bookmark: Bookmark | None = None) -> RowStream:
         dataset = self._dataset()

@@ -95,31 +95,35 @@ class Files:
             self.put_all(images=contents, latents=(), embeds=())
             return [sha256_of(content) for content in contents]
         names = [sha256_of(content) for content in contents]
-        new: dict[Path, Path] = {}
+        new: dict[str, str] = {}
         try:
             for sha256, content in dict(zip(names, contents, strict=True)).items():
-                path = self.image_path(sha256)
-                if not path.exists():
-                    new[path] = self._temporary / f"{sha256[:16]}-{secrets.token_hex(8)}"
-                    new[path].write_bytes(content)
+                if not self.has_image(sha256):
+                    new[sha256] = f"{self._temporary}/{sha256[:16]}-{secrets.token_hex(8)}"
+                    _write_new(new[sha256], content)
             if new:
                 if self._elsewhere is not None:
-                    self._elsewhere.put([(self._name(path), temporary) for path, temporary in new.items()])
+                    items = [(self._name(self.image_path(sha256)), Path(file)) for sha256, file in new.items()]
+                    self._elsewhere.put(items)
                 _flush_file_system(self._temporary)
-                for folder in {path.parent for path in new}:
-                    _make_folder(folder)
-                for path, temporary in new.items():
-                    temporary.replace(path)
+                for sha256 in {name[:2]: name for name in new}.values():
+                    _make_folder(self.image_path(sha256).parent)
+                for sha256, file in new.items():
+                    os.replace(file, self._text(sha256, *_IMAGES))  # noqa: PTH105 - see _text
                 _flush_file_system(self._temporary)
         except BaseException as error:
-            for temporary in new.values():
-                temporary.unlink(missing_ok=True)
+            for file in new.values():
+                Path(file).unlink(missing_ok=True)
             if isinstance(error, OSError) and is_disk_error(error):
                 raise StorageFull(
                     f"images could not be written ({error.strerror}); free some space in {self._home}"
                 ) from error
             raise
         return names
+
+    def has_image(self, sha256: str) -> bool:
+        """Whether the image of that name is on this disk. Raises NotFound for what is no sha256."""
+        return os.access(self._text(sha256, *_IMAGES), os.F_OK)
 
     def image_path(self, sha256: str) -> Path:
         """Where the image of that name is, or would be. Raises NotFound for what is no sha256."""
@@ -177,9 +181,13 @@ class Files:
         return content
 
     def _path(self, sha256: str, folder: str, suffix: str) -> Path:
+        return Path(self._text(sha256, folder, suffix))
+
+    def _text(self, sha256: str, folder: str, suffix: str) -> str:
+        """`_path` as text, where many are needed: making paths took as long as writing small images."""
         if not _SHA256.fullmatch(sha256):
             raise NotFound(f"{sha256!r} is not the sha256 of a stored file")
-        return self._home / folder / sha256[:2] / (sha256 + suffix)
+        return f"{self._home}/{folder}/{sha256[:2]}/{sha256}{suffix}"
 
     def _put(self, content: bytes, folder: str, suffix: str) -> str:
         sha256 = sha256_of(content)
@@ -218,6 +226,17 @@ class Files:
                     path.unlink()
             except FileNotFoundError:
                 continue  # its owner was quicker
+
+
+def _write_new(path: str, content: bytes) -> None:
+    """Write a file that does not exist, with as few calls of the system as that takes."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    finally:
+        os.close(descriptor)
 
 
 def _make_folder(folder: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, select, text
 from sqlalchemy.orm import aliased
 
-from dmpo_app.domain import ImageKind, ImportCounts, ImportedPair, ImportUse
+from dmpo_app.domain import ImportCounts, ImportedPair, ImportUse
 from dmpo_app.domain.imports import pair_key
 from dmpo_app.store.schema import (
     IS_SEEN,
@@ -142,10 +142,8 @@ def chunks(values: Iterable[T]) -> Iterator[list[T]]:
 def _made_here(connection: Connection, base_id: int, files: Collection[str]) -> Iterator[tuple[str, KnownPair]]:
     ids: list[int] = []
     for chunk in chunks(files):
-        query = select(ImageRow.id).where(
-            ImageRow.sha256.in_(chunk), ImageRow.base_id == base_id, ImageRow.kind == ImageKind.PAIR
-        )
-        ids += connection.execute(query).scalars()
+        # By the hash alone: with the lineage as well, SQLite goes through all of the lineage's images. The pairs tell.
+        ids += connection.execute(select(ImageRow.id).where(ImageRow.sha256.in_(chunk))).scalars()
     a, b = aliased(ImageRow), aliased(ImageRow)
     columns: tuple[Any, ...] = (PairRow.id, PromptRow.text, a.sha256, b.sha256)
     for chunk_of_ids in chunks(ids):

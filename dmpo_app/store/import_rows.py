@@ -172,7 +172,7 @@ def _image_row(context: TakingIn, prompt: str, image: ImportedImage) -> dict[str
     if image.png is None:
         raise Conflict("a pair that was known is gone; start the import again")
     sha256 = context.stored[image.sha256]
-    if not context.files.image_path(sha256).exists():
+    if not context.files.has_image(sha256):
         context.files.put_image(image.png)  # a purge has just deleted a render that is the same
     return {
         "base_id": context.base.id,

@@ -15,6 +15,7 @@ from dmpo_app.web.crowding import Crowding
 from dmpo_app.web.docs import docs_router
 from dmpo_app.web.exports import exports_router
 from dmpo_app.web.gold import gold_router
+from dmpo_app.web.imports import imports_router
 from dmpo_app.web.lanes import Lanes
 from dmpo_app.web.limits import Limits
 from dmpo_app.web.login import callback_router, login_router, provider_of
@@ -66,6 +67,7 @@ def create_router(services: Services) -> APIRouter:
         prompts_router(services, lanes),
         quality_router(services, lanes),
         exports_router(services, lanes),
+        imports_router(services, lanes),
     ]
     router = APIRouter()
     for part in parts:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from dmpo_app.domain import BaseModelRef, GpuLending, Renderer, Sampling, TrainerSupervisor
+from dmpo_app.exchange.incoming.import_desk import ImportDesk
 from dmpo_app.labeling.service import LabelingService
 from dmpo_app.settings import Mode, Settings
 from dmpo_app.store import Store
@@ -28,3 +30,8 @@ class Services:
     """What the studio runs on, as far as it is known before the model is loaded."""
     lending: GpuLending | None = None
     """On ZeroGPU, where the GPU is lent by the person who asks."""
+
+    @cached_property
+    def imports(self) -> ImportDesk:
+        """The one desk for data that administrators send; whoever opens the studio closes it."""
+        return ImportDesk(self.store, self.base, self.settings)

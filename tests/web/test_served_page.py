@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -118,7 +119,7 @@ def test_no_gradio_event_takes_a_file(client: httpx.Client) -> None:
 
 
 def test_a_port_in_use_is_refused_with_advice(server: RunningServer, services: Services) -> None:
-    taken = Services(**{**vars(services), "settings": services.settings.model_copy(update={"port": server.port})})
+    taken = replace(services, settings=services.settings.model_copy(update={"port": server.port}))
     with pytest.raises(SetupProblem, match=rf"port {server.port}.*--port"):
         launch(build_ui(taken), taken)
 

@@ -6,6 +6,7 @@ turns with nothing else that Python does. It ends when its input does, and so wi
 
 from __future__ import annotations
 
+import os
 import signal
 import struct
 import sys
@@ -63,9 +64,11 @@ def main() -> None:
     while True:
         try:
             keep, *files = receive(source)
+            send(sink, [part for file in files for part in _decode(file, keep=keep == KEEP)])
         except EOFError:
             return
-        send(sink, [part for file in files for part in _decode(file, keep=keep == KEEP)])
+        except BrokenPipeError:
+            os._exit(0)  # nobody is left, and the interpreter would fail once more to flush what nobody reads
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ export class ImportForm {
     this.element = h(
       "section",
       { class: "pm-import" },
-      h("h3", {}, "Import"),
+      h("h2", {}, "Import"),
       h("p", { class: "ad-help" }, "A file of text: .txt (a prompt a line), .csv, .tsv, .jsonl or .json, up to 4 MiB. Parquet and larger files: dmpo prompts import."),
       h("div", { class: "pm-filters" }, field("File", this.file), field("Side", this.side), this.shareField, field("Tags", this.tags), field("Column", this.column)),
       h("div", { class: "pm-acts" }, this.preview, this.take),

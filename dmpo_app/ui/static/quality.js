@@ -2,6 +2,7 @@
 
 import { AdminTokenField } from "./admin-token.js";
 import { barChart } from "./chart.js";
+import { DataImportForm } from "./data-import.js";
 import { api, ApiError, h, plural, saveFile } from "./studio.js";
 
 const CSV = "/api/v1/quality/annotators.csv";
@@ -28,6 +29,7 @@ class DmpoQuality extends HTMLElement {
     this.save = h("button", { type: "button", class: "st-button", onclick: () => this.download(), disabled: true }, "Download CSV");
     this.message = h("p", { class: "qu-message", role: "status", "aria-live": "polite" });
     this.content = h("div", { class: "qu-content" });
+    this.taking = new DataImportForm(() => this.token.value);
     this.format = h("select", { class: "qu-format", "aria-label": "Format of the votes" }, FORMATS.map(([value, name]) => h("option", { value }, name)));
     const show = (event) => {
       event.preventDefault();
@@ -45,12 +47,14 @@ class DmpoQuality extends HTMLElement {
       ),
       this.message,
       this.content,
+      this.taking.element,
     );
   }
 
   async show() {
     const report = await this.attempt((token) => api("GET", "quality", { token, timeoutMs: 60000 }));
     if (!report) return;
+    this.taking.refresh();
     this.save.disabled = report.annotators.length === 0;
     this.say(report.votes === 0 ? "No votes yet." : `${plural(report.votes, "vote")} by ${plural(report.annotators.length, "annotator")} on ${plural(report.pairs, "pair")}.`);
     if (report.votes === 0) this.content.replaceChildren();
@@ -130,7 +134,7 @@ function charts(report) {
 }
 
 function chart(title, picture, axis) {
-  return h("section", { class: "qu-section" }, h("h3", {}, title), h("div", { class: "qu-chart" }, picture, h("div", { class: "qu-axis" }, axis.map((text) => h("span", {}, text)))));
+  return h("section", { class: "qu-section" }, h("h2", {}, title), h("div", { class: "qu-chart" }, picture, h("div", { class: "qu-axis" }, axis.map((text) => h("span", {}, text)))));
 }
 
 const COLUMNS = [
@@ -162,7 +166,7 @@ function table(report) {
   return h(
     "section",
     { class: "qu-section" },
-    h("h3", {}, "Annotators"),
+    h("h2", {}, "Annotators"),
     h("div", { class: "qu-scroll", tabindex: "0", role: "region", "aria-label": "Annotators, a table that scrolls" }, h("table", { class: "qu-table" }, h("thead", {}, head), h("tbody", {}, rows))),
     more > 0 && h("p", { class: "qu-help" }, `and ${more} more; the CSV file holds them all`),
   );
