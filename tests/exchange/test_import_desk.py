@@ -177,7 +177,7 @@ def test_a_full_disk_is_said(desk: ImportDesk) -> None:
 
 
 def test_what_is_stopped_half_way_goes_on_when_it_is_sent_again(
-    desk: ImportDesk, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    desk: ImportDesk, store: Store, base: BaseModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dmpo_app.exchange.incoming.batches.BATCH_ROWS", 2)
     content = rows(tmp_path, 24)
@@ -188,7 +188,7 @@ def test_what_is_stopped_half_way_goes_on_when_it_is_sent_again(
     assert desk.current is None
     with pytest.raises(NotFound):
         desk.discard()
-    taken = scalar(store, "SELECT count(*) FROM pairs")
+    taken = store.pairs.count(base)
     assert 0 < taken < 24
     preview = send(desk, "a.parquet", content)
     assert (preview.is_resumed, preview.counts.pairs) == (True, 24 - taken)
