@@ -118,7 +118,7 @@ def imports_router(services: Services, lanes: Lanes) -> APIRouter:
             added = f"{done.name}: {done.counts.pairs} pairs, {done.counts.votes} votes"
             services.store.audit.note(by, "import", added)
 
-        desk.take_in(on_done)
+        desk.take_in(services.labeling.kept, on_done)
         return state()
 
     @router.delete("/imports", responses=documented(401, 403, 404))

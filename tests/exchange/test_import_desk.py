@@ -7,13 +7,13 @@ import io
 import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 
 from dmpo_app.domain import BaseModelRef, ImportUse
-from dmpo_app.errors import BadInput, Conflict, NotFound, StorageFull
+from dmpo_app.errors import BackupUnreachable, BadInput, Conflict, NotFound, StorageFull
 from dmpo_app.exchange.incoming import unpacking
 from dmpo_app.exchange.incoming.import_desk import Import, ImportDesk, Phase
 from dmpo_app.settings import Settings
@@ -52,7 +52,7 @@ def wait_for_a_batch(desk: ImportDesk) -> None:
 
 
 def take_in(desk: ImportDesk) -> Import:
-    desk.take_in(lambda done: None)
+    desk.take_in(nullcontext, lambda done: None)
     return settled(desk)
 
 
@@ -84,14 +84,14 @@ def test_a_file_is_previewed_without_writing_and_then_taken_in(desk: ImportDesk,
     assert sorted(preview.left_out) == [("5", "broken image"), ("8", "identical images")]
     assert scalar(store, "SELECT (SELECT count(*) FROM imports) + (SELECT count(*) FROM pairs)") == 0
     told: list[Import] = []
-    desk.take_in(told.append)
+    desk.take_in(nullcontext, told.append)
     done = settled(desk)
     assert (done.phase, done.counts, sorted(done.left_out)) == (Phase.DONE, preview.counts, sorted(preview.left_out))
     assert [one.counts for one in told] == [done.counts]
     assert scalar(store, "SELECT count(*) FROM pairs") == 10
     assert not (store.home / "imports" / "sent").exists()
     with pytest.raises(Conflict, match="no preview"):
-        desk.take_in(told.append)
+        desk.take_in(nullcontext, told.append)
 
 
 def test_the_same_file_again_adds_nothing(desk: ImportDesk, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_what_is_stopped_half_way_goes_on_when_it_is_sent_again(
     monkeypatch.setattr("dmpo_app.exchange.incoming.batches.BATCH_ROWS", 2)
     content = rows(tmp_path, 24)
     send(desk, "a.parquet", content)
-    desk.take_in(lambda done: None)
+    desk.take_in(nullcontext, lambda done: None)
     wait_for_a_batch(desk)
     desk.discard()
     assert desk.current is None
@@ -206,3 +206,16 @@ def test_stopping_while_it_is_received_or_read_leaves_nothing(desk: ImportDesk, 
             write(content[100:])
     assert desk.current is None
     assert not (store.home / "imports" / "sent").exists()
+
+
+def test_nothing_is_taken_in_while_the_backup_is_out_of_reach(desk: ImportDesk, store: Store, tmp_path: Path) -> None:
+    @contextmanager
+    def unreachable() -> Iterator[None]:
+        raise BackupUnreachable("the backup cannot be reached")
+        yield
+
+    send(desk, "a.parquet", rows(tmp_path, 3))
+    desk.take_in(unreachable, lambda done: None)
+    failed = settled(desk)
+    assert (failed.phase, failed.problem) == (Phase.FAILED, "the backup cannot be reached")
+    assert scalar(store, "SELECT count(*) FROM pairs") == 0

@@ -7,7 +7,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
@@ -124,14 +124,18 @@ class ImportDesk:
 
         self._start(begun, lambda: self._preview(begun, source))
 
-    def take_in(self, on_done: Callable[[Import], None]) -> None:
-        """Take in what was previewed; `on_done` is told when that was all of it. Raises Conflict when nothing was."""
+    def take_in(self, kept: Callable[[], AbstractContextManager[None]], on_done: Callable[[Import], None]) -> None:
+        """Take in what was previewed. Raises Conflict when nothing was.
+
+        `kept`: what is recorded inside is as safe as votes are (`LabelingService.kept`). `on_done` is told, inside it,
+        when all was taken in.
+        """
         with self._lock:
             if self.current is None or self.current.phase is not Phase.PREVIEWED or self._importer is None:
                 raise Conflict("there is no preview to take in; send the data first")
             begun, importer = self.current, self._importer
             self.current = replace(begun, phase=Phase.TAKING_IN, counts=ImportCounts(), left_out=())
-        self._start(begun, lambda: self._run(begun, importer, on_done))
+        self._start(begun, lambda: self._run(begun, importer, kept, on_done))
 
     def discard(self) -> None:
         """Stop whatever is at work, and forget it; what was taken in so far stays. Raises NotFound."""
@@ -186,13 +190,20 @@ class ImportDesk:
         self._importer = importer
         self._note(begun, phase=Phase.PREVIEWED, counts=preview.counts, left_out=preview.left_out[:MOST_SHOWN])
 
-    def _run(self, begun: Import, importer: Importer, on_done: Callable[[Import], None]) -> None:
-        state = importer.run(lambda counts: self._note(begun, counts=counts), self._stopping.is_set)
-        if not state.is_complete:
-            raise StudioError(_STOPPED)
+    def _run(
+        self,
+        begun: Import,
+        importer: Importer,
+        kept: Callable[[], AbstractContextManager[None]],
+        on_done: Callable[[Import], None],
+    ) -> None:
+        with kept():
+            state = importer.run(lambda counts: self._note(begun, counts=counts), self._stopping.is_set)
+            if not state.is_complete:
+                raise StudioError(_STOPPED)
+            on_done(replace(begun, counts=state.counts))
         left_out = list(islice(self._store.imports.left_out(state.id), MOST_SHOWN))
         shutil.rmtree(self._folder, ignore_errors=True)
-        on_done(replace(begun, counts=state.counts))
         self._note(begun, phase=Phase.DONE, counts=state.counts, left_out=left_out)
 
     def _progress(self, begun: Import, stopping: threading.Event, counts: ImportCounts) -> None:

@@ -120,7 +120,7 @@ function said(now) {
   const ignored = Object.values(now.left_out).reduce((sum, more) => sum + more, 0);
   const parts = [
     `${now.name}, ${now.format}: ${plural(now.pairs, "pair")} and ${plural(now.votes, "vote")} ${done ? "taken in" : "would be added"}`,
-    now.is_resumed && !done && "a part was taken in before",
+    now.is_resumed && !done && (now.rows === 0 ? "all of it was taken in before" : "a part was taken in before"),
     now.ties > 0 && `${count(now.ties)} of them ties`,
     now.unlabelled > 0 && `${count(now.unlabelled)} without an answer`,
     now.duplicates > 0 && `${count(now.duplicates)} there already`,
