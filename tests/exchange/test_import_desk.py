@@ -7,13 +7,13 @@ import io
 import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import pytest
 
 from dmpo_app.domain import BaseModelRef, ImportUse
-from dmpo_app.errors import BackupUnreachable, BadInput, Conflict, NotFound, StorageFull
+from dmpo_app.errors import BadInput, Conflict, NotFound, StorageFull
 from dmpo_app.exchange.incoming import unpacking
 from dmpo_app.exchange.incoming.import_desk import Import, ImportDesk, Phase
 from dmpo_app.settings import Settings
@@ -206,16 +206,3 @@ def test_stopping_while_it_is_received_or_read_leaves_nothing(desk: ImportDesk, 
             write(content[100:])
     assert desk.current is None
     assert not (store.home / "imports" / "sent").exists()
-
-
-def test_nothing_is_taken_in_while_the_backup_is_out_of_reach(desk: ImportDesk, store: Store, tmp_path: Path) -> None:
-    @contextmanager
-    def unreachable() -> Iterator[None]:
-        raise BackupUnreachable("the backup cannot be reached")
-        yield
-
-    send(desk, "a.parquet", rows(tmp_path, 3))
-    desk.take_in(unreachable, lambda done: None)
-    failed = settled(desk)
-    assert (failed.phase, failed.problem) == (Phase.FAILED, "the backup cannot be reached")
-    assert scalar(store, "SELECT count(*) FROM pairs") == 0

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from dmpo_app.errors import BackupUnreachable
 from dmpo_app.labeling.service import LabelingService
 from dmpo_app.labeling.tokens import Sealer, load_or_create_key
-from tests.web.api_studio import Studio, client_of
+from tests.preferences.preference_files import pick_a_pic_row, write_pick_a_pic
+from tests.web.api_studio import ADMIN, Studio, client_of
+from tests.web.test_imports_api import settled
 
 
 class Keeper:
@@ -79,3 +82,17 @@ def test_a_vote_whose_safekeeping_took_too_long_can_be_sent_again(kept: Studio, 
     assert kept.vote(who, pair["id"]).status_code == 200
     assert kept.services.store.votes.count(kept.services.base) == 1
     assert keeper.settled == 1
+
+
+def test_a_data_set_is_not_taken_in_while_it_could_be_lost(kept: Studio, keeper: Keeper, tmp_path: Path) -> None:
+    store, base = kept.services.store, kept.services.base
+    before = store.pairs.count(base)
+    content = write_pick_a_pic(tmp_path / "train.parquet", [pick_a_pic_row(n) for n in range(3)]).read_bytes()
+    sent = kept.client.post("/api/v1/imports", params={"name": "a.parquet"}, content=content, headers=ADMIN)
+    assert sent.status_code == 202
+    assert settled(kept)["phase"] == "previewed"
+    keeper.refuses = True
+    kept.client.post("/api/v1/imports/take-in", headers=ADMIN)
+    failed = settled(kept)
+    assert (failed["phase"], failed["problem"]) == ("failed", "the storage is out of reach")
+    assert store.pairs.count(base) == before
