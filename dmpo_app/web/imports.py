@@ -48,6 +48,7 @@ class ImportOut(BaseModel):
     format: str
     total_bytes: int
     num_bytes: int
+    total_rows: int
     is_resumed: bool
     rows: int
     pairs: int
@@ -69,6 +70,7 @@ class ImportOut(BaseModel):
             format=one.format,
             total_bytes=one.total_bytes,
             num_bytes=one.num_bytes,
+            total_rows=one.total_rows,
             is_resumed=one.is_resumed,
             rows=counts.rows,
             pairs=counts.pairs,

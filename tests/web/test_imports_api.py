@@ -55,7 +55,7 @@ def test_a_file_is_sent_previewed_taken_in_and_noted(studio: Studio, tmp_path: P
     assert store.pairs.count(studio.services.base) == before
     assert client.post(f"{PATH}/take-in", headers=ADMIN).status_code == 202
     done = settled(studio)
-    assert (done["phase"], done["pairs"], done["votes"]) == ("done", 5, 5)
+    assert (done["phase"], done["pairs"], done["votes"], done["total_rows"]) == ("done", 5, 5, 5)
     assert store.pairs.count(studio.services.base) == before + 5
     [entry] = store.audit.list()
     assert (entry.act, entry.subject) == ("import", "theirs.parquet: 5 pairs, 5 votes")

@@ -46,8 +46,8 @@ class Phase(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Import:
     """One import; `number` tells it from others. `counts`: of the preview, then of the import. `left_out`: the first
-    (row, reason). `total_bytes`: of the file, 0 if it was not told. `is_resumed`: a part of it was taken in before.
-    `problem`: why it failed."""
+    (row, reason). `total_bytes`: of the file, 0 if it was not told; `total_rows`: once they were previewed.
+    `is_resumed`: a part of it was taken in before. `problem`: why it failed."""
 
     number: int
     name: str
@@ -56,6 +56,7 @@ class Import:
     format: str = ""
     total_bytes: int = 0
     num_bytes: int = 0
+    total_rows: int = 0
     counts: ImportCounts = field(default_factory=ImportCounts)
     left_out: Sequence[tuple[str, str]] = ()
     is_resumed: bool = False
@@ -185,10 +186,17 @@ class ImportDesk:
         reader = reader_for(source, AUTO)
         importer = Importer(self._store, self._base, self._settings, source, reader, begun.use)
         before = importer.before()
-        self._note(begun, format=reader.name, is_resumed=before is not None and before.counts.rows > 0)
+        rows_before = 0 if before is None else before.counts.rows
+        self._note(begun, format=reader.name, is_resumed=rows_before > 0)
         preview = importer.preview(partial(self._progress, begun, self._stopping))
         self._importer = importer
-        self._note(begun, phase=Phase.PREVIEWED, counts=preview.counts, left_out=preview.left_out[:MOST_SHOWN])
+        self._note(
+            begun,
+            phase=Phase.PREVIEWED,
+            counts=preview.counts,
+            total_rows=rows_before + preview.counts.rows,
+            left_out=preview.left_out[:MOST_SHOWN],
+        )
 
     def _run(
         self,

@@ -1,6 +1,6 @@
 // The form that takes in a data set: it is sent or named, previewed with counts, and then taken in.
 
-import { api, ApiError, h, plural } from "./studio.js";
+import { api, ApiError, h } from "./studio.js";
 
 const ENDINGS = [".parquet", ".jsonl", ".json", ".zip"];
 const MOST_BYTES = 4 * 2 ** 30;
@@ -10,6 +10,7 @@ const BUSY = ["receiving", "reading", "taking_in"];
 
 const field = (label, control) => h("label", { class: "di-field" }, h("span", {}, label), control);
 const count = (value) => value.toLocaleString("en");
+const many = (number, word) => `${count(number)} ${number === 1 ? word : `${word}s`}`;
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
 
 export class DataImportForm {
@@ -95,9 +96,9 @@ export class DataImportForm {
     this.take.disabled = !(now?.phase === "previewed" && now.pairs + now.votes > 0);
     this.stop.hidden = now === null || now.phase === "done" || now.phase === "failed";
     this.stop.textContent = busy ? "Stop" : "Discard";
-    this.bar.hidden = !busy;
-    this.bar.removeAttribute("value");
-    if (now?.phase === "receiving" && now.total_bytes > 0) this.bar.value = now.num_bytes / now.total_bytes;
+    const done = busy ? share(now) : null;
+    this.bar.hidden = done === null;
+    this.bar.value = done ?? 0;
     this.left.replaceChildren();
     this.say(now === null ? "" : said(now), now?.phase === "failed");
     if (now !== null && now.left_out_rows.length > 0) this.left.append(leftOut(now));
@@ -111,15 +112,21 @@ export class DataImportForm {
   }
 }
 
+/** How much of it is done, from 0 to 1; null: nobody knows how much there is. */
+function share({ phase, num_bytes: arrived, total_bytes: bytes, rows, total_rows: all }) {
+  if (phase === "receiving" && bytes > 0) return arrived / bytes;
+  return phase === "taking_in" && all > 0 ? rows / all : null;
+}
+
 function said(now) {
   if (now.phase === "failed") return `${now.name}: ${now.problem}.`.replace(/\.\.$/, ".");
   if (now.phase === "receiving") return `${now.name}: ${megabytes(now.num_bytes)}${now.total_bytes > 0 ? ` of ${megabytes(now.total_bytes)}` : ""} received…`;
-  if (now.phase === "reading") return `${now.name}: reading, ${count(now.rows)} rows so far…`;
-  if (now.phase === "taking_in") return `${now.name}: ${count(now.rows)} rows, ${count(now.pairs)} pairs and ${count(now.votes)} votes taken in…`;
+  if (now.phase === "reading") return `${now.name}: reading, ${many(now.rows, "row")} so far…`;
+  if (now.phase === "taking_in") return `${now.name}: ${many(now.rows, "row")}, ${many(now.pairs, "pair")} and ${many(now.votes, "vote")} taken in…`;
   const done = now.phase === "done";
   const ignored = Object.values(now.left_out).reduce((sum, more) => sum + more, 0);
   const parts = [
-    `${now.name}, ${now.format}: ${plural(now.pairs, "pair")} and ${plural(now.votes, "vote")} ${done ? "taken in" : "would be added"}`,
+    `${now.name}, ${now.format}: ${many(now.pairs, "pair")} and ${many(now.votes, "vote")} ${done ? "taken in" : "would be added"}`,
     now.is_resumed && !done && (now.rows === 0 ? "all of it was taken in before" : "a part was taken in before"),
     now.ties > 0 && `${count(now.ties)} of them ties`,
     now.unlabelled > 0 && `${count(now.unlabelled)} without an answer`,
