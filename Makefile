@@ -30,7 +30,7 @@ OTHERS := $(filter-out $(TOGETHER:%=%/) %__pycache__/,$(wildcard tests/*/ tests/
 test soak: export PYTHONDONTWRITEBYTECODE =
 test: $(SETUP_DEV)  ## Set up, then pass all tests, browser included
 	@$(PYTHON_IN_VENV) -m pytest -n 2 $(TOGETHER) $(ALONE:%=--ignore=%)
-	@DMPO_TEST_DATABASE=postgresql $(PYTHON_IN_VENV) -m pytest -n 2 tests/store
+	@DMPO_TEST_DATABASE=postgresql $(PYTHON_IN_VENV) -m pytest -n 2 tests/store tests/exchange/test_importing.py
 	@$(PYTHON_IN_VENV) -m pytest -n 2 --dist loadfile $(ALONE) $(OTHERS)
 
 lint: $(SETUP_DEV)  ## ruff, mypy --strict, import-linter, docs/code.md up to date

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import IntegrityError
 
 from dmpo_app.domain import BaseModelRef, Choice, ImportBatch, ImportCounts, ImportUse, Outcome, Question, Strength
@@ -29,6 +29,7 @@ from dmpo_app.preferences.source import open_source
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.store.import_rows import HELD_OUT
+from dmpo_app.store.schema import ImportedPairRow
 from tests.exchange.outgoing.campaign import Campaign
 from tests.preferences.preference_files import image_bytes, mixed_rows, pick_a_pic_row, write_pick_a_pic
 from tests.store.store_data import HOUR, Clock, integrity_of, issue, scalar, vote_once
@@ -258,8 +259,9 @@ def test_folders_and_chosen_rejected_need_no_annotators(store: Store, base: Base
 
 def test_where_a_pair_comes_from_is_kept_and_never_changed(store: Store, base: BaseModelRef, tmp_path: Path) -> None:
     take_in(store, base, write_pick_a_pic(tmp_path / "train-0.parquet", [pick_a_pic_row(0)]))
-    [(origin,)] = rows_of(store, "SELECT origin FROM imported_pairs")
-    assert json.loads(origin)["a"] == {"model": "some-model", "uid": "0-0"}
+    with store._database.reader() as connection:
+        origin = connection.execute(select(ImportedPairRow.origin)).scalar_one()
+    assert origin["a"] == {"model": "some-model", "uid": "0-0"}
     assert "7" not in str(rows_of(store, "SELECT handle FROM annotators")[0][0].split()[0])
     for statement in ("DELETE FROM imported_votes", "UPDATE imported_pairs SET source_row = 'x'"):
         work = partial(Connection.execute, statement=text(statement))
