@@ -6,7 +6,9 @@ The home is locked and the port tried before anything slow happens, so that a mi
 from __future__ import annotations
 
 import logging
+import os
 import secrets
+import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,7 @@ from dmpo_app.web.ports import free_port
 from dmpo_app.wiring import build_lent_studio, build_renderer, build_services, build_trainer, home_lock, open_lineage
 
 if TYPE_CHECKING:
+    from dmpo_app.rendering.render_thread import RenderThread
     from dmpo_app.web.services import Services
 
 log = logging.getLogger(__name__)
@@ -29,6 +32,7 @@ def run_server(settings: Settings, console: Console) -> None:
 
     Raises SetupProblem when the port or the home is taken or the base model does not fit.
     """
+    renderer: RenderThread | None = None
     with ExitStack() as stack:
         stopping = stack.enter_context(stop_signals())
         mode = mode_of(settings)
@@ -58,6 +62,16 @@ def run_server(settings: Settings, console: Console) -> None:
                 stack.callback(trainer.stop)
         stopping.wait()
         log.info("stopping; a round in progress is kept and goes on at the next start")
+    if renderer is not None and renderer.state.phase == "loading":
+        _end_while_loading()
+
+
+def _end_while_loading() -> None:
+    """Everything is closed; but torch cannot be interrupted while it loads, and may abort if Python ends beside it."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _open_page(services: Services, stack: ExitStack, console: Console) -> None:

@@ -104,6 +104,14 @@ def test_sigterm_stops_server_and_trainer_and_a_restart_knows_everybody(tmp_path
             studio.stop()
 
 
+def test_a_server_whose_model_still_loads_ends_cleanly(tmp_path: Path) -> None:
+    studio = StudioProcess(tmp_path / "home").start()
+    studio.wait_for(lambda status: status["renderer"]["phase"] == "loading", seconds=60)
+    assert studio.stop() == 0
+    assert "stopping" in studio.log()
+    assert "terminate called" not in studio.log()
+
+
 def test_the_trainer_ends_when_its_server_is_killed(tmp_path: Path) -> None:
     studio = PreloadedStudio(tmp_path / "home").start()
     assert studio.process is not None
