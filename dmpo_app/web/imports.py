@@ -19,6 +19,8 @@ from dmpo_app.web.services import Services
 MOST_BYTES = 4 << 30
 """More goes through `dmpo import`, or by its id from the hub."""
 _WRITTEN_AT_ONCE = 1 << 20
+_DIGITS = 16
+"""Of a length that is believed."""
 
 Use = Annotated[
     ImportUse, Query(alias="as", description="votes: train on the answers; pairs: show the pairs to people; or both.")
@@ -156,7 +158,9 @@ def _upload_router(services: Services, lanes: Lanes) -> APIRouter:
         administrator_of(services, token)  # before a byte of the body is read
         length = request.headers.get("Content-Length", "")
         with ExitStack() as stack:
-            receiving = services.imports.receiving(name, use, int(length) if length.isdecimal() else 0)
+            receiving = services.imports.receiving(
+                name, use, int(length) if length.isdecimal() and len(length) < _DIGITS else 0
+            )
             write = await lanes.rare.run(lambda: stack.enter_context(receiving))
             waiting = bytearray()
             async for chunk in request.stream():
