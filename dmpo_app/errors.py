@@ -33,6 +33,9 @@
 Messages say what, which, what was expected and the likely cause.
 """
 
+UNEXPECTED = "Something went wrong on our side; it has been logged."
+"""All that people are told of an error that is none of these."""
+
 
 class StudioError(Exception):
     """Base of everything raised on purpose. `str(error)` is fit to be shown to a person."""

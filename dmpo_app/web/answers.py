@@ -94,7 +94,7 @@ def of_studio_error(error: errors.StudioError) -> Response:
         log.warning("an adapter was refused: %s", error)
         return problem(409, "adapter_damaged", "The files of this version are damaged, so it cannot be used.")
     log.error("a request failed", exc_info=error)
-    return problem(500, "internal", "Something went wrong on our side; it has been logged.")
+    return problem(500, "internal", errors.UNEXPECTED)
 
 
 def of_validation_error(error: RequestValidationError) -> Response:
@@ -146,7 +146,7 @@ async def _answer(handle: Callable[[Request], Awaitable[Response]], request: Req
         return problem(499, "gone", "The client closed the connection.")
     except Exception:  # the last line of defence: log it whole, tell nothing
         log.exception("%s %s failed", request.method, request.url.path)
-        return problem(500, "internal", "Something went wrong on our side; it has been logged.")
+        return problem(500, "internal", errors.UNEXPECTED)
 
 
 def _of_http_exception(error: HTTPException) -> Response:

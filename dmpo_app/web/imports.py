@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 
 from dmpo_app.domain import ImportUse
-from dmpo_app.exchange.incoming.import_desk import Import, Phase
+from dmpo_app.exchange.incoming.import_desk import Import, ImportDesk, Phase
 from dmpo_app.web.answers import StudioRoute, documented, without_paths
 from dmpo_app.web.identity import AdminToken, administrator_of
 from dmpo_app.web.lanes import Lanes
@@ -91,27 +91,29 @@ class ImportState(BaseModel):
 
     current: ImportOut | None
 
+    @classmethod
+    def of(cls, desk: ImportDesk) -> ImportState:
+        current = desk.current
+        return cls(current=None if current is None else ImportOut.of(current))
+
 
 def imports_router(services: Services, lanes: Lanes) -> APIRouter:
     """Routes under /api/v1/imports."""
     router = APIRouter(route_class=StudioRoute, tags=["administration"])
     desk = services.imports
 
-    def state() -> ImportState:
-        return ImportState(current=None if desk.current is None else ImportOut.of(desk.current))
-
     @router.get("/imports", responses=documented(401, 403))
     async def show_import(token: AdminToken) -> ImportState:
         """How far the import is."""
         administrator_of(services, token)
-        return state()
+        return ImportState.of(desk)
 
     @router.post("/imports/hub", status_code=202, responses=documented(401, 403, 409))
     async def import_from_hub(token: AdminToken, name: Name, use: Use = ImportUse.BOTH) -> ImportState:
         """Preview a data set of the hub, `owner/name`. Nothing is written before `POST /imports/take-in`."""
         administrator_of(services, token)
         await lanes.rare.run(lambda: desk.read_hub(name, use))
-        return state()
+        return ImportState.of(desk)
 
     @router.post("/imports/take-in", status_code=202, responses=documented(401, 403, 409, 503))
     async def take_in(token: AdminToken) -> ImportState:
@@ -123,14 +125,14 @@ def imports_router(services: Services, lanes: Lanes) -> APIRouter:
             services.store.audit.note(by, "import", added)
 
         desk.take_in(services.labeling.kept, on_done)
-        return state()
+        return ImportState.of(desk)
 
     @router.delete("/imports", responses=documented(401, 403, 404))
     async def discard(token: AdminToken) -> ImportState:
         """Stop the import and forget it. What was taken in stays; the same file, sent again, goes on after that."""
         administrator_of(services, token)
         await lanes.rare.run(desk.discard)
-        return state()
+        return ImportState.of(desk)
 
     router.include_router(_upload_router(services, lanes))
     return router
@@ -169,7 +171,6 @@ def _upload_router(services: Services, lanes: Lanes) -> APIRouter:
                     await lanes.rare.run(partial(write, bytes(waiting)))
                     waiting.clear()
             await lanes.rare.run(partial(write, bytes(waiting)))
-        current = services.imports.current
-        return ImportState(current=None if current is None else ImportOut.of(current))
+        return ImportState.of(services.imports)
 
     return router

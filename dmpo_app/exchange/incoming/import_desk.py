@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dmpo_app.domain import BaseModelRef, ImportCounts, ImportUse
-from dmpo_app.errors import BadInput, Conflict, NotFound, StorageFull, StudioError
+from dmpo_app.errors import UNEXPECTED, BadInput, Conflict, NotFound, StorageFull, StudioError
 from dmpo_app.exchange.incoming.importing import AUTO, Importer, reader_for
 from dmpo_app.exchange.incoming.unpacking import unpack
 from dmpo_app.preferences.source import PreferenceSource, open_source
@@ -112,8 +112,11 @@ class ImportDesk:
             self._note(begun, phase=Phase.READING)
             self._start(begun, lambda: self._preview(begun, lambda: self._source_of(path)))
 
-    def read_hub(self, repo_id: str, use: ImportUse, *, split: str = "train") -> None:
-        """Begin to preview a data set of the hub. Raises BadInput, Conflict when an import is at work."""
+    def read_hub(self, repo_id: str, use: ImportUse) -> None:
+        """Begin to preview the split `train` of a data set of the hub.
+
+        Raises BadInput, Conflict when an import is at work.
+        """
         if not _HUB_ID.fullmatch(repo_id):
             raise BadInput("a data set of the hub is expected, as owner/name")
         begun = self._begin(repo_id, use, Phase.READING)
@@ -121,7 +124,7 @@ class ImportDesk:
         def source() -> PreferenceSource:
             from dmpo_app.preferences.hugging_face import hub_source  # pandas and more: seconds
 
-            return hub_source(repo_id, split, None)
+            return hub_source(repo_id, "train", None)
 
         self._start(begun, lambda: self._preview(begun, source))
 
@@ -233,7 +236,7 @@ class ImportDesk:
         if isinstance(error, StudioError):
             problem = str(error)
         else:
-            problem = "Something went wrong on our side; it has been logged."
+            problem = UNEXPECTED
             _log.error("an import failed", exc_info=error)
         self._note(begun, phase=Phase.FAILED, problem=problem)
 

@@ -10,6 +10,8 @@ from dmpo_app.errors import BadInput
 
 MOST_BYTES = 16 << 30
 MOST_FILES = 500_000
+_UNREADABLE = (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError)
+"""What zipfile raises for a damaged file, a kind of compression it does not know, and a password."""
 
 
 def unpack(archive: Path, folder: Path) -> Path:
@@ -25,12 +27,7 @@ def unpack(archive: Path, folder: Path) -> Path:
                 )
             for member in members:
                 file.extract(member, folder)  # which leaves out `..`, drives and leading slashes, and makes no links
-    except (
-        zipfile.BadZipFile,
-        NotImplementedError,
-        RuntimeError,
-        EOFError,
-    ) as error:  # damaged, odd, or with a password
+    except _UNREADABLE as error:
         raise BadInput(f"the zip file cannot be read ({error})") from error
     return _innermost(folder)
 
