@@ -32,11 +32,12 @@ from benchmarks.learning import with_overrides
 from benchmarks.learning_lab import Lab, Pictures
 from benchmarks.report import print_table
 from dmpo_app.diffusion.adapter_files import AdapterWeights
-from dmpo_app.domain import BASE_VERSION, Outcome
+from dmpo_app.domain.lineage import BASE_VERSION
+from dmpo_app.domain.vote import Outcome
 from dmpo_app.labeling.quality import VoteWeighing
 from dmpo_app.labeling.tastes import taste_named
 from dmpo_app.settings import RoundSettings, Settings
-from dmpo_app.training.dataset import PairDataset, is_held_out
+from dmpo_app.training.data.dataset import PairDataset, is_held_out
 
 MISTAKEN = 0.1
 """Share of an honest annotator's votes that go the other way."""

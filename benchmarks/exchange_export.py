@@ -20,12 +20,12 @@ from pathlib import Path
 
 from benchmarks.filled_store import fill
 from benchmarks.report import machine, print_table
-from dmpo_app.domain import Outcome
-from dmpo_app.exchange.outgoing import FORMATS, ExportOptions, Selection, export_to, format_named
-from dmpo_app.preferences.pair import PreferencePair
-from dmpo_app.preferences.reader import read_row
-from dmpo_app.preferences.registry import detect
-from dmpo_app.preferences.source import open_source
+from dmpo_app.domain.vote import Outcome
+from dmpo_app.exchange.exporting import FORMATS, ExportOptions, Selection, export_to, format_named
+from dmpo_app.exchange.readers.pair import PreferencePair
+from dmpo_app.exchange.readers.reader import read_row
+from dmpo_app.exchange.readers.registry import detect
+from dmpo_app.exchange.readers.source import open_source
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.store.files import sha256_of, sha256_of_file

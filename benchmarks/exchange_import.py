@@ -19,12 +19,12 @@ from sqlalchemy import text
 
 from benchmarks.filled_store import fill
 from benchmarks.report import machine, print_table
-from dmpo_app.exchange.outgoing import ExportOptions, Selection, export_to, format_named
+from dmpo_app.exchange.exporting import ExportOptions, Selection, export_to, format_named
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
-from dmpo_app.store.sqlite import safe_driver
+from dmpo_app.store.db.sqlite import safe_driver
 
-COMMAND = (sys.executable, "-c", "from dmpo_app.cli import app; app()", "import")
+COMMAND = (sys.executable, "-c", "from dmpo_app.cli.main import app; app()", "import")
 PROMPTS = 2_000
 USERS = 50
 

@@ -31,16 +31,16 @@ from benchmarks.memory_files import MemoryPairs
 from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.live_model import Shot
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.domain import BASE_VERSION
+from dmpo_app.domain.lineage import BASE_VERSION
 from dmpo_app.labeling.tastes import taste_named
 from dmpo_app.settings import RoundSettings, Settings
-from dmpo_app.training.calibration import with_betas
-from dmpo_app.training.dataset import PairDataset, is_held_out
-from dmpo_app.training.denoising import PairErrors
-from dmpo_app.training.plan import RoundPlan
-from dmpo_app.training.reference_cache import ReferenceCache
-from dmpo_app.training.reference_filler import numerics_key
-from dmpo_app.training.round_trainer import RoundTrainer
+from dmpo_app.training.data.dataset import PairDataset, is_held_out
+from dmpo_app.training.loop.trainer import RoundTrainer
+from dmpo_app.training.reference.calibration import with_betas
+from dmpo_app.training.reference.denoising_errors import PairErrors
+from dmpo_app.training.reference.prefetch import numerics_key
+from dmpo_app.training.reference.reference_cache import ReferenceCache
+from dmpo_app.training.rounds.round_plan import RoundPlan
 
 SEEDS_PER_PROMPT = 2
 """Of a yardstick prompt; their distance is the diversity."""

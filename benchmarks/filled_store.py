@@ -11,14 +11,9 @@ import numpy as np
 from PIL import Image
 from sqlalchemy import Connection, insert
 
-from dmpo_app.domain import (
-    BaseModelRef,
-    Choice,
-    ImageKind,
-    Outcome,
-    PairSource,
-    Question,
-)
+from dmpo_app.domain.image import ImageKind, PairSource
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Choice, Outcome, Question
 from dmpo_app.store import Store
 from dmpo_app.store.files import sha256_of
 from dmpo_app.store.schema import AnnotatorRow, AssignmentRow, AssignmentState, ImageRow, PairRow, VoteRow

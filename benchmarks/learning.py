@@ -30,14 +30,15 @@ import torch
 from benchmarks.learning_lab import Lab, Pictures, pixels
 from benchmarks.report import machine, print_table
 from dmpo_app.diffusion.adapter_files import read_adapter
-from dmpo_app.domain import BaseModelRef, Choice
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Choice
 from dmpo_app.labeling.tastes import Taste, taste_named
 from dmpo_app.pocket.classifiers import AttributeClassifier
 from dmpo_app.pocket.language import parse
 from dmpo_app.settings import PROJECT_ROOT, Settings
 from dmpo_app.store import Store
 from dmpo_app.store.store import utc_now
-from dmpo_app.training.worker import Tick, Worker
+from dmpo_app.training.rounds.scheduler import Tick, Worker
 
 CLASSIFIER = PROJECT_ROOT / "data" / "classifiers" / "attributes.safetensors"
 KINDS = ("subject", "setting")

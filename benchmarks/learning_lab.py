@@ -18,19 +18,20 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from dmpo_app.diffusion.base_models import family_of, fingerprint, sampling_of
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.registry import family_named
-from dmpo_app.diffusion.family import family_of, fingerprint, sampling_of
 from dmpo_app.diffusion.live_model import LiveModel, Shot
 from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.diffusion.tensor_files import dump_conditioning
-from dmpo_app.domain import BASE_VERSION, BaseModelRef, NewPair, PairSource
+from dmpo_app.domain.image import NewPair, PairSource
+from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
+from dmpo_app.exchange.importing.starter_pairs import read_starter_pairs, write_starter_pairs
 from dmpo_app.rendering.images import new_image
+from dmpo_app.server.wiring import read_prompts
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
-from dmpo_app.store.starter_pairs import read_starter_pairs, write_starter_pairs
-from dmpo_app.wiring import read_prompts
 
 Pictures = NDArray[np.uint8]
 BATCH = 8

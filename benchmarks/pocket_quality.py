@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from benchmarks.report import machine, print_table
 from dmpo_app.pocket.classifiers import AttributeClassifier, Reading
 from dmpo_app.pocket.language import parse
-from dmpo_app.pocket.render import render
 from dmpo_app.pocket.scenes import Wish, sample_scene
+from examples.pocket_model.render import render
 
 Pictures = NDArray[np.uint8]
 MEASURES = ("size", "place", "warmth", "brightness")

@@ -23,17 +23,19 @@ from datetime import timedelta
 from pathlib import Path
 
 from benchmarks.report import machine, print_table
-from dmpo_app.domain import Choice, NewImage, NewPair, OnThisDisk, PairSource, Provenance, Safekeeping
-from dmpo_app.hosting.arrival import arrive
-from dmpo_app.hosting.backup import Backup
-from dmpo_app.hosting.remote import open_remote
-from dmpo_app.hosting.restoring import restore
-from dmpo_app.hosting.shipping import Shipper
-from dmpo_app.hosting.snapshots import snapshot_names
+from dmpo_app.backup.backup_service import Backup
+from dmpo_app.backup.remotes.remote import open_remote
+from dmpo_app.backup.restoring import restore
+from dmpo_app.backup.snapshots import snapshot_names
+from dmpo_app.backup.startup import arrive
+from dmpo_app.backup.uploader import Shipper
+from dmpo_app.domain.durability import OnThisDisk, Safekeeping
+from dmpo_app.domain.image import NewImage, NewPair, PairSource, Provenance
+from dmpo_app.domain.vote import Choice
 from dmpo_app.labeling.tokens import load_or_create_key
 from dmpo_app.settings import BackupSettings
 from dmpo_app.store import Store
-from dmpo_app.store.copying import open_copy
+from dmpo_app.store.db.copying import open_copy
 from dmpo_app.store.store import DATABASE_NAME, utc_now
 
 VOTES_PER_SECOND = 100

@@ -8,11 +8,11 @@ from typing import Any
 
 import psutil
 
-from dmpo_app.diffusion.family import family_of, fingerprint
-from dmpo_app.domain import NewPair, PairSource
+from dmpo_app.diffusion.base_models import family_of, fingerprint
+from dmpo_app.domain.image import NewPair, PairSource
+from dmpo_app.server.wiring import read_prompts
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
-from dmpo_app.wiring import read_prompts
 from tests.studio_process import StudioProcess
 from tests.web.studio_fakes import Rounds, scene_image
 

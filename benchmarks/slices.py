@@ -25,12 +25,13 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.report import machine, print_table
-from dmpo_app.domain import Choice, RoundStatus
+from dmpo_app.domain.round import RoundStatus
+from dmpo_app.domain.vote import Choice
+from dmpo_app.hosting.zerogpu.gpu_worker import GpuWorker, gpu_seconds
+from dmpo_app.hosting.zerogpu.start import assemble
+from dmpo_app.server.wiring import Lineage, open_lineage
 from dmpo_app.settings import RoundSettings, Settings
-from dmpo_app.wiring import Lineage, open_lineage
-from dmpo_app.zerogpu.start import assemble
-from dmpo_app.zerogpu.worker import GpuWorker, gpu_seconds
-from tests.zerogpu.stand_in.spaces import Lender
+from tests.hosting.zerogpu.stand_in.spaces import Lender
 
 UNCUT = 1e9
 BETA = 503.0

@@ -24,16 +24,16 @@ from dmpo_app.diffusion.fused_lora import fuse
 from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec, attach, reference_mode
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
-from dmpo_app.domain import NewImage, NewPair, PairSource, Provenance
+from dmpo_app.domain.image import NewImage, NewPair, PairSource, Provenance
+from dmpo_app.exchange.importing.starter_pairs import read_starter_pairs
 from dmpo_app.objective import objective_named
 from dmpo_app.settings import POCKET_MODEL, RoundSettings, Settings
-from dmpo_app.store.starter_pairs import read_starter_pairs
-from dmpo_app.training.dataset import PairDataset
-from dmpo_app.training.denoising import PairErrors
-from dmpo_app.training.optimizers import make_optimizer
-from dmpo_app.training.reference_cache import ReferenceCache
-from dmpo_app.training.slots import Draw, draws_of_step
-from dmpo_app.training.step import LossSettings, train_step
+from dmpo_app.training.data.dataset import PairDataset
+from dmpo_app.training.data.slots import Draw, draws_of_step
+from dmpo_app.training.loop.optimizers import make_optimizer
+from dmpo_app.training.loop.step import LossSettings, train_step
+from dmpo_app.training.reference.denoising_errors import PairErrors
+from dmpo_app.training.reference.reference_cache import ReferenceCache
 
 NUM_PAIRS = 48
 _RANDOM_TOKENS = 77

@@ -22,17 +22,19 @@ import torch
 
 from benchmarks.report import machine, print_table
 from dmpo_app.diffusion.adapter_files import AdapterWeights, read_adapter, write_adapter
+from dmpo_app.diffusion.base_models import family_of, fingerprint
 from dmpo_app.diffusion.families.registry import family_named
-from dmpo_app.diffusion.family import family_of, fingerprint
 from dmpo_app.diffusion.live_model import LiveModel, Shot
 from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec, expected_shapes
-from dmpo_app.domain import BaseModelRef, NewAdapter, Pair, Trigger
+from dmpo_app.domain.image import Pair
+from dmpo_app.domain.lineage import BaseModelRef, NewAdapter
+from dmpo_app.domain.round import Trigger
 from dmpo_app.rendering.images import encode_png
 from dmpo_app.rendering.render_thread import RenderThread
+from dmpo_app.server.wiring import open_lineage, read_prompts
 from dmpo_app.settings import PoolSettings, RenderSettings, Settings
 from dmpo_app.store import Store
-from dmpo_app.wiring import open_lineage, read_prompts
 
 NUM_STEPS = 4
 

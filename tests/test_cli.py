@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from dmpo_app.cli import app
+from dmpo_app.cli.main import app
 from dmpo_app.diffusion.families.unet import ATTENTION
 from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from dmpo_app.cli import app
-from dmpo_app.domain import Choice
+from dmpo_app.cli.main import app
+from dmpo_app.domain.vote import Choice
+from dmpo_app.server.wiring import open_lineage
 from dmpo_app.settings import Settings
-from dmpo_app.wiring import open_lineage
-from tests.exchange.outgoing.campaign import rows_of
+from tests.exchange.exporting.campaign import rows_of
 from tests.store.store_data import HOUR
 
 

@@ -12,10 +12,10 @@ import httpx
 import pytest
 from PIL import Image
 
-from dmpo_app.domain import Choice
+from dmpo_app.cli.simulation import SimulatedAnnotator
+from dmpo_app.domain.vote import Choice
 from dmpo_app.errors import BadInput, StudioError
 from dmpo_app.labeling.tastes import TASTES
-from dmpo_app.simulation import SimulatedAnnotator
 
 
 class Studio(BaseHTTPRequestHandler):

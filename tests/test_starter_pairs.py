@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dmpo_app.domain import NewImage, NewPair, PairSource, Provenance
+from dmpo_app.domain.image import NewImage, NewPair, PairSource, Provenance
 from dmpo_app.errors import SetupProblem
-from dmpo_app.store.starter_pairs import read_starter_pairs, write_starter_pairs
+from dmpo_app.exchange.importing.starter_pairs import read_starter_pairs, write_starter_pairs
 
 
 def image(seed: int) -> NewImage:

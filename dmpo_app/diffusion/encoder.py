@@ -15,9 +15,9 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
+from dmpo_app.diffusion.base_models import family_of
 from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
 from dmpo_app.diffusion.families.registry import family_named
-from dmpo_app.diffusion.family import family_of
 from dmpo_app.diffusion.loading import load_encoders
 
 Pixels = npt.NDArray[np.uint8]

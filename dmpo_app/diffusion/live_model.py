@@ -19,15 +19,16 @@ from torch import Tensor, nn
 
 from dmpo_app.diffusion import lora
 from dmpo_app.diffusion.adapter_files import AdapterWeights
+from dmpo_app.diffusion.base_models import family_of, sampling_of
 from dmpo_app.diffusion.encoder import Encoder
 from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
 from dmpo_app.diffusion.families.registry import family_named
-from dmpo_app.diffusion.family import family_of, sampling_of
 from dmpo_app.diffusion.loading import latent_shape_at, load_pipeline
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.diffusion.quantization import precision_name
 from dmpo_app.diffusion.sampling import sample
-from dmpo_app.domain import BASE_VERSION, Provenance, Sampling
+from dmpo_app.domain.image import Provenance
+from dmpo_app.domain.lineage import BASE_VERSION, Sampling
 from dmpo_app.errors import AdapterMismatch, SetupProblem, StudioError
 from dmpo_app.settings import RenderSettings
 

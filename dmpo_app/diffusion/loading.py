@@ -16,11 +16,11 @@ from packaging.version import Version
 from safetensors import SafetensorError
 from torch import nn
 
-from dmpo_app.devices import resolve_device
+from dmpo_app.diffusion.base_models import family_of, locate, require_safety_checker
 from dmpo_app.diffusion.denoiser import Denoiser
+from dmpo_app.diffusion.devices import resolve_device
 from dmpo_app.diffusion.families.protocol import ModelFamily
 from dmpo_app.diffusion.families.registry import family_named
-from dmpo_app.diffusion.family import family_of, locate, require_safety_checker
 from dmpo_app.diffusion.quantization import Quantize, quantization_config
 from dmpo_app.errors import ModelUnavailable, SetupProblem
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from dmpo_app.domain import Agreement, Annotator
+from dmpo_app.domain.campaign import Agreement
+from dmpo_app.domain.vote import Annotator
 from dmpo_app.errors import Conflict, ConsentNeeded, NotFound, SetupProblem
 from dmpo_app.settings import LabelingSettings
 from dmpo_app.store import Store

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from dmpo_app.domain import (
-    Annotator,
-    BaseModelRef,
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.prompt import (
     ImportPlan,
     KnownPrompt,
     NewPrompt,
@@ -19,9 +18,10 @@ from dmpo_app.domain import (
     SuggestedPrompt,
 )
 from dmpo_app.domain.prompt_text import clean_tag, fold, has_control_characters, tidy
+from dmpo_app.domain.vote import Annotator
 from dmpo_app.errors import BadInput, Busy, NotFound, NotYours
 from dmpo_app.labeling.block_list import BlockList
-from dmpo_app.labeling.near_duplicates import NearDuplicates
+from dmpo_app.labeling.prompt_checks import NearDuplicates
 from dmpo_app.labeling.prompt_files import FileRow
 from dmpo_app.labeling.prompt_import import ImportRules, plan_import, why_refused
 from dmpo_app.settings import Settings

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dmpo_app.domain import PromptEntry
+from dmpo_app.domain.prompt import PromptEntry
 from dmpo_app.errors import BadInput
 
 FIELDS = ("id", "prompt", "held_out", "tags", "source", "retired", "pairs", "votes", "created_at")

@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dmpo_app.domain import ImportPlan, KnownPrompt, NewPrompt, Refusal, RefusedPrompt
+from dmpo_app.domain.prompt import ImportPlan, KnownPrompt, NewPrompt, Refusal, RefusedPrompt
 from dmpo_app.domain.prompt_text import MAX_PROMPT, clean_tag, fold, has_control_characters, tidy
 from dmpo_app.labeling.block_list import BlockList
-from dmpo_app.labeling.near_duplicates import NearDuplicates
+from dmpo_app.labeling.prompt_checks import NearDuplicates
 from dmpo_app.labeling.prompt_files import FileRow
 
 _SHOWN = 120

@@ -13,28 +13,19 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 
-from dmpo_app.domain import (
-    Annotator,
-    Answer,
-    Assignment,
-    BaseModelRef,
-    Choice,
-    ImageRef,
-    OnThisDisk,
-    Report,
-    ReportReason,
-    RoundState,
-    RoundStatus,
-    Safekeeping,
-    StudioStatus,
-    TakenVote,
-)
+from dmpo_app.domain.campaign import Report, ReportReason
+from dmpo_app.domain.durability import OnThisDisk, Safekeeping
+from dmpo_app.domain.image import ImageRef
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.round import RoundState, RoundStatus
+from dmpo_app.domain.studio_status import StudioStatus
+from dmpo_app.domain.vote import Annotator, Answer, Assignment, Choice, TakenVote
 from dmpo_app.errors import BadInput, LoginNeeded, NotFound, NotInvited, NotYours
 from dmpo_app.labeling.consent import Consent, read_consent
-from dmpo_app.labeling.login import Logins
+from dmpo_app.labeling.sign_in import Logins
 from dmpo_app.labeling.strategies import offering_of
+from dmpo_app.labeling.text_checks import clean_handle, clean_words
 from dmpo_app.labeling.tokens import Sealer
-from dmpo_app.labeling.words import clean_handle, clean_words
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store, utc_now
 

@@ -13,17 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmpo_app.errors import BadInput
-from dmpo_app.scoring.measures import (
-    Images,
-    Scores,
-    brightness,
-    contrast,
-    mean,
-    saturation,
-    sharpness,
-    unit,
-    warmth,
-)
+from dmpo_app.scoring.measures import Images, Scores, brightness, contrast, mean, saturation, sharpness, unit, warmth
 
 
 @dataclass(frozen=True, slots=True)

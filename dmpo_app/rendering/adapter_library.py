@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights, read_adapter
-from dmpo_app.domain import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.store import Store
 
 MAX_BYTES = 256 << 20

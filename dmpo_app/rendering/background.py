@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from dmpo_app.domain import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.errors import AdapterProblem, BadInput, Conflict
 from dmpo_app.rendering.contact_sheet import ContactSheetPlanner
 from dmpo_app.rendering.pool import PairPlan, PoolPlanner

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dmpo_app.domain import BASE_VERSION, BaseModelRef
+from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
 from dmpo_app.store import Store
 
 NUM_PROMPTS = 4

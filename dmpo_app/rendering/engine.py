@@ -15,15 +15,9 @@ from dmpo_app.diffusion.families.registry import family_named
 from dmpo_app.diffusion.live_model import LiveModel, Sample, Shot
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.diffusion.tensor_files import dump_conditioning
-from dmpo_app.domain import (
-    BASE_VERSION,
-    BaseModelRef,
-    ImageKind,
-    NewPair,
-    PairSource,
-    RenderedImage,
-    RenderRequest,
-)
+from dmpo_app.domain.image import ImageKind, NewPair, PairSource
+from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
+from dmpo_app.domain.render_request import RenderedImage, RenderRequest
 from dmpo_app.errors import AdapterProblem, BadInput, StudioError
 from dmpo_app.rendering.adapter_library import AdapterLibrary
 from dmpo_app.rendering.contact_sheet import SheetPlan

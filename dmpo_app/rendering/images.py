@@ -8,7 +8,7 @@ from PIL import Image
 
 from dmpo_app.diffusion.live_model import Sample
 from dmpo_app.diffusion.tensor_files import dump_latents
-from dmpo_app.domain import NewImage
+from dmpo_app.domain.image import NewImage
 
 
 def encode_png(image: Image.Image) -> bytes:

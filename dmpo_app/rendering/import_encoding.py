@@ -10,9 +10,10 @@ import logging
 
 from dmpo_app.diffusion.encoder import Encoder, Pixels, fitted
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
-from dmpo_app.domain import BaseModelRef, UnencodedPair
+from dmpo_app.domain.data_import import UnencodedPair
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.errors import NotFound
-from dmpo_app.preferences.images import UnusableImage, picture_of
+from dmpo_app.exchange.readers.image_sources import UnusableImage, picture_of
 from dmpo_app.store import Store
 
 BATCH_PAIRS = 4

@@ -15,8 +15,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dmpo_app.domain import BaseModelRef, RoundStatus
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.prompt_text import clean_tag
+from dmpo_app.domain.round import RoundStatus
 from dmpo_app.settings import PoolSettings
 from dmpo_app.store import Store
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from dmpo_app.domain import BaseModelRef, RenderedImage, RendererState, RenderRequest
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.render_request import RenderedImage, RendererState, RenderRequest
 from dmpo_app.errors import BadInput, Busy, NotReady, StorageFull, StudioError
 from dmpo_app.rendering.background import BackgroundWork
 from dmpo_app.rendering.pool import MAX_SEED

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPModel
 
-from dmpo_app.devices import resolve_device
+from dmpo_app.diffusion.devices import resolve_device
 from dmpo_app.scoring import conversions, weights
 from dmpo_app.scoring.batches import in_batches
 from dmpo_app.scoring.clip import preprocess_of
-from dmpo_app.scoring.loading import frozen, load_pretrained, read_tensors
+from dmpo_app.scoring.network_loading import frozen, load_pretrained, read_tensors
 from dmpo_app.scoring.preprocess import Preprocess
 from dmpo_app.scoring.reward_head import RewardHead, build_head
 

@@ -18,7 +18,7 @@ from transformers import BlipTextConfig, BlipVisionConfig
 from transformers.models.blip.modeling_blip import BlipVisionModel
 from transformers.models.blip.modeling_blip_text import BlipTextModel
 
-from dmpo_app.scoring.loading import explained, take
+from dmpo_app.scoring.network_loading import explained, take
 
 _HEAD_CHANNELS = 64
 _VISION = {

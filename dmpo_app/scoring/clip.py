@@ -26,11 +26,11 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPModel, CLIPTokenizer
 
-from dmpo_app.devices import resolve_device
+from dmpo_app.diffusion.devices import resolve_device
 from dmpo_app.errors import ModelUnavailable
 from dmpo_app.scoring import conversions, weights
 from dmpo_app.scoring.batches import in_batches
-from dmpo_app.scoring.loading import explained, frozen, load_pretrained, read_tensors
+from dmpo_app.scoring.network_loading import explained, frozen, load_pretrained, read_tensors
 from dmpo_app.scoring.open_clip import VIT_H_14, build_clip_model
 from dmpo_app.scoring.preprocess import CLIP_DEVIATION, CLIP_MEAN, Preprocess
 

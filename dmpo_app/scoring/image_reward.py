@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import BertTokenizer
 
-from dmpo_app.devices import resolve_device
+from dmpo_app.diffusion.devices import resolve_device
 from dmpo_app.errors import ModelUnavailable
 from dmpo_app.scoring import conversions, weights
 from dmpo_app.scoring.batches import in_batches
 from dmpo_app.scoring.blip import build_blip
-from dmpo_app.scoring.loading import explained, frozen, read_tensors
+from dmpo_app.scoring.network_loading import explained, frozen, read_tensors
 from dmpo_app.scoring.preprocess import Preprocess
 from dmpo_app.scoring.reward_head import RewardHead, build_head
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
 from dmpo_app.errors import ModelUnavailable
-from dmpo_app.scoring.loading import explained, take
+from dmpo_app.scoring.network_loading import explained, take
 
 # open_clip's model_configs/ViT-H-14.json
 VIT_H_14: dict[str, Any] = {

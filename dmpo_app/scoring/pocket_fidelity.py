@@ -19,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dmpo_app.devices import resolve_device
+from dmpo_app.diffusion.devices import resolve_device
 from dmpo_app.pocket.classifiers import HEADS, INPUT_SIZE, AttributeClassifier, AttributeNetwork, as_input
 from dmpo_app.pocket.language import parse
 from dmpo_app.pocket.scenes import NUMBERS
 from dmpo_app.scoring import weights
 from dmpo_app.scoring.batches import in_batches
-from dmpo_app.scoring.loading import explained, frozen
+from dmpo_app.scoring.network_loading import explained, frozen
 from dmpo_app.settings import PROJECT_ROOT
 
 SHIPPED = PROJECT_ROOT / "data" / "classifiers" / "attributes.safetensors"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from dmpo_app.errors import ModelUnavailable
-from dmpo_app.scoring.loading import take
+from dmpo_app.scoring.network_loading import take
 
 
 class RewardHead(nn.Module):

@@ -10,10 +10,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select
 
-from dmpo_app.domain import BASE_VERSION, AdapterRef, BaseModelRef, LiveChange, NewAdapter, RoundState
+from dmpo_app.domain.lineage import BASE_VERSION, AdapterRef, BaseModelRef, LiveChange, NewAdapter
+from dmpo_app.domain.round import RoundState
 from dmpo_app.errors import NotFound
 from dmpo_app.store.audit import record_act
-from dmpo_app.store.database import Database
+from dmpo_app.store.db.database import Database
 from dmpo_app.store.schema import AdapterRow, AdapterVoteRow, BaseModelRow, LiveChangeRow
 
 _ADAPTERS: Select[*tuple[Any, ...]] = (

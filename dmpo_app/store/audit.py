@@ -8,8 +8,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection, insert, select
 
-from dmpo_app.domain import AuditEntry
-from dmpo_app.store.database import Database
+from dmpo_app.domain.campaign import AuditEntry
+from dmpo_app.store.db.database import Database
 from dmpo_app.store.schema import AuditRow
 
 

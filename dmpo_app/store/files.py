@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dmpo_app.errors import NotFound, StorageFull
-from dmpo_app.store.sqlite import is_disk_error
+from dmpo_app.store.db.sqlite import is_disk_error
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PARALLEL_FLUSHES = 8

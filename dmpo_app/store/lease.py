@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, insert, select, update
 
-from dmpo_app.domain import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.errors import LeaseLost
-from dmpo_app.store.database import Database
+from dmpo_app.store.db.database import Database
 from dmpo_app.store.schema import LeaseRow
 
 

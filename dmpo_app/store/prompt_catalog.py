@@ -8,17 +8,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, exists, func, literal, select, update
 
-from dmpo_app.domain import (
-    BaseModelRef,
-    PromptCounts,
-    PromptEntry,
-    PromptPage,
-    PromptQuery,
-    SuggestedPrompt,
-)
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.prompt import PromptCounts, PromptEntry, PromptPage, PromptQuery, SuggestedPrompt
 from dmpo_app.errors import NotFound
 from dmpo_app.store.audit import in_ranges, record_act
-from dmpo_app.store.database import Database
+from dmpo_app.store.db.database import Database
 from dmpo_app.store.prompt_tags import add_tags, remove_tags, tags_of
 from dmpo_app.store.schema import PairRow, PromptRow, PromptTagRow
 

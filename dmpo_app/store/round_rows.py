@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, insert, select, text
 
-from dmpo_app.domain import RoundState, RoundStatus
+from dmpo_app.domain.round import RoundState, RoundStatus
 from dmpo_app.errors import Conflict, NotFound
 from dmpo_app.store.lease import require_token
 from dmpo_app.store.schema import IS_UNFINISHED, AdapterRow, RoundRow, RoundVoteRow, VoteRow

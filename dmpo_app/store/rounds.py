@@ -13,20 +13,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, insert, select, text, update
 
-from dmpo_app.domain import (
-    AdapterRef,
-    BaseModelRef,
-    NewAdapter,
-    Question,
-    RoundProgress,
-    RoundState,
-    RoundStatus,
-    Trigger,
-)
+from dmpo_app.domain.lineage import AdapterRef, BaseModelRef, NewAdapter
+from dmpo_app.domain.round import RoundProgress, RoundState, RoundStatus, Trigger
+from dmpo_app.domain.vote import Question
 from dmpo_app.errors import BadInput, Conflict
 from dmpo_app.store.adapters import Adapters
 from dmpo_app.store.audit import record_act
-from dmpo_app.store.database import Database
+from dmpo_app.store.db.database import Database
 from dmpo_app.store.lease import require_token
 from dmpo_app.store.round_rows import (
     ROUNDS,
@@ -40,7 +33,7 @@ from dmpo_app.store.round_rows import (
     round_of,
 )
 from dmpo_app.store.schema import IS_UNFINISHED, RoundProgressRow, RoundRow, RoundVoteRow
-from dmpo_app.store.vote_statements import COUNT_TRAINED_ON
+from dmpo_app.store.voting.vote_statements import COUNT_TRAINED_ON
 
 # Built once, since they are run several times a second.
 _CURRENT = ROUNDS.where(RoundRow.base_id == bindparam("base_id"), text(IS_UNFINISHED))

@@ -14,30 +14,30 @@ from sqlalchemy.exc import DBAPIError
 
 from dmpo_app.errors import SetupProblem
 from dmpo_app.store.adapters import Adapters
-from dmpo_app.store.annotators import Annotators
-from dmpo_app.store.assignments import Assignments
 from dmpo_app.store.audit import Audit
-from dmpo_app.store.consents import Consents
-from dmpo_app.store.database import Database, sqlite_url
+from dmpo_app.store.db.database import Database, sqlite_url
+from dmpo_app.store.db.migrate import upgrade
 from dmpo_app.store.files import Elsewhere, Files
-from dmpo_app.store.gold import GoldPairs
-from dmpo_app.store.images import Images
-from dmpo_app.store.imports import Imports
-from dmpo_app.store.invites import Invites
-from dmpo_app.store.judgements import Judgements
+from dmpo_app.store.imports.imports import Imports
 from dmpo_app.store.lease import Lease
-from dmpo_app.store.migrate import upgrade
-from dmpo_app.store.models import Models
-from dmpo_app.store.own_votes import OwnVotes
-from dmpo_app.store.pair_margins import PairMargins
-from dmpo_app.store.pairs import Pairs
+from dmpo_app.store.pairs.gold import GoldPairs
+from dmpo_app.store.pairs.images import Images
+from dmpo_app.store.pairs.models import Models
+from dmpo_app.store.pairs.pair_margins import PairMargins
+from dmpo_app.store.pairs.pair_values import Scores
+from dmpo_app.store.pairs.pairs import Pairs
 from dmpo_app.store.prompt_catalog import PromptCatalog
 from dmpo_app.store.prompts import Prompts
-from dmpo_app.store.reports import Reports
 from dmpo_app.store.rounds import Rounds
-from dmpo_app.store.scores import Scores
-from dmpo_app.store.vote_records import VoteRecords
-from dmpo_app.store.votes import Votes
+from dmpo_app.store.voting.annotators import Annotators
+from dmpo_app.store.voting.assignments import Assignments
+from dmpo_app.store.voting.consents import Consents
+from dmpo_app.store.voting.invites import Invites
+from dmpo_app.store.voting.judgements import Judgements
+from dmpo_app.store.voting.own_votes import OwnVotes
+from dmpo_app.store.voting.reports import Reports
+from dmpo_app.store.voting.vote_records import VoteRecords
+from dmpo_app.store.voting.votes import Votes
 
 DATABASE_NAME = "studio.db"
 

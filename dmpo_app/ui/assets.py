@@ -15,7 +15,7 @@ from fastapi import APIRouter, Response
 from fastapi import Path as PathParameter
 
 from dmpo_app.errors import NotFound
-from dmpo_app.web.answers import StudioRoute
+from dmpo_app.web.error_responses import StudioRoute
 
 FOLDER = Path(__file__).parent / "static"
 PREFIX = "/studio/static"

@@ -7,10 +7,10 @@ import gradio as gr
 from dmpo_app.ui.assets import Assets
 from dmpo_app.ui.compare_tab import compare_tab
 from dmpo_app.ui.contact_sheet_tab import contact_sheet_tab
-from dmpo_app.ui.label_tab import label_tab
 from dmpo_app.ui.progress_tab import progress_tab
 from dmpo_app.ui.prompts_tab import prompts_tab
 from dmpo_app.ui.quality_tab import quality_tab
+from dmpo_app.ui.tabs import label_tab
 from dmpo_app.web.services import Services
 
 TITLE = "DMPO Studio"

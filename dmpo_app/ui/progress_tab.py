@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from dmpo_app.ui.lending import lend_panel
+from dmpo_app.ui.zerogpu_events import lend_panel
 from dmpo_app.web.services import Services
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dmpo_app.errors import Busy
-from dmpo_app.web.answers import hardened, of_studio_error
+from dmpo_app.web.error_responses import hardened, of_studio_error
 from dmpo_app.web.services import Services
 
 

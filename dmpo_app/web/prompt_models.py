@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dmpo_app.domain import ImportPlan, PromptEntry, PromptSource, RefusedPrompt
+from dmpo_app.domain.prompt import ImportPlan, PromptEntry, PromptSource, RefusedPrompt
 from dmpo_app.domain.prompt_text import MAX_PROMPT, MAX_TAG
-from dmpo_app.web.models import INT64_MAX, PlainText
+from dmpo_app.web.api_models import INT64_MAX, PlainText
 
 MAX_EDITED = 500
 MAX_REFUSED_SHOWN = 200

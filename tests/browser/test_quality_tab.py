@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from dmpo_app.domain import Choice, ImportUse
+from dmpo_app.domain.data_import import ImportUse
+from dmpo_app.domain.vote import Choice
 from tests.browser.conftest import NewPage
 from tests.browser.page_studio import PageStudio, open_label, open_tab
-from tests.preferences.preference_files import mixed_rows, write_pick_a_pic
+from tests.exchange.readers.preference_files import mixed_rows, write_pick_a_pic
 
 pytestmark = pytest.mark.browser
 

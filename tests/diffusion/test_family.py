@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]  # re-exported, but not marked as such
 
-from dmpo_app.diffusion.family import family_of, fingerprint, locate, sampling_of
+from dmpo_app.diffusion.base_models import family_of, fingerprint, locate, sampling_of
 from dmpo_app.diffusion.hub import wanted_files
-from dmpo_app.domain import Sampling
+from dmpo_app.domain.lineage import Sampling
 from dmpo_app.errors import ModelUnavailable, UnknownFamily
-from dmpo_app.pocket.export import USUAL_SAMPLING
 from dmpo_app.settings import POCKET_MODEL, RenderSettings
+from examples.pocket_model.export import USUAL_SAMPLING
 from tests.tiny_models.cases import CASES, Case
 from tests.tiny_pipeline import make_tiny_pipeline
 
@@ -44,7 +44,7 @@ def test_another_family_is_refused_and_the_message_names_what_is_supported(model
 
 def test_the_fingerprint_does_not_depend_on_the_place_and_needs_no_torch(model: Path, tiny_model: Path) -> None:
     code = (
-        "import sys; from dmpo_app.diffusion.family import fingerprint; print(fingerprint(sys.argv[1])); "
+        "import sys; from dmpo_app.diffusion.base_models import fingerprint; print(fingerprint(sys.argv[1])); "
         "sys.exit('torch' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", code, str(model)], capture_output=True, text=True, check=True)
@@ -124,7 +124,7 @@ def test_a_file_or_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
 
 def test_a_hub_id_without_a_network_says_what_to_do(tmp_path: Path) -> None:
     code = (
-        "from dmpo_app.diffusion.family import fingerprint\nfrom dmpo_app.errors import ModelUnavailable\n"
+        "from dmpo_app.diffusion.base_models import fingerprint\nfrom dmpo_app.errors import ModelUnavailable\n"
         "try: fingerprint('somebody/some-model')\nexcept ModelUnavailable as error: print(error)"
     )
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": ""}
@@ -139,7 +139,7 @@ def test_a_model_in_the_hubs_cache_needs_no_network(tmp_path: Path, tiny_model: 
     refs = snapshot.parents[1] / "refs"
     refs.mkdir()
     (refs / "main").write_text("0" * 40)
-    code = "from dmpo_app.diffusion.family import fingerprint; print(fingerprint('somebody/some-model'))"
+    code = "from dmpo_app.diffusion.base_models import fingerprint; print(fingerprint('somebody/some-model'))"
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": ""}
     ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == fingerprint(str(tiny_model))
@@ -239,7 +239,7 @@ def test_every_part_of_a_large_model_counts(tmp_path: Path, case_folder: Callabl
 def test_a_large_model_needs_no_torch_to_be_told_apart(case_folder: Callable[[Case], Path]) -> None:
     folder = case_folder(CASES["flux"])
     code = (
-        "import sys; from dmpo_app.diffusion.family import family_of, fingerprint, sampling_of; "
+        "import sys; from dmpo_app.diffusion.base_models import family_of, fingerprint, sampling_of; "
         "from dmpo_app.settings import RenderSettings; "
         "source = sys.argv[1]; "
         "print(family_of(source), fingerprint(source), sampling_of(source, RenderSettings()).num_steps); "

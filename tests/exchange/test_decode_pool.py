@@ -14,14 +14,14 @@ import pytest
 from PIL import Image
 
 from dmpo_app.errors import StudioError
-from dmpo_app.exchange.incoming.decode_pool import Decoded, DecodePool
-from dmpo_app.preferences.pair import Reason
-from tests.preferences.preference_files import image_bytes
+from dmpo_app.exchange.importing.decode_pool import Decoded, DecodePool
+from dmpo_app.exchange.readers.pair import Reason
+from tests.exchange.readers.preference_files import image_bytes
 
 POISON = b"a file that brings a decoder down"
 BROUGHT_DOWN = f"""
 import os
-import dmpo_app.exchange.incoming.decode_process as process
+import dmpo_app.exchange.importing.decode_process as process
 look = process.picture_of
 process.picture_of = lambda file: os.abort() if file == {POISON!r} else look(file)
 process.main()
@@ -75,7 +75,7 @@ def test_no_process_outlives_a_killed_parent(tmp_path: Path) -> None:
     parent = psutil.Popen(
         [sys.executable, "-c", f"""
 import pathlib, time
-from dmpo_app.exchange.incoming.decode_pool import DecodePool
+from dmpo_app.exchange.importing.decode_pool import DecodePool
 pool = DecodePool(keeps_images=True)
 pool.decode([pathlib.Path({str(image)!r}).read_bytes()]).result()
 print("decoded", flush=True)

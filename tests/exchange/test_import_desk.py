@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.domain import BaseModelRef, ImportUse
+from dmpo_app.domain.data_import import ImportUse
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.errors import BadInput, Conflict, NotFound, StorageFull
-from dmpo_app.exchange.incoming import unpacking
-from dmpo_app.exchange.incoming.import_desk import Import, ImportDesk, Phase
+from dmpo_app.exchange.importing import unpacking
+from dmpo_app.exchange.importing.import_desk import Import, ImportDesk, Phase
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
-from tests.preferences.preference_files import image_bytes, mixed_rows, pick_a_pic_row, write_pick_a_pic
+from tests.exchange.readers.preference_files import image_bytes, mixed_rows, pick_a_pic_row, write_pick_a_pic
 from tests.store.store_data import scalar
 
 
@@ -179,7 +180,7 @@ def test_a_full_disk_is_said(desk: ImportDesk) -> None:
 def test_what_is_stopped_half_way_goes_on_when_it_is_sent_again(
     desk: ImportDesk, store: Store, base: BaseModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dmpo_app.exchange.incoming.batches.BATCH_ROWS", 2)
+    monkeypatch.setattr("dmpo_app.exchange.importing.batches.BATCH_ROWS", 2)
     content = rows(tmp_path, 24)
     send(desk, "a.parquet", content)
     desk.take_in(nullcontext, lambda done: None)

@@ -20,18 +20,20 @@ from PIL import Image
 from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import IntegrityError
 
-from dmpo_app.domain import BaseModelRef, Choice, ImportBatch, ImportCounts, ImportUse, Outcome, Question, Strength
+from dmpo_app.domain.data_import import ImportBatch, ImportCounts, ImportUse
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Choice, Outcome, Question, Strength
 from dmpo_app.errors import Conflict
-from dmpo_app.exchange.incoming.importing import Importer, reader_for
+from dmpo_app.exchange.importing.importer import Importer, reader_for
+from dmpo_app.exchange.readers.source import open_source
 from dmpo_app.labeling.quality.names import hashed_names
 from dmpo_app.labeling.tokens import load_or_create_key
-from dmpo_app.preferences.source import open_source
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
-from dmpo_app.store.import_rows import HELD_OUT
+from dmpo_app.store.imports.import_rows import HELD_OUT
 from dmpo_app.store.schema import ImportedPairRow
-from tests.exchange.outgoing.campaign import Campaign
-from tests.preferences.preference_files import image_bytes, mixed_rows, pick_a_pic_row, write_pick_a_pic
+from tests.exchange.exporting.campaign import Campaign
+from tests.exchange.readers.preference_files import image_bytes, mixed_rows, pick_a_pic_row, write_pick_a_pic
 from tests.store.store_data import HOUR, Clock, integrity_of, issue, scalar, vote_once
 
 PNG = "PNG"

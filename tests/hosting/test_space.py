@@ -73,7 +73,7 @@ def test_hardware_that_spaces_do_not_have_is_refused_before_anything_is_done(
 
 def test_what_goes_to_a_space_is_what_it_runs_on() -> None:
     names = set(space_files(PROJECT_ROOT))
-    assert {"app.py", "requirements.txt", "README.md", "data/pocket/model_index.json", "dmpo_app/cli.py"} <= names
+    assert {"app.py", "requirements.txt", "README.md", "data/pocket/model_index.json", "dmpo_app/cli/main.py"} <= names
     assert not any(name.startswith(("tests/", "benchmarks/", "data/studio")) for name in names)
 
 
@@ -84,7 +84,7 @@ def test_a_folder_that_is_no_checkout_is_refused(tmp_path: Path) -> None:
 
 def test_the_command_shows_what_it_does_and_goes_on_where_the_hub_failed(hub: HubProcess) -> None:
     def dmpo(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "dmpo_app.cli", "space", *arguments, "--yes"]
+        command = [sys.executable, "-m", "dmpo_app.cli.main", "space", *arguments, "--yes"]
         environment = hub.environment(COLUMNS="200", **more)
         return subprocess.run(
             command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False

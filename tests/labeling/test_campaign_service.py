@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.domain import Answer, BaseModelRef, Choice, Question, Strength
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Answer, Choice, Question, Strength
 from dmpo_app.errors import BadInput, Conflict, ConsentNeeded, NotFound, NotInvited, SetupProblem
 from dmpo_app.labeling import LabelingService, Sealer
 from dmpo_app.labeling.consent import read_consent
-from dmpo_app.labeling.words import MAX_COMMENT
+from dmpo_app.labeling.text_checks import MAX_COMMENT
 from dmpo_app.settings import LabelingSettings, Settings
 from dmpo_app.store import Store
 from tests.store.store_data import HOUR, Clock

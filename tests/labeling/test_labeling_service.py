@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.domain import Answer, BaseModelRef, Choice, RoundStatus, Trigger
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.round import RoundStatus, Trigger
+from dmpo_app.domain.vote import Answer, Choice
 from dmpo_app.errors import BadInput, Conflict, Expired, NotFound, NotYours
 from dmpo_app.labeling import LabelingService, Sealer, load_or_create_key
 from dmpo_app.settings import Settings

@@ -8,8 +8,9 @@ import pytest
 from cryptography.fernet import Fernet
 
 from dmpo_app.errors import Busy, LoginRefused
-from dmpo_app.labeling import Sealer, login
-from dmpo_app.labeling.login import Logins, Person
+from dmpo_app.labeling import Sealer
+from dmpo_app.labeling import sign_in as login
+from dmpo_app.labeling.sign_in import Logins, Person
 
 ADA = Person("https://login.example.org", "ada", "Ada", None)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dmpo_app.domain import Candidate
+from dmpo_app.domain.pair_choice import Candidate
 from dmpo_app.labeling.strategies import STRATEGIES, offering_of
 from dmpo_app.settings import LabelingSettings
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from dmpo_app.pocket.language import describe, parse, phrase, vocabulary, wish_from, with_fillers
-from dmpo_app.pocket.prompts import write_prompts
-from dmpo_app.pocket.render import render
 from dmpo_app.pocket.scenes import COLOURS, SETTINGS, SUBJECTS, Wish, is_held_out, sample_scene
-from dmpo_app.pocket.tokenizer import MAX_TOKENS, build_tokenizer
+from examples.pocket_model.prompts import write_prompts
+from examples.pocket_model.render import render
+from examples.pocket_model.tokenizer import MAX_TOKENS, build_tokenizer
 
 PROMPTS = Path(__file__).parents[2] / "data" / "prompts"
 

@@ -8,17 +8,17 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from dmpo_app.pocket import checkpoint
-from dmpo_app.pocket.autoencoder import AutoencoderPlan, train_autoencoder
-from dmpo_app.pocket.decoder import DecoderPlan, train_decoder
-from dmpo_app.pocket.denoiser import DenoiserPlan, DenoiserTraining, train_denoiser
-from dmpo_app.pocket.export import build_pipeline, save_pipeline
-from dmpo_app.pocket.latents import LatentCache
-from dmpo_app.pocket.muon import orthogonalised
-from dmpo_app.pocket.networks import build_autoencoder
-from dmpo_app.pocket.progress import Rhythm, learning_rate
-from dmpo_app.pocket.render import render
-from dmpo_app.pocket.renders import Renders, scenes_of
+from examples.pocket_model import checkpoint
+from examples.pocket_model.autoencoder import AutoencoderPlan, train_autoencoder
+from examples.pocket_model.decoder import DecoderPlan, train_decoder
+from examples.pocket_model.denoiser import DenoiserPlan, DenoiserTraining, train_denoiser
+from examples.pocket_model.export import build_pipeline, save_pipeline
+from examples.pocket_model.latents import LatentCache
+from examples.pocket_model.muon import orthogonalised
+from examples.pocket_model.networks import build_autoencoder
+from examples.pocket_model.progress import Rhythm, learning_rate
+from examples.pocket_model.render import render
+from examples.pocket_model.renders import Renders, scenes_of
 
 ALWAYS_SAVE = Rhythm(save_seconds=-1.0)
 SCENES = scenes_of(1, 0, 12)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights, write_adapter
-from dmpo_app.diffusion.family import family_of, fingerprint
-from dmpo_app.domain import AdapterRef, BaseModelRef, NewAdapter, RoundState, Trigger
+from dmpo_app.diffusion.base_models import family_of, fingerprint
+from dmpo_app.domain.lineage import AdapterRef, BaseModelRef, NewAdapter
+from dmpo_app.domain.round import RoundState, Trigger
 from dmpo_app.settings import PoolSettings, RenderSettings, Settings
 from dmpo_app.store import Store
 

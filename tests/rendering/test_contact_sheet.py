@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights
-from dmpo_app.domain import ImageKind, NewImage, Provenance
+from dmpo_app.domain.image import ImageKind, NewImage, Provenance
 from dmpo_app.rendering.contact_sheet import NUM_PROMPTS, SEEDS, ContactSheetPlanner, SheetPlan
 from tests.rendering.rendering_studio import HELD_OUT_PROMPTS, Studio
 

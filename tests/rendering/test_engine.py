@@ -11,7 +11,7 @@ from PIL import Image
 from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.live_model import LiveModel, Shot
 from dmpo_app.diffusion.tensor_files import load_conditioning, load_latents
-from dmpo_app.domain import RenderRequest
+from dmpo_app.domain.render_request import RenderRequest
 from dmpo_app.errors import AdapterCorrupt, NotFound, SetupProblem, StudioError
 from dmpo_app.rendering import adapter_library
 from dmpo_app.rendering.contact_sheet import SheetPlan

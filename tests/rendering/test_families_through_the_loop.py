@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from dmpo_app.diffusion.loading import load_denoiser
-from dmpo_app.domain import RenderRequest
+from dmpo_app.domain.render_request import RenderRequest
 from dmpo_app.rendering.engine import Engine
 from dmpo_app.rendering.pool import PairPlan
 from dmpo_app.settings import RenderSettings, RoundSettings, Settings
-from dmpo_app.training.round_runner import SliceOutcome
+from dmpo_app.training.rounds.round_runner import SliceOutcome
 from tests.tiny_models.cases import Case
 from tests.training.training_studio import FAST, Studio
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from dmpo_app.diffusion.tensor_files import load_conditioning, load_latents
-from dmpo_app.domain import EncodingProgress, ImportUse
-from dmpo_app.exchange.incoming.importing import Importer, reader_for
-from dmpo_app.preferences.source import open_source
+from dmpo_app.domain.data_import import EncodingProgress, ImportUse
+from dmpo_app.exchange.importing.importer import Importer, reader_for
+from dmpo_app.exchange.readers.source import open_source
 from dmpo_app.rendering.engine import Engine
-from tests.preferences.preference_files import image_bytes
+from tests.exchange.readers.preference_files import image_bytes
 from tests.rendering.rendering_studio import Studio
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.live_model import LiveModel, Shot
-from dmpo_app.domain import RenderRequest
+from dmpo_app.domain.render_request import RenderRequest
 from dmpo_app.errors import BadInput, Busy, NotFound, NotReady, StorageFull, StudioError
 from dmpo_app.rendering import render_thread
 from dmpo_app.rendering.contact_sheet import NUM_PROMPTS, SEEDS

@@ -8,11 +8,11 @@ import pytest
 
 from dmpo_app.labeling.tastes import TASTES
 from dmpo_app.pocket.language import describe
-from dmpo_app.pocket.render import render
 from dmpo_app.pocket.scenes import Wish, sample_scene
 from dmpo_app.scoring import measures
 from dmpo_app.scoring.protocol import Scorer
 from dmpo_app.scoring.registry import build_scorer
+from examples.pocket_model.render import render
 
 SIZE = 64
 TASTE_OF = {

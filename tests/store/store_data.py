@@ -8,23 +8,13 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from dmpo_app.domain import (
-    Annotator,
-    Assignment,
-    BaseModelRef,
-    Choice,
-    NewAdapter,
-    NewImage,
-    NewPair,
-    PairSource,
-    Provenance,
-    RoundState,
-    TakenVote,
-    Trigger,
-)
+from dmpo_app.domain.image import NewImage, NewPair, PairSource, Provenance
+from dmpo_app.domain.lineage import BaseModelRef, NewAdapter
+from dmpo_app.domain.round import RoundState, Trigger
+from dmpo_app.domain.vote import Annotator, Assignment, Choice, TakenVote
 from dmpo_app.store import Store
-from dmpo_app.store.database import sqlite_url
-from dmpo_app.store.sqlite import safe_driver
+from dmpo_app.store.db.database import sqlite_url
+from dmpo_app.store.db.sqlite import safe_driver
 
 HOUR = timedelta(hours=1)
 FINGERPRINT = "f" * 64

@@ -7,7 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from dmpo_app.domain import Annotator, Assignment, BaseModelRef, Choice
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Annotator, Assignment, Choice
 from dmpo_app.errors import Expired, NotFound
 from dmpo_app.store import Store
 from tests.store.store_data import HOUR, Clock, broken_counts, issue, new_pair, publish_version, scalar, vote_once

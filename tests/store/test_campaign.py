@@ -9,7 +9,9 @@ from functools import partial
 import pytest
 from sqlalchemy import text
 
-from dmpo_app.domain import Annotator, BaseModelRef, Choice, Trigger
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.round import Trigger
+from dmpo_app.domain.vote import Annotator, Choice
 from dmpo_app.errors import BadInput, NotFound, NotInvited
 from dmpo_app.store import Store
 from tests.store.store_data import Clock, new_pair, publish_version, scalar, vote_once

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.domain import Annotator, Assignment, BaseModelRef, Choice, ImageKind
+from dmpo_app.domain.image import ImageKind
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Annotator, Assignment, Choice
 from dmpo_app.errors import StorageFull
 from dmpo_app.store import Store
 from tests.store.store_data import FINGERPRINT, broken_counts, integrity_of, issue, new_image, new_pair

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
-from dmpo_app.domain import Annotator, Assignment, BaseModelRef, Choice, TakenVote
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Annotator, Assignment, Choice, TakenVote
 from dmpo_app.errors import Conflict
 from dmpo_app.store import Store
 from tests.store.store_data import issue, new_pair, scalar

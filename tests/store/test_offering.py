@@ -8,7 +8,9 @@ from functools import partial
 
 import pytest
 
-from dmpo_app.domain import Annotator, Assignment, BaseModelRef, Choice, Fact, Offering, Outcome, Question
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.pair_choice import Fact, Offering
+from dmpo_app.domain.vote import Annotator, Assignment, Choice, Outcome, Question
 from dmpo_app.errors import BadInput, NotFound
 from dmpo_app.labeling.strategies import STRATEGIES
 from dmpo_app.settings import LabelingSettings

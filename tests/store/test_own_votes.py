@@ -6,10 +6,11 @@ from datetime import timedelta
 
 import pytest
 
-from dmpo_app.domain import Annotator, BaseModelRef, Choice, Question, VoteCounts
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Annotator, Choice, Question, VoteCounts
 from dmpo_app.errors import Conflict, Expired, NotFound, NotYours
 from dmpo_app.store import Store
-from dmpo_app.store.votes import UNDOABLE
+from dmpo_app.store.voting.votes import UNDOABLE
 from tests.store.store_data import HOUR, Clock, issue, new_adapter, new_pair, scalar, start_round, vote_once
 
 

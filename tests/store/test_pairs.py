@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from dmpo_app.domain import Annotator, BaseModelRef, Choice
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Annotator, Choice
 from dmpo_app.errors import BadInput, Conflict, NotFound
 from dmpo_app.store import Store
 from tests.store.store_data import HOUR, Clock, issue, new_image, new_pair, publish_version, vote_once

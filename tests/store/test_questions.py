@@ -11,7 +11,9 @@ import pytest
 from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import IntegrityError
 
-from dmpo_app.domain import Annotator, Assignment, BaseModelRef, Choice, Question, ReportReason, Strength
+from dmpo_app.domain.campaign import ReportReason
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Annotator, Assignment, Choice, Question, Strength
 from dmpo_app.errors import Conflict
 from dmpo_app.store import Store
 from tests.store.store_data import HOUR, Clock, broken_counts, issue, new_pair, scalar, vote_once

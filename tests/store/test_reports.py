@@ -6,7 +6,9 @@ from functools import partial
 
 import pytest
 
-from dmpo_app.domain import Annotator, BaseModelRef, Choice, ReportReason
+from dmpo_app.domain.campaign import ReportReason
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Annotator, Choice
 from dmpo_app.errors import Expired, NotFound, NotYours
 from dmpo_app.store import Store
 from tests.store.store_data import issue, new_pair, scalar, vote_once

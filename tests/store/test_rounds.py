@@ -7,7 +7,9 @@ from datetime import timedelta
 
 import pytest
 
-from dmpo_app.domain import Annotator, BaseModelRef, Choice, RoundProgress, RoundStatus, Trigger
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.round import RoundProgress, RoundStatus, Trigger
+from dmpo_app.domain.vote import Annotator, Choice
 from dmpo_app.errors import BadInput, Conflict, LeaseLost, NotFound
 from dmpo_app.store import Store
 from tests.store.store_data import Clock, new_adapter, new_pair, publish_version, scalar, start_round, vote_once

@@ -15,12 +15,14 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import IntegrityError
 
-from dmpo_app.domain import Annotator, BaseModelRef, Choice, Question, ReportReason
+from dmpo_app.domain.campaign import ReportReason
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Annotator, Choice, Question
 from dmpo_app.errors import SetupProblem
 from dmpo_app.store import Store
-from dmpo_app.store.migrate import HEAD, MIGRATIONS
+from dmpo_app.store.db.migrate import HEAD, MIGRATIONS
+from dmpo_app.store.db.sqlite import safe_driver
 from dmpo_app.store.schema import Table
-from dmpo_app.store.sqlite import safe_driver
 from tests.store.store_data import HOUR, broken_counts, integrity_of, new_pair, scalar, vote_once
 from tests.store.store_fixtures import reopened, sqlite_only
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from dmpo_app.domain import Annotator, BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Annotator
 from dmpo_app.errors import BadInput
 from dmpo_app.store import Store
 from tests.store.store_data import new_pair, vote_once

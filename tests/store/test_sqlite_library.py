@@ -7,11 +7,11 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
-from dmpo_app.domain import Choice
+from dmpo_app.domain.vote import Choice
 from dmpo_app.errors import BadInput, SetupProblem, UnsafeSQLite
 from dmpo_app.store import Store
-from dmpo_app.store.database import Database
-from dmpo_app.store.sqlite import PRAGMAS, is_safe, safe_driver
+from dmpo_app.store.db.database import Database
+from dmpo_app.store.db.sqlite import PRAGMAS, is_safe, safe_driver
 from tests.store.store_fixtures import sqlite_only
 
 pytestmark = sqlite_only

@@ -4,7 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from dmpo_app.domain import Annotator, BaseModelRef, Choice, NewVotes, Outcome
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.round import NewVotes
+from dmpo_app.domain.vote import Annotator, Choice, Outcome
 from dmpo_app.errors import Conflict, Expired, NotFound, NotYours
 from dmpo_app.store import Store
 from tests.store.store_data import HOUR, Clock, issue, new_adapter, new_pair, scalar, start_round, vote_once

@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
-from dmpo_app.domain import RoundStatus
+from dmpo_app.domain.round import RoundStatus
 from dmpo_app.errors import LeaseLost, RoundFailed
 from dmpo_app.scoring.registry import build_scorer
 from dmpo_app.settings import ScorerSettings, ScoringSettings
-from dmpo_app.training.automatic import AutomaticPlan, evidence_of, score_for_round
-from dmpo_app.training.dataset import is_held_out
-from dmpo_app.training.plan import load_plan, start_round
-from dmpo_app.training.worker import Tick
+from dmpo_app.training.data.dataset import is_held_out
+from dmpo_app.training.rounds.round_plan import load_plan, start_round
+from dmpo_app.training.rounds.scheduler import Tick
+from dmpo_app.training.rounds.scorer_targets import AutomaticPlan, evidence_of, score_for_round
 from tests.training.training_studio import FAST, Studio
 from tests.training.worker_fixtures import MIN_VOTES, MakeWorker
 

@@ -10,11 +10,11 @@ import torch
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.errors import RoundFailed, SetupProblem
 from dmpo_app.settings import RoundSettings
-from dmpo_app.training.calibration import MARGIN_SPREAD, error_spread, with_betas
-from dmpo_app.training.dataset import PairDataset, build_dataset
-from dmpo_app.training.denoising import PairErrors
-from dmpo_app.training.reference_cache import ReferenceCache
-from dmpo_app.training.slots import Draw, evaluation_slots
+from dmpo_app.training.data.dataset import PairDataset, build_dataset
+from dmpo_app.training.data.slots import Draw, evaluation_slots
+from dmpo_app.training.reference.calibration import MARGIN_SPREAD, error_spread, with_betas
+from dmpo_app.training.reference.denoising_errors import PairErrors
+from dmpo_app.training.reference.reference_cache import ReferenceCache
 from tests.training.training_studio import Studio
 
 SETTINGS = RoundSettings(batch_pairs=4, slots_per_pair=8)

@@ -9,11 +9,12 @@ from datetime import timedelta
 import pytest
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain import Choice, Question, ReportReason, Strength
+from dmpo_app.domain.campaign import ReportReason
+from dmpo_app.domain.vote import Choice, Question, Strength
 from dmpo_app.objective import graded_win
 from dmpo_app.settings import LabelingSettings
-from dmpo_app.training.dataset import build_dataset
-from dmpo_app.training.worker import Tick
+from dmpo_app.training.data.dataset import build_dataset
+from dmpo_app.training.rounds.scheduler import Tick
 from tests.training.training_studio import Studio
 from tests.training.worker_fixtures import MIN_VOTES, MakeWorker
 

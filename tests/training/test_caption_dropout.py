@@ -17,17 +17,17 @@ from dmpo_app.diffusion.encoder import Encoder
 from dmpo_app.diffusion.families.protocol import Conditioning
 from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec, attach, load_state_in_place
-from dmpo_app.domain import RoundStatus
+from dmpo_app.domain.round import RoundStatus
 from dmpo_app.errors import RoundFailed
 from dmpo_app.settings import RenderSettings, Settings, TrainerSettings
-from dmpo_app.training.dataset import PairDataset, build_dataset
-from dmpo_app.training.denoising import PairErrors
-from dmpo_app.training.empty_prompt import FOLDER, EmptyPrompt
-from dmpo_app.training.process import run_worker
-from dmpo_app.training.reference_cache import ReferenceCache
-from dmpo_app.training.reference_filler import ReferenceFiller, numerics_key, reference_folder
-from dmpo_app.training.round_runner import SliceOutcome
-from dmpo_app.training.slots import Draw, drops_caption, noise_of, slot_of
+from dmpo_app.training.data.dataset import PairDataset, build_dataset
+from dmpo_app.training.data.empty_prompt import FOLDER, EmptyPrompt
+from dmpo_app.training.data.slots import Draw, drops_caption, noise_of, slot_of
+from dmpo_app.training.process.trainer_process import run_worker
+from dmpo_app.training.reference.denoising_errors import PairErrors
+from dmpo_app.training.reference.prefetch import ReferenceFiller, numerics_key, reference_folder
+from dmpo_app.training.reference.reference_cache import ReferenceCache
+from dmpo_app.training.rounds.round_runner import SliceOutcome
 from tests.adapters import random_adapter
 from tests.tiny_models.cases import Case
 from tests.training.training_studio import FAST, Studio, assert_equal, twin_of, weights_of

@@ -14,14 +14,14 @@ from torch._dynamo.utils import counters
 
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import LoraSpec, attach, detach, load_state_in_place, lora_state
-from dmpo_app.training import compiling
-from dmpo_app.training.compiling import can_compile, compile_in_place, restore, without_effect
-from dmpo_app.training.dataset import build_dataset
-from dmpo_app.training.denoising import PairErrors
-from dmpo_app.training.reference_cache import ReferenceCache
-from dmpo_app.training.reference_filler import ReferenceFiller
-from dmpo_app.training.round_runner import SliceOutcome
-from dmpo_app.training.slots import Draw
+from dmpo_app.training.data.dataset import build_dataset
+from dmpo_app.training.data.slots import Draw
+from dmpo_app.training.loop import compilation as compiling
+from dmpo_app.training.loop.compilation import can_compile, compile_in_place, restore, without_effect
+from dmpo_app.training.reference.denoising_errors import PairErrors
+from dmpo_app.training.reference.prefetch import ReferenceFiller
+from dmpo_app.training.reference.reference_cache import ReferenceCache
+from dmpo_app.training.rounds.round_runner import SliceOutcome
 from tests.training.training_studio import FAST, Studio
 
 SPEC = LoraSpec(rank=2, lora_alpha=4.0, target_modules=("to_q", "to_v"))

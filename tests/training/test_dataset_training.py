@@ -13,15 +13,15 @@ from diffusers import DiffusionPipeline
 
 from dmpo_app.diffusion.encoder import Encoder
 from dmpo_app.errors import BadInput, HomeInUse, SetupProblem
-from dmpo_app.preferences.pick_a_pic import READER
-from dmpo_app.preferences.source import RowsSource
+from dmpo_app.exchange.readers.source import RowsSource
+from dmpo_app.exchange.readers.table_formats import READER
 from dmpo_app.settings import RenderSettings, RoundSettings, Settings
-from dmpo_app.training.dataset_training import TrainingOutcome, TrainingRequest, _alone, train_on_dataset
-from dmpo_app.training.encoded_pairs import Counts, EncodedPairs
-from dmpo_app.training.encoding import encode_pairs
-from dmpo_app.training.offline_plan import split_pairs, with_usual_values
-from dmpo_app.training.offline_run import TrainingWatcher
-from tests.preferences.preference_files import PICK_A_PIC_V2, mixed_rows, pick_a_pic_row
+from dmpo_app.training.data.encoded_pairs import Counts, EncodedPairs
+from dmpo_app.training.data.encoding import encode_pairs
+from dmpo_app.training.offline.dataset_plan import split_pairs, with_usual_values
+from dmpo_app.training.offline.dataset_run import TrainingWatcher
+from dmpo_app.training.offline.dataset_training import TrainingOutcome, TrainingRequest, _alone, train_on_dataset
+from tests.exchange.readers.preference_files import PICK_A_PIC_V2, mixed_rows, pick_a_pic_row
 from tests.tiny_models.cases import Case
 
 QUICK: dict[str, Any] = {"num_steps": 6, "batch_pairs": 3, "evaluate_every": 3, "slots_per_pair": 4}

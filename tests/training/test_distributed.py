@@ -17,11 +17,11 @@ import torch
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.errors import SetupProblem
 from dmpo_app.settings import PROJECT_ROOT
-from dmpo_app.training import round_trainer
-from dmpo_app.training.distributed import own_device
-from dmpo_app.training.group import Group
-from dmpo_app.training.launch import world_size
-from dmpo_app.training.step import StepResult, train_step
+from dmpo_app.training.distributed.group import Group
+from dmpo_app.training.distributed.process_group import own_device
+from dmpo_app.training.distributed.torchrun_env import world_size
+from dmpo_app.training.loop import trainer as round_trainer
+from dmpo_app.training.loop.step import StepResult, train_step
 from tests.training.training_studio import FAST, Studio, assert_equal, twin_of, weights_of
 
 TOLERANCE = 1e-5
@@ -70,7 +70,7 @@ def train_with_torchrun(studio: Studio) -> None:
     names = {f"DMPO_ROUND__{name.upper()}": str(value) for name, value in SIX_STEPS.model_dump(include=OWN).items()}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     subprocess.run(
-        [*launch, "-m", "dmpo_app.cli", "train", "--once"],
+        [*launch, "-m", "dmpo_app.cli.main", "train", "--once"],
         cwd=PROJECT_ROOT,
         env=environment(
             **names,

@@ -11,14 +11,14 @@ from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import LoraSpec, attach
 from dmpo_app.errors import RoundFailed
 from dmpo_app.settings import RoundSettings
-from dmpo_app.training import round_trainer
-from dmpo_app.training.dataset import PairDataset, build_dataset
-from dmpo_app.training.denoising import PairErrors
-from dmpo_app.training.reference_cache import ReferenceCache
-from dmpo_app.training.reference_filler import numerics_key
-from dmpo_app.training.round_runner import SliceOutcome
-from dmpo_app.training.slots import Draw, slot_of
-from dmpo_app.training.step import StepResult, train_step
+from dmpo_app.training.data.dataset import PairDataset, build_dataset
+from dmpo_app.training.data.slots import Draw, slot_of
+from dmpo_app.training.loop import trainer as round_trainer
+from dmpo_app.training.loop.step import StepResult, train_step
+from dmpo_app.training.reference.denoising_errors import PairErrors
+from dmpo_app.training.reference.prefetch import numerics_key
+from dmpo_app.training.reference.reference_cache import ReferenceCache
+from dmpo_app.training.rounds.round_runner import SliceOutcome
 from tests.tiny_pipeline import LATENT_SHAPE
 from tests.training.training_studio import FAST, Studio
 

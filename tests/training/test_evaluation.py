@@ -10,11 +10,11 @@ import torch
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.unet import ATTENTION
 from dmpo_app.diffusion.lora import LoraSpec, attach
-from dmpo_app.training.dataset import build_dataset
-from dmpo_app.training.denoising import PairErrors
-from dmpo_app.training.evaluation import Evaluation, compare, evaluate, evaluate_base
-from dmpo_app.training.reference_cache import ReferenceCache
-from dmpo_app.training.step import Agreement
+from dmpo_app.training.data.dataset import build_dataset
+from dmpo_app.training.loop.step import Agreement
+from dmpo_app.training.monitoring.evaluation import Evaluation, compare, evaluate, evaluate_base
+from dmpo_app.training.reference.denoising_errors import PairErrors
+from dmpo_app.training.reference.reference_cache import ReferenceCache
 from tests.training.training_studio import Studio
 
 

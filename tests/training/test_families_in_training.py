@@ -15,13 +15,13 @@ from dmpo_app.diffusion.live_model import LiveModel, Shot
 from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec, attach, load_state_in_place
 from dmpo_app.settings import RenderSettings, RoundSettings
-from dmpo_app.training.dataset import PairDataset, build_dataset
-from dmpo_app.training.denoising import PairErrors
-from dmpo_app.training.evaluation import evaluate
-from dmpo_app.training.latent_preview import LatentColours, LatentPreview
-from dmpo_app.training.reference_cache import ReferenceCache
-from dmpo_app.training.round_runner import SliceOutcome
-from dmpo_app.training.slots import draws_of_step
+from dmpo_app.training.data.dataset import PairDataset, build_dataset
+from dmpo_app.training.data.slots import draws_of_step
+from dmpo_app.training.monitoring.evaluation import evaluate
+from dmpo_app.training.monitoring.latent_preview import LatentColours, LatentPreview
+from dmpo_app.training.reference.denoising_errors import PairErrors
+from dmpo_app.training.reference.reference_cache import ReferenceCache
+from dmpo_app.training.rounds.round_runner import SliceOutcome
 from tests.adapters import random_adapter
 from tests.tiny_models.cases import NUM_STEPS, Case
 from tests.training.training_studio import FAST, Studio

@@ -11,8 +11,8 @@ from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.unet import WIDE
 from dmpo_app.diffusion.lora import LoraSpec, attach, lora_layers
 from dmpo_app.objective import OBJECTIVES, PairTerms
-from dmpo_app.training.health import PairHealth, adapter_norm, num_outputs, pair_health
-from dmpo_app.training.step import LossSettings
+from dmpo_app.training.loop.step import LossSettings
+from dmpo_app.training.monitoring.health import PairHealth, adapter_norm, num_outputs, pair_health
 from tests.training.training_studio import FAST, Studio
 
 SPEC = LoraSpec(rank=2, lora_alpha=4.0, target_modules=WIDE)

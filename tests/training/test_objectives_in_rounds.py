@@ -8,14 +8,14 @@ import torch
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.unet import ATTENTION, WIDE
 from dmpo_app.diffusion.lora import LoraSpec, attach
-from dmpo_app.domain import RoundStatus
+from dmpo_app.domain.round import RoundStatus
 from dmpo_app.objective import OBJECTIVES, Needs
-from dmpo_app.training.dataset import build_dataset
-from dmpo_app.training.denoising import PairErrors
-from dmpo_app.training.optimizers import make_optimizer
-from dmpo_app.training.reference_cache import ReferenceCache
-from dmpo_app.training.slots import draws_of_step
-from dmpo_app.training.step import LossSettings, train_step
+from dmpo_app.training.data.dataset import build_dataset
+from dmpo_app.training.data.slots import draws_of_step
+from dmpo_app.training.loop.optimizers import make_optimizer
+from dmpo_app.training.loop.step import LossSettings, train_step
+from dmpo_app.training.reference.denoising_errors import PairErrors
+from dmpo_app.training.reference.reference_cache import ReferenceCache
 from tests.training.training_studio import FAST, Studio
 
 BETAS = {"dspo": 0.001}

@@ -12,15 +12,15 @@ from torch import nn
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.errors import SetupProblem
 from dmpo_app.settings import RoundSettings
-from dmpo_app.training.optimizer_state import OptimizerState
-from dmpo_app.training.optimizers import (
+from dmpo_app.training.loop.optimizer_state import OptimizerState
+from dmpo_app.training.loop.optimizers import (
     OptimizerName,
     check_optimizer,
     learning_rate_factor,
     make_optimizer,
     set_learning_rate,
 )
-from dmpo_app.training.round_runner import SliceOutcome
+from dmpo_app.training.rounds.round_runner import SliceOutcome
 from tests.training.training_studio import FAST, Studio, assert_equal, twin_of, weights_of
 
 RUNNING_HERE: tuple[OptimizerName, ...] = ("adamw", "prodigy", "adafactor")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.settings import LabelingSettings
-from dmpo_app.training.pair_margins import MarginFiller
-from dmpo_app.training.worker import Tick
+from dmpo_app.training.reference.vote_margins import MarginFiller
+from dmpo_app.training.rounds.scheduler import Tick
 from tests.store.store_data import scalar
 from tests.training.training_studio import FAST, Studio
 from tests.training.worker_fixtures import MIN_VOTES, MakeWorker

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.training.reference_filler import ReferenceFiller, reference_folder
+from dmpo_app.training.reference.prefetch import ReferenceFiller, reference_folder
 from tests.training.training_studio import FAST, Studio
 
 

@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain import RoundStatus
+from dmpo_app.domain.round import RoundStatus
 from dmpo_app.settings import RoundLimitSettings, RoundSettings
-from dmpo_app.training.health import PairHealth
-from dmpo_app.training.latent_preview import LatentPreview
-from dmpo_app.training.limits import HealthWatch
-from dmpo_app.training.round_runner import RoundRunner, SliceOutcome
-from dmpo_app.training.step import Agreement, StepResult
+from dmpo_app.training.loop.step import Agreement, StepResult
+from dmpo_app.training.monitoring.early_stopping import HealthWatch
+from dmpo_app.training.monitoring.health import PairHealth
+from dmpo_app.training.monitoring.latent_preview import LatentPreview
+from dmpo_app.training.rounds.round_runner import RoundRunner, SliceOutcome
 from tests.training.training_studio import FAST, Studio
 
 NO_LIMITS = RoundLimitSettings.model_validate(

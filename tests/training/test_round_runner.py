@@ -16,15 +16,17 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain import Choice, RoundStatus
+from dmpo_app.domain.round import RoundStatus
+from dmpo_app.domain.vote import Choice
 from dmpo_app.errors import LeaseLost, RoundFailed
 from dmpo_app.settings import PROJECT_ROOT
-from dmpo_app.training import evaluation, round_trainer
-from dmpo_app.training.dataset import is_held_out
-from dmpo_app.training.plan import load_plan
-from dmpo_app.training.round_runner import RoundRunner, SliceOutcome, round_folder
-from dmpo_app.training.slots import draws_of_step
-from dmpo_app.training.step import StepResult, train_step
+from dmpo_app.training.data.dataset import is_held_out
+from dmpo_app.training.data.slots import draws_of_step
+from dmpo_app.training.loop import trainer as round_trainer
+from dmpo_app.training.loop.step import StepResult, train_step
+from dmpo_app.training.monitoring import evaluation
+from dmpo_app.training.rounds.round_plan import load_plan
+from dmpo_app.training.rounds.round_runner import RoundRunner, SliceOutcome, round_folder
 from tests.training.training_studio import FAST, Studio, assert_equal, only_single_pairs_fit, twin_of, weights_of
 
 ONE_STEP = 0.0

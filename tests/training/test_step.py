@@ -15,13 +15,13 @@ from dmpo_app.diffusion.families.unet import WIDE
 from dmpo_app.diffusion.lora import LoraSpec, attach, lora_layers
 from dmpo_app.errors import RoundFailed
 from dmpo_app.objective import OBJECTIVES
-from dmpo_app.training.dataset import PairDataset, build_dataset
-from dmpo_app.training.denoising import PairErrors
-from dmpo_app.training.optimizers import make_optimizer
-from dmpo_app.training.pair_tensors import PairFiles
-from dmpo_app.training.reference_cache import ReferenceCache
-from dmpo_app.training.slots import Draw, draws_of_step
-from dmpo_app.training.step import LossSettings, agreement, train_step
+from dmpo_app.training.data.dataset import PairDataset, build_dataset
+from dmpo_app.training.data.pair_tensors import PairFiles
+from dmpo_app.training.data.slots import Draw, draws_of_step
+from dmpo_app.training.loop.optimizers import make_optimizer
+from dmpo_app.training.loop.step import LossSettings, agreement, train_step
+from dmpo_app.training.reference.denoising_errors import PairErrors
+from dmpo_app.training.reference.reference_cache import ReferenceCache
 from tests.training.training_studio import Studio
 
 SPEC = LoraSpec(rank=2, lora_alpha=4.0, target_modules=WIDE)

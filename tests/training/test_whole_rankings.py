@@ -15,21 +15,22 @@ from pydantic import ValidationError
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.unet import WIDE
 from dmpo_app.diffusion.lora import LoraSpec, attach
-from dmpo_app.domain import Outcome, RoundStatus, TrainingVote
+from dmpo_app.domain.round import RoundStatus, TrainingVote
+from dmpo_app.domain.vote import Outcome
 from dmpo_app.errors import RoundFailed
 from dmpo_app.objective import OBJECTIVES, ranking_dmpo, ranking_target, soft_target
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store.files import Files
-from dmpo_app.training.dataset import PairDataset, build_dataset
-from dmpo_app.training.denoising import PairErrors
-from dmpo_app.training.group import Group
-from dmpo_app.training.optimizers import make_optimizer
-from dmpo_app.training.plan import load_plan
-from dmpo_app.training.reference_cache import ReferenceCache
-from dmpo_app.training.round_runner import SliceOutcome
-from dmpo_app.training.slots import Draw, draws_of_step
-from dmpo_app.training.step import LossSettings, train_step
-from dmpo_app.training.whole_rankings import WholeRankings
+from dmpo_app.training.data.dataset import PairDataset, build_dataset
+from dmpo_app.training.data.rankings import WholeRankings
+from dmpo_app.training.data.slots import Draw, draws_of_step
+from dmpo_app.training.distributed.group import Group
+from dmpo_app.training.loop.optimizers import make_optimizer
+from dmpo_app.training.loop.step import LossSettings, train_step
+from dmpo_app.training.reference.denoising_errors import PairErrors
+from dmpo_app.training.reference.reference_cache import ReferenceCache
+from dmpo_app.training.rounds.round_plan import load_plan
+from dmpo_app.training.rounds.round_runner import SliceOutcome
 from tests.training.training_studio import FAST, Studio, assert_equal, only_single_pairs_fit, weights_of
 
 ALPHA = 0.05

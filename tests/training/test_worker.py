@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain import Choice, RoundStatus, Trigger
+from dmpo_app.domain.round import RoundStatus, Trigger
+from dmpo_app.domain.vote import Choice
 from dmpo_app.errors import RoundFailed, StorageFull
-from dmpo_app.training import round_trainer, whole_round
-from dmpo_app.training.round_runner import RoundRunner, SliceOutcome, round_folder
-from dmpo_app.training.step import StepResult, train_step
-from dmpo_app.training.whole_round import MAX_DEATHS
-from dmpo_app.training.worker import Tick
+from dmpo_app.training.loop import trainer as round_trainer
+from dmpo_app.training.loop.step import StepResult, train_step
+from dmpo_app.training.rounds import whole_round
+from dmpo_app.training.rounds.round_runner import RoundRunner, SliceOutcome, round_folder
+from dmpo_app.training.rounds.scheduler import Tick
+from dmpo_app.training.rounds.whole_round import MAX_DEATHS
 from tests.training.training_studio import Studio
 from tests.training.worker_fixtures import MIN_VOTES, Clock, MakeWorker
 

@@ -15,16 +15,20 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from dmpo_app.diffusion.base_models import family_of, fingerprint
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.family import family_of, fingerprint
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
-from dmpo_app.domain import BaseModelRef, Choice, NewImage, NewPair, Offering, PairSource, Provenance, Trigger
+from dmpo_app.domain.image import NewImage, NewPair, PairSource, Provenance
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.pair_choice import Offering
+from dmpo_app.domain.round import Trigger
+from dmpo_app.domain.vote import Choice
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store
-from dmpo_app.training import round_trainer
-from dmpo_app.training.plan import start_round
-from dmpo_app.training.round_runner import RoundRunner, SliceOutcome
-from dmpo_app.training.step import StepResult, train_step
+from dmpo_app.training.loop import trainer as round_trainer
+from dmpo_app.training.loop.step import StepResult, train_step
+from dmpo_app.training.rounds.round_plan import start_round
+from dmpo_app.training.rounds.round_runner import RoundRunner, SliceOutcome
 from tests.tiny_pipeline import IMAGE_SIZE, LATENT_SHAPE, MAX_TOKENS
 
 EMBED_WIDTH = 16

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from dmpo_app.errors import PeerLost
-from dmpo_app.training.distributed import joined
-from dmpo_app.training.group import Group
+from dmpo_app.training.distributed.group import Group
+from dmpo_app.training.distributed.process_group import joined
 
 PATIENCE = timedelta(seconds=60)
 IMPATIENCE = timedelta(seconds=8)
@@ -65,9 +65,9 @@ def wait_long(group: Group) -> None:
 
 def memory_runs_out_and_then_one_is_killed(group: Group, home: str, model: str, round_id: str, token: str) -> None:
     from dmpo_app.diffusion.loading import load_denoiser
-    from dmpo_app.training import round_trainer
-    from dmpo_app.training.round_runner import RoundRunner
-    from dmpo_app.training.step import StepResult, train_step
+    from dmpo_app.training.loop import trainer as round_trainer
+    from dmpo_app.training.loop.step import StepResult, train_step
+    from dmpo_app.training.rounds.round_runner import RoundRunner
     from tests.training.training_studio import Studio
 
     steps = 0
@@ -100,7 +100,7 @@ class _OutOfMemory:
     def __init__(self) -> None:
         from types import SimpleNamespace
 
-        from dmpo_app.training.whole_rankings import WholeRankings
+        from dmpo_app.training.data.rankings import WholeRankings
 
         self.dataset = SimpleNamespace(weights=torch.ones(100), rankings=WholeRankings())
         self.device = torch.device("cpu")

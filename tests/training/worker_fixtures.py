@@ -10,7 +10,7 @@ import pytest
 
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.settings import LabelingSettings, ScoringSettings, Settings, TrainerSettings
-from dmpo_app.training.worker import Worker
+from dmpo_app.training.rounds.scheduler import Worker
 from tests.training.training_studio import FAST, Studio
 
 MIN_VOTES = 8

@@ -12,26 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dmpo_app.domain import (
-    BaseModelRef,
-    ImageKind,
-    NewAdapter,
-    NewImage,
-    NewPair,
-    PairSource,
-    Provenance,
-    RenderedImage,
-    RendererState,
-    RenderRequest,
-    RoundProgress,
-    Sampling,
-    TrainerState,
-    Trigger,
-)
+from dmpo_app.domain.image import ImageKind, NewImage, NewPair, PairSource, Provenance
+from dmpo_app.domain.lineage import BaseModelRef, NewAdapter, Sampling
+from dmpo_app.domain.render_request import RenderedImage, RendererState, RenderRequest
+from dmpo_app.domain.round import RoundProgress, TrainerState, Trigger
 from dmpo_app.errors import Busy, NotReady
-from dmpo_app.pocket.render import render
 from dmpo_app.pocket.scenes import COLOURS, SETTINGS, SUBJECTS, Wish, sample_scene
 from dmpo_app.store import Store
+from examples.pocket_model.render import render
 
 SAMPLING = Sampling(num_steps=20, guidance=3.0)
 

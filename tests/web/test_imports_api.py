@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from dmpo_app.web.imports import UploadRoute
-from tests.preferences.preference_files import pick_a_pic_row, write_pick_a_pic
+from dmpo_app.web.routes.import_routes import UploadRoute
+from tests.exchange.readers.preference_files import pick_a_pic_row, write_pick_a_pic
 from tests.web.api_studio import ADMIN, Studio
 
 PATH = "/api/v1/imports"

@@ -11,7 +11,7 @@ import pytest
 from dmpo_app.errors import BackupUnreachable
 from dmpo_app.labeling.service import LabelingService
 from dmpo_app.labeling.tokens import Sealer, load_or_create_key
-from tests.preferences.preference_files import pick_a_pic_row, write_pick_a_pic
+from tests.exchange.readers.preference_files import pick_a_pic_row, write_pick_a_pic
 from tests.web.api_studio import ADMIN, Studio, client_of
 from tests.web.test_imports_api import settled
 

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from dmpo_app.web.lanes import Lane, Shared, WriterLane
+from dmpo_app.web.concurrency import Lane, Shared, WriterLane
 
 
 def test_all_who_ask_while_one_answer_is_made_share_the_next_one() -> None:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from dmpo_app.settings import LimitSettings
-from dmpo_app.web import limits as limits_module
-from dmpo_app.web.limits import RateLimit
+from dmpo_app.web import rate_limits as limits_module
+from dmpo_app.web.rate_limits import RateLimit
 from tests.web.api_studio import Studio
 
 

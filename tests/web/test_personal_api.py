@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dmpo_app.labeling import Sealer, load_or_create_key
-from dmpo_app.web import personal
+from dmpo_app.web.routes import personal_routes as personal
 from tests.web.api_studio import Studio
 
 

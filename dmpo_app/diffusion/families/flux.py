@@ -17,9 +17,9 @@ import torch
 from diffusers import DiffusionPipeline, FluxPipeline, FluxTransformer2DModel, ModelMixin
 from torch import Tensor
 
+from dmpo_app.diffusion.families.components import TRANSFORMER_TARGETS, decode_shifted, encode_shifted
 from dmpo_app.diffusion.families.flow_matching import FlowMatching
 from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
-from dmpo_app.diffusion.families.transformer import TRANSFORMER_TARGETS, decode_shifted, encode_shifted
 
 TRAINING_GUIDANCE = 3.5
 """What a guided denoiser is told in training: the guidance that the pairs were made with, where nothing else is set."""

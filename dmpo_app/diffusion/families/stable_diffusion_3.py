@@ -10,9 +10,9 @@ from typing import cast
 from diffusers import DiffusionPipeline, ModelMixin, SD3Transformer2DModel, StableDiffusion3Pipeline
 from torch import Tensor
 
+from dmpo_app.diffusion.families.components import TRANSFORMER_TARGETS, decode_shifted, encode_shifted
 from dmpo_app.diffusion.families.flow_matching import FlowMatching
 from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
-from dmpo_app.diffusion.families.transformer import TRANSFORMER_TARGETS, decode_shifted, encode_shifted
 
 
 class StableDiffusion3:

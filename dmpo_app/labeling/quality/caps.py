@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dmpo_app.labeling.quality.votes import Floats
+from dmpo_app.labeling.quality.quality_votes import Floats
 
 
 def cap_factors(masses: Floats, max_share: float) -> Floats:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dmpo_app.labeling.quality.votes import NOT_GOLD, TIE, Floats, Ints, VoteArrays
+from dmpo_app.labeling.quality.quality_votes import NOT_GOLD, TIE, Floats, Ints, VoteArrays
 
 FAST_MS = 600
 """Nobody has looked at two pictures and chosen in less than this."""

@@ -7,9 +7,9 @@ import io
 import json
 from dataclasses import asdict
 
-from dmpo_app.labeling.export import safe_cell
-from dmpo_app.labeling.quality.report import AnnotatorQuality, QualityReport
+from dmpo_app.labeling.quality.quality_report import AnnotatorQuality, QualityReport
 from dmpo_app.labeling.quality.shares import Share
+from dmpo_app.labeling.tables import safe_cell
 
 _SHARES = ("agreement", "repeats", "gold", "left", "fast", "ties")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dmpo_app.labeling.quality.votes import Bools, Floats, Ints, first_of_each
+from dmpo_app.labeling.quality.quality_votes import Bools, Floats, Ints, first_of_each
 
 PRIOR_VOTES = 10.0
 """How many votes on the crowd's mean an annotator starts with: few votes of one's own move little."""

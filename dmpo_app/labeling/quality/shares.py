@@ -11,7 +11,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from dmpo_app.labeling.quality.votes import Floats, Ints
+from dmpo_app.labeling.quality.quality_votes import Floats, Ints
 
 Z = NormalDist().inv_cdf(0.975)
 """All intervals are two-sided and of 95 %."""

@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dmpo_app.domain import Candidate, Fact, Overlap
+from dmpo_app.domain.pair_choice import Candidate, Fact, Overlap
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from dmpo_app.domain import Candidate, Fact, Overlap
+from dmpo_app.domain.pair_choice import Candidate, Fact, Overlap
 
 
 class Overlapping:

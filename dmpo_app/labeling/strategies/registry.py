@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from dmpo_app.domain import Offering, Strategy
+from dmpo_app.domain.pair_choice import Offering, Strategy
 from dmpo_app.labeling.strategies.by_coverage import ByCoverage
 from dmpo_app.labeling.strategies.by_disagreement import ByDisagreement
 from dmpo_app.labeling.strategies.by_rating import ByRating

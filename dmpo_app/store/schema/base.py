@@ -9,21 +9,14 @@ from typing import Any, ClassVar
 from sqlalchemy import JSON, MetaData, text
 from sqlalchemy.orm import DeclarativeBase
 
-from dmpo_app.domain import (
-    Choice,
-    ImageKind,
-    ImportUse,
-    Outcome,
-    PairSource,
-    PromptSource,
-    Purpose,
-    Question,
-    ReportReason,
-    RoundStatus,
-    Strength,
-    Trigger,
-)
-from dmpo_app.store.column_types import EnumText, UTCTime
+from dmpo_app.domain.campaign import ReportReason
+from dmpo_app.domain.data_import import ImportUse
+from dmpo_app.domain.image import ImageKind, PairSource
+from dmpo_app.domain.pair_choice import Purpose
+from dmpo_app.domain.prompt import PromptSource
+from dmpo_app.domain.round import RoundStatus, Trigger
+from dmpo_app.domain.vote import Choice, Outcome, Question, Strength
+from dmpo_app.store.db.column_types import EnumText, UTCTime
 
 
 class AssignmentState(StrEnum):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dmpo_app.labeling.quality.agreement import alpha_interval, answer_counts, krippendorff_alpha, majority_agreement
-from dmpo_app.labeling.quality.votes import Ints, VoteArrays
+from dmpo_app.labeling.quality.quality_votes import Ints, VoteArrays
 from tests.labeling.quality.crowds import crowd, said
 
 

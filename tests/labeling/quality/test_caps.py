@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmpo_app.labeling.quality.caps import cap_factors
-from dmpo_app.labeling.quality.weighing import VoteWeighing
+from dmpo_app.labeling.quality.vote_weights import VoteWeighing
 from tests.labeling.quality.crowds import said
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dmpo_app.domain import Outcome
+from dmpo_app.domain.vote import Outcome
 from dmpo_app.labeling.quality import checks
-from dmpo_app.labeling.quality.votes import VoteArrays
+from dmpo_app.labeling.quality.quality_votes import VoteArrays
 from tests.labeling.quality.crowds import Vote, said
 
 

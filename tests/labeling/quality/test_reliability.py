@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dmpo_app.labeling.quality.quality_votes import A, Floats, VoteArrays
 from dmpo_app.labeling.quality.reliability import PRIOR_VOTES, START, Reliability, dawid_skene
-from dmpo_app.labeling.quality.votes import A, Floats, VoteArrays
-from dmpo_app.labeling.quality.weighing import VoteWeighing
+from dmpo_app.labeling.quality.vote_weights import VoteWeighing
 from tests.labeling.quality.crowds import Vote, crowd, said
 
 WEIGHED = VoteWeighing("dawid_skene")

@@ -1,0 +1,74 @@
+"""How a studio comes to its home when there is a backup: whose it is, and what has to be restored first."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from dmpo_app.backup.claims import Claim, make_claim, newest_claim, wait_for_release
+from dmpo_app.backup.remotes.remote import Remote
+from dmpo_app.backup.restoring import restore
+from dmpo_app.errors import SetupProblem
+from dmpo_app.store.store import DATABASE_NAME
+
+log = logging.getLogger(__name__)
+
+OWNER_FILE = "backup.json"
+
+
+def arrive(
+    home: Path,
+    remote: Remote,
+    *,
+    handover_seconds: float,
+    now: Callable[[], datetime],
+    on_progress: Callable[[str], None] = log.info,
+) -> Claim:
+    """Claim the backup, and restore it where the home has no database. Whoever calls holds the home.
+
+    Raises SetupProblem when the home has a database and the backup is another home's, or was continued by one;
+    BackupDamaged, BackupUnreachable.
+    """
+    owner = _owner_of(home)
+    newest = newest_claim(remote)
+    has_database = (home / DATABASE_NAME).is_file()
+    if newest is not None and newest.owner != owner and has_database:
+        raise SetupProblem(
+            f"the backup at {remote.url} is another home's, or another studio went on with it since: the votes in "
+            f"{home} are not all there are. Start with an empty home to go on from the backup (DMPO_HOME), or give "
+            "this one a backup of its own (DMPO_BACKUP__URL)"
+        )
+    claim = make_claim(remote, owner, now())
+    if newest is not None and newest.owner != owner:
+        on_progress("waiting for the studio before this one to write its last changes")
+        if not wait_for_release(remote, Claim(claim.generation - 1, ""), handover_seconds):
+            log.warning("the studio before this one did not answer; it is taken to be gone")
+    if not has_database:
+        restored = restore(remote, home, on_progress=on_progress)
+        if restored is not None:
+            made = restored.rebuilt
+            log.info(
+                "restored %s with %d of %d logged changes: %d votes, %d files", made.manifest.name, made.num_deltas,
+                made.num_logged, restored.votes, restored.num_files,
+            )  # fmt: skip
+            for fault in restored.faults:
+                log.warning("%s", fault)
+    return claim
+
+
+def _owner_of(home: Path) -> str:
+    """The name of this home among those that may claim a backup; made on first use."""
+    path = home / OWNER_FILE
+    try:
+        return str(json.loads(path.read_bytes())["owner"])
+    except (OSError, ValueError, KeyError, TypeError):
+        owner = secrets.token_hex(16)
+        home.mkdir(parents=True, exist_ok=True)
+        temporary = home / f".{OWNER_FILE}"
+        temporary.write_text(json.dumps({"owner": owner}), encoding="utf-8")
+        temporary.replace(path)
+        return owner

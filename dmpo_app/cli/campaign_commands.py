@@ -1,0 +1,57 @@
+"""`dmpo invite`: links by which people take part where the studio is open by invitation only."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from dmpo_app.cli.terminal import Home, console, out, settings_from, spoken_errors
+
+app = typer.Typer(no_args_is_help=True, help="Links of invitation, for DMPO_LABELING__ACCESS=invite.")
+
+
+@app.command()
+def create(
+    uses: Annotated[int, typer.Option(min=1, help="Sessions that a link opens at most")] = 1,
+    days: Annotated[float, typer.Option(min=0.01, help="Days until it expires")] = 14.0,
+    count: Annotated[int, typer.Option(min=1, max=1000, help="How many links")] = 1,
+    name: Annotated[str, typer.Option(help="Whom they are for, as a note to yourself")] = "",
+    url: Annotated[str | None, typer.Option(help="Where people reach the studio", show_default=False)] = None,
+    home: Home = None,
+) -> None:
+    """Make links of invitation and print them, one a line. Whoever has a link can use it: hand it out with care."""
+    with spoken_errors():
+        from dmpo_app.backup.opening import open_store
+        from dmpo_app.labeling import Sealer, load_or_create_key
+        from dmpo_app.labeling.text_checks import clean_handle
+
+        settings = settings_from(home=home)
+        label = clean_handle(name) if name else ""
+        names = [label] if count == 1 else [f"{label} {number}".strip() for number in range(1, count + 1)]
+        with open_store(settings) as store:
+            invites = store.invites.create(names, max_uses=uses, lifetime=timedelta(days=days), by="cli")
+        sealer = Sealer(load_or_create_key(settings.home))
+        address = (url or f"http://{settings.host}:{settings.port}").rstrip("/")
+        for invite in invites:
+            out.print(f"{address}/?invite={sealer.seal_invite(invite.public_id)}", highlight=False, soft_wrap=True)
+        if settings.access != "invite":
+            console.print("Sessions are open to everybody now; DMPO_LABELING__ACCESS=invite makes these links needed.")
+
+
+@app.command("list")
+def list_invites(home: Home = None) -> None:
+    """The links there are, oldest first: how often each was used, and until when it is good."""
+    with spoken_errors():
+        from dmpo_app.backup.opening import open_store
+
+        table = Table("name", "used", "of", "until", box=None)
+        settings = settings_from(home=home)
+        with open_store(settings) as store:
+            for invite in store.invites.list():
+                until = f"{invite.expires_at:%Y-%m-%d %H:%M} UTC"
+                table.add_row(Text(invite.name), str(invite.num_uses), str(invite.max_uses), until)
+        out.print(table)

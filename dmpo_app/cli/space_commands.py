@@ -1,0 +1,143 @@
+"""`dmpo space`: this studio as a Hugging Face Space: code, settings, hardware, and the bucket that keeps its votes."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from typing import Annotated
+
+import typer
+
+from dmpo_app.cli.terminal import out, spoken_errors
+from dmpo_app.errors import BadInput, Conflict, NotFound, StudioError
+
+app = typer.Typer(no_args_is_help=True, help="This studio as a Hugging Face Space.")
+
+ADMIN_TOKEN = "DMPO_ADMIN_TOKEN"
+
+Name = Annotated[str, typer.Argument(metavar="USER/NAME")]
+Private = Annotated[bool, typer.Option(help="Make a Space that is new private")]
+Hardware = Annotated[str | None, typer.Option(help="cpu-basic, t4-small, zero-a10g, ...", show_default=False)]
+Bucket = Annotated[
+    str | None,
+    typer.Option(
+        metavar="USER/NAME", help="A private bucket that keeps votes and versions; made if missing", show_default=False
+    ),
+]
+Variables = Annotated[list[str] | None, typer.Option("--variable", metavar="NAME=VALUE", show_default=False)]
+Secrets = Annotated[
+    list[str] | None,
+    typer.Option("--secret", metavar="NAME", help="A variable of your environment, as a secret", show_default=False),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")]
+
+
+@app.command()
+def create(
+    name: Name,
+    private: Private = False,
+    hardware: Hardware = None,
+    bucket: Bucket = None,
+    variable: Variables = None,
+    secret: Secrets = None,
+    yes: Yes = False,
+) -> None:
+    """Make a Space of this checkout. Shows what it will do, and asks."""
+    with spoken_errors():
+        given = _secrets(secret)
+        made_up = ADMIN_TOKEN not in given
+        if made_up:
+            given[ADMIN_TOKEN] = os.environ.get(ADMIN_TOKEN) or secrets.token_urlsafe(24)
+        done = _apply(
+            name, is_new=True, private=private, hardware=hardware, bucket=bucket,
+            variables=_variables(variable), given=given, yes=yes,
+        )  # fmt: skip
+        if done and made_up and ADMIN_TOKEN not in os.environ:
+            out.print(f"The administrators' token, shown this once: {given[ADMIN_TOKEN]}", highlight=False)
+
+
+@app.command()
+def update(
+    name: Name,
+    hardware: Hardware = None,
+    bucket: Bucket = None,
+    variable: Variables = None,
+    secret: Secrets = None,
+    yes: Yes = False,
+) -> None:
+    """Bring a Space to the state of this checkout and these options. Only what differs is changed; secrets that are
+    named are written anew, for the Hub tells nobody what they are."""
+    with spoken_errors():
+        _apply(
+            name, is_new=False, private=False, hardware=hardware, bucket=bucket,
+            variables=_variables(variable), given=_secrets(secret), yes=yes,
+        )  # fmt: skip
+
+
+def _apply(
+    name: str,
+    *,
+    is_new: bool,
+    private: bool,
+    hardware: str | None,
+    bucket: str | None,
+    variables: dict[str, str],
+    given: dict[str, str],
+    yes: bool,
+) -> bool:
+    """Show and do what the Space lacks; whether it was done. Raises Conflict, NotFound, BadInput, StudioError."""
+    from huggingface_hub import HfApi
+
+    from dmpo_app.hosting.space import SpaceWish, exists, space_files, steps_to
+    from dmpo_app.hub_errors import hub_refusals
+    from dmpo_app.settings import PROJECT_ROOT
+
+    api, files = HfApi(), space_files(PROJECT_ROOT)
+    try:
+        if exists(api, name) == is_new:
+            raise (
+                Conflict(f"{name} is there already: dmpo space update {name}")
+                if is_new
+                else NotFound(f"there is no Space {name}, or your token may not see it: dmpo space create {name}")
+            )
+        wish = SpaceWish(name, private, hardware, bucket, variables, given)
+        steps = steps_to(api, wish, files)
+        if not steps:
+            out.print(f"{name} is as it should be.", highlight=False)
+            return False
+        for step in steps:
+            out.print(f"  {step.words}", highlight=False, markup=False)
+        if not yes:
+            typer.confirm("Do this?", abort=True)
+        for step in steps:
+            step.do()
+    except hub_refusals() as error:
+        raise StudioError(
+            f"{name}: the Hub refused or cannot be reached ({type(error).__name__}: {error}); what was done stays "
+            "done, and running this again goes on. A token that may write is needed (HF_TOKEN, or `hf auth login`)"
+        ) from error
+    out.print(f"{api.endpoint}/spaces/{name}", highlight=False)
+    if bucket is not None and "HF_TOKEN" not in given:
+        out.print("To write to the bucket the Space needs a secret HF_TOKEN: --secret HF_TOKEN", highlight=False)
+    return True
+
+
+def _variables(given: list[str] | None) -> dict[str, str]:
+    found = {}
+    for one in given or []:
+        key, equals, value = one.partition("=")
+        if not equals or not key.isidentifier():
+            raise BadInput(f"--variable {one!r} is not NAME=VALUE")
+        found[key] = value
+    return found
+
+
+def _secrets(names: list[str] | None) -> dict[str, str]:
+    found = {}
+    for name in names or []:
+        if not name.isidentifier():
+            raise BadInput("--secret takes the name of a variable of your environment, never a value")
+        if name not in os.environ:
+            raise BadInput(f"--secret {name}: there is no such variable in your environment; export it first")
+        found[name] = os.environ[name]
+    return found

@@ -1,0 +1,98 @@
+"""Where the studio runs, as the environment says: on a Space or not, on which disk, in which of three modes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from dmpo_app.errors import SetupProblem
+from dmpo_app.settings.settings_group import PROJECT_ROOT
+
+if TYPE_CHECKING:
+    from dmpo_app.settings.tree import Settings
+
+Mode = Literal["cpu", "gpu", "zerogpu"]
+SPACE_DISK = Path("/data")
+_REMOTE = ("fuse", "nfs", "cifs", "smb", "9p", "ceph", "lustre")
+"""File systems on which SQLite's write-ahead log is not safe: its shared memory does not reach the other side."""
+
+
+def on_space() -> bool:
+    """Whether this runs on a Hugging Face Space."""
+    return "SPACE_ID" in os.environ
+
+
+def on_zerogpu() -> bool:
+    """Whether GPUs are lent here; the Space's environment says so."""
+    return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+
+
+def usual_home(disk: Path = SPACE_DISK) -> Path:
+    """`data/studio` in the project; on a Space below `disk`, if that is a local disk that can be written."""
+    if on_space() and disk.is_dir() and os.access(disk, os.W_OK) and not is_remote(disk):
+        return disk / "studio"
+    return PROJECT_ROOT / "data" / "studio"
+
+
+def is_remote(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
+    """Whether a folder is of a network file system or a bucket, as far as the kernel's list of `mounts` says."""
+    try:
+        lines = [line.split() for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except OSError:
+        return False
+    place = str(folder.absolute())
+    kinds = {fields[1]: fields[2] for fields in lines if len(fields) > 2}
+    around = [path for path in kinds if place == path or place.startswith(path.rstrip("/") + "/")]
+    return bool(around) and kinds[max(around, key=len)].startswith(_REMOTE)
+
+
+def mode_of(settings: Settings) -> Mode:
+    """The mode that is set or, with `auto`, found: ZeroGPU, a GPU of its own, or the processor alone.
+
+    Imports no torch: a GPU is there when its driver is. Raises SetupProblem for `zerogpu` where no GPU is lent.
+    """
+    wanted = settings.hosting.mode
+    if wanted == "zerogpu" or (wanted == "auto" and on_zerogpu()):
+        return _zerogpu()
+    if wanted != "auto":
+        return wanted
+    named = settings.render.device.split(":")[0]
+    if named != "auto":
+        return "cpu" if named == "cpu" else "gpu"
+    return "gpu" if _has_gpu() else "cpu"
+
+
+def for_mode(settings: Settings, mode: Mode) -> Settings:
+    """The settings with what a mode decides: where it was set, the device; on ZeroGPU, that nothing is compiled."""
+    changes: dict[str, object] = {}
+    if settings.hosting.mode in ("cpu", "gpu") and settings.render.device == "auto":
+        device = "cpu" if mode == "cpu" else ("mps" if sys.platform == "darwin" else "cuda")
+        changes["render"] = settings.render.model_copy(update={"device": device})
+    if mode == "zerogpu":
+        changes["round"] = settings.round.model_copy(update={"compile": False})
+    return settings.model_copy(update=changes)
+
+
+def _zerogpu() -> Mode:
+    if not on_zerogpu():
+        raise SetupProblem(
+            "DMPO_HOSTING__MODE is zerogpu, but no GPU is lent here (SPACES_ZERO_GPU is not set); choose the hardware "
+            "ZeroGPU in the Space's settings, or set DMPO_HOSTING__MODE=auto"
+        )
+    if find_spec("spaces") is None:
+        raise SetupProblem(
+            "this is a ZeroGPU Space, but the package `spaces` is missing; add it to requirements.txt, or install "
+            "dmpo-studio[space]"
+        )
+    return "zerogpu"
+
+
+def _has_gpu(environment: Mapping[str, str] = os.environ) -> bool:
+    if environment.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return False
+    apple = sys.platform == "darwin" and os.uname().machine == "arm64"
+    return apple or any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))

@@ -1,0 +1,176 @@
+"""What a round learns from: pairs, each with the probability asked for that its image a wins, split by prompt.
+
+Shapes:  N pairs of the data set;  B pairs of a batch;  C H W latent channels, height, width.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from dmpo_app.diffusion.families.protocol import Conditioning
+from dmpo_app.domain.round import TrainingPair, TrainingVote
+from dmpo_app.domain.vote import Outcome
+from dmpo_app.errors import RoundFailed
+from dmpo_app.objective import graded_win, mixed_target, soft_target
+from dmpo_app.training.data.pair_tensors import PairFiles, PairTensors, TensorFiles
+from dmpo_app.training.data.ranked_sets import in_pairs, share_of_vote
+from dmpo_app.training.data.rankings import WholeRankings, whole_rankings
+from dmpo_app.training.data.slots import keyed_seed
+
+_VotesOfPair = Mapping[int, Sequence[TrainingVote]]
+_WINS_OF_A = {Outcome.A: 1.0, Outcome.B: 0.0, Outcome.TIE: 0.5}
+
+
+@dataclass(frozen=True, slots=True)
+class PairDataset:
+    """Pairs to learn from. Their numbers are held, their tensors read batch by batch.
+
+    `targets` is q, the probability asked for that image a wins; `weights` what a pair counts, which is the weight of
+    the votes behind it. Both float32 (N,) on the CPU. `pairs` below are indices into the data set. The weight of a
+    ranking that is learnt from as a whole is with its first link, and 0 with the others.
+    """
+
+    pair_ids: tuple[int, ...]
+    prompts: tuple[str, ...]
+    files: Sequence[PairFiles]
+    targets: Tensor
+    weights: Tensor
+    tensors: PairTensors
+    rankings: WholeRankings = field(default_factory=WholeRankings)
+
+    def __len__(self) -> int:
+        return len(self.pair_ids)
+
+    def latents(self, pairs: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Latents of images a and b, float32 (B, C, H, W); raises like `PairTensors`."""
+        return self.tensors.latents([self.files[pair] for pair in pairs], device)
+
+    def conditioning(self, prompts: Sequence[int | Conditioning], device: torch.device) -> Conditioning:
+        """Encoded prompts of pairs, or others in their places; tensors of (B, ...)."""
+        found = [self.files[prompt] if isinstance(prompt, int) else prompt for prompt in prompts]
+        return self.tensors.conditioning(found, device)
+
+
+@dataclass(frozen=True, slots=True)
+class AutomaticEvidence:
+    """What scorers say: `targets` by pair id, and pairs nobody has judged that are to be learnt from all the same.
+
+    `human_share` is the weight w of the votes where there are any; a pair without counts 1 - w.
+    """
+
+    human_share: float = 1.0
+    targets: Mapping[int, float] = field(default_factory=dict)
+    unjudged: Sequence[TrainingPair] = ()
+
+
+def build_dataset(
+    votes: Iterable[TrainingVote],
+    files: TensorFiles,
+    *,
+    alpha: float,
+    annotator_weight: Callable[[int], float] = lambda _: 1.0,
+    automatic: AutomaticEvidence | None = None,
+    learn_whole_rankings: bool = False,
+) -> PairDataset:
+    """Gather votes by pair, in the order of the pairs' ids. No tensor is read.
+
+    A ranking is taken as the pairs of its images, whose targets are those of whole votes and whose weights add up to
+    that of one; or, with `learn_whole_rankings`, as the pairs of neighbours that `whole_rankings` needs. Scorers have
+    no say on a whole ranking.
+
+    Args:
+        alpha: softness of the targets, see `objective.soft_target`.
+        annotator_weight: what a vote of an annotator (by id) counts, >= 0; 1 for everybody unless told otherwise.
+        automatic: evidence of scorers, mixed in as `objective.mixed_target` says.
+
+    Raises RoundFailed when there is no pair at all.
+    """
+    evidence = automatic or AutomaticEvidence()
+    votes_of_pair: dict[int, list[TrainingVote]] = defaultdict(list)
+    for vote in in_pairs(votes, only_neighbours=learn_whole_rankings):
+        votes_of_pair[vote.pair_id].append(vote)
+    pairs: dict[int, TrainingPair | TrainingVote] = {pair.id: pair for pair in evidence.unjudged}
+    pairs |= {pair_id: group[0] for pair_id, group in votes_of_pair.items()}
+    if not pairs:
+        raise RoundFailed("there is no vote to train on; a round needs at least one left, right or tie")
+    ids = tuple(sorted(pairs))
+    counts, wins = _counted(ids, votes_of_pair, annotator_weight)
+    targets, weights = _targets(ids, wins, counts, evidence, alpha=alpha)
+    weights *= _shares(ids, votes_of_pair, only_neighbours=learn_whole_rankings)
+    rankings = WholeRankings()
+    if learn_whole_rankings:
+        rankings = whole_rankings(ids, votes_of_pair, alpha=alpha, annotator_weight=annotator_weight)
+    return PairDataset(
+        pair_ids=ids,
+        prompts=tuple(pairs[pair_id].prompt for pair_id in ids),
+        files=tuple(_files_of(pairs[pair_id]) for pair_id in ids),
+        targets=targets,
+        weights=weights,
+        tensors=PairTensors(files),
+        rankings=rankings,
+    )
+
+
+def _counted(
+    ids: Sequence[int], votes_of_pair: _VotesOfPair, annotator_weight: Callable[[int], float]
+) -> tuple[Tensor, Tensor]:
+    """Weighted votes on each pair, and those of them for image a."""
+    weighed = [
+        [
+            (annotator_weight(vote.annotator_id), graded_win(_WINS_OF_A[vote.outcome], vote.strength))
+            for vote in votes_of_pair.get(pair_id, ())
+        ]
+        for pair_id in ids
+    ]
+    counts = torch.tensor([sum((weight for weight, _ in votes), 0.0) for votes in weighed])
+    wins = torch.tensor([sum((weight * win for weight, win in votes), 0.0) for votes in weighed])
+    return counts, wins
+
+
+def _shares(ids: Sequence[int], votes_of_pair: _VotesOfPair, *, only_neighbours: bool) -> Tensor:
+    """All votes on a pair are rankings of one set, or none is."""
+    first_votes = [next(iter(votes_of_pair.get(pair_id, ())), None) for pair_id in ids]
+    return torch.tensor([share_of_vote(vote, only_neighbours=only_neighbours) if vote else 1.0 for vote in first_votes])
+
+
+def _targets(
+    ids: Sequence[int], wins: Tensor, counts: Tensor, evidence: AutomaticEvidence, *, alpha: float
+) -> tuple[Tensor, Tensor]:
+    human = soft_target(wins, counts, alpha=alpha)
+    scored = torch.tensor([pair_id in evidence.targets for pair_id in ids])
+    automatic = torch.tensor([evidence.targets.get(pair_id, 0.5) for pair_id in ids])
+    mixed = mixed_target(human, counts, automatic, human_share=evidence.human_share, alpha=alpha)
+    weights = torch.where(counts > 0, counts, torch.tensor(1 - evidence.human_share))
+    return torch.where(scored, mixed, human), weights
+
+
+def _files_of(pair: TrainingPair | TrainingVote) -> PairFiles:
+    return PairFiles(pair.latents_a, pair.latents_b, pair.prompt_embeds)
+
+
+def is_held_out(prompt: str, *, share: float, seed: int) -> bool:
+    """Whether the votes on this prompt judge rounds instead of training them.
+
+    Decided by the prompt's text and the lineage's seed alone, so a prompt stays on its side as votes come in: what a
+    later version is judged by, no earlier version has been trained on. Over many prompts a `share` is held out.
+    """
+    return keyed_seed(seed, "held out", prompt) < share * 2**63
+
+
+def split_votes(votes: Sequence[TrainingVote], *, share: float, seed: int) -> list[tuple[int, bool]]:
+    """(vote id, held out) of every vote, in order. When all would be held out, all are trained on instead."""
+    sides = [(vote.vote_id, is_held_out(vote.prompt, share=share, seed=seed)) for vote in votes]
+    if all(held_out for _, held_out in sides):
+        return [(vote_id, False) for vote_id, _ in sides]
+    return sides
+
+
+def votes_among(votes: Iterable[TrainingVote], vote_ids: Collection[int]) -> list[TrainingVote]:
+    """Those of `votes` whose id is wanted."""
+    wanted = set(vote_ids)
+    return [vote for vote in votes if vote.vote_id in wanted]

@@ -1,0 +1,180 @@
+"""The worker that decides when to train, and sees a round through whatever happens.
+
+A tick is one decision; the loop around it (`process`) is thin. Order of the decisions:
+
+    the lease is somebody else's            -> WAITING
+    a round is queued, or was left running  -> take it up (after a pause, if it just failed)
+    enough new votes are in                 -> start a round
+    some are, and they have waited long     -> start a round
+    else                                    -> PREPARED, then IDLE
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from dmpo_app.diffusion.adapter_files import remove_leftovers
+from dmpo_app.diffusion.denoiser import Denoiser
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.round import RoundState
+from dmpo_app.errors import Busy, LeaseLost, PeerLost, RoundFailed, StorageFull, StudioError
+from dmpo_app.settings import Settings
+from dmpo_app.store import Store
+from dmpo_app.training.distributed.group import ALONE, Group
+from dmpo_app.training.reference.prefetch import ReferenceFiller
+from dmpo_app.training.reference.vote_margins import MarginFiller
+from dmpo_app.training.rounds.held_lease import HeldLease
+from dmpo_app.training.rounds.next_round import next_round
+from dmpo_app.training.rounds.round_runner import SliceOutcome, remove_checkpoint
+from dmpo_app.training.rounds.whole_round import RoundLeader
+
+_PAUSE_AFTER_FAILURE = timedelta(seconds=5)
+_log = logging.getLogger(__name__)
+
+
+class Tick(StrEnum):
+    """What a tick did.
+
+    PREPARED: nothing to train yet, but references for the next round. TRAINED: a round finished. STOPPED: told to stop
+    amid a round. PAUSED: waits before it tries again.
+    """
+
+    IDLE = "idle"
+    PREPARED = "prepared"
+    WAITING = "waiting"
+    PAUSED = "paused"
+    TRAINED = "trained"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class Worker:
+    """Trains one lineage. `owner` names the holder of the lease; one that restarts under its old name need not wait."""
+
+    def __init__(
+        self,
+        store: Store,
+        base: BaseModelRef,
+        settings: Settings,
+        denoiser: Denoiser,
+        *,
+        owner: str,
+        now: Callable[[], datetime],
+        should_stop: Callable[[], bool] = lambda: False,
+        group: Group = ALONE,
+    ) -> None:
+        self._store = store
+        self._base = base
+        self._settings = settings
+        self._denoiser = denoiser
+        self._now = now
+        self._lease = HeldLease(store, base, owner, seconds=settings.trainer.lease_seconds, now=now)
+        self._leader = RoundLeader(
+            store, base, settings, denoiser, lease=self._lease, should_stop=should_stop, group=group
+        )
+        self._failures: dict[int, int] = {}
+        self._not_before = now()
+        self._filler = self._new_filler()
+        self._margins = None
+        if settings.labeling.strategy == "uncertainty":
+            self._margins = MarginFiller(store, base, denoiser, settings.round)
+
+    def tick(self) -> Tick:
+        """Decide and act once; trains a round to its end if there is one. Only bugs and PeerLost escape."""
+        try:
+            if not self._hold_lease():
+                return Tick.WAITING
+            state = self._next_round()
+        except LeaseLost:
+            return self._lease_lost()
+        except (Busy, StorageFull) as error:
+            return self._pause(f"the store takes nothing for now: {error}")
+        if state is None:
+            return self._prepare()
+        if self._now() < self._not_before:
+            return Tick.PAUSED
+        return self._train(state)
+
+    def close(self) -> None:
+        """Let the next trainer have the lease at once."""
+        self._lease.release()
+
+    def _next_round(self) -> RoundState | None:
+        """The round to work on now: the unfinished one, or a new one if it is time."""
+        return next_round(self._store, self._base, self._settings, self._now())
+
+    def _prepare(self) -> Tick:
+        """Use the time until the next round to compute a batch of references for it, or of margins for annotators."""
+        if self._now() < self._not_before:
+            return Tick.IDLE
+        try:
+            done = self._filler.fill() or (self._margins is not None and self._margins.fill())
+            return Tick.PREPARED if done else Tick.IDLE
+        except StudioError as error:
+            self._filler = self._new_filler()
+            return self._pause(f"references cannot be prepared, the round will compute them: {error}")
+
+    def _new_filler(self) -> ReferenceFiller:
+        question = self._settings.labeling.training_question
+        return ReferenceFiller(self._store, self._base, self._denoiser, self._settings.round, question=question)
+
+    def _train(self, state: RoundState) -> Tick:
+        try:
+            outcome = self._run(state)
+        except PeerLost:
+            raise  # no fault of the round's; it goes on when all processes are started again
+        except LeaseLost:
+            return self._lease_lost()
+        except (Busy, StorageFull) as error:
+            return self._pause(f"round {state.id} waits: {error}")
+        except RoundFailed as error:
+            return self._fail(state, str(error), final=True)
+        except Exception as error:  # noqa: BLE001 - whatever it was, it is logged and recorded, and the trainer goes on
+            _log.exception("round %d failed", state.id)
+            return self._fail(state, f"{type(error).__name__}: {error}", final=False)
+        self._failures.pop(state.id, None)
+        return Tick.STOPPED if outcome is SliceOutcome.STOPPED else Tick.TRAINED
+
+    def _run(self, state: RoundState) -> SliceOutcome:
+        self._filler.save()
+        self._filler = self._new_filler()
+        return self._leader.train(state)
+
+    def _fail(self, state: RoundState, reason: str, *, final: bool) -> Tick:
+        failures = self._failures.pop(state.id, 0) + 1
+        final = final or failures >= self._settings.trainer.max_attempts
+        if not final:
+            self._failures[state.id] = failures
+            self._not_before = self._now() + _PAUSE_AFTER_FAILURE * 2 ** (failures - 1)
+        _log.error("round %d failed%s: %s", state.id, "" if final else ", will be tried again", reason)
+        try:
+            self._store.rounds.fail(state.id, reason, token=self._lease.token, final=final)
+        except LeaseLost:
+            return self._lease_lost()
+        except (Busy, StorageFull) as error:
+            return self._pause(f"the failure of round {state.id} could not be recorded: {error}")
+        if final:
+            remove_checkpoint(self._store.home, state.id)
+        return Tick.FAILED
+
+    def _pause(self, why: str) -> Tick:
+        _log.warning("%s", why)
+        self._not_before = self._now() + _PAUSE_AFTER_FAILURE
+        return Tick.PAUSED
+
+    def _hold_lease(self) -> bool:
+        if self._lease.held:
+            self._lease.renew()
+            return True
+        if not self._lease.acquire():
+            return False
+        remove_leftovers(self._store.adapters.root(self._base))
+        return True
+
+    def _lease_lost(self) -> Tick:
+        _log.warning("another trainer has taken over this lineage; waiting until it is gone")
+        self._lease.forget()
+        return Tick.WAITING

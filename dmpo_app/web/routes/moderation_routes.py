@@ -1,0 +1,78 @@
+"""What administrators see and settle: reports of pairs, and the log of their own acts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from dmpo_app.domain.campaign import Report
+from dmpo_app.web.api_models import INT64_MAX
+from dmpo_app.web.authentication import AdminToken, administrator_of
+from dmpo_app.web.campaign_models import AuditAnswer, AuditOut, ReportOut, ReportsAnswer
+from dmpo_app.web.concurrency import Lanes
+from dmpo_app.web.error_responses import StudioRoute, documented
+from dmpo_app.web.routes.personal_routes import IMAGE_LIFETIME, Before, Limit
+from dmpo_app.web.routes.voting_routes import image_url
+from dmpo_app.web.services import Services
+
+ReportId = Annotated[int, Path(ge=0, le=INT64_MAX)]
+OnlyStanding = Annotated[bool, Query(description="Leave out reports that were cleared.")]
+
+
+def moderation_router(services: Services, lanes: Lanes) -> APIRouter:
+    """Routes under /api/v1 for administrators about a campaign."""
+    router = APIRouter(route_class=StudioRoute, tags=["administration"])
+    store, base = services.store, services.base
+
+    @router.get("/reports", responses=documented(401, 403, 503))
+    async def reports(
+        token: AdminToken, before: Before = None, limit: Limit = 50, standing: OnlyStanding = False
+    ) -> ReportsAnswer:
+        """Pairs that people reported, newest report first."""
+        administrator_of(services, token)
+
+        def work() -> ReportsAnswer:
+            found = store.reports.list(base, only_standing=standing, before=before, limit=limit)
+            shown = [_report(services, one) for one in found]
+            return ReportsAnswer(reports=shown, next=found[-1].id if len(found) == limit else None)
+
+        return await lanes.reads.run(work)
+
+    @router.post("/reports/{report_id}/clear", responses=documented(401, 403, 404, 503, 507))
+    async def clear(report_id: ReportId, token: AdminToken) -> ReportOut:
+        """Settle a report. The pair is back in the pool, and its votes train, when too few other reports stand."""
+        by = administrator_of(services, token)
+        return await lanes.rare.run(lambda: _report(services, services.labeling.clear_report(report_id, by=by)))
+
+    @router.get("/audit", responses=documented(401, 403, 503))
+    async def audit(token: AdminToken, before: Before = None, limit: Limit = 50) -> AuditAnswer:
+        """What administrators did, newest first."""
+        administrator_of(services, token)
+
+        def work() -> AuditAnswer:
+            acts = store.audit.list(before=before, limit=limit)
+            shown = [AuditOut(id=a.id, at=a.at, actor=a.actor, act=a.act, subject=a.subject) for a in acts]
+            return AuditAnswer(acts=shown, next=acts[-1].id if len(acts) == limit else None)
+
+        return await lanes.reads.run(work)
+
+    return router
+
+
+def _report(services: Services, report: Report) -> ReportOut:
+    expires_at = datetime.now(UTC) + IMAGE_LIFETIME
+    return ReportOut(
+        id=report.id,
+        pair=report.pair_id,
+        annotator=report.annotator,
+        reason=report.reason,
+        text=report.text,
+        at=report.at,
+        cleared_at=report.cleared_at,
+        cleared_by=report.cleared_by,
+        retired=report.retired_at is not None,
+        prompt=report.prompt,
+        images=[image_url(services, image_id, expires_at) for image_id in (report.image_a_id, report.image_b_id)],
+    )

@@ -1,0 +1,191 @@
+"""Prompts: listing, importing, retiring and splitting for administrators; suggestions and proposals for everybody."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+
+from dmpo_app.domain.prompt import PromptQuery, RefusedPrompt
+from dmpo_app.domain.prompt_text import MAX_TAG
+from dmpo_app.errors import BadInput
+from dmpo_app.labeling.prompt_desk import MAX_SUGGESTIONS, PromptDesk, clean_tags
+from dmpo_app.labeling.prompt_files import TEXT_FORMATS, read_text
+from dmpo_app.store.prompt_catalog import PromptCatalog
+from dmpo_app.web.api_models import INT64_MAX
+from dmpo_app.web.authentication import AdminToken, SessionToken, administrator_of, annotator_of
+from dmpo_app.web.concurrency import Lanes
+from dmpo_app.web.error_responses import StudioRoute, documented
+from dmpo_app.web.prompt_models import (
+    EditAnswer,
+    EditBody,
+    ImportAnswer,
+    PromptOut,
+    PromptsAnswer,
+    ProposalAnswer,
+    ProposalBody,
+    RefusedOut,
+    SuggestionOut,
+    SuggestionsAnswer,
+)
+from dmpo_app.web.services import Services
+
+MAX_UPLOAD_BYTES = 4 * 1024 * 1024
+MAX_PAGE = 200
+
+Search = Annotated[str, Query(max_length=200, description="Beginnings of words; all of them have to occur.")]
+TagParameter = Annotated[str | None, Query(max_length=MAX_TAG)]
+Format = Annotated[
+    Literal["txt", "csv", "tsv", "jsonl", "json"], Query(description="How the body is written, as a file's ending.")
+]
+Share = Annotated[float, Query(ge=0, le=1, allow_inf_nan=False, description="0: train on all; 1: hold all out.")]
+
+
+class UploadRoute(StudioRoute):
+    """Takes a file of text as its body."""
+
+    max_body_bytes = MAX_UPLOAD_BYTES
+
+
+def prompts_router(services: Services, lanes: Lanes) -> APIRouter:
+    """Routes under /api/v1/prompts. Raises SetupProblem when the list of blocked words cannot be read."""
+    desk = PromptDesk(services.store, services.base, services.settings)
+    router = APIRouter(route_class=StudioRoute)
+    _add_everybodys(router, services, desk, lanes)
+    _add_administration(router, services, desk, lanes)
+    router.include_router(_import_router(services, desk, lanes))
+    return router
+
+
+def _add_everybodys(router: APIRouter, services: Services, desk: PromptDesk, lanes: Lanes) -> None:
+    @router.get("/prompts/suggestions", tags=["prompts"])
+    async def suggestions(
+        like: Search = "", count: Annotated[int, Query(ge=1, le=MAX_SUGGESTIONS)] = 8
+    ) -> SuggestionsAnswer:
+        """Prompts of the set that hold words beginning like these, the shortest first; none that are retired."""
+
+        def work() -> SuggestionsAnswer:
+            found = [SuggestionOut(text=item.text, held_out=item.held_out) for item in desk.suggest(like, count)]
+            return SuggestionsAnswer(suggestions=found)
+
+        return await lanes.reads.run(work)
+
+    @router.post(
+        "/prompts",
+        tags=["prompts"],
+        status_code=201,
+        responses={
+            200: {"model": ProposalAnswer, "description": "The campaign had it already."},
+            **documented(401, 403, 413, 429, 503, 507),
+        },
+    )
+    async def propose(body: ProposalBody, token: SessionToken, response: Response) -> ProposalAnswer:
+        """Add a prompt of one's own to those that pairs are made of, if the campaign allows it (403 if not)."""
+
+        def work() -> ProposalAnswer:
+            annotator = annotator_of(services.labeling, token)
+            services.labeling.consent.require(annotator)
+            text, created = desk.propose(annotator, body.text)
+            return ProposalAnswer(text=text, created=created)
+
+        answer = await lanes.rare.run(work)
+        response.status_code = 201 if answer.created else 200
+        return answer
+
+
+def _add_administration(router: APIRouter, services: Services, desk: PromptDesk, lanes: Lanes) -> None:
+    catalog = services.store.prompt_catalog
+
+    @router.get("/prompts", tags=["administration"], responses=documented(401, 403))
+    async def list_prompts(
+        token: AdminToken,
+        search: Search = "",
+        tag: TagParameter = None,
+        held_out: bool | None = None,
+        retired: bool | None = None,
+        before: Annotated[int | None, Query(ge=0, le=INT64_MAX)] = None,
+        limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
+    ) -> PromptsAnswer:
+        """Prompts with their tags, side, pairs and votes."""
+        administrator_of(services, token)
+        query = PromptQuery(tag=tag, held_out=held_out, retired=retired, before=before, limit=limit + 1)
+
+        def work() -> PromptsAnswer:
+            page, counts = desk.page(search=search, query=query), catalog.counts()
+            return PromptsAnswer(
+                prompts=[PromptOut.of(prompt) for prompt in page.prompts[:limit]],
+                total=page.total,
+                more=len(page.prompts) > limit,
+                training=counts.num_training,
+                held_out=counts.num_held_out,
+                retired=counts.num_retired,
+                tags=dict(counts.tags),
+            )
+
+        return await lanes.rare.run(work)
+
+    @router.post("/prompts/edit", tags=["administration"], responses=documented(401, 403, 404, 413, 503, 507))
+    async def edit(body: EditBody, token: AdminToken) -> EditAnswer:
+        """Retire, restore, tag, untag prompts, or move them to a side of the split."""
+        by = administrator_of(services, token)
+        refused = await lanes.rare.run(lambda: _edit(desk, catalog, body, by=by))
+        done = len(set(body.prompts)) - len(refused)
+        return EditAnswer(done=done, refused=[RefusedOut.of(row) for row in refused])
+
+
+def _import_router(services: Services, desk: PromptDesk, lanes: Lanes) -> APIRouter:
+    router = APIRouter(route_class=UploadRoute, tags=["administration"])
+
+    @router.post(
+        "/prompts/import",
+        responses=documented(401, 403, 413, 503, 507),
+        openapi_extra={"requestBody": {"content": {"text/plain": {"schema": {"type": "string"}}}, "required": True}},
+    )
+    async def import_prompts(
+        request: Request,
+        token: AdminToken,
+        file_format: Annotated[Format, Query(alias="format")] = "txt",
+        held_out_share: Share = 0.0,
+        tag: Annotated[list[str] | None, Query(max_length=20)] = None,
+        column: Annotated[str | None, Query(max_length=200)] = None,
+        dry_run: bool = False,
+    ) -> ImportAnswer:
+        """Take in a file of prompts, the body, as UTF-8 text of at most 4 MiB; `dry_run` only says what would be done.
+
+        Importing the same file again changes nothing.
+        """
+        by = administrator_of(services, token)  # before a byte of the body is read
+        content = await request.body()
+
+        def work() -> ImportAnswer:
+            rules = desk.rules(held_out_share=held_out_share, tags=tag or ())
+            rows = list(read_text(_text(content), file_format, column=column))
+            plan = desk.plan(rows, rules) if dry_run else desk.take_in(rows, rules, by=by)
+            return ImportAnswer.of(plan, dry_run=dry_run)
+
+        return await lanes.rare.run(work)
+
+    return router
+
+
+def _text(content: bytes) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"the file is not UTF-8 text; expected one of: {', '.join(TEXT_FORMATS)}. Parquet goes through "
+            "`dmpo prompts import`"
+        ) from error
+
+
+def _edit(desk: PromptDesk, catalog: PromptCatalog, body: EditBody, *, by: str) -> list[RefusedPrompt]:
+    ids = list(dict.fromkeys(body.prompts))
+    if body.act in ("hold_out", "train"):
+        return desk.place(ids, held_out=body.act == "hold_out", by=by)
+    if body.act in ("tag", "untag"):
+        if body.tag is None:
+            raise BadInput(f"which tag? {body.act!r} needs one")
+        (catalog.tag if body.act == "tag" else catalog.untag)(ids, clean_tags([body.tag]), by=by)
+    else:
+        (catalog.retire if body.act == "retire" else catalog.restore)(ids, by=by)
+    return []

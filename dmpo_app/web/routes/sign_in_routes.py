@@ -1,0 +1,155 @@
+"""Signing in with a provider: begin, come back from it in a window of its own, and take the session over."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel, Field
+
+from dmpo_app.errors import Busy, LoginRefused, NotFound, SetupProblem
+from dmpo_app.labeling.sign_in import LIFETIME
+from dmpo_app.settings import Settings
+from dmpo_app.web.api_models import PlainText, example
+from dmpo_app.web.authentication import MaybeSessionToken
+from dmpo_app.web.concurrency import Lane
+from dmpo_app.web.error_responses import StudioRoute, documented
+from dmpo_app.web.oidc import OidcProvider
+from dmpo_app.web.rate_limits import Limits
+from dmpo_app.web.routes.login_page import failed_page, returned_page
+from dmpo_app.web.routes.voting_routes import ANONYMOUS
+from dmpo_app.web.services import Services
+
+CALLBACK = "/login/callback"
+
+FromProvider = Annotated[str, Query(max_length=2000)]
+
+
+class LoginAbout(BaseModel):
+    available: bool = Field(description="Whether people can sign in here.")
+    needed: bool = Field(description="Whether only those take part who did.")
+    label: str | None = Field(description="With whom, in words.")
+
+
+class LoginBegun(BaseModel):
+    model_config = example(url="https://login.example.org/authorize?...", way="q1Zk", ticket="gAAAAAB...", seconds=600)
+
+    url: str = Field(description="Open it in a window of its own.")
+    way: str = Field(description="Tells which sign-in a message of that window is about; no secret.")
+    ticket: str = Field(description="Keep it: with the code of that window it is the session.")
+    seconds: int = Field(description="How long it is good for.")
+
+
+class RedeemBody(BaseModel):
+    model_config = example(ticket="gAAAAAB...", code="K7WQ2MXP")
+
+    ticket: Annotated[PlainText, Field(strict=True, max_length=1000)]
+    code: Annotated[PlainText, Field(strict=True, max_length=40)]
+
+
+class LoginAnswer(BaseModel):
+    model_config = example(annotator="an_5fK2", token="gAAAAAB...", name="ada", administrator=None)
+
+    annotator: str = Field(description="Public id of this annotator, the same at every sign-in.")
+    token: str = Field(description="Send it as `Authorization: Bearer <token>`.")
+    name: str = Field(description="What the provider calls you, for you to see; not stored.")
+    administrator: str | None = Field(
+        description="A token for administration, for some hours, if you are listed for it."
+    )
+
+
+def provider_of(settings: Settings) -> OidcProvider | None:
+    """The provider of the settings. Raises SetupProblem when people have to sign in and cannot."""
+    if settings.identity.oidc_issuer is not None:
+        return OidcProvider(settings.identity)
+    if settings.access == "login":
+        raise SetupProblem(
+            "DMPO_LABELING__ACCESS=login, but there is nobody to sign in with; set DMPO_IDENTITY__OIDC_ISSUER and "
+            "..._CLIENT_ID, or on a Space `hf_oauth: true` in its README.md"
+        )
+    return None
+
+
+def login_router(services: Services, provider: OidcProvider | None, limits: Limits) -> APIRouter:
+    """Routes under /api/v1/login."""
+    router = APIRouter(route_class=StudioRoute, tags=["signing in"])
+    settings, labeling = services.settings, services.labeling
+    lane = Lane(4)  # of its own: it waits for another server
+
+    @router.get("/login")
+    async def about() -> LoginAbout:
+        """Whether one can, or has to, sign in."""
+        label = None if provider is None else settings.identity.label
+        return LoginAbout(available=provider is not None, needed=settings.access == "login", label=label)
+
+    @router.post("/login", responses=documented(404, 429, 503))
+    async def begin(request: Request) -> LoginBegun:
+        """Begin to sign in."""
+        asked = _configured(provider)
+        limits.session()
+        begun = labeling.logins.begin()
+        back_to = _redirect_uri(settings, request)
+        url = await lane.run(lambda: asked.address(begun.way, begun.state, back_to))
+        seconds = int(LIFETIME.total_seconds())
+        return LoginBegun(url=url, way=begun.way.id, ticket=begun.ticket, seconds=seconds)
+
+    @router.post("/login/session", responses=documented(403, 413, 503, 507))
+    async def redeem(body: RedeemBody, token: MaybeSessionToken) -> LoginAnswer:
+        """Take over the session of who signed in, once; five wrong codes end the sign-in.
+
+        With the token of a session, who signs in here for the first time goes on as who they were in it.
+        """
+
+        def work() -> LoginAnswer:
+            person = labeling.logins.redeem(body.ticket, body.code)
+            annotator, session = labeling.open_session_as(person.issuer, person.subject, ANONYMOUS, token=token)
+            listed = person.admin_name is not None and person.admin_name in settings.identity.admins
+            administrator = labeling.logins.seal_administrator(person.admin_name or "") if listed else None
+            return LoginAnswer(
+                annotator=annotator.public_id, token=session, name=person.name, administrator=administrator
+            )
+
+        return await lane.run(work)
+
+    return router
+
+
+def callback_router(services: Services, provider: OidcProvider | None) -> APIRouter:
+    """The page that a provider sends people back to."""
+    router = APIRouter(route_class=StudioRoute, include_in_schema=False)
+    logins = services.labeling.logins
+    lane = Lane(4)
+
+    @router.get(CALLBACK)
+    async def returned(
+        request: Request, state: FromProvider = "", code: FromProvider = "", error: FromProvider = ""
+    ) -> HTMLResponse:
+        asked = _configured(provider)
+        back_to = _redirect_uri(services.settings, request)
+
+        def work() -> HTMLResponse:
+            way = logins.returned(state)
+            if error or not code:
+                raise LoginRefused("you did not allow it, or the provider refused")
+            return returned_page(way.id, logins.end(way, asked.person(way, code, back_to)))
+
+        try:
+            return await lane.run(work)
+        except LoginRefused as refused:
+            return failed_page(str(refused), 403)
+        except Busy as busy:
+            return failed_page(str(busy), 503)
+
+    return router
+
+
+def _configured(provider: OidcProvider | None) -> OidcProvider:
+    if provider is None:
+        raise NotFound("nobody can sign in here")
+    return provider
+
+
+def _redirect_uri(settings: Settings, request: Request) -> str:
+    base = settings.identity.public_url or str(request.base_url)
+    return base.rstrip("/") + CALLBACK
