@@ -11,10 +11,10 @@ from rich.text import Text
 
 from dmpo_app.cli.terminal import Home, console, out, settings_from, spoken_errors
 
-app = typer.Typer(no_args_is_help=True, help="Links of invitation, for DMPO_LABELING__ACCESS=invite.")
+invite_app = typer.Typer(no_args_is_help=True, help="Links of invitation, for DMPO_LABELING__ACCESS=invite.")
 
 
-@app.command()
+@invite_app.command()
 def create(
     uses: Annotated[int, typer.Option(min=1, help="Sessions that a link opens at most")] = 1,
     days: Annotated[float, typer.Option(min=0.01, help="Days until it expires")] = 14.0,
@@ -42,7 +42,7 @@ def create(
             console.print("Sessions are open to everybody now; DMPO_LABELING__ACCESS=invite makes these links needed.")
 
 
-@app.command("list")
+@invite_app.command("list")
 def list_invites(home: Home = None) -> None:
     """The links there are, oldest first: how often each was used, and until when it is good."""
     with spoken_errors():

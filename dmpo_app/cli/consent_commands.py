@@ -7,12 +7,12 @@ from rich.table import Table
 
 from dmpo_app.cli.terminal import Home, out, settings_from, spoken_errors
 
-app = typer.Typer(no_args_is_help=True, help="What people agreed to before they judged anything.")
+consent_app = typer.Typer(no_args_is_help=True, help="What people agreed to before they judged anything.")
 
 SHOWN_DIGITS = 12
 
 
-@app.command("list")
+@consent_app.command("list")
 def list_texts(home: Home = None) -> None:
     """The texts, oldest first: version, hash, since when, and how many agreed."""
     with spoken_errors():
@@ -27,7 +27,7 @@ def list_texts(home: Home = None) -> None:
         out.print(table, highlight=False)
 
 
-@app.command()
+@consent_app.command()
 def show(sha256: str, home: Home = None) -> None:
     """Print the text with this hash, or beginning of a hash."""
     with spoken_errors():

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from dmpo_app.cli.terminal import Home, Model, console, out, settings_from, spoken_errors
 
-app = typer.Typer(no_args_is_help=True, help="Pairs whose right answer is known, for DMPO_LABELING__GOLD_RATE.")
+gold_app = typer.Typer(no_args_is_help=True, help="Pairs whose right answer is known, for DMPO_LABELING__GOLD_RATE.")
 PairId = Annotated[int, typer.Argument(min=1, help="The pair's number, as reports and the API have it")]
 
 
@@ -22,7 +22,7 @@ class Answer(StrEnum):
     TIE = "tie"
 
 
-@app.command()
+@gold_app.command()
 def add(
     pair: PairId,
     answer: Annotated[Answer, typer.Argument(help="The better image: a is the one that was made first")],
@@ -41,7 +41,7 @@ def add(
             console.print("Gold pairs are not shown yet; DMPO_LABELING__GOLD_RATE=0.05 makes them 5 % of all showings.")
 
 
-@app.command()
+@gold_app.command()
 def remove(pair: PairId, home: Home = None, model: Model = None) -> None:
     """Make a gold pair a pair like any other."""
     with spoken_errors():
@@ -51,7 +51,7 @@ def remove(pair: PairId, home: Home = None, model: Model = None) -> None:
             lineage.store.gold.set(lineage.base, pair, None, by="cli")
 
 
-@app.command("list")
+@gold_app.command("list")
 def list_gold(home: Home = None, model: Model = None) -> None:
     """The gold pairs with their right answers."""
     with spoken_errors():

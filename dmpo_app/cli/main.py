@@ -13,10 +13,10 @@ from rich.table import Table
 from dmpo_app import __version__
 from dmpo_app.cli.adapter_commands import app as adapters
 from dmpo_app.cli.backup_commands import backup, restore, verify
-from dmpo_app.cli.campaign_commands import app as invites
-from dmpo_app.cli.consent_commands import app as consent
+from dmpo_app.cli.campaign_commands import invite_app
+from dmpo_app.cli.consent_commands import consent_app
 from dmpo_app.cli.export_command import export as export_votes
-from dmpo_app.cli.gold_commands import app as gold
+from dmpo_app.cli.gold_commands import gold_app
 from dmpo_app.cli.import_command import import_data
 from dmpo_app.cli.prompt_commands import prompts
 from dmpo_app.cli.quality_commands import quality
@@ -33,9 +33,9 @@ app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="DMPO Studio: a model that learns a taste."
 )
 app.add_typer(adapters, name="adapters")
-app.add_typer(consent, name="consent")
-app.add_typer(gold, name="gold")
-app.add_typer(invites, name="invite")
+app.add_typer(consent_app, name="consent")
+app.add_typer(gold_app, name="gold")
+app.add_typer(invite_app, name="invite")
 app.add_typer(prompts, name="prompts")
 app.add_typer(space, name="space")
 

@@ -34,7 +34,7 @@ def _texts(rows: Sequence[Mapping[str, Any]]) -> str:
     return "".join(" ".join(row["prompt"].split()) + "\n" for row in rows)
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+def _csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
     writer.writeheader()
@@ -46,4 +46,4 @@ def _objects(rows: Sequence[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-_WRITERS: dict[str, Callable[[Sequence[Mapping[str, Any]]], str]] = {"txt": _texts, "csv": _table, "jsonl": _objects}
+_WRITERS: dict[str, Callable[[Sequence[Mapping[str, Any]]], str]] = {"txt": _texts, "csv": _csv_text, "jsonl": _objects}

@@ -8,7 +8,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
-_RETRY_SECONDS = 5
+_REFRESH_SECONDS = 5
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta http-equiv="refresh" content="{retry}"><title>DMPO Studio</title>
@@ -57,12 +57,12 @@ class WaitingPage:
                 if self.path.startswith("/api/"):
                     content, kind = json.dumps({"detail": page._said, "code": "backup_unreachable"}), "application/json"
                 else:
-                    content, kind = _PAGE.format(retry=_RETRY_SECONDS, said=html.escape(page._said)), "text/html"
+                    content, kind = _PAGE.format(retry=_REFRESH_SECONDS, said=html.escape(page._said)), "text/html"
                 body = content.encode()
                 self.send_response(503)
                 self.send_header("Content-Type", f"{kind}; charset=utf-8")
                 self.send_header("Content-Length", str(len(body)))
-                self.send_header("Retry-After", str(_RETRY_SECONDS))
+                self.send_header("Retry-After", str(_REFRESH_SECONDS))
                 self.send_header("Cache-Control", "no-store")
                 self.send_header("X-Content-Type-Options", "nosniff")
                 self.end_headers()

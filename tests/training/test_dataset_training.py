@@ -14,7 +14,7 @@ from diffusers import DiffusionPipeline
 from dmpo_app.diffusion.encoder import Encoder
 from dmpo_app.errors import BadInput, HomeInUse, SetupProblem
 from dmpo_app.exchange.readers.source import RowsSource
-from dmpo_app.exchange.readers.table_formats import READER
+from dmpo_app.exchange.readers.table_formats import PickAPic
 from dmpo_app.settings import RenderSettings, RoundSettings, Settings
 from dmpo_app.training.data.encoded_pairs import Counts, EncodedPairs
 from dmpo_app.training.data.encoding import encode_pairs
@@ -62,7 +62,7 @@ def train(folder: Path, output: Path, rows: Any = None, **options: Any) -> Train
     limit = options.pop("limit", None)
     request = TrainingRequest(output, limit, options.pop("resolution", None), encode_batch=2)
     source = source_of(mixed_rows() if rows is None else rows)
-    return train_on_dataset(source, READER, settings_for(folder, **options), request, watcher)
+    return train_on_dataset(source, PickAPic(), settings_for(folder, **options), request, watcher)
 
 
 def test_every_family_learns_from_a_data_set_and_plain_diffusers_loads_the_adapter(
@@ -191,7 +191,7 @@ def test_every_prompt_and_every_image_is_encoded_once(tiny_model: Path, tmp_path
         calls = iter(range(stop_after))
         encode_pairs(
             source,
-            READER,
+            PickAPic(),
             EncodedPairs(tmp_path),
             load,
             batch_pairs=2,

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.families.unet import WIDE
+from dmpo_app.diffusion.families.unet import UNET_WIDE
 from dmpo_app.diffusion.lora import LoraSpec, attach, lora_layers
 from dmpo_app.objective import OBJECTIVES, PairTerms
 from dmpo_app.training.loop.step import LossSettings
 from dmpo_app.training.monitoring.health import PairHealth, adapter_norm, num_outputs, pair_health
 from tests.training.training_studio import FAST, Studio
 
-SPEC = LoraSpec(rank=2, lora_alpha=4.0, target_modules=WIDE)
+SPEC = LoraSpec(rank=2, lora_alpha=4.0, target_modules=UNET_WIDE)
 
 
 def terms_of(policy: list[list[float]], reference: list[list[float]], targets: list[float]) -> PairTerms:

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.families.unet import WIDE
+from dmpo_app.diffusion.families.unet import UNET_WIDE
 from dmpo_app.diffusion.lora import LoraSpec, attach
 from dmpo_app.training.data.dataset import PairDataset, build_dataset
 from dmpo_app.training.monitoring.latent_preview import LatentColours, LatentPreview, small_picture
 from tests.training.training_studio import Studio
 
-SPEC = LoraSpec(rank=2, lora_alpha=2.0, target_modules=WIDE)
+SPEC = LoraSpec(rank=2, lora_alpha=2.0, target_modules=UNET_WIDE)
 RATIOS = {"saturation", "contrast", "sharpness", "diversity"}
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.families.unet import WIDE
+from dmpo_app.diffusion.families.unet import UNET_WIDE
 from dmpo_app.diffusion.lora import LoraSpec, attach, lora_layers
 from dmpo_app.errors import RoundFailed
 from dmpo_app.objective import OBJECTIVES
@@ -24,7 +24,7 @@ from dmpo_app.training.reference.denoising_errors import PairErrors
 from dmpo_app.training.reference.reference_cache import ReferenceCache
 from tests.training.training_studio import Studio
 
-SPEC = LoraSpec(rank=2, lora_alpha=4.0, target_modules=WIDE)
+SPEC = LoraSpec(rank=2, lora_alpha=4.0, target_modules=UNET_WIDE)
 
 
 @pytest.fixture

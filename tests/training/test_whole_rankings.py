@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.families.unet import WIDE
+from dmpo_app.diffusion.families.unet import UNET_WIDE
 from dmpo_app.diffusion.lora import LoraSpec, attach
 from dmpo_app.domain.round import RoundStatus, TrainingVote
 from dmpo_app.domain.vote import Outcome
@@ -157,7 +157,7 @@ def test_without_rankings_the_draws_are_what_they_always_were(tmp_path: Path) ->
 def test_the_loss_of_a_ranking_is_that_of_its_images_errors(studio: Studio, denoiser: Denoiser, size: int) -> None:
     studio.add_sets(1, size)
     studio.rank(1, size)
-    make_different(attach(denoiser.module, LoraSpec(2, 4.0, WIDE), seed=0))
+    make_different(attach(denoiser.module, LoraSpec(2, 4.0, UNET_WIDE), seed=0))
     errors = errors_of(studio, denoiser)
     draws = draws_of(errors.dataset, 0, errors.dataset.rankings.block)
     terms = errors.terms(draws)
@@ -180,7 +180,7 @@ def test_a_batch_in_pieces_takes_the_same_step_and_fillers_count_nowhere(studio:
     studio.vote(1)
     states, results = [], []
     for micro_pairs in (8, 4):
-        parameters = attach(denoiser.module, LoraSpec(2, 4.0, WIDE), seed=0)
+        parameters = attach(denoiser.module, LoraSpec(2, 4.0, UNET_WIDE), seed=0)
         make_different(parameters)
         errors = errors_of(studio, denoiser)
         optimizer = torch.optim.SGD(list(parameters.values()), lr=1e-3)
@@ -204,7 +204,7 @@ def test_training_on_rankings_lowers_their_loss_and_moves_margins_to_the_peoples
     studio.add_sets(4, 3)
     studio.rank(4, 3)
     errors = errors_of(studio, denoiser)
-    parameters = attach(denoiser.module, LoraSpec(2, 4.0, WIDE), seed=0)
+    parameters = attach(denoiser.module, LoraSpec(2, 4.0, UNET_WIDE), seed=0)
     optimizer = make_optimizer(parameters, learning_rate=3e-3)
     results = [
         train_step(

@@ -9,10 +9,13 @@ from torch import Tensor
 
 from dmpo_app.diffusion.families.autoencoder import posterior_mode
 
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+TRANSFORMER_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 """Of the image's stream and of the text's."""
 FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
-TRANSFORMER_TARGETS: Mapping[str, tuple[str, ...]] = {"attention": ATTENTION, "wide": (*ATTENTION, *FEED_FORWARD)}
+TRANSFORMER_TARGETS: Mapping[str, tuple[str, ...]] = {
+    "attention": TRANSFORMER_ATTENTION,
+    "wide": (*TRANSFORMER_ATTENTION, *FEED_FORWARD),
+}
 
 
 def decode_shifted(pipeline: DiffusionPipeline, latents: Tensor) -> tuple[Tensor, list[bool]]:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-WIDE = (*ATTENTION, "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut")
+UNET_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+UNET_WIDE = (*UNET_ATTENTION, "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut")
 """The attention's neighbours and the residual blocks' convolutions too: what an image's layout is made of."""
-UNET_TARGETS: Mapping[str, tuple[str, ...]] = {"attention": ATTENTION, "wide": WIDE}
+UNET_TARGETS: Mapping[str, tuple[str, ...]] = {"attention": UNET_ATTENTION, "wide": UNET_WIDE}
 
 
 def unet_latent_shape(pipeline: DiffusionPipeline) -> tuple[int, int, int]:

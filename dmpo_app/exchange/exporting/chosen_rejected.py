@@ -7,7 +7,7 @@ from typing import Any
 
 from dmpo_app.domain.image import ImageRef
 from dmpo_app.domain.vote import Outcome
-from dmpo_app.exchange.exporting.export_rows import Column, Context, Format, Judgement, Row
+from dmpo_app.exchange.exporting.export_rows import Column, Context, Judgement, Row
 from dmpo_app.exchange.exporting.selection import Rows
 from dmpo_app.store.voting.judgements import JudgedPair
 
@@ -87,6 +87,3 @@ def _preference(pair: JudgedPair, judgement: Judgement, context: Context) -> tup
 def _cell(image: ImageRef, context: Context) -> dict[str, bytes | str | None]:
     content = None if context.image is None else context.image(image.sha256)
     return {"bytes": content, "path": f"{image.sha256}.png"}
-
-
-FORMATS: Sequence[Format] = (OpenImagePreferences(), ChosenRejected())

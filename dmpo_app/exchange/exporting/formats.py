@@ -7,7 +7,7 @@ from datetime import UTC
 from typing import Any
 
 from dmpo_app.domain.image import ImageRef
-from dmpo_app.exchange.exporting.export_rows import Column, Context, Format, Judgement, Row
+from dmpo_app.exchange.exporting.export_rows import Column, Context, Judgement, Row
 from dmpo_app.exchange.exporting.selection import Rows
 from dmpo_app.store.voting.judgements import JudgedPair
 
@@ -119,11 +119,3 @@ def _made(pair: JudgedPair, image: ImageRef, context: Context) -> dict[str, Any]
         "device": made.device,
         "dtype": made.dtype,
     }
-
-
-FORMATS: Sequence[Format] = (
-    RawVotes(
-        "votes-jsonl", ".jsonl", "raw votes, a line of JSON each: choice, order shown, time, how images were made"
-    ),
-    RawVotes("votes-csv", ".csv", "the same as a table that no spreadsheet takes for formulas"),
-)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC
 
 from dmpo_app.domain.vote import Outcome
-from dmpo_app.exchange.exporting.export_rows import WINS, Column, Context, Format, Judgement, Row
+from dmpo_app.exchange.exporting.export_rows import WINS, Column, Context, Judgement, Row
 from dmpo_app.exchange.exporting.selection import Rows
 from dmpo_app.store.voting.judgements import GivenVote, JudgedPair
 
@@ -81,6 +81,3 @@ class PickAPic:
 def _user(votes: Sequence[GivenVote], context: Context) -> int:
     names = {context.name_of(vote.annotator_id) for vote in votes}
     return int(names.pop(), 16) if len(names) == 1 else _SEVERAL
-
-
-FORMAT: Format = PickAPic()

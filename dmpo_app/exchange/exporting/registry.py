@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dmpo_app.errors import BadInput
-from dmpo_app.exchange.exporting import chosen_rejected, pick_a_pic
-from dmpo_app.exchange.exporting import formats as raw_votes
+from dmpo_app.exchange.exporting.chosen_rejected import ChosenRejected, OpenImagePreferences
 from dmpo_app.exchange.exporting.export_rows import Format
+from dmpo_app.exchange.exporting.formats import RawVotes
+from dmpo_app.exchange.exporting.pick_a_pic import PickAPic
 
-FORMATS: Sequence[Format] = (pick_a_pic.FORMAT, *chosen_rejected.FORMATS, *raw_votes.FORMATS)
+FORMATS: Sequence[Format] = (
+    PickAPic(),
+    OpenImagePreferences(),
+    ChosenRejected(),
+    RawVotes(
+        "votes-jsonl", ".jsonl", "raw votes, a line of JSON each: choice, order shown, time, how images were made"
+    ),
+    RawVotes("votes-csv", ".csv", "the same as a table that no spreadsheet takes for formulas"),
+)
 
 
 def format_named(name: str) -> Format:

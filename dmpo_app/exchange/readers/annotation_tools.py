@@ -12,7 +12,7 @@ from typing import Any
 
 from dmpo_app.exchange.readers.answers import answer_of, prompt_among, two_images
 from dmpo_app.exchange.readers.pair import Reason
-from dmpo_app.exchange.readers.reader import Facts, Judgement, PreferenceReader, Row
+from dmpo_app.exchange.readers.reader import Facts, Judgement, Row
 
 _RESPONSES, _USERS, _STATUS = ".responses", ".responses.users", ".responses.status"
 _OWN = frozenset({"id", "status", "_server_id"})
@@ -64,6 +64,3 @@ def _answers(row: Row) -> Iterator[tuple[object, object]]:
         yield from ((user, value) for user, value, _ in given_here)
         if given_here:
             return
-
-
-READER: PreferenceReader = Argilla()

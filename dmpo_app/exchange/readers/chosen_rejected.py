@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from dmpo_app.exchange.readers.reader import Judgement, PreferenceReader, Row
+from dmpo_app.exchange.readers.reader import Judgement, Row
 
 
 class ChosenRejected:
@@ -16,6 +16,3 @@ class ChosenRejected:
 
     def judgements(self, row: Row) -> Iterable[Judgement]:
         yield Judgement(row["prompt"], row["chosen"], row["rejected"], 1.0)
-
-
-READER: PreferenceReader = ChosenRejected()

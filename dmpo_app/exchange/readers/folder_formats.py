@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from dmpo_app.exchange.readers.reader import Judgement, PreferenceReader, Row
+from dmpo_app.exchange.readers.reader import Judgement, Row
 
 WINNERS, LOSERS = "winners", "losers"
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
@@ -45,6 +45,3 @@ def _caption(image: Path) -> str | None:
         return image.with_suffix(".txt").read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return None
-
-
-READER: PreferenceReader = WinnerLoserFolders()

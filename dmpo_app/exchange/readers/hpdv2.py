@@ -12,7 +12,7 @@ from itertools import combinations
 from typing import Any
 
 from dmpo_app.exchange.readers.pair import Reason
-from dmpo_app.exchange.readers.reader import Judgement, PreferenceReader, Row, wins_from_scores
+from dmpo_app.exchange.readers.reader import Judgement, Row, wins_from_scores
 
 
 class HPDv2:
@@ -47,6 +47,3 @@ def _by_rank(rank_a: int | None, rank_b: int | None) -> float | Reason:
     if rank_a is None or rank_b is None:
         return Reason.MISSING_LABEL
     return 0.5 if rank_a == rank_b else float(rank_a < rank_b)
-
-
-READER: PreferenceReader = HPDv2()

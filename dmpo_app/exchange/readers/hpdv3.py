@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from dmpo_app.exchange.readers.reader import Facts, Judgement, PreferenceReader, Row
+from dmpo_app.exchange.readers.reader import Facts, Judgement, Row
 
 
 class HPDv3:
@@ -17,6 +17,3 @@ class HPDv3:
     def judgements(self, row: Row) -> Iterable[Judgement]:
         facts = Facts(made_a={"model": row.get("model1")}, made_b={"model": row.get("model2")})
         yield Judgement(row["prompt"], row["path1"], row["path2"], 1.0, facts=facts)
-
-
-READER: PreferenceReader = HPDv3()

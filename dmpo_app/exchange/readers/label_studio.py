@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from dmpo_app.exchange.readers.answers import answer_of, prompt_among, two_images
 from dmpo_app.exchange.readers.pair import Reason
-from dmpo_app.exchange.readers.reader import Facts, Judgement, PreferenceReader, Row
+from dmpo_app.exchange.readers.reader import Facts, Judgement, Row
 
 
 class LabelStudio:
@@ -62,6 +62,3 @@ def _local(cell: Any) -> object:
     if address.path.startswith("/data/local-files"):
         return parse_qs(address.query).get("d", [""])[0]
     return address.path.removeprefix("/data/")
-
-
-READER: PreferenceReader = LabelStudio()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from dmpo_app.exchange.readers.reader import Facts, Judgement, PreferenceReader, Row
+from dmpo_app.exchange.readers.reader import Facts, Judgement, Row
 
 
 class OpenImagePreferences:
@@ -18,6 +18,3 @@ class OpenImagePreferences:
         # In the results variant `prompt` is the prompt's embedding and the text has another name.
         facts = Facts(made_a={"model": row.get("chosen_model")}, made_b={"model": row.get("rejected_model")})
         yield Judgement(row.get("images.prompt") or row["prompt"], row["chosen"], row["rejected"], 1.0, facts=facts)
-
-
-READER: PreferenceReader = OpenImagePreferences()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from dmpo_app.exchange.readers.reader import Judgement, PreferenceReader, Row, wins_from_scores
+from dmpo_app.exchange.readers.reader import Judgement, Row, wins_from_scores
 
 
 class PairsJsonl:
@@ -17,6 +17,3 @@ class PairsJsonl:
     def judgements(self, row: Row) -> Iterable[Judgement]:
         wins = wins_from_scores(row["prefer_0"], row["prefer_1"])
         yield Judgement(row["prompt"], row["image_0"], row["image_1"], wins)
-
-
-READER: PreferenceReader = PairsJsonl()

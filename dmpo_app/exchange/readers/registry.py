@@ -1,41 +1,33 @@
-"""The formats there are. A new one is a file in this folder and a line here."""
+"""The formats there are. A new one is a class in this folder and a line here."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
 from dmpo_app.errors import SetupProblem
-from dmpo_app.exchange.readers import (
-    annotation_tools as argilla,
-)
-from dmpo_app.exchange.readers import (
-    chosen_rejected,
-    hpdv2,
-    hpdv3,
-    label_studio,
-    open_image_preferences,
-    pairs_jsonl,
-    studio_votes,
-)
-from dmpo_app.exchange.readers import (
-    folder_formats as winner_loser_folders,
-)
-from dmpo_app.exchange.readers import (
-    table_formats as pick_a_pic,
-)
+from dmpo_app.exchange.readers.annotation_tools import Argilla
+from dmpo_app.exchange.readers.chosen_rejected import ChosenRejected
+from dmpo_app.exchange.readers.folder_formats import WinnerLoserFolders
+from dmpo_app.exchange.readers.hpdv2 import HPDv2
+from dmpo_app.exchange.readers.hpdv3 import HPDv3
+from dmpo_app.exchange.readers.label_studio import LabelStudio
+from dmpo_app.exchange.readers.open_image_preferences import OpenImagePreferences
+from dmpo_app.exchange.readers.pairs_jsonl import PairsJsonl
 from dmpo_app.exchange.readers.reader import PreferenceReader
+from dmpo_app.exchange.readers.studio_votes import StudioVotes
+from dmpo_app.exchange.readers.table_formats import PickAPic
 
 READERS: Sequence[PreferenceReader] = (
-    pick_a_pic.READER,
-    studio_votes.READER,
-    label_studio.READER,
-    open_image_preferences.READER,
-    argilla.READER,
-    hpdv2.READER,
-    hpdv3.READER,
-    pairs_jsonl.READER,
-    winner_loser_folders.READER,
-    chosen_rejected.READER,
+    PickAPic(),
+    StudioVotes(),
+    LabelStudio(),
+    OpenImagePreferences(),
+    Argilla(),
+    HPDv2(),
+    HPDv3(),
+    PairsJsonl(),
+    WinnerLoserFolders(),
+    ChosenRejected(),
 )
 """The first one that knows the columns reads them; more particular ones come first."""
 

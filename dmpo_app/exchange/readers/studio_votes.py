@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from dmpo_app.exchange.readers.pair import Reason
-from dmpo_app.exchange.readers.reader import Facts, Judgement, PreferenceReader, Row
+from dmpo_app.exchange.readers.reader import Facts, Judgement, Row
 
 _WINS = {"a": 1.0, "b": 0.0, "tie": 0.5}
 
@@ -47,6 +47,3 @@ def _file(image: Mapping[str, Any]) -> object:
 
 def _made(image: Mapping[str, Any]) -> dict[str, object]:
     return {name: value for name, value in image.items() if name not in ("file", "bytes")}
-
-
-READER: PreferenceReader = StudioVotes()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from dmpo_app.exchange.readers.pair import Reason
-from dmpo_app.exchange.readers.reader import Facts, Judgement, PreferenceReader, Row, wins_from_scores
+from dmpo_app.exchange.readers.reader import Facts, Judgement, Row, wins_from_scores
 
 
 class PickAPic:
@@ -29,6 +29,3 @@ class PickAPic:
             made_b={"model": row.get("model_1"), "uid": row.get("image_1_uid")},
         )
         yield Judgement(row["caption"], row.get("jpg_0"), row.get("jpg_1"), wins, facts=facts)
-
-
-READER: PreferenceReader = PickAPic()

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from dmpo_app.errors import SetupProblem, StudioError
-from dmpo_app.exchange.readers import annotation_tools as argilla
-from dmpo_app.exchange.readers import label_studio, studio_votes
+from dmpo_app.exchange.readers.annotation_tools import Argilla
 from dmpo_app.exchange.readers.image_sources import ImageFolder
+from dmpo_app.exchange.readers.label_studio import LabelStudio
 from dmpo_app.exchange.readers.reader import Row
 from dmpo_app.exchange.readers.source import Bookmark, CountedRows, RowStream, fingerprint_of_files
+from dmpo_app.exchange.readers.studio_votes import StudioVotes
 
 VOTES_FILE = "votes.jsonl"
 MAX_JSON_BYTES = 1 << 30
 """A .json file is one value and has to be held; beyond this it must come as lines."""
 _PEEKED_BYTES = 64 << 20
-_READERS = (studio_votes.READER, label_studio.READER, argilla.READER)
+_READERS = (StudioVotes(), LabelStudio(), Argilla())
 
 
 class ToolSource:
