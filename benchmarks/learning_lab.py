@@ -28,7 +28,7 @@ from dmpo_app.diffusion.tensor_files import dump_conditioning
 from dmpo_app.domain.image import NewPair, PairSource
 from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
 from dmpo_app.exchange.importing.starter_pairs import read_starter_pairs, write_starter_pairs
-from dmpo_app.rendering.images import new_image
+from dmpo_app.rendering.engine import new_image
 from dmpo_app.server.wiring import read_prompts
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store

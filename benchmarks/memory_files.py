@@ -8,8 +8,7 @@ import torch
 
 from dmpo_app.domain.image import NewPair
 from dmpo_app.objective import soft_target
-from dmpo_app.training.data.dataset import PairDataset
-from dmpo_app.training.data.pair_tensors import PairFiles, PairTensors
+from dmpo_app.training.data.dataset import PairDataset, PairFiles, PairTensors
 
 
 class MemoryPairs:

@@ -35,7 +35,7 @@ from dmpo_app.domain.vote import Choice
 from dmpo_app.labeling.tokens import load_or_create_key
 from dmpo_app.settings import BackupSettings
 from dmpo_app.store import Store
-from dmpo_app.store.db.copying import open_copy
+from dmpo_app.store.db.sqlite import open_copy
 from dmpo_app.store.store import DATABASE_NAME, utc_now
 
 VOTES_PER_SECOND = 100

@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from benchmarks.report import machine, print_table
 from dmpo_app.domain.round import RoundStatus
 from dmpo_app.domain.vote import Choice
-from dmpo_app.hosting.zerogpu.gpu_worker import GpuWorker, gpu_seconds
+from dmpo_app.hosting.zerogpu.gpu_calls import GpuWorker, gpu_seconds
 from dmpo_app.hosting.zerogpu.start import assemble
 from dmpo_app.server.wiring import Lineage, open_lineage
 from dmpo_app.settings import RoundSettings, Settings

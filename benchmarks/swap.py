@@ -30,7 +30,7 @@ from dmpo_app.diffusion.lora import LoraSpec, expected_shapes
 from dmpo_app.domain.image import Pair
 from dmpo_app.domain.lineage import BaseModelRef, NewAdapter
 from dmpo_app.domain.round import Trigger
-from dmpo_app.rendering.images import encode_png
+from dmpo_app.rendering.engine import encode_png
 from dmpo_app.rendering.render_thread import RenderThread
 from dmpo_app.server.wiring import open_lineage, read_prompts
 from dmpo_app.settings import PoolSettings, RenderSettings, Settings

@@ -6,7 +6,7 @@ import torch
 from diffusers import ModelMixin
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights
-from dmpo_app.diffusion.families.unet import UNET_WIDE
+from dmpo_app.diffusion.families.components import UNET_WIDE
 from dmpo_app.diffusion.lora import LoraSpec, expected_shapes
 
 SPEC = LoraSpec(rank=4, lora_alpha=6.0, target_modules=UNET_WIDE)

@@ -13,7 +13,7 @@ import pytest
 from dmpo_app.cli.adapter_repository import merge_version
 from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.errors import BadInput
-from dmpo_app.exchange.exporting.adapter_push import push_adapter
+from dmpo_app.exchange.exporting.hub_push import push_adapter
 from dmpo_app.settings import RoundSettings
 from tests.adapters import random_adapter
 from tests.hub_fixtures import HubProcess, hub, hub_process

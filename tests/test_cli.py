@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from dmpo_app.cli.main import app
-from dmpo_app.diffusion.families.unet import UNET_ATTENTION
+from dmpo_app.diffusion.families.components import UNET_ATTENTION
 from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.labeling import Sealer, load_or_create_key

@@ -17,9 +17,8 @@ from dmpo_app.backup.home_files import KEY_NAME, PREFIX, NeededFile, fault_of, i
 from dmpo_app.backup.remotes.remote import Remote
 from dmpo_app.backup.snapshots import Rebuilt, rebuild, snapshot_names
 from dmpo_app.errors import BackupDamaged, NotFound, SetupProblem
-from dmpo_app.store.db.copying import open_copy
 from dmpo_app.store.db.migrate import HEAD
-from dmpo_app.store.db.sqlite import safe_driver
+from dmpo_app.store.db.sqlite import open_copy, safe_driver
 from dmpo_app.store.store import DATABASE_NAME
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""How a studio comes to its home when there is a backup: whose it is, and what has to be restored first."""
+"""Start-up of a home: opening its store, claiming its backup, restoring from it on an empty disk."""
 
 from __future__ import annotations
 
@@ -10,10 +10,20 @@ from datetime import datetime
 from pathlib import Path
 
 from dmpo_app.backup.claims import Claim, make_claim, newest_claim, wait_for_release
-from dmpo_app.backup.remotes.remote import Remote
+from dmpo_app.backup.remotes.remote import Remote, open_remote
 from dmpo_app.backup.restoring import restore
 from dmpo_app.errors import SetupProblem
+from dmpo_app.settings import Settings
+from dmpo_app.store import Store
 from dmpo_app.store.store import DATABASE_NAME
+
+
+def open_store(settings: Settings) -> Store:
+    """The home's store, to be closed by the caller. Raises like `Store.open`, and SetupProblem for a storage of files
+    that no installed package understands."""
+    elsewhere = None if settings.files_url is None else open_remote(settings.files_url)
+    return Store.open(settings.home, database_url=settings.database, elsewhere=elsewhere)
+
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from dmpo_app.backup.remotes.remote import Remote
 from dmpo_app.backup.snapshots import prune, put_delta, put_snapshot, snapshot_name
 from dmpo_app.errors import BackupUnreachable
 from dmpo_app.settings import BackupSettings
-from dmpo_app.store.db.copying import DatabaseCopier, open_copy
+from dmpo_app.store.db.sqlite import DatabaseCopier, open_copy
 from dmpo_app.store.store import DATABASE_NAME
 
 log = logging.getLogger(__name__)

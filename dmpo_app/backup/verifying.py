@@ -21,8 +21,7 @@ from dmpo_app.backup.remotes.remote import Remote
 from dmpo_app.backup.restoring import check_database, fetch_files
 from dmpo_app.backup.snapshots import rebuild, snapshot_names
 from dmpo_app.errors import BackupDamaged, NotFound
-from dmpo_app.store.db.copying import DatabaseCopier, open_copy
-from dmpo_app.store.db.sqlite import safe_driver
+from dmpo_app.store.db.sqlite import DatabaseCopier, open_copy, safe_driver
 from dmpo_app.store.store import DATABASE_NAME
 
 DAMAGED = "damaged"

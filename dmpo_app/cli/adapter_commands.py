@@ -88,7 +88,7 @@ def push(
     that is there already is left alone."""
     with spoken_errors():
         from dmpo_app.cli.adapter_repository import write_repository
-        from dmpo_app.exchange.exporting.adapter_push import push_adapter, tag_of
+        from dmpo_app.exchange.exporting.hub_push import push_adapter, tag_of
 
         settings = settings_from(home=home, base_model=base_model)
         with tempfile.TemporaryDirectory() as temporary, progress() as shown:

@@ -76,7 +76,7 @@ def _pictures(
 
 def merge_version(settings: Settings, version: int, target: Path, *, strength: float) -> None:
     """Write base model and version as one pipeline. Raises NotFound and like `merge_adapter`."""
-    from dmpo_app.diffusion.merging import merge_adapter
+    from dmpo_app.diffusion.adapter_export import merge_adapter
 
     with open_lineage(settings) as lineage:
         adapter = lineage.store.adapters.get(lineage.base, version)

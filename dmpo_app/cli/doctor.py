@@ -20,7 +20,7 @@ import psutil
 from sqlalchemy import make_url
 
 from dmpo_app.errors import StudioError
-from dmpo_app.labeling.block_list import BlockList
+from dmpo_app.labeling.text_checks import BlockList
 from dmpo_app.server.wiring import read_prompts
 from dmpo_app.settings import PROJECT_ROOT, Settings, mode_of, on_space
 from dmpo_app.web.ports import free_port

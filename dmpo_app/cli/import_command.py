@@ -17,7 +17,7 @@ from rich.table import Table
 from dmpo_app.cli.terminal import Home, Model, console, log_to_terminal, out, progress, settings_from, spoken_errors
 from dmpo_app.domain.data_import import ImportCounts, ImportUse
 from dmpo_app.errors import BadInput, SetupProblem
-from dmpo_app.signals import stop_signals
+from dmpo_app.io import stop_signals
 
 if TYPE_CHECKING:
     from dmpo_app.exchange.importing.importer import Importer

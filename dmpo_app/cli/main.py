@@ -13,13 +13,11 @@ from rich.table import Table
 from dmpo_app import __version__
 from dmpo_app.cli.adapter_commands import app as adapters
 from dmpo_app.cli.backup_commands import backup, restore, verify
-from dmpo_app.cli.campaign_commands import invite_app
-from dmpo_app.cli.consent_commands import consent_app
+from dmpo_app.cli.campaign_commands import consent_app, invite_app
 from dmpo_app.cli.export_command import export as export_votes
-from dmpo_app.cli.gold_commands import gold_app
 from dmpo_app.cli.import_command import import_data
 from dmpo_app.cli.prompt_commands import prompts
-from dmpo_app.cli.quality_commands import quality
+from dmpo_app.cli.quality_commands import gold_app, quality
 from dmpo_app.cli.space_commands import app as space
 from dmpo_app.cli.terminal import Home, Model, console, out
 from dmpo_app.cli.terminal import log_to_terminal as _log_to_terminal

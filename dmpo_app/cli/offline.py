@@ -16,12 +16,12 @@ from dmpo_app.domain.render_request import RenderRequest
 from dmpo_app.domain.round import RoundState, Trigger
 from dmpo_app.domain.vote import Question
 from dmpo_app.errors import BadInput, Conflict, NotFound
+from dmpo_app.io import stop_signals
 from dmpo_app.server.wiring import Lineage, open_lineage
 from dmpo_app.settings import Settings
-from dmpo_app.signals import stop_signals
 
 if TYPE_CHECKING:
-    from dmpo_app.training.distributed.group import Group
+    from dmpo_app.training.distributed.process_group import Group
 
 _POLL_SECONDS = 0.3
 
@@ -157,7 +157,7 @@ def make_starter_pairs(settings: Settings, count: int, seed: int) -> Iterator[in
     from dmpo_app.diffusion.tensor_files import dump_conditioning
     from dmpo_app.domain.image import NewPair, PairSource
     from dmpo_app.exchange.importing.starter_pairs import write_starter_pairs
-    from dmpo_app.rendering.images import new_image
+    from dmpo_app.rendering.engine import new_image
     from dmpo_app.server.wiring import read_prompts
 
     torch.set_num_threads(1)

@@ -12,8 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dmpo_app.cli.terminal import Home, Model, out, settings_from, spoken_errors
-from dmpo_app.domain.prompt import ImportPlan, PromptQuery, RefusedPrompt
-from dmpo_app.domain.prompt_text import clean_tag
+from dmpo_app.domain.prompt import ImportPlan, PromptQuery, RefusedPrompt, clean_tag
 from dmpo_app.errors import BadInput, SetupProblem
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ def export_prompts(
 ) -> None:
     """Write prompts to a file, the oldest first."""
     with spoken_errors(), _desk(home, base_model) as (desk, _):
-        from dmpo_app.labeling.prompt_export import exported
+        from dmpo_app.labeling.prompt_files import exported
 
         page = desk.page(search="", query=PromptQuery(tag=tag, held_out=held_out))
         text = exported(page.prompts[::-1], file.suffix.lower().removeprefix("."))

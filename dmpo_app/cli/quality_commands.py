@@ -1,20 +1,22 @@
-"""`dmpo quality`: how good the votes of a home are."""
+"""`dmpo quality` and `dmpo gold`: the quality of a home's votes, and pairs whose right answer is known."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from dmpo_app.cli.terminal import Home, Model, out
+from dmpo_app.cli.terminal import Home, Model, console, out, settings_from, spoken_errors
 from dmpo_app.cli.terminal import settings_from as _settings
 from dmpo_app.cli.terminal import spoken_errors as _spoken_errors
 
 if TYPE_CHECKING:
     from dmpo_app.labeling.quality import QualityReport
-    from dmpo_app.labeling.quality.shares import Share
+    from dmpo_app.labeling.quality.quality_votes import Share
+
 
 MOST_ROWS = 40
 
@@ -31,7 +33,7 @@ def quality(
 ) -> None:
     """How good the votes are: agreement, repeats, sides, times, and what each annotator's votes count."""
     with _spoken_errors():
-        from dmpo_app.labeling.quality.export import to_csv, to_json
+        from dmpo_app.labeling.quality.quality_report import to_csv, to_json
         from dmpo_app.labeling.quality.quality_service import report_of
         from dmpo_app.server.wiring import open_lineage
 
@@ -84,3 +86,57 @@ def _said(share: Share, *, short: bool = False) -> str:
     if short:
         return f"{share.value:.0%}"
     return f"{share.value:.0%} ({share.low:.0%} to {share.high:.0%}) of {share.trials}"
+
+
+gold_app = typer.Typer(no_args_is_help=True, help="Pairs whose right answer is known, for DMPO_LABELING__GOLD_RATE.")
+PairId = Annotated[int, typer.Argument(min=1, help="The pair's number, as reports and the API have it")]
+
+
+class Answer(StrEnum):
+    """The right answer of a gold pair."""
+
+    A = "a"
+    B = "b"
+    TIE = "tie"
+
+
+@gold_app.command()
+def add(
+    pair: PairId,
+    answer: Annotated[Answer, typer.Argument(help="The better image: a is the one that was made first")],
+    home: Home = None,
+    model: Model = None,
+) -> None:
+    """Make a pair a gold pair. It is mixed in from now on, and votes on it are not trained on."""
+    with spoken_errors():
+        from dmpo_app.domain.vote import Outcome
+        from dmpo_app.server.wiring import open_lineage
+
+        settings = settings_from(home=home, model=model)
+        with open_lineage(settings) as lineage:
+            lineage.store.gold.set(lineage.base, pair, Outcome(answer.value), by="cli")
+        if settings.labeling.gold_rate == 0:
+            console.print("Gold pairs are not shown yet; DMPO_LABELING__GOLD_RATE=0.05 makes them 5 % of all showings.")
+
+
+@gold_app.command()
+def remove(pair: PairId, home: Home = None, model: Model = None) -> None:
+    """Make a gold pair a pair like any other."""
+    with spoken_errors():
+        from dmpo_app.server.wiring import open_lineage
+
+        with open_lineage(settings_from(home=home, model=model)) as lineage:
+            lineage.store.gold.set(lineage.base, pair, None, by="cli")
+
+
+@gold_app.command("list")
+def list_gold(home: Home = None, model: Model = None) -> None:
+    """The gold pairs with their right answers."""
+    with spoken_errors():
+        from dmpo_app.server.wiring import open_lineage
+
+        table = Table("pair", "right answer", "prompt", box=None)
+        with open_lineage(settings_from(home=home, model=model)) as lineage:
+            for pair_id, answer in lineage.store.gold.answers(lineage.base).items():
+                table.add_row(str(pair_id), answer.value, lineage.store.pairs.get(pair_id).prompt)
+        out.print(table)

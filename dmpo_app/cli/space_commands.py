@@ -88,8 +88,8 @@ def _apply(
     """Show and do what the Space lacks; whether it was done. Raises Conflict, NotFound, BadInput, StudioError."""
     from huggingface_hub import HfApi
 
+    from dmpo_app.errors import hub_refusals
     from dmpo_app.hosting.space import SpaceWish, exists, space_files, steps_to
-    from dmpo_app.hub_errors import hub_refusals
     from dmpo_app.settings import PROJECT_ROOT
 
     api, files = HfApi(), space_files(PROJECT_ROOT)

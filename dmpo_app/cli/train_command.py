@@ -162,7 +162,7 @@ def _train_on_votes(settings: Settings, *, once: bool) -> None:
 def _train_on_dataset(options: DataOptions, settings: Settings) -> TrainingOutcome:
     """Of several processes only the first reads the data and says anything."""
     from dmpo_app.diffusion.base_models import family_of
-    from dmpo_app.signals import stop_signals
+    from dmpo_app.io import stop_signals
 
     family_of(settings.base_model)  # what is unfit is told before the slow imports
     opened = _open(options) if world_size() == 1 else None

@@ -1,7 +1,9 @@
-"""A published adapter in the file formats that other programs read."""
+"""Adapters in the file formats of other programs, and merged into the weights of a pipeline."""
 
 from __future__ import annotations
 
+import shutil
+import uuid
 from pathlib import Path
 from typing import Literal
 
@@ -9,8 +11,9 @@ import torch
 from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
 from safetensors.torch import save
 
-from dmpo_app.diffusion.adapter_files import WEIGHTS_FILE, parse_adapter
-from dmpo_app.errors import BadInput
+from dmpo_app.diffusion.adapter_files import WEIGHTS_FILE, parse_adapter, read_adapter
+from dmpo_app.diffusion.loading import load_pipeline
+from dmpo_app.errors import BadInput, SetupProblem
 
 AdapterFormat = Literal["diffusers", "kohya"]
 
@@ -40,3 +43,27 @@ def exported(folder: Path, file_format: AdapterFormat) -> bytes:
     metadata = {"ss_network_dim": str(spec.rank), "ss_network_alpha": str(spec.lora_alpha)}
     result: bytes = save(tensors, metadata=metadata)
     return result
+
+
+def merge_adapter(source: str, adapter: Path, sha256: str, target: Path, *, strength: float = 1.0) -> None:
+    """Write the pipeline of a base model with an adapter's weights added, as a folder for `from_pretrained`.
+
+    Merged in float32 by diffusers' own means. `strength`: how much of the adapter, 0 to 1.5. The folder appears whole
+    or not at all. Raises BadInput for a folder that is there, ModelUnavailable, AdapterCorrupt, SetupProblem.
+    """
+    if target.exists():
+        raise BadInput(f"{target} is there already; name a folder that is not")
+    read_adapter(adapter, sha256)
+    pipeline = load_pipeline(source, device="cpu", dtype="float32")
+    pipeline.load_lora_weights(adapter, weight_name=WEIGHTS_FILE, adapter_name="dmpo")
+    pipeline.fuse_lora(lora_scale=strength, safe_fusing=True)
+    pipeline.unload_lora_weights()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        pipeline.save_pretrained(staging, safe_serialization=True)
+        staging.rename(target)
+    except OSError as error:
+        raise SetupProblem(f"{target} could not be written: {error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

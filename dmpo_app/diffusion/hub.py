@@ -9,8 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from dmpo_app.errors import ModelUnavailable
-from dmpo_app.hub_errors import hub_http_errors
+from dmpo_app.errors import ModelUnavailable, hub_http_errors
 
 BASE_MODEL = "DMPO_BASE_MODEL"
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers import DiffusionPipeline, ModelMixin
+from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
 from PIL import Image
 from torch import Tensor, nn
 
@@ -26,11 +26,42 @@ from dmpo_app.diffusion.families.registry import family_named
 from dmpo_app.diffusion.loading import latent_shape_at, load_pipeline
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.diffusion.quantization import precision_name
-from dmpo_app.diffusion.sampling import sample
 from dmpo_app.domain.image import Provenance
 from dmpo_app.domain.lineage import BASE_VERSION, Sampling
 from dmpo_app.errors import AdapterMismatch, SetupProblem, StudioError
 from dmpo_app.settings import RenderSettings
+
+
+def sample(
+    module: ModelMixin,
+    family: ModelFamily,
+    scheduler: SchedulerMixin,
+    noise: Tensor,
+    conditioning: Conditioning,
+    *,
+    num_steps: int,
+    guidance: float | None,
+    guided: bool = False,
+    before_step: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """The final latents, (B, C, H, W), from `noise` of that shape; both in the module's dtype on its device.
+
+    `guided`: classifier-free guidance at scale `guidance`, with `conditioning` of (2B, ...); else of (B, ...), and
+    `guidance` only goes to denoisers that take it as an input. `before_step` may raise to end things between two steps.
+    Draws no random numbers: the samplers in use are deterministic.
+    """
+    family.process.start(scheduler, num_steps, (noise.shape[-2], noise.shape[-1]), noise.device)
+    latents = noise
+    for timestep in scheduler.timesteps:
+        before_step()
+        inputs = torch.cat([latents] * 2) if guided else latents
+        prediction = family.forward(module, inputs, timestep, conditioning, guidance=guidance)
+        if guided and guidance is not None:
+            unconditional, conditional = prediction.chunk(2)
+            prediction = unconditional + guidance * (conditional - unconditional)
+        latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+    return latents
+
 
 MAX_STRENGTH = 1.5
 _CACHED_PROMPTS = 256

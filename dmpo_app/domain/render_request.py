@@ -1,7 +1,8 @@
-"""Asking the render thread for images."""
+"""Requests for images, the renderer that answers them, and GPU minutes that people lend."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -51,3 +52,15 @@ class Renderer(Protocol):
 
     @property
     def state(self) -> RendererState: ...
+
+
+class GpuLending(Protocol):
+    """To be called in the event of a person on the page, on whose quota the GPU is asked for."""
+
+    def lend(self) -> Iterator[str]:
+        """Do what is most useful with one GPU minute, saying how it goes every second or two. Raises StudioError."""
+        ...
+
+    def render(self, request: RenderRequest) -> list[RenderedImage]:
+        """A person's own images, in the order of the versions asked for. Raises StudioError."""
+        ...

@@ -16,14 +16,16 @@ from dmpo_app.domain.prompt import (
     Refusal,
     RefusedPrompt,
     SuggestedPrompt,
+    clean_tag,
+    fold,
+    has_control_characters,
+    tidy,
 )
-from dmpo_app.domain.prompt_text import clean_tag, fold, has_control_characters, tidy
 from dmpo_app.domain.vote import Annotator
 from dmpo_app.errors import BadInput, Busy, NotFound, NotYours
-from dmpo_app.labeling.block_list import BlockList
-from dmpo_app.labeling.prompt_checks import NearDuplicates
 from dmpo_app.labeling.prompt_files import FileRow
 from dmpo_app.labeling.prompt_import import ImportRules, plan_import, why_refused
+from dmpo_app.labeling.text_checks import BlockList, NearDuplicates
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 

@@ -6,11 +6,20 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dmpo_app.domain.prompt import ImportPlan, KnownPrompt, NewPrompt, Refusal, RefusedPrompt
-from dmpo_app.domain.prompt_text import MAX_PROMPT, clean_tag, fold, has_control_characters, tidy
-from dmpo_app.labeling.block_list import BlockList
-from dmpo_app.labeling.prompt_checks import NearDuplicates
+from dmpo_app.domain.prompt import (
+    MAX_PROMPT,
+    ImportPlan,
+    KnownPrompt,
+    NewPrompt,
+    Refusal,
+    RefusedPrompt,
+    clean_tag,
+    fold,
+    has_control_characters,
+    tidy,
+)
 from dmpo_app.labeling.prompt_files import FileRow
+from dmpo_app.labeling.text_checks import BlockList, NearDuplicates
 
 _SHOWN = 120
 """Characters of a refused prompt that are repeated."""

@@ -5,27 +5,71 @@ Owned by the render thread alone. This module imports torch.
 
 from __future__ import annotations
 
+import io
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import torch
+from PIL import Image
 
+from dmpo_app.diffusion.adapter_files import AdapterWeights, read_adapter
 from dmpo_app.diffusion.families.registry import family_named
 from dmpo_app.diffusion.live_model import LiveModel, Sample, Shot
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.diffusion.tensor_files import dump_conditioning
-from dmpo_app.domain.image import ImageKind, NewPair, PairSource
+from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
+from dmpo_app.domain.image import ImageKind, NewImage, NewPair, PairSource
 from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
 from dmpo_app.domain.render_request import RenderedImage, RenderRequest
 from dmpo_app.errors import AdapterProblem, BadInput, StudioError
-from dmpo_app.rendering.adapter_library import AdapterLibrary
 from dmpo_app.rendering.contact_sheet import SheetPlan
-from dmpo_app.rendering.images import new_image
 from dmpo_app.rendering.import_encoding import ImportEncoder
 from dmpo_app.rendering.pool import PairPlan
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
+
+MAX_BYTES = 256 << 20
+
+
+class AdapterLibrary:
+    """Reads each version once, hash, format and values checked; keeps the last used ones up to 256 MiB."""
+
+    def __init__(self, store: Store, base: BaseModelRef) -> None:
+        self._store = store
+        self._base = base
+        self._kept: OrderedDict[tuple[int, str], AdapterWeights] = OrderedDict()
+
+    def weights(self, version: int) -> AdapterWeights:
+        """The tensors of a published version. Raises NotFound where there is none, AdapterCorrupt for a damaged one."""
+        adapter = self._store.adapters.get(self._base, version)
+        key = (version, adapter.sha256)
+        found = self._kept.get(key)
+        if found is None:
+            found = self._kept[key] = read_adapter(adapter.folder, adapter.sha256)
+        self._kept.move_to_end(key)
+        while len(self._kept) > 1 and sum(weights.num_bytes for weights in self._kept.values()) > MAX_BYTES:
+            self._kept.popitem(last=False)
+        return found
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """The PNG file of an image, without metadata; the same pixels give the same bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=4)
+    return buffer.getvalue()
+
+
+def new_image(sample: Sample, *, with_latents: bool = False) -> NewImage:
+    """An image about to be stored; with its latents when it is to be trained on."""
+    return NewImage(
+        png=encode_png(sample.image),
+        width=sample.image.width,
+        height=sample.image.height,
+        provenance=sample.provenance,
+        latents=dump_latents(sample.latents) if with_latents else None,
+    )
+
 
 _RETRY_SECONDS = 30.0
 _log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
 from dmpo_app.domain.data_import import UnencodedPair
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.errors import NotFound
-from dmpo_app.exchange.readers.image_sources import UnusableImage, picture_of
+from dmpo_app.exchange.readers.pair import UnusableImage, picture_of
 from dmpo_app.store import Store
 
 BATCH_PAIRS = 4

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dmpo_app.domain.lineage import BaseModelRef
-from dmpo_app.domain.prompt_text import clean_tag
+from dmpo_app.domain.prompt import clean_tag
 from dmpo_app.domain.round import RoundStatus
 from dmpo_app.settings import PoolSettings
 from dmpo_app.store import Store

@@ -22,12 +22,10 @@ from torch.nn import functional
 from transformers import CLIPModel
 
 from dmpo_app.diffusion.devices import resolve_device
-from dmpo_app.scoring import conversions, weights
-from dmpo_app.scoring.batches import in_batches
+from dmpo_app.scoring import weights
 from dmpo_app.scoring.clip import preprocess_of
-from dmpo_app.scoring.network_loading import frozen, load_pretrained, read_tensors
-from dmpo_app.scoring.preprocess import Preprocess
-from dmpo_app.scoring.reward_head import RewardHead, build_head
+from dmpo_app.scoring.network_loading import RewardHead, build_head, frozen, load_pretrained, read_tensors
+from dmpo_app.scoring.preprocess import Preprocess, in_batches
 
 _CODE_VERSION = 1
 # The head was fitted to people's ratings by least squares, so it has no log odds of its own. In AVA, most of its data,
@@ -66,7 +64,7 @@ def build_aesthetic(source: str, device: str, batch_size: int) -> AestheticScore
     Without CLIP beside the head, openai/clip-vit-large-patch14 is used. Raises ModelUnavailable or SetupProblem.
     """
     where = resolve_device(device)
-    head_path = weights.find_weights_file(source, conversion=conversions.AESTHETIC, besides=("model.safetensors",))
+    head_path = weights.find_weights_file(source, conversion=weights.AESTHETIC, besides=("model.safetensors",))
     clip_source = _clip_beside(head_path)
     folder = weights.find_model_folder(clip_source)
     clip = load_pretrained(CLIPModel, folder, clip_source)

@@ -10,7 +10,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from dmpo_app.scoring import measures
-from dmpo_app.scoring.batches import in_batches
+from dmpo_app.scoring.preprocess import in_batches
 
 _CODE_VERSION = 1
 _MEASURES: dict[str, Callable[[measures.Images], measures.Scores]] = {

@@ -24,8 +24,8 @@ from dmpo_app.pocket.classifiers import HEADS, INPUT_SIZE, AttributeClassifier, 
 from dmpo_app.pocket.language import parse
 from dmpo_app.pocket.scenes import NUMBERS
 from dmpo_app.scoring import weights
-from dmpo_app.scoring.batches import in_batches
 from dmpo_app.scoring.network_loading import explained, frozen
+from dmpo_app.scoring.preprocess import in_batches
 from dmpo_app.settings import PROJECT_ROOT
 
 SHIPPED = PROJECT_ROOT / "data" / "classifiers" / "attributes.safetensors"

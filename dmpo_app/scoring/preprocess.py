@@ -1,4 +1,4 @@
-"""Pictures of any size and mode as the square input of a vision tower.
+"""Preprocessing of images for scorers, in batches.
 
 As OpenAI's CLIP, open_clip and ImageReward do it through torchvision: the shorter side to the tower's size (bicubic,
 antialiased, by PIL), the middle square, 0..1, minus the mean, over the deviation. transformers' image processors
@@ -10,12 +10,14 @@ Shapes:  B pictures;  S the tower's size in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
+
+from dmpo_app.errors import BadInput, StudioError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
@@ -47,3 +49,39 @@ def middle_square(image: PIL.Image.Image, size: int) -> PIL.Image.Image:
         image = image.resize(scaled, PIL.Image.Resampling.BICUBIC)
     left, top = round((image.width - size) / 2), round((image.height - size) / 2)
     return image.crop((left, top, left + size, top + size))
+
+
+Batch = Callable[[Sequence[PIL.Image.Image], Sequence[str]], NDArray[np.float32]]
+
+
+def in_batches(
+    name: str, batch: Batch, images: Sequence[PIL.Image.Image], prompts: Sequence[str], batch_size: int
+) -> NDArray[np.float32]:
+    """The scores of `batch` over at most `batch_size` images at a time, (B,) float32; (0,) for no images.
+
+    Raises BadInput for inputs that do not belong together, StudioError for a score that is not finite.
+    """
+    _check(images, prompts)
+    parts = [
+        batch(images[start : start + batch_size], prompts[start : start + batch_size])
+        for start in range(0, len(images), batch_size)
+    ]
+    scores = np.concatenate(parts, dtype=np.float32) if parts else np.zeros(0, np.float32)
+    if scores.shape != (len(images),):
+        raise StudioError(f"{name} gave scores of shape {scores.shape}, expected ({len(images)},)")
+    if not np.isfinite(scores).all():
+        which = int(np.flatnonzero(~np.isfinite(scores))[0])
+        raise StudioError(
+            f"{name} gave image {which} ({prompts[which]!r}) the score {scores[which]}; are its weights damaged?"
+        )
+    return scores
+
+
+def _check(images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> None:
+    if isinstance(prompts, str):
+        raise BadInput("prompts must be a sequence with one prompt for each image, not a single string")
+    if len(images) != len(prompts):
+        raise BadInput(f"there are {len(images)} images and {len(prompts)} prompts; each image needs its prompt")
+    for index, image in enumerate(images):
+        if 0 in image.size:
+            raise BadInput(f"image {index} is {image.size[0]} x {image.size[1]} pixels; there is nothing to score")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dmpo_app.errors import BadInput, ModelUnavailable
-from dmpo_app.scoring import conversions
+from dmpo_app.scoring import weights
 from dmpo_app.scoring.protocol import Scorer
 
 _PIXELS = {
@@ -60,7 +60,7 @@ SCORERS: dict[str, ScorerInfo] = {
             True,
             "HPS_v2.1_compressed.pt of xswu/HPSv2, converted",
             "Apache-2.0",
-            conversion=conversions.HPSV2,
+            conversion=weights.HPSV2,
         ),
         ScorerInfo(
             "aesthetic",
@@ -68,7 +68,7 @@ SCORERS: dict[str, ScorerInfo] = {
             True,
             "sac+logos+ava1-l14-linearMSE.pth of improved-aesthetic-predictor, converted; CLIP-L from the hub",
             "Apache-2.0 (head), MIT (CLIP)",
-            conversion=conversions.AESTHETIC,
+            conversion=weights.AESTHETIC,
         ),
         ScorerInfo(
             "imagereward",
@@ -76,7 +76,7 @@ SCORERS: dict[str, ScorerInfo] = {
             True,
             "ImageReward.pt of THUDM/ImageReward, converted",
             "Apache-2.0; BLIP is BSD-3-Clause",
-            conversion=conversions.IMAGEREWARD,
+            conversion=weights.IMAGEREWARD,
         ),
         ScorerInfo(
             "pocket-fidelity",

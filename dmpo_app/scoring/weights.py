@@ -15,11 +15,32 @@ from typing import Any
 
 from dmpo_app.diffusion.hub import cached_snapshot, fetch_files
 from dmpo_app.errors import ModelUnavailable
-from dmpo_app.scoring import conversions
 
 LAION_CLIP_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 OPENAI_CLIP_L = "openai/clip-vit-large-patch14"
 BERT = "google-bert/bert-base-uncased"
+
+
+def _command(published: str, target: str, part: str = "") -> str:
+    """The command that converts a published pickle.
+
+    Tensors are cloned, because safetensors refuses two names for the same memory. `weights_only` makes torch refuse a
+    pickle that does more than hold tensors.
+    """
+    return (
+        'python -c "import torch; from safetensors.torch import save_file; '
+        f"found = torch.load('{published}', map_location='cpu', weights_only=True){part}; "
+        f"save_file({{name: value.contiguous().clone() for name, value in found.items()}}, '{target}')\""
+    )
+
+
+HPSV2 = _command("HPS_v2.1_compressed.pt", "hpsv2.1.safetensors", "['state_dict']")
+AESTHETIC = _command("sac+logos+ava1-l14-linearMSE.pth", "sac+logos+ava1-l14-linearMSE.safetensors")
+IMAGEREWARD = _command("ImageReward.pt", "ImageReward.safetensors")
+CLIP_FOLDER = (
+    "python -c \"from transformers import CLIPModel; CLIPModel.from_pretrained('SOURCE').save_pretrained('FOLDER')\""
+)
+
 
 _SETTING = "the scorer's source"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -59,7 +80,7 @@ def model_files(folder: Path, source: str) -> list[Path]:
         return [config, *shards]
     raise ModelUnavailable(
         f"{source} holds no model.safetensors. If it has a pickle file instead (pytorch_model.bin), convert it once "
-        f"where you trust it: {conversions.CLIP_FOLDER}"
+        f"where you trust it: {CLIP_FOLDER}"
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from dmpo_app.io import stop_signals
 from dmpo_app.server.backup_lifecycle import claimed, running_backup
 from dmpo_app.server.wiring import (
     build_lent_studio,
@@ -24,7 +25,6 @@ from dmpo_app.server.wiring import (
     open_lineage,
 )
 from dmpo_app.settings import Settings, for_mode, mode_of
-from dmpo_app.signals import stop_signals
 from dmpo_app.web.ports import free_port
 
 if TYPE_CHECKING:

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from dmpo_app.backup.opening import open_store
+from dmpo_app.backup.startup import open_store
 from dmpo_app.diffusion.base_models import family_of, fingerprint, require_safety_checker, sampling_of
 from dmpo_app.domain.durability import Safekeeping
-from dmpo_app.domain.gpu_lending import GpuLending
 from dmpo_app.domain.lineage import BaseModelRef
-from dmpo_app.domain.render_request import Renderer
+from dmpo_app.domain.render_request import GpuLending, Renderer
 from dmpo_app.domain.round import TrainerSupervisor
 from dmpo_app.errors import HomeInUse, SetupProblem
 from dmpo_app.exchange.importing.starter_pairs import read_starter_pairs

@@ -4,11 +4,8 @@ The most used ones stand at the top level (`DMPO_MIN_VOTES`); groups nest with t
 `dmpo.toml` is read from the current folder. Nonsense is refused with the value in the message.
 """
 
-from dmpo_app.settings.labeling_settings import LabelingSettings
 from dmpo_app.settings.round_settings import RoundLimitSettings, RoundSettings, ScorerSettings, ScoringSettings
-from dmpo_app.settings.sections import BackupSettings
-from dmpo_app.settings.settings_group import PROJECT_ROOT
-from dmpo_app.settings.sign_in_settings import IdentitySettings
+from dmpo_app.settings.sections import PROJECT_ROOT, BackupSettings, IdentitySettings, LabelingSettings
 from dmpo_app.settings.space_defaults import Mode, for_mode, mode_of, on_space
 from dmpo_app.settings.tree import (
     POCKET_MODEL,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from dmpo_app.settings.settings_group import Group
+from dmpo_app.settings.sections import Group
 
 
 class ScorerSettings(Group):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dmpo_app.errors import SetupProblem
-from dmpo_app.settings.settings_group import PROJECT_ROOT
+from dmpo_app.settings.sections import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from dmpo_app.settings.tree import Settings

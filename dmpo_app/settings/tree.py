@@ -9,11 +9,8 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from dmpo_app.settings.labeling_settings import LabelingSettings
 from dmpo_app.settings.round_settings import RoundSettings
-from dmpo_app.settings.sections import BackupSettings
-from dmpo_app.settings.settings_group import PROJECT_ROOT, Group
-from dmpo_app.settings.sign_in_settings import IdentitySettings
+from dmpo_app.settings.sections import PROJECT_ROOT, BackupSettings, Group, IdentitySettings, LabelingSettings
 from dmpo_app.settings.space_defaults import on_space, usual_home
 
 POCKET_MODEL = PROJECT_ROOT / "data" / "pocket"

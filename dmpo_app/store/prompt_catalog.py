@@ -2,21 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, exists, func, literal, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, delete, exists, func, insert, literal, select, update
 
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.prompt import PromptCounts, PromptEntry, PromptPage, PromptQuery, SuggestedPrompt
 from dmpo_app.errors import NotFound
 from dmpo_app.store.audit import in_ranges, record_act
 from dmpo_app.store.db.database import Database
-from dmpo_app.store.prompt_tags import add_tags, remove_tags, tags_of
 from dmpo_app.store.schema import PairRow, PromptRow, PromptTagRow
 
 _CHUNK = 500
+
+
+def add_tags(connection: Connection, ids: Sequence[int], tags: Iterable[str]) -> set[int]:
+    """Give these tags to these prompts; those that have one keep it. Returns the prompts that got any."""
+    changed: set[int] = set()
+    for tag in dict.fromkeys(tags):
+        for start in range(0, len(ids), _CHUNK):
+            chunk = ids[start : start + _CHUNK]
+            tagged = select(PromptTagRow.prompt_id).where(PromptTagRow.tag == tag, PromptTagRow.prompt_id.in_(chunk))
+            have = set(connection.execute(tagged).scalars())
+            rows = [{"prompt_id": prompt_id, "tag": tag} for prompt_id in dict.fromkeys(chunk) if prompt_id not in have]
+            if rows:
+                connection.execute(insert(PromptTagRow), rows)
+                changed |= set(chunk) - have
+    return changed
+
+
+def remove_tags(connection: Connection, ids: Sequence[int], tags: Sequence[str]) -> set[int]:
+    """Take these tags away from these prompts. Returns the prompts that lost any."""
+    changed: set[int] = set()
+    for start in range(0, len(ids), _CHUNK):
+        chunk = ids[start : start + _CHUNK]
+        tagged = delete(PromptTagRow).where(PromptTagRow.prompt_id.in_(chunk), PromptTagRow.tag.in_(tags))
+        changed |= set(connection.execute(tagged.returning(PromptTagRow.prompt_id)).scalars())
+    return changed
+
+
+def tags_of(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
+    """The tags of each of these prompts that has any, in alphabetical order."""
+    found: dict[int, list[str]] = {}
+    for start in range(0, len(ids), _CHUNK):
+        query = select(PromptTagRow.prompt_id, PromptTagRow.tag).where(
+            PromptTagRow.prompt_id.in_(ids[start : start + _CHUNK])
+        )
+        for row in connection.execute(query.order_by(PromptTagRow.tag)):
+            found.setdefault(row.prompt_id, []).append(row.tag)
+    return {prompt_id: tuple(tags) for prompt_id, tags in found.items()}
 
 
 class PromptCatalog:

@@ -9,8 +9,7 @@ from sqlalchemy import Connection, exists, func, insert, select, update
 from sqlalchemy.orm import aliased
 
 from dmpo_app.domain.image import Prompt
-from dmpo_app.domain.prompt import KnownPrompt, NewPrompt, PromptSnapshot, PromptSource, PromptsState
-from dmpo_app.domain.prompt_text import fold
+from dmpo_app.domain.prompt import KnownPrompt, NewPrompt, PromptSnapshot, PromptSource, PromptsState, fold
 from dmpo_app.errors import Conflict, TooMany
 from dmpo_app.store.audit import in_ranges, record_act
 from dmpo_app.store.db.database import Database

@@ -20,24 +20,19 @@ from dmpo_app.store.db.migrate import upgrade
 from dmpo_app.store.files import Elsewhere, Files
 from dmpo_app.store.imports.imports import Imports
 from dmpo_app.store.lease import Lease
-from dmpo_app.store.pairs.gold import GoldPairs
-from dmpo_app.store.pairs.images import Images
-from dmpo_app.store.pairs.models import Models
-from dmpo_app.store.pairs.pair_margins import PairMargins
-from dmpo_app.store.pairs.pair_values import Scores
+from dmpo_app.store.pairs.images import Images, Models
+from dmpo_app.store.pairs.pair_values import GoldPairs, PairMargins, Scores
 from dmpo_app.store.pairs.pairs import Pairs
 from dmpo_app.store.prompt_catalog import PromptCatalog
 from dmpo_app.store.prompts import Prompts
 from dmpo_app.store.rounds import Rounds
-from dmpo_app.store.voting.annotators import Annotators
+from dmpo_app.store.voting.annotators import Annotators, Invites
 from dmpo_app.store.voting.assignments import Assignments
 from dmpo_app.store.voting.consents import Consents
-from dmpo_app.store.voting.invites import Invites
 from dmpo_app.store.voting.judgements import Judgements
 from dmpo_app.store.voting.own_votes import OwnVotes
 from dmpo_app.store.voting.reports import Reports
-from dmpo_app.store.voting.vote_records import VoteRecords
-from dmpo_app.store.voting.votes import Votes
+from dmpo_app.store.voting.votes import VoteRecords, Votes
 
 DATABASE_NAME = "studio.db"
 

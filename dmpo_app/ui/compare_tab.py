@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from dmpo_app.domain.lineage import BASE_VERSION
-from dmpo_app.domain.prompt_text import MAX_PROMPT
+from dmpo_app.domain.prompt import MAX_PROMPT
 from dmpo_app.ui.zerogpu_events import render_by_queue
 from dmpo_app.web.api_models import MAX_SEED
 from dmpo_app.web.services import Services

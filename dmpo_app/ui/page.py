@@ -1,4 +1,4 @@
-"""The whole page: a line on top, and the tabs."""
+"""The whole page: a line on top, and the tabs; those that are one custom element each are made here."""
 
 from __future__ import annotations
 
@@ -6,12 +6,37 @@ import gradio as gr
 
 from dmpo_app.ui.assets import Assets
 from dmpo_app.ui.compare_tab import compare_tab
-from dmpo_app.ui.contact_sheet_tab import contact_sheet_tab
-from dmpo_app.ui.progress_tab import progress_tab
-from dmpo_app.ui.prompts_tab import prompts_tab
-from dmpo_app.ui.quality_tab import quality_tab
-from dmpo_app.ui.tabs import label_tab
+from dmpo_app.ui.zerogpu_events import lend_panel
 from dmpo_app.web.services import Services
+
+
+def label_tab(num_images: int) -> None:
+    """Build the tab's content, with room for so many pictures, so that nothing moves when the first ones come."""
+    widget = f'<dmpo-label data-pictures="{num_images}"></dmpo-label>'
+    gr.HTML(widget, apply_default_css=False, js_on_load=None, padding=False)
+
+
+def contact_sheet_tab() -> None:
+    """Build the tab's content."""
+    gr.HTML("<dmpo-sheet></dmpo-sheet>", apply_default_css=False, js_on_load=None, padding=False)
+
+
+def progress_tab(services: Services) -> None:
+    """Build the tab's content."""
+    if services.lending is not None:
+        lend_panel(services.lending)
+    gr.HTML("<dmpo-progress></dmpo-progress>", apply_default_css=False, js_on_load=None, padding=False)
+
+
+def prompts_tab() -> None:
+    """Build the tab's content."""
+    gr.HTML("<dmpo-prompts></dmpo-prompts>", apply_default_css=False, js_on_load=None, padding=False)
+
+
+def quality_tab() -> None:
+    """Build the tab's content."""
+    gr.HTML("<dmpo-quality></dmpo-quality>", apply_default_css=False, js_on_load=None, padding=False)
+
 
 TITLE = "DMPO Studio"
 _HEADER = """<div class="st-top">

@@ -13,8 +13,7 @@ from typing import Any
 import gradio as gr
 from pydantic import ValidationError
 
-from dmpo_app.domain.gpu_lending import GpuLending
-from dmpo_app.domain.render_request import RenderRequest
+from dmpo_app.domain.render_request import GpuLending, RenderRequest
 from dmpo_app.errors import StudioError
 from dmpo_app.web.api_models import RenderBody
 from dmpo_app.web.error_responses import without_paths

@@ -12,10 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from dmpo_app.domain.prompt_text import MAX_PROMPT
-from dmpo_app.domain.ranking import MAX_SET
+from dmpo_app.domain.prompt import MAX_PROMPT
 from dmpo_app.domain.round import RoundStatus
-from dmpo_app.domain.vote import Choice, Question, Strength
+from dmpo_app.domain.vote import MAX_SET, Choice, Question, Strength
 from dmpo_app.labeling.text_checks import MAX_COMMENT
 from dmpo_app.settings import Mode
 

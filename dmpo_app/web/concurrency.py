@@ -1,8 +1,11 @@
-"""Threads for blocking work, in lanes of their own, so that one kind of request never waits behind another.
+"""Concurrency of the API: threads for blocking work by kind of request, and backpressure for renders.
 
 Gradio and file answers use the framework's own 40 threads. With lanes, a flood of one leaves the others their threads.
 Votes and assignments have no threads at all: the store's writer does the work, and to hand each of them to a thread
 that waits for it costs more than the work itself.
+
+A flood of them then costs the event loop, which votes wait for as well, a tenth of what it would cost to understand
+each and refuse it.
 """
 
 from __future__ import annotations
@@ -16,6 +19,11 @@ from typing import Generic, TypeVar
 
 import anyio
 import anyio.to_thread
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dmpo_app.errors import Busy
+from dmpo_app.web.error_responses import hardened, of_studio_error
+from dmpo_app.web.services import Services
 
 _T = TypeVar("_T")
 
@@ -81,3 +89,22 @@ class Lanes:
         self.writes = Lane(64)
         self.reads = Lane(24)
         self.rare = Lane(8)
+
+
+class Crowding:
+    """ASGI wrapper around the API; `path`: where renders are asked for."""
+
+    def __init__(self, app: ASGIApp, services: Services, path: str) -> None:
+        self._app = app
+        self._renderer = services.renderer
+        self._most = services.settings.render.queue_size
+        self._path = path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == self._path and scope["method"] == "POST":
+            waiting = self._renderer.state.pending
+            if waiting >= self._most:
+                busy = Busy(f"{waiting} images are waiting to be made already; try again in a moment")
+                await hardened(of_studio_error(busy))(scope, receive, send)
+                return
+        await self._app(scope, receive, send)

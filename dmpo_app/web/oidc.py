@@ -22,7 +22,7 @@ from joserfc.jwk import KeySet
 from dmpo_app.errors import Busy, LoginRefused
 from dmpo_app.labeling.sign_in import Person, Way
 from dmpo_app.settings import IdentitySettings
-from dmpo_app.settings.sign_in_settings import is_loopback
+from dmpo_app.settings.sections import is_loopback
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA")
 """Signatures by the provider's private key. `none`, and HS256 by a secret that is no key, are not among them."""

@@ -11,17 +11,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp
 
-from dmpo_app.web.concurrency import Lanes
-from dmpo_app.web.crowding import Crowding
+from dmpo_app.web.concurrency import Crowding, Lanes
 from dmpo_app.web.rate_limits import Limits
 from dmpo_app.web.routes.doc_routes import docs_router
 from dmpo_app.web.routes.export_routes import exports_router
-from dmpo_app.web.routes.gold import gold_router
 from dmpo_app.web.routes.import_routes import imports_router
-from dmpo_app.web.routes.moderation_routes import moderation_router
+from dmpo_app.web.routes.moderation_routes import gold_router, moderation_router, quality_router
 from dmpo_app.web.routes.personal_routes import personal_router
 from dmpo_app.web.routes.prompt_routes import prompts_router
-from dmpo_app.web.routes.quality_routes import quality_router
 from dmpo_app.web.routes.sign_in_routes import callback_router, login_router, provider_of
 from dmpo_app.web.routes.studio_routes import studio_router
 from dmpo_app.web.routes.version_routes import versions_router

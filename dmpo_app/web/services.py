@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from dmpo_app.domain.gpu_lending import GpuLending
 from dmpo_app.domain.lineage import BaseModelRef, Sampling
-from dmpo_app.domain.render_request import Renderer
+from dmpo_app.domain.render_request import GpuLending, Renderer
 from dmpo_app.domain.round import TrainerSupervisor
 from dmpo_app.exchange.importing.import_desk import ImportDesk
 from dmpo_app.labeling.service import LabelingService

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.backup.opening import open_store
 from dmpo_app.backup.remotes.remote import open_remote
+from dmpo_app.backup.startup import open_store
 from dmpo_app.errors import NotFound
 from dmpo_app.settings import Settings
 from tests.store.store_data import FINGERPRINT, new_pair

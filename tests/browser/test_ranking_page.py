@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from dmpo_app.domain.image import NewPair, PairSource
-from dmpo_app.domain.ranking import LETTERS
+from dmpo_app.domain.vote import LETTERS
 from tests.browser.conftest import NewPage
 from tests.browser.page_studio import READY, PageStudio, open_label, pictures_shown, pump_until, wait_until
 from tests.browser.test_accessibility import violations

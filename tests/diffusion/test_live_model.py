@@ -10,8 +10,8 @@ from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from torch import Tensor
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights, write_adapter
-from dmpo_app.diffusion.families.unet import UNET_ATTENTION as ATTENTION_LAYERS
-from dmpo_app.diffusion.families.unet import UNET_WIDE
+from dmpo_app.diffusion.families.components import UNET_ATTENTION as ATTENTION_LAYERS
+from dmpo_app.diffusion.families.components import UNET_WIDE
 from dmpo_app.diffusion.live_model import LiveModel, RenderInterrupted, Sample, Shot
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.errors import AdapterMismatch, SetupProblem, StudioError

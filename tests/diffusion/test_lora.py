@@ -7,8 +7,8 @@ from peft.utils import get_peft_model_state_dict
 from torch import Tensor
 
 from dmpo_app.diffusion import lora
-from dmpo_app.diffusion.families.unet import UNET_ATTENTION as ATTENTION_LAYERS
-from dmpo_app.diffusion.families.unet import UNET_WIDE
+from dmpo_app.diffusion.families.components import UNET_ATTENTION as ATTENTION_LAYERS
+from dmpo_app.diffusion.families.components import UNET_WIDE
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.errors import AdapterCorrupt, AdapterMismatch
 from tests.adapters import SPEC, random_adapter

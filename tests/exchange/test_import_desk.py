@@ -15,7 +15,7 @@ import pytest
 from dmpo_app.domain.data_import import ImportUse
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.errors import BadInput, Conflict, NotFound, StorageFull
-from dmpo_app.exchange.importing import unpacking
+from dmpo_app.exchange.importing import import_desk
 from dmpo_app.exchange.importing.import_desk import Import, ImportDesk, Phase
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
@@ -120,7 +120,7 @@ def test_a_zip_writes_nowhere_else(desk: ImportDesk, store: Store, tmp_path: Pat
 
 
 def test_a_zip_that_unpacks_to_too_much_is_refused(desk: ImportDesk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpacking, "MOST_BYTES", 1000)
+    monkeypatch.setattr(import_desk, "MOST_BYTES", 1000)
     failed = send(desk, "bomb.zip", zipped({"winners/1.png": bytes(2000)}))
     assert failed.phase is Phase.FAILED
     assert "unpacks to 1 files" in failed.problem

@@ -26,7 +26,7 @@ from dmpo_app.domain.vote import Choice, Outcome, Question, Strength
 from dmpo_app.errors import Conflict
 from dmpo_app.exchange.importing.importer import Importer, reader_for
 from dmpo_app.exchange.readers.source import open_source
-from dmpo_app.labeling.quality.names import hashed_names
+from dmpo_app.labeling.quality.quality_service import hashed_names
 from dmpo_app.labeling.tokens import load_or_create_key
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store

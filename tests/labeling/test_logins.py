@@ -8,11 +8,10 @@ import pytest
 from cryptography.fernet import Fernet
 
 from dmpo_app.errors import Busy, LoginRefused
-from dmpo_app.labeling import Sealer
-from dmpo_app.labeling import sign_in as login
+from dmpo_app.labeling import Sealer, sign_in
 from dmpo_app.labeling.sign_in import Logins, Person
 
-ADA = Person("https://login.example.org", "ada", "Ada", None)
+ADA = Person("https://sign_in.example.org", "ada", "Ada", None)
 
 
 class Clock:
@@ -59,7 +58,7 @@ def test_a_state_comes_back_once_in_time_and_to_the_process_that_began(
     for state in (late.state, late.ticket, late.state[:-2], "", sealer.seal_session("annotator"), "é" * 9):
         with pytest.raises(LoginRefused, match="not begun here"):
             restarted.returned(state)
-    clock.at += login.LIFETIME
+    clock.at += sign_in.LIFETIME
     with pytest.raises(LoginRefused, match="too long ago"):
         logins.returned(late.state)
 
@@ -77,7 +76,7 @@ def test_neither_a_ticket_nor_a_code_alone_is_anybody(logins: Logins) -> None:
 def test_a_few_wrong_codes_end_the_way(logins: Logins) -> None:
     begun = logins.begin()
     code = logins.end(logins.returned(begun.state), ADA)
-    for wrong in ["", "\ud800", *["AAAAAAAA"] * (login.MAX_TRIES - 2)]:
+    for wrong in ["", "\ud800", *["AAAAAAAA"] * (sign_in.MAX_TRIES - 2)]:
         with pytest.raises(LoginRefused, match="not the code"):
             logins.redeem(begun.ticket, wrong)
     with pytest.raises(LoginRefused, match="used already"):
@@ -87,7 +86,7 @@ def test_a_few_wrong_codes_end_the_way(logins: Logins) -> None:
 def test_a_code_is_good_for_some_minutes(logins: Logins, clock: Clock) -> None:
     begun = logins.begin()
     code = logins.end(logins.returned(begun.state), ADA)
-    clock.at += login.LIFETIME
+    clock.at += sign_in.LIFETIME
     with pytest.raises(LoginRefused):
         logins.redeem(begun.ticket, code)
 
@@ -95,12 +94,12 @@ def test_a_code_is_good_for_some_minutes(logins: Logins, clock: Clock) -> None:
 def test_what_is_remembered_is_bounded_and_forgotten_in_time(
     logins: Logins, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(login, "MAX_REMEMBERED", 3)
+    monkeypatch.setattr(sign_in, "MAX_REMEMBERED", 3)
     for _ in range(3):
         logins.returned(logins.begin().state)
     with pytest.raises(Busy):
         logins.returned(logins.begin().state)
-    clock.at += login.LIFETIME
+    clock.at += sign_in.LIFETIME
     logins.returned(logins.begin().state)
 
 

@@ -13,17 +13,23 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from dmpo_app.domain.image import NewPair
-from dmpo_app.domain.prompt import KnownPrompt, PromptQuery, Refusal
-from dmpo_app.domain.prompt_text import clean_tag, fold, has_control_characters, similarity, words_of
+from dmpo_app.domain.prompt import (
+    KnownPrompt,
+    PromptQuery,
+    Refusal,
+    clean_tag,
+    fold,
+    has_control_characters,
+    similarity,
+    words_of,
+)
 from dmpo_app.errors import BadInput, NotYours, SetupProblem
-from dmpo_app.labeling.block_list import BlockList
-from dmpo_app.labeling.prompt_checks import NearDuplicates
 from dmpo_app.labeling.prompt_desk import PromptDesk
-from dmpo_app.labeling.prompt_export import exported
-from dmpo_app.labeling.prompt_files import FileRow, read_file, read_text
+from dmpo_app.labeling.prompt_files import FileRow, exported, read_file, read_text
 from dmpo_app.labeling.prompt_import import ImportRules, plan_import
+from dmpo_app.labeling.text_checks import BlockList, NearDuplicates
 from dmpo_app.settings import Settings
-from dmpo_app.settings.labeling_settings import LabelingSettings
+from dmpo_app.settings.sections import LabelingSettings
 from dmpo_app.store import Store
 from tests.store.store_data import FINGERPRINT, new_pair
 

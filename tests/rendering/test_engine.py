@@ -13,7 +13,7 @@ from dmpo_app.diffusion.live_model import LiveModel, Shot
 from dmpo_app.diffusion.tensor_files import load_conditioning, load_latents
 from dmpo_app.domain.render_request import RenderRequest
 from dmpo_app.errors import AdapterCorrupt, NotFound, SetupProblem, StudioError
-from dmpo_app.rendering import adapter_library
+from dmpo_app.rendering import engine as engine_module
 from dmpo_app.rendering.contact_sheet import SheetPlan
 from dmpo_app.rendering.engine import Engine
 from dmpo_app.rendering.pool import PairPlan
@@ -133,7 +133,7 @@ def test_a_damaged_version_never_goes_live_and_the_last_good_one_stays(
 def test_a_live_version_whose_file_goes_bad_later_gives_way_to_the_base_and_never_to_a_mixture(
     studio: Studio, engine: Engine, adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adapter_library, "MAX_BYTES", 0)  # keeps one version in memory
+    monkeypatch.setattr(engine_module, "MAX_BYTES", 0)  # keeps one version in memory
     base, expected = render(studio, engine, 0), []
     for seed in (1, 2):
         studio.publish(adapter(seed))

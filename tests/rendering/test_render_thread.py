@@ -18,7 +18,7 @@ from dmpo_app.domain.render_request import RenderRequest
 from dmpo_app.errors import BadInput, Busy, NotFound, NotReady, StorageFull, StudioError
 from dmpo_app.rendering import render_thread
 from dmpo_app.rendering.contact_sheet import NUM_PROMPTS, SEEDS
-from dmpo_app.rendering.images import encode_png
+from dmpo_app.rendering.engine import encode_png
 from dmpo_app.rendering.render_thread import RenderThread
 from tests.adapters import SPEC
 from tests.rendering.rendering_studio import TRAIN_PROMPTS, Studio, wait_until

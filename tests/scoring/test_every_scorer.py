@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from dmpo_app.errors import BadInput, ModelUnavailable, SetupProblem, StudioError
-from dmpo_app.scoring import conversions
-from dmpo_app.scoring.batches import in_batches
+from dmpo_app.scoring import weights
+from dmpo_app.scoring.preprocess import in_batches
 from dmpo_app.scoring.protocol import Scorer
 from dmpo_app.scoring.registry import SCORERS, build_scorer
 from dmpo_app.settings import PROJECT_ROOT
@@ -183,7 +183,7 @@ def test_the_docs_name_every_scorer_and_give_the_same_commands() -> None:
     for name, info in SCORERS.items():
         assert f"| `{name}` |" in text
         assert (info.conversion or "") in text
-    assert conversions.CLIP_FOLDER in text
+    assert weights.CLIP_FOLDER in text
 
 
 def test_a_score_that_is_not_finite_never_leaves_a_scorer(pictures: Pictures, prompts: list[str]) -> None:

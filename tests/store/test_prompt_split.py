@@ -12,8 +12,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
 
 from dmpo_app.domain.lineage import BaseModelRef
-from dmpo_app.domain.prompt import NewPrompt, PromptQuery, PromptSource
-from dmpo_app.domain.prompt_text import fold
+from dmpo_app.domain.prompt import NewPrompt, PromptQuery, PromptSource, fold
 from dmpo_app.domain.vote import Annotator
 from dmpo_app.errors import Conflict, NotFound, TooMany
 from dmpo_app.store import Store

@@ -8,8 +8,7 @@ import pytest
 from dmpo_app.domain.image import NewPair
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.pair_choice import Offering
-from dmpo_app.domain.ranking import LETTERS
-from dmpo_app.domain.vote import Annotator, Assignment, Choice, Outcome
+from dmpo_app.domain.vote import LETTERS, Annotator, Assignment, Choice, Outcome
 from dmpo_app.errors import BadInput, Conflict
 from dmpo_app.store import Store
 from tests.store.store_data import HOUR, broken_counts, new_image, new_pair, scalar

@@ -21,7 +21,7 @@ from dmpo_app.domain.round import RoundStatus
 from dmpo_app.errors import RoundFailed
 from dmpo_app.settings import RenderSettings, Settings, TrainerSettings
 from dmpo_app.training.data.dataset import PairDataset, build_dataset
-from dmpo_app.training.data.empty_prompt import FOLDER, EmptyPrompt
+from dmpo_app.training.data.encoding import FOLDER, EmptyPrompt
 from dmpo_app.training.data.slots import Draw, drops_caption, noise_of, slot_of
 from dmpo_app.training.process.trainer_process import run_worker
 from dmpo_app.training.reference.denoising_errors import PairErrors

@@ -16,7 +16,7 @@ from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import LoraSpec, attach, detach, load_state_in_place, lora_state
 from dmpo_app.training.data.dataset import build_dataset
 from dmpo_app.training.data.slots import Draw
-from dmpo_app.training.loop import compilation as compiling
+from dmpo_app.training.loop import compilation
 from dmpo_app.training.loop.compilation import can_compile, compile_in_place, restore, without_effect
 from dmpo_app.training.reference.denoising_errors import PairErrors
 from dmpo_app.training.reference.prefetch import ReferenceFiller
@@ -38,7 +38,7 @@ COMPILED = FAST.model_copy(
 
 @pytest.fixture(autouse=True)
 def traced_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
+    monkeypatch.setattr(compilation, "BACKEND", "aot_eager")
     torch._dynamo.reset()
     counters.clear()
     yield
@@ -103,7 +103,7 @@ def test_rounds_are_compiled_once_and_leave_the_denoiser_as_it_was(studio: Studi
 def test_without_a_compiler_the_log_says_so_and_nothing_is_compiled(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(compiling, "BACKEND", "no such backend")
+    monkeypatch.setattr(compilation, "BACKEND", "no such backend")
     with caplog.at_level(logging.WARNING):
         assert not can_compile(torch.device("cpu"))
     assert "goes on without it; a C++ compiler" in caplog.text

@@ -10,8 +10,7 @@ import torch
 from dmpo_app.domain.round import TrainingVote
 from dmpo_app.domain.vote import Choice, Outcome
 from dmpo_app.errors import NotFound, RoundFailed, StudioError
-from dmpo_app.training.data.dataset import AutomaticEvidence, build_dataset, is_held_out, split_votes
-from dmpo_app.training.data.pair_tensors import PairTensors
+from dmpo_app.training.data.dataset import AutomaticEvidence, PairTensors, build_dataset, is_held_out, split_votes
 from tests.training.training_studio import Studio
 
 CPU = torch.device("cpu")

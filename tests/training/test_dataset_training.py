@@ -18,8 +18,7 @@ from dmpo_app.exchange.readers.table_formats import PickAPic
 from dmpo_app.settings import RenderSettings, RoundSettings, Settings
 from dmpo_app.training.data.encoded_pairs import Counts, EncodedPairs
 from dmpo_app.training.data.encoding import encode_pairs
-from dmpo_app.training.offline.dataset_plan import split_pairs, with_usual_values
-from dmpo_app.training.offline.dataset_run import TrainingWatcher
+from dmpo_app.training.offline.dataset_run import TrainingWatcher, split_pairs, with_usual_values
 from dmpo_app.training.offline.dataset_training import TrainingOutcome, TrainingRequest, _alone, train_on_dataset
 from tests.exchange.readers.preference_files import PICK_A_PIC_V2, mixed_rows, pick_a_pic_row
 from tests.tiny_models.cases import Case

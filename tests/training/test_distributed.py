@@ -17,8 +17,7 @@ import torch
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.errors import SetupProblem
 from dmpo_app.settings import PROJECT_ROOT
-from dmpo_app.training.distributed.group import Group
-from dmpo_app.training.distributed.process_group import own_device
+from dmpo_app.training.distributed.process_group import Group, own_device
 from dmpo_app.training.distributed.torchrun_env import world_size
 from dmpo_app.training.loop import trainer as round_trainer
 from dmpo_app.training.loop.step import StepResult, train_step

@@ -9,8 +9,8 @@ import pytest
 
 from dmpo_app.errors import StudioError
 from dmpo_app.exchange.readers.pair import Reason
+from dmpo_app.training.data.dataset import PairFiles
 from dmpo_app.training.data.encoded_pairs import INDEX_FILE, EncodedBatch, EncodedPair, EncodedPairs, PackedFiles
-from dmpo_app.training.data.pair_tensors import PairFiles
 
 
 def sha(text: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.families.unet import UNET_ATTENTION
+from dmpo_app.diffusion.families.components import UNET_ATTENTION
 from dmpo_app.diffusion.lora import LoraSpec, attach
 from dmpo_app.training.data.dataset import build_dataset
 from dmpo_app.training.loop.step import Agreement

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.families.unet import UNET_WIDE
+from dmpo_app.diffusion.families.components import UNET_WIDE
 from dmpo_app.diffusion.lora import LoraSpec, attach, lora_layers
 from dmpo_app.objective import OBJECTIVES, PairTerms
 from dmpo_app.training.loop.step import LossSettings

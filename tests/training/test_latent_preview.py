@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.families.unet import UNET_WIDE
+from dmpo_app.diffusion.families.components import UNET_WIDE
 from dmpo_app.diffusion.lora import LoraSpec, attach
 from dmpo_app.training.data.dataset import PairDataset, build_dataset
 from dmpo_app.training.monitoring.latent_preview import LatentColours, LatentPreview, small_picture

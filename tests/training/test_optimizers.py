@@ -12,9 +12,9 @@ from torch import nn
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.errors import SetupProblem
 from dmpo_app.settings import RoundSettings
-from dmpo_app.training.loop.optimizer_state import OptimizerState
 from dmpo_app.training.loop.optimizers import (
     OptimizerName,
+    OptimizerState,
     check_optimizer,
     learning_rate_factor,
     make_optimizer,

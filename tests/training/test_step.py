@@ -11,12 +11,11 @@ import pytest
 import torch
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.families.unet import UNET_WIDE
+from dmpo_app.diffusion.families.components import UNET_WIDE
 from dmpo_app.diffusion.lora import LoraSpec, attach, lora_layers
 from dmpo_app.errors import RoundFailed
 from dmpo_app.objective import OBJECTIVES
-from dmpo_app.training.data.dataset import PairDataset, build_dataset
-from dmpo_app.training.data.pair_tensors import PairFiles
+from dmpo_app.training.data.dataset import PairDataset, PairFiles, build_dataset
 from dmpo_app.training.data.slots import Draw, draws_of_step
 from dmpo_app.training.loop.optimizers import make_optimizer
 from dmpo_app.training.loop.step import LossSettings, agreement, train_step

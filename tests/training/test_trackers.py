@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dmpo_app.errors import SetupProblem
-from dmpo_app.training.rounds.trackers import TrackedRound, check_tracker, tracked_round
+from dmpo_app.training.rounds.round_progress import TrackedRound, check_tracker, tracked_round
 from tests.training.training_studio import FAST
 
 

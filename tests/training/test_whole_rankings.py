@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.families.unet import UNET_WIDE
+from dmpo_app.diffusion.families.components import UNET_WIDE
 from dmpo_app.diffusion.lora import LoraSpec, attach
 from dmpo_app.domain.round import RoundStatus, TrainingVote
 from dmpo_app.domain.vote import Outcome
@@ -24,7 +24,7 @@ from dmpo_app.store.files import Files
 from dmpo_app.training.data.dataset import PairDataset, build_dataset
 from dmpo_app.training.data.rankings import WholeRankings
 from dmpo_app.training.data.slots import Draw, draws_of_step
-from dmpo_app.training.distributed.group import Group
+from dmpo_app.training.distributed.process_group import Group
 from dmpo_app.training.loop.optimizers import make_optimizer
 from dmpo_app.training.loop.step import LossSettings, train_step
 from dmpo_app.training.reference.denoising_errors import PairErrors

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from dmpo_app.errors import PeerLost
-from dmpo_app.training.distributed.group import Group
-from dmpo_app.training.distributed.process_group import joined
+from dmpo_app.training.distributed.process_group import Group, joined
 
 PATIENCE = timedelta(seconds=60)
 IMPATIENCE = timedelta(seconds=8)

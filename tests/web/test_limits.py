@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dmpo_app.settings import LimitSettings
-from dmpo_app.web import rate_limits as limits_module
+from dmpo_app.web import rate_limits
 from dmpo_app.web.rate_limits import RateLimit
 from tests.web.api_studio import Studio
 
@@ -33,7 +33,7 @@ def test_keys_do_not_share_a_bucket() -> None:
 
 
 def test_the_number_of_buckets_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits_module, "MAX_IDENTITIES", 3)
+    monkeypatch.setattr(rate_limits, "MAX_IDENTITIES", 3)
     limit = RateLimit(1, clock=Time())
     for key in "abcd":
         limit.take(key)

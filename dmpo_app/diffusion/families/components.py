@@ -1,13 +1,43 @@
-"""What the families with a two-stream transformer have in common: which of its layers get an adapter, and decoding."""
+"""Parts that model families share: autoencoders, UNets, transformers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 from diffusers import DiffusionPipeline
-from torch import Tensor
+from torch import Tensor, nn
 
-from dmpo_app.diffusion.families.autoencoder import posterior_mode
+
+def posterior_mode(vae: nn.Module, pixels: Tensor) -> Tensor:
+    """The autoencoder's own latents (B, C, H, W) of pixels, neither scaled nor shifted: the mode of its posterior.
+
+    Not a sample. Images are encoded once and kept: one sample would be one noise, frozen for the whole training, and
+    the same file would have other latents each time. The posterior is narrow next to the noise that training adds.
+    Autoencoders without a posterior have one answer anyway.
+    """
+    encoded = vae.encode(pixels.to(cast(Tensor, next(vae.parameters())).dtype))  # type: ignore[operator]
+    return cast(Tensor, encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents)
+
+
+UNET_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+UNET_WIDE = (*UNET_ATTENTION, "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut")
+"""The attention's neighbours and the residual blocks' convolutions too: what an image's layout is made of."""
+UNET_TARGETS: Mapping[str, tuple[str, ...]] = {"attention": UNET_ATTENTION, "wide": UNET_WIDE}
+
+
+def unet_latent_shape(pipeline: DiffusionPipeline) -> tuple[int, int, int]:
+    """(C, H, W) that the UNet was made for."""
+    channels, size = pipeline.unet.config.in_channels, pipeline.unet.config.sample_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return channels, height, width
+
+
+def unscaled(pipeline: DiffusionPipeline, latents: Tensor) -> Tensor:
+    """Latents as the autoencoder takes them."""
+    scaled: Tensor = latents / pipeline.vae.config.scaling_factor
+    return scaled
+
 
 TRANSFORMER_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 """Of the image's stream and of the text's."""

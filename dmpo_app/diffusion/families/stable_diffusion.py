@@ -10,10 +10,9 @@ from typing import cast
 from diffusers import DiffusionPipeline, ModelMixin, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
-from dmpo_app.diffusion.families.autoencoder import posterior_mode
+from dmpo_app.diffusion.families.components import UNET_TARGETS, posterior_mode, unet_latent_shape, unscaled
 from dmpo_app.diffusion.families.noise_schedule import NoiseSchedule
 from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
-from dmpo_app.diffusion.families.unet import UNET_TARGETS, unet_latent_shape, unscaled
 
 
 class StableDiffusion:

@@ -13,10 +13,9 @@ import torch
 from diffusers import DiffusionPipeline, ModelMixin, StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import Tensor
 
-from dmpo_app.diffusion.families.autoencoder import posterior_mode
+from dmpo_app.diffusion.families.components import UNET_TARGETS, posterior_mode, unet_latent_shape, unscaled
 from dmpo_app.diffusion.families.noise_schedule import NoiseSchedule
 from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
-from dmpo_app.diffusion.families.unet import UNET_TARGETS, unet_latent_shape, unscaled
 
 PIXELS_PER_LATENT = 8
 """Of every autoencoder this family has been published with."""

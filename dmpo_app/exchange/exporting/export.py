@@ -9,21 +9,59 @@ from pathlib import Path
 
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.errors import BadInput, NotFound
-from dmpo_app.exchange.exporting.dataset_card import card
-from dmpo_app.exchange.exporting.export_rows import Context, Format
-from dmpo_app.exchange.exporting.facts import Facts
+from dmpo_app.exchange.exporting.dataset_card import Facts, card
+from dmpo_app.exchange.exporting.export_rows import (
+    Context,
+    Decision,
+    ExportOptions,
+    Format,
+    Judged,
+    JudgedPairs,
+    Rows,
+    Selection,
+    accuracies,
+    majority,
+    posterior,
+)
 from dmpo_app.exchange.exporting.folders import whole_folder, write_manifest, write_text
-from dmpo_app.exchange.exporting.images import ImageFiles
-from dmpo_app.exchange.exporting.judged import Decision, Judged
-from dmpo_app.exchange.exporting.pages import JudgedPairs
-from dmpo_app.exchange.exporting.row_files import arrow, row_file
-from dmpo_app.exchange.exporting.selection import ExportOptions, Rows, Selection
-from dmpo_app.exchange.exporting.shards import PAIRS_WITH_IMAGES, PAIRS_WITHOUT_IMAGES, Shards, split_of
-from dmpo_app.exchange.exporting.verdict import accuracies, majority, posterior
-from dmpo_app.labeling.quality.names import hashed_names
+from dmpo_app.exchange.exporting.row_files import (
+    PAIRS_WITH_IMAGES,
+    PAIRS_WITHOUT_IMAGES,
+    Shards,
+    arrow,
+    row_file,
+    split_of,
+)
+from dmpo_app.labeling.quality.quality_service import hashed_names
 from dmpo_app.labeling.tokens import load_or_create_key
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
+from dmpo_app.store.files import Files, sha256_of
+
+
+class ImageFiles:
+    """Images of the store, each checked against its name before it leaves."""
+
+    def __init__(self, files: Files, folder: Path) -> None:
+        self._files = files
+        self._folder = folder
+
+    def read(self, sha256: str) -> bytes:
+        """The PNG. Raises NotFound, also for a file whose content is not what its name says."""
+        content = self._files.read_image(sha256)
+        if sha256_of(content) != sha256:
+            raise NotFound(f"the image {sha256} is damaged in the store")
+        return content
+
+    def keep(self, sha256: str) -> str:
+        """Put it in the export's folder, once; returns its path there. Raises as `read` does."""
+        name = f"images/{sha256[:2]}/{sha256}.png"
+        path = self._folder / name
+        if not path.exists():
+            content = self.read(sha256)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return name
 
 
 @dataclass(frozen=True, slots=True)

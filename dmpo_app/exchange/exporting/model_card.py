@@ -9,7 +9,7 @@ from typing import Any
 
 from dmpo_app.domain.lineage import AdapterRef, BaseModelRef
 from dmpo_app.labeling.quality.quality_report import QualityReport
-from dmpo_app.labeling.quality.shares import share_of
+from dmpo_app.labeling.quality.quality_votes import share_of
 
 _CITATION = """```bibtex
 @article{li2025dmpo,

@@ -6,6 +6,7 @@ import logging
 import re
 import shutil
 import threading
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,11 +20,39 @@ from dmpo_app.domain.data_import import ImportCounts, ImportUse
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.errors import UNEXPECTED, BadInput, Conflict, NotFound, StorageFull, StudioError
 from dmpo_app.exchange.importing.importer import AUTO, Importer, reader_for
-from dmpo_app.exchange.importing.unpacking import unpack
 from dmpo_app.exchange.readers.source import PreferenceSource, open_source
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.store.db.sqlite import is_disk_error
+
+MOST_BYTES = 16 << 30
+MOST_FILES = 500_000
+_UNREADABLE = (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError)
+"""What zipfile raises for a damaged file, a kind of compression it does not know, and a password."""
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    """Extract into `folder`; returns it, or the only folder in it. Raises BadInput, OSError when the disk is full."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            members = [member for member in file.infolist() if not member.is_dir()]
+            total = sum(member.file_size for member in members)
+            if len(members) > MOST_FILES or total > min(MOST_BYTES, shutil.disk_usage(archive).free // 2):
+                raise BadInput(
+                    f"the zip file unpacks to {len(members):,} files and {total >> 20:,} MiB; expected at most "
+                    f"{MOST_FILES:,} files, {MOST_BYTES >> 20:,} MiB and half of the free disk"
+                )
+            for member in members:
+                file.extract(member, folder)  # which leaves out `..`, drives and leading slashes, and makes no links
+    except _UNREADABLE as error:
+        raise BadInput(f"the zip file cannot be read ({error})") from error
+    return _innermost(folder)
+
+
+def _innermost(folder: Path) -> Path:
+    inside = [one for one in folder.iterdir() if one.name != "__MACOSX"]
+    return _innermost(inside[0]) if len(inside) == 1 and inside[0].is_dir() else folder
+
 
 SUFFIXES = (".parquet", ".jsonl", ".json", ".zip")
 MOST_SHOWN = 20

@@ -12,9 +12,7 @@ from dmpo_app.domain.data_import import ImportBatch, ImportCounts, ImportSpec, I
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.errors import BadInput
 from dmpo_app.exchange.importing.batches import Batches
-from dmpo_app.exchange.importing.people import People
-from dmpo_app.exchange.importing.prompt_gate import PromptGate
-from dmpo_app.exchange.importing.row_conversion import RowRules
+from dmpo_app.exchange.importing.row_conversion import People, PromptGate, RowRules
 from dmpo_app.exchange.readers.reader import PreferenceReader
 from dmpo_app.exchange.readers.registry import READERS, detect
 from dmpo_app.exchange.readers.source import PreferenceSource

@@ -1,25 +1,97 @@
-"""From a row of any format to pairs with answers: what can be said before an image is decoded."""
+"""Conversion of a data set's rows into pairs and votes of the store: their prompts checked, their annotators named."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeVar
 
 from dmpo_app.domain.data_import import ImportedImage, ImportedPair, ImportedVote, ImportUse, pair_key
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.prompt import Refusal, fold
 from dmpo_app.domain.vote import Outcome, Question, Strength
 from dmpo_app.errors import BadInput
-from dmpo_app.exchange.importing.people import People
-from dmpo_app.exchange.importing.prompt_gate import PromptGate
-from dmpo_app.exchange.readers.image_sources import ImageFolder, UnusableImage
-from dmpo_app.exchange.readers.pair import Reason
+from dmpo_app.exchange.readers.pair import ImageFolder, Reason, UnusableImage
 from dmpo_app.exchange.readers.reader import Facts, Judgement, PreferenceReader, Row
+from dmpo_app.labeling.prompt_import import ImportRules, why_refused
+from dmpo_app.labeling.quality.quality_service import hashed_names
 from dmpo_app.labeling.service import MAX_ELAPSED_MS
-from dmpo_app.labeling.text_checks import clean_words
+from dmpo_app.labeling.text_checks import BlockList, NearDuplicates, clean_words
+from dmpo_app.labeling.tokens import load_or_create_key
+from dmpo_app.settings import Settings
+from dmpo_app.store import Store
 from dmpo_app.store.files import sha256_of
+from dmpo_app.store.imports.import_rows import HELD_OUT
+
+_PURPOSE = b"imported annotator:"
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """The annotators of one source. The same name of the same source is the same annotator in every import.
+
+    Of a name only a hash under the home's key is kept. Answers without one are all of one annotator, the source.
+    `own`: annotators of this home by the name its exports call them, so that its own votes come back to them.
+    """
+
+    source: str
+    key: bytes
+    own: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, store: Store, base: BaseModelRef, source: str, *, may_be_own: bool) -> People:
+        """`may_be_own`: whether names may be those that this home's exports use."""
+        key = load_or_create_key(store.home)
+        public_ids = store.vote_records.public_ids(base) if may_be_own else {}
+        name_of = hashed_names(key, public_ids)
+        return cls(source, key, {name_of(annotator_id): annotator_id for annotator_id in public_ids})
+
+    def find(self, name: object) -> tuple[int | None, str, str]:
+        """(id of an annotator of this home, identity, handle) of whoever is called so at the source."""
+        text = "" if name is None else str(name)
+        message = _PURPOSE + f"{self.source}\0{text}".encode("utf-8", "surrogatepass")
+        identity = hmac.new(self.key, message, hashlib.sha256).hexdigest()
+        handle = self.source if not text else f"{self.source} {identity[:6]}"
+        return self.own.get(text), identity, handle
+
+
+_REMEMBERED = 100_000
+
+
+class PromptGate:
+    """Says of a prompt why its pairs cannot be taken in. Raises SetupProblem when the block list cannot be read."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        held_out = store.prompts.snapshot(held_out=True).prompts
+        self._rules = ImportRules(near_duplicate=settings.labeling.near_duplicate)
+        self._blocked = BlockList.read(settings.labeling.blocked_words)
+        self._held_out = {prompt.folded for prompt in held_out}
+        self._near = NearDuplicates(((prompt, prompt.folded) for prompt in held_out), self._rules.near_duplicate)
+        self._known: dict[str, str | None] = {}
+
+    def reason(self, prompt: str) -> str | None:
+        """Why not; None: it may."""
+        if prompt not in self._known:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[prompt] = self._look(prompt)
+        return self._known[prompt]
+
+    def _look(self, prompt: str) -> str | None:
+        folded = fold(prompt)
+        refusal = why_refused(prompt, folded, self._rules, self._blocked)
+        if refusal is not None:
+            return f"prompt: {refusal.value}"
+        if folded in self._held_out:
+            return HELD_OUT
+        near = next(self._near.of(folded), None)
+        return None if near is None else f"prompt: {Refusal.NEAR_HELD_OUT.value}"
+
 
 _OUTCOMES = {1.0: Outcome.A, 0.0: Outcome.B, 0.5: Outcome.TIE}
 _MAX_FACTS = 20

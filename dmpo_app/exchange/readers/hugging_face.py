@@ -14,11 +14,10 @@ from typing import Any
 
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from dmpo_app.errors import SetupProblem, StudioError
-from dmpo_app.exchange.readers.image_sources import ImageFolder
+from dmpo_app.errors import SetupProblem, StudioError, hub_http_errors
+from dmpo_app.exchange.readers.pair import ImageFolder
 from dmpo_app.exchange.readers.reader import Row
 from dmpo_app.exchange.readers.source import Bookmark, RowStream, fingerprint_of_files
-from dmpo_app.hub_errors import hub_http_errors
 
 _BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".arrow": "arrow"}
 _HARMLESS = frozenset(f"datasets.packaged_modules.{name}.{name}" for name in ("parquet", "json", "arrow"))

@@ -1,9 +1,18 @@
-"""What a row of preference data comes to."""
+"""A pair as a data set gives it, and its images: bytes, files or folders, opened and checked."""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import io
+import struct
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
+
+from PIL import Image, ImageOps
 
 
 class Reason(StrEnum):
@@ -47,3 +56,95 @@ class LeftOut:
 
     reason: Reason
     source_id: str
+
+
+MAX_PIXELS = 20_000_000
+"""An image that says it is larger is not decoded: a small file can ask for gigabytes."""
+MAX_BYTES = 100 << 20
+FORMATS = ("PNG", "JPEG", "WEBP")
+_DATA_URI = "data:image/"
+_DAMAGED = (
+    OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, OverflowError, struct.error,
+    zlib.error,
+)  # fmt: skip
+
+
+class UnusableImage(Exception):
+    """Carries the reason; never leaves this package."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFolder:
+    """Where the files that rows name by path are; `root` None means that there are none, only bytes in the rows.
+
+    A path that leads out of the folder is treated as one that does not exist: rows come from strangers.
+    """
+
+    root: Path | None = None
+
+    def content(self, value: object) -> bytes:
+        """The bytes of an image cell: bytes, a path below the folder, a data URI, or a mapping with `bytes` or `path`.
+
+        Raises UnusableImage.
+        """
+        if isinstance(value, Mapping):
+            value = value.get("bytes") or value.get("path")
+        if isinstance(value, bytes) and value:
+            return value
+        if isinstance(value, str) and value.startswith(_DATA_URI):
+            return _from_data_uri(value)
+        if isinstance(value, str) and value and self.root is not None:
+            return self._read(self.root, value)
+        raise UnusableImage(Reason.NO_IMAGE)
+
+    def _read(self, root: Path, name: str) -> bytes:
+        try:
+            path = (root / name).resolve()
+            if not path.is_relative_to(root.resolve()) or not path.is_file():
+                raise UnusableImage(Reason.NO_IMAGE)
+            if path.stat().st_size > MAX_BYTES:
+                raise UnusableImage(Reason.TOO_LARGE)
+            return path.read_bytes()
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            raise UnusableImage(Reason.NO_IMAGE) from error
+
+
+def _from_data_uri(value: str) -> bytes:
+    head, _, content = value.partition(",")
+    if not head.endswith(";base64") or len(content) > MAX_BYTES:
+        raise UnusableImage(Reason.NO_IMAGE if len(content) <= MAX_BYTES else Reason.TOO_LARGE)
+    try:
+        return base64.b64decode(content, validate=True)
+    except binascii.Error as error:
+        raise UnusableImage(Reason.BROKEN_IMAGE) from error
+
+
+def picture_of(content: bytes) -> Image.Image:
+    """The decoded image, RGB, upright as its camera's note says, transparent parts on white, without anything else that
+    its file held. Raises UnusableImage."""
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UnusableImage(Reason.TOO_LARGE)
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            picture = _on_white(image)
+            picture.info = {}
+            return picture
+    except Image.DecompressionBombError as error:
+        raise UnusableImage(Reason.TOO_LARGE) from error
+    except _DAMAGED as error:
+        # What PIL's decoders raise on damaged files, whatever kind of damage it is.
+        raise UnusableImage(Reason.BROKEN_IMAGE) from error
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    upper = image.convert("RGBA")
+    white = Image.new("RGBA", upper.size, "white")
+    return Image.alpha_composite(white, upper).convert("RGB")

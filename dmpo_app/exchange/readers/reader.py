@@ -7,8 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from dmpo_app.exchange.readers.image_sources import ImageFolder, UnusableImage, picture_of
-from dmpo_app.exchange.readers.pair import LeftOut, PreferencePair, Reason
+from dmpo_app.exchange.readers.pair import ImageFolder, LeftOut, PreferencePair, Reason, UnusableImage, picture_of
 
 Row = Mapping[str, Any]
 

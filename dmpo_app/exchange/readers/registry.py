@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from dmpo_app.errors import SetupProblem
-from dmpo_app.exchange.readers.annotation_tools import Argilla
-from dmpo_app.exchange.readers.chosen_rejected import ChosenRejected
-from dmpo_app.exchange.readers.folder_formats import WinnerLoserFolders
-from dmpo_app.exchange.readers.hpdv2 import HPDv2
-from dmpo_app.exchange.readers.hpdv3 import HPDv3
-from dmpo_app.exchange.readers.label_studio import LabelStudio
-from dmpo_app.exchange.readers.open_image_preferences import OpenImagePreferences
-from dmpo_app.exchange.readers.pairs_jsonl import PairsJsonl
+from dmpo_app.exchange.readers.annotation_tools import Argilla, LabelStudio
+from dmpo_app.exchange.readers.folder_formats import HPDv2, WinnerLoserFolders
 from dmpo_app.exchange.readers.reader import PreferenceReader
-from dmpo_app.exchange.readers.studio_votes import StudioVotes
-from dmpo_app.exchange.readers.table_formats import PickAPic
+from dmpo_app.exchange.readers.table_formats import (
+    ChosenRejected,
+    HPDv3,
+    OpenImagePreferences,
+    PairsJsonl,
+    PickAPic,
+    StudioVotes,
+)
 
 READERS: Sequence[PreferenceReader] = (
     PickAPic(),

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from dmpo_app.errors import SetupProblem
 from dmpo_app.exchange.readers.folder_formats import is_winner_loser_folder, rows_of_folders
-from dmpo_app.exchange.readers.image_sources import ImageFolder
+from dmpo_app.exchange.readers.pair import ImageFolder
 from dmpo_app.exchange.readers.reader import Row
 
 Bookmark = Mapping[str, Any]

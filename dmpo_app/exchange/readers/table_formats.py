@@ -1,12 +1,15 @@
-"""Pick-a-Pic v1 and v2 (Kirstain et al. 2023, arXiv 2305.01569): a choice or a tie of one person, images as JPEG.
+"""Formats whose rows are pairs: Pick-a-Pic, chosen/rejected columns, HPDv3 and others, a studio's raw votes.
 
 The `_no_images` variants hold addresses instead of images; nothing is fetched from there, every row counts as without
 image bytes.
+
+Answers on gold pairs and repeats say how good the votes are and are no preferences to learn from; they are left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from dmpo_app.exchange.readers.pair import Reason
 from dmpo_app.exchange.readers.reader import Facts, Judgement, Row, wins_from_scores
@@ -29,3 +32,89 @@ class PickAPic:
             made_b={"model": row.get("model_1"), "uid": row.get("image_1_uid")},
         )
         yield Judgement(row["caption"], row.get("jpg_0"), row.get("jpg_1"), wins, facts=facts)
+
+
+class ChosenRejected:
+    name = "chosen-rejected"
+    description = "prompt, chosen, rejected"
+
+    def detect(self, columns: Collection[str]) -> bool:
+        return {"prompt", "chosen", "rejected"} <= set(columns)
+
+    def judgements(self, row: Row) -> Iterable[Judgement]:
+        yield Judgement(row["prompt"], row["chosen"], row["rejected"], 1.0)
+
+
+class HPDv3:
+    name = "hpdv3"
+    description = "HPDv3: prompt, path1 (preferred), path2"
+
+    def detect(self, columns: Collection[str]) -> bool:
+        return {"prompt", "path1", "path2"} <= set(columns)
+
+    def judgements(self, row: Row) -> Iterable[Judgement]:
+        facts = Facts(made_a={"model": row.get("model1")}, made_b={"model": row.get("model2")})
+        yield Judgement(row["prompt"], row["path1"], row["path2"], 1.0, facts=facts)
+
+
+class OpenImagePreferences:
+    name = "open-image-preferences"
+    description = "open-image-preferences-v1-binarized: prompt, chosen, rejected, chosen_model, rejected_model"
+
+    def detect(self, columns: Collection[str]) -> bool:
+        return {"chosen", "rejected", "chosen_model", "rejected_model"} <= set(columns)
+
+    def judgements(self, row: Row) -> Iterable[Judgement]:
+        # In the results variant `prompt` is the prompt's embedding and the text has another name.
+        facts = Facts(made_a={"model": row.get("chosen_model")}, made_b={"model": row.get("rejected_model")})
+        yield Judgement(row.get("images.prompt") or row["prompt"], row["chosen"], row["rejected"], 1.0, facts=facts)
+
+
+class PairsJsonl:
+    name = "pairs-jsonl"
+    description = "image_0, image_1, prompt, prefer_0, prefer_1"
+
+    def detect(self, columns: Collection[str]) -> bool:
+        return {"prompt", "image_0", "image_1", "prefer_0", "prefer_1"} <= set(columns)
+
+    def judgements(self, row: Row) -> Iterable[Judgement]:
+        wins = wins_from_scores(row["prefer_0"], row["prefer_1"])
+        yield Judgement(row["prompt"], row["image_0"], row["image_1"], wins)
+
+
+_WINS = {"a": 1.0, "b": 0.0, "tie": 0.5}
+
+
+class StudioVotes:
+    name = "studio-votes"
+    description = "raw votes of DMPO Studio: prompt, outcome, image_a, image_b, annotator, question"
+
+    def detect(self, columns: Collection[str]) -> bool:
+        return {"prompt", "outcome", "image_a", "image_b"} <= set(columns)
+
+    def judgements(self, row: Row) -> Iterable[Judgement]:
+        if row.get("purpose", "vote") != "vote":
+            return
+        image_a, image_b, outcome = row["image_a"], row["image_b"], row["outcome"]
+        facts = Facts(
+            annotator=row.get("annotator"),
+            question=row.get("question"),
+            outcome=outcome,
+            strength=row.get("strength"),
+            comment=row.get("comment"),
+            elapsed_ms=row.get("elapsed_ms"),
+            a_on_left=row.get("a_on_left"),
+            given_at=row.get("created_at"),
+            made_a=_made(image_a),
+            made_b=_made(image_b),
+        )
+        wins = Reason.MISSING_LABEL if outcome is None else _WINS.get(outcome, Reason.UNCLEAR_LABEL)
+        yield Judgement(row["prompt"], _file(image_a), _file(image_b), wins, facts=facts)
+
+
+def _file(image: Mapping[str, Any]) -> object:
+    return image.get("file") or f"images/{image['sha256']}.png"
+
+
+def _made(image: Mapping[str, Any]) -> dict[str, object]:
+    return {name: value for name, value in image.items() if name not in ("file", "bytes")}

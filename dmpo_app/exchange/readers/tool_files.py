@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from dmpo_app.errors import SetupProblem, StudioError
-from dmpo_app.exchange.readers.annotation_tools import Argilla
-from dmpo_app.exchange.readers.image_sources import ImageFolder
-from dmpo_app.exchange.readers.label_studio import LabelStudio
+from dmpo_app.exchange.readers.annotation_tools import Argilla, LabelStudio
+from dmpo_app.exchange.readers.pair import ImageFolder
 from dmpo_app.exchange.readers.reader import Row
 from dmpo_app.exchange.readers.source import Bookmark, CountedRows, RowStream, fingerprint_of_files
-from dmpo_app.exchange.readers.studio_votes import StudioVotes
+from dmpo_app.exchange.readers.table_formats import StudioVotes
 
 VOTES_FILE = "votes.jsonl"
 MAX_JSON_BYTES = 1 << 30

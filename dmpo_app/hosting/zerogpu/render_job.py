@@ -17,8 +17,7 @@ from dmpo_app.diffusion.tensor_files import dump_conditioning
 from dmpo_app.domain.image import NewImage
 from dmpo_app.domain.lineage import BASE_VERSION
 from dmpo_app.errors import NotFound
-from dmpo_app.rendering.engine import batches_by_version
-from dmpo_app.rendering.images import new_image
+from dmpo_app.rendering.engine import batches_by_version, new_image
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,13 +27,12 @@ from dmpo_app.training.data.dataset import is_held_out
 from dmpo_app.training.loop.checkpoint import Checkpoint
 from dmpo_app.training.monitoring.latent_preview import fitted_pairs
 from dmpo_app.training.rounds.held_lease import HeldLease
-from dmpo_app.training.rounds.next_round import next_round
 from dmpo_app.training.rounds.publishing import finish
 from dmpo_app.training.rounds.round_plan import RoundPlan, plan_of, read_facts, start_round
 from dmpo_app.training.rounds.round_progress import ProgressReport
-from dmpo_app.training.rounds.round_runner import remove_checkpoint, round_folder
+from dmpo_app.training.rounds.round_runner import count_start, remove_checkpoint, round_folder
+from dmpo_app.training.rounds.scheduler import next_round
 from dmpo_app.training.rounds.scorer_targets import score_for_round
-from dmpo_app.training.rounds.whole_round import count_start
 
 _log = logging.getLogger(__name__)
 

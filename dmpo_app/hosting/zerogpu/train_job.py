@@ -22,7 +22,7 @@ from dmpo_app.domain.round import TrainingPair, TrainingVote
 from dmpo_app.errors import AdapterProblem
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store.files import Files
-from dmpo_app.training.data.pair_tensors import TensorFiles
+from dmpo_app.training.data.dataset import TensorFiles
 from dmpo_app.training.loop.checkpoint import Checkpoint
 from dmpo_app.training.loop.step import StepResult
 from dmpo_app.training.loop.trainer import RoundTrainer

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dmpo_app.labeling.quality.quality_votes import ANSWERS, Bools, Floats, Ints, VoteArrays
-from dmpo_app.labeling.quality.shares import Interval
+from dmpo_app.labeling.quality.quality_votes import ANSWERS, Bools, Floats, Interval, Ints, VoteArrays
 
 BOOTSTRAP_SAMPLES = 2000
 _MIN_DEFINED = 0.9

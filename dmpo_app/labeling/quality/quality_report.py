@@ -5,15 +5,17 @@ Shapes:  N votes;  K annotators;  P pairs.
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from dmpo_app.domain.vote import Outcome
 from dmpo_app.labeling.quality import checks
 from dmpo_app.labeling.quality.agreement import alpha_interval, answer_counts, majority_agreement
-from dmpo_app.labeling.quality.caps import cap_factors
 from dmpo_app.labeling.quality.quality_votes import (
     BOTH_BAD,
     NOT_GOLD,
@@ -21,13 +23,18 @@ from dmpo_app.labeling.quality.quality_votes import (
     TIE,
     A,
     Floats,
+    Interval,
     Ints,
     Judged,
+    Share,
     VoteArrays,
+    benjamini_hochberg,
+    clustered_share,
+    share_of,
 )
 from dmpo_app.labeling.quality.reliability import dawid_skene
-from dmpo_app.labeling.quality.shares import Interval, Share, benjamini_hochberg, clustered_share, share_of
-from dmpo_app.labeling.quality.vote_weights import VoteWeighing
+from dmpo_app.labeling.quality.vote_weights import VoteWeighing, cap_factors
+from dmpo_app.labeling.tables import safe_cell
 
 FALSE_DISCOVERY_RATE = 0.05
 MIN_TIMED = 10
@@ -220,3 +227,48 @@ def _below(p_value: float) -> bool:
 
 def _known(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
+
+
+_SHARES = ("agreement", "repeats", "gold", "left", "fast", "ties")
+
+
+def to_json(report: QualityReport) -> str:
+    """The whole report; what is not known is null."""
+    return json.dumps(asdict(report), indent=1, allow_nan=False)
+
+
+def to_csv(report: QualityReport) -> str:
+    """A line an annotator; each share takes four columns. What is not known is empty."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\r\n")
+    writer.writerow(_header())
+    for row in report.annotators:
+        writer.writerow([safe_cell(cell) if isinstance(cell, str) else cell for cell in _cells(row)])
+    return file.getvalue()
+
+
+def _header() -> list[str]:
+    shares = [f"{name}{part}" for name in _SHARES for part in ("", "_low", "_high", "_trials")]
+    return [
+        "annotator", "votes", *shares, "left_p", "disagreement_p", "median_ms", "accuracy", "compared", "relative",
+        "weight", "counts", "vote_share", "flags",
+    ]  # fmt: skip
+
+
+def _cells(row: AnnotatorQuality) -> list[object]:
+    shares: list[Share] = [getattr(row, name) for name in _SHARES]
+    return [
+        row.name,
+        row.votes,
+        *(part for share in shares for part in (share.value, share.low, share.high, share.trials)),
+        row.left_p,
+        row.disagreement_p,
+        row.median_ms,
+        row.accuracy,
+        row.compared,
+        row.relative,
+        row.weight,
+        row.counts,
+        row.vote_share,
+        "; ".join(row.flags),
+    ]

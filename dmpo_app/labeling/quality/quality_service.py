@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping
+
 from dmpo_app.domain.lineage import BaseModelRef
-from dmpo_app.labeling.quality.names import hashed_names
 from dmpo_app.labeling.quality.quality_report import QualityReport, quality_report
 from dmpo_app.labeling.quality.vote_weights import VoteWeighing
 from dmpo_app.labeling.tokens import load_or_create_key
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
+
+_PURPOSE = b"quality report:"
+_LENGTH = 12
+
+
+def hashed_names(key: bytes, public_ids: Mapping[int, str]) -> Callable[[int], str]:
+    """The name of an annotator by internal id: 12 hexadecimal digits of HMAC-SHA256 under the home's key.
+
+    Without the key nobody can tell which annotator it is, not even one who knows all public ids.
+    """
+
+    def name_of(annotator_id: int) -> str:
+        public_id = public_ids[annotator_id]
+        return hmac.new(key, _PURPOSE + public_id.encode(), hashlib.sha256).hexdigest()[:_LENGTH]
+
+    return name_of
 
 
 def report_of(store: Store, base: BaseModelRef, settings: Settings) -> QualityReport:

@@ -17,10 +17,9 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from dmpo_app.errors import Busy, SetupProblem
-from dmpo_app.store.db.database_errors import translate
 from dmpo_app.store.db.postgresql import postgresql_engine
 from dmpo_app.store.db.sqlite import sqlite_engine
-from dmpo_app.store.db.writer import QUEUE_SIZE, Writer
+from dmpo_app.store.db.writer import QUEUE_SIZE, Writer, translate
 
 T = TypeVar("T")
 

@@ -21,11 +21,10 @@ from dmpo_app.domain.data_import import (
 )
 from dmpo_app.domain.image import ImageKind, PairSource
 from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
-from dmpo_app.domain.prompt import PromptSource
-from dmpo_app.domain.prompt_text import fold
+from dmpo_app.domain.prompt import PromptSource, fold
 from dmpo_app.domain.vote import Choice, Outcome
 from dmpo_app.errors import Conflict
-from dmpo_app.store.db.ordered_insert import insert_in_order
+from dmpo_app.store.db.column_types import insert_in_order
 from dmpo_app.store.files import Files
 from dmpo_app.store.imports.import_ledger import Ledger, Verdict, annotator_ids, chunks, count_of
 from dmpo_app.store.schema import (

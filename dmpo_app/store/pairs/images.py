@@ -1,4 +1,4 @@
-"""Images and how they were made."""
+"""Images of a home, and the base models that its lineages begin with."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, or_, select
+from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 
 from dmpo_app.domain.image import ImageKind, ImageRef, NewImage, Provenance
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
 from dmpo_app.errors import NotFound
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.files import Files
-from dmpo_app.store.schema import ImageRow
+from dmpo_app.store.schema import AdapterRow, BaseModelRow, ImageRow
 
 _PURGE_BATCH = 500
 """Rows deleted in one transaction: votes are waiting behind it."""
@@ -151,3 +151,38 @@ def image_of(row: Row[*tuple[Any, ...]]) -> ImageRef:
 def _is_used(connection: Connection, sha256: str) -> bool:
     query = select(ImageRow.id).where(or_(ImageRow.sha256 == sha256, ImageRow.latents_sha256 == sha256)).limit(1)
     return connection.execute(query).first() is not None
+
+
+class Models:
+    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._now = now
+
+    def register(self, source: str, family: str, fingerprint: str) -> BaseModelRef:
+        """The lineage of a base model, begun if it is new. The fingerprint decides; the source may have moved."""
+
+        def work(connection: Connection) -> BaseModelRef:
+            found = connection.execute(
+                select(BaseModelRow.id, BaseModelRow.source).where(BaseModelRow.fingerprint == fingerprint)
+            ).one_or_none()
+            if found is None:
+                return BaseModelRef(self._begin(connection, source, family, fingerprint), source, family, fingerprint)
+            if found.source != source:
+                connection.execute(update(BaseModelRow).where(BaseModelRow.id == found.id).values(source=source))
+            return BaseModelRef(found.id, source, family, fingerprint)
+
+        return self._database.write(work)
+
+    def _begin(self, connection: Connection, source: str, family: str, fingerprint: str) -> int:
+        at = self._now()
+        base_id = connection.execute(
+            insert(BaseModelRow)
+            .values(source=source, family=family, fingerprint=fingerprint, created_at=at)
+            .returning(BaseModelRow.id)
+        ).scalar_one()
+        connection.execute(
+            insert(AdapterRow).values(
+                base_id=base_id, version=BASE_VERSION, num_votes=0, proven=False, metrics={}, config={}, created_at=at
+            )
+        )
+        return base_id

@@ -12,8 +12,8 @@ from sqlalchemy.orm import aliased
 
 from dmpo_app.domain.image import ImageKind, NewPair, Pair
 from dmpo_app.domain.lineage import BaseModelRef
-from dmpo_app.domain.ranking import MAX_SET, PAIR_SIZE
 from dmpo_app.domain.round import TrainingPair
+from dmpo_app.domain.vote import MAX_SET, PAIR_SIZE
 from dmpo_app.errors import BadInput, NotFound
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.files import Files

@@ -7,8 +7,7 @@ from datetime import datetime
 from sqlalchemy import ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from dmpo_app.domain.prompt import PromptSource
-from dmpo_app.domain.prompt_text import MAX_TAG
+from dmpo_app.domain.prompt import MAX_TAG, PromptSource
 from dmpo_app.store.schema.base import Table
 
 

@@ -1,18 +1,21 @@
-"""Annotators: one for every session that was opened, or for every person who signed in elsewhere."""
+"""Annotators, and the invitations by which they take part."""
 
 from __future__ import annotations
 
+import builtins
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, insert, select, update
 
+from dmpo_app.domain.campaign import Invite
 from dmpo_app.domain.vote import Annotator
-from dmpo_app.errors import NotFound, NotInvited
+from dmpo_app.errors import BadInput, NotFound, NotInvited
+from dmpo_app.store.audit import record_act
 from dmpo_app.store.db.database import Database
-from dmpo_app.store.schema import AnnotatorRow
+from dmpo_app.store.schema import AnnotatorRow, InviteRow, InviteUseRow
 
 _ANNOTATORS = select(AnnotatorRow.id, AnnotatorRow.public_id, AnnotatorRow.handle, AnnotatorRow.identity.is_not(None))
 
@@ -68,3 +71,90 @@ def insert_annotator(connection: Connection, handle: str, *, at: datetime, ident
         .returning(AnnotatorRow.id)
     ).scalar_one()
     return Annotator(annotator_id, public_id, handle, identity is not None)
+
+
+MAX_USES = 1_000_000
+MAX_LIFETIME = timedelta(days=3650)
+
+_INVITES = select(
+    InviteRow.public_id,
+    InviteRow.name,
+    InviteRow.max_uses,
+    InviteRow.num_uses,
+    InviteRow.created_at,
+    InviteRow.expires_at,
+)
+
+
+class Invites:
+    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._now = now
+
+    def create(self, names: Sequence[str], *, max_uses: int, lifetime: timedelta, by: str) -> builtins.list[Invite]:
+        """An invitation for each name, each an act of `by`. Raises BadInput for uses or a lifetime out of range."""
+        if not 1 <= max_uses <= MAX_USES:
+            raise BadInput(f"an invitation has 1 to {MAX_USES} uses, not {max_uses}")
+        if not timedelta(0) < lifetime <= MAX_LIFETIME:
+            raise BadInput(f"an invitation lasts up to {MAX_LIFETIME.days} days, not {lifetime / timedelta(days=1):g}")
+
+        def work(connection: Connection) -> builtins.list[Invite]:
+            now = self._now()
+            made = [Invite(secrets.token_urlsafe(16), name, max_uses, 0, now, now + lifetime) for name in names]
+            for invite in made:
+                connection.execute(
+                    insert(InviteRow).values(
+                        public_id=invite.public_id,
+                        name=invite.name,
+                        max_uses=max_uses,
+                        num_uses=0,
+                        created_at=now,
+                        expires_at=invite.expires_at,
+                    )
+                )
+                subject = f"{invite.name or 'unnamed'}, {max_uses} uses until {invite.expires_at:%Y-%m-%d %H:%M} UTC"
+                record_act(connection, by, "create_invite", subject, at=now)
+            return made
+
+        return self._database.write(work)
+
+    def list(self) -> builtins.list[Invite]:
+        """Every invitation, oldest first."""
+        with self._database.reader() as connection:
+            return [Invite(*row) for row in connection.execute(_INVITES.order_by(InviteRow.id))]
+
+    def accept(self, public_id: str, handle: str) -> Annotator:
+        """A new annotator by an invitation, which has one use less then. Raises NotInvited when it is no good.
+
+        Counting and opening are one transaction: never more sessions than uses, whoever asks at the same time.
+        """
+
+        def work(connection: Connection) -> Annotator:
+            now = self._now()
+            taken = (
+                update(InviteRow)
+                .where(
+                    InviteRow.public_id == public_id,
+                    InviteRow.num_uses < InviteRow.max_uses,
+                    InviteRow.expires_at > now,
+                )
+                .values(num_uses=InviteRow.num_uses + 1)
+                .returning(InviteRow.id)
+            )
+            invite_id = connection.execute(taken).scalar_one_or_none()
+            if invite_id is None:
+                raise NotInvited(_reason(connection, public_id, now))
+            annotator = insert_annotator(connection, handle, at=now)
+            connection.execute(insert(InviteUseRow).values(annotator_id=annotator.id, invite_id=invite_id))
+            return annotator
+
+        return self._database.write(work)
+
+
+def _reason(connection: Connection, public_id: str, now: datetime) -> str:
+    row = connection.execute(_INVITES.where(InviteRow.public_id == public_id)).one_or_none()
+    if row is None:
+        return "this invitation is not one of this studio; ask for a new link"
+    if row.expires_at <= now:
+        return "this invitation has expired; ask for a new link"
+    return "this invitation has been used as often as it may be; ask for a new link"

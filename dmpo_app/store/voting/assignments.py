@@ -16,8 +16,7 @@ from sqlalchemy import BigInteger, Connection, Row, Select, bindparam, insert, s
 
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.pair_choice import Offering, Purpose
-from dmpo_app.domain.ranking import LETTERS, PAIR_SIZE
-from dmpo_app.domain.vote import Assignment, Question
+from dmpo_app.domain.vote import LETTERS, PAIR_SIZE, Assignment, Question
 from dmpo_app.errors import NotFound
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.pairs.pairs import images_of_sets

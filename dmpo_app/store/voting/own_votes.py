@@ -10,8 +10,7 @@ from typing import Any
 from sqlalchemy import BigInteger, ColumnElement, Connection, Row, bindparam, case, func, select, text, update
 
 from dmpo_app.domain.lineage import BaseModelRef
-from dmpo_app.domain.ranking import places_of_order
-from dmpo_app.domain.vote import VoteCounts, VoteRecord
+from dmpo_app.domain.vote import VoteCounts, VoteRecord, places_of_order
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.pairs.pairs import images_of_sets
 from dmpo_app.store.schema import IS_LIVE, AdapterVoteRow, AssignmentRow, AssignmentState, PairRow, PromptRow, VoteRow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -13,15 +13,26 @@ from sqlalchemy import BigInteger, Connection, Row, func, select, text, type_coe
 from sqlalchemy.orm import aliased
 
 from dmpo_app.domain.lineage import BaseModelRef
-from dmpo_app.domain.ranking import better_of_first_two, order_of_places, side_of
 from dmpo_app.domain.round import NewVotes, TrainingVote
-from dmpo_app.domain.vote import Answer, Choice, Question, Strength, TakenVote, outcome_of
+from dmpo_app.domain.vote import (
+    Answer,
+    Choice,
+    Outcome,
+    Question,
+    Strength,
+    TakenVote,
+    better_of_first_two,
+    order_of_places,
+    outcome_of,
+    side_of,
+)
 from dmpo_app.errors import BadInput, Conflict, Expired, NotFound, NotYours
 from dmpo_app.store.db.column_types import MICROSECONDS_PER_HOUR, from_microseconds
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.pairs.pairs import with_training_files
 from dmpo_app.store.schema import (
     IS_LIVE,
+    AnnotatorRow,
     AssignmentRow,
     AssignmentState,
     ImageRow,
@@ -312,3 +323,45 @@ def _same_again(connection: Connection, assignment: Row[*tuple[Any, ...]], said:
         before = standing.choice.value if standing.ranking is None else "with an order"
         raise Conflict(f"this pair was answered {before!r} already; take that back first")
     return TakenVote(standing.id, created=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CastVote:
+    """One live vote. `elapsed_ms` is 0 where the client did not say."""
+
+    vote_id: int
+    annotator_id: int
+    pair_id: int
+    outcome: Outcome
+    a_on_left: bool
+    elapsed_ms: int
+
+
+class VoteRecords:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def all(self, base: BaseModelRef, *, question: Question = Question.OVERALL) -> list[CastVote]:
+        """Every live vote of a lineage on one question, skips included, in the order they were given."""
+        query = (
+            select(
+                VoteRow.id,
+                VoteRow.annotator_id,
+                VoteRow.pair_id,
+                VoteRow.outcome,
+                AssignmentRow.a_on_left,
+                VoteRow.elapsed_ms,
+            )
+            .join(AssignmentRow, AssignmentRow.id == VoteRow.assignment_id)
+            .where(VoteRow.base_id == base.id, text(IS_LIVE), VoteRow.question == question)
+            .order_by(VoteRow.id)
+        )
+        with self._database.reader() as connection:
+            return [CastVote(*row) for row in connection.execute(query)]
+
+    def public_ids(self, base: BaseModelRef) -> dict[int, str]:
+        """The public ids of everybody who has voted in a lineage, by internal id."""
+        voted = select(VoteRow.annotator_id).where(VoteRow.base_id == base.id)
+        query = select(AnnotatorRow.id, AnnotatorRow.public_id).where(AnnotatorRow.id.in_(voted))
+        with self._database.reader() as connection:
+            return {row.id: row.public_id for row in connection.execute(query)}

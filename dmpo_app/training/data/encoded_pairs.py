@@ -25,7 +25,7 @@ from dmpo_app.exchange.readers.pair import Reason
 from dmpo_app.exchange.readers.source import Bookmark
 from dmpo_app.store.db.sqlite import is_disk_error
 from dmpo_app.store.files import Files
-from dmpo_app.training.data.pair_tensors import PairFiles
+from dmpo_app.training.data.dataset import PairFiles
 
 INDEX_FILE = "pairs.jsonl"
 _SHA_BYTES = 32

@@ -1,6 +1,9 @@
-"""The one pass over a data set that turns images and prompts into what the denoiser works on.
+"""Encoding of a data set's images and prompts into what the denoiser takes, the empty prompt included.
 
 Shapes:  H W height and width of pictures in pixels.
+
+The trainer has no text encoder. They are loaded for this once, before the denoiser is, and what they give is kept in a
+file; they never are where no caption is dropped.
 """
 
 from __future__ import annotations
@@ -11,16 +14,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from pathlib import Path
 
+from dmpo_app.diffusion.devices import resolve_device
 from dmpo_app.diffusion.encoder import Encoder, Pixels, fitted
-from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
-from dmpo_app.exchange.readers.image_sources import picture_of
-from dmpo_app.exchange.readers.pair import LeftOut, PreferencePair
+from dmpo_app.diffusion.families.protocol import Conditioning
+from dmpo_app.diffusion.loading import free_memory, resolve_dtype
+from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents, load_conditioning
+from dmpo_app.exchange.readers.pair import LeftOut, PreferencePair, picture_of
 from dmpo_app.exchange.readers.reader import PreferenceReader, Row, read_row
 from dmpo_app.exchange.readers.source import PreferenceSource
+from dmpo_app.io import write_atomically
 from dmpo_app.store.files import sha256_of
+from dmpo_app.training.data.dataset import PairFiles
 from dmpo_app.training.data.encoded_pairs import Counts, EncodedBatch, EncodedPair, EncodedPairs
-from dmpo_app.training.data.pair_tensors import PairFiles
 
 _MAX_THREADS = 8
 
@@ -119,3 +126,44 @@ def _encode(
         )
         for index, one in enumerate(batch)
     ]
+
+
+FOLDER = "empty-prompts"
+
+
+@dataclass(frozen=True, slots=True)
+class EmptyPrompt:
+    """A file, and how to load the encoders that make it. Called, it gives the tensors, without batch dimension.
+
+    Several processes that find no file each write the same bytes, whole; `prepare` in one of them spares the others.
+    """
+
+    path: Path
+    load_encoder: Callable[[], Encoder]
+
+    @classmethod
+    def of_home(cls, home: Path, source: str, base_fingerprint: str, *, device: str, dtype: str) -> EmptyPrompt:
+        """That of a base model in a home; each precision has a file of its own."""
+        precision = str(resolve_dtype(dtype, resolve_device(device))).removeprefix("torch.")
+        return cls(
+            home / FOLDER / f"{base_fingerprint[:16]}-{precision}.safetensors",
+            lambda: Encoder.load(source, device=device, dtype=dtype, resolution=None),
+        )
+
+    def __call__(self) -> Conditioning:
+        """Raises StudioError for a damaged file; like `prepare` where there is none."""
+        self.prepare()
+        return load_conditioning(self.path.read_bytes())
+
+    def prepare(self) -> None:
+        """See to it that the file is there; the encoders are gone afterwards.
+
+        Raises like `Encoder.load`, StorageFull.
+        """
+        if not self.path.exists():
+            self.keep_from(self.load_encoder())
+            free_memory()
+
+    def keep_from(self, encoder: Encoder) -> None:
+        """Write the file with encoders that are in memory anyway. Raises StorageFull."""
+        write_atomically(self.path, dump_conditioning(encoder.empty_conditioning()))

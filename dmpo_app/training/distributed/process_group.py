@@ -1,4 +1,7 @@
-"""One round in several processes, a GPU each: started by `torchrun` or `accelerate launch`, which set WORLD_SIZE.
+"""The process group of a training: one process, or those that torchrun started.
+
+Everything that one process may find and all must act on goes through `share`: results, stop, out of memory, failure.
+All processes of a group call it in the same order, and afterwards either all have every result or all raise.
 
 Data parallel with the adapter alone to agree on: each process does its share of every batch, gradients are summed once
 a step, and each makes the same step from the same sum. Process 0 leads: it alone writes to the store. The others read
@@ -23,13 +26,77 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from dmpo_app.errors import PeerLost, SetupProblem
-from dmpo_app.training.distributed.group import ALONE, Group, is_out_of_memory
 from dmpo_app.training.distributed.torchrun_env import local_rank, world_size
+
+_Result = TypeVar("_Result")
+
+
+class Group:
+    """A single process: it leads, its share is everything, and there is nobody to wait for."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process owns the lease, the checkpoint and what is published."""
+        return self.rank == 0
+
+    def share(self, work: Callable[[], _Result]) -> list[_Result]:
+        """Do `work` here and return what it gave in each process, by rank. Results are what JSON can hold.
+
+        When it runs out of memory in one, torch.OutOfMemoryError is raised in all; when it fails in one, that one
+        raises its error and the others PeerLost.
+        """
+        return [work()]
+
+    def led(self, decide: Callable[[], _Result]) -> _Result:
+        """What `decide` gives in the leading process, in all of them; it runs there alone. Errors as in `share`."""
+        leading: list[_Result] = self.share(decide if self.leads else _nothing)  # type: ignore[arg-type]
+        return leading[0]
+
+    def led_at_length(self, decide: Callable[[], _Result]) -> _Result:
+        """As `led`, for what may take hours. `decide` must not use the group."""
+        return self.led(decide)
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by its sum over the processes, the same bits in all. Raises PeerLost."""
+
+    def part(self, count: int, *, block: int = 1) -> range:
+        """This process's positions among `count`, equally many in each; those at and beyond `count` only fill up.
+
+        Parts are whole numbers of blocks, as `count` is.
+        """
+        size = -(-count // (self.size * block)) * block
+        return range(self.rank * size, (self.rank + 1) * size)
+
+
+ALONE = Group()
+
+
+def check_parts(group: Group, batch_pairs: int) -> None:
+    """Raise SetupProblem when a batch has fewer pairs than the group has processes."""
+    if group.size > batch_pairs:
+        raise SetupProblem(
+            f"{group.size} processes share batches of {batch_pairs} pairs; set DMPO_ROUND__BATCH_PAIRS to at least "
+            f"{group.size}, or start fewer"
+        )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """The CPU's allocator has no exception of its own."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _nothing() -> None:
+    return None
+
 
 TIMEOUT = timedelta(minutes=10)
 """The longest that one process may work while others wait for it."""
 _BEAT_SECONDS = 5.0
-_Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 
 

@@ -25,7 +25,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dmpo_app.io import write_atomically
-from dmpo_app.training.loop.optimizer_state import OptimizerState
+from dmpo_app.training.loop.optimizers import OptimizerState
 from dmpo_app.training.loop.step import Agreement
 from dmpo_app.training.monitoring.early_stopping import HealthWatch
 from dmpo_app.training.monitoring.evaluation import Evaluation

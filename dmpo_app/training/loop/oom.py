@@ -11,7 +11,7 @@ import torch
 from diffusers import ModelMixin
 
 from dmpo_app.errors import RoundFailed
-from dmpo_app.training.distributed.group import is_out_of_memory
+from dmpo_app.training.distributed.process_group import is_out_of_memory
 
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)

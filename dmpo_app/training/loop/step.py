@@ -18,7 +18,7 @@ from dmpo_app.errors import RoundFailed
 from dmpo_app.objective import Needs, Objective, PairTerms, guarded, ranking_dmpo_of_margins
 from dmpo_app.training.data.rankings import RankedDraws
 from dmpo_app.training.data.slots import Draw
-from dmpo_app.training.distributed.group import ALONE, Group
+from dmpo_app.training.distributed.process_group import ALONE, Group
 from dmpo_app.training.monitoring.health import PairHealth, pair_health
 from dmpo_app.training.reference.denoising_errors import PairErrors
 

@@ -19,13 +19,12 @@ from dmpo_app.diffusion.fused_lora import fuse
 from dmpo_app.diffusion.lora import attach, detach, load_state_in_place, lora_state
 from dmpo_app.domain.lineage import BASE_VERSION
 from dmpo_app.errors import AdapterMismatch, RoundFailed
-from dmpo_app.training.distributed.group import ALONE, Group
+from dmpo_app.training.distributed.process_group import ALONE, Group
 from dmpo_app.training.loop.checkpoint import Best, Checkpoint
 from dmpo_app.training.loop.compilation import can_compile, compile_in_place, restore, uncompiled
 from dmpo_app.training.loop.ema import AdapterAverage
 from dmpo_app.training.loop.oom import MemoryFit
-from dmpo_app.training.loop.optimizer_state import OptimizerState
-from dmpo_app.training.loop.optimizers import learning_rate_factor, make_optimizer, set_learning_rate
+from dmpo_app.training.loop.optimizers import OptimizerState, learning_rate_factor, make_optimizer, set_learning_rate
 from dmpo_app.training.loop.step import StepResult, train_step
 from dmpo_app.training.monitoring.early_stopping import HealthWatch, PassedLimit
 from dmpo_app.training.monitoring.evaluation import Evaluation, evaluate, evaluate_base

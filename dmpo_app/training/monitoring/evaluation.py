@@ -14,7 +14,7 @@ import torch
 
 from dmpo_app.objective import dmpo
 from dmpo_app.training.data.slots import Draw, evaluation_slots
-from dmpo_app.training.distributed.group import ALONE, Group
+from dmpo_app.training.distributed.process_group import ALONE, Group
 from dmpo_app.training.loop.step import Agreement, agreement
 from dmpo_app.training.reference.denoising_errors import PairErrors
 

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.protocol import Conditioning
+from dmpo_app.diffusion.live_model import sample
 from dmpo_app.diffusion.lora import reference_mode
-from dmpo_app.diffusion.sampling import sample
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.round import TrainingPair
 from dmpo_app.errors import NotFound

@@ -19,12 +19,10 @@ from dmpo_app.exchange.readers.reader import PreferenceReader
 from dmpo_app.exchange.readers.source import PreferenceSource
 from dmpo_app.io import write_atomically
 from dmpo_app.settings import Settings
-from dmpo_app.training.data.empty_prompt import EmptyPrompt
 from dmpo_app.training.data.encoded_pairs import Counts, EncodedPairs
-from dmpo_app.training.data.encoding import encode_pairs
+from dmpo_app.training.data.encoding import EmptyPrompt, encode_pairs
 from dmpo_app.training.distributed.process_group import own_device
-from dmpo_app.training.offline.dataset_plan import plan_key, with_usual_values
-from dmpo_app.training.offline.dataset_run import Run, TrainingWatcher
+from dmpo_app.training.offline.dataset_run import Run, TrainingWatcher, plan_key, with_usual_values
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,7 @@ from dmpo_app.exchange.readers.source import PreferenceSource
 from dmpo_app.objective import objective_named
 from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.training.data.encoded_pairs import Counts, EncodedPairs, PairTable
-from dmpo_app.training.distributed.group import ALONE, Group, check_parts
-from dmpo_app.training.distributed.process_group import own_device
+from dmpo_app.training.distributed.process_group import ALONE, Group, check_parts, own_device
 from dmpo_app.training.offline.dataset_preparation import (
     Preparation,
     TrainingRequest,

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING
 from dmpo_app.errors import SetupProblem
 from dmpo_app.settings import Settings
 from dmpo_app.training.process.supervisor import EXIT_SETUP, READY, TrainerProcess
-from dmpo_app.training.rounds.trackers import check_tracker
+from dmpo_app.training.rounds.round_progress import check_tracker
 
 if TYPE_CHECKING:
     from dmpo_app.diffusion.denoiser import Denoiser
-    from dmpo_app.training.distributed.group import Group
+    from dmpo_app.training.distributed.process_group import Group
     from dmpo_app.training.rounds.scheduler import Worker
 
 __all__ = ["TrainerProcess", "main", "run_worker"]
@@ -87,7 +87,7 @@ def run_worker(
     Of several processes in `group` the first does; the others train with it until it is stopped, and raise PeerLost
     when it is gone.
     """
-    from dmpo_app.backup.opening import open_store
+    from dmpo_app.backup.startup import open_store
     from dmpo_app.diffusion.base_models import family_of, fingerprint
     from dmpo_app.store.store import utc_now
 
@@ -96,9 +96,9 @@ def run_worker(
     with open_store(settings) as store:
         import torch
 
-        from dmpo_app.training.distributed.group import ALONE, check_parts
+        from dmpo_app.training.distributed.process_group import ALONE, check_parts
+        from dmpo_app.training.rounds.round_runner import follow
         from dmpo_app.training.rounds.scheduler import Worker
-        from dmpo_app.training.rounds.whole_round import follow
 
         group = group or ALONE
         torch.set_num_threads(trainer_threads(settings))
@@ -121,7 +121,7 @@ def _load_denoiser(settings: Settings, base_fingerprint: str, group: Group) -> D
     """The denoiser, with the empty prompt where that is needed: encoded before it, so that both never share memory."""
     from dmpo_app.diffusion.loading import load_denoiser
     from dmpo_app.objective import objective_named
-    from dmpo_app.training.data.empty_prompt import EmptyPrompt
+    from dmpo_app.training.data.encoding import EmptyPrompt
     from dmpo_app.training.distributed.process_group import own_device
     from dmpo_app.training.loop.optimizers import check_optimizer
 
@@ -138,8 +138,8 @@ def _load_denoiser(settings: Settings, base_fingerprint: str, group: Group) -> D
 
 def _work(worker: Worker, group: Group, stopping: threading.Event, poll_seconds: float) -> None:
     """Tick until told to stop, with a word to the others of the group in between; the lease is given back."""
+    from dmpo_app.training.rounds.round_runner import END, IDLE
     from dmpo_app.training.rounds.scheduler import Tick
-    from dmpo_app.training.rounds.whole_round import END, IDLE
 
     try:
         while not stopping.is_set():

@@ -21,7 +21,7 @@ from dmpo_app.errors import RoundFailed
 from dmpo_app.objective import Needs, PairTerms, Residuals
 from dmpo_app.settings import RoundSettings
 from dmpo_app.training.data.dataset import PairDataset
-from dmpo_app.training.data.ranked_sets import set_of
+from dmpo_app.training.data.rankings import set_of
 from dmpo_app.training.data.slots import UNIFORM, Draw, TimestepDensity, drops_caption, noise_of, slot_of
 from dmpo_app.training.loop.compilation import without_effect
 from dmpo_app.training.reference.reference_cache import ReferenceCache

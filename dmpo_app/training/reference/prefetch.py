@@ -20,8 +20,7 @@ from dmpo_app.domain.round import TrainingVote
 from dmpo_app.domain.vote import Question
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store
-from dmpo_app.training.data.dataset import PairDataset, build_dataset
-from dmpo_app.training.data.pair_tensors import TensorFiles
+from dmpo_app.training.data.dataset import PairDataset, TensorFiles, build_dataset
 from dmpo_app.training.data.slots import Draw
 from dmpo_app.training.reference.calibration import MAX_PAIRS, with_betas
 from dmpo_app.training.reference.denoising_errors import PairErrors

@@ -10,7 +10,7 @@ from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.training.data.dataset import PairDataset
 from dmpo_app.training.data.slots import Draw
-from dmpo_app.training.distributed.group import Group
+from dmpo_app.training.distributed.process_group import Group
 from dmpo_app.training.loop.checkpoint import Checkpoint
 from dmpo_app.training.reference.denoising_errors import PairErrors
 from dmpo_app.training.reference.prefetch import numerics_key

@@ -18,8 +18,14 @@ from dmpo_app.labeling.quality import UNWEIGHED, VoteWeighing
 from dmpo_app.objective import objective_named
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store
-from dmpo_app.training.data.dataset import AutomaticEvidence, PairDataset, build_dataset, split_votes, votes_among
-from dmpo_app.training.data.pair_tensors import TensorFiles
+from dmpo_app.training.data.dataset import (
+    AutomaticEvidence,
+    PairDataset,
+    TensorFiles,
+    build_dataset,
+    split_votes,
+    votes_among,
+)
 from dmpo_app.training.data.slots import keyed_seed
 from dmpo_app.training.loop.step import LossSettings
 from dmpo_app.training.rounds.scorer_targets import AutomaticPlan, evidence_of

@@ -1,4 +1,4 @@
-"""The worker that decides when to train, and sees a round through whatever happens.
+"""The scheduler of rounds: decides when to train, and sees a round through whatever happens.
 
 A tick is one decision; the loop around it (`process`) is thin. Order of the decisions:
 
@@ -19,20 +19,46 @@ from enum import StrEnum
 from dmpo_app.diffusion.adapter_files import remove_leftovers
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain.lineage import BaseModelRef
-from dmpo_app.domain.round import RoundState
-from dmpo_app.errors import Busy, LeaseLost, PeerLost, RoundFailed, StorageFull, StudioError
+from dmpo_app.domain.round import RoundState, Trigger
+from dmpo_app.errors import Busy, Conflict, LeaseLost, PeerLost, RoundFailed, StorageFull, StudioError
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
-from dmpo_app.training.distributed.group import ALONE, Group
+from dmpo_app.training.distributed.process_group import ALONE, Group
 from dmpo_app.training.reference.prefetch import ReferenceFiller
 from dmpo_app.training.reference.vote_margins import MarginFiller
 from dmpo_app.training.rounds.held_lease import HeldLease
-from dmpo_app.training.rounds.next_round import next_round
-from dmpo_app.training.rounds.round_runner import SliceOutcome, remove_checkpoint
-from dmpo_app.training.rounds.whole_round import RoundLeader
+from dmpo_app.training.rounds.round_runner import RoundLeader, SliceOutcome, remove_checkpoint
+
+_log = logging.getLogger(__name__)
+
+
+def next_round(store: Store, base: BaseModelRef, settings: Settings, now: datetime) -> RoundState | None:
+    """The lineage's queued or running round, else one that is requested here because votes are in; None otherwise."""
+    current = store.rounds.current(base)
+    if current is not None:
+        return current
+    trigger = _due(store, base, settings, now)
+    if trigger is None:
+        return None
+    try:
+        return store.rounds.request(base, trigger, question=settings.labeling.training_question)
+    except Conflict as error:  # an administrator's request or an undone vote came in between
+        _log.info("no round is started: %s", error)
+        return None
+
+
+def _due(store: Store, base: BaseModelRef, settings: Settings, now: datetime) -> Trigger | None:
+    new = store.votes.new_preferences(base, question=settings.labeling.training_question)
+    if new.count >= settings.min_votes:
+        return Trigger.VOTES
+    trainer = settings.trainer
+    if trainer.period_minutes is None or new.oldest_at is None or new.count < trainer.period_min_votes:
+        return None
+    waited = now - new.oldest_at
+    return Trigger.PERIOD if waited >= timedelta(minutes=trainer.period_minutes) else None
+
 
 _PAUSE_AFTER_FAILURE = timedelta(seconds=5)
-_log = logging.getLogger(__name__)
 
 
 class Tick(StrEnum):

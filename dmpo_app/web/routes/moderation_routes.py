@@ -1,16 +1,20 @@
-"""What administrators see and settle: reports of pairs, and the log of their own acts."""
+"""Routes for administrators: reports of pairs, the log of their own acts, gold pairs, the quality of votes."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Response
 
 from dmpo_app.domain.campaign import Report
+from dmpo_app.domain.vote import Outcome
+from dmpo_app.labeling.quality import QualityReport
+from dmpo_app.labeling.quality.quality_report import to_csv
+from dmpo_app.labeling.quality.quality_service import report_of
 from dmpo_app.web.api_models import INT64_MAX
 from dmpo_app.web.authentication import AdminToken, administrator_of
-from dmpo_app.web.campaign_models import AuditAnswer, AuditOut, ReportOut, ReportsAnswer
+from dmpo_app.web.campaign_models import AuditAnswer, AuditOut, GoldAnswer, GoldBody, GoldOut, ReportOut, ReportsAnswer
 from dmpo_app.web.concurrency import Lanes
 from dmpo_app.web.error_responses import StudioRoute, documented
 from dmpo_app.web.routes.personal_routes import IMAGE_LIFETIME, Before, Limit
@@ -76,3 +80,81 @@ def _report(services: Services, report: Report) -> ReportOut:
         prompt=report.prompt,
         images=[image_url(services, image_id, expires_at) for image_id in (report.image_a_id, report.image_b_id)],
     )
+
+
+PairId = Annotated[int, Path(ge=0, le=INT64_MAX)]
+
+
+def gold_router(services: Services, lanes: Lanes) -> APIRouter:
+    """Routes under /api/v1/gold."""
+    router = APIRouter(route_class=StudioRoute, tags=["administration"])
+    store, base = services.store, services.base
+
+    @router.get("/gold", responses=documented(401, 403, 503))
+    async def gold(token: AdminToken) -> GoldAnswer:
+        """The gold pairs with their right answers."""
+        administrator_of(services, token)
+
+        def work() -> GoldAnswer:
+            answers = store.gold.answers(base)
+            return GoldAnswer(gold=[_shown(services, pair_id, answer) for pair_id, answer in answers.items()])
+
+        return await lanes.reads.run(work)
+
+    @router.put("/gold/{pair_id}", responses=documented(401, 403, 404, 422, 503, 507))
+    async def put_gold(pair_id: PairId, body: GoldBody, token: AdminToken) -> GoldOut:
+        """Make a pair a gold pair: mixed in at the campaign's rate, and not trained on from now on."""
+        by = administrator_of(services, token)
+
+        def work() -> GoldOut:
+            answer = Outcome(body.answer)
+            store.gold.set(base, pair_id, answer, by=by)
+            return _shown(services, pair_id, answer)
+
+        return await lanes.rare.run(work)
+
+    @router.delete("/gold/{pair_id}", status_code=204, responses=documented(401, 403, 404, 503, 507))
+    async def delete_gold(pair_id: PairId, token: AdminToken) -> None:
+        """Make a gold pair a pair like any other."""
+        by = administrator_of(services, token)
+        await lanes.rare.run(lambda: store.gold.set(base, pair_id, None, by=by))
+
+    return router
+
+
+def _shown(services: Services, pair_id: int, answer: Outcome) -> GoldOut:
+    pair, expires_at = services.store.pairs.get(pair_id), datetime.now(UTC) + IMAGE_LIFETIME
+    images = [image_url(services, image.id, expires_at) for image in (pair.image_a, pair.image_b)]
+    return GoldOut(pair=pair_id, answer=answer, prompt=pair.prompt, images=images)
+
+
+CSV_NAME = "annotators.csv"
+
+
+def quality_router(services: Services, lanes: Lanes) -> APIRouter:
+    """Routes under /api/v1 about the quality of votes."""
+    router = APIRouter(route_class=StudioRoute, tags=["administration"])
+
+    async def report(token: str) -> QualityReport:
+        administrator_of(services, token)
+        return await lanes.rare.run(lambda: report_of(services.store, services.base, services.settings))
+
+    @router.get("/quality", responses=documented(401, 403, 503))
+    async def quality(token: AdminToken) -> QualityReport:
+        """Agreement, repeats, gold pairs, sides, times and weights, overall and by annotator, under hashed names."""
+        return await report(token)
+
+    @router.get(
+        f"/quality/{CSV_NAME}",
+        response_class=Response,
+        responses={
+            200: {"content": {"text/csv": {}}, "description": "A line an annotator."},
+            **documented(401, 403, 503),
+        },
+    )
+    async def quality_csv(token: AdminToken) -> Response:
+        """The annotators as a table; no cell is a formula."""
+        headers = {"Content-Disposition": f'attachment; filename="{CSV_NAME}"'}
+        return Response(to_csv(await report(token)), media_type="text/csv; charset=utf-8", headers=headers)
+
+    return router

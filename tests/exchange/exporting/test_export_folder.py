@@ -17,8 +17,7 @@ from dmpo_app.domain.vote import Outcome
 from dmpo_app.errors import BadInput, Busy
 from dmpo_app.exchange.exporting import FORMATS, ExportOptions, Selection, export_to, format_named
 from dmpo_app.exchange.exporting.folders import MANIFEST, read_manifest, whole_folder
-from dmpo_app.exchange.exporting.row_files import row_file
-from dmpo_app.exchange.exporting.shards import Shards
+from dmpo_app.exchange.exporting.row_files import Shards, row_file
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.store.files import sha256_of_file

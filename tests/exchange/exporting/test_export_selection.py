@@ -12,8 +12,8 @@ from dmpo_app.domain.pair_choice import Purpose
 from dmpo_app.domain.vote import Choice, Outcome, Question
 from dmpo_app.errors import BadInput
 from dmpo_app.exchange.exporting import Selection
-from dmpo_app.exchange.exporting.shards import split_of
-from dmpo_app.exchange.exporting.verdict import majority, posterior
+from dmpo_app.exchange.exporting.export_rows import majority, posterior
+from dmpo_app.exchange.exporting.row_files import split_of
 from dmpo_app.labeling.quality.quality_service import report_of
 from dmpo_app.settings import Settings
 from dmpo_app.store.voting.judgements import GivenVote

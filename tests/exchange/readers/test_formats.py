@@ -14,8 +14,7 @@ import pytest
 from PIL import Image
 
 from dmpo_app.errors import SetupProblem
-from dmpo_app.exchange.readers.image_sources import ImageFolder, UnusableImage, picture_of
-from dmpo_app.exchange.readers.pair import LeftOut, PreferencePair, Reason
+from dmpo_app.exchange.readers.pair import ImageFolder, LeftOut, PreferencePair, Reason, UnusableImage, picture_of
 from dmpo_app.exchange.readers.reader import read_row, wins_from_scores
 from dmpo_app.exchange.readers.registry import READERS, detect
 from dmpo_app.exchange.readers.source import open_source

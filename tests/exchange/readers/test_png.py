@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from dmpo_app.exchange.readers.image_sources import picture_of
-from dmpo_app.exchange.readers.png import png_of
+from dmpo_app.exchange.importing.decode_process import png_of
+from dmpo_app.exchange.readers.pair import picture_of
 
 
 def noise(width: int, height: int) -> Image.Image:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dmpo_app.domain.round import RoundState
-from dmpo_app.hosting.zerogpu.gpu_worker import GpuWorker, gpu_seconds
+from dmpo_app.hosting.zerogpu.gpu_calls import GpuWorker, gpu_seconds
 from dmpo_app.hosting.zerogpu.start import LentStudio, assemble
 from dmpo_app.settings import HostingSettings, PoolSettings, RenderSettings, RoundSettings, Settings
 from tests.hosting.zerogpu.stand_in.spaces import Lender

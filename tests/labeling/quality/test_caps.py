@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmpo_app.labeling.quality.caps import cap_factors
-from dmpo_app.labeling.quality.vote_weights import VoteWeighing
+from dmpo_app.labeling.quality.vote_weights import VoteWeighing, cap_factors
 from tests.labeling.quality.crowds import said
 
 

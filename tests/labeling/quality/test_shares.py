@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dmpo_app.labeling.quality.shares import benjamini_hochberg, clustered_share, share_of
+from dmpo_app.labeling.quality.quality_votes import benjamini_hochberg, clustered_share, share_of
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 7), (3, 10), (10, 10), (811, 2000)])
