@@ -123,9 +123,10 @@ class OidcProvider:
                 nonce={"essential": True, "value": way.nonce},
             ).validate(claims)
             claims["sub"].encode()  # JSON can say half a character, which nothing can be stored or hashed by
-            bound = "at_hash" in claims and isinstance(access_token, str)
-            if bound and claims["at_hash"] != access_token_hash(access_token, token.header["alg"]):
-                raise LoginRefused("the provider's two tokens do not belong together")
+            if isinstance(access_token, str):
+                at_hash = access_token_hash(access_token, token.header["alg"])
+                if claims.get("at_hash", at_hash) != at_hash:
+                    raise LoginRefused("the provider's two tokens do not belong together")
         except (JoseError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise LoginRefused(f"what the provider said cannot be relied on ({type(error).__name__})") from error
         parties = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]

@@ -20,7 +20,6 @@ from tests.oidc_provider import CLIENT_ID, RunningProvider, running_provider
 
 BACK_TO = "http://127.0.0.1:7860/login/callback"
 WAY = Way("1", "a nonce", "v" * 64)
-NOW = int(time.time())
 DEEP = "[" * 50_000
 DEEP_TOKEN = ".".join(base64.urlsafe_b64encode(part.encode()).decode() for part in (DEEP, DEEP, "signature"))
 TOO_LONG = '{"padding": "' + "a" * 300_000 + '"}'
@@ -69,7 +68,6 @@ def test_an_honest_provider_is_believed(hostile: RunningProvider) -> None:
         {"claims": {"iss": "https://login.example.org"}},
         {"claims": {"aud": "another studio"}},
         {"claims": {"aud": [CLIENT_ID, "another"], "azp": "another"}},
-        {"claims": {"exp": NOW - oidc.LEEWAY_SECONDS - 1}},
         {"claims": {"at_hash": "another"}},
         {"claims": {"at_hash": 7}},
         {"claims": {"sub": "\ud800"}},
@@ -102,7 +100,6 @@ def test_a_lie_signs_nobody_in(hostile: RunningProvider, lies: dict[str, Any]) -
 @pytest.mark.parametrize(
     "claims",
     [
-        {"exp": NOW - oidc.LEEWAY_SECONDS + 30},
         {"aud": [CLIENT_ID, "another"], "azp": CLIENT_ID},
         {"at_hash": None},
     ],
@@ -110,6 +107,14 @@ def test_a_lie_signs_nobody_in(hostile: RunningProvider, lies: dict[str, Any]) -
 )
 def test_whatever_the_protocol_allows_signs_in(hostile: RunningProvider, claims: dict[str, Any]) -> None:
     assert person_of(hostile, claims=claims).subject == "ada"
+
+
+def test_clocks_may_differ_by_a_minute(hostile: RunningProvider) -> None:
+    now = int(time.time())
+    assert person_of(hostile, claims={"iat": now - 300, "exp": now - 20}).subject == "ada"
+    assert person_of(hostile, claims={"iat": now + 40}).subject == "ada"
+    with pytest.raises(LoginRefused, match="ExpiredTokenError"):
+        person_of(hostile, claims={"iat": now - 300, "exp": now - oidc.LEEWAY_SECONDS - 1})
 
 
 def test_userinfo_that_is_of_somebody_else_or_cannot_be_asked_for_tells_nothing(hostile: RunningProvider) -> None:
