@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import threading
 import time
 from collections.abc import Mapping
@@ -60,7 +61,6 @@ class OidcProvider:
 
     def address(self, way: Way, state: str, redirect_uri: str) -> str:
         """Where somebody signs in. Raises Busy when the provider does not answer."""
-        challenge = hashlib.sha256(way.verifier.encode()).digest()
         query = {
             "response_type": "code",
             "client_id": self._client_id,
@@ -68,7 +68,7 @@ class OidcProvider:
             "scope": " ".join(self._settings.scopes),
             "state": state,
             "nonce": way.nonce,
-            "code_challenge": base64.urlsafe_b64encode(challenge).rstrip(b"=").decode(),
+            "code_challenge": _base64url(hashlib.sha256(way.verifier.encode()).digest()),
             "code_challenge_method": "S256",
         }
         endpoint = self._metadata().authorization_endpoint
@@ -79,7 +79,7 @@ class OidcProvider:
         metadata = self._metadata()
         with _client() as client:
             tokens = self._exchange(client, metadata, way, code, redirect_uri)
-            claims = self._verified(client, metadata, way, tokens.get("id_token"))
+            claims = self._verified(client, metadata, way, tokens)
             if not {"preferred_username", "name"} & claims.keys():
                 claims = {**self._userinfo(client, metadata, tokens.get("access_token"), claims["sub"]), **claims}
         return Person(metadata.issuer, claims["sub"], _name_of(claims), self._admin_name(claims))
@@ -102,13 +102,17 @@ class OidcProvider:
             auth = httpx.BasicAuth(quote(self._client_id, safe=""), quote(self._secret, safe=""))
         return _json(client, "POST", metadata.token_endpoint, data=body, auth=auth)
 
-    def _verified(self, client: httpx.Client, metadata: _Metadata, way: Way, id_token: object) -> dict[str, Any]:
+    def _verified(
+        self, client: httpx.Client, metadata: _Metadata, way: Way, tokens: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """The claims of an identity token that is the provider's, for this studio, of this way, and of now."""
+        id_token, access_token = tokens.get("id_token"), tokens.get("access_token")
         if not isinstance(id_token, str):
             raise LoginRefused("the provider did not say who signed in")
         try:
             keys = KeySet.import_key_set(dict(_json(client, "GET", metadata.jwks_uri)))  # type: ignore[arg-type]
-            claims = jwt.decode(id_token, keys, algorithms=list(ALGORITHMS)).claims
+            token = jwt.decode(id_token, keys, algorithms=list(ALGORITHMS))
+            claims = token.claims
             jwt.JWTClaimsRegistry(
                 leeway=LEEWAY_SECONDS,
                 iss={"essential": True, "value": metadata.issuer},
@@ -118,7 +122,12 @@ class OidcProvider:
                 iat={"essential": True},
                 nonce={"essential": True, "value": way.nonce},
             ).validate(claims)
-        except (JoseError, ValueError, TypeError, KeyError) as error:
+            claims["sub"].encode()  # JSON can say half a character, which nothing can be stored or hashed by
+            if isinstance(access_token, str):
+                at_hash = access_token_hash(access_token, token.header["alg"])
+                if claims.get("at_hash", at_hash) != at_hash:
+                    raise LoginRefused("the provider's two tokens do not belong together")
+        except (JoseError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise LoginRefused(f"what the provider said cannot be relied on ({type(error).__name__})") from error
         parties = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
         authorized = claims.get("azp", self._client_id if len(parties) == 1 else None)
@@ -130,7 +139,7 @@ class OidcProvider:
         self, client: httpx.Client, metadata: _Metadata, access_token: object, subject: str
     ) -> Mapping[str, Any]:
         """What the provider tells beside the identity token; nothing where that is of somebody else."""
-        if metadata.userinfo_endpoint is None or not isinstance(access_token, str):
+        if metadata.userinfo_endpoint is None or not (isinstance(access_token, str) and access_token.isascii()):
             return {}
         headers = {"Authorization": f"Bearer {access_token}"}
         more = _json(client, "GET", metadata.userinfo_endpoint, headers=headers)
@@ -154,7 +163,7 @@ class OidcProvider:
         issuer = found.get("issuer")
         if not isinstance(issuer, str) or issuer.rstrip("/") != self._issuer:
             raise LoginRefused(f"the provider at {self._issuer} says that it is another one")
-        methods = found.get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
+        methods = found.get("token_endpoint_auth_methods_supported")
         userinfo = found.get("userinfo_endpoint")
         return _Metadata(
             issuer=issuer,
@@ -162,7 +171,7 @@ class OidcProvider:
             token_endpoint=_endpoint(found, "token_endpoint"),
             jwks_uri=_endpoint(found, "jwks_uri"),
             userinfo_endpoint=None if userinfo is None else _endpoint(found, "userinfo_endpoint"),
-            secret_in_body="client_secret_basic" not in methods,
+            secret_in_body=isinstance(methods, list) and bool(methods) and "client_secret_basic" not in methods,
             read_at=time.monotonic(),
         )
 
@@ -172,28 +181,55 @@ def _client() -> httpx.Client:
 
 
 def _json(client: httpx.Client, method: str, url: str, **more: Any) -> Mapping[str, Any]:
-    """The JSON object that the provider answers. Raises Busy when it does not, LoginRefused when it says no."""
+    """The JSON object that the provider answers. Raises Busy when it does not, LoginRefused when it says no.
+
+    No more is read than an answer may be long.
+    """
+    content = bytearray()
     try:
-        answer = client.request(method, url, **more)
+        with client.stream(method, url, **more) as answer:
+            for chunk in answer.iter_bytes():
+                content += chunk
+                if len(content) > _MAX_ANSWER:
+                    raise LoginRefused(f"the sign-in provider answered more than {_MAX_ANSWER // 1024} KiB")
     except httpx.HTTPError as error:
         raise Busy("the sign-in provider does not answer; try again in a moment") from error
     if answer.status_code >= 500:
         raise Busy("the sign-in provider has a problem; try again in a moment")
     try:
-        found = answer.json() if answer.is_success and len(answer.content) <= _MAX_ANSWER else None
-    except ValueError:
+        found = json.loads(content) if answer.is_success else None
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise LoginRefused(f"the sign-in provider refused ({answer.status_code})")
     return found
 
 
+def access_token_hash(access_token: str, algorithm: str) -> str:
+    """The `at_hash` of an identity token signed by `algorithm`: half a hash (OpenID Connect Core 1.0, 3.1.3.6)."""
+    name = "sha512" if algorithm in ("Ed25519", "EdDSA") else f"sha{algorithm[-3:]}"
+    digest = hashlib.new(name, access_token.encode()).digest()
+    return _base64url(digest[: len(digest) // 2])
+
+
+def _base64url(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
 def _endpoint(found: Mapping[str, Any], name: str) -> str:
     url = found.get(name)
-    scheme = urlsplit(url).scheme if isinstance(url, str) else ""
-    if not isinstance(url, str) or not (scheme == "https" or (scheme == "http" and is_loopback(url))):
+    if not isinstance(url, str) or not _is_safe(url):
         raise LoginRefused(f"the provider's {name} is no address that begins with https://")
     return url
+
+
+def _is_safe(url: str) -> bool:
+    try:
+        httpx.URL(url)  # neither of the two refuses all that the other does
+        parts = urlsplit(url)
+    except (httpx.InvalidURL, ValueError):
+        return False
+    return bool(parts.hostname) and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(url)))
 
 
 def _name_of(claims: Mapping[str, Any]) -> str:

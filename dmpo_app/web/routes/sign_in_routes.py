@@ -142,7 +142,7 @@ def login_router(services: Services, provider: OidcProvider | None, limits: Limi
         label = None if provider is None else settings.identity.label
         return LoginAbout(available=provider is not None, needed=settings.access == "login", label=label)
 
-    @router.post("/login", responses=documented(404, 429, 503))
+    @router.post("/login", responses=documented(403, 404, 429, 503))
     async def begin(request: Request) -> LoginBegun:
         """Begin to sign in."""
         asked = _configured(provider)
