@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import lzma
 import os
 import shutil
 import signal
@@ -108,9 +107,11 @@ def serve(*, labeling: Mapping[str, Any] = MappingProxyType({}), **settings: Any
     groups = tomllib.loads(CONFIGURATION)
     groups["labeling"] |= labeling
     groups["pool"] |= {name: str(FOLDER / groups["pool"][name]) for name in ("train_prompts", "held_out_prompts")}
-    own = {name.upper(): json.dumps(values) if isinstance(values, dict) else values for name, values in groups.items()}
+    own: dict[str, Any] = {
+        name.upper(): json.dumps(value) if isinstance(value, dict) else value for name, value in groups.items()
+    }
     own |= {"BASE_MODEL": FOLDER / own["BASE_MODEL"], **settings}
-    return StudioProcess(FOLDER / own.pop("HOME"), **own)
+    return StudioProcess(FOLDER / own.pop("HOME"), port=None, **own)
 
 
 def dmpo(*arguments: str) -> str:
@@ -159,7 +160,7 @@ class Annotator:
         return int(self.call("POST", "votes", json=body)["vote"])
 
     def judge(self, count: int) -> None:
-        """Votes of all kinds, one after another: preferences for the brighter image, some ties, skips and remarks."""
+        """Votes of all kinds, one after another: preferences by what is in the images, ties, skips, remarks."""
         for number, assignment in enumerate(self.shown(count)):
             if number % 5 == 3:
                 self.answer(assignment, choice="tie")
@@ -184,9 +185,9 @@ def publish_a_version() -> dict[str, str]:
         people = [Annotator(client, name) for name in ("anna", "ben", "cleo")]
         for annotator in people:
             annotator.judge(9)
-        undone, withdrawn = (people[0].answer(one, choice="left") for one in people[0].shown(2))
-        people[0].call("POST", f"votes/{undone}/withdraw")
-        people[0].call("DELETE", f"votes/{withdrawn}")
+        withdrawn, undone = (people[0].answer(one, choice="left") for one in people[0].shown(2))
+        people[0].call("POST", f"votes/{withdrawn}/withdraw")
+        people[0].call("DELETE", f"votes/{undone}")
         [broken] = people[1].shown(1)
         people[1].call("POST", "reports", json={"assignment": broken["id"], "reason": "broken", "text": "all grey"})
         people[2].call("POST", "prompts", json={"text": "a teal pot"})
@@ -268,7 +269,7 @@ def expectations() -> dict[str, Any]:
 
 def pack() -> None:
     """The archive. xz sees that most files of the backup are those of the home; zip would hold them twice."""
-    with tarfile.open(ARCHIVE, "w:xz", preset=9 | lzma.PRESET_EXTREME) as archive:
+    with tarfile.open(ARCHIVE, "w:xz", preset=9) as archive:
         for path in sorted(FOLDER.rglob("*")):
             relative = path.relative_to(FOLDER)
             kept = not any(Path(part).match(pattern) for part in relative.parts for pattern in NOT_KEPT)
