@@ -23,10 +23,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from dmpo_app.cli import app
+from dmpo_app.cli.main import app
 from dmpo_app.labeling import Sealer, load_or_create_key
+from dmpo_app.server.wiring import open_lineage
 from dmpo_app.settings import Settings
-from dmpo_app.wiring import open_lineage
 from tests.model_fixtures import one_thread
 from tests.old_home.home_contents import checkpoint_facts, judgements_in
 from tests.studio_process import PROJECT_ROOT
@@ -74,7 +74,7 @@ def dmpo(*arguments: str) -> str:
 def process(*arguments: str) -> str:
     """A command in a process of its own; its output on one line."""
     finished = subprocess.run(
-        [sys.executable, "-m", "dmpo_app.cli", *arguments],
+        [sys.executable, "-m", "dmpo_app.cli.main", *arguments],
         env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT)}, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stdout + finished.stderr

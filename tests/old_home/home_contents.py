@@ -9,10 +9,10 @@ from typing import Any
 
 from safetensors import safe_open
 
-from dmpo_app.preferences.pair import PreferencePair
-from dmpo_app.preferences.reader import read_row
-from dmpo_app.preferences.registry import detect
-from dmpo_app.preferences.source import open_source
+from dmpo_app.exchange.readers.pair import PreferencePair
+from dmpo_app.exchange.readers.reader import read_row
+from dmpo_app.exchange.readers.registry import detect
+from dmpo_app.exchange.readers.source import open_source
 
 
 def checkpoint_facts(folder: Path) -> dict[str, Any]:

@@ -26,8 +26,8 @@ from typing import Any
 
 import httpx
 
+from tests.exchange.readers.preference_files import pick_a_pic_row, write_pick_a_pic
 from tests.old_home.home_contents import checkpoint_facts, judgements_in
-from tests.preferences.preference_files import pick_a_pic_row, write_pick_a_pic
 from tests.studio_process import ADMIN_TOKEN, PROJECT_ROOT, StudioProcess
 from tests.tiny_pipeline import make_tiny_pipeline
 
@@ -122,7 +122,7 @@ def dmpo(*arguments: str) -> str:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "dmpo_app.cli", *arguments]
+    return [sys.executable, "-m", "dmpo_app.cli.main", *arguments]
 
 
 def environment() -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dmpo_app.errors import Busy, LoginRefused
-from dmpo_app.labeling.login import Person, Way
+from dmpo_app.labeling.sign_in import Person, Way
 from dmpo_app.settings import IdentitySettings
 from dmpo_app.web import oidc
 from dmpo_app.web.oidc import OidcProvider, access_token_hash
