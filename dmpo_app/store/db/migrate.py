@@ -11,7 +11,7 @@ from dmpo_app.errors import SetupProblem
 HEAD = "0009"
 """The newest revision under migrations/versions."""
 
-MIGRATIONS = Path(__file__).parent / "migrations"
+MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
 
 def revision_of(connection: Connection) -> str | None:
