@@ -59,7 +59,7 @@ def prepare(settings: Settings, votes: int) -> None:
             for assignment in store.assignments.issue(
                 base, annotator.id, min(10, votes - taken), rng=rng, lifetime=timedelta(hours=1)
             ).result():
-                store.votes.take(assignment.id, annotator.id, rng.choice((Choice.LEFT, Choice.RIGHT)), 500)
+                store.votes.record(assignment.id, annotator.id, rng.choice((Choice.LEFT, Choice.RIGHT)), 500)
                 taken += 1
 
 
@@ -67,12 +67,12 @@ def train(settings: Settings, worker: GpuWorker, seconds: float) -> Run:
     """One round in slices of `seconds`, each in a process of its own."""
     with open_lineage(settings) as lineage:
         lender = Lender(reuse=False)
-        rounds = assemble(lineage.store, lineage.base, settings, lender(duration=gpu_seconds)(worker.work)).rounds
+        rounds = assemble(lineage.store, lineage.base, settings, lender(duration=gpu_seconds)(worker.work)).trainer
         started, cpu_before = time.perf_counter(), cpu_of_children()
         state = rounds.next_round()
         assert state is not None
         while state.finished_at is None:
-            *_, state = rounds.advance(state, seconds)
+            *_, state = rounds.train_slice(state, seconds)
         took, cpu = time.perf_counter() - started, cpu_of_children() - cpu_before
         assert state.status in (RoundStatus.PUBLISHED, RoundStatus.REFUSED), state.reason
         return Run(len(lender.pids), cpu, took, weights_of(lineage))

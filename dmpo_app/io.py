@@ -11,13 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from dmpo_app.errors import StorageFull
+from dmpo_app.errors import StorageFullError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a temporary name, flush to disk, rename. A reader finds the old file or the new one, never a part.
+    """Write a file atomically: to a temporary name, flushed to disk, renamed.
 
-    One writer at a time per path. Raises StorageFull when the disk takes no more; the old file is then still there.
+    A reader finds the old file or the new one, never a part.
+
+    One writer at a time per path. Raises StorageFullError when the disk takes no more; the old file is then still
+    there.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -30,7 +33,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(f"the disk took no more while {path} was written; free some space") from error
+            raise StorageFullError(f"the disk took no more while {path} was written; free some space") from error
         raise
     _flush_folder(path.parent)
 
@@ -48,14 +51,14 @@ def _flush_folder(folder: Path) -> None:
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
     """An event that SIGTERM and SIGINT set; the handlers that were there are back on exit."""
-    stopping = threading.Event()
+    stop_event = threading.Event()
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        stopping.set()
+        stop_event.set()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous_handlers = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield stopping
+        yield stop_event
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)

@@ -12,7 +12,7 @@ import pytest
 
 from dmpo_app.cli.adapter_repository import merge_version
 from dmpo_app.diffusion.loading import load_denoiser
-from dmpo_app.errors import BadInput
+from dmpo_app.errors import BadInputError
 from dmpo_app.exchange.exporting.hub_push import push_adapter
 from dmpo_app.settings import RoundSettings
 from tests.adapters import random_adapter
@@ -103,5 +103,5 @@ def test_versions_are_revisions_and_an_older_one_does_not_take_mains_place(hub: 
 
 def test_nothing_is_merged_over_a_folder_that_is_there(studio: Studio, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
-    with pytest.raises(BadInput, match="is there already"):
+    with pytest.raises(BadInputError, match="is there already"):
         merge_version(studio.settings, 1, tmp_path / "there", strength=1.0)

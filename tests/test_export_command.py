@@ -24,7 +24,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with open_lineage(Settings(home=folder)) as lineage:
         store, anna = lineage.store, lineage.store.annotators.ensure("anna")
         for shown in store.assignments.issue(lineage.base, anna.id, 4, rng=random.Random(0), lifetime=HOUR).result():
-            store.votes.take(shown.id, anna.id, Choice.LEFT, 900)
+            store.votes.record(shown.id, anna.id, Choice.LEFT, 900)
     return folder
 
 

@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from dmpo_app.errors import SetupProblem
+from dmpo_app.errors import SetupError
 from dmpo_app.server.wiring import build_renderer, open_lineage
 from dmpo_app.settings import RenderSettings, Settings
 from tests.preloaded_studio import PreloadedStudio
@@ -81,7 +81,7 @@ def test_a_model_without_a_safety_checker_is_refused_where_one_is_wanted(tmp_pat
     settings = Settings(home=tmp_path / "home", render=RenderSettings(safety_checker="on"))
     with (
         open_lineage(settings) as lineage,
-        pytest.raises(SetupProblem, match=r"pocket comes without a safety checker.*auto or off"),
+        pytest.raises(SetupError, match=r"pocket comes without a safety checker.*auto or off"),
     ):
         build_renderer(settings, lineage)
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from dmpo_app.cli.main import app
 from dmpo_app.cli.train_command import EXIT_STOPPED, nested_settings
-from dmpo_app.errors import BadInput
+from dmpo_app.errors import BadInputError
 from tests.exchange.readers.preference_files import mixed_rows, pick_a_pic_row, write_pick_a_pic
 from tests.studio_process import PROJECT_ROOT
 from tests.tiny_pipeline import make_tiny_pipeline
@@ -168,7 +168,7 @@ def test_settings_are_given_by_name_and_flags_win() -> None:
         "round": {"rank": 16, "target_modules": "wide", "seed": 3}
     }
     assert nested_settings(["round.num_steps=7"], {"round.num_steps": 9}) == {"round": {"num_steps": 9}}
-    with pytest.raises(BadInput, match="GROUP"):
+    with pytest.raises(BadInputError, match="GROUP"):
         nested_settings(["round.=1"], {})
-    with pytest.raises(BadInput, match="as a whole"):
+    with pytest.raises(BadInputError, match="as a whole"):
         nested_settings(["round=1", "round.rank=2"], {})

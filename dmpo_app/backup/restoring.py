@@ -1,4 +1,4 @@
-"""A home from its backup: the newest snapshot that is whole, its log, and the files that it names.
+"""Restoring a home from its backup: the newest intact snapshot, its log, and the files that it names.
 
 Files go where they belong at once, each by a rename after its hash was checked; the database comes last. So a restore
 that is cut off leaves a home without a database, and the next one goes on from there.
@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dmpo_app.backup.home_files import KEY_NAME, PREFIX, NeededFile, fault_of, is_home_file, needed_files
+from dmpo_app.backup.home_files import KEY_NAME, PREFIX, ReferencedFile, check_file, is_home_file, referenced_files
 from dmpo_app.backup.remotes.remote import Remote
-from dmpo_app.backup.snapshots import Rebuilt, rebuild, snapshot_names
-from dmpo_app.errors import BackupDamaged, NotFound, SetupProblem
+from dmpo_app.backup.snapshots import RebuiltDatabase, rebuild, snapshot_names
+from dmpo_app.errors import BackupDamagedError, NotFoundError, SetupError
 from dmpo_app.store.db.migrate import HEAD
 from dmpo_app.store.db.sqlite import open_copy, safe_driver
 from dmpo_app.store.store import DATABASE_NAME
@@ -28,14 +28,14 @@ _FILES_TOGETHER = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Restored:
-    """What a restore came to. `faults`: files that the backup does not have or not whole; `skipped`: snapshots."""
+class RestoreResult:
+    """Result of a restore. `faults`: files missing or damaged in the backup; `damaged_snapshots`: those passed over."""
 
-    rebuilt: Rebuilt
+    rebuilt: RebuiltDatabase
     votes: int
     num_files: int
     faults: Sequence[str]
-    skipped: Sequence[str]
+    damaged_snapshots: Sequence[str]
 
 
 def restore(
@@ -45,17 +45,17 @@ def restore(
     snapshot: str | None = None,
     with_log: bool = True,
     on_progress: Callable[[str], None] = log.info,
-) -> Restored | None:
+) -> RestoreResult | None:
     """Restore into a home that has no database; None when the backup has no snapshot.
 
-    `snapshot`: that one and no other; else the newest that is whole. Raises BackupDamaged when none is, SetupProblem
-    for a home in use or a snapshot of a newer version, NotFound, BackupUnreachable.
+    `snapshot`: that one and no other; else the newest that is whole. Raises BackupDamagedError when none is, SetupError
+    for a home in use or a snapshot of a newer version, NotFoundError, BackupUnreachableError.
     """
     if (home / DATABASE_NAME).exists():
-        raise SetupProblem(f"{home} has a database already; restore into another folder")
+        raise SetupError(f"{home} has a database already; restore into another folder")
     names = snapshot_names(remote)
     if snapshot is not None and snapshot not in names:
-        raise NotFound(f"there is no snapshot {snapshot} at {remote.url}; there are: {', '.join(names) or 'none'}")
+        raise NotFoundError(f"there is no snapshot {snapshot} at {remote.url}; there are: {', '.join(names) or 'none'}")
     if not names:
         return None
     scratch = home / _SCRATCH
@@ -63,64 +63,68 @@ def restore(
     scratch.mkdir(parents=True)
     database = scratch / DATABASE_NAME
     try:
-        wanted = [snapshot] if snapshot is not None else names[::-1]
-        rebuilt, skipped = _first_whole(remote, wanted, database, scratch, with_log, on_progress)
+        candidates = [snapshot] if snapshot is not None else names[::-1]
+        rebuilt, damaged_snapshots = _first_whole(remote, candidates, database, scratch, with_log, on_progress)
         with open_copy(database) as connection:
             votes = int(connection.execute("SELECT count(*) FROM votes").fetchone()[0])
-            needed = list(needed_files(connection))
-        num_files, faults = fetch_files(remote, home, [NeededFile(KEY_NAME, None, "sessions"), *needed], on_progress)
+            referenced = list(referenced_files(connection))
+        num_files, faults = fetch_files(
+            remote, home, [ReferencedFile(KEY_NAME, None, "sessions"), *referenced], on_progress
+        )
         _put_in_place(database, home / DATABASE_NAME)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return Restored(rebuilt, votes, num_files, faults, skipped)
+    return RestoreResult(rebuilt, votes, num_files, faults, damaged_snapshots)
 
 
 def fetch_files(
-    remote: Remote, home: Path, needed: Sequence[NeededFile], on_progress: Callable[[str], None] = log.info
+    remote: Remote, home: Path, referenced: Sequence[ReferencedFile], on_progress: Callable[[str], None] = log.info
 ) -> tuple[int, list[str]]:
     """Fetch those of the needed files that a home does not have; returns how many, and what was wrong with others.
 
-    Only what is whole is put in place. Raises BackupUnreachable.
+    Only what is whole is put in place. Raises BackupUnreachableError.
     """
-    there = set(remote.names(PREFIX))
-    wanted = [file for file in needed if is_home_file(file.path) and not (home / file.path).exists()]
-    absent = [file for file in wanted if PREFIX + file.path not in there]
-    faults = [f"{file.path} ({file.why}) is not in the backup" for file in absent]
-    wanted = [file for file in wanted if PREFIX + file.path in there]
+    remote_names = set(remote.names(PREFIX))
+    missing_files = [file for file in referenced if is_home_file(file.path) and not (home / file.path).exists()]
+    absent = [file for file in missing_files if PREFIX + file.path not in remote_names]
+    faults = [f"{file.path} ({file.purpose}) is not in the backup" for file in absent]
+    missing_files = [file for file in missing_files if PREFIX + file.path in remote_names]
     scratch = home / _SCRATCH
     scratch.mkdir(parents=True, exist_ok=True)
-    fetched = 0
-    for start in range(0, len(wanted), _FILES_TOGETHER):
-        some = wanted[start : start + _FILES_TOGETHER]
+    num_fetched = 0
+    for start in range(0, len(missing_files), _FILES_TOGETHER):
+        some = missing_files[start : start + _FILES_TOGETHER]
         for file in some:
             (scratch / file.path).parent.mkdir(parents=True, exist_ok=True)
         remote.fetch([(PREFIX + file.path, scratch / file.path) for file in some])
         for file in some:
-            fault = None if file.path == KEY_NAME else fault_of(scratch, file)
+            fault = None if file.path == KEY_NAME else check_file(scratch, file)
             if fault is None:
                 _put_in_place(scratch / file.path, home / file.path)
-                fetched += 1
+                num_fetched += 1
             else:
-                faults.append(f"{file.path} ({file.why}) {fault} in the backup")
-        on_progress(f"{min(start + _FILES_TOGETHER, len(wanted))} of {len(wanted)} files restored")
-    return fetched, faults
+                faults.append(f"{file.path} ({file.purpose}) {fault} in the backup")
+        on_progress(f"{min(start + _FILES_TOGETHER, len(missing_files))} of {len(missing_files)} files restored")
+    return num_fetched, faults
 
 
 def check_database(database: Path) -> None:
-    """Raises BackupDamaged for a copy that SQLite finds fault with, SetupProblem for one of a newer version."""
+    """Check a copy: raises BackupDamagedError where SQLite finds fault with it, SetupError for one of a newer
+    version.
+    """
     try:
         with open_copy(database) as connection:
-            said = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(5)")]
-            dangling = {str(row[0]) for row in connection.execute("PRAGMA foreign_key_check")}
+            integrity_messages = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(5)")]
+            dangling_tables = {str(row[0]) for row in connection.execute("PRAGMA foreign_key_check")}
             revision = str(connection.execute("SELECT version_num FROM alembic_version").fetchone()[0])
     except safe_driver().Error as error:
-        raise BackupDamaged(f"SQLite cannot read the database: {error}") from error
-    if said != ["ok"]:
-        raise BackupDamaged(f"SQLite finds the database damaged: {'; '.join(said)}")
-    if dangling:
-        raise BackupDamaged(f"rows refer to rows that are not there, in {', '.join(sorted(dangling))}")
+        raise BackupDamagedError(f"SQLite cannot read the database: {error}") from error
+    if integrity_messages != ["ok"]:
+        raise BackupDamagedError(f"SQLite finds the database damaged: {'; '.join(integrity_messages)}")
+    if dangling_tables:
+        raise BackupDamagedError(f"rows refer to rows that are not there, in {', '.join(sorted(dangling_tables))}")
     if revision > HEAD:
-        raise SetupProblem(
+        raise SetupError(
             f"this backup was written by a newer version of DMPO Studio (schema {revision}, this version knows "
             f"{HEAD}); update the program"
         )
@@ -133,19 +137,19 @@ def _first_whole(
     scratch: Path,
     with_log: bool,
     on_progress: Callable[[str], None],
-) -> tuple[Rebuilt, list[str]]:
-    skipped: list[str] = []
+) -> tuple[RebuiltDatabase, list[str]]:
+    damaged_snapshots: list[str] = []
     for name in names:
         on_progress(f"restoring snapshot {name}")
         try:
             rebuilt = rebuild(remote, name, database, scratch, at_most=None if with_log else 0)
             check_database(database)
-        except (BackupDamaged, NotFound) as error:
+        except (BackupDamagedError, NotFoundError) as error:
             log.warning("snapshot %s is not whole, the one before it is taken: %s", name, error)
-            skipped.append(f"{name}: {error}")
+            damaged_snapshots.append(f"{name}: {error}")
             continue
-        return rebuilt, skipped
-    raise BackupDamaged(f"no snapshot at {remote.url} is whole: {'; '.join(skipped)}")
+        return rebuilt, damaged_snapshots
+    raise BackupDamagedError(f"no snapshot at {remote.url} is whole: {'; '.join(damaged_snapshots)}")
 
 
 def _put_in_place(source: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""Snapshots of a database with the log of what changed after each, as they lie in a backup.
+"""Snapshots of a database in a backup, each with a log of page deltas.
 
     snapshots/<generation>-<number>-<time>/
         database.gz         the whole database
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from dmpo_app.backup.page_delta import apply_delta, compress, decompress
 from dmpo_app.backup.remotes.remote import Remote
-from dmpo_app.errors import BackupDamaged, NotFound
+from dmpo_app.errors import BackupDamagedError, NotFoundError
 from dmpo_app.store.files import sha256_of_file
 
 log = logging.getLogger(__name__)
@@ -30,12 +30,12 @@ _PREFIX = "snapshots/"
 _MANIFEST = "manifest.json"
 _NAME = re.compile(r"\d{8}-\d{6}-\d{8}T\d{6}Z")
 _TIME = "%Y%m%dT%H%M%SZ"
-_FETCHED_TOGETHER = 32
+_DELTAS_PER_FETCH = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
-    """`sha256`, `num_bytes`: of the database; `packed_...`: of database.gz. `schema`: its revision."""
+class SnapshotManifest:
+    """Snapshot manifest. `sha256`, `num_bytes`: of the database; `packed_...`: of database.gz. `schema`: revision."""
 
     name: str
     created_at: str
@@ -53,15 +53,19 @@ def snapshot_name(generation: int, number: int, at: datetime) -> str:
 
 
 def snapshot_names(remote: Remote) -> list[str]:
-    """Of the snapshots that have a manifest, oldest first. Raises BackupUnreachable."""
+    """List the snapshots that have a manifest, oldest first. Raises BackupUnreachableError."""
     parts = (name.split("/") for name in remote.names(_PREFIX))
     return sorted(part[1] for part in parts if len(part) == 3 and part[2] == _MANIFEST and _NAME.fullmatch(part[1]))
 
 
-def put_snapshot(remote: Remote, name: str, database: Path, packed: Path, *, schema: str, votes: int) -> Manifest:
-    """Store a copy of a database as a snapshot; `packed` is where it may be compressed to. Raises BackupUnreachable."""
+def put_snapshot(
+    remote: Remote, name: str, database: Path, packed: Path, *, schema: str, votes: int
+) -> SnapshotManifest:
+    """Store a copy of a database as a snapshot; `packed` is where it may be compressed to. Raises
+    BackupUnreachableError.
+    """
     compress(database, packed)
-    manifest = Manifest(
+    manifest = SnapshotManifest(
         name=name,
         created_at=datetime.strptime(name[-16:], _TIME).replace(tzinfo=UTC).isoformat(),
         schema=schema,
@@ -78,106 +82,108 @@ def put_snapshot(remote: Remote, name: str, database: Path, packed: Path, *, sch
 
 
 def put_delta(remote: Remote, snapshot: str, number: int, delta: Path) -> None:
-    """Store the next delta of a snapshot's log; numbers start at 1. Raises BackupUnreachable."""
+    """Store the next delta of a snapshot's log; numbers start at 1. Raises BackupUnreachableError."""
     remote.put([(f"{_PREFIX}{snapshot}/log/{number:06d}.gz", delta)])
 
 
-def read_manifest(remote: Remote, name: str) -> Manifest:
-    """Raises NotFound, BackupDamaged, BackupUnreachable."""
+def read_manifest(remote: Remote, name: str) -> SnapshotManifest:
+    """Read the manifest of a snapshot. Raises NotFoundError, BackupDamagedError, BackupUnreachableError."""
     try:
-        manifest = Manifest(**json.loads(remote.read(f"{_PREFIX}{name}/{_MANIFEST}")))
+        manifest = SnapshotManifest(**json.loads(remote.read(f"{_PREFIX}{name}/{_MANIFEST}")))
     except (ValueError, TypeError) as error:
-        raise BackupDamaged(f"the manifest of snapshot {name} is not one: {error}") from error
+        raise BackupDamagedError(f"the manifest of snapshot {name} is not one: {error}") from error
     if manifest.format != FORMAT:
-        raise BackupDamaged(f"snapshot {name} is of format {manifest.format}; this version reads format {FORMAT}")
+        raise BackupDamagedError(f"snapshot {name} is of format {manifest.format}; this version reads format {FORMAT}")
     return manifest
 
 
 @dataclass(frozen=True, slots=True)
-class Rebuilt:
-    """A database put together again. `num_deltas` of the `num_logged` that the log holds; `trouble`: why not all."""
+class RebuiltDatabase:
+    """A rebuilt database, with `num_deltas` of the log's `num_logged` deltas; `log_fault`: the reason if not all."""
 
-    manifest: Manifest
+    manifest: SnapshotManifest
     num_deltas: int
     num_logged: int
-    trouble: str | None = None
+    log_fault: str | None = None
 
 
-def rebuild(remote: Remote, name: str, target: Path, scratch: Path, *, at_most: int | None = None) -> Rebuilt:
-    """Put a snapshot and its log together at `target`; every hash on the way is checked.
+def rebuild(remote: Remote, name: str, target: Path, scratch: Path, *, at_most: int | None = None) -> RebuiltDatabase:
+    """Rebuild a database at `target` from a snapshot and its log; every hash on the way is checked.
 
     `at_most`: deltas that are applied; None: all. A log that is damaged from some delta on counts up to there. Raises
-    BackupDamaged when the snapshot itself is; NotFound, BackupUnreachable.
+    BackupDamagedError when the snapshot itself is; NotFoundError, BackupUnreachableError.
     """
     manifest = read_manifest(remote, name)
-    logged = _delta_names(remote, name)
-    wanted = logged[:at_most]
+    logged_names = _delta_names(remote, name)
+    delta_names = logged_names[:at_most]
     _unpack(remote, manifest, target, scratch)
-    applied, trouble = _apply_all(remote, wanted, target, scratch, manifest.sha256, checked=False)
+    num_applied, trouble = _apply_all(remote, delta_names, target, scratch, manifest.sha256, check_each=False)
     if trouble is None:
-        return Rebuilt(manifest, applied, len(logged))
-    # Once more, now looking at the database after each delta, to find the one up to which all is whole.
+        return RebuiltDatabase(manifest, num_applied, len(logged_names))
+    # Once more, now checking the database after each delta, to find the one up to which all is whole.
     _unpack(remote, manifest, target, scratch)
-    applied, trouble = _apply_all(remote, wanted, target, scratch, manifest.sha256, checked=True)
-    log.warning("snapshot %s: its log is whole up to delta %d of %d: %s", name, applied, len(logged), trouble)
+    num_applied, trouble = _apply_all(remote, delta_names, target, scratch, manifest.sha256, check_each=True)
+    log.warning("snapshot %s: its log is whole up to delta %d of %d: %s", name, num_applied, len(logged_names), trouble)
     _unpack(remote, manifest, target, scratch)
-    _apply_all(remote, wanted[:applied], target, scratch, manifest.sha256, checked=True)
-    return Rebuilt(manifest, applied, len(logged), trouble)
+    _apply_all(remote, delta_names[:num_applied], target, scratch, manifest.sha256, check_each=True)
+    return RebuiltDatabase(manifest, num_applied, len(logged_names), trouble)
 
 
-def _unpack(remote: Remote, manifest: Manifest, target: Path, scratch: Path) -> None:
+def _unpack(remote: Remote, manifest: SnapshotManifest, target: Path, scratch: Path) -> None:
     packed = scratch / "database.gz"
     remote.fetch([(f"{_PREFIX}{manifest.name}/database.gz", packed)])
     if sha256_of_file(packed) != manifest.packed_sha256:
-        raise BackupDamaged(f"snapshot {manifest.name}: database.gz is not what its manifest says")
+        raise BackupDamagedError(f"snapshot {manifest.name}: database.gz is not what its manifest says")
     if decompress(packed, target) != manifest.sha256:
-        raise BackupDamaged(f"snapshot {manifest.name}: the database is not what its manifest says")
+        raise BackupDamagedError(f"snapshot {manifest.name}: the database is not what its manifest says")
     packed.unlink()
 
 
 def _apply_all(
-    remote: Remote, names: Sequence[str], database: Path, scratch: Path, sha256: str, *, checked: bool
+    remote: Remote, names: Sequence[str], database: Path, scratch: Path, sha256: str, *, check_each: bool
 ) -> tuple[int, str | None]:
-    """How many deltas were applied, and what was wrong with the next one, or with what they came to."""
-    applied = 0
-    for start in range(0, len(names), _FETCHED_TOGETHER):
-        items = [(name, scratch / name.rpartition("/")[2]) for name in names[start : start + _FETCHED_TOGETHER]]
+    """Apply deltas; returns their number, and the fault of the next one or of the database they lead to."""
+    num_applied = 0
+    for start in range(0, len(names), _DELTAS_PER_FETCH):
+        items = [(name, scratch / name.rpartition("/")[2]) for name in names[start : start + _DELTAS_PER_FETCH]]
         try:
             remote.fetch(items)
             for _, path in items:
-                sha256 = apply_delta(path, database, sha256, checked=checked)
-                applied += 1
+                sha256 = apply_delta(path, database, sha256, check_hash=check_each)
+                num_applied += 1
                 path.unlink()
-        except (BackupDamaged, NotFound) as error:
-            return applied, str(error)
-    if not checked and names and sha256_of_file(database) != sha256:
-        return applied, "what the log leads to is not what it says"
-    return applied, None
+        except (BackupDamagedError, NotFoundError) as error:
+            return num_applied, str(error)
+    if not check_each and names and sha256_of_file(database) != sha256:
+        return num_applied, "what the log leads to is not what it says"
+    return num_applied, None
 
 
 def _delta_names(remote: Remote, snapshot: str) -> list[str]:
-    """Of a snapshot's log, in order, up to the first that is missing."""
+    """List the deltas of a snapshot's log, in order, up to the first that is missing."""
     prefix = f"{_PREFIX}{snapshot}/log/"
-    there = set(remote.names(prefix))
-    wanted = [f"{prefix}{number:06d}.gz" for number in range(1, len(there) + 1)]
-    return wanted[: next((i for i, name in enumerate(wanted) if name not in there), len(wanted))]
+    existing_names = set(remote.names(prefix))
+    expected_names = [f"{prefix}{number:06d}.gz" for number in range(1, len(existing_names) + 1)]
+    return expected_names[
+        : next((i for i, name in enumerate(expected_names) if name not in existing_names), len(expected_names))
+    ]
 
 
 def prune(remote: Remote, *, keep_snapshots: int, keep_days: int, now: datetime) -> list[str]:
-    """Remove what is older than what is to be kept, also what never got a manifest; returns the names left.
+    """Delete old snapshots, and those that never got a manifest; returns the names left.
 
     Kept are the newest `keep_snapshots`, and the last one of each of the last `keep_days` days. Raises
-    BackupUnreachable.
+    BackupUnreachableError.
     """
     names = snapshot_names(remote)
-    kept = set(names[-keep_snapshots:])
+    kept_names = set(names[-keep_snapshots:])
     last_of_day = {name[16:24]: name for name in names}
     oldest_day = (now.astimezone(UTC) - timedelta(days=keep_days)).strftime("%Y%m%d")
-    kept |= {name for day, name in last_of_day.items() if day > oldest_day}
+    kept_names |= {name for day, name in last_of_day.items() if day > oldest_day}
     newest = names[-1:]
     # The manifest goes first: a snapshot that is half removed must not look like a whole one.
     everything = remote.names(_PREFIX)
-    doomed = [name for name in everything if (part := name.split("/")[1]) not in kept and [part] < newest]
-    remote.delete([name for name in doomed if name.endswith(_MANIFEST)])
-    remote.delete([name for name in doomed if not name.endswith(_MANIFEST)])
-    return sorted(kept)
+    stale_files = [name for name in everything if (part := name.split("/")[1]) not in kept_names and [part] < newest]
+    remote.delete([name for name in stale_files if name.endswith(_MANIFEST)])
+    remote.delete([name for name in stale_files if not name.endswith(_MANIFEST)])
+    return sorted(kept_names)

@@ -12,17 +12,19 @@ from pathlib import Path
 from dmpo_app.backup.claims import Claim, make_claim, newest_claim, wait_for_release
 from dmpo_app.backup.remotes.remote import Remote, open_remote
 from dmpo_app.backup.restoring import restore
-from dmpo_app.errors import SetupProblem
+from dmpo_app.errors import SetupError
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.store.store import DATABASE_NAME
 
 
 def open_store(settings: Settings) -> Store:
-    """The home's store, to be closed by the caller. Raises like `Store.open`, and SetupProblem for a storage of files
-    that no installed package understands."""
-    elsewhere = None if settings.files_url is None else open_remote(settings.files_url)
-    return Store.open(settings.home, database_url=settings.database, elsewhere=elsewhere)
+    """Open the home's store, to be closed by the caller.
+
+    Raises like `Store.open`, and SetupError for a storage of files that no installed package understands.
+    """
+    remote_files = None if settings.files_url is None else open_remote(settings.files_url)
+    return Store.open(settings.home, database_url=settings.database, remote=remote_files)
 
 
 log = logging.getLogger(__name__)
@@ -30,7 +32,7 @@ log = logging.getLogger(__name__)
 OWNER_FILE = "backup.json"
 
 
-def arrive(
+def claim_and_restore(
     home: Path,
     remote: Remote,
     *,
@@ -40,14 +42,14 @@ def arrive(
 ) -> Claim:
     """Claim the backup, and restore it where the home has no database. Whoever calls holds the home.
 
-    Raises SetupProblem when the home has a database and the backup is another home's, or was continued by one;
-    BackupDamaged, BackupUnreachable.
+    Raises SetupError when the home has a database and the backup is another home's, or was continued by one;
+    BackupDamagedError, BackupUnreachableError.
     """
-    owner = _owner_of(home)
+    owner = _read_or_create_owner_id(home)
     newest = newest_claim(remote)
     has_database = (home / DATABASE_NAME).is_file()
     if newest is not None and newest.owner != owner and has_database:
-        raise SetupProblem(
+        raise SetupError(
             f"the backup at {remote.url} is another home's, or another studio went on with it since: the votes in "
             f"{home} are not all there are. Start with an empty home to go on from the backup (DMPO_HOME), or give "
             "this one a backup of its own (DMPO_BACKUP__URL)"
@@ -58,20 +60,21 @@ def arrive(
         if not wait_for_release(remote, Claim(claim.generation - 1, ""), handover_seconds):
             log.warning("the studio before this one did not answer; it is taken to be gone")
     if not has_database:
-        restored = restore(remote, home, on_progress=on_progress)
-        if restored is not None:
-            made = restored.rebuilt
+        restore_result = restore(remote, home, on_progress=on_progress)
+        if restore_result is not None:
+            rebuilt = restore_result.rebuilt
             log.info(
-                "restored %s with %d of %d logged changes: %d votes, %d files", made.manifest.name, made.num_deltas,
-                made.num_logged, restored.votes, restored.num_files,
+                "restored %s with %d of %d logged changes: %d votes, %d files",
+                rebuilt.manifest.name, rebuilt.num_deltas, rebuilt.num_logged, restore_result.votes,
+                restore_result.num_files,
             )  # fmt: skip
-            for fault in restored.faults:
+            for fault in restore_result.faults:
                 log.warning("%s", fault)
     return claim
 
 
-def _owner_of(home: Path) -> str:
-    """The name of this home among those that may claim a backup; made on first use."""
+def _read_or_create_owner_id(home: Path) -> str:
+    """Read the owner id of this home, which claims carry; made on first use."""
     path = home / OWNER_FILE
     try:
         return str(json.loads(path.read_bytes())["owner"])

@@ -1,4 +1,4 @@
-"""One pass of the backup: whatever a home has that its backup has not, files first, then the database.
+"""Upload to the backup: one pass stores whatever a home has and its backup has not, files first, then the database.
 
 A database in the backup never names a file that is not there. What changed is the difference of two copies of the
 database, so every table is in it, whoever wrote; no vote is slowed down by it.
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from dmpo_app.backup.claims import Claim, forget_old_claims
-from dmpo_app.backup.home_files import PREFIX, HomeFiles, needed_files
+from dmpo_app.backup.home_files import PREFIX, HomeFileScanner, referenced_files
 from dmpo_app.backup.page_delta import compare, write_delta
 from dmpo_app.backup.remotes.remote import Remote
 from dmpo_app.backup.snapshots import prune, put_delta, put_snapshot, snapshot_name
-from dmpo_app.errors import BackupUnreachable
+from dmpo_app.errors import BackupUnreachableError
 from dmpo_app.settings import BackupSettings
 from dmpo_app.store.db.sqlite import DatabaseCopier, open_copy
 from dmpo_app.store.store import DATABASE_NAME
@@ -34,8 +34,8 @@ _SMALL_BYTES = 16 << 20
 """A log or a delta of no more than this is cheap, however small the snapshot is."""
 
 
-class Shipper:
-    """Ships one home under one claim. One thread at a time.
+class BackupUploader:
+    """Uploads one home under one claim. One thread at a time.
 
     Each snapshot starts a log of its own. After an upload that failed the next is a snapshot again: whether the storage
     took the delta cannot be known, and it may even turn up later under its name.
@@ -53,33 +53,33 @@ class Shipper:
         scratch: str = SCRATCH,
         most_deltas: int = _MOST_DELTAS,
     ) -> None:
-        """Raises SetupProblem when the home has no database."""
+        """Raises SetupError when the home has no database."""
         self._home, self._remote, self._claim, self._settings = home, remote, claim, settings
-        self._now, self._clock, self._most_deltas = now, clock, most_deltas
+        self._now, self._clock, self._max_deltas = now, clock, most_deltas
         self._copier = DatabaseCopier(home / DATABASE_NAME)
         self._scratch = home / scratch
         self._scratch.mkdir(exist_ok=True)
-        self._files = HomeFiles(home)
-        self._there: set[str] | None = None
-        self._missing_since: dict[str, datetime] = {}
+        self._files = HomeFileScanner(home)
+        self._uploaded_paths: set[str] | None = None
+        self._deleted_since: dict[str, datetime] = {}
         self._snapshot, self._sha256 = "", ""
-        self._num_snapshots = self._num_deltas = self._log_bytes = self._packed_bytes = 0
+        self._num_snapshots = self._num_deltas = self._log_bytes = self._snapshot_bytes = 0
         self._snapshot_at = 0.0
         self._pending = True
 
-    def ship(self) -> bool:
-        """All that was committed before this call is in the backup when it returns; False when there was nothing to do.
+    def upload_changes(self) -> bool:
+        """Upload all that was committed before this call; False when there was nothing to do.
 
-        Raises BackupUnreachable, OSError when this machine's disk is full.
+        Raises BackupUnreachableError, OSError when this machine's disk is full.
         """
-        changed = self._pending or self._copier.changed
-        if changed:
+        is_database_changed = self._pending or self._copier.has_changed
+        if is_database_changed:
             self._pending = True
             self._copier.copy(self._scratch / "next.db")
-        files = self._ship_files()
-        if not changed:
+        files = self._upload_files()
+        if not is_database_changed:
             return files
-        self._ship_database()
+        self._upload_database()
         self._pending = False
         return True
 
@@ -88,39 +88,43 @@ class Shipper:
         self._copier.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def _ship_files(self) -> bool:
-        here = self._files.paths()
-        if self._there is None:
-            self._there = {name.removeprefix(PREFIX) for name in self._remote.names(PREFIX)}
-        missing = sorted(here - self._there)
-        for start in range(0, len(missing), _FILES_TOGETHER):
-            some = [path for path in missing[start : start + _FILES_TOGETHER] if (self._home / path).is_file()]
+    def _upload_files(self) -> bool:
+        here = self._files.list_paths()
+        if self._uploaded_paths is None:
+            self._uploaded_paths = {name.removeprefix(PREFIX) for name in self._remote.names(PREFIX)}
+        new_paths = sorted(here - self._uploaded_paths)
+        for start in range(0, len(new_paths), _FILES_TOGETHER):
+            some = [path for path in new_paths[start : start + _FILES_TOGETHER] if (self._home / path).is_file()]
             self._remote.put([(PREFIX + path, self._home / path) for path in some])
-            self._there.update(some)
-            if len(missing) > _FILES_TOGETHER:
-                log.info("backup: %d of %d new files stored", min(start + _FILES_TOGETHER, len(missing)), len(missing))
+            self._uploaded_paths.update(some)
+            if len(new_paths) > _FILES_TOGETHER:
+                log.info(
+                    "backup: %d of %d new files stored", min(start + _FILES_TOGETHER, len(new_paths)), len(new_paths)
+                )
         now = self._now()
-        self._missing_since = {path: self._missing_since.get(path, now) for path in self._there - here}
-        return bool(missing)
+        self._deleted_since = {path: self._deleted_since.get(path, now) for path in self._uploaded_paths - here}
+        return bool(new_paths)
 
-    def _ship_database(self) -> None:
+    def _upload_database(self) -> None:
         copy, last = self._scratch / "next.db", self._scratch / "last.db"
         due = self._clock() - self._snapshot_at >= self._settings.interval_seconds
-        outgrown = self._log_bytes > max(self._packed_bytes, _SMALL_BYTES) or self._num_deltas >= self._most_deltas
-        if self._snapshot and not due and not outgrown:
+        is_log_too_large = (
+            self._log_bytes > max(self._snapshot_bytes, _SMALL_BYTES) or self._num_deltas >= self._max_deltas
+        )
+        if self._snapshot and not due and not is_log_too_large:
             head = compare(last, self._sha256, copy)
             if head.num_changed <= head.num_pages // 2 or head.num_changed * head.page_bytes <= _SMALL_BYTES:
                 if head.after != self._sha256:
                     delta = self._scratch / "delta.gz"
                     write_delta(head, copy, delta)
-                    self._log(delta)
+                    self._upload_delta(delta)
                     self._sha256 = head.after
                 copy.replace(last)
                 return
-        self._take_snapshot(copy)
+        self._upload_snapshot(copy)
         copy.replace(last)
 
-    def _log(self, delta: Path) -> None:
+    def _upload_delta(self, delta: Path) -> None:
         snapshot, self._snapshot = self._snapshot, ""  # until it is known to be there
         put_delta(self._remote, snapshot, self._num_deltas + 1, delta)
         self._snapshot = snapshot
@@ -128,7 +132,7 @@ class Shipper:
         self._log_bytes += delta.stat().st_size
         delta.unlink()
 
-    def _take_snapshot(self, copy: Path) -> None:
+    def _upload_snapshot(self, copy: Path) -> None:
         self._snapshot = ""
         self._num_snapshots += 1
         name = snapshot_name(self._claim.generation, self._num_snapshots, self._now())
@@ -136,16 +140,16 @@ class Shipper:
             schema = str(_first(connection, "SELECT version_num FROM alembic_version"))
             votes = int(_first(connection, "SELECT count(*) FROM votes"))
         manifest = put_snapshot(self._remote, name, copy, self._scratch / "database.gz", schema=schema, votes=votes)
-        self._snapshot, self._sha256, self._packed_bytes = name, manifest.sha256, manifest.packed_bytes
+        self._snapshot, self._sha256, self._snapshot_bytes = name, manifest.sha256, manifest.packed_bytes
         self._num_deltas = self._log_bytes = 0
         self._snapshot_at = self._clock()
         log.info("backup: snapshot %s with %d votes, %.1f MB", name, votes, manifest.packed_bytes / 1e6)
-        self._tidy(copy)
+        self._prune(copy)
 
-    def _tidy(self, copy: Path) -> None:
+    def _prune(self, copy: Path) -> None:
         """Remove old snapshots, then files that none of those left can need."""
         try:
-            kept = prune(
+            kept_snapshots = prune(
                 self._remote,
                 keep_snapshots=self._settings.keep_snapshots,
                 keep_days=self._settings.keep_days,
@@ -153,17 +157,17 @@ class Shipper:
             )
             forget_old_claims(self._remote)
             with open_copy(copy) as connection:
-                needed = {file.path for file in needed_files(connection)}
-            oldest = min((name[16:] for name in kept), default="")
-            unneeded = [
+                referenced_paths = {file.path for file in referenced_files(connection)}
+            oldest = min((name[16:] for name in kept_snapshots), default="")
+            unreferenced_paths = [
                 path
-                for path, since in self._missing_since.items()
-                if path not in needed and f"{since:%Y%m%dT%H%M%SZ}" < oldest
+                for path, since in self._deleted_since.items()
+                if path not in referenced_paths and f"{since:%Y%m%dT%H%M%SZ}" < oldest
             ]
-            self._remote.delete([PREFIX + path for path in unneeded])
-            if self._there is not None:
-                self._there -= set(unneeded)
-        except BackupUnreachable as error:
+            self._remote.delete([PREFIX + path for path in unreferenced_paths])
+            if self._uploaded_paths is not None:
+                self._uploaded_paths -= set(unreferenced_paths)
+        except BackupUnreachableError as error:
             log.warning("backup: old snapshots could not be removed: %s", error)
 
 

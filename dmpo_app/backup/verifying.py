@@ -1,6 +1,6 @@
-"""Is a home whole: its database, the files it names, its versions, its counts; and what lies there that nothing names.
+"""Integrity check of a home: its database, the files it names, versions, counts; and files that nothing names.
 
-Looking changes nothing. Mending moves what is damaged aside, fetches it anew from the backup, and removes what a killed
+Checking changes nothing. Repair moves what is damaged aside, fetches it anew from the backup, and removes what a killed
 process left half written. Votes and rows are never touched.
 """
 
@@ -16,15 +16,22 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from dmpo_app.backup.home_files import PREFIX, HomeFiles, NeededFile, fault_of, is_home_file, needed_files
+from dmpo_app.backup.home_files import (
+    PREFIX,
+    HomeFileScanner,
+    ReferencedFile,
+    check_file,
+    is_home_file,
+    referenced_files,
+)
 from dmpo_app.backup.remotes.remote import Remote
 from dmpo_app.backup.restoring import check_database, fetch_files
 from dmpo_app.backup.snapshots import rebuild, snapshot_names
-from dmpo_app.errors import BackupDamaged, NotFound
+from dmpo_app.errors import BackupDamagedError, NotFoundError
 from dmpo_app.store.db.sqlite import DatabaseCopier, open_copy, safe_driver
 from dmpo_app.store.store import DATABASE_NAME
 
-DAMAGED = "damaged"
+DAMAGED_FOLDER = "damaged"
 """The folder of a home where damaged files are moved to."""
 _YOUNG_SECONDS = 3600.0
 """A file is written before the row that names it, so what is younger may be on its way."""
@@ -34,8 +41,8 @@ SELECT count(*) FROM pairs p WHERE num_votes <>
 """
 
 
-class Kind(StrEnum):
-    """What a finding is about."""
+class IssueKind(StrEnum):
+    """Subject of a finding."""
 
     DATABASE = "database"
     FILE = "file"
@@ -45,88 +52,88 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that is not as it should be. `path`: below the home, where there is one. `file`: what it should be."""
+class IntegrityIssue:
+    """An integrity fault. `path`: below the home, where there is one. `file`: the file that it should be."""
 
-    kind: Kind
-    words: str
+    kind: IssueKind
+    description: str
     path: str = ""
-    file: NeededFile | None = None
+    file: ReferencedFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
-    """`num_files`: how many the database names; `votes`: how many it holds."""
+class IntegrityReport:
+    """Result of an integrity check. `num_files`: files that the database names; `votes`: votes that it holds."""
 
-    findings: list[Finding]
+    issues: list[IntegrityIssue]
     num_files: int
     votes: int
 
 
-def verify(home: Path, *, on_progress: Callable[[int, int], None] | None = None) -> Verified:
-    """Look at everything; a running studio is not disturbed. Raises SetupProblem where there is no database."""
+def verify(home: Path, *, on_progress: Callable[[int, int], None] | None = None) -> IntegrityReport:
+    """Check the whole home; a running studio is not disturbed. Raises SetupError where there is no database."""
     with closing(DatabaseCopier(home / DATABASE_NAME)) as copier, _scratch(home) as folder:
         copy = folder / DATABASE_NAME
         try:
             copier.copy(copy)
             check_database(copy)
-        except (BackupDamaged, safe_driver().Error) as error:
-            return Verified([Finding(Kind.DATABASE, str(error), DATABASE_NAME)], 0, 0)
+        except (BackupDamagedError, safe_driver().Error) as error:
+            return IntegrityReport([IntegrityIssue(IssueKind.DATABASE, str(error), DATABASE_NAME)], 0, 0)
         with open_copy(copy) as connection:
-            needed = list(needed_files(connection))
+            referenced = list(referenced_files(connection))
             votes = int(_first(connection, "SELECT count(*) FROM votes"))
             wrong = int(_first(connection, _WRONG_COUNTS))
-    findings = [Finding(Kind.DATABASE, f"{wrong} pairs do not count their votes right")] if wrong else []
-    for number, file in enumerate(needed):
-        fault = fault_of(home, file) if is_home_file(file.path) else "is no name of a file of a home"
+    issues = [IntegrityIssue(IssueKind.DATABASE, f"{wrong} pairs do not count their votes right")] if wrong else []
+    for number, file in enumerate(referenced):
+        fault = check_file(home, file) if is_home_file(file.path) else "is no name of a file of a home"
         if fault is not None:
-            findings.append(Finding(Kind.FILE, f"{file.path} ({file.why}) {fault}", file.path, file))
+            issues.append(IntegrityIssue(IssueKind.FILE, f"{file.path} ({file.purpose}) {fault}", file.path, file))
         if on_progress is not None:
-            on_progress(number + 1, len(needed))
-    findings += _leftovers(home)
-    findings += _orphans(home, {file.path for file in needed})
-    return Verified(findings, len(needed), votes)
+            on_progress(number + 1, len(referenced))
+    issues += _leftovers(home)
+    issues += _orphans(home, {file.path for file in referenced})
+    return IntegrityReport(issues, len(referenced), votes)
 
 
-def verify_backup(remote: Remote) -> Finding | None:
-    """Put the newest snapshot and its log together and look at it. Raises BackupUnreachable."""
+def verify_backup(remote: Remote) -> IntegrityIssue | None:
+    """Rebuild the newest snapshot with its log and check it. Raises BackupUnreachableError."""
     names = snapshot_names(remote)
     if not names:
-        return Finding(Kind.BACKUP, f"there is no snapshot at {remote.url}")
+        return IntegrityIssue(IssueKind.BACKUP, f"there is no snapshot at {remote.url}")
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / DATABASE_NAME
         try:
             rebuilt = rebuild(remote, names[-1], database, Path(folder))
             check_database(database)
-        except (BackupDamaged, NotFound) as error:
-            return Finding(Kind.BACKUP, f"the newest snapshot, {names[-1]}, is not whole: {error}")
-    if rebuilt.trouble is not None:
-        where = f"after {rebuilt.num_deltas} of {rebuilt.num_logged} changes"
-        return Finding(Kind.BACKUP, f"the log of {names[-1]} breaks off {where}: {rebuilt.trouble}")
+        except (BackupDamagedError, NotFoundError) as error:
+            return IntegrityIssue(IssueKind.BACKUP, f"the newest snapshot, {names[-1]}, is not whole: {error}")
+    if rebuilt.log_fault is not None:
+        position = f"after {rebuilt.num_deltas} of {rebuilt.num_logged} changes"
+        return IntegrityIssue(IssueKind.BACKUP, f"the log of {names[-1]} breaks off {position}: {rebuilt.log_fault}")
     return None
 
 
-def mend(home: Path, findings: list[Finding], remote: Remote | None) -> list[tuple[Finding, str]]:
-    """Mend what can be mended; returns each finding with what became of it. Raises BackupUnreachable."""
-    outcomes: list[tuple[Finding, str]] = []
-    files = [finding for finding in findings if finding.file is not None]
+def repair_home(home: Path, issues: list[IntegrityIssue], remote: Remote | None) -> list[tuple[IntegrityIssue, str]]:
+    """Repair what can be repaired; returns each finding with its outcome. Raises BackupUnreachableError."""
+    outcomes: list[tuple[IntegrityIssue, str]] = []
+    files = [finding for finding in issues if finding.file is not None]
     if remote is not None:
-        there = set(remote.names(PREFIX))
+        backup_names = set(remote.names(PREFIX))
         for finding in files:
-            if PREFIX + finding.path in there:
+            if PREFIX + finding.path in backup_names:
                 _move_aside(home, finding.path)
         fetch_files(remote, home, [finding.file for finding in files if finding.file is not None])
-    for finding in findings:
+    for finding in issues:
         if finding.file is not None:
-            whole = fault_of(home, finding.file) is None
-            instead = "not mended: there is no backup to fetch it from" if remote is None else "not in the backup"
-            outcomes.append((finding, "fetched from the backup" if whole else instead))
-        elif finding.kind is Kind.LEFTOVER:
+            whole = check_file(home, finding.file) is None
+            failure = "not mended: there is no backup to fetch it from" if remote is None else "not in the backup"
+            outcomes.append((finding, "fetched from the backup" if whole else failure))
+        elif finding.kind is IssueKind.LEFTOVER:
             _remove(home / finding.path)
             outcomes.append((finding, "removed"))
-        elif finding.kind is Kind.ORPHAN:
+        elif finding.kind is IssueKind.ORPHAN:
             _move_aside(home, finding.path)
-            outcomes.append((finding, f"moved to {DAMAGED}/"))
+            outcomes.append((finding, f"moved to {DAMAGED_FOLDER}/"))
         else:
             outcomes.append((finding, "not mended: restore a snapshot with `dmpo restore` into another folder"))
     return outcomes
@@ -138,20 +145,20 @@ def _scratch(home: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _leftovers(home: Path) -> Iterator[Finding]:
-    """What processes that were killed left half written."""
+def _leftovers(home: Path) -> Iterator[IntegrityIssue]:
+    """Half-written files of processes that were killed."""
     candidates = [*home.glob("tmp/*"), *home.glob("adapters/*/.staging-*"), *home.glob("verify-*"), home / "restoring"]
     for path in candidates:
         if _age_seconds(path) > _YOUNG_SECONDS:
             relative = path.relative_to(home).as_posix()
-            yield Finding(Kind.LEFTOVER, f"{relative} was never finished", relative)
+            yield IntegrityIssue(IssueKind.LEFTOVER, f"{relative} was never finished", relative)
 
 
-def _orphans(home: Path, named: set[str]) -> Iterator[Finding]:
-    """Whole files that no row names: of pictures deleted in between, or of a publisher that was killed."""
-    for path in sorted(HomeFiles(home).paths() - named):
+def _orphans(home: Path, referenced_paths: set[str]) -> Iterator[IntegrityIssue]:
+    """Whole files that no row names: of images deleted in between, or of a publisher that was killed."""
+    for path in sorted(HomeFileScanner(home).list_paths() - referenced_paths):
         if "/" in path and _age_seconds(home / path) > _YOUNG_SECONDS:
-            yield Finding(Kind.ORPHAN, f"{path} is named by nothing", path)
+            yield IntegrityIssue(IssueKind.ORPHAN, f"{path} is named by nothing", path)
 
 
 def _age_seconds(path: Path) -> float:
@@ -163,7 +170,7 @@ def _age_seconds(path: Path) -> float:
 
 def _move_aside(home: Path, path: str) -> None:
     if (home / path).exists():
-        target = home / DAMAGED / path
+        target = home / DAMAGED_FOLDER / path
         target.parent.mkdir(parents=True, exist_ok=True)
         (home / path).replace(target)
 

@@ -9,16 +9,16 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from dmpo_app.cli.terminal import Home, Model, out, progress, settings_from, spoken_errors
-from dmpo_app.errors import BadInput
+from dmpo_app.cli.terminal import Home, Model, exit_on_error, out, progress, settings_from
+from dmpo_app.errors import BadInputError
 
 app = typer.Typer(no_args_is_help=True, help="The versions a lineage has published.")
 
 
 @app.command("list")
 def list_adapters(home: Home = None, base_model: Model = None) -> None:
-    """The versions, oldest first; * marks the live one."""
-    with spoken_errors():
+    """List the versions, oldest first; * marks the live one."""
+    with exit_on_error():
         from dmpo_app.server.wiring import open_lineage
 
         with open_lineage(settings_from(home=home, base_model=base_model)) as lineage:
@@ -39,8 +39,8 @@ def list_adapters(home: Home = None, base_model: Model = None) -> None:
 
 @app.command("live")
 def set_live(version: int, home: Home = None, base_model: Model = None) -> None:
-    """Make a version live (0 is the base model). A running studio follows before its next picture."""
-    with spoken_errors():
+    """Make a version live (0 is the base model). A running studio follows before its next image."""
+    with exit_on_error():
         from dmpo_app.server.wiring import open_lineage
 
         with open_lineage(settings_from(home=home, base_model=base_model)) as lineage:
@@ -59,17 +59,17 @@ def export(
     base_model: Model = None,
 ) -> None:
     """Copy a version to a file: for diffusers' `load_lora_weights`, or in the naming that other interfaces read."""
-    with spoken_errors():
+    with exit_on_error():
         if file_format not in ("diffusers", "kohya"):
-            raise BadInput(f"there is no adapter format {file_format!r}; there are: diffusers, kohya")
+            raise BadInputError(f"there is no adapter format {file_format!r}; there are: diffusers, kohya")
         from dmpo_app.server.wiring import open_lineage
 
         with open_lineage(settings_from(home=home, base_model=base_model)) as lineage:
             folder = lineage.store.adapters.get(lineage.base, version).folder
-        from dmpo_app.diffusion.adapter_export import exported
+        from dmpo_app.diffusion.adapter_export import export_adapter
 
         target = path / f"dmpo-version-{version}.safetensors" if path.is_dir() else path
-        target.write_bytes(exported(folder, "kohya" if file_format == "kohya" else "diffusers"))
+        target.write_bytes(export_adapter(folder, "kohya" if file_format == "kohya" else "diffusers"))
         out.print(str(target), highlight=False)
 
 
@@ -79,31 +79,33 @@ def push(
     repository: Annotated[str, typer.Argument(metavar="USER/NAME", help="A model repository on the Hub")],
     licence: Annotated[str, typer.Option(help="Licence of the adapter, as the Hub names it, e.g. openrail")],
     private: Annotated[bool, typer.Option(help="Make a repository that is new private")] = False,
-    prompts: Annotated[int, typer.Option(min=0, max=20, help="Held-out prompts pictured before and after")] = 3,
+    prompts: Annotated[int, typer.Option(min=0, max=20, help="Held-out prompts rendered before and after")] = 3,
     folder: Annotated[Path | None, typer.Option(help="Keep the files here as well", show_default=False)] = None,
     home: Home = None,
     base_model: Model = None,
 ) -> None:
-    """Publish a version with a card that says what it learned from. Versions are revisions, tagged v1, v2, ...; one
-    that is there already is left alone."""
-    with spoken_errors():
+    """Publish a version with a card that says what it learned from.
+
+    Versions are revisions, tagged v1, v2, ...; one that is there already is left alone.
+    """
+    with exit_on_error():
         from dmpo_app.cli.adapter_repository import write_repository
-        from dmpo_app.exchange.exporting.hub_push import push_adapter, tag_of
+        from dmpo_app.exchange.exporting.hub_push import push_adapter, version_tag
 
         settings = settings_from(home=home, base_model=base_model)
-        with tempfile.TemporaryDirectory() as temporary, progress() as shown:
-            staged = folder or Path(temporary)
-            task = shown.add_task("pictures", total=prompts)
+        with tempfile.TemporaryDirectory() as temporary, progress() as bar:
+            staging_folder = folder or Path(temporary)
+            task = bar.add_task("images", total=prompts)
             write_repository(
                 settings,
                 version,
-                staged,
+                staging_folder,
                 num_prompts=prompts,
                 licence=licence,
-                on_picture=lambda: shown.update(task, advance=1),
+                on_image=lambda: bar.update(task, advance=1),
             )
-            what = push_adapter(staged, repository, version, private=private)
-        out.print(f"version {version} is {what}: {repository}, revision {tag_of(version)}", highlight=False)
+            outcome = push_adapter(staging_folder, repository, version, private=private)
+        out.print(f"version {version} is {outcome}: {repository}, revision {version_tag(version)}", highlight=False)
 
 
 @app.command("merge")
@@ -115,7 +117,7 @@ def merge(
     base_model: Model = None,
 ) -> None:
     """Write base model and version as one pipeline, for programs that know no adapters."""
-    with spoken_errors():
+    with exit_on_error():
         from dmpo_app.cli.adapter_repository import merge_version
 
         merge_version(settings_from(home=home, base_model=base_model), version, folder, strength=strength)

@@ -1,4 +1,4 @@
-"""What `dmpo adapters` does that takes a model: a version's repository with its card and pictures, and merging."""
+"""Adapter commands that need the model: a version's repository with its card and images, and merging."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from dmpo_app.diffusion.adapter_files import MANIFEST_FILE, WEIGHTS_FILE, read_adapter
 from dmpo_app.domain.lineage import BASE_VERSION, AdapterRef
 from dmpo_app.domain.render_request import RenderRequest
-from dmpo_app.exchange.exporting.model_card import CardPicture, base_name, model_card
-from dmpo_app.labeling.quality.quality_service import report_of
+from dmpo_app.exchange.exporting.model_card import CardImages, base_model_name, model_card
+from dmpo_app.labeling.quality.quality_service import build_report
 from dmpo_app.server.wiring import Lineage, open_lineage, read_prompts
 from dmpo_app.settings import Settings
 
@@ -25,10 +25,12 @@ def write_repository(
     *,
     num_prompts: int,
     licence: str,
-    on_picture: Callable[[], None] = lambda: None,
+    on_image: Callable[[], None] = lambda: None,
 ) -> AdapterRef:
-    """Write what a model repository of this version holds: weights, card, and before/after pictures of the first
-    held-out prompts. Raises NotFound, AdapterProblem, ModelUnavailable."""
+    """Write the model repository of a version: weights, card, and before/after images of the first held-out prompts.
+
+    Raises NotFoundError, AdapterError, ModelUnavailableError.
+    """
     with open_lineage(settings) as lineage:
         adapter = lineage.store.adapters.get(lineage.base, version)
         read_adapter(adapter.folder, adapter.sha256)
@@ -36,46 +38,46 @@ def write_repository(
         shutil.copyfile(adapter.folder / WEIGHTS_FILE, folder / WEIGHTS_FILE)
         manifest = json.loads((adapter.folder / MANIFEST_FILE).read_text(encoding="utf-8"))
         prompts = read_prompts(settings.pool.held_out_prompts)[:num_prompts]
-        pictures = _pictures(lineage, settings, version, prompts, folder, on_picture) if prompts else []
+        card_images = _render_before_after(lineage, settings, version, prompts, folder, on_image) if prompts else []
         card = model_card(
             lineage.base,
             adapter,
             manifest,
-            report_of(lineage.store, lineage.base, settings),
-            pictures,
+            build_report(lineage.store, lineage.base, settings),
+            card_images,
             licence=licence,
-            base_is_on_hub=base_name(manifest) == lineage.base.source,
+            base_is_on_hub=base_model_name(manifest) == lineage.base.source,
         )
         (folder / "README.md").write_text(card, encoding="utf-8")
         return adapter
 
 
-def _pictures(
+def _render_before_after(
     lineage: Lineage,
     settings: Settings,
     version: int,
     prompts: Sequence[str],
     folder: Path,
-    on_picture: Callable[[], None],
-) -> list[CardPicture]:
+    on_image: Callable[[], None],
+) -> list[CardImages]:
     from dmpo_app.rendering.engine import Engine
 
     engine = Engine.load(lineage.store, lineage.base, settings)
-    engine.follow_live()
+    engine.sync_live_version()
     (folder / "images").mkdir(exist_ok=True)
-    found = []
+    card_images = []
     for seed, prompt in enumerate(prompts, start=_FIRST_SEED):
         request = RenderRequest(prompt, seed, (BASE_VERSION, version), 1.0)
         names = [f"images/{seed}-base.png", f"images/{seed}-version-{version}.png"]
-        for name, made in zip(names, engine.render(request, should_stop=lambda: False), strict=True):
-            (folder / name).write_bytes(lineage.store.files.read_image(made.image.sha256))
-        found.append(CardPicture(prompt, seed, *names))
-        on_picture()
-    return found
+        for name, rendered_image in zip(names, engine.render(request, should_stop=lambda: False), strict=True):
+            (folder / name).write_bytes(lineage.store.files.read_image(rendered_image.image.sha256))
+        card_images.append(CardImages(prompt, seed, *names))
+        on_image()
+    return card_images
 
 
 def merge_version(settings: Settings, version: int, target: Path, *, strength: float) -> None:
-    """Write base model and version as one pipeline. Raises NotFound and like `merge_adapter`."""
+    """Write base model and version as one pipeline. Raises NotFoundError and like `merge_adapter`."""
     from dmpo_app.diffusion.adapter_export import merge_adapter
 
     with open_lineage(settings) as lineage:

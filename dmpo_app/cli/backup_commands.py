@@ -1,4 +1,4 @@
-"""`dmpo backup`, `dmpo restore`, `dmpo verify`: a home kept elsewhere, brought back, and looked at."""
+"""`dmpo backup`, `dmpo restore`, `dmpo verify`: store a home in a backup, restore it, check its integrity."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dmpo_app.cli.terminal import Home, console, log_to_terminal, out, progress, settings_from, spoken_errors
-from dmpo_app.errors import NotFound, SetupProblem
+from dmpo_app.cli.terminal import Home, console, exit_on_error, log_to_terminal, out, progress, settings_from
+from dmpo_app.errors import NotFoundError, SetupError
 
 if TYPE_CHECKING:
     from dmpo_app.backup.remotes.remote import Remote
@@ -26,29 +26,29 @@ def backup(
     A running studio does so by itself for DMPO_BACKUP__URL; another URL can be given while it runs.
     """
     log_to_terminal(logging.INFO)
-    with spoken_errors(), ExitStack() as stack:
+    with exit_on_error(), ExitStack() as stack:
         from dmpo_app.backup.claims import release
         from dmpo_app.backup.remotes.remote import open_remote
-        from dmpo_app.backup.startup import arrive
-        from dmpo_app.backup.uploader import SCRATCH, Shipper
+        from dmpo_app.backup.startup import claim_and_restore
+        from dmpo_app.backup.uploader import SCRATCH, BackupUploader
         from dmpo_app.server.wiring import home_lock
         from dmpo_app.store.store import DATABASE_NAME, utc_now
 
         settings = settings_from(home=home)
-        wanted = url or settings.backup.url
-        if wanted is None:
-            raise SetupProblem("there is no backup to store to; give a URL or set DMPO_BACKUP__URL")
+        backup_url = url or settings.backup.url
+        if backup_url is None:
+            raise SetupError("there is no backup to store to; give a URL or set DMPO_BACKUP__URL")
         if not (settings.home / DATABASE_NAME).is_file():
-            raise SetupProblem(f"{settings.home} has no database to back up")
-        own = wanted == settings.backup.url
+            raise SetupError(f"{settings.home} has no database to back up")
+        own = backup_url == settings.backup.url
         if own:  # a running studio ships there itself, and a second claim would stop it
             stack.enter_context(home_lock(settings, "dmpo backup"))
-        remote = open_remote(wanted)
-        claim = arrive(settings.home, remote, handover_seconds=0, now=utc_now)
+        remote = open_remote(backup_url)
+        claim = claim_and_restore(settings.home, remote, handover_seconds=0, now=utc_now)
         scratch = SCRATCH if own else "backup-elsewhere"
-        shipper = Shipper(settings.home, remote, claim, settings.backup, now=utc_now, scratch=scratch)
-        stack.callback(shipper.close)
-        shipper.ship()
+        uploader = BackupUploader(settings.home, remote, claim, settings.backup, now=utc_now, scratch=scratch)
+        stack.callback(uploader.close)
+        uploader.upload_changes()
         release(remote, claim)
         out.print(f"{settings.home} is stored at {remote.url}", highlight=False)
 
@@ -64,7 +64,7 @@ def restore(
     The backup is only read, and whoever writes to it goes on.
     """
     log_to_terminal(logging.WARNING)
-    with spoken_errors():
+    with exit_on_error():
         from dmpo_app.backup.remotes.remote import open_remote
         from dmpo_app.backup.restoring import restore as bring_back
         from dmpo_app.backup.snapshots import snapshot_names
@@ -74,18 +74,18 @@ def restore(
             for name in snapshot_names(remote):
                 out.print(name, highlight=False)
             return
-        made = bring_back(remote, folder, snapshot=snapshot, with_log=log, on_progress=_say)
-        if made is None:
-            raise NotFound(f"there is no snapshot at {remote.url}")
-        for fault in made.faults:
+        result = bring_back(remote, folder, snapshot=snapshot, with_log=log, on_progress=_say)
+        if result is None:
+            raise NotFoundError(f"there is no snapshot at {remote.url}")
+        for fault in result.faults:
             console.print(f"[yellow]warning:[/] {fault}", highlight=False)
-        rebuilt = made.rebuilt
+        rebuilt = result.rebuilt
         changes = f"{rebuilt.num_deltas} of {rebuilt.num_logged} logged changes"
         out.print(
-            f"{folder}: {made.votes} votes and {made.num_files} files, from {rebuilt.manifest.name} with {changes}",
+            f"{folder}: {result.votes} votes and {result.num_files} files, from {rebuilt.manifest.name} with {changes}",
             highlight=False,
         )
-        raise typer.Exit(1 if made.faults else 0)
+        raise typer.Exit(1 if result.faults else 0)
 
 
 def verify(
@@ -98,35 +98,35 @@ def verify(
     Ends with 1 when something is wrong and was not mended. What is merely superfluous is shown and does not count.
     """
     log_to_terminal(logging.WARNING)
-    with spoken_errors():
+    with exit_on_error():
         from dmpo_app.backup.remotes.remote import open_remote
-        from dmpo_app.backup.verifying import Kind, mend, verify_backup
+        from dmpo_app.backup.verifying import IssueKind, repair_home, verify_backup
         from dmpo_app.backup.verifying import verify as look
 
         settings = settings_from(home=home)
-        wanted = url or settings.backup.url
-        remote: Remote | None = None if wanted is None else open_remote(wanted)
+        backup_url = url or settings.backup.url
+        remote: Remote | None = None if backup_url is None else open_remote(backup_url)
         with progress() as bar:
             task = bar.add_task("checking files", total=None)
-            looked = look(settings.home, on_progress=lambda done, of: bar.update(task, completed=done, total=of))
-        findings = looked.findings
-        out.print(f"{settings.home}: {looked.votes} votes, {looked.num_files} files", highlight=False)
+            report = look(settings.home, on_progress=lambda done, of: bar.update(task, completed=done, total=of))
+        issues = report.issues
+        out.print(f"{settings.home}: {report.votes} votes, {report.num_files} files", highlight=False)
         if remote is not None and (about_backup := verify_backup(remote)) is not None:
-            findings = [*findings, about_backup]
-        unmended = 0
-        outcomes = mend(settings.home, findings, remote) if repair else [(finding, "") for finding in findings]
+            issues = [*issues, about_backup]
+        num_unrepaired = 0
+        outcomes = repair_home(settings.home, issues, remote) if repair else [(finding, "") for finding in issues]
         for finding, outcome in outcomes:
-            mended = outcome and not outcome.startswith("not ")
-            harmless = finding.kind in (Kind.LEFTOVER, Kind.ORPHAN)
-            unmended += not mended and not harmless
-            colour = "green" if mended else "yellow" if harmless else "red"
+            is_repaired = outcome and not outcome.startswith("not ")
+            harmless = finding.kind in (IssueKind.LEFTOVER, IssueKind.ORPHAN)
+            num_unrepaired += not is_repaired and not harmless
+            colour = "green" if is_repaired else "yellow" if harmless else "red"
             out.print(
-                f"[{colour}]{finding.kind.value}[/]  {finding.words}{f': {outcome}' if outcome else ''}",
+                f"[{colour}]{finding.kind.value}[/]  {finding.description}{f': {outcome}' if outcome else ''}",
                 highlight=False,
             )
-        if not findings:
+        if not issues:
             out.print("everything is whole", highlight=False)
-        raise typer.Exit(1 if unmended else 0)
+        raise typer.Exit(1 if num_unrepaired else 0)
 
 
 def _say(words: str) -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from dmpo_app.cli.terminal import Home, console, out, settings_from, spoken_errors
+from dmpo_app.cli.terminal import Home, console, exit_on_error, out, settings_from
 
 invite_app = typer.Typer(no_args_is_help=True, help="Links of invitation, for DMPO_LABELING__ACCESS=invite.")
 
@@ -24,7 +24,7 @@ def create(
     home: Home = None,
 ) -> None:
     """Make links of invitation and print them, one a line. Whoever has a link can use it: hand it out with care."""
-    with spoken_errors():
+    with exit_on_error():
         from dmpo_app.backup.startup import open_store
         from dmpo_app.labeling import Sealer, load_or_create_key
         from dmpo_app.labeling.text_checks import clean_handle
@@ -44,8 +44,8 @@ def create(
 
 @invite_app.command("list")
 def list_invites(home: Home = None) -> None:
-    """The links there are, oldest first: how often each was used, and until when it is good."""
-    with spoken_errors():
+    """List the links, oldest first: number of uses, and expiry."""
+    with exit_on_error():
         from dmpo_app.backup.startup import open_store
 
         table = Table("name", "used", "of", "until", box=None)
@@ -57,15 +57,15 @@ def list_invites(home: Home = None) -> None:
         out.print(table)
 
 
-consent_app = typer.Typer(no_args_is_help=True, help="What people agreed to before they judged anything.")
+consent_app = typer.Typer(no_args_is_help=True, help="Texts that people agreed to before their first vote.")
 
 SHOWN_DIGITS = 12
 
 
 @consent_app.command("list")
 def list_texts(home: Home = None) -> None:
-    """The texts, oldest first: version, hash, since when, and how many agreed."""
-    with spoken_errors():
+    """List the texts, oldest first: version, hash, date of the first agreement, number of people."""
+    with exit_on_error():
         from dmpo_app.store import Store
 
         table = Table("version", "sha256", "first agreed to", "people", "characters", box=None)
@@ -80,15 +80,15 @@ def list_texts(home: Home = None) -> None:
 @consent_app.command()
 def show(sha256: str, home: Home = None) -> None:
     """Print the text with this hash, or beginning of a hash."""
-    with spoken_errors():
-        from dmpo_app.errors import BadInput, NotFound
+    with exit_on_error():
+        from dmpo_app.errors import BadInputError, NotFoundError
         from dmpo_app.store import Store
 
         with Store.open(settings_from(home=home).home) as store:
-            found = store.consents.texts_of(sha256)
-        if len({one.text_sha256 for one in found}) > 1:
-            raise BadInput(f"several texts begin with {sha256!r}; give more of the hash")
-        text = next((one.text for one in found if one.text is not None), None)
+            texts = store.consents.find_texts(sha256)
+        if len({one.text_sha256 for one in texts}) > 1:
+            raise BadInputError(f"several texts begin with {sha256!r}; give more of the hash")
+        text = next((one.text for one in texts if one.text is not None), None)
         if text is None:
-            raise NotFound(f"the text {found[0].text_sha256} was agreed to before texts were kept")
+            raise NotFoundError(f"the text {texts[0].text_sha256} was agreed to before texts were kept")
         out.print(text, markup=False, highlight=False, soft_wrap=True)

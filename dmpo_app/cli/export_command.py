@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dmpo_app.cli.terminal import Home, Model, out, progress, settings_from, spoken_errors
+from dmpo_app.cli.terminal import Home, Model, exit_on_error, out, progress, settings_from
 from dmpo_app.domain.vote import Question
-from dmpo_app.errors import BadInput
+from dmpo_app.errors import BadInputError
 
 if TYPE_CHECKING:
     from dmpo_app.exchange.exporting import ExportOptions, ExportSummary, Selection
@@ -25,8 +25,8 @@ Moment = Annotated[
 _KINDS = "pick-a-pic, open-image-preferences, chosen-rejected, votes-jsonl or votes-csv"
 
 
-class Decide(StrEnum):
-    """What the votes on a pair come to."""
+class OutcomeRule(StrEnum):
+    """Aggregation of the votes on a pair to one outcome."""
 
     MAJORITY = "majority"
     POSTERIOR = "posterior"
@@ -50,7 +50,7 @@ def export(
     aggregated: Annotated[
         bool | None, typer.Option("--aggregated/--raw", help="A row for each pair, or for each vote")
     ] = None,
-    decide: Annotated[Decide, typer.Option(help="How, with --aggregated")] = Decide.MAJORITY,
+    decide: Annotated[OutcomeRule, typer.Option(help="How, with --aggregated")] = OutcomeRule.MAJORITY,
     with_images: Annotated[bool | None, typer.Option("--with-images/--without-images")] = None,
     comments: Annotated[bool, typer.Option("--comments", help="Of raw votes: with what people wrote")] = False,
     held_out: Annotated[float, typer.Option(min=0, max=0.5, help="Share of the prompts in the split `test`")] = 0.1,
@@ -63,11 +63,11 @@ def export(
     base_model: Model = None,
 ) -> None:
     """Write votes to a folder, in a format of the field; push them to the hub."""
-    with spoken_errors():
+    with exit_on_error():
         from dmpo_app.exchange.exporting import ExportOptions, Selection
 
         if folder is None and push is None:
-            raise BadInput("where to? Name a folder, a repository with --push owner/name, or both")
+            raise BadInputError("where to? Name a folder, a repository with --push owner/name, or both")
         settings = settings_from(home=home, base_model=base_model)
         if push is not None:
             from dmpo_app.exchange.exporting.hub_push import require_licence
@@ -95,17 +95,19 @@ def export(
             target = folder or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "export"
             _say(_write(target, format_name, selection, options, settings), folder)
             if push is not None:
-                from dmpo_app.exchange.exporting.hub_push import push as push_to
+                from dmpo_app.exchange.exporting.hub_push import push_export as push_to
 
-                changed = push_to(target, push, private=private)
-                out.print(f"{push}: {f'{changed} files changed' if changed else 'nothing changed'}", highlight=False)
+                num_changed = push_to(target, push, private=private)
+                out.print(
+                    f"{push}: {f'{num_changed} files changed' if num_changed else 'nothing changed'}", highlight=False
+                )
 
 
 def _write(target: Path, name: str, selection: Selection, options: ExportOptions, settings: Settings) -> ExportSummary:
-    from dmpo_app.exchange.exporting import export_to, format_named
+    from dmpo_app.exchange.exporting import export_to, get_format
     from dmpo_app.server.wiring import open_lineage
 
-    form = format_named(name)
+    form = get_format(name)
     with open_lineage(settings) as lineage, progress() as bar:
         task = bar.add_task("pairs", total=lineage.store.pairs.count(lineage.base))
         return export_to(

@@ -1,4 +1,4 @@
-"""`dmpo import`: other people's pairs and votes into a home."""
+"""`dmpo import`: import pairs and votes of other people into a home."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from dmpo_app.cli.terminal import Home, Model, console, log_to_terminal, out, progress, settings_from, spoken_errors
+from dmpo_app.cli.terminal import Home, Model, console, exit_on_error, log_to_terminal, out, progress, settings_from
 from dmpo_app.domain.data_import import ImportCounts, ImportUse
-from dmpo_app.errors import BadInput, SetupProblem
+from dmpo_app.errors import BadInputError, SetupError
 from dmpo_app.io import stop_signals
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ Data = Annotated[str, typer.Argument(metavar="PATH|ID", help="A file, a folder o
 Format = Annotated[str, typer.Option("--format", help="Of the rows; auto: told by their columns")]
 Use = Annotated[
     ImportUse,
-    typer.Option("--as", help="votes: train on the answers; pairs: show the pairs to people; both"),
+    typer.Option("--as", help="votes: train on the votes; pairs: show the pairs to people; both"),
 ]
 People = Annotated[
     str | None,
@@ -62,18 +62,18 @@ def import_data(
     home: Home = None,
     base_model: Model = None,
 ) -> None:
-    """Take in pairs and votes: Pick-a-Pic, HPD, Label Studio, Argilla and others. Doing so again adds nothing."""
+    """Import pairs and votes: Pick-a-Pic, HPD, Label Studio, Argilla and others. Doing so again adds nothing."""
     log_to_terminal(logging.WARNING)
-    with spoken_errors():
-        from dmpo_app.exchange.importing.importer import Importer, reader_for
+    with exit_on_error():
+        from dmpo_app.exchange.importing.importer import Importer, get_reader
         from dmpo_app.exchange.readers.source import open_source
         from dmpo_app.server.wiring import open_lineage
 
         settings = settings_from(home=home, base_model=base_model)
         source = open_source(data, split=split, config=config)
-        reader = reader_for(source, format_name)
+        reader = get_reader(source, format_name)
         with open_lineage(settings) as lineage:
-            importer = Importer(lineage.store, lineage.base, settings, source, reader, use, people=people)
+            importer = Importer(lineage.store, lineage.base, settings, source, reader, use, annotator_namespace=people)
             out.print(escape(f"{source.name} as {reader.name}"), highlight=False)
             _note_earlier(importer)
             if (dry_run or not yes) and not _preview(importer, lineage, left_out, ask=not dry_run):
@@ -86,14 +86,14 @@ def import_data(
 
 
 def _note_earlier(importer: Importer) -> None:
-    before = importer.before()
+    before = importer.earlier_state()
     if before is not None:
-        how_far = "is complete" if before.is_complete else "goes on"
-        out.print(f"this import {how_far} at row {before.counts.rows:,}", highlight=False)
+        progress_text = "is complete" if before.is_complete else "goes on"
+        out.print(f"this import {progress_text} at row {before.counts.rows:,}", highlight=False)
 
 
 def _preview(importer: Importer, lineage: Lineage, left_out: Path | None, *, ask: bool) -> bool:
-    """Whether to go on."""
+    """Preview the import; True to go on with it."""
     with console.status("reading") as status:
         preview = importer.preview(lambda counts: status.update(f"reading: {counts.rows:,} rows"))
     _show(preview.counts, "would be added")
@@ -104,13 +104,13 @@ def _preview(importer: Importer, lineage: Lineage, left_out: Path | None, *, ask
         out.print("There is nothing new in it.")
         return preview.counts.rows > 0
     if not sys.stdin.isatty():
-        raise BadInput("nothing was written; --yes takes it in without asking, --dry-run only shows what there is")
-    return typer.confirm("Take it in?")
+        raise BadInputError("nothing was written; --yes imports it without asking, --dry-run only shows what there is")
+    return typer.confirm("Import it?")
 
 
 def _run(importer: Importer, lineage: Lineage, left_out: Path | None) -> bool:
-    """Whether all was taken in."""
-    before = importer.before()
+    """Run the import; True when all of it was imported."""
+    before = importer.earlier_state()
     with stop_signals() as stopping, console.status("importing") as status:
         state = importer.run(
             lambda counts: status.update(f"importing: {counts.rows:,} rows, {counts.pairs:,} pairs"), stopping.is_set
@@ -122,7 +122,7 @@ def _run(importer: Importer, lineage: Lineage, left_out: Path | None) -> bool:
     if not state.is_complete:
         out.print("Stopped; the same command goes on from here.")
         return False
-    encoding = lineage.store.imports.encoding(lineage.base)
+    encoding = lineage.store.imports.encoding_progress(lineage.base)
     if encoding is not None:
         out.print(
             f"{encoding.total - encoding.done:,} pairs have no latents yet; `dmpo serve` makes them when idle",
@@ -134,7 +134,7 @@ def _run(importer: Importer, lineage: Lineage, left_out: Path | None) -> bool:
 def _encode(lineage: Lineage, settings: Settings) -> None:
     from dmpo_app.cli.offline import encode_imported
 
-    encoding = lineage.store.imports.encoding(lineage.base)
+    encoding = lineage.store.imports.encoding_progress(lineage.base)
     if encoding is None:
         return
     with stop_signals() as stopping, progress() as bar:
@@ -143,14 +143,14 @@ def _encode(lineage: Lineage, settings: Settings) -> None:
         encode_imported(lineage, settings, lambda left: bar.update(task, completed=total - left), stopping.is_set)
 
 
-def _show(counts: ImportCounts, done: str) -> None:
+def _show(counts: ImportCounts, verb: str) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in (
         ("rows read", counts.rows),
-        (f"pairs {done}", counts.pairs),
-        (f"votes {done}", counts.votes),
+        (f"pairs {verb}", counts.pairs),
+        (f"votes {verb}", counts.votes),
         ("  ties among them", counts.ties),
-        ("pairs without an answer", counts.unlabelled),
+        ("pairs without a vote", counts.unlabelled),
         ("there already", counts.duplicates),
     ):
         table.add_row(name, f"{value:,}")
@@ -162,18 +162,18 @@ def _show(counts: ImportCounts, done: str) -> None:
 def _list_left_out(
     rows: Iterable[tuple[str, str]], count: int, importer: Importer, lineage: Lineage, path: Path | None
 ) -> None:
-    """The first ones on the terminal, all of them in a file where they are many or one was asked for."""
-    ordered = sorted(rows, key=lambda one: [int(part) for part in one[0].split("/")])
-    for row, reason in islice(ordered, MAX_SHOWN):
+    """List rows left out: the first on the terminal, all in a file where they are many or one was asked for."""
+    sorted_rows = sorted(rows, key=lambda one: [int(part) for part in one[0].split("/")])
+    for row, reason in islice(sorted_rows, MAX_SHOWN):
         out.print(escape(f"    row {row}: {reason}"), highlight=False, style="dim")
     if path is None and count > MAX_SHOWN:
         path = lineage.store.home / "imports" / f"left-out-{importer.spec.fingerprint[:12]}.jsonl"
-    if path is None or not ordered:
+    if path is None or not sorted_rows:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = (json.dumps({"row": row, "reason": reason}) + "\n" for row, reason in ordered)
+        lines = (json.dumps({"row": row, "reason": reason}) + "\n" for row, reason in sorted_rows)
         path.write_text("".join(lines), encoding="utf-8")
     except OSError as error:
-        raise SetupProblem(f"{path} cannot be written ({error}); give another file: --left-out FILE") from error
+        raise SetupError(f"{path} cannot be written ({error}); give another file: --left-out FILE") from error
     out.print(escape(f"    all {count:,} are in {path}"), highlight=False, style="dim")

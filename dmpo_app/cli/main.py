@@ -20,12 +20,12 @@ from dmpo_app.cli.prompt_commands import prompts
 from dmpo_app.cli.quality_commands import gold_app, quality
 from dmpo_app.cli.space_commands import app as space
 from dmpo_app.cli.terminal import Home, Model, console, out
+from dmpo_app.cli.terminal import exit_on_error as _spoken_errors
 from dmpo_app.cli.terminal import log_to_terminal as _log_to_terminal
 from dmpo_app.cli.terminal import progress as _progress
 from dmpo_app.cli.terminal import settings_from as _settings
-from dmpo_app.cli.terminal import spoken_errors as _spoken_errors
 from dmpo_app.cli.train_command import train
-from dmpo_app.errors import BadInput, StudioError
+from dmpo_app.errors import BadInputError, StudioError
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="DMPO Studio: a model that learns a taste."
@@ -77,7 +77,7 @@ def render(
     versions: Annotated[str, typer.Option(help="Comma-separated version numbers, or 'live'")] = "0,live",
     strength: Annotated[float, typer.Option(min=0, max=1.5)] = 1.0,
     count: Annotated[int, typer.Option(min=1, help="How many seeds, from SEED on")] = 1,
-    output: Annotated[Path, typer.Option(help="Folder for the pictures")] = Path(),
+    output: Annotated[Path, typer.Option(help="Folder for the images")] = Path(),
     home: Home = None,
     base_model: Model = None,
 ) -> None:
@@ -96,7 +96,7 @@ def render(
 
 @app.command()
 def status(home: Home = None, base_model: Model = None) -> None:
-    """Votes, pool, round and versions of a home."""
+    """Show votes, pool, round and versions of a home."""
     with _spoken_errors():
         from dmpo_app.server.wiring import build_labeling, open_lineage
 
@@ -140,7 +140,7 @@ def simulate(
                 out.print(f"[bold]{name}[/]  {known.description}")
             return
         if taste not in TASTES:
-            raise BadInput(f"no taste is named {taste!r}; there are: {', '.join(TASTES)}")
+            raise BadInputError(f"no taste is named {taste!r}; there are: {', '.join(TASTES)}")
         try:
             with httpx.Client(base_url=url, timeout=30) as client, _progress() as progress:
                 rng = random.Random(seed)
@@ -148,18 +148,18 @@ def simulate(
                     client, TASTES[taste], wrong_share=wrong, rng=rng, handle=f"likes {taste}"
                 )
                 task = progress.add_task(f"voting for {taste}", total=votes)
-                left = 0
+                votes_left = 0
                 for vote in annotator.votes(votes):
-                    left = vote.votes_until_round
+                    votes_left = vote.votes_until_round
                     progress.update(task, advance=1)
-            out.print(f"{votes} votes cast; {left} until the next round")
+            out.print(f"{votes} votes cast; {votes_left} until the next round")
         except httpx.TransportError as error:
             raise StudioError(f"no studio answers at {url} ({error}); start one with `dmpo serve`") from error
 
 
 @app.command()
 def scorers() -> None:
-    """The automatic scorers of images: what each looks at, where its weights come from, its licence."""
+    """List the automatic scorers of images: what each prefers, the source of its weights, its licence."""
     from dmpo_app.scoring.registry import SCORERS
 
     table = Table("scorer", "prefers", "weights", "licence", box=None)
@@ -170,7 +170,7 @@ def scorers() -> None:
 
 @app.command()
 def settings() -> None:
-    """Every setting: its environment variable, its value now, what it means."""
+    """List every setting: its environment variable, its value now, its meaning."""
     with _spoken_errors():
         table = Table("variable", "value", "meaning", box=None)
         for note in _settings().notes():
@@ -180,7 +180,7 @@ def settings() -> None:
 
 @app.command()
 def objectives() -> None:
-    """The preference objectives a round can minimise: name, formula, options, source."""
+    """List the preference objectives a round can minimise: name, formula, options, source."""
     from dmpo_app.objective import OBJECTIVES
 
     out.print("DMPO_ROUND__OBJECTIVE=\n")
@@ -202,18 +202,16 @@ def objectives() -> None:
 def doctor(home: Home = None, base_model: Model = None) -> None:
     """Check device, models, SQLite, disk and ports, and say what would fail."""
     with _spoken_errors():
-        from dmpo_app.cli.doctor import Verdict, examine
+        from dmpo_app.cli.doctor import CheckStatus, examine
 
-        colours = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "red"}
+        colours = {CheckStatus.OK: "green", CheckStatus.WARNING: "yellow", CheckStatus.PROBLEM: "red"}
         problems = 0
-        for finding in examine(_settings(home=home, base_model=base_model)):
-            colour = colours[finding.verdict]
-            out.print(
-                f"[{colour}]{finding.verdict:<8}[/] [bold]{finding.subject:<11}[/]", finding.detail, highlight=False
-            )
-            if finding.advice:
-                out.print(f"{'':<21}{finding.advice}", highlight=False, style="dim")
-            problems += finding.verdict is Verdict.PROBLEM
+        for check in examine(_settings(home=home, base_model=base_model)):
+            colour = colours[check.status]
+            out.print(f"[{colour}]{check.status:<8}[/] [bold]{check.subject:<11}[/]", check.detail, highlight=False)
+            if check.advice:
+                out.print(f"{'':<21}{check.advice}", highlight=False, style="dim")
+            problems += check.status is CheckStatus.PROBLEM
     raise typer.Exit(1 if problems else 0)
 
 

@@ -11,12 +11,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from dmpo_app.cli.terminal import Home, Model, out, settings_from, spoken_errors
-from dmpo_app.domain.prompt import ImportPlan, PromptQuery, RefusedPrompt, clean_tag
-from dmpo_app.errors import BadInput, SetupProblem
+from dmpo_app.cli.terminal import Home, Model, exit_on_error, out, settings_from
+from dmpo_app.domain.prompt import PromptImportPlan, PromptQuery, RefusedPrompt, clean_tag
+from dmpo_app.errors import BadInputError, SetupError
 
 if TYPE_CHECKING:
-    from dmpo_app.labeling.prompt_desk import PromptDesk
+    from dmpo_app.labeling.prompt_desk import PromptService
     from dmpo_app.store.prompt_catalog import PromptCatalog
 
 prompts = typer.Typer(no_args_is_help=True, help="The prompts that pairs are made of, and those held out of training.")
@@ -30,7 +30,7 @@ Share = Annotated[
 ]
 MAX_SHOWN = 20
 BY = "cli"
-"""Who acts, in the log of acts."""
+"""The actor in the audit log."""
 
 
 @prompts.command("import")
@@ -49,17 +49,17 @@ def import_prompts(
     home: Home = None,
     base_model: Model = None,
 ) -> None:
-    """Take in a file of prompts. Importing the same file again changes nothing."""
-    with spoken_errors(), _desk(home, base_model) as (desk, _):
+    """Import a file of prompts. Importing the same file again changes nothing."""
+    with exit_on_error(), _desk(home, base_model) as (desk, _):
         from dmpo_app.labeling.prompt_files import read_file
 
         if held_out and held_out_share is not None:
-            raise BadInput("--held-out holds all of them out and --held-out-share a part; give one of the two")
+            raise BadInputError("--held-out holds all of them out and --held-out-share a part; give one of the two")
         share = 1.0 if held_out else held_out_share or 0.0
         rules = desk.rules(held_out_share=share, tags=tag or ())
         rows = list(read_file(file, column=column))
-        plan = desk.plan(rows, rules) if dry_run else desk.take_in(rows, rules, by=BY)
-        _tell(plan, "would be added" if dry_run else "added", show)
+        plan = desk.plan(rows, rules) if dry_run else desk.import_prompts(rows, rules, by=BY)
+        _print_plan(plan, "would be added" if dry_run else "added", show)
 
 
 @prompts.command("list")
@@ -72,8 +72,8 @@ def list_prompts(
     home: Home = None,
     base_model: Model = None,
 ) -> None:
-    """Prompts with their tags, side, pairs and votes."""
-    with spoken_errors(), _desk(home, base_model) as (desk, _):
+    """List prompts with their tags, side, pairs and votes."""
+    with exit_on_error(), _desk(home, base_model) as (desk, _):
         query = PromptQuery(tag=tag, held_out=held_out, retired=retired, limit=limit)
         page = desk.page(search=search, query=query)
         table = Table("id", "prompt", "side", "tags", "pairs", "votes", "from", box=None)
@@ -101,16 +101,16 @@ def export_prompts(
     base_model: Model = None,
 ) -> None:
     """Write prompts to a file, the oldest first."""
-    with spoken_errors(), _desk(home, base_model) as (desk, _):
-        from dmpo_app.labeling.prompt_files import exported
+    with exit_on_error(), _desk(home, base_model) as (desk, _):
+        from dmpo_app.labeling.prompt_files import format_prompts
 
         page = desk.page(search="", query=PromptQuery(tag=tag, held_out=held_out))
-        text = exported(page.prompts[::-1], file.suffix.lower().removeprefix("."))
+        text = format_prompts(page.prompts[::-1], file.suffix.lower().removeprefix("."))
         try:
             with file.open("x", encoding="utf-8", newline="") as stream:
                 stream.write(text)
         except OSError as error:
-            raise SetupProblem(
+            raise SetupError(
                 f"{file} cannot be written ({error}); give the name of a file that is not there"
             ) from error
         out.print(f"{len(page.prompts)} prompts written to {file}", highlight=False)
@@ -119,37 +119,39 @@ def export_prompts(
 @prompts.command()
 def retire(ids: Ids = None, tagged: Tagged = None, home: Home = None, base_model: Model = None) -> None:
     """Make no more pairs of these prompts; pairs, votes and images stay."""
-    with spoken_errors(), _desk(home, base_model) as (_, catalog):
-        out.print(f"{catalog.retire(_chosen(catalog, ids, tagged), by=BY)} prompts retired", highlight=False)
+    with exit_on_error(), _desk(home, base_model) as (_, catalog):
+        out.print(f"{catalog.retire(_select_prompt_ids(catalog, ids, tagged), by=BY)} prompts retired", highlight=False)
 
 
 @prompts.command()
 def restore(ids: Ids = None, tagged: Tagged = None, home: Home = None, base_model: Model = None) -> None:
     """Bring retired prompts back."""
-    with spoken_errors(), _desk(home, base_model) as (_, catalog):
-        out.print(f"{catalog.restore(_chosen(catalog, ids, tagged), by=BY)} prompts restored", highlight=False)
+    with exit_on_error(), _desk(home, base_model) as (_, catalog):
+        out.print(
+            f"{catalog.restore(_select_prompt_ids(catalog, ids, tagged), by=BY)} prompts restored", highlight=False
+        )
 
 
 @prompts.command()
 def tag(name: str, ids: Ids = None, tagged: Tagged = None, home: Home = None, base_model: Model = None) -> None:
     """Give prompts a tag."""
-    with spoken_errors(), _desk(home, base_model) as (_, catalog):
+    with exit_on_error(), _desk(home, base_model) as (_, catalog):
         from dmpo_app.labeling.prompt_desk import clean_tags
 
-        chosen = _chosen(catalog, ids, tagged)
-        catalog.tag(chosen, clean_tags([name]), by=BY)
-        out.print(f"{len(chosen)} prompts tagged {clean_tags([name])[0]}", highlight=False)
+        prompt_ids = _select_prompt_ids(catalog, ids, tagged)
+        catalog.tag(prompt_ids, clean_tags([name]), by=BY)
+        out.print(f"{len(prompt_ids)} prompts tagged {clean_tags([name])[0]}", highlight=False)
 
 
 @prompts.command()
 def untag(name: str, ids: Ids = None, tagged: Tagged = None, home: Home = None, base_model: Model = None) -> None:
     """Take a tag away from prompts."""
-    with spoken_errors(), _desk(home, base_model) as (_, catalog):
+    with exit_on_error(), _desk(home, base_model) as (_, catalog):
         from dmpo_app.labeling.prompt_desk import clean_tags
 
-        chosen = _chosen(catalog, ids, tagged)
-        catalog.untag(chosen, clean_tags([name]), by=BY)
-        out.print(f"{len(chosen)} prompts without {clean_tags([name])[0]}", highlight=False)
+        prompt_ids = _select_prompt_ids(catalog, ids, tagged)
+        catalog.untag(prompt_ids, clean_tags([name]), by=BY)
+        out.print(f"{len(prompt_ids)} prompts without {clean_tags([name])[0]}", highlight=False)
 
 
 @prompts.command()
@@ -161,59 +163,59 @@ def split(
     base_model: Model = None,
 ) -> None:
     """Move prompts to one side; without any, show both sides and near duplicates across them."""
-    with spoken_errors(), _desk(home, base_model) as (desk, catalog):
+    with exit_on_error(), _desk(home, base_model) as (desk, catalog):
         if held_out is None:
             if ids or tagged:
-                raise BadInput("say where to: --held-out or --train")
+                raise BadInputError("say where to: --held-out or --train")
             _show_split(desk, catalog)
             return
-        chosen = _chosen(catalog, ids, tagged)
-        refused = desk.place(chosen, held_out=held_out, by=BY)
+        prompt_ids = _select_prompt_ids(catalog, ids, tagged)
+        refused = desk.move(prompt_ids, held_out=held_out, by=BY)
         side = "held out of training" if held_out else "training prompts"
-        out.print(f"{len(set(chosen)) - len(refused)} of {len(set(chosen))} are {side} now", highlight=False)
+        out.print(f"{len(set(prompt_ids)) - len(refused)} of {len(set(prompt_ids))} are {side} now", highlight=False)
         _list_refused(refused)
 
 
 @contextmanager
-def _desk(home: Path | None, base_model: str | None) -> Iterator[tuple[PromptDesk, PromptCatalog]]:
-    from dmpo_app.labeling.prompt_desk import PromptDesk
+def _desk(home: Path | None, base_model: str | None) -> Iterator[tuple[PromptService, PromptCatalog]]:
+    from dmpo_app.labeling.prompt_desk import PromptService
     from dmpo_app.server.wiring import open_lineage
 
     settings = settings_from(home=home, base_model=base_model)
     with open_lineage(settings) as lineage:
-        yield PromptDesk(lineage.store, lineage.base, settings), lineage.store.prompt_catalog
+        yield PromptService(lineage.store, lineage.base, settings), lineage.store.prompt_catalog
 
 
-def _chosen(catalog: PromptCatalog, ids: Sequence[int] | None, tagged: str | None) -> list[int]:
+def _select_prompt_ids(catalog: PromptCatalog, ids: Sequence[int] | None, tagged: str | None) -> list[int]:
     if not ids and tagged is None:
-        raise BadInput("which prompts? Give their numbers (`dmpo prompts list`), or --tagged TAG")
-    chosen = [*(ids or ()), *(catalog.ids_tagged(clean_tag(tagged)) if tagged is not None else ())]
-    if not chosen:
-        raise BadInput(f"no prompt is tagged {tagged!r}")
-    return list(dict.fromkeys(chosen))
+        raise BadInputError("which prompts? Give their numbers (`dmpo prompts list`), or --tagged TAG")
+    prompt_ids = [*(ids or ()), *(catalog.ids_tagged(clean_tag(tagged)) if tagged is not None else ())]
+    if not prompt_ids:
+        raise BadInputError(f"no prompt is tagged {tagged!r}")
+    return list(dict.fromkeys(prompt_ids))
 
 
-def _tell(plan: ImportPlan, done: str, show: int) -> None:
+def _print_plan(plan: PromptImportPlan, verb: str, show: int) -> None:
     held_out = plan.num_held_out
-    sides = f"{len(plan.new) - held_out} to train on, {held_out} held out"
-    out.print(f"{len(plan.new)} prompts {done}: {sides}", highlight=False)
-    if plan.known:
-        out.print(f"{len(plan.known)} are there already", highlight=False)
+    sides = f"{len(plan.new_prompts) - held_out} to train on, {held_out} held out"
+    out.print(f"{len(plan.new_prompts)} prompts {verb}: {sides}", highlight=False)
+    if plan.stored_prompts:
+        out.print(f"{len(plan.stored_prompts)} are there already", highlight=False)
     for reason, count in plan.count_refused().items():
         out.print(f"{count} refused: {reason}", highlight=False)
-    _list_refused(plan.refused, show)
+    _list_refused(plan.refusals, show)
 
 
 def _list_refused(refused: Sequence[RefusedPrompt], show: int = MAX_SHOWN) -> None:
     for row in refused[:show]:
-        like = f", like {row.like!r}" if row.like else ""
+        like = f", like {row.similar_prompt!r}" if row.similar_prompt else ""
         out.print(escape(f"    {row.row}: {row.reason}: {row.text!r}{like}"), highlight=False, style="dim")
     if len(refused) > show:
         out.print(f"    and {len(refused) - show} more", highlight=False, style="dim")
 
 
-def _show_split(desk: PromptDesk, catalog: PromptCatalog) -> None:
-    counts, across = catalog.counts(), desk.across()
+def _show_split(desk: PromptService, catalog: PromptCatalog) -> None:
+    counts, across = catalog.counts(), desk.find_across_split()
     out.print(f"{counts.num_training} to train on, {counts.num_held_out} held out", highlight=False)
     out.print(f"{len(across)} near duplicates across the two", highlight=False)
     for held_out, near in across[:MAX_SHOWN]:

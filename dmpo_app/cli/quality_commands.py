@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from dmpo_app.cli.terminal import Home, Model, console, out, settings_from, spoken_errors
+from dmpo_app.cli.terminal import Home, Model, console, exit_on_error, out, settings_from
+from dmpo_app.cli.terminal import exit_on_error as _spoken_errors
 from dmpo_app.cli.terminal import settings_from as _settings
-from dmpo_app.cli.terminal import spoken_errors as _spoken_errors
 
 if TYPE_CHECKING:
     from dmpo_app.labeling.quality import QualityReport
@@ -31,15 +31,15 @@ def quality(
     home: Home = None,
     base_model: Model = None,
 ) -> None:
-    """How good the votes are: agreement, repeats, sides, times, and what each annotator's votes count."""
+    """Report the quality of votes: agreement, repeats, sides, times, and the weight of each annotator's votes."""
     with _spoken_errors():
         from dmpo_app.labeling.quality.quality_report import to_csv, to_json
-        from dmpo_app.labeling.quality.quality_service import report_of
+        from dmpo_app.labeling.quality.quality_service import build_report
         from dmpo_app.server.wiring import open_lineage
 
         settings = _settings(home=home, base_model=base_model)
         with open_lineage(settings) as lineage:
-            report = report_of(lineage.store, lineage.base, settings)
+            report = build_report(lineage.store, lineage.base, settings)
         for path, text in ((json_file, to_json), (csv_file, to_csv)):
             if path is not None:
                 path.write_text(text(report), encoding="utf-8", newline="")
@@ -58,13 +58,13 @@ def _show(report: QualityReport) -> None:
     )
     for name, share in (
         ("with what most others said", report.agreement),
-        ("repeats answered alike", report.repeats),
-        ("gold pairs answered right", report.gold),
+        ("repeats with the same vote", report.repeats),
+        ("gold pairs with the right vote", report.gold),
         ("image on the left", report.left),
         ("ties", report.ties),
         ("faster than 0.6 s", report.fast),
     ):
-        facts.add_row(name, _said(share))
+        facts.add_row(name, _format_share(share))
     facts.add_row("reliability", "weighs votes" if report.weights_in_use else "off: every vote counts alike")
     out.print(facts, highlight=False)
     if not report.annotators:
@@ -72,7 +72,7 @@ def _show(report: QualityReport) -> None:
     table = Table("annotator", "votes", "agrees", "repeats", "left", "median", "weight", "counts", "", box=None)
     for row in report.annotators[:MOST_ROWS]:
         median = "" if row.median_ms is None else f"{row.median_ms / 1000:.1f} s"
-        shares = [_said(share, short=True) for share in (row.agreement, row.repeats, row.left)]
+        shares = [_format_share(share, short=True) for share in (row.agreement, row.repeats, row.left)]
         cells = (row.name, str(row.votes), *shares, median, f"{row.weight:.2f}", f"{row.counts:.2f}")
         table.add_row(*cells, ", ".join(row.flags))
     out.print(table, highlight=False)
@@ -80,7 +80,7 @@ def _show(report: QualityReport) -> None:
         out.print(f"and {len(report.annotators) - MOST_ROWS} more; --csv FILE writes them all", highlight=False)
 
 
-def _said(share: Share, *, short: bool = False) -> str:
+def _format_share(share: Share, *, short: bool = False) -> str:
     if share.value is None or share.low is None or share.high is None:
         return "" if short else "none"
     if short:
@@ -92,7 +92,7 @@ gold_app = typer.Typer(no_args_is_help=True, help="Pairs whose right answer is k
 PairId = Annotated[int, typer.Argument(min=1, help="The pair's number, as reports and the API have it")]
 
 
-class Answer(StrEnum):
+class GoldOutcome(StrEnum):
     """The right answer of a gold pair."""
 
     A = "a"
@@ -103,12 +103,12 @@ class Answer(StrEnum):
 @gold_app.command()
 def add(
     pair: PairId,
-    answer: Annotated[Answer, typer.Argument(help="The better image: a is the one that was made first")],
+    answer: Annotated[GoldOutcome, typer.Argument(help="The better image: a is the one that was made first")],
     home: Home = None,
     model: Model = None,
 ) -> None:
     """Make a pair a gold pair. It is mixed in from now on, and votes on it are not trained on."""
-    with spoken_errors():
+    with exit_on_error():
         from dmpo_app.domain.vote import Outcome
         from dmpo_app.server.wiring import open_lineage
 
@@ -116,13 +116,15 @@ def add(
         with open_lineage(settings) as lineage:
             lineage.store.gold.set(lineage.base, pair, Outcome(answer.value), by="cli")
         if settings.labeling.gold_rate == 0:
-            console.print("Gold pairs are not shown yet; DMPO_LABELING__GOLD_RATE=0.05 makes them 5 % of all showings.")
+            console.print(
+                "Gold pairs are not shown yet; DMPO_LABELING__GOLD_RATE=0.05 makes them 5 % of all assignments."
+            )
 
 
 @gold_app.command()
 def remove(pair: PairId, home: Home = None, model: Model = None) -> None:
     """Make a gold pair a pair like any other."""
-    with spoken_errors():
+    with exit_on_error():
         from dmpo_app.server.wiring import open_lineage
 
         with open_lineage(settings_from(home=home, model=model)) as lineage:
@@ -131,12 +133,12 @@ def remove(pair: PairId, home: Home = None, model: Model = None) -> None:
 
 @gold_app.command("list")
 def list_gold(home: Home = None, model: Model = None) -> None:
-    """The gold pairs with their right answers."""
-    with spoken_errors():
+    """List the gold pairs with their right answers."""
+    with exit_on_error():
         from dmpo_app.server.wiring import open_lineage
 
         table = Table("pair", "right answer", "prompt", box=None)
         with open_lineage(settings_from(home=home, model=model)) as lineage:
-            for pair_id, answer in lineage.store.gold.answers(lineage.base).items():
+            for pair_id, answer in lineage.store.gold.right_outcomes(lineage.base).items():
                 table.add_row(str(pair_id), answer.value, lineage.store.pairs.get(pair_id).prompt)
         out.print(table)

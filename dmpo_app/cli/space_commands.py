@@ -1,4 +1,4 @@
-"""`dmpo space`: this studio as a Hugging Face Space: code, settings, hardware, and the bucket that keeps its votes."""
+"""`dmpo space`: deploy this studio as a Hugging Face Space: code, settings, hardware, the bucket that keeps votes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from dmpo_app.cli.terminal import out, spoken_errors
-from dmpo_app.errors import BadInput, Conflict, NotFound, StudioError
+from dmpo_app.cli.terminal import exit_on_error, out
+from dmpo_app.errors import BadInputError, ConflictError, NotFoundError, StudioError
 
 app = typer.Typer(no_args_is_help=True, help="This studio as a Hugging Face Space.")
 
@@ -43,17 +43,17 @@ def create(
     yes: Yes = False,
 ) -> None:
     """Make a Space of this checkout. Shows what it will do, and asks."""
-    with spoken_errors():
-        given = _secrets(secret)
-        made_up = ADMIN_TOKEN not in given
-        if made_up:
-            given[ADMIN_TOKEN] = os.environ.get(ADMIN_TOKEN) or secrets.token_urlsafe(24)
-        done = _apply(
+    with exit_on_error():
+        secret_values = _secrets(secret)
+        is_new_token = ADMIN_TOKEN not in secret_values
+        if is_new_token:
+            secret_values[ADMIN_TOKEN] = os.environ.get(ADMIN_TOKEN) or secrets.token_urlsafe(24)
+        is_applied = _apply(
             name, is_new=True, private=private, hardware=hardware, bucket=bucket,
-            variables=_variables(variable), given=given, yes=yes,
+            variables=_variables(variable), secret_values=secret_values, yes=yes,
         )  # fmt: skip
-        if done and made_up and ADMIN_TOKEN not in os.environ:
-            out.print(f"The administrators' token, shown this once: {given[ADMIN_TOKEN]}", highlight=False)
+        if is_applied and is_new_token and ADMIN_TOKEN not in os.environ:
+            out.print(f"The administrators' token, shown this once: {secret_values[ADMIN_TOKEN]}", highlight=False)
 
 
 @app.command()
@@ -65,12 +65,14 @@ def update(
     secret: Secrets = None,
     yes: Yes = False,
 ) -> None:
-    """Bring a Space to the state of this checkout and these options. Only what differs is changed; secrets that are
-    named are written anew, for the Hub tells nobody what they are."""
-    with spoken_errors():
+    """Bring a Space to the state of this checkout and these options.
+
+    Only what differs is changed; secrets that are named are written anew, for the Hub tells nobody what they are.
+    """
+    with exit_on_error():
         _apply(
             name, is_new=False, private=False, hardware=hardware, bucket=bucket,
-            variables=_variables(variable), given=_secrets(secret), yes=yes,
+            variables=_variables(variable), secret_values=_secrets(secret), yes=yes,
         )  # fmt: skip
 
 
@@ -82,62 +84,64 @@ def _apply(
     hardware: str | None,
     bucket: str | None,
     variables: dict[str, str],
-    given: dict[str, str],
+    secret_values: dict[str, str],
     yes: bool,
 ) -> bool:
-    """Show and do what the Space lacks; whether it was done. Raises Conflict, NotFound, BadInput, StudioError."""
+    """Show and run the steps; True when they were run. Raises ConflictError, NotFoundError, BadInputError,
+    StudioError.
+    """
     from huggingface_hub import HfApi
 
-    from dmpo_app.errors import hub_refusals
-    from dmpo_app.hosting.space import SpaceWish, exists, space_files, steps_to
+    from dmpo_app.errors import hub_client_errors
+    from dmpo_app.hosting.space import SpaceSpec, exists, plan_steps, space_files
     from dmpo_app.settings import PROJECT_ROOT
 
     api, files = HfApi(), space_files(PROJECT_ROOT)
     try:
         if exists(api, name) == is_new:
             raise (
-                Conflict(f"{name} is there already: dmpo space update {name}")
+                ConflictError(f"{name} is there already: dmpo space update {name}")
                 if is_new
-                else NotFound(f"there is no Space {name}, or your token may not see it: dmpo space create {name}")
+                else NotFoundError(f"there is no Space {name}, or your token may not see it: dmpo space create {name}")
             )
-        wish = SpaceWish(name, private, hardware, bucket, variables, given)
-        steps = steps_to(api, wish, files)
+        spec = SpaceSpec(name, private, hardware, bucket, variables, secret_values)
+        steps = plan_steps(api, spec, files)
         if not steps:
             out.print(f"{name} is as it should be.", highlight=False)
             return False
         for step in steps:
-            out.print(f"  {step.words}", highlight=False, markup=False)
+            out.print(f"  {step.description}", highlight=False, markup=False)
         if not yes:
             typer.confirm("Do this?", abort=True)
         for step in steps:
-            step.do()
-    except hub_refusals() as error:
+            step.run()
+    except hub_client_errors() as error:
         raise StudioError(
             f"{name}: the Hub refused or cannot be reached ({type(error).__name__}: {error}); what was done stays "
             "done, and running this again goes on. A token that may write is needed (HF_TOKEN, or `hf auth login`)"
         ) from error
     out.print(f"{api.endpoint}/spaces/{name}", highlight=False)
-    if bucket is not None and "HF_TOKEN" not in given:
+    if bucket is not None and "HF_TOKEN" not in secret_values:
         out.print("To write to the bucket the Space needs a secret HF_TOKEN: --secret HF_TOKEN", highlight=False)
     return True
 
 
-def _variables(given: list[str] | None) -> dict[str, str]:
-    found = {}
-    for one in given or []:
+def _variables(assignments: list[str] | None) -> dict[str, str]:
+    variables = {}
+    for one in assignments or []:
         key, equals, value = one.partition("=")
         if not equals or not key.isidentifier():
-            raise BadInput(f"--variable {one!r} is not NAME=VALUE")
-        found[key] = value
-    return found
+            raise BadInputError(f"--variable {one!r} is not NAME=VALUE")
+        variables[key] = value
+    return variables
 
 
 def _secrets(names: list[str] | None) -> dict[str, str]:
-    found = {}
+    secret_values = {}
     for name in names or []:
         if not name.isidentifier():
-            raise BadInput("--secret takes the name of a variable of your environment, never a value")
+            raise BadInputError("--secret takes the name of a variable of your environment, never a value")
         if name not in os.environ:
-            raise BadInput(f"--secret {name}: there is no such variable in your environment; export it first")
-        found[name] = os.environ[name]
-    return found
+            raise BadInputError(f"--secret {name}: there is no such variable in your environment; export it first")
+        secret_values[name] = os.environ[name]
+    return secret_values

@@ -1,4 +1,4 @@
-"""What the commands have in common: settings from options, errors as sentences, logs and progress on the terminal."""
+"""Terminal helpers of the commands: settings from options, error messages, logs and progress."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Model = Annotated[str | None, typer.Option(help="Base model: folder or hub id [D
 
 
 def settings_from(**overrides: Any) -> Settings:
-    """The settings, with what was given on the command line over them; None was not given."""
+    """Load the settings with command line options over them; None means that an option is not set."""
     return Settings(**{name: value for name, value in overrides.items() if value is not None})
 
 
 @contextmanager
-def spoken_errors() -> Iterator[None]:
-    """Errors made to be read are printed and end the command; anything else is a bug and shows where it happened."""
+def exit_on_error() -> Iterator[None]:
+    """Print errors meant for people and exit; anything else is a bug and shows its traceback."""
     try:
         yield
     except StudioError as error:
@@ -45,13 +45,13 @@ def spoken_errors() -> Iterator[None]:
 
 
 def log_to_terminal(level: int) -> None:
-    """Warnings of everybody, and what the studio itself says from `level` on."""
+    """Log to the terminal: warnings of all libraries, and the studio's own messages from `level` on."""
     handler = RichHandler(console=console, show_path=False, rich_tracebacks=False)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s", force=True)
     logging.getLogger("dmpo_app").setLevel(level)
 
 
 def progress() -> Progress:
-    """A bar on the terminal; use as a context manager."""
+    """Create a progress bar on the terminal; use as a context manager."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console)

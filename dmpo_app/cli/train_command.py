@@ -1,4 +1,4 @@
-"""`dmpo train`: on the votes of a home, or on a data set."""
+"""`dmpo train`: training on the votes of a home, or on a data set."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from dmpo_app.cli.terminal import Home, Model, log_to_terminal, out, progress, settings_from, spoken_errors
-from dmpo_app.errors import BadInput
+from dmpo_app.cli.terminal import Home, Model, exit_on_error, log_to_terminal, out, progress, settings_from
+from dmpo_app.errors import BadInputError
 from dmpo_app.settings import Settings
-from dmpo_app.training.distributed.torchrun_env import is_follower, world_size
+from dmpo_app.training.distributed.torchrun_env import is_secondary_process, world_size
 
 if TYPE_CHECKING:
     from dmpo_app.exchange.readers.reader import PreferenceReader
@@ -53,8 +53,8 @@ Overrides = Annotated[
 ]
 
 
-class DataOptions(NamedTuple):
-    """The options of a training on a data set that are no settings."""
+class DatasetOptions(NamedTuple):
+    """Options of training on a data set that are no settings."""
 
     dataset: str
     split: str
@@ -87,7 +87,7 @@ def train(
 
     On several GPUs, either way: torchrun --nproc-per-node 8 -m dmpo_app.cli.main train ...
     """
-    log_to_terminal(logging.WARNING if dataset is not None and is_follower() else logging.INFO)
+    log_to_terminal(logging.WARNING if dataset is not None and is_secondary_process() else logging.INFO)
     flags = {
         "objective": objective,
         "num_steps": steps,
@@ -95,33 +95,35 @@ def train(
         "held_out_share": held_out_share,
         "seed": seed,
     }
-    with spoken_errors():
-        given = nested_settings(overrides or [], {f"round.{name}": value for name, value in flags.items()})
-        settings = settings_from(home=home, base_model=base_model, **given)
+    with exit_on_error():
+        setting_values = nested_settings(overrides or [], {f"round.{name}": value for name, value in flags.items()})
+        settings = settings_from(home=home, base_model=base_model, **setting_values)
         if dataset is None:
             if output is not None or limit is not None or resolution is not None:
-                raise BadInput("--output, --limit and --resolution go with --dataset, which is missing")
+                raise BadInputError("--output, --limit and --resolution go with --dataset, which is missing")
             _train_on_votes(settings, once=once)
             return
         if once:
-            raise BadInput("--once is for training on votes; with --dataset there is one training anyway")
+            raise BadInputError("--once is for training on votes; with --dataset there is one training anyway")
         if output is None:
-            raise BadInput("--output is missing: the folder that the adapter is written to")
-        options = DataOptions(dataset, split, config, output.resolve(), limit, resolution, encode_batch)
+            raise BadInputError("--output is missing: the folder that the adapter is written to")
+        options = DatasetOptions(dataset, split, config, output.resolve(), limit, resolution, encode_batch)
         outcome = _train_on_dataset(options, settings)
-    _end_with(outcome, quiet=is_follower())
+    _report_outcome(outcome, quiet=is_secondary_process())
 
 
 def nested_settings(overrides: list[str], flags: dict[str, Any]) -> dict[str, Any]:
-    """`round.rank=16` and the like as nested mappings; a value is JSON where it can be read as such, else text.
+    """Parse `round.rank=16` and the like to nested mappings; a value is JSON where it can be read as such, else text.
 
-    A flag that was given (is not None) wins. Raises BadInput for what has no `=`.
+    A flag that was given (is not None) wins. Raises BadInputError for what has no `=`.
     """
     values: dict[str, Any] = {}
     for text in overrides:
         name, equals, value = text.partition("=")
         if not equals or not all(name.split(".")):
-            raise BadInput(f"--set {text!r} is not understood; expected GROUP.NAME=VALUE, for example round.rank=16")
+            raise BadInputError(
+                f"--set {text!r} is not understood; expected GROUP.NAME=VALUE, for example round.rank=16"
+            )
         try:
             values[name] = json.loads(value)
         except ValueError:
@@ -134,7 +136,7 @@ def nested_settings(overrides: list[str], flags: dict[str, Any]) -> dict[str, An
         for parent in parents:
             group = group.setdefault(parent, {})
             if not isinstance(group, dict):
-                raise BadInput(f"--set {name}: {parent} is set as a whole already")
+                raise BadInputError(f"--set {name}: {parent} is set as a whole already")
         group[last] = value
     return nested
 
@@ -142,12 +144,12 @@ def nested_settings(overrides: list[str], flags: dict[str, Any]) -> dict[str, An
 def _train_on_votes(settings: Settings, *, once: bool) -> None:
     from dmpo_app.cli.offline import train_one_round, train_until_stopped
 
-    if not once or is_follower():
+    if not once or is_secondary_process():
         train_until_stopped(settings)
         return
     with progress() as bar:
         task = bar.add_task("training", total=None)
-        finished = train_one_round(
+        final_state = train_one_round(
             settings,
             lambda state: bar.update(
                 task,
@@ -156,69 +158,71 @@ def _train_on_votes(settings: Settings, *, once: bool) -> None:
                 description="training" if state.margin is None else f"training  margin u {state.margin:+.2f}",
             ),
         )
-    out.print(f"round {finished.id}: {finished.status}" + (f" ({finished.reason})" if finished.reason else ""))
+    out.print(
+        f"round {final_state.id}: {final_state.status}" + (f" ({final_state.reason})" if final_state.reason else "")
+    )
 
 
-def _train_on_dataset(options: DataOptions, settings: Settings) -> TrainingOutcome:
-    """Of several processes only the first reads the data and says anything."""
-    from dmpo_app.diffusion.base_models import family_of
+def _train_on_dataset(options: DatasetOptions, settings: Settings) -> TrainingOutcome:
+    """Train on a data set. Of several processes only the first reads the data and prints anything."""
+    from dmpo_app.diffusion.base_models import detect_family
     from dmpo_app.io import stop_signals
 
-    family_of(settings.base_model)  # what is unfit is told before the slow imports
-    opened = _open(options) if world_size() == 1 else None
-    from dmpo_app.training.distributed.process_group import joined
-    from dmpo_app.training.offline.dataset_training import TrainingRequest, follow_training, train_on_dataset
+    detect_family(settings.base_model)  # what is unfit is told before the slow imports
+    source_and_reader = _open(options) if world_size() == 1 else None
+    from dmpo_app.training.distributed.process_group import join_process_group
+    from dmpo_app.training.offline.dataset_training import TrainingRequest, join_training, train_on_dataset
 
     request = TrainingRequest(options.output, options.limit, options.resolution, options.encode_batch)
     if settings.trainer.num_threads is not None:
         import torch
 
         torch.set_num_threads(settings.trainer.num_threads)
-    with stop_signals() as stopping, joined() as group:
-        if not group.leads:
-            return follow_training(settings, request, group)
-        source, reader = opened or _open(options)
+    with stop_signals() as stopping, join_process_group() as group:
+        if not group.is_main:
+            return join_training(settings, request, group)
+        source, reader = source_and_reader or _open(options)
         with progress() as bar:
             watcher = _watcher(bar, stopping.is_set)
             return train_on_dataset(source, reader, settings, request, watcher, group=group)
 
 
-def _open(options: DataOptions) -> tuple[PreferenceSource, PreferenceReader]:
-    from dmpo_app.exchange.readers.registry import detect
+def _open(options: DatasetOptions) -> tuple[PreferenceSource, PreferenceReader]:
+    from dmpo_app.exchange.readers.registry import detect_reader
     from dmpo_app.exchange.readers.source import open_source
 
     source = open_source(options.dataset, split=options.split, config=options.config)
-    reader = detect(source.columns, source.name)
+    reader = detect_reader(source.columns, source.name)
     out.print(f"{source.name}: {reader.name}", highlight=False)
     return source, reader
 
 
 def _watcher(bar: Progress, should_stop: Any) -> Any:
-    from dmpo_app.training.data.encoded_pairs import Counts
+    from dmpo_app.training.data.encoded_pairs import EncodingCounts
     from dmpo_app.training.loop.step import StepResult
-    from dmpo_app.training.offline.dataset_run import TrainingWatcher
+    from dmpo_app.training.offline.dataset_run import TrainingCallback
 
-    class OnTerminal(TrainingWatcher):
+    class TerminalWatcher(TrainingCallback):
         encoding = bar.add_task("encoding", total=None)
         training = bar.add_task("training", total=None, visible=False)
 
         def should_stop(self) -> bool:
             return bool(should_stop())
 
-        def encoded(self, counts: Counts, limit: int | None) -> None:
+        def on_encoded(self, counts: EncodingCounts, limit: int | None) -> None:
             left_out = counts.left_out.total()
-            described = f"encoding  {counts.rows} rows, {left_out} pairs left out"
-            bar.update(self.encoding, total=limit, completed=counts.pairs, description=described)
+            description = f"encoding  {counts.rows} rows, {left_out} pairs left out"
+            bar.update(self.encoding, total=limit, completed=counts.pairs, description=description)
 
-        def trained(self, step: int, steps: int, result: StepResult) -> None:
-            described = f"training  margin u {result.agreement.margin:+.2f}"
-            bar.update(self.training, visible=True, total=steps, completed=step, description=described)
+        def on_step(self, step: int, steps: int, result: StepResult) -> None:
+            description = f"training  margin u {result.agreement.margin:+.2f}"
+            bar.update(self.training, visible=True, total=steps, completed=step, description=description)
 
-    return OnTerminal()
+    return TerminalWatcher()
 
 
-def _end_with(outcome: TrainingOutcome, *, quiet: bool) -> None:
-    """Say how it ended, unless another process does; EXIT_STOPPED when it was stopped before the end."""
+def _report_outcome(outcome: TrainingOutcome, *, quiet: bool) -> None:
+    """Print the outcome, unless another process does; EXIT_STOPPED when training was stopped before the end."""
     if outcome.folder is None:
         if not quiet:
             out.print("stopped; what was done is kept: run the same command again to go on")
@@ -236,9 +240,9 @@ def _print_summary(outcome: TrainingOutcome) -> None:
         table.add_row("left out", f"{number}: {reason}")
     table.add_row("trained on", f"{metrics['train_pairs']:.0f} pairs, {metrics['seconds']:.0f} s")
     if "held_out_accuracy" in metrics:
-        judged = f"{metrics['held_out_accuracy']:.1%} of {metrics['held_out_pairs']:.0f} pairs agree"
+        accuracy_text = f"{metrics['held_out_accuracy']:.1%} of {metrics['held_out_pairs']:.0f} pairs agree"
         losses = f"loss {metrics['held_out_loss']:.4f}, base model {metrics['base_held_out_loss']:.4f}"
-        table.add_row("held out", f"{judged}; {losses}; best at step {metrics['step']:.0f}")
+        table.add_row("held out", f"{accuracy_text}; {losses}; best at step {metrics['step']:.0f}")
     if outcome.warning:
         table.add_row("warning", outcome.warning)
     table.add_row("adapter", str(outcome.folder))

@@ -13,18 +13,18 @@ from safetensors.torch import save
 
 from dmpo_app.diffusion.adapter_files import WEIGHTS_FILE, parse_adapter, read_adapter
 from dmpo_app.diffusion.loading import load_pipeline
-from dmpo_app.errors import BadInput, SetupProblem
+from dmpo_app.errors import BadInputError, SetupError
 
 AdapterFormat = Literal["diffusers", "kohya"]
 
 
-def exported(folder: Path, file_format: AdapterFormat) -> bytes:
-    """The weights file of an adapter's folder in another format.
+def export_adapter(folder: Path, file_format: AdapterFormat) -> bytes:
+    """Convert the weights file of an adapter's folder to another format.
 
     diffusers: as it is; for `load_lora_weights`, and for ComfyUI in the families with a transformer. kohya: the naming
     of sd-scripts (`lora_unet_..._to_q.lora_down.weight`), which Automatic1111, Forge, ComfyUI and InvokeAI read; from
-    diffusers there is a way to it for denoisers that are a UNet. Raises BadInput for others, AdapterCorrupt for a
-    damaged file.
+    diffusers there is a way to it for denoisers that are a UNet. Raises BadInputError for others, AdapterCorruptError
+    for a damaged file.
     """
     data = (folder / WEIGHTS_FILE).read_bytes()
     adapter = parse_adapter(data, folder.name)
@@ -32,7 +32,7 @@ def exported(folder: Path, file_format: AdapterFormat) -> bytes:
         return data
     spec = adapter.spec
     if spec.component != "unet":
-        raise BadInput(
+        raise BadInputError(
             f"diffusers cannot convert an adapter of a {spec.component} (Stable Diffusion 3, Flux) to kohya's naming; "
             "use --format diffusers, which ComfyUI and diffusers read"
         )
@@ -46,13 +46,14 @@ def exported(folder: Path, file_format: AdapterFormat) -> bytes:
 
 
 def merge_adapter(source: str, adapter: Path, sha256: str, target: Path, *, strength: float = 1.0) -> None:
-    """Write the pipeline of a base model with an adapter's weights added, as a folder for `from_pretrained`.
+    """Write a base model with an adapter merged into its weights, as a folder for `from_pretrained`.
 
     Merged in float32 by diffusers' own means. `strength`: how much of the adapter, 0 to 1.5. The folder appears whole
-    or not at all. Raises BadInput for a folder that is there, ModelUnavailable, AdapterCorrupt, SetupProblem.
+    or not at all. Raises BadInputError for a folder that is there, ModelUnavailableError, AdapterCorruptError,
+    SetupError.
     """
     if target.exists():
-        raise BadInput(f"{target} is there already; name a folder that is not")
+        raise BadInputError(f"{target} is there already; name a folder that is not")
     read_adapter(adapter, sha256)
     pipeline = load_pipeline(source, device="cpu", dtype="float32")
     pipeline.load_lora_weights(adapter, weight_name=WEIGHTS_FILE, adapter_name="dmpo")
@@ -64,6 +65,6 @@ def merge_adapter(source: str, adapter: Path, sha256: str, target: Path, *, stre
         pipeline.save_pretrained(staging, safe_serialization=True)
         staging.rename(target)
     except OSError as error:
-        raise SetupProblem(f"{target} could not be written: {error}") from error
+        raise SetupError(f"{target} could not be written: {error}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)

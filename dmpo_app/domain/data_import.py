@@ -1,4 +1,4 @@
-"""Pairs and votes that come from elsewhere: what is taken in of them, and how far that is."""
+"""Values of an import: pairs and votes of other data sets, their counts and their progress."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from dmpo_app.domain.vote import Outcome, Question, Strength
 
 
 class ImportUse(StrEnum):
-    """What is taken of a data set. VOTES: its answers are trained on, its pairs are not shown to people. PAIRS: its
-    pairs are shown, its answers are left out. BOTH: answers and pairs."""
+    """The use of an imported data set: its votes, its pairs or both.
+
+    VOTES: its votes are trained on, its pairs are not shown to people. PAIRS: its pairs are shown, its votes are left
+    out. BOTH: votes and pairs.
+    """
 
     VOTES = "votes"
     PAIRS = "pairs"
@@ -31,7 +34,7 @@ class ImportUse(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImportSpec:
-    """What makes an import the same one when it is started again. `fingerprint`: a sha256 (hex) of the data set."""
+    """The identity of an import, by which it is resumed. `fingerprint`: a sha256 (hex) of the data set."""
 
     fingerprint: str
     format: str
@@ -41,9 +44,9 @@ class ImportSpec:
 
 @dataclass(frozen=True, slots=True)
 class ImportedImage:
-    """An image from elsewhere. `sha256`: of the file as it came; `origin`: what its source says of how it was made.
+    """An imported image. `sha256`: of the original file; `origin`: what its source says of how it was made.
 
-    `png`: it again, without metadata; None for an image of a pair that is known already.
+    `png`: the image without metadata; None for an image of a pair that is stored already.
     """
 
     sha256: str
@@ -55,8 +58,11 @@ class ImportedImage:
 
 @dataclass(frozen=True, slots=True)
 class ImportedVote:
-    """An answer from elsewhere. Its annotator is the one of this home with `annotator_id`, or the one with `identity`,
-    a keyed hash, who is called `handle`."""
+    """An imported vote.
+
+    Its annotator is the one of this home with `annotator_id`, or the one with `identity`, a keyed hash, who is called
+    `handle`.
+    """
 
     annotator_id: int | None
     identity: str
@@ -70,20 +76,20 @@ class ImportedVote:
     given_at: datetime | None = None
 
     @property
-    def voter(self) -> str:
-        """Stands for the annotator: equal for the same one."""
+    def voter_key(self) -> str:
+        """A key of the annotator: equal for the same one."""
         return self.identity if self.annotator_id is None else f"#{self.annotator_id}"
 
-    def seen_from(self, *, swapped: bool) -> ImportedVote:
-        """The same answer where images a and b have changed places."""
+    def with_image_order(self, *, swapped: bool) -> ImportedVote:
+        """The same vote where images a and b have changed places."""
         if not swapped:
             return self
-        other = {Outcome.A: Outcome.B, Outcome.B: Outcome.A}
+        mirrored_outcomes = {Outcome.A: Outcome.B, Outcome.B: Outcome.A}
         return ImportedVote(
             self.annotator_id,
             self.identity,
             self.handle,
-            other.get(self.outcome, self.outcome),
+            mirrored_outcomes.get(self.outcome, self.outcome),
             self.question,
             self.strength,
             self.comment,
@@ -95,7 +101,7 @@ class ImportedVote:
 
 @dataclass(frozen=True, slots=True)
 class ImportedPair:
-    """Two images of one prompt and at most one answer. `row` names where it stands in its data set."""
+    """An imported pair: two images of one prompt and at most one vote. `row`: its place in its data set."""
 
     row: str
     prompt: str
@@ -103,19 +109,22 @@ class ImportedPair:
     image_b: ImportedImage
     vote: ImportedVote | None
     key: str
-    """Of `pair_key`."""
+    """The content key, see `pair_key`."""
 
 
 def pair_key(prompt: str, sha256_a: str, sha256_b: str) -> str:
-    """A sha256 (hex) of prompt and image files, whichever is a: the same pair in any data set."""
+    """The content key of a pair, in any data set: a sha256 (hex) of prompt and image files, whichever is a."""
     parts = (*sorted((sha256_a, sha256_b)), prompt)
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class ImportCounts:
-    """What rows came to. `pairs` and `votes` are new ones, `ties` among the votes; `unlabelled` are pairs without an
-    answer; `duplicates` added nothing; `left_out` by reason."""
+    """The counts of an import.
+
+    `pairs` and `votes` are new ones, `ties` among the votes; `unlabelled` are pairs without a vote; `duplicates` added
+    nothing; `left_out` by reason.
+    """
 
     rows: int = 0
     pairs: int = 0
@@ -140,7 +149,7 @@ class ImportCounts:
 
 @dataclass(frozen=True, slots=True)
 class ImportBatch:
-    """Rows in a row. `left_out`: (row, reason). `bookmark`: where the row after them is. `is_last`: there is none."""
+    """Consecutive rows of an import. `left_out`: (row, reason). `bookmark`: the place of the next row, if any."""
 
     num_rows: int
     pairs: Sequence[ImportedPair]
@@ -150,8 +159,8 @@ class ImportBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class ImportState:
-    """An import as last recorded. `bookmark` None: at the beginning."""
+class ImportRecord:
+    """The stored state of an import. `bookmark` None: at the beginning."""
 
     id: int
     spec: ImportSpec
@@ -173,7 +182,7 @@ class UnencodedPair:
 
 @dataclass(frozen=True, slots=True)
 class EncodingProgress:
-    """How many of the imported pairs have latents."""
+    """The progress of encoding imported pairs: `done` of `total` have latents."""
 
     done: int
     total: int

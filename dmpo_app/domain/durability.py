@@ -1,34 +1,34 @@
-"""What labeling asks of whatever keeps votes beyond this machine's disk."""
+"""Durability contract between the labeling service and the backup."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 
-class Safekeeping(Protocol):
-    """Asked before anything of a person's is recorded, and before they are told that it was."""
+class DurabilityPolicy(Protocol):
+    """Durability of votes: checked before a vote is recorded, and awaited before it is acknowledged."""
 
     @property
-    def waits(self) -> bool:
-        """Whether `settle` may take a while."""
+    def is_synchronous(self) -> bool:
+        """True where `wait_until_durable` may take a while, because an upload is part of it."""
 
-    def admit(self) -> None:
-        """Raises BackupUnreachable while what is recorded now might be lost later."""
+    def check_writable(self) -> None:
+        """Raise BackupUnreachableError while what is recorded now might be lost later."""
 
-    def settle(self) -> None:
-        """Return when all that was recorded before this call is as safe as the settings promise.
+    def wait_until_durable(self) -> None:
+        """Wait until all that was recorded before this call is as durable as the settings promise.
 
-        Raises BackupUnreachable when that cannot be said in time; what was recorded stays, and asking again is safe.
+        Raises BackupUnreachableError when that takes too long; what was recorded stays, and asking again is safe.
         """
 
 
-class OnThisDisk:
-    """No backup: the disk is all there is."""
+class LocalDurability:
+    """Durability without a backup: a commit to the local disk is enough."""
 
-    waits = False
+    is_synchronous = False
 
-    def admit(self) -> None:
-        """Nothing to wait for."""
+    def check_writable(self) -> None:
+        """Accept every write: there is no backup that could be out of reach."""
 
-    def settle(self) -> None:
-        """The commit was enough."""
+    def wait_until_durable(self) -> None:
+        """Return at once: the commit was durable."""

@@ -1,4 +1,4 @@
-"""Prompts, images with how they were made, and pairs of them."""
+"""Prompts, images with their provenance, and pairs of images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """How an image was made; enough to make it again. The last bits depend on batch shape and thread count."""
+    """The provenance of an image; enough to make it again. The last bits depend on batch shape and thread count."""
 
     prompt: str
     seed: int
@@ -44,7 +44,7 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class NewImage:
-    """An image about to be stored. `png` holds no metadata; `latents` are the bytes of a safetensors file."""
+    """A new image to be stored. `png` holds no metadata; `latents` are the bytes of a safetensors file."""
 
     png: bytes
     width: int
@@ -65,8 +65,10 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True)
 class NewPair:
-    """Two images of one prompt, or with `more` a set of three or four. `prompt_embeds`: bytes of a safetensors file,
-    stored once a prompt."""
+    """A new pair: two images of one prompt, or with `more` a set of three or four.
+
+    `prompt_embeds`: bytes of a safetensors file, stored once a prompt.
+    """
 
     prompt: str
     image_a: NewImage

@@ -1,4 +1,4 @@
-"""Which pair an annotator is shown next, in values that a strategy and the store exchange."""
+"""Pair selection: the values that a strategy and the store exchange to choose an annotator's next pair."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Protocol
 
 
 class Purpose(StrEnum):
-    """What a showing is for: to learn from, to see whether a person answers alike, or whether they answer right.
+    """The purpose of an assignment: a vote to learn from, a repeat, or a gold pair.
 
-    Only votes on the first kind are trained on. Nothing that an annotator can see tells the kinds apart.
+    A repeat shows whether a person votes alike, a gold pair whether they vote right. Only votes on the first kind are
+    trained on. Nothing that an annotator can see tells the kinds apart.
     """
 
     VOTE = "vote"
@@ -20,8 +21,8 @@ class Purpose(StrEnum):
     GOLD = "gold"
 
 
-class Fact(StrEnum):
-    """What a strategy may know of a candidate beside its age; see the fields of `Candidate`."""
+class CandidateFeature(StrEnum):
+    """A feature of a candidate that a strategy may ask for, beside its age; see the fields of `Candidate`."""
 
     MARGIN = "margin"
     SCORES = "scores"
@@ -31,7 +32,7 @@ class Fact(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A pair that an annotator may be shown. Facts that were not asked for, or are not known, are at their defaults.
+    """A pair that an annotator may be assigned. Features not asked for, or not known, are at their defaults.
 
     num_taken: live votes and open assignments, of every question. margin: the policy's u at beta = 1, of the newest
     version it was computed for. scores: by scorer, how much better image a scores than b, in standard deviations among
@@ -51,39 +52,42 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Every `every`-th pair is wanted by `people` people; those that somebody has begun are candidates first."""
+    """Overlap: every `every`-th pair goes to `people` people; pairs that somebody has begun are candidates first."""
 
     every: int
     people: int
 
 
 class Strategy(Protocol):
-    """An order of candidates. They come in the store's own: fewest taken first, then the newest version, then the
-    oldest pair; keep it among equals."""
+    """A selection strategy: an order of candidates.
+
+    They come in the store's own order: fewest taken first, then the newest version, then the oldest pair; keep it
+    among equals.
+    """
 
     @property
-    def needs(self) -> frozenset[Fact]: ...
+    def required_features(self) -> frozenset[CandidateFeature]: ...
 
     @property
     def overlap(self) -> Overlap | None: ...
 
     def order(self, candidates: Sequence[Candidate], rng: random.Random) -> list[Candidate]:
-        """All of `candidates`, the one to be shown first at the front."""
+        """Sort the candidates; the one to be assigned first is at the front."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Offering:
-    """How pairs are chosen for an annotator.
+class AssignmentRules:
+    """The rules by which pairs are assigned to an annotator.
 
-    strategy: None leaves the store's own order. showings_per_pair: live votes and open assignments that a pair has at
-    most, on each question; None: any number. gold_rate, repeat_rate: the share of showings that are of gold pairs, and
-    of pairs that the annotator judged at least `repeat_after` votes ago, with the sides swapped. num_images: 2 for
-    pairs, 3 or 4 for sets to be ranked; all showings are of one size, so that none stands out.
+    strategy: None leaves the store's own order. assignments_per_pair: live votes and open assignments that a pair has
+    at most, on each question; None: any number. gold_rate, repeat_rate: the share of assignments that are of gold
+    pairs, and of pairs that the annotator voted on at least `repeat_after` votes ago, with the sides swapped.
+    num_images: 2 for pairs, 3 or 4 for sets to be ranked; all assignments are of one size, so that none stands out.
     """
 
     strategy: Strategy | None = None
-    showings_per_pair: int | None = None
+    assignments_per_pair: int | None = None
     gold_rate: float = 0.0
     repeat_rate: float = 0.0
     repeat_after: int = 20

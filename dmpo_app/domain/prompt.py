@@ -22,14 +22,17 @@ _ARTICLES = frozenset({"a", "an", "the"})
 _DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
-def tidy(text: str) -> str:
-    """The text as it is stored: composed characters (NFC), every run of white space one blank, none at the ends."""
+def normalize_text(text: str) -> str:
+    """Normalize a text for storage: composed characters (NFC), every run of white space one blank, none at the ends."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def has_control_characters(text: str) -> bool:
-    """Whether it holds characters no prompt needs: controls but for white space, half characters, and marks that turn
-    the direction of writing, which make a text look like another one."""
+    """True for a text with control characters, which no prompt needs.
+
+    These are controls but for white space, half characters, and marks that turn the direction of writing, which make a
+    text pass for another one.
+    """
     return any(
         (unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n\r") or character in _DIRECTIONS
         for character in text
@@ -37,35 +40,35 @@ def has_control_characters(text: str) -> bool:
 
 
 def fold(text: str) -> str:
-    """The text without what makes no difference: case, width, accents, punctuation, invisible characters.
+    """Fold a text for comparison: without case, width, accents, punctuation and invisible characters.
 
     Never empty unless the text is: a text without a single word stands for itself.
     """
     plain = unicodedata.normalize("NFKD", text).casefold()
     plain = unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFKD", plain)))
-    return " ".join("".join(map(_letter, plain)).split()) or " ".join(text.casefold().split())
+    return " ".join("".join(map(_fold_character, plain)).split()) or " ".join(text.casefold().split())
 
 
-def words_of(folded: str) -> frozenset[str]:
+def word_set(folded: str) -> frozenset[str]:
     """The set of words a folded text is compared by: all but the English articles, unless there are no others."""
     words = frozenset(folded.split())
     return words - _ARTICLES or words
 
 
-def similarity(a: frozenset[str], b: frozenset[str]) -> float:
+def jaccard_similarity(a: frozenset[str], b: frozenset[str]) -> float:
     """Jaccard similarity of two sets of words, 0 to 1."""
     shared = len(a & b)
     return shared / (len(a) + len(b) - shared) if shared else 0.0
 
 
 def clean_tag(name: str) -> str:
-    """A tag as it is stored: folded words joined by hyphens, at most `MAX_TAG` characters; empty for no word at all."""
+    """Normalize a tag: folded words joined by hyphens, at most `MAX_TAG` characters; empty for no word at all."""
     words = [word for word in fold(name).split() if word[0].isalnum()]
     return "-".join(words)[:MAX_TAG].rstrip("-")
 
 
-def _letter(character: str) -> str:
-    """A character as it counts for words: itself, nothing when it is invisible, or a blank."""
+def _fold_character(character: str) -> str:
+    """Fold one character: itself, nothing when it is invisible, or a blank."""
     if "\u3040" <= character <= "\u9fff" or "\uf900" <= character <= "\ufaff":
         return f" {character} "  # Chinese and Japanese have no spaces: each character stands for itself
     category = unicodedata.category(character)
@@ -75,7 +78,7 @@ def _letter(character: str) -> str:
 
 
 class PromptSource(StrEnum):
-    """Where a prompt came from. LIST: the text files of the settings, or a pair that was stored."""
+    """The source of a prompt. LIST: the text files of the settings, or a pair that was stored."""
 
     LIST = "list"
     IMPORT = "import"
@@ -83,7 +86,7 @@ class PromptSource(StrEnum):
 
 
 class Refusal(StrEnum):
-    """Why a prompt was not taken. The values are words for people."""
+    """The reason for refusing a prompt. The values are words for people."""
 
     EMPTY = "empty"
     NOT_TEXT = "not text"
@@ -98,7 +101,7 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NewPrompt:
-    """A prompt that may be stored: tidied, and folded as `prompt_text.fold` does."""
+    """A new prompt to be stored: normalized, and folded as `prompt_text.fold` does."""
 
     text: str
     folded: str
@@ -107,8 +110,8 @@ class NewPrompt:
 
 
 @dataclass(frozen=True, slots=True)
-class KnownPrompt:
-    """What new prompts are compared with."""
+class StoredPrompt:
+    """A stored prompt, as new prompts are compared with it."""
 
     id: int
     text: str
@@ -118,7 +121,7 @@ class KnownPrompt:
 
 @dataclass(frozen=True, slots=True)
 class PromptsState:
-    """Stands for all prompts and their sides: equal states, equal prompts."""
+    """A state of all prompts and their sides, for optimistic locking: equal states, equal prompts."""
 
     last_id: int
     num_held_out: int
@@ -127,45 +130,47 @@ class PromptsState:
 
 @dataclass(frozen=True, slots=True)
 class PromptSnapshot:
-    """All prompts, or one side of them, at one moment."""
+    """A snapshot of all prompts, or of one side of them."""
 
     state: PromptsState
-    prompts: Sequence[KnownPrompt]
+    prompts: Sequence[StoredPrompt]
 
 
 @dataclass(frozen=True, slots=True)
 class RefusedPrompt:
-    """A row that was not taken. `row` counts from 1, by lines or records of the file; `like`: the prompt it is too
-    close to."""
+    """A refused row of an import.
+
+    `row` counts from 1, by lines or records of the file; `similar_prompt`: the prompt it is too close to.
+    """
 
     row: int
     text: str
     reason: Refusal
-    like: str = ""
+    similar_prompt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class ImportPlan:
-    """What an import would do: prompts to add, prompts that are there already and get the tags, rows refused."""
+class PromptImportPlan:
+    """The plan of a prompt import: prompts to add, stored prompts that get the tags, rows refused."""
 
-    new: Sequence[NewPrompt]
-    known: Sequence[KnownPrompt]
-    refused: Sequence[RefusedPrompt]
+    new_prompts: Sequence[NewPrompt]
+    stored_prompts: Sequence[StoredPrompt]
+    refusals: Sequence[RefusedPrompt]
 
     @property
     def num_held_out(self) -> int:
-        """Of the new ones."""
-        return sum(prompt.held_out for prompt in self.new)
+        """Number of new prompts that are held out."""
+        return sum(prompt.held_out for prompt in self.new_prompts)
 
     def count_refused(self) -> dict[Refusal, int]:
-        """By reason, in the order of the reasons; those that occur."""
-        counts = {reason: sum(row.reason is reason for row in self.refused) for reason in Refusal}
+        """Count the refused rows by reason, in the order of the reasons; only those that occur."""
+        counts = {reason: sum(row.reason is reason for row in self.refusals) for reason in Refusal}
         return {reason: count for reason, count in counts.items() if count}
 
 
 @dataclass(frozen=True, slots=True)
 class PromptEntry:
-    """A prompt with what became of it. `num_pairs` and `num_votes` (live ones) are of one lineage."""
+    """An entry of the prompt catalog. `num_pairs` and `num_votes` (live ones) are of one lineage."""
 
     id: int
     text: str
@@ -180,8 +185,10 @@ class PromptEntry:
 
 @dataclass(frozen=True, slots=True)
 class PromptQuery:
-    """Which prompts to list; None is no condition. `search`: beginnings of words, folded, all of them.
-    `before`: only ids below it, since the newest come first."""
+    """A query of the prompt catalog; None is no condition.
+
+    `search`: beginnings of words, folded, all of them. `before`: only ids below it, since the newest come first.
+    """
 
     search: tuple[str, ...] = ()
     tag: str | None = None
@@ -193,7 +200,7 @@ class PromptQuery:
 
 @dataclass(frozen=True, slots=True)
 class PromptPage:
-    """`total`: how many meet the query's conditions, whatever `before` and `limit`."""
+    """A page of the prompt catalog. `total`: matches of the query's conditions, whatever `before` and `limit`."""
 
     prompts: Sequence[PromptEntry]
     total: int
@@ -201,7 +208,7 @@ class PromptPage:
 
 @dataclass(frozen=True, slots=True)
 class PromptCounts:
-    """Over all prompts of a home. `tags`: prompts of each."""
+    """Counts over all prompts of a home. `tags`: prompts of each."""
 
     num_training: int
     num_held_out: int

@@ -12,7 +12,7 @@ from dmpo_app.domain.image import ImageRef
 
 @dataclass(frozen=True, slots=True)
 class RenderRequest:
-    """Render one prompt and seed once per version, in the order of `versions`."""
+    """A request to render one prompt and seed once per version, in the order of `versions`."""
 
     prompt: str
     seed: int
@@ -24,8 +24,10 @@ class RenderRequest:
 
 @dataclass(frozen=True, slots=True)
 class RenderedImage:
-    """What came out; `image.provenance.adapter_version` is the version it was really made with. `withheld`: the model's
-    own safety checker flagged it, and the image is black."""
+    """A rendered image; `image.provenance.adapter_version` is the version it was really made with.
+
+    `withheld`: the model's own safety checker flagged it, and the image is black.
+    """
 
     version: int
     image: ImageRef
@@ -34,7 +36,7 @@ class RenderedImage:
 
 @dataclass(frozen=True, slots=True)
 class RendererState:
-    """`phase` is 'failed' when the model could not be loaded; then `message` says why and what to do."""
+    """The state of the render thread. `phase` 'failed': no model was loaded; `message` says why and what to do."""
 
     phase: Literal["starting", "loading", "ready", "failed", "stopped"]
     message: str
@@ -47,20 +49,26 @@ class Renderer(Protocol):
     """The render thread as the page and the API see it."""
 
     def submit(self, request: RenderRequest) -> Future[list[RenderedImage]]:
-        """Queue a person's request. Raises Busy when the queue is full, NotReady when the model failed to load."""
+        """Queue a person's request.
+
+        Raises BusyError when the queue is full, NotReadyError when the model failed to load.
+        """
         ...
 
     @property
     def state(self) -> RendererState: ...
 
 
-class GpuLending(Protocol):
-    """To be called in the event of a person on the page, on whose quota the GPU is asked for."""
+class ZeroGpuService(Protocol):
+    """Training and rendering on ZeroGPU, called in the event of a person on the page, whose quota pays for it."""
 
-    def lend(self) -> Iterator[str]:
-        """Do what is most useful with one GPU minute, saying how it goes every second or two. Raises StudioError."""
+    def run_minute(self) -> Iterator[str]:
+        """Use one GPU minute for what is most useful; yields a progress message every second or two.
+
+        Raises StudioError.
+        """
         ...
 
     def render(self, request: RenderRequest) -> list[RenderedImage]:
-        """A person's own images, in the order of the versions asked for. Raises StudioError."""
+        """Render a person's request; returns the images in the order of its versions. Raises StudioError."""
         ...

@@ -1,4 +1,4 @@
-"""What a round is trained on, how it goes, and the process that trains it."""
+"""Training rounds: their votes and pairs, their state and progress, and the trainer process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RoundStatus(StrEnum):
 
 
 class Trigger(StrEnum):
-    """Why a round was started."""
+    """The trigger that started a round."""
 
     VOTES = "votes"
     PERIOD = "period"
@@ -28,8 +28,8 @@ class Trigger(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class NewVotes:
-    """The live preferences that no finished round has looked at. Without any, `last_vote_id` is 0, `oldest_at` None."""
+class NewPreferences:
+    """The live preferences that no finished round has used. Without any, `last_vote_id` is 0, `oldest_at` None."""
 
     count: int
     last_vote_id: int
@@ -38,7 +38,7 @@ class NewVotes:
 
 @dataclass(frozen=True, slots=True)
 class TrainingVote:
-    """One live vote with what training needs of its pair; the hashes name files in the store.
+    """A live vote with the files of its pair that training needs; the hashes name files in the store.
 
     `strength` in [0, 1]: how clear the preference is; 1 unless the annotator was asked and said otherwise. A ranking is
     one vote: `ranking` holds the images of its set by letter, best first, `more_latents` those of images c and d.
@@ -59,7 +59,7 @@ class TrainingVote:
 
 @dataclass(frozen=True, slots=True)
 class TrainingPair:
-    """A pair with what scoring it and training on it need; the hashes name files in the store."""
+    """A pair with the files that scoring and training need; the hashes name files in the store."""
 
     id: int
     prompt: str
@@ -74,7 +74,7 @@ class TrainingPair:
 
 @dataclass(frozen=True, slots=True)
 class RoundState:
-    """A round as last recorded. `margin` is the mean u, `accuracy` the share of pairs with u on the voters' side."""
+    """The stored state of a round. `margin`: the mean u; `accuracy`: the share of pairs with u on the voters' side."""
 
     id: int
     status: RoundStatus
@@ -100,7 +100,7 @@ class RoundState:
 
 @dataclass(frozen=True, slots=True)
 class RoundProgress:
-    """`health` holds what else is watched while training, by name (see `training.health`)."""
+    """The progress of a round at one step. `health`: further monitored values by name (see `training.health`)."""
 
     step: int
     loss: float
@@ -113,7 +113,7 @@ class RoundProgress:
 
 @dataclass(frozen=True, slots=True)
 class TrainerState:
-    """The trainer process as its supervisor sees it; `message` explains a trainer that does not stay up."""
+    """The state of the trainer process; `message` explains a trainer that does not stay up."""
 
     running: bool
     pid: int | None

@@ -1,4 +1,4 @@
-"""The studio at a glance."""
+"""The status of the studio."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dmpo_app.domain.round import RoundState
 
 @dataclass(frozen=True, slots=True)
 class StudioStatus:
-    """What GET /status answers and the page polls. `encoding`: of imported pairs, while some have no latents."""
+    """The status that GET /status returns. `encoding`: progress on imported pairs, while some have no latents."""
 
     votes: int
     votes_until_round: int

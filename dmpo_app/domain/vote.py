@@ -1,7 +1,7 @@
 """Votes and rankings.
 
-A set is a pair with further images: a and b, then c and d. Orders are kept as the letters of the images, "cab"; people
-see and answer places, 0 the first that is shown.
+A set is a pair with further images: a and b, then c and d. Orders are stored as the images' letters, "cab"; people
+see and order places, 0 the first that is shown.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from dmpo_app.errors import BadInput
+from dmpo_app.errors import BadInputError
 
 
 class Choice(StrEnum):
-    """What a person answered, in the sides they saw."""
+    """The choice of a person, in terms of the sides they saw."""
 
     LEFT = "left"
     RIGHT = "right"
@@ -25,7 +25,7 @@ class Choice(StrEnum):
 
 
 class Outcome(StrEnum):
-    """The same answer in terms of the pair's images a and b, whichever side they stood on."""
+    """The outcome of a vote in terms of the pair's images a and b, whichever side they stood on."""
 
     A = "a"
     B = "b"
@@ -38,7 +38,7 @@ PREFERENCES = (Outcome.A, Outcome.B, Outcome.TIE)
 """The outcomes that are trained on and that count towards a round."""
 
 
-def outcome_of(choice: Choice, *, a_on_left: bool) -> Outcome:
+def outcome_from_choice(choice: Choice, *, a_on_left: bool) -> Outcome:
     """Translate the side a person chose into the image they chose."""
     if choice is Choice.LEFT:
         return Outcome.A if a_on_left else Outcome.B
@@ -48,7 +48,7 @@ def outcome_of(choice: Choice, *, a_on_left: bool) -> Outcome:
 
 
 class Question(StrEnum):
-    """What was asked about a pair: which image is better overall, looks better, or fits the prompt better."""
+    """The question about a pair: which image is better overall, is more appealing, or fits the prompt better."""
 
     OVERALL = "overall"
     APPEAL = "appeal"
@@ -56,7 +56,7 @@ class Question(StrEnum):
 
 
 class Strength(StrEnum):
-    """How clear a preference for one side is, where the person says."""
+    """The strength of a preference for one side, where the person says."""
 
     SLIGHTLY = "slightly"
     CLEARLY = "clearly"
@@ -68,7 +68,7 @@ STRENGTHS: Mapping[Strength | None, float] = {None: 1.0, Strength.SLIGHTLY: 0.5,
 
 @dataclass(frozen=True, slots=True)
 class Annotator:
-    """`signed_in`: a provider vouched for them, in whatever browser they are; else they are whoever has their token."""
+    """An annotator. `signed_in`: a provider vouched for them, in any browser; else they are whoever has their token."""
 
     id: int
     public_id: str
@@ -78,7 +78,7 @@ class Annotator:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One showing of one pair to one annotator, issued by the server. `id` is unguessable."""
+    """An assignment: one pair issued to one annotator by the server, to vote on. `id` is unguessable."""
 
     id: str
     annotator_id: int
@@ -94,9 +94,11 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a person says of what they were shown: a choice with what goes with it, or the `order` of a set's images,
-    as the places they stood at, 0 the first, best first."""
+class SubmittedVote:
+    """A vote as a person submits it: a choice with strength and comment, or a ranking.
+
+    `order`: of a set's images, the places they stood at, 0 the first, best first.
+    """
 
     choice: Choice | None = None
     strength: Strength | None = None
@@ -105,18 +107,20 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class TakenVote:
-    """`created` is False when the very same answer had been recorded before. `new_preferences`: how many stand with it
-    that no finished round has looked at, counted as far as was asked."""
+class RecordedVote:
+    """A recorded vote. `is_new` is False when the very same vote had been recorded before.
+
+    `new_preferences`: live preferences, this one included, that no finished round has used, up to a limit.
+    """
 
     vote_id: int
-    created: bool
+    is_new: bool
     new_preferences: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class VoteRecord:
-    """A vote as its own annotator may see it. `versions`: those of its base model that were trained on it."""
+    """A vote for its own annotator to see. `versions`: those of its base model that were trained on it."""
 
     vote_id: int
     prompt: str
@@ -138,7 +142,7 @@ class VoteRecord:
 
 @dataclass(frozen=True, slots=True)
 class VoteCounts:
-    """An annotator's votes: those that stand, in all and by question, those taken back and those withdrawn."""
+    """Counts of an annotator's votes: live ones, in all and by question, undone and withdrawn ones."""
 
     live: int
     undone: int
@@ -151,30 +155,30 @@ PAIR_SIZE = 2
 MAX_SET = len(LETTERS)
 
 
-def order_of_places(order: Sequence[int], arrangement: str) -> str:
-    """The images by letter, best first, from the places they were shown at.
+def ranking_from_places(order: Sequence[int], arrangement: str) -> str:
+    """The ranking by letter, best first, from the places at which the images were shown.
 
-    Raises BadInput unless every place is named once.
+    Raises BadInputError unless every place is named once.
     """
     size = len(arrangement)
     if sorted(order) != list(range(size)):
-        raise BadInput(
+        raise BadInputError(
             f"an order of {size} images names each of the places 0 to {size - 1} once, best first; this one is "
             f"{list(order)}"
         )
     return "".join(arrangement[place] for place in order)
 
 
-def places_of_order(ranking: str, arrangement: str) -> tuple[int, ...]:
-    """The places, best first, at which the images of an order were shown."""
+def places_from_ranking(ranking: str, arrangement: str) -> tuple[int, ...]:
+    """The places, best first, at which the images of a ranking were shown."""
     return tuple(arrangement.index(letter) for letter in ranking)
 
 
-def better_of_first_two(ranking: str) -> Outcome:
-    """Which of images a and b an order puts first: the one comparison that a ranking counts as where pairs do."""
+def outcome_from_ranking(ranking: str) -> Outcome:
+    """The outcome between images a and b of a ranking: the one comparison it counts as where pairs do."""
     return Outcome.A if ranking.index("a") < ranking.index("b") else Outcome.B
 
 
-def side_of(outcome: Outcome, *, a_on_left: bool) -> Choice:
-    """The side that image a or b stood on."""
+def choice_from_outcome(outcome: Outcome, *, a_on_left: bool) -> Choice:
+    """The choice, left or right, that stands for image a or b."""
     return Choice.LEFT if (outcome is Outcome.A) == a_on_left else Choice.RIGHT

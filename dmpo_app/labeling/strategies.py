@@ -8,15 +8,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dmpo_app.domain.pair_choice import Candidate, Fact, Offering, Overlap, Strategy
+from dmpo_app.domain.pair_choice import AssignmentRules, Candidate, CandidateFeature, Overlap, Strategy
 from dmpo_app.settings import LabelingSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Shuffled:
-    """The candidates in an order drawn anew."""
+    """Order the candidates at random."""
 
-    needs: frozenset[Fact] = frozenset()
+    required_features: frozenset[CandidateFeature] = frozenset()
     overlap: Overlap | None = None
 
     def order(self, candidates: Sequence[Candidate], rng: random.Random) -> list[Candidate]:
@@ -24,22 +24,22 @@ class Shuffled:
 
 
 class Overlapping:
-    """Every `every`-th pair is judged by `people` people: once somebody has begun it, it comes before fresh ones."""
+    """Assign every `every`-th pair to `people` people: once somebody has begun it, it comes before fresh ones."""
 
     def __init__(self, every: int, people: int) -> None:
         self.overlap: Overlap | None = Overlap(every, people)
-        self.needs: frozenset[Fact] = frozenset()
+        self.required_features: frozenset[CandidateFeature] = frozenset()
 
     def order(self, candidates: Sequence[Candidate], rng: random.Random) -> list[Candidate]:  # noqa: ARG002
-        """As they come: the store puts those that are begun first."""
+        """Keep the order of the store, which puts pairs that are begun first."""
         return list(candidates)
 
 
 @dataclass(frozen=True, slots=True)
 class ByUncertainty:
-    """The smallest |margin| first. Pairs whose margin is not known yet come after those that have one."""
+    """Order by |margin|, smallest first. Pairs without a margin come last."""
 
-    needs: frozenset[Fact] = frozenset({Fact.MARGIN})
+    required_features: frozenset[CandidateFeature] = frozenset({CandidateFeature.MARGIN})
     overlap: Overlap | None = None
 
     def order(self, candidates: Sequence[Candidate], rng: random.Random) -> list[Candidate]:  # noqa: ARG002
@@ -48,17 +48,19 @@ class ByUncertainty:
 
 @dataclass(frozen=True, slots=True)
 class ByDisagreement:
-    """The widest spread between what scorers say of a pair first, each in its own standard deviations; with one scorer,
-    what it finds most alike. Pairs without scores come last."""
+    """Order by the spread of the scorers' differences, widest first, each in its own standard deviations.
 
-    needs: frozenset[Fact] = frozenset({Fact.SCORES})
+    With one scorer, pairs of the most similar scores come first. Pairs without scores come last.
+    """
+
+    required_features: frozenset[CandidateFeature] = frozenset({CandidateFeature.SCORES})
     overlap: Overlap | None = None
 
     def order(self, candidates: Sequence[Candidate], rng: random.Random) -> list[Candidate]:  # noqa: ARG002
-        return sorted(candidates, key=_agreement)
+        return sorted(candidates, key=_scorer_agreement)
 
 
-def _agreement(one: Candidate) -> float:
+def _scorer_agreement(one: Candidate) -> float:
     if not one.scores:
         return math.inf
     if len(one.scores) == 1:
@@ -68,27 +70,30 @@ def _agreement(one: Candidate) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ByCoverage:
-    """Pairs of the prompts with the fewest votes first, and within a request no prompt twice while there are others."""
+    """Order by the prompts' votes, fewest first, and within a request no prompt twice while there are others."""
 
-    needs: frozenset[Fact] = frozenset({Fact.PROMPT_VOTES})
+    required_features: frozenset[CandidateFeature] = frozenset({CandidateFeature.PROMPT_VOTES})
     overlap: Overlap | None = None
 
     def order(self, candidates: Sequence[Candidate], rng: random.Random) -> list[Candidate]:  # noqa: ARG002
         turns: Counter[int] = Counter()
-        keyed = []
+        ranked = []
         for one in candidates:
-            keyed.append((one.prompt_votes + turns[one.prompt_id], one))
+            ranked.append((one.prompt_votes + turns[one.prompt_id], one))
             turns[one.prompt_id] += 1
-        return [one for _, one in sorted(keyed, key=lambda pair: pair[0])]
+        return [one for _, one in sorted(ranked, key=lambda pair: pair[0])]
 
 
 @dataclass(frozen=True, slots=True)
 class ByRating:
-    """The widest posterior first: with w votes for a and l for b, a tie half each, the share that prefers a is
-    Beta(1 + w, 1 + l) from a uniform prior, and its variance is (1 + w)(1 + l) / ((n + 2)^2 (n + 3)). An unjudged pair
-    comes before one with a vote, a split one before one that all agree on."""
+    """Order by the variance of the posterior share that prefers image a, widest first.
 
-    needs: frozenset[Fact] = frozenset({Fact.WINS})
+    With w votes for a and l for b, a tie half each, the share is Beta(1 + w, 1 + l) from a uniform prior, and its
+    variance is (1 + w)(1 + l) / ((n + 2)^2 (n + 3)). A pair without votes comes before one with a vote, a split one
+    before one that all agree on.
+    """
+
+    required_features: frozenset[CandidateFeature] = frozenset({CandidateFeature.WINS})
     overlap: Overlap | None = None
 
     def order(self, candidates: Sequence[Candidate], rng: random.Random) -> list[Candidate]:  # noqa: ARG002
@@ -112,11 +117,11 @@ STRATEGIES: Mapping[str, Callable[[LabelingSettings], Strategy | None]] = {
 }
 
 
-def offering_of(settings: LabelingSettings) -> Offering:
-    """How pairs are chosen under these settings."""
-    return Offering(
+def assignment_rules(settings: LabelingSettings) -> AssignmentRules:
+    """The rules by which pairs are assigned under these settings."""
+    return AssignmentRules(
         strategy=STRATEGIES[settings.strategy](settings),
-        showings_per_pair=settings.showings_per_pair,
+        assignments_per_pair=settings.showings_per_pair,
         gold_rate=settings.gold_rate,
         repeat_rate=settings.repeat_rate,
         repeat_after=settings.repeat_after,

@@ -1,4 +1,4 @@
-"""A person's votes as files: a line of JSON each, a table that is inert in a spreadsheet, or all in one document."""
+"""Export of a person's own votes: JSONL, CSV that is inert in a spreadsheet, or one JSON document."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from dmpo_app.domain.campaign import Agreement
+from dmpo_app.domain.campaign import ConsentAgreement
 from dmpo_app.domain.vote import Annotator, VoteRecord
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""What spreadsheets take as the beginning of a formula, or leave out before one; full-width forms too."""
+"""Beginnings of a formula in spreadsheets, or characters they leave out before one; full-width forms too."""
 
 COLUMNS = (
     "vote",
@@ -31,40 +31,40 @@ COLUMNS = (
 
 
 def safe_cell(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula: one that would begin like one begins with an apostrophe."""
+    """Escape a cell that a spreadsheet would take for a formula: an apostrophe goes before it."""
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
 
 
 def csv_header() -> str:
-    """The first line of a table."""
+    """The header line of the CSV file."""
     return csv_line(COLUMNS)
 
 
 def as_csv(votes: Iterable[VoteRecord]) -> str:
-    """A line for each vote; versions stand in one cell with spaces between."""
+    """Format votes as CSV, a line each; versions stand in one cell with spaces between."""
     return "".join(csv_line(safe_cell(_cell(value)) for value in _fields(vote).values()) for vote in votes)
 
 
 def as_jsonl(votes: Iterable[VoteRecord]) -> str:
-    """A line for each vote, ASCII only."""
+    """Format votes as JSONL, a line each, ASCII only."""
     return "".join(json.dumps(_fields(vote), ensure_ascii=True) + "\n" for vote in votes)
 
 
 class DocumentParts(NamedTuple):
-    """What a document is written from, in this order: `votes` for each page of them."""
+    """The parts of a JSON document, in the order they are written: `votes` for each page of them."""
 
     head: str
     votes: Callable[[Iterable[VoteRecord]], str]
     end: str
 
 
-def document_parts(annotator: Annotator, agreements: Iterable[Agreement]) -> DocumentParts:
-    """One JSON object: who, the texts agreed to, and the votes, written as they are read."""
-    agreed = [
+def document_parts(annotator: Annotator, agreements: Iterable[ConsentAgreement]) -> DocumentParts:
+    """Build the parts of one JSON object: annotator, agreements, and the votes, written as they are read."""
+    agreement_entries = [
         {"version": one.version, "sha256": one.text_sha256, "at": one.at.isoformat(), "text": one.text}
         for one in agreements
     ]
-    known = {"annotator": annotator.public_id, "handle": annotator.handle, "agreements": agreed}
+    header = {"annotator": annotator.public_id, "handle": annotator.handle, "agreements": agreement_entries}
     separator = "\n"
 
     def votes(page: Iterable[VoteRecord]) -> str:
@@ -75,7 +75,7 @@ def document_parts(annotator: Annotator, agreements: Iterable[Agreement]) -> Doc
             separator = ",\n"
         return "".join(lines)
 
-    return DocumentParts(json.dumps(known, ensure_ascii=True)[:-1] + ', "votes": [', votes, "\n]}\n")
+    return DocumentParts(json.dumps(header, ensure_ascii=True)[:-1] + ', "votes": [', votes, "\n]}\n")
 
 
 def _fields(vote: VoteRecord) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def _cell(value: Any) -> str:
 
 
 def csv_line(cells: Iterable[str]) -> str:
-    """A line of a table, its end included. What may begin like a formula goes through `safe_cell` first."""
+    """Format a line of CSV, its end included. Text from people goes through `safe_cell` first."""
     line = io.StringIO()
     csv.writer(line).writerow(cells)
     return line.getvalue()

@@ -1,4 +1,6 @@
-"""ImageReward v1.0 (Xu et al. 2023, arXiv 2304.05977): how people would rate an image for a prompt, mean 0, spread 1.
+"""ImageReward v1.0 (Xu et al. 2023, arXiv 2304.05977): people's predicted rating of an image for a prompt.
+
+It has mean 0 and spread 1.
 
 BLIP's text tower reads the prompt with cross attention to the image; the first token's state goes through a linear
 head, and (reward - mean) / deviation over the authors' validation images is the score.
@@ -26,10 +28,17 @@ from transformers.models.blip.modeling_blip import BlipVisionModel
 from transformers.models.blip.modeling_blip_text import BlipTextModel
 
 from dmpo_app.diffusion.devices import resolve_device
-from dmpo_app.errors import ModelUnavailable
+from dmpo_app.errors import ModelUnavailableError
 from dmpo_app.scoring import weights
-from dmpo_app.scoring.network_loading import RewardHead, build_head, explained, frozen, read_tensors, take
-from dmpo_app.scoring.preprocess import Preprocess, in_batches
+from dmpo_app.scoring.network_loading import (
+    RewardHead,
+    build_head,
+    freeze,
+    load_strict,
+    read_tensors,
+    translate_load_errors,
+)
+from dmpo_app.scoring.preprocess import Preprocess, score_in_batches
 
 _HEAD_CHANNELS = 64
 _VISION = {
@@ -50,7 +59,7 @@ _RECOMPUTED = "embeddings.position_ids"  # 0, 1, 2, ...: a buffer that older che
 
 @dataclass(frozen=True, slots=True)
 class Blip:
-    """The two towers; `image_size` in pixels."""
+    """BLIP's image and text tower; `image_size` in pixels."""
 
     vision: BlipVisionModel
     text: BlipTextModel
@@ -58,21 +67,21 @@ class Blip:
 
 
 def build_blip(vision_tensors: Mapping[str, Tensor], text_tensors: Mapping[str, Tensor], source: str) -> Blip:
-    """The towers from the tensors below `visual_encoder.` and `text_encoder.`, under their original names.
+    """Build the towers from the tensors below `visual_encoder.` and `text_encoder.`, under their original names.
 
-    Raises ModelUnavailable when one is missing, of another shape, or not a part of BLIP.
+    Raises ModelUnavailableError when one is missing, of another shape, or not a part of BLIP.
     """
-    with explained(source):
+    with translate_load_errors(source):
         vision_config, text_config = _vision_config(vision_tensors), _text_config(text_tensors)
         with accelerate.init_empty_weights():  # half a billion random numbers would only be overwritten
             vision, text = BlipVisionModel(vision_config), BlipTextModel(text_config, add_pooling_layer=False)
-    take(vision, {_vision_name(name): value for name, value in vision_tensors.items()}, source)
-    take(text, {name: value for name, value in text_tensors.items() if name != _RECOMPUTED}, source)
+    load_strict(vision, {_vision_name(name): value for name, value in vision_tensors.items()}, source)
+    load_strict(text, {name: value for name, value in text_tensors.items() if name != _RECOMPUTED}, source)
     return Blip(vision, text, int(vision_config.image_size))
 
 
 def _vision_name(name: str) -> str:
-    """transformers' name; one that BLIP does not have comes back as it is."""
+    """The transformers name of a vision tensor; a name that BLIP does not have comes back as it is."""
     if block := _BLOCK.fullmatch(name):
         number, part, kind = block.groups()
         return f"encoder.layers.{number}.{_VISION.get(part, part)}.{kind}"
@@ -126,7 +135,10 @@ _PARTS = ("blip.visual_encoder.", "blip.text_encoder.", "mlp.")
 
 @dataclass(frozen=True, slots=True)
 class ImageRewardScorer:
-    """The normalised reward. `scale`: trained as softmax over the rewards of two images, before the normalisation."""
+    """Scorer by the normalised reward.
+
+    `scale`: the model was trained as softmax over the rewards of two images, before the normalisation.
+    """
 
     identity: str
     vision: nn.Module
@@ -140,8 +152,8 @@ class ImageRewardScorer:
     scale: float = 1 / _DEVIATION
 
     def score(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:
-        """As `Scorer.score`. Prompts are cut at 35 tokens, as in the original."""
-        return in_batches(self.name, self._reward, images, prompts, self.batch_size)
+        """Score images for their prompts; see `Scorer.score`. Prompts are cut at 35 tokens, as in the original."""
+        return score_in_batches(self.name, self._reward, images, prompts, self.batch_size)
 
     @torch.inference_mode()
     def _reward(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:
@@ -159,42 +171,42 @@ class ImageRewardScorer:
 
 
 def build_imagereward(source: str, device: str, batch_size: int) -> ImageRewardScorer:
-    """From a safetensors file with the tensors of ImageReward.pt. Raises ModelUnavailable or SetupProblem.
+    """Build ImageReward from a safetensors file with its tensors. Raises ModelUnavailableError or SetupError.
 
     BERT's vocabulary is taken from beside the file, or from google-bert/bert-base-uncased.
     """
-    where = resolve_device(device)
+    torch_device = resolve_device(device)
     path = weights.find_weights_file(source, conversion=weights.IMAGEREWARD)
     tensors = read_tensors(path)
-    vision_tensors, text_tensors, head_tensors = (_below(tensors, part, source) for part in _PARTS)
+    vision_tensors, text_tensors, head_tensors = (_select_part(tensors, part, source) for part in _PARTS)
     blip = build_blip(vision_tensors, text_tensors, source)
     vocabulary = weights.bert_tokenizer_folder(path.parent)
     vocab_size, width = text_tensors["embeddings.word_embeddings.weight"].shape
     return ImageRewardScorer(
         identity=weights.identify("imagereward", _CODE_VERSION, [path, *weights.tokenizer_files(vocabulary)]),
-        vision=frozen(blip.vision, where),
-        text=frozen(blip.text, where),
-        head=frozen(build_head(head_tensors, width, source), where),
+        vision=freeze(blip.vision, torch_device),
+        text=freeze(blip.text, torch_device),
+        head=freeze(build_head(head_tensors, width, source), torch_device),
         tokenizer=_load_tokenizer(vocabulary, vocab_size),
         preprocess=Preprocess(blip.image_size),
-        device=where,
+        device=torch_device,
         batch_size=batch_size,
     )
 
 
-def _below(tensors: Mapping[str, Tensor], prefix: str, source: str) -> dict[str, Tensor]:
-    """The tensors of one part by their names inside it; what else BLIP was trained with is left out."""
+def _select_part(tensors: Mapping[str, Tensor], prefix: str, source: str) -> dict[str, Tensor]:
+    """Select the tensors of one part by their names inside it; the rest of BLIP's training is left out."""
     part = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     if not part:
-        raise ModelUnavailable(f"{source} holds no {prefix}*; the tensors of ImageReward.pt are needed")
+        raise ModelUnavailableError(f"{source} holds no {prefix}*; the tensors of ImageReward.pt are needed")
     return part
 
 
 def _load_tokenizer(folder: Path, vocab_size: int) -> BertTokenizer:
-    with explained(str(folder)):
+    with translate_load_errors(str(folder)):
         tokenizer = BertTokenizer.from_pretrained(folder, local_files_only=True)
     if len(tokenizer) > vocab_size:
-        raise ModelUnavailable(
+        raise ModelUnavailableError(
             f"the tokenizer in {folder} knows {len(tokenizer)} tokens and the model {vocab_size}; BERT's is needed"
         )
     return tokenizer

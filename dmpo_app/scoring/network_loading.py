@@ -15,30 +15,30 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dmpo_app.errors import ModelUnavailable, SetupProblem
+from dmpo_app.errors import ModelUnavailableError, SetupError
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name, float32 on the CPU (whole numbers stay). Raises ModelUnavailable."""
-    with explained(str(path)):
+    """Read a safetensors file's tensors by name, float32 on the CPU (integers stay). Raises ModelUnavailableError."""
+    with translate_load_errors(str(path)):
         tensors = load_file(path)
     return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 
 
-def take(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Put `tensors` into `network`, all of its own and no others. Raises ModelUnavailable with what does not fit."""
-    wanted = {name: value.shape for name, value in network.state_dict().items()}
-    problems = [f"{name} is missing" for name in wanted if name not in tensors]
-    problems += [f"{name} is not a part of it" for name in tensors if name not in wanted]
+def load_strict(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Load a network's state strictly: exactly its own tensors. Raises ModelUnavailableError with what does not fit."""
+    expected_shapes = {name: value.shape for name, value in network.state_dict().items()}
+    problems = [f"{name} is missing" for name in expected_shapes if name not in tensors]
+    problems += [f"{name} is not a part of it" for name in tensors if name not in expected_shapes]
     problems += [
         f"{name} is {tuple(tensors[name].shape)}, expected {tuple(shape)}"
-        for name, shape in wanted.items()
+        for name, shape in expected_shapes.items()
         if name in tensors and tensors[name].shape != shape
     ]
     if problems:
-        raise ModelUnavailable(
+        raise ModelUnavailableError(
             f"the weights in {source} do not fit: {problems[0]}"
             f"{f' (and {len(problems) - 1} more)' if len(problems) > 1 else ''}; are they those of another model?"
         )
@@ -46,41 +46,47 @@ def take(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None
 
 
 def load_pretrained(kind: Any, folder: Path, source: str) -> Any:
-    """A transformers model from its folder, float32. Raises ModelUnavailable, also when a weight is not in the files:
-    transformers would fill it with random numbers."""
-    with explained(source):
+    """Load a transformers model from its folder, in float32.
+
+    Raises ModelUnavailableError, also when a weight is not in the files: transformers would fill it with random
+    numbers.
+    """
+    with translate_load_errors(source):
         model, report = kind.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
     absent = sorted([*report["missing_keys"], *(str(key[0]) for key in report["mismatched_keys"])])
     if absent:
-        raise ModelUnavailable(
+        raise ModelUnavailableError(
             f"{source} is no complete {kind.__name__}: {absent[0]} is not in its weights or does not fit"
         )
     return model
 
 
-def frozen(network: Network, device: torch.device) -> Network:
-    """The network on the device, in evaluation mode, without gradients. Raises SetupProblem when it does not fit."""
+def freeze(network: Network, device: torch.device) -> Network:
+    """Move a network to the device, in evaluation mode, without gradients. Raises SetupError when it does not fit."""
     try:
         return network.to(device).eval().requires_grad_(False)
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise SetupProblem(f"the scorer does not fit into the memory of {device}: {error}; use the cpu") from error
+        raise SetupError(f"the scorer does not fit into the memory of {device}: {error}; use the cpu") from error
 
 
 @contextmanager
-def explained(source: str) -> Iterator[None]:
-    """Turn what reading and building can raise into ModelUnavailable that says what to do."""
+def translate_load_errors(source: str) -> Iterator[None]:
+    """Translate errors of reading and building into ModelUnavailableError with advice."""
     try:
         yield
     except (OSError, ValueError, LookupError, AttributeError, TypeError, SafetensorError, RuntimeError) as error:
-        raise ModelUnavailable(
+        raise ModelUnavailableError(
             f"{source} could not be loaded ({type(error).__name__}: {error}); is it complete and of the right kind?"
         ) from error
 
 
 class RewardHead(nn.Module):
-    """(B, D) to (B,). The layers are numbered as published: 0, 2, 4, 6, 7; dropout stood between the first three."""
+    """The reward head, (B, D) to (B,).
+
+    The layers are numbered as published: 0, 2, 4, 6, 7; dropout stood between the first three.
+    """
 
     def __init__(self, dimension: int) -> None:
         super().__init__()
@@ -101,13 +107,13 @@ class RewardHead(nn.Module):
 
 
 def build_head(tensors: Mapping[str, Tensor], dimension: int, source: str) -> RewardHead:
-    """The head from `layers.N.weight` and `layers.N.bias`. Raises ModelUnavailable when it takes other features."""
+    """Build the head from `layers.N.weight` and `.bias`. Raises ModelUnavailableError when it takes other features."""
     first = tensors.get("layers.0.weight")
     if first is not None and first.shape[-1] != dimension:
-        raise ModelUnavailable(
+        raise ModelUnavailableError(
             f"the head in {source} takes {first.shape[-1]} features and the model gives {dimension}; "
             "the two do not belong together"
         )
     head = RewardHead(dimension)
-    take(head, tensors, source)
+    load_strict(head, tensors, source)
     return head

@@ -1,4 +1,4 @@
-"""The backup in the life of a server: claimed and restored before the studio opens, shipped to while it runs."""
+"""Backup of a server: claim and restore before the studio opens, upload while it runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from dmpo_app.errors import BackupUnreachable, SetupProblem
+from dmpo_app.errors import BackupUnreachableError, SetupError
 from dmpo_app.settings import Settings
 from dmpo_app.store.store import utc_now
 
@@ -32,10 +32,10 @@ body{{color:#222;background:#fafafa}}
 
 
 class WaitingPage:
-    """Serves at an address until closed. Every request is answered 503: nothing is taken that could be lost."""
+    """HTTP server of the page, until closed. Every request is answered 503: nothing is taken that could be lost."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._said = "The studio is starting."
+        self._message = "The studio is starting."
         self._server = ThreadingHTTPServer((host, port), self._handler())
         self._server.daemon_threads = True
         self._thread = threading.Thread(
@@ -43,9 +43,9 @@ class WaitingPage:
         )
         self._thread.start()
 
-    def say(self, words: str) -> None:
-        """What the page says from now on; plain text."""
-        self._said = words
+    def set_message(self, words: str) -> None:
+        """Set the message that the page shows from now on; plain text."""
+        self._message = words
 
     def close(self) -> None:
         """Let go of the address."""
@@ -65,11 +65,14 @@ class WaitingPage:
         class Handler(BaseHTTPRequestHandler):
             timeout = 10
 
-            def answer(self) -> None:
+            def respond(self) -> None:
                 if self.path.startswith("/api/"):
-                    content, kind = json.dumps({"detail": page._said, "code": "backup_unreachable"}), "application/json"
+                    content, kind = (
+                        json.dumps({"detail": page._message, "code": "backup_unreachable"}),
+                        "application/json",
+                    )
                 else:
-                    content, kind = _PAGE.format(retry=_REFRESH_SECONDS, said=html.escape(page._said)), "text/html"
+                    content, kind = _PAGE.format(retry=_REFRESH_SECONDS, said=html.escape(page._message)), "text/html"
                 body = content.encode()
                 self.send_response(503)
                 self.send_header("Content-Type", f"{kind}; charset=utf-8")
@@ -82,7 +85,7 @@ class WaitingPage:
                     self.wfile.write(body)
                 self.close_connection = True
 
-            do_GET = do_HEAD = do_POST = do_DELETE = do_PUT = do_PATCH = do_OPTIONS = answer
+            do_GET = do_HEAD = do_POST = do_DELETE = do_PUT = do_PATCH = do_OPTIONS = respond
 
             def log_message(self, format: str, *args: object) -> None:
                 """Requests are not logged."""
@@ -93,32 +96,33 @@ class WaitingPage:
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 2.0
-_UNREACHED = (
-    "The storage that keeps the votes is out of reach, so the studio does not open yet: what is said now could be lost."
+_UNREACHABLE_MESSAGE = (
+    "The storage that keeps the votes is out of reach, so the studio does not open yet: votes cast now could be lost."
 )
 
 
-class Claimed(NamedTuple):
-    """A backup that this server may write to."""
+class ClaimedBackup(NamedTuple):
+    """A backup storage with the claim by which this server may write to it."""
 
     remote: Remote
     claim: Claim
 
 
-def claimed(settings: Settings, stopping: threading.Event) -> Claimed | None:
+def claim_backup(settings: Settings, stopping: threading.Event) -> ClaimedBackup | None:
     """Claim the backup and restore what this disk does not have; None without a backup, or when told to stop.
 
-    While the storage is out of reach this waits, and the studio's address says so. Raises SetupProblem, BackupDamaged.
+    While the storage is out of reach this waits, and the studio's address says so. Raises SetupError,
+    BackupDamagedError.
     """
-    wanted = settings.backup
-    if wanted.url is None:
+    backup_settings = settings.backup
+    if backup_settings.url is None:
         return None
     from dmpo_app.backup.remotes.remote import open_remote
-    from dmpo_app.backup.startup import arrive
+    from dmpo_app.backup.startup import claim_and_restore
 
-    remote = open_remote(wanted.url)
-    if wanted.acknowledge == "remote" and remote.shortest_pause > 0:
-        raise SetupProblem(
+    remote = open_remote(backup_settings.url)
+    if backup_settings.acknowledge == "remote" and remote.shortest_pause > 0:
+        raise SetupError(
             f"votes cannot wait for {remote.url}, which takes a write every {remote.shortest_pause:g} s; set "
             "DMPO_BACKUP__ACKNOWLEDGE=disk, or use a bucket"
         )
@@ -126,35 +130,35 @@ def claimed(settings: Settings, stopping: threading.Event) -> Claimed | None:
 
         def progress(words: str) -> None:
             log.info("backup: %s", words)
-            page.say(f"The studio is coming back from its backup: {words}.")
+            page.set_message(f"The studio is coming back from its backup: {words}.")
 
         while not stopping.is_set():
             try:
-                claim = arrive(
+                claim = claim_and_restore(
                     settings.home,
                     remote,
-                    handover_seconds=wanted.handover_seconds,
+                    handover_seconds=backup_settings.handover_seconds,
                     now=utc_now,
                     on_progress=progress,
                 )
-            except BackupUnreachable as error:
+            except BackupUnreachableError as error:
                 log.warning("the studio does not open yet: %s", error)
-                page.say(_UNREACHED)
+                page.set_message(_UNREACHABLE_MESSAGE)
                 stopping.wait(_RETRY_SECONDS)
             else:
-                return Claimed(remote, claim)
+                return ClaimedBackup(remote, claim)
     return None
 
 
-def running_backup(settings: Settings, claimed: Claimed | None, stack: ExitStack) -> Backup | None:
-    """Start shipping the open home; it is stopped with `stack`, after everything that was entered later."""
-    if claimed is None:
+def start_backup(settings: Settings, claimed_backup: ClaimedBackup | None, stack: ExitStack) -> Backup | None:
+    """Start uploading the open home; it is stopped with `stack`, after everything that was entered later."""
+    if claimed_backup is None:
         return None
     from dmpo_app.backup.backup_service import Backup
-    from dmpo_app.backup.uploader import Shipper
+    from dmpo_app.backup.uploader import BackupUploader
 
-    shipper = Shipper(settings.home, claimed.remote, claimed.claim, settings.backup, now=utc_now)
-    backup = Backup(shipper, claimed.remote, claimed.claim, settings.backup)
+    uploader = BackupUploader(settings.home, claimed_backup.remote, claimed_backup.claim, settings.backup, now=utc_now)
+    backup = Backup(uploader, claimed_backup.remote, claimed_backup.claim, settings.backup)
     backup.start()
     stack.callback(backup.stop)
     return backup

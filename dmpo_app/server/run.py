@@ -1,4 +1,4 @@
-"""Runs the studio's server from start to a clean stop.
+"""The studio's server, from its start to a clean stop.
 
 The home is locked and the port tried before anything slow happens, so that a mistake is told at once.
 """
@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from dmpo_app.io import stop_signals
-from dmpo_app.server.backup_lifecycle import claimed, running_backup
+from dmpo_app.server.backup_lifecycle import claim_backup, start_backup
 from dmpo_app.server.wiring import (
-    build_lent_studio,
     build_renderer,
     build_services,
     build_trainer,
+    build_zerogpu_studio,
     home_lock,
     open_lineage,
 )
-from dmpo_app.settings import Settings, for_mode, mode_of
+from dmpo_app.settings import Settings, apply_mode, detect_mode
 from dmpo_app.web.ports import free_port
 
 if TYPE_CHECKING:
@@ -37,25 +37,32 @@ log = logging.getLogger(__name__)
 def run_server(settings: Settings, console: Console) -> None:
     """Serve until SIGTERM, SIGINT or Ctrl-C; a round in progress is checkpointed and goes on at the next start.
 
-    Raises SetupProblem when the port or the home is taken or the base model does not fit.
+    Raises SetupError when the port or the home is taken or the base model does not fit.
     """
     renderer: RenderThread | None = None
     with ExitStack() as stack:
         stopping = stack.enter_context(stop_signals())
-        mode = mode_of(settings)
-        settings = for_mode(settings, mode)
+        mode = detect_mode(settings)
+        settings = apply_mode(settings, mode)
         settings = settings.model_copy(update={"port": free_port(settings.host, settings.port)})
         stack.enter_context(home_lock(settings, f"http://{settings.host}:{settings.port}"))
-        kept = claimed(settings, stopping)
+        claimed_backup = claim_backup(settings, stopping)
         if stopping.is_set():
             return
         lineage = stack.enter_context(open_lineage(settings))
-        backup = running_backup(settings, kept, stack)
+        backup = start_backup(settings, claimed_backup, stack)
         admin_token = _admin_token(settings, console)
         if mode == "zerogpu":
-            lent = build_lent_studio(settings, lineage)
+            zerogpu_studio = build_zerogpu_studio(settings, lineage)
             services = build_services(
-                settings, lineage, lent.pictures, lent.rounds, admin_token, backup, mode=mode, lending=lent.lending
+                settings,
+                lineage,
+                zerogpu_studio.renderer,
+                zerogpu_studio.trainer,
+                admin_token,
+                backup,
+                mode=mode,
+                gpu_minutes=zerogpu_studio.gpu_minutes,
             )
             _open_page(services, stack, console)
         else:
@@ -74,7 +81,7 @@ def run_server(settings: Settings, console: Console) -> None:
 
 
 def _end_while_loading() -> None:
-    """Everything is closed; but torch cannot be interrupted while it loads, and may abort if Python ends beside it."""
+    """Exit at once: torch cannot be interrupted while it loads, and may abort if Python ends beside it."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -91,7 +98,7 @@ def _open_page(services: Services, stack: ExitStack, console: Console) -> None:
 
 
 def _admin_token(settings: Settings, console: Console) -> str:
-    """The token that was set, or a new one shown on the terminal alone: a log file or a pipe never gets it."""
+    """Return the administrator's token of the settings, or a new one, shown on a terminal, never in a log or pipe."""
     if settings.admin_token is not None:
         return settings.admin_token.get_secret_value()
     token = secrets.token_urlsafe(18)

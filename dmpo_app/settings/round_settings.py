@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from dmpo_app.settings.sections import Group
+from dmpo_app.settings.sections import SettingsGroup
 
 
-class ScorerSettings(Group):
+class ScorerSettings(SettingsGroup):
     """One automatic scorer; `dmpo scorers` lists them."""
 
     name: str
@@ -22,7 +22,7 @@ class ScorerSettings(Group):
     """Its share among several scorers."""
 
 
-class ScoringSettings(Group):
+class ScoringSettings(SettingsGroup):
     """Automatic scorers beside the votes."""
 
     scorers: tuple[ScorerSettings, ...] = ()
@@ -32,10 +32,10 @@ class ScoringSettings(Group):
     unjudged_pairs: Annotated[int, Field(ge=0)] = 0
     """The newest pairs without votes, this many at most, that are learnt from by their scores alone."""
     batch_size: Annotated[int, Field(ge=1)] = 8
-    """Images a scorer looks at together."""
+    """Images in a scorer's batch."""
 
 
-class RoundLimitSettings(Group):
+class RoundLimitSettings(SettingsGroup):
     """Limits that stop a round before it ruins its adapter; None (the word `none`) switches one off.
 
     Limits on images are ratios: what the adapter's have over what the base model's have, from the same prompts and
@@ -45,14 +45,14 @@ class RoundLimitSettings(Group):
     grad_norm: Annotated[float, Field(gt=0)] | None = 1000.0
     """The gradient's norm, before it is scaled down, is above this ..."""
     grad_norm_steps: Annotated[int, Field(ge=1)] = 5
-    """... for so many steps running."""
+    """... for this many steps running."""
     adapter_rms: Annotated[float, Field(gt=0)] | None = 0.5
-    """What the adapter adds to an output of its layers, root mean square for inputs of unit variance, at most: its
-    norm over the root of the number of outputs."""
+    """Largest contribution of the adapter to an output of its layers, root mean square for inputs of unit variance:
+    its norm over the root of the number of outputs."""
     min_chosen_gain: Annotated[float, Field(le=0)] | None = -0.5
     """The error on preferred images has risen: by more than this share of the base model's, as a negative number ..."""
     chosen_gain_looks: Annotated[int, Field(ge=1)] = 2
-    """... at so many looks running (see `evaluate_every`)."""
+    """... at this many evaluations running (see `evaluate_every`)."""
     min_saturation: Annotated[float, Field(ge=0, le=1)] | None = 0.4
     """Colours may fade to this ratio."""
     max_saturation: Annotated[float, Field(ge=1)] | None = 2.5
@@ -71,19 +71,19 @@ class RoundLimitSettings(Group):
     @field_validator("*", mode="before")
     @classmethod
     def _none_in_words(cls, value: object) -> object:
-        """Neither environment variables nor TOML can say None otherwise."""
+        """Read the word `none` as None: neither environment variables nor TOML can say it otherwise."""
         return None if isinstance(value, str) and value.lower() == "none" else value
 
 
-class RoundSettings(Group):
+class RoundSettings(SettingsGroup):
     """One training round."""
 
     objective: str = "dmpo"
-    """What is minimised; `dmpo objectives` lists them."""
+    """The objective that is minimised; `dmpo objectives` lists them."""
     objective_options: dict[str, float] = Field(default_factory=dict)
     """The objective's own numbers where they are not to be the usual ones, such as {"order": 0.5}."""
     rankings: Literal["auto", "listwise", "pairs"] = "auto"
-    """How a ranking of three or four images is learnt from. listwise: as a whole, by the form of dmpo for several
+    """Learning from a ranking of three or four images. listwise: as a whole, by the form of dmpo for several
     images; pairs: as the pairs of its images; auto: listwise where the objective is dmpo without a winner's guard."""
     winner_guard: Annotated[float, Field(ge=0, le=1)] | None = None
     """mu of the winner-preserving guard on any objective: the share of a winner's progress that its loser must leave
@@ -124,9 +124,9 @@ class RoundSettings(Group):
     batch_pairs: Annotated[int, Field(ge=1)] = 8
     """Pairs per step."""
     slots_per_pair: Annotated[int, Field(ge=1, le=1000)] = 16
-    """Fixed stratified (timestep, noise seed) draws per pair; the reference is computed once for each."""
+    """Fixed stratified (timestep, noise seed) samples per pair; the reference is computed once for each."""
     timestep_sampling: Literal["uniform", "logit_normal", "mode"] = "uniform"
-    """How a pair's slots are spread over the noise levels: evenly; by a logit-normal density or by mode sampling, both
+    """Distribution of a pair's slots over the noise levels: evenly; by a logit-normal density or by mode sampling, both
     of Stable Diffusion 3, with more of them in the middle."""
     timestep_mean: Annotated[float, Field(ge=-5, le=5)] = 0.0
     """Of the logit-normal density: below 0 more slots have little noise, above 0 more have much."""
@@ -150,19 +150,19 @@ class RoundSettings(Group):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """The gradient is scaled down to this norm."""
     evaluate_every: Annotated[int, Field(ge=1)] = 20
-    """Steps between two looks at the held-out votes."""
+    """Steps between two evaluations on the held-out votes."""
     health_images: Annotated[int, Field(ge=0, le=64, multiple_of=2)] = 8
-    """Images sampled at each look to see whether they drift, two a prompt; 0: none, and no limits on them."""
+    """Images sampled at each evaluation to see whether they drift, two a prompt; 0: none, and no limits on them."""
     limits: RoundLimitSettings = RoundLimitSettings()
     slice_seconds: Annotated[float, Field(gt=0)] = 20.0
     """A slice ends in a checkpoint; a killed trainer loses at most this."""
     seed: int = 0
-    """The round's seed is drawn from this and the round's number."""
+    """The round's seed is derived from this and the round's number."""
     scoring: ScoringSettings = ScoringSettings()
 
     @property
     def learns_whole_rankings(self) -> bool:
-        """Whether rankings are learnt from as wholes and not as pairs."""
+        """True where rankings are learnt from as wholes and not as pairs."""
         return self.rankings == "listwise" or (self.rankings == "auto" and self._may_learn_whole_rankings)
 
     @property

@@ -15,81 +15,81 @@ from dmpo_app.domain.vote import Question
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
-class Group(BaseModel):
-    """Frozen, refuses names it does not know, and takes the text under a field as its description."""
+class SettingsGroup(BaseModel):
+    """A group of settings: frozen, refuses unknown names, and takes the text under a field as its description."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class BackupSettings(Group):
-    """Keeping a home on a storage elsewhere; off without a URL."""
+class BackupSettings(SettingsGroup):
+    """The backup of a home on a remote storage; off without a URL."""
 
     url: Annotated[str, Field(min_length=1)] | None = None
     """A folder, `s3://bucket/folder`, `hf://buckets/user/name`, `hf://datasets/user/name` (private), or what else
     fsspec reads and writes; it must be this home's alone. None: no backup."""
     log_seconds: Annotated[float, Field(gt=0, le=60)] = 20.0
-    """What has changed is written there so often. A data set repository takes a commit a minute, whatever this says."""
+    """Interval at which changes are written there. A data set repository takes a commit a minute, whatever is set."""
     interval_seconds: Annotated[float, Field(gt=0)] = 900.0
-    """A snapshot of the whole database so often, if anything changed; the changes after it are logged."""
+    """Interval of snapshots of the whole database, if anything changed; the changes after one are logged."""
     acknowledge: Literal["disk", "remote"] = "disk"
     """When a vote is acknowledged. disk: it is on this machine's disk. remote: it is in the backup as well, which makes
     every vote wait for an upload."""
     refuse_after_seconds: Annotated[float, Field(ge=1, le=600)] = 30.0
-    """Votes are refused once the storage has been out of reach for so long."""
+    """Votes are refused once the storage has been out of reach for this long."""
     handover_seconds: Annotated[float, Field(ge=0, le=600)] = 10.0
-    """A starting studio waits so long for the one before it to write its last changes and let go."""
+    """A starting studio waits this long for the one before it to write its last changes and let go."""
     keep_snapshots: Annotated[int, Field(ge=2, le=10_000)] = 8
     """The newest snapshots that are kept ..."""
     keep_days: Annotated[int, Field(ge=0, le=3650)] = 7
-    """... and the last one of each of so many days."""
+    """... and the last one of each of this many days."""
 
     @field_validator("url", mode="before")
     @classmethod
     def _none_in_words(cls, value: object) -> object:
-        """Neither environment variables nor TOML can say None otherwise."""
+        """Read the word `none` as None: neither environment variables nor TOML can say it otherwise."""
         return None if isinstance(value, str) and value.strip().lower() in ("", "none") else value
 
 
-def _of_space(name: str) -> str | None:
-    """What a Space says in its environment; nothing elsewhere, where such a variable may be anybody's."""
+def _space_variable(name: str) -> str | None:
+    """Read an environment variable of a Space; None elsewhere, where such a variable may be anybody's."""
     return os.environ.get(name) or None if "SPACE_ID" in os.environ else None
 
 
 def _secret_of_space() -> SecretStr | None:
-    found = _of_space("OAUTH_CLIENT_SECRET")
-    return None if found is None else SecretStr(found)
+    secret = _space_variable("OAUTH_CLIENT_SECRET")
+    return None if secret is None else SecretStr(secret)
 
 
 def _issuer_of_space() -> str | None:
-    return _of_space("OPENID_PROVIDER_URL") if _of_space("OAUTH_CLIENT_ID") else None
+    return _space_variable("OPENID_PROVIDER_URL") if _space_variable("OAUTH_CLIENT_ID") else None
 
 
 def _address_of_space() -> str | None:
-    host = _of_space("SPACE_HOST")
+    host = _space_variable("SPACE_HOST")
     return None if host is None else f"https://{host.split(',')[0].strip()}"
 
 
 def _owner_of_space() -> tuple[str, ...]:
-    owner = _of_space("SPACE_AUTHOR_NAME") or (_of_space("SPACE_ID") or "").split("/")[0]
+    owner = _space_variable("SPACE_AUTHOR_NAME") or (_space_variable("SPACE_ID") or "").split("/")[0]
     return (owner,) if owner else ()
 
 
-class IdentitySettings(Group):
-    """Signing in. On a Space with `hf_oauth: true` all of it is known already."""
+class IdentitySettings(SettingsGroup):
+    """Sign-in with an identity provider. On a Space with `hf_oauth: true` all of it is preset."""
 
     oidc_issuer: str | None = Field(default_factory=_issuer_of_space)
     """Address of a provider of OpenID Connect, as https://login.example.org; None: nobody can sign in. On a Space:
     Hugging Face."""
-    client_id: str | None = Field(default_factory=lambda: _of_space("OAUTH_CLIENT_ID"))
-    """What the provider knows this studio by."""
+    client_id: str | None = Field(default_factory=lambda: _space_variable("OAUTH_CLIENT_ID"))
+    """The client id of this studio at the provider."""
     client_secret: SecretStr | None = Field(default_factory=_secret_of_space)
     """... and the secret that goes with it; None for a client without one."""
     scopes: Annotated[tuple[str, ...], Field(min_length=1)] = ("openid", "profile")
-    """What is asked for, as JSON; who somebody is, and no more, also where a Space may ask for more."""
+    """The scopes of a sign-in, as JSON; identity and no more, also where a Space may ask for more."""
     label: Annotated[str, Field(min_length=1, max_length=40)] = Field(
         default_factory=lambda: "Hugging Face" if _issuer_of_space() else "your account"
     )
-    """The button says: Sign in with ..."""
+    """The provider's name on the button: Sign in with ..."""
     public_url: str | None = Field(default_factory=_address_of_space)
     """Where people reach the studio, as https://studio.example.org; the provider sends them back to that address with
     /login/callback. None: what the browser asked for."""
@@ -102,7 +102,7 @@ class IdentitySettings(Group):
     @field_validator("oidc_issuer", "public_url")
     @classmethod
     def _is_an_address(cls, value: str | None) -> str | None:
-        """https, or http on this machine: elsewhere anybody on the way could be anybody."""
+        """Require https, or http on this machine: elsewhere anybody on the way could be anybody."""
         if value is None:
             return None
         parts = urlsplit(value)
@@ -122,7 +122,7 @@ class IdentitySettings(Group):
 
 
 def is_loopback(url: str) -> bool:
-    """Whether an address is one of this machine."""
+    """True for an address of this machine."""
     host = urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ip_address(host).is_loopback
@@ -133,42 +133,42 @@ def is_loopback(url: str) -> bool:
 PUBLIC_SHARE = 0.05
 
 
-class LabelingSettings(Group):
-    """What people are asked, and what it takes to take part."""
+class LabelingSettings(SettingsGroup):
+    """Labeling: the questions, and the conditions of taking part."""
 
     questions: Annotated[tuple[Question, ...], Field(min_length=1)] = (Question.OVERALL,)
-    """What is asked about a pair, one question after another, each answered by a vote of its own: overall, appeal, fit,
-    as JSON: ["overall", "fit"]."""
+    """Questions about a pair, one after another, each answered by a vote of its own: overall, appeal, fit, as JSON:
+    ["overall", "fit"]."""
     training_question: Question = Question.OVERALL
     """Rounds learn from the votes on this question; it is one of those asked."""
     asks: tuple[Literal["strength", "comment"], ...] = ()
-    """What may go with an answer on the page, as JSON: ["strength"] asks whether a picture is slightly or clearly
-    better, ["comment"] offers a line of text."""
+    """Additions to a vote on the page, as JSON: ["strength"] asks whether an image is slightly or clearly better,
+    ["comment"] offers a line of text."""
     ranking_size: Literal[0, 3, 4] = 0
-    """So many images of a prompt are ranked, best first, instead of judging pairs. 0: pairs; those that are in
+    """This many images of a prompt are ranked, best first, instead of comparing pairs. 0: pairs; those that are in
     the home already come back then."""
     reports_to_retire: Annotated[int, Field(ge=1, le=100)] = 1
-    """A pair that so many people have reported leaves the pool until an administrator clears the reports."""
+    """A pair that this many people have reported leaves the pool until an administrator clears the reports."""
     consent: Annotated[str, Field(min_length=1)] | None = None
-    """What people agree to before their first pair: a text, or a .txt or .md file that holds it; None: nothing."""
+    """Consent before the first pair: a text to agree to, or a .txt or .md file that holds it; None: nothing."""
     consent_version: Annotated[str, Field(min_length=1, max_length=32)] = "1"
     """Stored with every agreement. A new text or version is agreed to anew."""
     strategy: Literal["fresh", "overlap", "uncertainty", "scorers", "coverage", "ratings", "random"] = "fresh"
-    """Which pair next. fresh: the least judged, of the newest version. overlap: every n-th pair to several people.
-    uncertainty: what the policy is least sure of. scorers: what automatic scorers disagree on. coverage: prompts with
-    the fewest votes. ratings: what votes say least about. random: any."""
+    """Selection of the next pair. fresh: the fewest votes, of the newest version. overlap: every n-th pair to several
+    people. uncertainty: the smallest margin of the policy. scorers: most disagreement of automatic scorers. coverage:
+    prompts with the fewest votes. ratings: the widest posterior from the votes. random: any."""
     overlap_every: Annotated[int, Field(ge=1)] = 5
-    """overlap: every so-manieth pair ..."""
+    """overlap: every pair whose number is a multiple of this ..."""
     overlap_people: Annotated[int, Field(ge=2, le=1000)] = 3
-    """... goes to so many people."""
+    """... goes to this many people."""
     showings_per_pair: Annotated[int, Field(ge=1)] | None = None
-    """A pair is given out so often at most, on each question; None: while somebody is left who has not seen it."""
+    """A pair is assigned this often at most, on each question; None: while somebody is left who has not seen it."""
     gold_rate: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """Share of showings that are of gold pairs (`dmpo gold`), which tell who answers right; not trained on."""
+    """Share of assignments that are of gold pairs (`dmpo gold`), which tell who votes right; not trained on."""
     repeat_rate: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """Share of showings that are of pairs the person has judged before, sides swapped. Not trained on again."""
+    """Share of assignments that are of pairs the person has voted on before, sides swapped. Not trained on again."""
     repeat_after: Annotated[int, Field(ge=1)] = 20
-    """... at least so many votes ago."""
+    """... at least this many votes ago."""
     access: Literal["auto", "open", "invite", "login"] = "auto"
     """Who may take part. open: everybody; invite: whoever has a link of `dmpo invite create`; login: whoever signed in.
     auto: login in public mode where there is somebody to sign in with, as on a Space with `hf_oauth: true`, else
@@ -176,9 +176,9 @@ class LabelingSettings(Group):
     free_prompts: bool = False
     """Annotators may add prompts of their own, which pairs are then made of; on the Before / after tab."""
     free_prompts_per_day: Annotated[int, Field(ge=1, le=10_000)] = 20
-    """... at most so many within 24 hours, each of them."""
+    """... at most this many within 24 hours, each of them."""
     free_prompt_length: Annotated[int, Field(ge=1, le=1000)] = 300
-    """... of at most so many characters."""
+    """... of at most this many characters."""
     blocked_words: Path | None = None
     """A text file of words or phrases, one a line; prompts with any of them are refused, whole words, whatever their
     case or accents. For prompts of annotators and imports; None: nothing is blocked."""
@@ -198,12 +198,12 @@ class LabelingSettings(Group):
     @field_validator("max_annotator_share", mode="before")
     @classmethod
     def _none_in_words(cls, value: object) -> object:
-        """Neither environment variables nor TOML can say None otherwise."""
+        """Read the word `none` as None: neither environment variables nor TOML can say it otherwise."""
         return None if isinstance(value, str) and value.lower() == "none" else value
 
     @property
     def num_images(self) -> int:
-        """The images of a showing: 2 for a pair."""
+        """The number of images of an assignment: 2 for a pair."""
         return self.ranking_size or 2
 
     def annotator_share(self, *, public: bool) -> float | None:

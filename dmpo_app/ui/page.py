@@ -6,12 +6,12 @@ import gradio as gr
 
 from dmpo_app.ui.assets import Assets
 from dmpo_app.ui.compare_tab import compare_tab
-from dmpo_app.ui.zerogpu_events import lend_panel
+from dmpo_app.ui.zerogpu_events import gpu_minute_panel
 from dmpo_app.web.services import Services
 
 
 def label_tab(num_images: int) -> None:
-    """Build the tab's content, with room for so many pictures, so that nothing moves when the first ones come."""
+    """Build the tab's content, with room for `num_images` images, so that nothing moves when the first ones come."""
     widget = f'<dmpo-label data-pictures="{num_images}"></dmpo-label>'
     gr.HTML(widget, apply_default_css=False, js_on_load=None, padding=False)
 
@@ -23,8 +23,8 @@ def contact_sheet_tab() -> None:
 
 def progress_tab(services: Services) -> None:
     """Build the tab's content."""
-    if services.lending is not None:
-        lend_panel(services.lending)
+    if services.gpu_minutes is not None:
+        gpu_minute_panel(services.gpu_minutes)
     gr.HTML("<dmpo-progress></dmpo-progress>", apply_default_css=False, js_on_load=None, padding=False)
 
 
@@ -43,14 +43,14 @@ _HEADER = """<div class="st-top">
   <img class="st-logo" src="./studio/static/{build}/logo.svg" alt="" width="34" height="34">
   <div class="st-words">
     <h1 class="st-name">DMPO Studio</h1>
-    <p class="st-line">Say which picture you prefer. The model learns it while you watch.</p>
+    <p class="st-line">Say which image you prefer. The model learns it while you watch.</p>
   </div>
   <dmpo-header></dmpo-header>
 </div>"""
 
 
 def build_ui(services: Services) -> gr.Blocks:
-    """The page's blocks; nothing listens yet."""
+    """Build the Gradio blocks of the page; nothing listens yet."""
     blocks = gr.Blocks(title=TITLE, analytics_enabled=False)
     with blocks:
         header = _HEADER.format(build=Assets.load().build)

@@ -1,4 +1,4 @@
-"""Starts the page and the API on one port, and stops them."""
+"""Web server: starts the page and the API on one port, and stops them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 
 import gradio as gr
 
-from dmpo_app.errors import SetupProblem
+from dmpo_app.errors import SetupError
 from dmpo_app.ui.assets import FOLDER, Assets
-from dmpo_app.ui.response_guard import Guard
+from dmpo_app.ui.response_guard import SecurityMiddleware
 from dmpo_app.ui.theme import studio_theme
-from dmpo_app.web.ports import free_port, taken
-from dmpo_app.web.router import create_router, standing_alone
+from dmpo_app.web.ports import free_port, port_taken_message
+from dmpo_app.web.router import build_api_app, create_router
 from dmpo_app.web.services import Services
 
 
@@ -34,10 +34,10 @@ class RunningServer:
 def launch(blocks: gr.Blocks, services: Services) -> RunningServer:
     """Serve page and API at the settings' host and port; returns as soon as requests are accepted.
 
-    Raises SetupProblem when the port is taken or the address is not one of this machine.
+    Raises SetupError when the port is taken or the address is not one of this machine.
     """
     settings = services.settings
-    settle_matplotlib()
+    preselect_matplotlib_backend()
     assets = Assets.load()
     port = free_port(settings.host, settings.port)
     api = create_router(services)
@@ -66,14 +66,14 @@ def launch(blocks: gr.Blocks, services: Services) -> RunningServer:
         )
     except OSError as error:  # taken since the probe, or no answer within Gradio's 5 seconds
         busy = "Or this machine is too busy right now: try again."
-        raise SetupProblem(f"{taken(settings.host, port)} {busy}") from error
+        raise SetupError(f"{port_taken_message(settings.host, port)} {busy}") from error
     page = app.middleware_stack or app.build_middleware_stack()
-    app.middleware_stack = Guard(page, standing_alone(api, services), embeddable=on_spaces())
+    app.middleware_stack = SecurityMiddleware(page, build_api_app(api, services), embeddable=on_spaces())
     return RunningServer(url=_address(settings.host, port, url), port=port, blocks=blocks)
 
 
-def settle_matplotlib() -> None:
-    """Choose the backend that Gradio chooses around every event; without one chosen, asking for it imports pyplot.
+def preselect_matplotlib_backend() -> None:
+    """Choose matplotlib's backend, as Gradio does around every event; without a choice, asking for it imports pyplot.
 
     Gradio does that on the event loop: with the first event every vote waited for the import, up to seconds.
     """
@@ -85,10 +85,10 @@ def settle_matplotlib() -> None:
 
 
 def on_spaces() -> bool:
-    """Whether this runs on a Hugging Face Space, which shows the page in a frame."""
+    """True on a Hugging Face Space, which shows the page in a frame."""
     return "SPACE_ID" in os.environ
 
 
 def _address(host: str, port: int, url: str) -> str:
-    """Where a person on this machine opens the page."""
+    """URL at which a person on this machine opens the page."""
     return f"http://localhost:{port}/" if urlsplit(url).hostname in {"0.0.0.0", "::"} or host == "::" else url

@@ -1,4 +1,4 @@
-"""What every answer of the server passes: security headers, and no way to Gradio's own endpoints for files.
+"""Security middleware of the server: security headers, and no way to Gradio's own endpoints for files.
 
 Requests to the API go to it directly, all others to Gradio's application.
 
@@ -20,7 +20,7 @@ _POLICY = (
 )
 SPACES_ANCESTORS = "'self' https://huggingface.co https://*.huggingface.co https://*.hf.space"
 
-CLOSED = (
+BLOCKED_PATHS = (
     "/gradio_api/upload", "/gradio_api/file", "/gradio_api/proxy", "/gradio_api/stream", "/gradio_api/deep_link",
     "/gradio_api/process_recording", "/gradio_api/component_server", "/gradio_api/custom_component", "/gradio_api/runs",
     "/gradio_api/run-history", "/gradio_api/vibe-", "/gradio_api/undo-vibe-", "/gradio_api/dev/", "/gradio_api/mcp",
@@ -32,8 +32,8 @@ _API = f"{PREFIX}/"
 _NOT_FOUND = b'{"detail": "Not Found", "code": "not_found"}'
 
 
-class Guard:
-    """ASGI wrapper. `embeddable`: the page may stand in a frame of Spaces, as it has to there."""
+class SecurityMiddleware:
+    """ASGI middleware. `embeddable`: the page may stand in a frame of Spaces, as it has to there."""
 
     def __init__(self, app: ASGIApp, api: ASGIApp, *, embeddable: bool) -> None:
         self._app = app
@@ -45,18 +45,18 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
-        async def guarded(message: Message) -> None:
+        async def send_hardened(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._harden(MutableHeaders(scope=message))
+                self._set_security_headers(MutableHeaders(scope=message))
             await send(message)
 
-        if scope["path"].startswith(CLOSED):
-            await _refuse(guarded)
+        if scope["path"].startswith(BLOCKED_PATHS):
+            await _refuse(send_hardened)
             return
         app = self._api if scope["path"].startswith(_API) else self._app
-        await app(scope, receive, guarded)
+        await app(scope, receive, send_hardened)
 
-    def _harden(self, headers: MutableHeaders) -> None:
+    def _set_security_headers(self, headers: MutableHeaders) -> None:
         for name in [name for name in headers if name.startswith("access-control-")]:
             del headers[name]
         headers.setdefault("X-Content-Type-Options", "nosniff")

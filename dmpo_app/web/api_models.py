@@ -1,4 +1,4 @@
-"""Bodies and answers of the JSON API, as OpenAPI documents them.
+"""Request and response bodies of the JSON API, as OpenAPI documents them.
 
 Bodies are strict about types and bounded everywhere, so that nothing a caller sends reaches the store unchecked: text
 without control characters or lone surrogates, integers within 64 bits, finite floats. Unknown fields are ignored.
@@ -24,8 +24,11 @@ MAX_HANDLE = 60
 
 
 def _plain(text: str) -> str:
-    """Refuse control characters: no prompt or name needs them, and NUL ends a string in some databases. Refuse lone
-    surrogates: JSON can hold them, UTF-8 cannot, so they would fail wherever text is encoded."""
+    """Refuse control characters and lone surrogates.
+
+    No prompt or name needs control characters, and NUL ends a string in some databases. JSON can hold lone surrogates,
+    UTF-8 cannot, so they would fail wherever text is encoded.
+    """
     if any(ord(c) < 32 and c not in "\t\n\r" for c in text) or "\x7f" in text:
         raise ValueError("control characters are not allowed")
     if any("\ud800" <= c <= "\udfff" for c in text):
@@ -46,7 +49,7 @@ def _finite(value: float) -> float:
 
 
 def _number(value: Any) -> Any:
-    """JSON numbers only: no booleans, no strings."""
+    """Accept JSON numbers only: no booleans, no strings."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("must be a number")
     return value
@@ -65,7 +68,7 @@ def example(**fields: Any) -> ConfigDict:
 
 
 class Problem(BaseModel):
-    """Every error of this API. `code` is for programs, `detail` for people."""
+    """Error body of every route. `code` is for programs, `detail` for people."""
 
     model_config = example(detail="This pair expired; ask for a new one.", code="expired")
 
@@ -126,20 +129,20 @@ class VoteBody(BaseModel):
     model_config = example(assignment="as_x8Jw", choice="left", elapsed_ms=1840)
 
     assignment: Annotated[PlainText, Field(strict=True, min_length=1, max_length=200)]
-    choice: Choice | None = Field(default=None, description="The answer to a pair; of a set, skip or both_bad only.")
+    choice: Choice | None = Field(default=None, description="The vote on a pair; of a set, skip or both_bad only.")
     order: Annotated[list[Place], Field(min_length=3, max_length=MAX_SET)] | None = Field(
-        default=None, description="The answer to a set: the places of its images as shown, 0 the first, best first."
+        default=None, description="The vote on a set: the places of its images as shown, 0 the first, best first."
     )
     elapsed_ms: Annotated[int, Field(strict=True, ge=0, le=INT64_MAX)] = Field(
-        default=0, description="From showing the pair to the answer; values over a day count as a day."
+        default=0, description="From showing the pair to the vote; values over a day count as a day."
     )
     strength: Strength | None = Field(default=None, description="How clear the preference is; with left or right only.")
     comment: Remark | None = Field(default=None, description="A remark on it; plain text.")
 
     @model_validator(mode="after")
-    def _one_answer(self) -> VoteBody:
+    def _check_choice_or_order(self) -> VoteBody:
         if (self.choice is None) == (self.order is None):
-            raise ValueError("an answer is either a choice, for a pair, or an order, for a set of images")
+            raise ValueError("a vote is either a choice, for a pair, or an order, for a set of images")
         if self.order is not None and self.strength is not None:
             raise ValueError("a strength goes with a choice, not with an order")
         return self
@@ -252,8 +255,8 @@ class ProgressPoint(BaseModel):
     held_out_loss: float | None
     health: dict[str, float] = Field(
         description="What else is watched, by name: chosen_gain, rejected_gain (the base model's error less the "
-        "adapter's), past_target (a share), grad_norm, adapter_norm, adapter_rms and, at every look, saturation, "
-        "contrast, sharpness, diversity (over the base model's)."
+        "adapter's), past_target (a share), grad_norm, adapter_norm, adapter_rms and, at every evaluation, "
+        "saturation, contrast, sharpness, diversity (over the base model's)."
     )
 
 

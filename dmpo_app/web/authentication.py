@@ -1,4 +1,4 @@
-"""Who is asking: the annotator behind a Bearer token, an administrator, or nobody in particular."""
+"""Authentication of requests: the annotator behind a Bearer token, an administrator, or an anonymous caller."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from dmpo_app.domain.vote import Annotator
-from dmpo_app.errors import NotFound, NotYours
+from dmpo_app.errors import ForbiddenError, NotFoundError
 from dmpo_app.labeling.service import LabelingService
-from dmpo_app.web.concurrency import Lanes
-from dmpo_app.web.error_responses import ApiProblem
+from dmpo_app.web.concurrency import RequestLimiters
+from dmpo_app.web.error_responses import ApiError
 from dmpo_app.web.services import Services
 
 _annotator_scheme = HTTPBearer(auto_error=False, scheme_name="annotator", description="Token of POST /session.")
@@ -25,7 +25,7 @@ _admin_scheme = HTTPBearer(
 )
 MAX_TOKEN = 2000
 ADMINISTRATOR = "administrator"
-"""Who acts, in the log of acts, when the administrator's token was shown; the name of who signed in is added."""
+"""The actor in the audit log when the administrator's token was sent; the name of who signed in is added."""
 
 
 async def _annotator_token(
@@ -33,7 +33,7 @@ async def _annotator_token(
 ) -> str:
     token = _text(credentials)
     if not token:
-        raise ApiProblem(401, "no_token", "Send the token of POST /api/v1/session as a Bearer token.")
+        raise ApiError(401, "no_token", "Send the token of POST /api/v1/session as a Bearer token.")
     return token
 
 
@@ -46,7 +46,7 @@ async def _maybe_token(
 async def _admin_token(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_admin_scheme)]) -> str:
     token = _text(credentials)
     if not token:
-        raise ApiProblem(401, "no_token", "Send the administrator's token as a Bearer token.")
+        raise ApiError(401, "no_token", "Send the administrator's token as a Bearer token.")
     return token
 
 
@@ -62,50 +62,52 @@ def _text(credentials: HTTPAuthorizationCredentials | None) -> str | None:
 
 
 @contextmanager
-def _told_as_unauthorized() -> Iterator[None]:
+def _unauthorized_on_error() -> Iterator[None]:
     try:
         yield
-    except (NotYours, NotFound) as error:
-        raise ApiProblem(401, "bad_token", "This token is not valid here; open a new session.") from error
+    except (ForbiddenError, NotFoundError) as error:
+        raise ApiError(401, "bad_token", "This token is not valid here; open a new session.") from error
 
 
-def annotator_of(labeling: LabelingService, token: str) -> Annotator:
-    """The annotator a token was sealed for. A forged token, or one of another home, is answered 401."""
-    with _told_as_unauthorized():
-        return labeling.annotator_of(token)
+def require_annotator(labeling: LabelingService, token: str) -> Annotator:
+    """Return the annotator a token was sealed for. A forged token, or one of another home, is answered 401."""
+    with _unauthorized_on_error():
+        return labeling.authenticate(token)
 
 
-async def admitted(labeling: LabelingService, lanes: Lanes, token: str) -> Annotator:
-    """`annotator_of` for one who may judge pairs. Waits for the database with a token's first request only.
+async def require_admitted_annotator(labeling: LabelingService, limiters: RequestLimiters, token: str) -> Annotator:
+    """Return the annotator, once admitted to vote. Waits for the database with a token's first request only.
 
-    Raises ConsentNeeded.
+    Raises ConsentRequiredError.
     """
 
     def admit() -> Annotator:
-        with _told_as_unauthorized():
-            return labeling.admit(token)
+        with _unauthorized_on_error():
+            return labeling.authorize(token)
 
-    known = labeling.admitted(token)
-    return await lanes.writes.run(admit) if known is None else known
+    cached_annotator = labeling.authorized(token)
+    return await limiters.writes.run(admit) if cached_annotator is None else cached_annotator
 
 
-def administrator_of(services: Services, token: str) -> str:
-    """Who administers, as the log of acts names them: whoever has the administrator's token, or signed in and is listed
-    in the settings. Anybody else is answered 403."""
-    expected = services.admin_token
-    if expected and hmac.compare_digest(token.encode("utf-8", "replace"), expected.encode("utf-8", "replace")):
+def require_administrator(services: Services, token: str) -> str:
+    """Return the administrator's name for the audit log; anybody else is answered 403.
+
+    Administrators have the administrator's token, or signed in and are listed in the settings.
+    """
+    admin_token = services.admin_token
+    if admin_token and hmac.compare_digest(token.encode("utf-8", "replace"), admin_token.encode("utf-8", "replace")):
         return ADMINISTRATOR
-    name = services.labeling.logins.administrator(token)
+    name = services.labeling.logins.open_administrator(token)
     if name is not None and name in services.settings.identity.admins:
         return f"{ADMINISTRATOR} {name}"
-    raise ApiProblem(403, "not_admin", "This is for administrators; the token does not match.")
+    raise ApiError(403, "not_admin", "This is for administrators; the token does not match.")
 
 
-def caller_of(labeling: LabelingService, token: str | None, request: Request) -> str:
-    """Whom a limit counts against: the annotator, else everybody without a session at this address together.
+def rate_limit_key(labeling: LabelingService, token: str | None, request: Request) -> str:
+    """Rate limit key of a request: the annotator, else everybody without a session at this address together.
 
     The address is the peer's. Forwarded headers are not believed, since anyone can write them.
     """
     if token is not None:
-        return f"annotator:{annotator_of(labeling, token).id}"
+        return f"annotator:{require_annotator(labeling, token).id}"
     return f"address:{request.client.host if request.client else 'unknown'}"

@@ -1,4 +1,4 @@
-"""Bodies and answers about taking part: one's own votes, agreements, reports, and what administrators see of them."""
+"""Request and response bodies about taking part: own votes, agreements, reports, gold pairs, the audit log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How this API answers when something is wrong: one shape, `{"detail", "code"}`, and never more than a caller may see.
+"""Error responses of the API: one shape, `{"detail", "code"}`, and never more than a caller may see.
 
 `StudioRoute` is the route class of every route here, so the rules hold wherever the router is included: errors of the
 studio become status codes, malformed bodies 422 without echoing them, anything unexpected is logged and answered 500
@@ -37,20 +37,20 @@ SECURITY_HEADERS = {
 API_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 _STATUS: list[tuple[type[errors.StudioError], int, str]] = [
-    (errors.NotFound, 404, "not_found"),
-    (errors.NotYours, 403, "not_yours"),
-    (errors.NotInvited, 403, "invite_needed"),
-    (errors.LoginNeeded, 403, "login_needed"),
-    (errors.LoginRefused, 403, "login_refused"),
-    (errors.ConsentNeeded, 403, "consent_needed"),
-    (errors.Conflict, 409, "conflict"),
-    (errors.Expired, 410, "expired"),
-    (errors.TooMany, 429, "too_many"),
-    (errors.BadInput, 422, "malformed"),
-    (errors.Busy, 503, "busy"),
-    (errors.NotReady, 503, "not_ready"),
-    (errors.StorageFull, 507, "storage_full"),
-    (errors.BackupUnreachable, 503, "backup_unreachable"),
+    (errors.NotFoundError, 404, "not_found"),
+    (errors.ForbiddenError, 403, "not_yours"),
+    (errors.NotInvitedError, 403, "invite_needed"),
+    (errors.LoginRequiredError, 403, "login_needed"),
+    (errors.LoginRefusedError, 403, "login_refused"),
+    (errors.ConsentRequiredError, 403, "consent_needed"),
+    (errors.ConflictError, 409, "conflict"),
+    (errors.ExpiredError, 410, "expired"),
+    (errors.RateLimitError, 429, "too_many"),
+    (errors.BadInputError, 422, "malformed"),
+    (errors.BusyError, 503, "busy"),
+    (errors.NotReadyError, 503, "not_ready"),
+    (errors.StorageFullError, 507, "storage_full"),
+    (errors.BackupUnreachableError, 503, "backup_unreachable"),
 ]
 _RETRY_SECONDS = {"busy": 2, "not_ready": 5, "storage_full": 30, "backup_unreachable": 10, "too_many": 3600}
 
@@ -59,12 +59,12 @@ _PATH = re.compile(r"""(?<![\w/.…-])(?!/api/)(?:[A-Za-z]:[\\/]|/)(?:[^\s'"/\\:
 
 
 def without_paths(text: str) -> str:
-    """A message fit for a browser: of a file or folder of this machine only the last name is left."""
+    """Shorten paths in a message for browsers: of a file or folder of this machine only the last name is left."""
     return _PATH.sub(r"…/\1", text)
 
 
-class ApiProblem(Exception):
-    """An answer that is not the wished one; raised by handlers and dependencies."""
+class ApiError(Exception):
+    """An error response of the API, raised by handlers and dependencies."""
 
     def __init__(self, status: int, code: str, detail: str, *, retry_after: int | None = None) -> None:
         super().__init__(detail)
@@ -75,7 +75,7 @@ class ApiProblem(Exception):
 
 
 def problem(status: int, code: str, detail: str, *, retry_after: int | None = None, **more: Any) -> Response:
-    """The one shape of every error. ASCII JSON, so that no text in it can fail to be encoded."""
+    """Build an error response. ASCII JSON, so that no text in it can fail to be encoded."""
     headers = {"Cache-Control": "no-store"}
     if retry_after is not None:
         headers["Retry-After"] = str(retry_after)
@@ -85,43 +85,43 @@ def problem(status: int, code: str, detail: str, *, retry_after: int | None = No
     return Response(body, status_code=status, media_type="application/json", headers=headers)
 
 
-def of_studio_error(error: errors.StudioError) -> Response:
-    """What a person may be told, by the kind of error; the rest stays in the log."""
+def response_from_studio_error(error: errors.StudioError) -> Response:
+    """Error response for a StudioError: what a person may be told; the rest stays in the log."""
     for kind, status, code in _STATUS:
         if isinstance(error, kind):
             return problem(status, code, without_paths(str(error)), retry_after=_RETRY_SECONDS.get(code))
-    if isinstance(error, errors.AdapterProblem):
+    if isinstance(error, errors.AdapterError):
         log.warning("an adapter was refused: %s", error)
         return problem(409, "adapter_damaged", "The files of this version are damaged, so it cannot be used.")
     log.error("a request failed", exc_info=error)
-    return problem(500, "internal", errors.UNEXPECTED)
+    return problem(500, "internal", errors.UNEXPECTED_MESSAGE)
 
 
-def of_validation_error(error: RequestValidationError) -> Response:
-    """422 that names fields and reasons but never repeats what was sent."""
+def response_from_validation_error(error: RequestValidationError) -> Response:
+    """Error response 422 that names fields and reasons but never repeats what was sent."""
     lines = [_line(item) for item in error.errors()[:MAX_ERRORS]]
     return problem(422, "malformed", "The request is not understood: " + "; ".join(lines), errors=lines)
 
 
 class StudioRoute(APIRoute):
-    """A route whose failures are answered as this module says. `max_body_bytes`: a larger body is answered 413."""
+    """A route with the error responses of this module. `max_body_bytes`: a larger body is answered 413."""
 
     max_body_bytes: ClassVar[int] = MAX_BODY_BYTES
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         handle = super().get_route_handler()
 
-        async def guarded(request: Request) -> Response:
-            response = await _answer(
-                handle, Request(request.scope, _limited(request.receive, self.max_body_bytes), request._send)
+        async def handle_errors(request: Request) -> Response:
+            response = await _call_handler(
+                handle, Request(request.scope, _limit_body(request.receive, self.max_body_bytes), request._send)
             )
-            return hardened(response)
+            return add_security_headers(response)
 
-        return guarded
+        return handle_errors
 
 
-def hardened(response: Response) -> Response:
-    """With the headers that every answer of the API has."""
+def add_security_headers(response: Response) -> Response:
+    """Add the security headers that every response of the API has."""
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers.setdefault("Content-Security-Policy", API_POLICY)
@@ -129,60 +129,63 @@ def hardened(response: Response) -> Response:
     return response
 
 
-async def _answer(handle: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
+async def _call_handler(handle: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
     try:
         return await handle(request)
-    except ApiProblem as error:
+    except ApiError as error:
         return problem(error.status, error.code, error.detail, retry_after=error.retry_after)
     except errors.StudioError as error:
-        return of_studio_error(error)
+        return response_from_studio_error(error)
     except RequestValidationError as error:
-        return of_validation_error(error)
-    except _BodyTooLarge as error:
+        return response_from_validation_error(error)
+    except _BodyTooLargeError as error:
         return problem(413, "too_large", str(error))
     except HTTPException as error:
-        return _of_http_exception(error)
+        return _response_from_http_exception(error)
     except ClientDisconnect:
         return problem(499, "gone", "The client closed the connection.")
     except Exception:  # the last line of defence: log it whole, tell nothing
         log.exception("%s %s failed", request.method, request.url.path)
-        return problem(500, "internal", errors.UNEXPECTED)
+        return problem(500, "internal", errors.UNEXPECTED_MESSAGE)
 
 
-def _of_http_exception(error: HTTPException) -> Response:
-    """FastAPI answers a body that cannot be parsed with 400 and wraps what failed while reading it."""
-    if isinstance(error.__cause__, _BodyTooLarge):
+def _response_from_http_exception(error: HTTPException) -> Response:
+    """Error response for an HTTPException of the framework.
+
+    FastAPI answers a body that cannot be parsed with 400 and wraps what failed while reading it.
+    """
+    if isinstance(error.__cause__, _BodyTooLargeError):
         return problem(413, "too_large", str(error.__cause__))
     if error.status_code == 400:
         return problem(422, "malformed", "The body is not JSON.")
     return problem(error.status_code, "refused", str(error.detail))
 
 
-class _BodyTooLarge(Exception):
+class _BodyTooLargeError(Exception):
     pass
 
 
-def _limited(receive: Receive, most: int) -> Receive:
-    received = 0
+def _limit_body(receive: Receive, most: int) -> Receive:
+    num_bytes = 0
 
-    async def limited() -> Message:
-        nonlocal received
+    async def receive_limited() -> Message:
+        nonlocal num_bytes
         message = await receive()
-        received += len(message.get("body", b""))
-        if received > most:
-            raise _BodyTooLarge(f"The body is larger than {most // 1024} KiB.")
+        num_bytes += len(message.get("body", b""))
+        if num_bytes > most:
+            raise _BodyTooLargeError(f"The body is larger than {most // 1024} KiB.")
         return message
 
-    return limited
+    return receive_limited
 
 
 def _line(item: Mapping[str, Any]) -> str:
-    """One problem as a line: where, and the validator's words. Overlong keys, which callers made up, are left out."""
-    where = ".".join(str(part) for part in item.get("loc", ()) if len(str(part)) < 40)
-    return f"{where}: {item.get('msg', 'is not valid')}"
+    """Format one validation error as a line: field and message. Overlong keys, which callers made up, are left out."""
+    field = ".".join(str(part) for part in item.get("loc", ()) if len(str(part)) < 40)
+    return f"{field}: {item.get('msg', 'is not valid')}"
 
 
-DOCUMENTED: dict[int, str] = {
+ERROR_DESCRIPTIONS: dict[int, str] = {
     401: "No or no valid token.",
     403: "Not allowed.",
     404: "There is no such thing.",
@@ -196,6 +199,6 @@ DOCUMENTED: dict[int, str] = {
 }
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's description of these error answers."""
-    return {status: {"model": Problem, "description": DOCUMENTED[status]} for status in (*statuses, 422)}
+def document_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe these error responses for OpenAPI."""
+    return {status: {"model": Problem, "description": ERROR_DESCRIPTIONS[status]} for status in (*statuses, 422)}

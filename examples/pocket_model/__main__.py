@@ -1,7 +1,7 @@
-"""`python -m examples.pocket_model train|export|classifier|prompts`: make anew what ships in data/.
+"""`python -m examples.pocket_model train|export|classifier|prompts`: remake the model and the files that ship in data/.
 
-train: the model;  export: the model as a running training has it;  classifier: the judge, from the renders of a
-training;  prompts: the two prompt files.
+train: the model;  export: the model as a running training has it;  classifier: the attribute classifier, from the
+renders of a training;  prompts: the two prompt files.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from examples.pocket_model.train import Plan, export, train
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m examples.pocket_model", description=__doc__)
     parser.add_argument("command", choices=("train", "export", "classifier", "prompts"))
     parser.add_argument("--work", type=Path, default=Path("data/studio/pocket-training"), help="checkpoints and caches")
@@ -26,7 +26,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Do what the command line says."""
+    """Run the command of the command line."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     arguments = parse_arguments()
     plan = Plan()

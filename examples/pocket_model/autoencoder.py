@@ -1,9 +1,9 @@
-"""Stage one: the autoencoder, which turns pictures into latents and back.
+"""Stage one: training the autoencoder, which turns images into latents and back.
 
 The loss is L1 and L2 on pixels, L1 on their differences (edges are what the eye checks), and a light KL.
 The decoder also sees latents with noise on them: a denoiser's latents are never exact.
 
-Shapes:  B pictures;  3 channels, 128 x 128 pixels in -1 to 1;  latents 8 x 16 x 16.
+Shapes:  B images;  3 channels, 128 x 128 pixels in -1 to 1;  latents 8 x 16 x 16.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from examples.pocket_model.networks import LATENT_CHANNELS, LATENT_SIZE, build_autoencoder
-from examples.pocket_model.parallel import one_thread_an_operator
-from examples.pocket_model.progress import Rhythm, learning_rate, paced
+from examples.pocket_model.parallel import single_threaded_operators
+from examples.pocket_model.progress import ReportIntervals, learning_rate, training_steps
 from examples.pocket_model.renders import Renders
 from examples.pocket_model.stage import Stage
 
@@ -35,13 +35,13 @@ class AutoencoderPlan:
     seed: int = 1
 
 
-def as_pixels(pictures: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Tensor:
-    """uint8 (B, 128, 128, 3) to float32 (B, 3, 128, 128) in -1 to 1."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+def as_pixels(images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Tensor:
+    """Convert images uint8 (B, 128, 128, 3) to pixels float32 (B, 3, 128, 128) in -1 to 1."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def reconstruction_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """L1 and L2 on pixels at full to eighth size, L1 on the differences of neighbours at full to quarter size."""
+    """Reconstruction loss: L1 and L2 on pixels, full to eighth size; L1 on neighbours' differences, to quarter size."""
     # Colour apart from lightness counts double: it is a small part of the error and all of "a red cat".
     grey = (prediction - target).mean(1, keepdim=True)
     error = torch.cat([prediction - target, 2 * (prediction - target - grey)], dim=1)
@@ -56,20 +56,22 @@ def reconstruction_loss(prediction: Tensor, target: Tensor) -> Tensor:
     return loss
 
 
-def train_autoencoder(renders: Renders, path: Path, plan: AutoencoderPlan, rhythm: Rhythm) -> AutoencoderKL:
-    """The trained autoencoder; goes on from the checkpoint at `path` if there is one."""
+def train_autoencoder(renders: Renders, path: Path, plan: AutoencoderPlan, intervals: ReportIntervals) -> AutoencoderKL:
+    """Train the autoencoder; goes on from the checkpoint at `path` if there is one."""
     torch.manual_seed(plan.seed)
     model = build_autoencoder()
-    stage = Stage(model, saved=model, path=path, seed=plan.seed, rate=plan.peak_rate)
+    stage = Stage(model, saved_module=model, path=path, seed=plan.seed, rate=plan.peak_rate)
 
-    def loss_of(*batch: Tensor) -> Tensor:
+    def batch_loss(*batch: Tensor) -> Tensor:
         return _loss(model, plan, *batch)
 
-    with one_thread_an_operator():
-        for step in paced("autoencoder", stage.step, plan.steps, rhythm, lambda: stage.mean_loss, stage.save):
-            pixels = as_pixels(renders.take(stage.picker.integers(len(renders), size=plan.batch).tolist()))
+    with single_threaded_operators():
+        for step in training_steps(
+            "autoencoder", stage.step, plan.steps, intervals, lambda: stage.mean_loss, stage.save
+        ):
+            pixels = as_pixels(renders.take(stage.index_generator.integers(len(renders), size=plan.batch).tolist()))
             noise = torch.randn((2, plan.batch, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE), generator=stage.generator)
-            stage.update(learning_rate(step, plan.steps, plan.peak_rate, plan.warmup), loss_of, pixels, *noise)
+            stage.update(learning_rate(step, plan.steps, plan.peak_rate, plan.warmup), batch_loss, pixels, *noise)
     return model.eval()
 
 

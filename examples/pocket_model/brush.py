@@ -15,7 +15,7 @@ WOOD: Colour = (138, 94, 62)
 
 @dataclass(frozen=True)
 class Brush:
-    """Draws in a subject's box: `x`, `y` is the middle of its foot in the picture, `scale` its height."""
+    """Draws in a subject's box: `x`, `y` is the middle of its foot in the image, `scale` its height."""
 
     canvas: Canvas
     light: Light
@@ -28,7 +28,7 @@ class Brush:
         return [(self.x + self.facing * px * self.scale, self.y - py * self.scale) for px, py in points]
 
     def shape(self, points: Sequence[Point], colour: Colour, *, outline: bool = True, shading: float = 1.0) -> None:
-        """A shaded polygon, lighter above and darker below, with an outline of its own dark."""
+        """Draw a shaded polygon, lighter above and darker below, with a dark outline of its own colour."""
         placed = self._place(points)
         lit = self.light.on_subject(colour)
         self.canvas.shape(placed, lighten(lit, 0.2 * shading), deepen(lit, 0.32 * shading))
@@ -42,7 +42,7 @@ class Brush:
         self.canvas.line(self._place(points), self.light.on_subject(colour), width * self.scale)
 
     def window(self, points: Sequence[Point]) -> None:
-        """Glass by day, a warm light by night."""
+        """Draw a window: glass by day, a warm light by night."""
         self.canvas.shape(self._place(points), LAMP if self.light.is_night else self.light.on_subject(GLASS))
         placed = self._place(points)
         self.canvas.line([*placed, placed[0]], self.light.on_subject(INK), max(0.005, 0.012 * self.scale))

@@ -1,6 +1,6 @@
-"""Brushes: soft shapes in unit coordinates, drawn larger than the picture and scaled down, which smooths the edges.
+"""Canvas: soft shapes in unit coordinates, drawn larger than the image and scaled down, which smooths the edges.
 
-Coordinates: x to the right and y down, both 0 to 1 over the picture. Colours: (red, green, blue), each 0 to 255.
+Coordinates: x to the right and y down, both 0 to 1 over the image. Colours: (red, green, blue), each 0 to 255.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ OVERSAMPLING = 2
 
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:
-    """`first` at share 0, `second` at share 1."""
+    """Mix two colours: `first` at share 0, `second` at share 1."""
     a, b, c = (x + (y - x) * share for x, y in zip(first, second, strict=True))
     return a, b, c
 
@@ -31,13 +31,13 @@ def darken(colour: Colour, share: float) -> Colour:
 
 
 def deepen(colour: Colour, share: float) -> Colour:
-    """The colour in its own shade: yellow turns golden and not olive."""
+    """Darken a colour in its own hue: yellow turns golden and not olive."""
     r, g, b = colour
     return mix(colour, (0.6 * r, 0.5 * g, 0.6 * b), share)
 
 
 def smooth(points: Sequence[Point], *, steps: int = 6) -> list[Point]:
-    """A closed Catmull-Rom curve through the points."""
+    """Closed Catmull-Rom curve through the points."""
     p = np.asarray(points, dtype=np.float64)
     before, after, far = np.roll(p, 1, 0), np.roll(p, -1, 0), np.roll(p, -2, 0)
     t = (np.arange(steps) / steps)[None, :, None]
@@ -57,7 +57,7 @@ def oval(x: float, y: float, rx: float, ry: float, *, steps: int = 28) -> list[P
 
 
 class Canvas:
-    """A picture in the making; `size` is the finished picture's side in pixels."""
+    """Canvas of an image; `size` is the finished image's side in pixels."""
 
     def __init__(self, size: int) -> None:
         self._side = size * OVERSAMPLING
@@ -72,12 +72,12 @@ class Canvas:
         return [(x * self._side, y * self._side) for x, y in points]
 
     def sky(self, stops: Sequence[tuple[float, Colour]]) -> None:
-        """Fill the picture with a vertical gradient through (height, colour) stops."""
+        """Fill the image with a vertical gradient through (height, colour) stops."""
         heights = np.linspace(0, 1, self._side)
         places = [height for height, _ in stops]
         column = np.stack([np.interp(heights, places, [c[i] for _, c in stops]) for i in range(3)], axis=1)
-        picture = np.repeat(column[:, None], self._side, axis=1)
-        self.image = Image.fromarray(picture.round().astype(np.uint8))
+        gradient = np.repeat(column[:, None], self._side, axis=1)
+        self.image = Image.fromarray(gradient.round().astype(np.uint8))
 
     def shape(self, points: Sequence[Point], top: Colour, bottom: Colour | None = None, *, alpha: float = 1.0) -> None:
         """Fill a polygon: plain, or shaded from `top` to `bottom`."""
@@ -98,13 +98,13 @@ class Canvas:
         self.image.paste(filling, (left, upper), mask)
 
     def line(self, points: Sequence[Point], colour: Colour, width: float, *, alpha: float = 1.0) -> None:
-        """A line of `width` (share of the picture)."""
+        """Draw a line of `width` (share of the image)."""
         draw = ImageDraw.Draw(self.image, "RGBA")
         thickness = max(1, round(width * self._side))
         draw.line(self._pixels(points), fill=self._ink(colour, alpha), width=thickness, joint="curve")
 
     def glow(self, x: float, y: float, radius: float, colour: Colour, strength: float) -> None:
-        """Soft light around a point."""
+        """Draw soft light around a point."""
         cx, cy, r = x * self._side, y * self._side, radius * self._side
         left, upper = int(max(0, cx - r)), int(max(0, cy - r))
         right, lower = int(min(self._side, cx + r)), int(min(self._side, cy + r))
@@ -116,6 +116,6 @@ class Canvas:
         self.image.paste(self._ink(colour)[:3], (left, upper, right, lower), mask)
 
     def finish(self, tint: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """The picture (size, size, 3) times `tint`, factors of columns and channels (size, 3); 1 leaves a value."""
+        """Finished image (size, size, 3) times `tint`, factors of columns and channels (size, 3); 1 leaves a value."""
         small = np.asarray(self.image.reduce(OVERSAMPLING), dtype=np.float32)
         return np.asarray((small * tint.astype(np.float32)).clip(0, 255).round().astype(np.uint8))

@@ -21,7 +21,7 @@ def save_atomically(state: Mapping[str, Any], path: Path) -> None:
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """The checkpoint at `path`, or None where there is none yet."""
+    """Load the checkpoint at `path`; None where there is none yet."""
     if not path.exists():
         return None
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -29,7 +29,7 @@ def load(path: Path) -> dict[str, Any] | None:
 
 
 def random_state(generator: torch.Generator, numpy_generator: np.random.Generator) -> dict[str, Any]:
-    """Both generators' positions, in types that a weights-only load accepts."""
+    """State of both random generators, in types that a weights-only load accepts."""
     position = numpy_generator.bit_generator.state
     return {"torch": generator.get_state(), "numpy": {key: _plain(value) for key, value in position.items()}}
 
@@ -41,15 +41,15 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str) else f"int:{int(value)}"
 
 
-def _restored(value: Any) -> Any:
+def _from_plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _restored(item) for key, item in value.items()}
+        return {key: _from_plain(item) for key, item in value.items()}
     return int(value[4:]) if value.startswith("int:") else value
 
 
 def restore_random_state(
     state: Mapping[str, Any], generator: torch.Generator, numpy_generator: np.random.Generator
 ) -> None:
-    """Put both generators back where `random_state` found them."""
+    """Restore both random generators to a state of `random_state`."""
     generator.set_state(state["torch"])
-    numpy_generator.bit_generator.state = _restored(state["numpy"])
+    numpy_generator.bit_generator.state = _from_plain(state["numpy"])

@@ -1,4 +1,4 @@
-"""Trains `classifiers.AttributeNetwork` on renders."""
+"""Training of the attribute classifier (`classifiers.AttributeNetwork`) on renders."""
 
 import logging
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from dmpo_app.pocket.classifiers import (
     MEASURES,
     AttributeClassifier,
     AttributeNetwork,
-    Reading,
-    as_input,
+    AttributePredictions,
+    to_network_input,
 )
 from dmpo_app.pocket.scenes import Scene
 from examples.pocket_model.progress import learning_rate, set_learning_rate
-from examples.pocket_model.renders import Renders, scenes_of
+from examples.pocket_model.renders import Renders, generate_scenes
 
 logger = logging.getLogger(__name__)
 
@@ -33,24 +33,24 @@ class ClassifierPlan:
     steps: int = 2500
     batch: int = 64
     peak_rate: float = 2e-3
-    held_files: int = 1  # of a thousand renders, kept for the test
+    test_files: int = 1  # of a thousand renders, kept for the test
     seed: int = 3
 
 
 def train_classifier(paths: Sequence[Path], out: Path, *, scenes_seed: int, plan: ClassifierPlan) -> dict[str, float]:
-    """Train on the renders in `paths`, save to `out`; returns the accuracies on the last `held_files` files."""
+    """Train on the renders in `paths`, save to `out`; returns the accuracies on the last `test_files` files."""
     torch.manual_seed(plan.seed)
     generator = torch.Generator().manual_seed(plan.seed)
-    scenes = [scene for number in range(len(paths)) for scene in scenes_of(scenes_seed, number)]
-    pictures = _small_pictures(Renders(paths))
+    scenes = [scene for number in range(len(paths)) for scene in generate_scenes(scenes_seed, number)]
+    images = _downscale_images(Renders(paths))
     targets, measures = _targets(scenes)
-    held = len(scenes) - plan.held_files * (len(scenes) // len(paths))
+    num_train = len(scenes) - plan.test_files * (len(scenes) // len(paths))
     network = AttributeNetwork()
     optimizer = torch.optim.AdamW(network.parameters(), lr=plan.peak_rate, weight_decay=1e-2)
     for step in range(plan.steps):
         set_learning_rate(optimizer, learning_rate(step, plan.steps, plan.peak_rate, 100))
-        indices = torch.randint(held, (plan.batch,), generator=generator)
-        pixels = roughened(pictures[indices].float() / 255, generator)
+        indices = torch.randint(num_train, (plan.batch,), generator=generator)
+        pixels = augment_pixels(images[indices].float() / 255, generator)
         logits, measured = network(pixels)
         loss = functional.mse_loss(measured, measures[indices])
         for name, target in targets.items():
@@ -63,12 +63,12 @@ def train_classifier(paths: Sequence[Path], out: Path, *, scenes_seed: int, plan
             logger.info(f"classifier: step {step + 1}/{plan.steps}  loss {float(loss.detach()):.4f}")
     classifier = AttributeClassifier(network)
     classifier.save(out)
-    test = pictures[held:].permute(0, 2, 3, 1).numpy()
-    return accuracies(AttributeClassifier.load(out).predict(test), scenes[held:])
+    test = images[num_train:].permute(0, 2, 3, 1).numpy()
+    return accuracies(AttributeClassifier.load(out).predict(test), scenes[num_train:])
 
 
-def accuracies(reading: Reading, scenes: Sequence[Scene]) -> dict[str, float]:
-    """The share that is right of each class, and the mean absolute error of each measure."""
+def accuracies(reading: AttributePredictions, scenes: Sequence[Scene]) -> dict[str, float]:
+    """Accuracy of each class, and the mean absolute error of each measure."""
     result = {
         name: float(np.mean([str(getattr(scene, name)) for scene in scenes] == getattr(reading, name).astype(str)))
         for name in HEADS
@@ -79,8 +79,8 @@ def accuracies(reading: Reading, scenes: Sequence[Scene]) -> dict[str, float]:
     return result
 
 
-def roughened(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Pixels (B, 3, 64, 64) as a worse camera would see them: coarser, shifted in colour, noisy."""
+def augment_pixels(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Augment pixels (B, 3, 64, 64) by a random loss of detail, shifts of colour, and noise."""
     count = len(pixels)
     lots = torch.rand((3, count, 1, 1, 1), generator=generator)
     coarse = functional.interpolate(functional.avg_pool2d(pixels, 2), size=(INPUT_SIZE, INPUT_SIZE), mode="bilinear")
@@ -92,12 +92,12 @@ def roughened(pixels: Tensor, generator: torch.Generator) -> Tensor:
     return (pixels * gain + lots[2] * (0.03 * patches + 0.05 * grain)).clamp(0, 1)
 
 
-def _small_pictures(renders: Renders) -> Tensor:
-    """All pictures uint8 (N, 3, 64, 64)."""
+def _downscale_images(renders: Renders) -> Tensor:
+    """Downscale all images to uint8 (N, 3, 64, 64)."""
     parts = []
     for start in range(0, len(renders), 500):
         block = renders.take(range(start, min(start + 500, len(renders))))
-        parts.append((as_input(block) * 255).round().byte())
+        parts.append((to_network_input(block) * 255).round().byte())
     return torch.cat(parts)
 
 

@@ -1,10 +1,10 @@
-"""Stage three: text encoder and UNet learn together to predict the velocity of cached latents.
+"""Stage three: training text encoder and UNet together to predict the velocity of cached latents.
 
 Captions are written afresh at every step: which attributes they name, in which words and order, changes each time,
 so the model learns that what a caption leaves open is free. Some carry words that mean nothing, some are empty
 (for classifier-free guidance).
 
-Shapes:  B pictures;  L = 32 tokens;  latents and noise (B, 8, 16, 16);  prompt_embeds (B, L, 128).
+Shapes:  B images;  L = 32 tokens;  latents and noise (B, 8, 16, 16);  prompt_embeds (B, L, 128).
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTokenizer
 
-from dmpo_app.pocket.language import describe, with_fillers
+from dmpo_app.pocket.language import add_filler_words, describe
 from dmpo_app.pocket.scenes import Scene
 from examples.pocket_model import checkpoint
 from examples.pocket_model.latents import LatentCache
 from examples.pocket_model.muon import Optimizers
 from examples.pocket_model.networks import build_noise_scheduler, build_text_encoder, build_unet
-from examples.pocket_model.parallel import SHARES, one_thread_an_operator, set_gradients
-from examples.pocket_model.progress import Rhythm, learning_rate, paced
+from examples.pocket_model.parallel import NUM_SHARDS, set_gradients, single_threaded_operators
+from examples.pocket_model.progress import ReportIntervals, learning_rate, training_steps
 from examples.pocket_model.tokenizer import build_tokenizer
 
 
@@ -45,7 +45,7 @@ class DenoiserPlan:
     seed: int = 2
 
 
-class Denoiser(nn.Module):
+class PocketDenoiser(nn.Module):
     """The two networks that are trained together; predicts the velocity from noisy latents and token ids."""
 
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
@@ -60,20 +60,20 @@ class Denoiser(nn.Module):
 
 
 class DenoiserTraining:
-    """Everything a training step changes, with the means to save and restore it."""
+    """Training state of the denoiser: networks, optimizers, random generators, moving average."""
 
     def __init__(self, plan: DenoiserPlan) -> None:
         torch.manual_seed(plan.seed)
         self.plan = plan
         self.tokenizer = build_tokenizer()
-        self.model = Denoiser(self.tokenizer)
-        self.ema = Denoiser(self.tokenizer).requires_grad_(False)
+        self.model = PocketDenoiser(self.tokenizer)
+        self.ema = PocketDenoiser(self.tokenizer).requires_grad_(False)
         self.ema.load_state_dict(self.model.state_dict())
-        self._threads = ThreadPoolExecutor(SHARES)
+        self._threads = ThreadPoolExecutor(NUM_SHARDS)
         self.optimizers = Optimizers(self.model, self._threads, lr=plan.peak_rate)
         self.noise_scheduler = build_noise_scheduler()
         self.generator = torch.Generator().manual_seed(plan.seed)
-        self.picker = np.random.default_rng(plan.seed)
+        self.index_generator = np.random.default_rng(plan.seed)
         self.step = 0
         self.mean_loss = 1.0
 
@@ -82,7 +82,7 @@ class DenoiserTraining:
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizers": self.optimizers.state_dict(),
-            "random": checkpoint.random_state(self.generator, self.picker),
+            "random": checkpoint.random_state(self.generator, self.index_generator),
             "step": self.step,
             "mean_loss": self.mean_loss,
         }
@@ -91,16 +91,16 @@ class DenoiserTraining:
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
         self.optimizers.load_state_dict(state["optimizers"])
-        checkpoint.restore_random_state(state["random"], self.generator, self.picker)
+        checkpoint.restore_random_state(state["random"], self.generator, self.index_generator)
         self.step, self.mean_loss = state["step"], state["mean_loss"]
 
     def captions(self, scenes: Sequence[Scene]) -> list[str]:
         """One caption a scene: empty, plain or with words that mean nothing."""
         result = []
-        for scene, lot in zip(scenes, self.picker.uniform(size=len(scenes)), strict=True):
-            caption = "" if lot < self.plan.empty_share else describe(scene, self.picker)
+        for scene, lot in zip(scenes, self.index_generator.uniform(size=len(scenes)), strict=True):
+            caption = "" if lot < self.plan.empty_share else describe(scene, self.index_generator)
             if lot > 1 - self.plan.filler_share:
-                caption = with_fillers(caption, self.picker)
+                caption = add_filler_words(caption, self.index_generator)
             result.append(caption)
         return result
 
@@ -150,9 +150,9 @@ def stratified_timesteps(count: int, noise_scheduler: DDIMScheduler, generator: 
 
 
 def train_denoiser(
-    cache: LatentCache, scenes: Sequence[Scene], path: Path, plan: DenoiserPlan, rhythm: Rhythm
+    cache: LatentCache, scenes: Sequence[Scene], path: Path, plan: DenoiserPlan, intervals: ReportIntervals
 ) -> DenoiserTraining:
-    """The finished training; goes on from the checkpoint at `path` if there is one.
+    """Train the denoiser; goes on from the checkpoint at `path` if there is one.
 
     `scenes[i]` is the scene of `cache.latents[i]`.
     """
@@ -163,8 +163,8 @@ def train_denoiser(
     def save(_: int) -> None:
         checkpoint.save_atomically(training.state_dict(), path)
 
-    with one_thread_an_operator():
-        for _ in paced("denoiser", training.step, plan.steps, rhythm, lambda: training.mean_loss, save):
-            indices = training.picker.integers(len(scenes), size=plan.batch)
+    with single_threaded_operators():
+        for _ in training_steps("denoiser", training.step, plan.steps, intervals, lambda: training.mean_loss, save):
+            indices = training.index_generator.integers(len(scenes), size=plan.batch)
             training.train_step(cache.latents[torch.from_numpy(indices)].float(), [scenes[i] for i in indices])
     return training

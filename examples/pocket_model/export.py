@@ -1,4 +1,4 @@
-"""The finished parts as a `StableDiffusionPipeline` folder, float16 safetensors."""
+"""Export of the trained parts as a `StableDiffusionPipeline` folder, float16 safetensors."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
-from examples.pocket_model.denoiser import Denoiser
+from examples.pocket_model.denoiser import PocketDenoiser
 from examples.pocket_model.networks import build_noise_scheduler
 from examples.pocket_model.tokenizer import build_tokenizer
 
@@ -15,12 +15,14 @@ USUAL_SAMPLING = {"num_steps": 20, "guidance": 3.0}
 """Written beside the model: the studio reads from it how the model is sampled where no setting says so."""
 
 
-def build_pipeline(autoencoder: AutoencoderKL, denoiser: Denoiser, scaling_factor: float) -> StableDiffusionPipeline:
-    """The pipeline from trained parts; the parts are copied, not shared."""
+def build_pipeline(
+    autoencoder: AutoencoderKL, denoiser: PocketDenoiser, scaling_factor: float
+) -> StableDiffusionPipeline:
+    """Build the pipeline from trained parts; the parts are copied, not shared."""
     tokenizer = build_tokenizer()
     autoencoder = _copy(autoencoder)
     autoencoder.register_to_config(scaling_factor=scaling_factor)
-    own = Denoiser(tokenizer)
+    own = PocketDenoiser(tokenizer)
     own.load_state_dict(denoiser.state_dict())
     return StableDiffusionPipeline(
         vae=autoencoder,

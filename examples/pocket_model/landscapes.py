@@ -16,7 +16,7 @@ Painter = Callable[[Canvas, Scene, Light, np.random.Generator], None]
 
 
 def paint_land(canvas: Canvas, scene: Scene, light: Light, generator: np.random.Generator) -> None:
-    """The setting of the scene."""
+    """Paint the land of the scene's setting."""
     painters: dict[str, Painter] = {
         "meadow": _meadow,
         "beach": _beach,
@@ -29,7 +29,7 @@ def paint_land(canvas: Canvas, scene: Scene, light: Light, generator: np.random.
 
 
 def _hills(generator: np.random.Generator, base: float, height: float, waves: float) -> list[Point]:
-    """The outline of a row of hills, closed along the lower edge of the picture."""
+    """Outline of a row of hills, closed along the lower edge of the image."""
     x = np.linspace(-0.02, 1.02, 40)
     first, second = generator.uniform(0, 2 * np.pi, 2)
     y = base - height * (0.65 * np.sin(waves * x * 2 * np.pi + first) + 0.35 * np.sin(2.3 * waves * x * 6 + second))

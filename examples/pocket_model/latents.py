@@ -1,6 +1,6 @@
-"""Stage two: every training picture as latents, so that the denoiser's training never runs the encoder.
+"""Stage two: encoding every training image to latents, so that the denoiser's training never runs the encoder.
 
-Shapes:  N pictures;  latents (N, 8, 16, 16), float16 on disk, scaled to unit standard deviation.
+Shapes:  N images;  latents (N, 8, 16, 16), float16 on disk, scaled to unit standard deviation.
 """
 
 import logging
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LatentCache:
-    """`latents` (N, 8, 16, 16) float16, already multiplied by `scaling_factor`."""
+    """Encoded training images: `latents` (N, 8, 16, 16) float16, already multiplied by `scaling_factor`."""
 
     latents: Tensor
     scaling_factor: float
@@ -28,7 +28,7 @@ class LatentCache:
 
 @torch.no_grad()
 def encode_all(autoencoder: AutoencoderKL, renders: Renders, path: Path, *, batch: int = 50) -> LatentCache:
-    """The cache at `path`, encoded first if it is not there."""
+    """Load the latents at `path`, encoding all renders first if the file is not there."""
     if (state := checkpoint.load(path)) is None:
         parts = []
         for start in range(0, len(renders), batch):

@@ -1,4 +1,4 @@
-"""The light of a scene: the colours of its sky and what the time of day does to the colours under it."""
+"""Light of a scene: the colours of its sky, and factors of the time of day on the colours under it."""
 
 from dataclasses import dataclass
 
@@ -41,15 +41,15 @@ class Light:
 
 
 def tint(scene: Scene) -> Colour:
-    """What warmth and brightness do to every pixel at the end."""
+    """Factors of warmth and brightness on every pixel of the finished image."""
     level = 1 + 0.09 * scene.brightness
     return level * (1 + 0.07 * scene.warmth), level, level * (1 - 0.09 * scene.warmth)
 
 
 def side_light(size: int) -> NDArray[np.float64]:
-    """What the light's direction, always from the left, does to the columns of a picture: factors (size, 3).
+    """Factors (size, 3) of the light, always from the left, on the columns of an image.
 
-    Besides being nicer to look at it teaches the model left from right: without any lasting difference between the
+    Besides being pleasant to see it teaches the model left from right: without any lasting difference between the
     sides, a convolutional denoiser has no use for knowing them, and neither words nor preferences about places stick.
     """
     towards_left = np.linspace(1, -1, size)[:, None]
@@ -58,7 +58,7 @@ def side_light(size: int) -> NDArray[np.float64]:
 
 
 def paint_sky(canvas: Canvas, scene: Scene, generator: np.random.Generator) -> Light:
-    """Sky, sun or moon, stars and clouds."""
+    """Paint the sky with sun or moon, stars and clouds; returns the light under it."""
     skies = SKIES[scene.time]
     top, low = skies[int(generator.integers(len(skies)))]
     if scene.weather in ("rain", "snowfall"):

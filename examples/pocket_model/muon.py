@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 
-def orthogonalised(matrix: Tensor, *, iterations: int = 5) -> Tensor:
+def orthogonalize(matrix: Tensor, *, iterations: int = 5) -> Tensor:
     """`matrix` (rows, columns) with all its singular values brought close to 1, by Newton and Schulz's iteration."""
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     x: Tensor = wide / (wide.norm() + 1e-7)
@@ -24,7 +24,7 @@ def orthogonalised(matrix: Tensor, *, iterations: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """For parameters with two or more dimensions; the first is the rows, the others together are the columns."""
+    """Muon for parameters with two or more dimensions; the first is the rows, the others together are the columns."""
 
     def __init__(
         self, parameters: Iterable[nn.Parameter], threads: ThreadPoolExecutor, *, lr: float, momentum: float = 0.95
@@ -47,7 +47,7 @@ class Muon(torch.optim.Optimizer):
         average.lerp_(parameter.grad, 1 - group["momentum"])
         ahead = parameter.grad.lerp(average, group["momentum"]).flatten(1)
         scale = 0.2 * max(ahead.shape) ** 0.5
-        direction = orthogonalised(ahead.bfloat16()).to(parameter.dtype)
+        direction = orthogonalize(ahead.bfloat16()).to(parameter.dtype)
         parameter.add_(direction.view_as(parameter), alpha=-group["lr"] * scale)
 
 

@@ -11,7 +11,7 @@ NUM_TIMESTEPS = 1000
 
 
 def build_autoencoder() -> AutoencoderKL:
-    """128-pixel pictures to 8 x 16 x 16 latents and back."""
+    """Build the autoencoder: 128-pixel images to 8 x 16 x 16 latents and back."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -25,7 +25,7 @@ def build_autoencoder() -> AutoencoderKL:
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """Prompt embeddings (B, 32, 128)."""
+    """Build the text encoder, which makes prompt embeddings (B, 32, 128)."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -43,13 +43,13 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def build_unet() -> UNet2DConditionModel:
-    """Predicts the noise in latents (B, 8, 16, 16)."""
+    """Build the UNet, which predicts the velocity of latents (B, 8, 16, 16)."""
     return UNet2DConditionModel(
         sample_size=LATENT_SIZE,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        # Attention at 8 x 8 and 4 x 4 only: at 16 x 16 it would double the time of a step and the pictures need it
-        # little. The level of 4 x 4 is there for places: a convolution tells left from right by the picture's edges.
+        # Attention at 8 x 8 and 4 x 4 only: at 16 x 16 it would double the time of a step and the images need it
+        # little. The level of 4 x 4 is there for places: a convolution tells left from right by the image's edges.
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         block_out_channels=(96, 128, 96),

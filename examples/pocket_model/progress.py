@@ -1,4 +1,4 @@
-"""The loop that both training stages share: time, progress lines and when to save."""
+"""Training loop of the stages: learning rate, progress lines and times to save."""
 
 import logging
 import math
@@ -12,8 +12,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Rhythm:
-    """How often a stage speaks and saves. `now` is a clock in seconds."""
+class ReportIntervals:
+    """Intervals at which a stage logs and saves. `now` is a clock in seconds."""
 
     print_every: int = 50  # steps
     save_seconds: float = 120.0
@@ -33,23 +33,28 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def paced(
-    name: str, start: int, steps: int, rhythm: Rhythm, loss_of: Callable[[], float], save: Callable[[int], None]
+def training_steps(
+    name: str,
+    start: int,
+    steps: int,
+    intervals: ReportIntervals,
+    mean_loss: Callable[[], float],
+    save: Callable[[int], None],
 ) -> Iterator[int]:
-    """Steps from `start` to `steps`; prints and saves in between and at the end.
+    """Yield steps from `start` to `steps`; logs and saves in between and at the end.
 
     `save(n)` is called with the number of finished steps.
     """
-    begun = last_save = rhythm.now()
+    started_at = last_save = intervals.now()
     for step in range(start, steps):
         yield step
         done = step + 1
-        if done % rhythm.print_every == 0 or done == steps:
-            pace = (done - start) / max(1e-9, rhythm.now() - begun)
+        if done % intervals.print_every == 0 or done == steps:
+            pace = (done - start) / max(1e-9, intervals.now() - started_at)
             logger.info(
-                f"{name}: step {done}/{steps}  loss {loss_of():.4f}  {pace:.2f} steps/s  "
+                f"{name}: step {done}/{steps}  loss {mean_loss():.4f}  {pace:.2f} steps/s  "
                 f"eta {(steps - done) / pace / 60:.1f} min"
             )
-        if rhythm.now() - last_save > rhythm.save_seconds or done == steps:
+        if intervals.now() - last_save > intervals.save_seconds or done == steps:
             save(done)
-            last_save = rhythm.now()
+            last_save = intervals.now()

@@ -1,4 +1,4 @@
-"""The shipped prompt files: `train.txt` for people to vote on, `held-out.txt` to see whether a taste carries over.
+"""The shipped prompt files: `train.txt` for people to vote on, `held-out.txt` to measure generalisation of a taste.
 
 The two share no combination of subject, colour (or none) and setting; see `scenes.is_held_out`.
 """
@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from dmpo_app.pocket.language import phrase
-from dmpo_app.pocket.scenes import COLOURS, PLACES, SETTINGS, SIZES, SUBJECTS, TIMES, Wish, is_held_out
+from dmpo_app.pocket.scenes import COLOURS, PLACES, SETTINGS, SIZES, SUBJECTS, TIMES, SceneConstraints, is_held_out
 
 
 def sample_prompts(count: int, *, held_out: bool, generator: np.random.Generator) -> list[str]:
-    """`count` different prompts; about a third name no colour, and most leave two or more attributes open."""
+    """Sample `count` different prompts; about a third name no colour, most leave two or more attributes open."""
     prompts: dict[str, None] = {}  # a dict keeps the order and drops repetitions
     while len(prompts) < count:
         wish = _sample_wish(generator, subject=SUBJECTS[len(prompts) % len(SUBJECTS)])
@@ -21,11 +21,11 @@ def sample_prompts(count: int, *, held_out: bool, generator: np.random.Generator
     return list(prompts)
 
 
-def _sample_wish(generator: np.random.Generator, *, subject: str) -> Wish:
+def _sample_wish(generator: np.random.Generator, *, subject: str) -> SceneConstraints:
     has_colour = generator.uniform() < 0.6
     has_time, has_size, has_place, is_rainy, is_many = generator.uniform(size=5) < (0.3, 0.12, 0.08, 0.05, 0.12)
     many = ((2, 3), (2,), (3,))[int(generator.integers(3))]
-    return Wish(
+    return SceneConstraints(
         subject=subject,
         colour=str(generator.choice(COLOURS)) if has_colour else None,
         setting=str(generator.choice(SETTINGS)),

@@ -1,4 +1,4 @@
-"""A scene as pixels."""
+"""Renderer of scenes to pixels."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ GAP = 0.96  # between the middles of neighbouring subjects, in heights of one
 
 
 def render(scene: Scene, *, size: int = 128) -> NDArray[np.uint8]:
-    """The picture of a scene, uint8 (size, size, 3). The same scene gives the same pixels."""
+    """Render a scene to an image uint8 (size, size, 3). The same scene gives the same pixels."""
     generator = np.random.default_rng(scene.arrangement)
     canvas = Canvas(size)
     light = paint_sky(canvas, scene, generator)
@@ -38,7 +38,7 @@ def _paint_subjects(canvas: Canvas, scene: Scene, light: Light, generator: np.ra
     scale = 0.54 * scene.size * (1.0, 0.84, 0.74)[scene.number - 1]
     scale = min(scale, 0.98 / (1.0 + (scene.number - 1) * GAP))
     gap = scale * GAP
-    # The group keeps its middle at `place` as far as the picture is wide enough for it.
+    # The group keeps its middle at `place` as far as the image is wide enough for it.
     reach = min(0.5, 0.51 * scale + (scene.number - 1) * gap / 2)
     middle = float(np.clip(scene.place, reach, 1 - reach))
     foot = scene.horizon + 0.16 + 0.12 * (scene.size - 0.62) / 0.74

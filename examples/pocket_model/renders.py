@@ -1,4 +1,4 @@
-"""The training pictures: scenes drawn by lot, rendered by all processors, kept in files of a thousand.
+"""The training images: scenes drawn by lot, rendered by all processors, kept in files of a thousand.
 
 A file's scenes follow from the seed and the file's number, so only pixels are stored and a missing file can be redone.
 """
@@ -20,14 +20,14 @@ logger = logging.getLogger(__name__)
 SCENES_PER_FILE = 1000
 
 
-def scenes_of(seed: int, number: int, count: int = SCENES_PER_FILE) -> list[Scene]:
-    """The scenes of file `number`."""
+def generate_scenes(seed: int, number: int, count: int = SCENES_PER_FILE) -> list[Scene]:
+    """Generate the scenes of file `number`."""
     generator = np.random.default_rng((seed, number))
     return [sample_scene(generator) for _ in range(count)]
 
 
 def render_all(folder: Path, *, seed: int, files: int, processes: int) -> list[Path]:
-    """Paths of `files` arrays uint8 (1000, 128, 128, 3); renders those that are missing."""
+    """Render missing files and return the paths of all: `files` arrays uint8 (1000, 128, 128, 3)."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{number:04d}.npy" for number in range(files)]
     missing = [(seed, number, path) for number, path in enumerate(paths) if not path.exists()]
@@ -39,16 +39,16 @@ def render_all(folder: Path, *, seed: int, files: int, processes: int) -> list[P
 
 def _render_file(job: tuple[int, int, Path]) -> Path:
     seed, number, path = job
-    pictures = np.stack([render(scene) for scene in scenes_of(seed, number)])
+    images = np.stack([render(scene) for scene in generate_scenes(seed, number)])
     unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
     with unfinished.open("wb") as file:
-        np.save(file, pictures)
+        np.save(file, images)
     unfinished.replace(path)
     return path
 
 
 class Renders:
-    """All stored pictures as one sequence, read from disk as they are asked for."""
+    """All stored images as one sequence, read from disk on demand."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._files = [np.load(path, mmap_mode="r") for path in paths]
@@ -58,5 +58,5 @@ class Renders:
         return self._per_file * len(self._files)
 
     def take(self, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """Pictures uint8 (B, 128, 128, 3)."""
+        """Read images uint8 (B, 128, 128, 3) by index."""
         return np.stack([self._files[i // self._per_file][i % self._per_file] for i in indices])

@@ -12,7 +12,7 @@ from examples.pocket_model.canvas import Colour, oval
 
 
 def paint_subject(brush: Brush, subject: str, colour: Colour) -> None:
-    """One subject and its shadow on the ground."""
+    """Paint one subject and its shadow on the ground."""
     painters: dict[str, Callable[[Brush, Colour], None]] = {
         "cat": living.cat,
         "house": things.house,

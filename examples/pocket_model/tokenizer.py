@@ -15,14 +15,14 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def byte_letters() -> list[str]:
-    """The printable stand-in of each byte, as GPT-2 and CLIP use them."""
+    """Printable characters that stand for the bytes, as GPT-2 and CLIP use them."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     shifted = (chr(256 + i) for i in range(256 - len(printable)))
     return [chr(b) for b in printable] + list(shifted)
 
 
 def learn_merges(words: list[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges, most frequent pair first, until every word is one piece."""
+    """Learn byte-pair merges, most frequent pair first, until every word is one piece."""
     pieces = [[*word[:-1], word[-1] + "</w>"] for word in words]
     merges: list[tuple[str, str]] = []
     while True:
@@ -31,10 +31,10 @@ def learn_merges(words: list[str]) -> list[tuple[str, str]]:
             return merges
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
-        pieces = [_merged(word, best) for word in pieces]
+        pieces = [_merge_pair(word, best) for word in pieces]
 
 
-def _merged(word: list[str], pair: tuple[str, str]) -> list[str]:
+def _merge_pair(word: list[str], pair: tuple[str, str]) -> list[str]:
     result: list[str] = []
     for piece in word:
         if result and (result[-1], piece) == pair:
@@ -45,7 +45,7 @@ def _merged(word: list[str], pair: tuple[str, str]) -> list[str]:
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """The tokenizer, ready to be saved with the pipeline."""
+    """Build the tokenizer, ready to be saved with the pipeline."""
     letters = byte_letters()
     merges = learn_merges(vocabulary())
     tokens = [

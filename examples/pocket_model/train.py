@@ -1,4 +1,4 @@
-"""All stages in order, each skipped when its result is there already."""
+"""Training of the pocket model: all stages in order, each skipped when its result is there already."""
 
 import logging
 import os
@@ -12,8 +12,8 @@ from examples.pocket_model.denoiser import DenoiserPlan, DenoiserTraining, train
 from examples.pocket_model.export import build_pipeline, save_pipeline
 from examples.pocket_model.latents import encode_all
 from examples.pocket_model.networks import build_autoencoder
-from examples.pocket_model.progress import Rhythm
-from examples.pocket_model.renders import Renders, render_all, scenes_of
+from examples.pocket_model.progress import ReportIntervals
+from examples.pocket_model.renders import Renders, generate_scenes, render_all
 
 logger = logging.getLogger(__name__)
 
@@ -22,28 +22,28 @@ logger = logging.getLogger(__name__)
 class Plan:
     """The whole training; the defaults take about an hour and a half on two processor cores."""
 
-    files: int = 48  # of a thousand pictures each
+    files: int = 48  # of a thousand images each
     seed: int = 1
     autoencoder: AutoencoderPlan = field(default_factory=AutoencoderPlan)
     denoiser: DenoiserPlan = field(default_factory=DenoiserPlan)
     decoder: DecoderPlan = field(default_factory=DecoderPlan)
-    rhythm: Rhythm = field(default_factory=Rhythm)
+    intervals: ReportIntervals = field(default_factory=ReportIntervals)
 
 
 def train(work: Path, out: Path, plan: Plan) -> None:
     """Train in `work` (kept, so that an interrupted run goes on) and leave the finished pipeline in `out`."""
     paths = render_all(work / "renders", seed=plan.seed, files=plan.files, processes=os.cpu_count() or 1)
     renders = Renders(paths)
-    autoencoder = train_autoencoder(renders, work / "autoencoder.pt", plan.autoencoder, plan.rhythm)
+    autoencoder = train_autoencoder(renders, work / "autoencoder.pt", plan.autoencoder, plan.intervals)
     cache = encode_all(autoencoder, renders, work / "latents.pt")
-    scenes = [scene for number in range(plan.files) for scene in scenes_of(plan.seed, number)]
-    train_denoiser(cache, scenes, work / "denoiser.pt", plan.denoiser, plan.rhythm)
-    train_decoder(autoencoder, cache, renders, work / "decoder.pt", plan.decoder, plan.rhythm)
+    scenes = [scene for number in range(plan.files) for scene in generate_scenes(plan.seed, number)]
+    train_denoiser(cache, scenes, work / "denoiser.pt", plan.denoiser, plan.intervals)
+    train_decoder(autoencoder, cache, renders, work / "decoder.pt", plan.decoder, plan.intervals)
     export(work, out)
 
 
 def export(work: Path, out: Path) -> None:
-    """The pipeline as the newest checkpoints in `work` have it, with the averaged weights; also while training runs."""
+    """Export the pipeline of the newest checkpoints in `work`, with the averaged weights; also while training runs."""
     autoencoder_state = checkpoint.load(work / "decoder.pt") or checkpoint.load(work / "autoencoder.pt")
     latents_state = checkpoint.load(work / "latents.pt")
     denoiser_state = checkpoint.load(work / "denoiser.pt")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from dmpo_app.backup.claims import make_claim
 from dmpo_app.backup.remotes.remote import Item, Remote
-from dmpo_app.backup.uploader import Shipper
+from dmpo_app.backup.uploader import BackupUploader
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import Annotator, Choice
-from dmpo_app.errors import BackupUnreachable
+from dmpo_app.errors import BackupUnreachableError
 from dmpo_app.settings import BackupSettings
 from dmpo_app.store import Store
 from tests.store.store_data import FINGERPRINT, HOUR, new_pair
@@ -44,7 +44,7 @@ class Voters:
             ).result()
             for assignment in issued:
                 choice = self._rng.choice([Choice.LEFT, Choice.RIGHT, Choice.TIE])
-                self.given.append(self.store.votes.take(assignment.id, person.id, choice, 900).vote_id)
+                self.given.append(self.store.votes.record(assignment.id, person.id, choice, 900).vote_id)
             count -= len(issued)
 
 
@@ -61,13 +61,15 @@ def shipper_of(
     settings: BackupSettings = OFTEN,
     now: Callable[[], datetime] = utc_now,
     most_deltas: int = 2000,
-) -> Shipper:
+) -> BackupUploader:
     """What ships a home, under a claim of its own."""
-    return Shipper(home, remote, make_claim(remote, home.name, now()), settings, now=now, most_deltas=most_deltas)
+    return BackupUploader(
+        home, remote, make_claim(remote, home.name, now()), settings, now=now, most_deltas=most_deltas
+    )
 
 
 class Switch:
-    """A storage that can be put out of reach: then every call raises BackupUnreachable."""
+    """A storage that can be put out of reach: then every call raises BackupUnreachableError."""
 
     shortest_pause = 0.0
 
@@ -99,5 +101,5 @@ class Switch:
 
     def _there(self, *, writing: bool = False) -> Remote:
         if self.off or (writing and self.off_for_writing):
-            raise BackupUnreachable(f"{self.url} is switched off")
+            raise BackupUnreachableError(f"{self.url} is switched off")
         return self._remote

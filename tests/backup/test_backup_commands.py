@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from dmpo_app.cli.doctor import Verdict, _backup
+from dmpo_app.cli.doctor import CheckStatus, _backup
 from dmpo_app.cli.main import app
 from dmpo_app.server.wiring import home_lock
 from dmpo_app.settings import Settings
@@ -103,7 +103,7 @@ def test_the_doctor_says_whether_the_backup_can_be_reached(voters: Voters, tmp_p
     storage = tmp_path / "storage"
     assert dmpo("backup", storage, "--home", voters.store.home)[0] == 0
     findings = [_backup(str(url)) for url in (storage, tmp_path / "empty", tmp_path / "not" / "mounted")]
-    assert [finding.verdict for finding in findings] == [Verdict.OK, Verdict.OK, Verdict.PROBLEM]
+    assert [finding.status for finding in findings] == [CheckStatus.OK, CheckStatus.OK, CheckStatus.PROBLEM]
     assert "00000001-000001-" in findings[0].detail
     assert "no snapshot yet" in findings[1].detail
     assert "out of reach" in findings[2].detail

@@ -9,7 +9,7 @@ import pytest
 
 from dmpo_app.backup.remotes.remote import open_remote
 from dmpo_app.backup.startup import open_store
-from dmpo_app.errors import NotFound
+from dmpo_app.errors import NotFoundError
 from dmpo_app.settings import Settings
 from tests.store.store_data import FINGERPRINT, new_pair
 
@@ -29,7 +29,7 @@ def test_what_the_disk_lost_is_fetched_checked_and_kept(home: Path, s3_url: str)
         assert store.files.read_embeds(pair.prompt_embeds) == before[1]
         assert all(path.is_file() for path in paths), "from now on they are read here"
         store.files.delete(paths)
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFoundError):
             store.files.read_latents(pair.latents_a)
 
 
@@ -40,7 +40,7 @@ def test_a_file_that_was_changed_there_is_not_taken(home: Path, s3_url: str) -> 
         path = store.files.image_path(sha256)
         path.unlink()
         open_remote(f"{s3_url}-changed").put([(path.relative_to(home).as_posix(), b"another")])
-        with pytest.raises(NotFound, match="damaged"):
+        with pytest.raises(NotFoundError, match="damaged"):
             store.files.read_image(sha256)
         assert not path.exists()
 

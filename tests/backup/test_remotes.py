@@ -13,7 +13,7 @@ import pytest
 from dmpo_app.backup.remotes.bucket_remote import BucketRemote
 from dmpo_app.backup.remotes.dataset_remote import DatasetRemote
 from dmpo_app.backup.remotes.remote import Remote, open_remote, without_credentials
-from dmpo_app.errors import BackupUnreachable, NotFound, SetupProblem
+from dmpo_app.errors import BackupUnreachableError, NotFoundError, SetupError
 from tests.hub_fixtures import hub, hub_process
 from tests.studio_process import free_port
 
@@ -86,25 +86,25 @@ def test_deleting_removes_and_what_is_gone_does_no_harm(remote: Remote) -> None:
 @pytest.mark.parametrize("ask", [lambda r, p: r.read("no"), lambda r, p: r.fetch([("no", p / "x")])])
 def test_what_is_not_there_is_not_found(remote: Remote, ask: Callable[[Remote, Path], None], tmp_path: Path) -> None:
     remote.put([("a", b"")])
-    with pytest.raises(NotFound, match="no"):
+    with pytest.raises(NotFoundError, match="no"):
         ask(remote, tmp_path)
 
 
 def test_a_bucket_that_does_not_exist_is_out_of_reach(s3_url: str) -> None:
     missing = open_remote("s3://nobodys-bucket/studio")
     for ask in (lambda: missing.names(""), lambda: missing.put([("a", b"")]), lambda: missing.create("a", b"")):
-        with pytest.raises(BackupUnreachable, match="s3://nobodys-bucket/studio"):
+        with pytest.raises(BackupUnreachableError, match="s3://nobodys-bucket/studio"):
             ask()
 
 
 def test_a_share_that_is_not_mounted_is_out_of_reach(tmp_path: Path) -> None:
     gone = open_remote(str(tmp_path / "mnt" / "share" / "studio"))
-    with pytest.raises(BackupUnreachable):
+    with pytest.raises(BackupUnreachableError):
         gone.names("claims/")
 
 
 def test_a_kind_that_nobody_knows_is_a_problem_of_the_setup() -> None:
-    with pytest.raises(SetupProblem, match="gopher://there"):
+    with pytest.raises(SetupError, match="gopher://there"):
         open_remote("gopher://there/studio")
 
 
@@ -115,14 +115,14 @@ def test_names_and_passwords_in_a_url_are_not_shown() -> None:
 
 @pytest.mark.parametrize("url", ["hf://buckets/alone", "hf://datasets/alone", "hf://datasets/a/b/c"])
 def test_a_place_on_the_hub_that_is_none_is_named(url: str) -> None:
-    with pytest.raises(SetupProblem, match=url):
+    with pytest.raises(SetupError, match=url):
         open_remote(url)
 
 
 def test_a_hub_that_does_not_answer_is_out_of_reach() -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
     for remote in (BucketRemote("ada/votes", endpoint=nowhere), DatasetRemote("ada/votes", endpoint=nowhere)):
-        with pytest.raises(BackupUnreachable, match="ada/votes is out of reach"):
+        with pytest.raises(BackupUnreachableError, match="ada/votes is out of reach"):
             remote.names("claims/")
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dmpo_app.backup.backup_service import OUT_OF_REACH, TAKEN_OVER, Backup
+from dmpo_app.backup.backup_service import OUT_OF_REACH, SUPERSEDED_MESSAGE, Backup
 from dmpo_app.backup.remotes.folder_remote import FolderRemote
 from dmpo_app.backup.restoring import restore
-from dmpo_app.backup.startup import arrive
-from dmpo_app.backup.uploader import Shipper
-from dmpo_app.errors import BackupUnreachable, SetupProblem
-from dmpo_app.server.backup_lifecycle import claimed
+from dmpo_app.backup.startup import claim_and_restore
+from dmpo_app.backup.uploader import BackupUploader
+from dmpo_app.errors import BackupUnreachableError, SetupError
+from dmpo_app.server.backup_lifecycle import claim_backup
 from dmpo_app.settings import BackupSettings, Settings
 from dmpo_app.store import Store
 from tests.backup.backup_data import OFTEN, Switch, Voters, utc_now, votes_in
@@ -32,8 +32,8 @@ def start(voters: Voters, storage: Switch) -> Iterator[Starter]:
 
     def start(settings: BackupSettings = OFTEN) -> Backup:
         home = voters.store.home
-        claim = arrive(home, storage, handover_seconds=5, now=utc_now)
-        shipper = Shipper(home, storage, claim, settings, now=utc_now)
+        claim = claim_and_restore(home, storage, handover_seconds=5, now=utc_now)
+        shipper = BackupUploader(home, storage, claim, settings, now=utc_now)
         running.append(Backup(shipper, storage, claim, settings, watch_seconds=0.05))
         running[-1].start()
         return running[-1]
@@ -77,7 +77,7 @@ def test_a_vote_that_is_acknowledged_by_the_backup_is_in_it(
     backup = start(BackupSettings(url="unused", log_seconds=60, acknowledge="remote"))
     for number in range(1, 4):
         voters.vote(4)
-        backup.settle()
+        backup.wait_until_durable()
         restore(storage, tmp_path / f"new {number}")
         assert votes_in(tmp_path / f"new {number}") == voters.given
 
@@ -86,15 +86,15 @@ def test_votes_are_refused_while_the_storage_is_out_of_reach_and_taken_again_aft
     voters: Voters, storage: Switch, start: Starter, tmp_path: Path
 ) -> None:
     backup = start()
-    backup.admit()
+    backup.check_writable()
     voters.vote(2)
     storage.off = True
     wait_until(lambda: backup.problem() is not None)
-    with pytest.raises(BackupUnreachable, match="out of reach"):
-        backup.admit()
+    with pytest.raises(BackupUnreachableError, match="out of reach"):
+        backup.check_writable()
     storage.off = False
     wait_until(lambda: backup.problem() is None)
-    backup.admit()
+    backup.check_writable()
     backup.stop()
     restore(storage, tmp_path / "new")
     assert votes_in(tmp_path / "new") == voters.given
@@ -117,9 +117,9 @@ def test_the_newer_of_two_studios_waits_for_the_older_and_has_all_its_votes(
 ) -> None:
     older = start(BackupSettings(url="unused", log_seconds=60))
     voters.vote(5)
-    arrive(tmp_path / "new", storage, handover_seconds=10, now=utc_now)
+    claim_and_restore(tmp_path / "new", storage, handover_seconds=10, now=utc_now)
     assert votes_in(tmp_path / "new") == voters.given
-    assert older.problem() == TAKEN_OVER
+    assert older.problem() == SUPERSEDED_MESSAGE
     written = len(storage.written)
     voters.vote(5)
     time.sleep(0.3)
@@ -130,19 +130,21 @@ def test_a_late_upload_of_the_older_studio_changes_nothing_for_the_newer(
     voters: Voters, storage: Switch, tmp_path: Path
 ) -> None:
     home = voters.store.home
-    older = Shipper(home, storage, arrive(home, storage, handover_seconds=0, now=utc_now), OFTEN, now=utc_now)
-    older.ship()
+    older = BackupUploader(
+        home, storage, claim_and_restore(home, storage, handover_seconds=0, now=utc_now), OFTEN, now=utc_now
+    )
+    older.upload_changes()
     new = tmp_path / "new"
-    claim = arrive(new, storage, handover_seconds=0, now=utc_now)
+    claim = claim_and_restore(new, storage, handover_seconds=0, now=utc_now)
     with Store.open(new) as store:
         people = Voters(store)
         people.vote(3)
-        newer = Shipper(new, storage, claim, OFTEN, now=utc_now)
-        newer.ship()
+        newer = BackupUploader(new, storage, claim, OFTEN, now=utc_now)
+        newer.upload_changes()
         people.vote(2)
-        newer.ship()
+        newer.upload_changes()
     voters.vote(7)
-    older.ship()
+    older.upload_changes()
     restore(storage, tmp_path / "third")
     assert votes_in(tmp_path / "third") == people.given
 
@@ -151,9 +153,9 @@ def test_a_home_that_another_studio_went_on_from_is_not_served_again(
     voters: Voters, storage: Switch, start: Starter, tmp_path: Path
 ) -> None:
     start().stop()
-    arrive(tmp_path / "new", storage, handover_seconds=0, now=utc_now)
-    with pytest.raises(SetupProblem, match="went on with it"):
-        arrive(voters.store.home, storage, handover_seconds=0, now=utc_now)
+    claim_and_restore(tmp_path / "new", storage, handover_seconds=0, now=utc_now)
+    with pytest.raises(SetupError, match="went on with it"):
+        claim_and_restore(voters.store.home, storage, handover_seconds=0, now=utc_now)
 
 
 def test_a_restart_on_the_same_disk_needs_no_restore_and_no_waiting(
@@ -178,7 +180,7 @@ def test_a_studio_whose_storage_is_out_of_reach_says_so_instead_of_opening(tmp_p
     stopping = threading.Event()
 
     def open_studio() -> None:
-        if claimed(settings, stopping) is not None:
+        if claim_backup(settings, stopping) is not None:
             opened.set()
 
     thread = threading.Thread(target=open_studio)
@@ -206,12 +208,12 @@ def _said(address: str) -> str:
 
 def test_an_empty_home_and_an_empty_backup_start_afresh(tmp_path: Path) -> None:
     remote = FolderRemote(tmp_path / "storage")
-    assert arrive(tmp_path / "home", remote, handover_seconds=0, now=utc_now).generation == 1
+    assert claim_and_restore(tmp_path / "home", remote, handover_seconds=0, now=utc_now).generation == 1
     assert not (tmp_path / "home" / "studio.db").exists()
 
 
 def test_waiting_for_a_storage_that_takes_a_write_a_minute_is_refused(tmp_path: Path) -> None:
     url = "hf://datasets/somebody/votes"
     settings = Settings(home=tmp_path / "home", backup=BackupSettings(url=url, acknowledge="remote"))
-    with pytest.raises(SetupProblem, match="DMPO_BACKUP__ACKNOWLEDGE=disk"):
-        claimed(settings, threading.Event())
+    with pytest.raises(SetupError, match="DMPO_BACKUP__ACKNOWLEDGE=disk"):
+        claim_backup(settings, threading.Event())

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from dmpo_app.backup.verifying import Kind, mend, verify, verify_backup
-from dmpo_app.errors import SetupProblem
+from dmpo_app.backup.verifying import IssueKind, repair_home, verify, verify_backup
+from dmpo_app.errors import SetupError
 from dmpo_app.store.db.sqlite import safe_driver
 from tests.backup.backup_data import Switch, Voters, shipper_of
 from tests.store.store_data import publish_version
 
 
-def kinds(home: Path) -> list[Kind]:
-    return [finding.kind for finding in verify(home).findings]
+def kinds(home: Path) -> list[IssueKind]:
+    return [finding.kind for finding in verify(home).issues]
 
 
 def some_file(home: Path, folder: str) -> Path:
@@ -32,7 +32,7 @@ def make_old(path: Path) -> None:
 def test_a_whole_home_has_no_findings(voters: Voters) -> None:
     voters.vote(3)
     verified = verify(voters.store.home)
-    assert (verified.findings, verified.votes) == ([], 3)
+    assert (verified.issues, verified.votes) == ([], 3)
     assert verified.num_files == len([path for path in voters.store.home.rglob("*.*") if path.parent.name.isalnum() and
                                       len(path.parent.name) == 2])  # fmt: skip
 
@@ -43,18 +43,18 @@ def test_a_file_that_is_gone_or_changed_is_found_and_fetched_from_the_backup(
     voters: Voters, storage: Switch, folder: str, how: str
 ) -> None:
     home = voters.store.home
-    shipper_of(home, storage).ship()
+    shipper_of(home, storage).upload_changes()
     file = some_file(home, folder)
     content = file.read_bytes()
     if how == "missing":
         file.unlink()
     else:
         file.write_bytes(b"something else")
-    found = verify(home).findings
-    assert [finding.kind for finding in found] == [Kind.FILE]
-    assert file.name in found[0].words
-    assert mend(home, found, None) == [(found[0], "not mended: there is no backup to fetch it from")]
-    assert mend(home, found, storage) == [(found[0], "fetched from the backup")]
+    found = verify(home).issues
+    assert [finding.kind for finding in found] == [IssueKind.FILE]
+    assert file.name in found[0].description
+    assert repair_home(home, found, None) == [(found[0], "not mended: there is no backup to fetch it from")]
+    assert repair_home(home, found, storage) == [(found[0], "fetched from the backup")]
     assert file.read_bytes() == content
     assert kinds(home) == []
 
@@ -62,7 +62,7 @@ def test_a_file_that_is_gone_or_changed_is_found_and_fetched_from_the_backup(
 def test_what_the_backup_does_not_have_is_said_not_to_be_mended(voters: Voters, storage: Switch) -> None:
     home = voters.store.home
     some_file(home, "images").write_bytes(b"something else")
-    [(_, outcome)] = mend(home, verify(home).findings, storage)
+    [(_, outcome)] = repair_home(home, verify(home).issues, storage)
     assert outcome == "not in the backup"
 
 
@@ -72,7 +72,7 @@ def test_versions_without_their_weights_or_manifest_are_found(voters: Voters) ->
     folder.mkdir(parents=True)
     (folder / "pytorch_lora_weights.safetensors").write_bytes(b"not those")
     (folder / "manifest.json").write_text('{"version": 2, "weights_sha256": "' + "b" * 64 + '"}')
-    words = [finding.words for finding in verify(voters.store.home).findings]
+    words = [finding.description for finding in verify(voters.store.home).issues]
     assert len(words) == 2
     assert "version 1" in words[0]
     assert "has sha256" in words[0]
@@ -89,9 +89,9 @@ def test_what_nothing_names_and_what_was_never_finished_is_found_once_it_is_old(
     assert kinds(home) == []
     make_old(orphan)
     make_old(leftover)
-    found = verify(home).findings
-    assert [finding.kind for finding in found] == [Kind.LEFTOVER, Kind.ORPHAN]
-    mend(home, found, None)
+    found = verify(home).issues
+    assert [finding.kind for finding in found] == [IssueKind.LEFTOVER, IssueKind.ORPHAN]
+    repair_home(home, found, None)
     assert kinds(home) == []
     assert not leftover.exists()
     assert (home / "damaged" / orphan.relative_to(home)).read_bytes() == b"nobody's"
@@ -103,8 +103,8 @@ def test_counts_that_are_wrong_are_found(voters: Voters) -> None:
     database.write(
         lambda connection: connection.execute(text("UPDATE pairs SET num_taken = 9, num_votes = 9 WHERE id = 1"))
     )
-    [finding] = verify(voters.store.home).findings
-    assert finding.words == "1 pairs do not count their votes right"
+    [finding] = verify(voters.store.home).issues
+    assert finding.description == "1 pairs do not count their votes right"
     database.write(
         lambda connection: connection.execute(
             text("UPDATE pairs SET num_votes = n, num_taken = n FROM (SELECT count(*) n FROM votes WHERE pair_id = 1) "
@@ -121,9 +121,9 @@ def test_a_damaged_database_is_found(voters: Voters, tmp_path: Path, storage: Sw
     content = bytearray(database.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 4096] = b"\x55" * 4096
     database.write_bytes(content)
-    [finding] = verify(home).findings
-    assert finding.kind is Kind.DATABASE
-    [(_, outcome)] = mend(home, [finding], storage)
+    [finding] = verify(home).issues
+    assert finding.kind is IssueKind.DATABASE
+    [(_, outcome)] = repair_home(home, [finding], storage)
     assert "dmpo restore" in outcome
 
 
@@ -131,7 +131,7 @@ def test_a_file_that_is_no_database_is_found(voters: Voters) -> None:
     home = voters.store.home
     voters.store.close()
     (home / "studio.db").write_bytes(b"not a database, but long enough to look at. " * 100)
-    assert kinds(home) == [Kind.DATABASE]
+    assert kinds(home) == [IssueKind.DATABASE]
 
 
 def test_rows_that_refer_to_nothing_are_found(voters: Voters) -> None:
@@ -142,26 +142,26 @@ def test_rows_that_refer_to_nothing_are_found(voters: Voters) -> None:
     raw.execute("UPDATE assignments SET pair_id = 999999 WHERE id = 1")
     raw.commit()
     raw.close()
-    [finding] = verify(home).findings
-    assert "assignments" in finding.words
+    [finding] = verify(home).issues
+    assert "assignments" in finding.description
 
 
 def test_a_folder_without_a_database_is_no_home(tmp_path: Path) -> None:
-    with pytest.raises(SetupProblem, match="no database"):
+    with pytest.raises(SetupError, match="no database"):
         verify(tmp_path)
 
 
 def test_a_backup_is_put_together_to_see_whether_it_is_whole(voters: Voters, storage: Switch, tmp_path: Path) -> None:
     found = verify_backup(storage)
     assert found is not None
-    assert "no snapshot" in found.words
+    assert "no snapshot" in found.description
     shipper = shipper_of(voters.store.home, storage)
     for _ in range(3):
         voters.vote(2)
-        shipper.ship()
+        shipper.upload_changes()
     assert verify_backup(storage) is None
     [first] = [name for name in storage.names("snapshots/") if name.endswith("000001.gz")]
     (tmp_path / "storage" / first).write_bytes(b"")
     found = verify_backup(storage)
     assert found is not None
-    assert "after 0 of 2 changes" in found.words
+    assert "after 0 of 2 changes" in found.description

@@ -14,7 +14,7 @@ from dmpo_app.diffusion.families.components import UNET_ATTENTION as ATTENTION_L
 from dmpo_app.diffusion.families.components import UNET_WIDE
 from dmpo_app.diffusion.live_model import LiveModel, RenderInterrupted, Sample, Shot
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.errors import AdapterMismatch, SetupProblem, StudioError
+from dmpo_app.errors import AdapterMismatchError, SetupError, StudioError
 from dmpo_app.settings import RenderSettings
 from tests.adapters import SPEC, random_adapter
 from tests.tiny_pipeline import MAX_TOKENS, make_tiny_pipeline
@@ -167,7 +167,7 @@ def test_an_adapter_that_does_not_fit_leaves_the_live_model_as_it_was(model: Liv
     model.swap(1, good)
     before = latents(model, 0, 1)
     for bad in bad_adapters(adapter(model, 2)):
-        with pytest.raises(AdapterMismatch):
+        with pytest.raises(AdapterMismatchError):
             model.swap(2, bad)
         assert model.version == 1
         after = latents(model, 0, 1)
@@ -178,7 +178,7 @@ def test_a_weight_beyond_float16_is_refused_instead_of_becoming_infinite(tiny_mo
     half = LiveModel.load(str(tiny_model), SETTINGS.model_copy(update={"dtype": "float16"}), SPEC)
     huge = adapter(half, 1)
     key = next(iter(huge.tensors))
-    with pytest.raises(AdapterMismatch, match="float16"):
+    with pytest.raises(AdapterMismatchError, match="float16"):
         half.swap(1, AdapterWeights(SPEC, {**huge.tensors, key: torch.full_like(huge.tensors[key], 1e6)}))
     assert half.version == 0
 
@@ -234,7 +234,7 @@ def test_a_prompt_that_is_too_long_is_cut(model: LiveModel) -> None:
 def test_another_resolution_gives_images_of_that_size_or_a_clear_refusal(tiny_model: Path) -> None:
     larger = LiveModel.load(str(tiny_model), SETTINGS.model_copy(update={"resolution": 64}), SPEC)
     assert larger.render([Shot(PROMPT, 1, 0)])[0].image.size == (64, 64)
-    with pytest.raises(SetupProblem, match="66"):
+    with pytest.raises(SetupError, match="66"):
         LiveModel.load(str(tiny_model), SETTINGS.model_copy(update={"resolution": 66}), SPEC)
 
 

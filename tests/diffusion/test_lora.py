@@ -10,7 +10,7 @@ from dmpo_app.diffusion import lora
 from dmpo_app.diffusion.families.components import UNET_ATTENTION as ATTENTION_LAYERS
 from dmpo_app.diffusion.families.components import UNET_WIDE
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.errors import AdapterCorrupt, AdapterMismatch
+from dmpo_app.errors import AdapterCorruptError, AdapterMismatchError
 from tests.adapters import SPEC, random_adapter
 from tests.tiny_pipeline import tiny_unet
 
@@ -172,7 +172,7 @@ def test_tensors_that_do_not_fit_change_nothing(unet: UNet2DConditionModel) -> N
         dict(random_adapter(unet, 1, LoraSpec(8, 8.0, UNET_WIDE)).tensors),
     ]
     for tensors in bad:
-        with pytest.raises(AdapterMismatch, match="does not fit the model"):
+        with pytest.raises(AdapterMismatchError, match="does not fit the model"):
             lora.load_state_in_place(parameters, tensors)
         assert all(torch.equal(value, before[key]) for key, value in lora.lora_state(unet, "unet").items())
 
@@ -189,18 +189,18 @@ def test_loading_keeps_the_parameters_identity_and_training_works_on(unet: UNet2
 
 
 def test_nonsense_in_a_spec_is_refused_with_the_value() -> None:
-    with pytest.raises(AdapterMismatch, match="rank of 0"):
+    with pytest.raises(AdapterMismatchError, match="rank of 0"):
         LoraSpec(0, 1.0, UNET_WIDE)
-    with pytest.raises(AdapterMismatch, match="nan"):
+    with pytest.raises(AdapterMismatchError, match="nan"):
         LoraSpec(4, float("nan"), UNET_WIDE)
-    with pytest.raises(AdapterMismatch, match="attention"):
+    with pytest.raises(AdapterMismatchError, match="attention"):
         LoraSpec(4, 4.0, "attention")  # type: ignore[arg-type]
-    with pytest.raises(AdapterMismatch, match="text_encoder"):
+    with pytest.raises(AdapterMismatchError, match="text_encoder"):
         LoraSpec(4, 4.0, UNET_WIDE, "text_encoder")
 
 
 def test_a_spec_survives_the_files_metadata_and_strange_metadata_is_refused() -> None:
     assert LoraSpec.from_metadata(SPEC.to_metadata()) == SPEC
     for text in ("", "[]", "{}", '{"unet.r": 4, "unet.lora_alpha": 4, "unet.target_modules": 3}'):
-        with pytest.raises(AdapterCorrupt):
+        with pytest.raises(AdapterCorruptError):
             LoraSpec.from_metadata(text)

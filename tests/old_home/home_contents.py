@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from dmpo_app.exchange.readers.pair import PreferencePair
 from dmpo_app.exchange.readers.reader import read_row
-from dmpo_app.exchange.readers.registry import detect
+from dmpo_app.exchange.readers.registry import detect_reader
 from dmpo_app.exchange.readers.source import open_source
 
 
@@ -25,7 +25,7 @@ def checkpoint_facts(folder: Path) -> dict[str, Any]:
 def judgements_in(data: Path) -> list[list[Any]]:
     """Every row of an export as the readers of preference data have it, an image by its hash."""
     source = open_source(str(data))
-    reader = detect(source.columns, source.name)
+    reader = detect_reader(source.columns, source.name)
     read = [
         one for number, row in enumerate(source.open()) for one in read_row(reader, row, str(number), source.folder)
     ]

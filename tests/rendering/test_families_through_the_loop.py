@@ -40,7 +40,7 @@ def test_pairs_are_made_voted_on_trained_on_and_the_version_is_shown(case: Case,
     denoiser = load_denoiser(str(voted.source), device="cpu", dtype="float32")
     round_id, token = voted.start(settings=ROUND)
     assert voted.run(denoiser, round_id, token) is SliceOutcome.FINISHED
-    engine.follow_live()
+    engine.sync_live_version()
     assert (engine.live_version, engine.problem) == (1, "")
     made = engine.render(RenderRequest("a red fox", 5, (0, 1), 1.0), lambda: False)
     assert [image.version for image in made] == [0, 1]

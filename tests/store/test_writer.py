@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
-from dmpo_app.errors import Busy
+from dmpo_app.errors import BusyError
 from dmpo_app.store.db.database import Database, sqlite_url
 from dmpo_app.store.db.sqlite import safe_driver
 
@@ -104,7 +104,7 @@ def test_an_answer_comes_after_the_commit(database: Database) -> None:
 def test_a_full_queue_is_busy_and_nothing_that_was_queued_is_lost(database: Database) -> None:
     hold = Hold(database)
     queued = [database.submit(insert_parent(number)) for number in range(8)]
-    with pytest.raises(Busy, match="8 writes are waiting"):
+    with pytest.raises(BusyError, match="8 writes are waiting"):
         database.submit(insert_parent(100))
     hold.release()
     assert [future.result() for future in queued] == list(range(8))
@@ -115,7 +115,7 @@ def test_a_database_that_another_process_will_not_let_go_of_is_busy(database: Da
     database.write(lambda connection: connection.exec_driver_sql("PRAGMA busy_timeout=50").scalar())  # not 15 s
     other = safe_driver().connect(tmp_path / "small.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(Busy, match="Another process"):
+    with pytest.raises(BusyError, match="Another process"):
         database.write(insert_parent(1))
     other.execute("ROLLBACK")
     other.close()

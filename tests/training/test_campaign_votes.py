@@ -29,7 +29,7 @@ def judge(studio: Studio, count: int, strength: Strength | None = None) -> dict[
         studio.base, who.id, 2 * count, rng=random.Random(0), lifetime=timedelta(hours=1), questions=BOTH
     ).result():
         choice = Choice.LEFT if one.a_on_left else Choice.RIGHT
-        taken[one.question].append(studio.store.votes.take(one.id, who.id, choice, 500, strength).vote_id)
+        taken[one.question].append(studio.store.votes.record(one.id, who.id, choice, 500, strength).vote_id)
     return taken
 
 

@@ -138,7 +138,7 @@ def test_the_trainer_ends_when_its_parent_is_killed(settings: Settings) -> None:
 def test_a_base_model_that_cannot_be_loaded_is_given_up_with_its_reason(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dmpo_app.training.process.supervisor.MAX_SHORT_LIVES", 1)
+    monkeypatch.setattr("dmpo_app.training.process.supervisor.MAX_QUICK_EXITS", 1)
     trainer = TrainerProcess(settings.model_copy(update={"base_model": str(tmp_path / "nowhere")}))
     trainer.start()
     wait_for(lambda: trainer.state.message != "", "the reason")
@@ -157,7 +157,7 @@ def test_a_trainer_that_ends_by_itself_is_started_again_and_given_up_in_the_end(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dmpo_app.training.process.supervisor._FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr("dmpo_app.training.process.supervisor.MAX_SHORT_LIVES", 3)
+    monkeypatch.setattr("dmpo_app.training.process.supervisor.MAX_QUICK_EXITS", 3)
     trainer = TrainerProcess(settings, command=stand_in("import sys; sys.stderr.write('first\\nlast\\n'); sys.exit(3)"))
     trainer.start()
     wait_for(lambda: trainer.state.message.startswith("no more training"), "the supervisor to give up", seconds=30)
@@ -168,7 +168,7 @@ def test_a_trainer_that_ends_by_itself_is_started_again_and_given_up_in_the_end(
 
 def test_a_trainer_that_is_killed_is_never_given_up(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dmpo_app.training.process.supervisor._FIRST_PAUSE_SECONDS", 0.001)
-    monkeypatch.setattr("dmpo_app.training.process.supervisor.MAX_SHORT_LIVES", 2)
+    monkeypatch.setattr("dmpo_app.training.process.supervisor.MAX_QUICK_EXITS", 2)
     trainer = TrainerProcess(
         settings, command=stand_in("import os; print('ready', flush=True); os.kill(os.getpid(), 9)")
     )

@@ -31,7 +31,7 @@ def vote_as(studio: Studio, count: int, *, against: bool = False) -> int:
             studio.base, who, 1, rng=random.Random(0), lifetime=timedelta(hours=1)
         ).result()
         choice = Choice.LEFT if showing.a_on_left != against else Choice.RIGHT
-        studio.store.votes.take(showing.id, who, choice, 900)
+        studio.store.votes.record(showing.id, who, choice, 900)
     return who
 
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from dmpo_app.errors import Busy, LoginRefused
-from dmpo_app.labeling.sign_in import Person, Way
+from dmpo_app.errors import BusyError, LoginRefusedError
+from dmpo_app.labeling.sign_in import LoginAttempt, Person
 from dmpo_app.settings import IdentitySettings
 from dmpo_app.web import oidc
 from dmpo_app.web.oidc import OidcProvider, access_token_hash
 from tests.oidc_provider import CLIENT_ID, RunningProvider, running_provider
 
 BACK_TO = "http://127.0.0.1:7860/login/callback"
-WAY = Way("1", "a nonce", "v" * 64)
+WAY = LoginAttempt("1", "a nonce", "v" * 64)
 DEEP = "[" * 50_000
 DEEP_TOKEN = ".".join(base64.urlsafe_b64encode(part.encode()).decode() for part in (DEEP, DEEP, "signature"))
 TOO_LONG = '{"padding": "' + "a" * 300_000 + '"}'
@@ -45,9 +45,9 @@ def client_of(provider: RunningProvider, **settings: Any) -> OidcProvider:
 def person_of(provider: RunningProvider, client: OidcProvider | None = None, **lies: Any) -> Person:
     """Who signs in, where the provider begins to lie after the person allowed it."""
     client = client or client_of(provider)
-    back = provider.allow(client.address(WAY, "a state", BACK_TO))
+    back = provider.allow(client.authorization_url(WAY, "a state", BACK_TO))
     provider.misbehave(**lies)
-    return client.person(WAY, back["code"], BACK_TO)
+    return client.authenticate(WAY, back["code"], BACK_TO)
 
 
 def test_an_honest_provider_is_believed(hostile: RunningProvider) -> None:
@@ -93,7 +93,7 @@ def test_an_honest_provider_is_believed(hostile: RunningProvider) -> None:
     ids=lambda lies: str(lies)[:70],
 )
 def test_a_lie_signs_nobody_in(hostile: RunningProvider, lies: dict[str, Any]) -> None:
-    with pytest.raises(LoginRefused):
+    with pytest.raises(LoginRefusedError):
         person_of(hostile, **lies)
 
 
@@ -113,7 +113,7 @@ def test_clocks_may_differ_by_a_minute(hostile: RunningProvider) -> None:
     now = int(time.time())
     assert person_of(hostile, claims={"iat": now - 300, "exp": now - 20}).subject == "ada"
     assert person_of(hostile, claims={"iat": now + 40}).subject == "ada"
-    with pytest.raises(LoginRefused, match="ExpiredTokenError"):
+    with pytest.raises(LoginRefusedError, match="ExpiredTokenError"):
         person_of(hostile, claims={"iat": now - 300, "exp": now - oidc.LEEWAY_SECONDS - 1})
 
 
@@ -146,15 +146,15 @@ def test_metadata_that_leads_elsewhere_is_refused(
     hostile: RunningProvider, metadata: dict[str, Any], message: str
 ) -> None:
     hostile.misbehave(answers={"/.well-known/openid-configuration": metadata})
-    with pytest.raises(LoginRefused, match=message):
-        client_of(hostile).address(WAY, "a state", BACK_TO)
+    with pytest.raises(LoginRefusedError, match=message):
+        client_of(hostile).authorization_url(WAY, "a state", BACK_TO)
     hostile.misbehave()
-    assert client_of(hostile).address(WAY, "a state", BACK_TO).startswith(hostile.issuer)
+    assert client_of(hostile).authorization_url(WAY, "a state", BACK_TO).startswith(hostile.issuer)
 
 
 @pytest.mark.parametrize("path", ["/token", "/jwks", "/userinfo"])
 def test_a_provider_in_trouble_is_asked_again_later(hostile: RunningProvider, path: str) -> None:
-    with pytest.raises(Busy, match="has a problem"):
+    with pytest.raises(BusyError, match="has a problem"):
         person_of(hostile, statuses={path: 503})
 
 
@@ -176,8 +176,10 @@ def test_of_an_answer_that_goes_on_no_more_is_read_than_it_may_be_long(hostile: 
 
         thread = threading.Thread(target=answer)
         thread.start()
-        with pytest.raises(LoginRefused, match="256 KiB"):
-            client_of(hostile, oidc_issuer=f"http://127.0.0.1:{server.getsockname()[1]}").address(WAY, "state", BACK_TO)
+        with pytest.raises(LoginRefusedError, match="256 KiB"):
+            client_of(hostile, oidc_issuer=f"http://127.0.0.1:{server.getsockname()[1]}").authorization_url(
+                WAY, "state", BACK_TO
+            )
         thread.join(10)
     assert ended.is_set()
 
@@ -188,8 +190,8 @@ def test_a_provider_that_says_nothing_is_not_waited_for_longer_than_the_time(
     monkeypatch.setattr(oidc, "TIMEOUT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         silent = client_of(hostile, oidc_issuer=f"http://127.0.0.1:{server.getsockname()[1]}")
-        with pytest.raises(Busy, match="does not answer"):
-            silent.address(WAY, "a state", BACK_TO)
+        with pytest.raises(BusyError, match="does not answer"):
+            silent.authorization_url(WAY, "a state", BACK_TO)
 
 
 def test_half_a_hash_is_that_of_the_standard() -> None:

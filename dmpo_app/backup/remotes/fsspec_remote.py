@@ -1,4 +1,4 @@
-"""Any storage that fsspec knows: S3, Google Cloud, Azure and others."""
+"""Remote storage by fsspec: S3, Google Cloud, Azure and others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import fsspec
 
 from dmpo_app.backup.remotes.remote import Item, without_credentials
-from dmpo_app.errors import BackupUnreachable, NotFound, SetupProblem
+from dmpo_app.errors import BackupUnreachableError, NotFoundError, SetupError
 
 _S3_OPTIONS: dict[str, Any] = {
     # A backup that hangs must be told from one that is slow: botocore's own patience is minutes.
@@ -19,43 +19,43 @@ _S3_OPTIONS: dict[str, Any] = {
 
 
 class FsspecRemote:
-    """Everything below one URL. Credentials come from where the storage's own tools look for them."""
+    """Contents below one URL. Credentials come from where the storage's own tools find them."""
 
     shortest_pause = 0.0
 
     def __init__(self, url: str) -> None:
-        """Raises SetupProblem when the package for this kind of URL is not installed."""
+        """Raises SetupError when the package for this kind of URL is not installed."""
         self.url = without_credentials(url)
         options = _S3_OPTIONS if url.startswith(("s3://", "s3a://")) else {}
         try:
             # An instance of its own: others may be cached with listings that are old by now.
             self._files, root = fsspec.url_to_fs(url, skip_instance_cache=True, use_listings_cache=False, **options)
         except (ImportError, ValueError) as error:
-            raise SetupProblem(f"{self.url} cannot be used: {error}") from error
+            raise SetupError(f"{self.url} cannot be used: {error}") from error
         self._root = str(root).rstrip("/")
 
     def names(self, prefix: str) -> list[str]:
-        with self._reached():
+        with self._translate_errors():
             self._files.invalidate_cache()
             try:
-                found = self._files.find(f"{self._root}/{prefix}".rstrip("/"))
+                paths = self._files.find(f"{self._root}/{prefix}".rstrip("/"))
             except FileNotFoundError:
                 self._files.ls(self._root.split("/", 1)[0])  # no bucket is no empty folder
                 return []
-            return sorted(str(path).removeprefix(self._root).lstrip("/") for path in found)
+            return sorted(str(path).removeprefix(self._root).lstrip("/") for path in paths)
 
     def read(self, name: str) -> bytes:
-        with self._reached(name):
+        with self._translate_errors(name):
             content: bytes = self._files.cat_file(self._path(name))
             return content
 
     def fetch(self, items: Sequence[tuple[str, Path]]) -> None:
         if items:
-            with self._reached(items[0][0]):
+            with self._translate_errors(items[0][0]):
                 self._files.get([self._path(name) for name, _ in items], [str(path) for _, path in items])
 
     def put(self, items: Sequence[Item]) -> None:
-        with self._reached():
+        with self._translate_errors():
             paths = [(name, content) for name, content in items if isinstance(content, Path)]
             if paths:
                 self._files.put([str(path) for _, path in paths], [self._path(name) for name, _ in paths])
@@ -64,7 +64,7 @@ class FsspecRemote:
                     self._files.pipe_file(self._path(name), content)
 
     def create(self, name: str, content: bytes) -> bool:
-        with self._reached():
+        with self._translate_errors():
             try:
                 self._files.pipe_file(self._path(name), content, mode="create")
             except FileExistsError:
@@ -72,7 +72,7 @@ class FsspecRemote:
             return True
 
     def delete(self, names: Sequence[str]) -> None:
-        with self._reached():
+        with self._translate_errors():
             try:
                 if names:
                     self._files.rm([self._path(name) for name in names])
@@ -85,14 +85,16 @@ class FsspecRemote:
         return f"{self._root}/{name}"
 
     @contextmanager
-    def _reached(self, name: str = "") -> Iterator[None]:
-        """fsspec's implementations raise what their clients raise: there is no common base but Exception."""
+    def _translate_errors(self, name: str = "") -> Iterator[None]:
+        """Translate errors to BackupUnreachableError: fsspec's clients have no common base of errors but Exception."""
         try:
             yield
         except FileNotFoundError as error:
             if name:
-                raise NotFound(f"{name} is not in the storage at {self.url}") from error
-            raise BackupUnreachable(f"the storage at {self.url} does not exist: {error}") from error
+                raise NotFoundError(f"{name} is not in the storage at {self.url}") from error
+            raise BackupUnreachableError(f"the storage at {self.url} does not exist: {error}") from error
         except Exception as error:
-            kind, said = type(error).__name__, without_credentials(str(error))
-            raise BackupUnreachable(f"the storage at {self.url} is out of reach ({kind}: {said[:200]})") from error
+            kind, message = type(error).__name__, without_credentials(str(error))
+            raise BackupUnreachableError(
+                f"the storage at {self.url} is out of reach ({kind}: {message[:200]})"
+            ) from error

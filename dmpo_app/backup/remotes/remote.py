@@ -1,4 +1,4 @@
-"""Storage elsewhere, as the backup sees it: contents by name, in folders that are only a part of the name."""
+"""Remote storage of a backup: contents by name, in folders that are only a part of the name."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ Item = tuple[str, bytes | Path]
 
 
 class Remote(Protocol):
-    """Safe for any number of threads. Every method raises BackupUnreachable when the storage does not do its part.
+    """A remote storage, thread-safe. Every method raises BackupUnreachableError when the storage does not do its part.
 
     Names are relative, with `/` between their parts. A content is there whole under its name or not at all.
     """
 
     @property
     def url(self) -> str:
-        """Where it is, for messages: without credentials."""
+        """URL of the storage, for messages: without credentials."""
         ...
 
     @property
     def shortest_pause(self) -> float:
-        """Seconds that should pass between two writes, for the storage's own sake."""
+        """Least seconds between two writes, for the storage's rate limits."""
         ...
 
     def names(self, prefix: str) -> list[str]:
-        """The names that begin with `prefix`, sorted; a prefix is empty or ends in `/`."""
+        """List the names that begin with `prefix`, sorted; a prefix is empty or ends in `/`."""
         ...
 
     def read(self, name: str) -> bytes:
-        """A content. Raises NotFound."""
+        """Read a content. Raises NotFoundError."""
         ...
 
     def fetch(self, items: Sequence[tuple[str, Path]]) -> None:
-        """Copy contents to local files, which are replaced; their folders are there. Raises NotFound."""
+        """Copy contents to local files, which are replaced; their folders are there. Raises NotFoundError."""
         ...
 
     def put(self, items: Sequence[Item]) -> None:
@@ -53,14 +53,14 @@ class Remote(Protocol):
 
 
 def without_credentials(url: str) -> str:
-    """A URL fit for messages and logs: no user, password or query."""
+    """Strip user, password and query from a URL, for messages and logs."""
     return re.sub(r"(?<=://)[^/@]*@", "", url.split("?", 1)[0].split("#", 1)[0])
 
 
 def open_remote(url: str) -> Remote:
-    """The storage behind a URL or the path of a folder. Nothing is asked of it yet.
+    """Create the client of the storage at a URL or the path of a folder. Nothing is asked of it yet.
 
-    Raises SetupProblem for a URL that no installed package understands.
+    Raises SetupError for a URL that no installed package understands.
     """
     if "://" not in url or url.startswith("file://"):
         from dmpo_app.backup.remotes.folder_remote import FolderRemote

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def posterior_mode(vae: nn.Module, pixels: Tensor) -> Tensor:
-    """The autoencoder's own latents (B, C, H, W) of pixels, neither scaled nor shifted: the mode of its posterior.
+    """The mode of the autoencoder's posterior: latents (B, C, H, W) of pixels, neither scaled nor shifted.
 
     Not a sample. Images are encoded once and kept: one sample would be one noise, frozen for the whole training, and
     the same file would have other latents each time. The posterior is narrow next to the noise that training adds.
@@ -27,20 +27,20 @@ UNET_TARGETS: Mapping[str, tuple[str, ...]] = {"attention": UNET_ATTENTION, "wid
 
 
 def unet_latent_shape(pipeline: DiffusionPipeline) -> tuple[int, int, int]:
-    """(C, H, W) that the UNet was made for."""
+    """The latent shape (C, H, W) that the UNet was made for."""
     channels, size = pipeline.unet.config.in_channels, pipeline.unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     return channels, height, width
 
 
-def unscaled(pipeline: DiffusionPipeline, latents: Tensor) -> Tensor:
-    """Latents as the autoencoder takes them."""
+def unscale_latents(pipeline: DiffusionPipeline, latents: Tensor) -> Tensor:
+    """Undo the latents' scaling, for the autoencoder."""
     scaled: Tensor = latents / pipeline.vae.config.scaling_factor
     return scaled
 
 
 TRANSFORMER_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
-"""Of the image's stream and of the text's."""
+"""The attention layers of the image's stream and of the text's."""
 FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
 TRANSFORMER_TARGETS: Mapping[str, tuple[str, ...]] = {
     "attention": TRANSFORMER_ATTENTION,
@@ -49,14 +49,14 @@ TRANSFORMER_TARGETS: Mapping[str, tuple[str, ...]] = {
 
 
 def decode_shifted(pipeline: DiffusionPipeline, latents: Tensor) -> tuple[Tensor, list[bool]]:
-    """Pixels (B, 3, height, width) of latents that are (z - shift_factor) * scaling_factor; nothing is flagged."""
+    """Decode latents (z - shift_factor) * scaling_factor to pixels (B, 3, height, width); nothing is flagged."""
     config = pipeline.vae.config
     unscaled = (latents / config.scaling_factor) + config.shift_factor
     return pipeline.vae.decode(unscaled, return_dict=False)[0], [False] * len(latents)
 
 
 def encode_shifted(pipeline: DiffusionPipeline, pixels: Tensor) -> Tensor:
-    """(z - shift_factor) * scaling_factor of pixels (B, 3, height, width)."""
+    """Encode pixels (B, 3, height, width) as latents (z - shift_factor) * scaling_factor."""
     config = pipeline.vae.config
     scaled: Tensor = (posterior_mode(pipeline.vae, pixels) - config.shift_factor) * config.scaling_factor
     return scaled

@@ -24,7 +24,7 @@ class StableDiffusion3:
     denoiser_class = SD3Transformer2DModel
     process = FlowMatching()
     targets = TRANSFORMER_TARGETS
-    usual_targets = "attention"
+    default_targets = "attention"
     latent_multiple = 2
 
     def latent_shape(self, pipeline: DiffusionPipeline) -> tuple[int, int, int]:

@@ -11,9 +11,9 @@ from typing import Any
 
 from dmpo_app.domain.image import ImageRef
 from dmpo_app.domain.vote import Outcome
-from dmpo_app.errors import BadInput
-from dmpo_app.exchange.exporting.export_rows import WINS, Column, Context, Format, Judgement, Row, Rows
-from dmpo_app.store.voting.judgements import GivenVote, JudgedPair
+from dmpo_app.errors import BadInputError
+from dmpo_app.exchange.exporting.export_rows import WINS_OF_A, Column, Format, FormatContext, PairVotes, Row, RowKind
+from dmpo_app.store.voting.judgements import ExportVote, VotedPair
 
 _VOTE = (
     Column("vote", "int64", "the vote's number, in the order they were given"),
@@ -25,10 +25,10 @@ _VOTE = (
     Column("a_on_left", "bool", "the order shown: whether image a stood on the left"),
     Column("annotator", "string", "keyed hash of the annotator, 12 hexadecimal digits"),
     Column("created_at", "string", "when, UTC"),
-    Column("elapsed_ms", "int64", "from showing to answer; 0 was not told"),
+    Column("elapsed_ms", "int64", "from assignment to vote; 0: unknown"),
     Column("strength", "string", "`slightly` or `clearly`, where it was asked for"),
     Column(
-        "purpose", "string", "`vote`; `gold`: the right answer is known; `repeat`: judged by the same person before"
+        "purpose", "string", "`vote`; `gold`: the right answer is known; `repeat`: voted on by the same person before"
     ),
     Column("gold", "string", "the right answer of a gold pair, `a`, `b` or `tie`"),
     Column("reported", "bool", "whether somebody said that the pair should not be shown"),
@@ -55,8 +55,8 @@ _IMAGE = (
 )
 
 
-class RawVotes:
-    default_rows: Rows = "votes"
+class RawVotesFormat:
+    default_rows: RowKind = "votes"
     is_raw = True
     default_images = False
     holds_ties = True
@@ -67,16 +67,16 @@ class RawVotes:
         self.suffix = suffix
         self.description = description
 
-    def columns(self, context: Context) -> Sequence[Column]:
-        """With what is said of each image as columns of their own, which they are in the table."""
+    def columns(self, context: FormatContext) -> Sequence[Column]:
+        """The columns, with the provenance of each image as columns of their own, which they are in the table."""
         dot = "_" if self.suffix == ".csv" else "."
         images = [
             Column(f"image_{side}{dot}{one.name}", one.kind, one.meaning) for side in ("a", "b") for one in _IMAGE
         ]
         return (*_VOTE, *([_COMMENT] if context.comments else []), *images)
 
-    def row(self, pair: JudgedPair, judgement: Judgement, context: Context) -> Row:
-        vote = judgement.votes[0]
+    def row(self, pair: VotedPair, pair_votes: PairVotes, context: FormatContext) -> Row:
+        vote = pair_votes.votes[0]
         row = {
             "vote": vote.id,
             "pair": pair.id,
@@ -85,7 +85,7 @@ class RawVotes:
             "choice": vote.choice.value,
             "outcome": vote.outcome.value,
             "a_on_left": vote.a_on_left,
-            "annotator": context.name_of(vote.annotator_id),
+            "annotator": context.annotator_name(vote.annotator_id),
             "created_at": vote.at.astimezone(UTC).isoformat(),
             "elapsed_ms": vote.elapsed_ms,
             "strength": None if vote.strength is None else vote.strength.value,
@@ -96,43 +96,43 @@ class RawVotes:
         }
         if context.comments:
             row["comment"] = vote.comment
-        return row | {f"image_{side}": _made(pair, image, context) for side, image in _images(pair)}
+        return row | {f"image_{side}": _image_cells(pair, image, context) for side, image in _images(pair)}
 
 
-def _images(pair: JudgedPair) -> Sequence[tuple[str, ImageRef]]:
+def _images(pair: VotedPair) -> Sequence[tuple[str, ImageRef]]:
     return (("a", pair.image_a), ("b", pair.image_b))
 
 
-def _made(pair: JudgedPair, image: ImageRef, context: Context) -> dict[str, Any]:
-    made = image.provenance
+def _image_cells(pair: VotedPair, image: ImageRef, context: FormatContext) -> dict[str, Any]:
+    provenance = image.provenance
     return {
         "sha256": image.sha256,
-        "file": None if context.image_file is None else context.image_file(image.sha256),
+        "file": None if context.copy_image is None else context.copy_image(image.sha256),
         "width": image.width,
         "height": image.height,
         "base_model": context.base_model(pair, image),
         "base_fingerprint": context.base.fingerprint,
-        "adapter_version": made.adapter_version,
-        "adapter_strength": made.strength,
-        "seed": made.seed,
-        "sampler": made.sampler,
-        "num_steps": made.num_steps,
-        "guidance": made.guidance,
-        "batch_size": made.batch_size,
-        "num_threads": made.num_threads,
-        "device": made.device,
-        "dtype": made.dtype,
+        "adapter_version": provenance.adapter_version,
+        "adapter_strength": provenance.strength,
+        "seed": provenance.seed,
+        "sampler": provenance.sampler,
+        "num_steps": provenance.num_steps,
+        "guidance": provenance.guidance,
+        "batch_size": provenance.batch_size,
+        "num_threads": provenance.num_threads,
+        "device": provenance.device,
+        "dtype": provenance.dtype,
     }
 
 
-_SEVERAL = -1
+_SEVERAL_USERS = -1
 
 _COLUMNS = (
     Column("are_different", "bool", "whether the two files differ"),
     Column("best_image_uid", "string", "the preferred image's uid, or `tie`"),
     Column("caption", "string", "the prompt"),
     Column("created_at", "timestamp[ns]", "when the (last) vote was given, UTC"),
-    Column("has_label", "bool", "always true: what was not judged is not exported"),
+    Column("has_label", "bool", "always true: pairs without votes are not exported"),
     Column("image_0_uid", "string", "sha256 of the first image's file"),
     Column("image_0_url", "string", "empty: the images are stored nowhere else"),
     Column("image_1_uid", "string", "sha256 of the second image's file"),
@@ -150,27 +150,27 @@ _COLUMNS = (
 )
 
 
-class PickAPic:
+class PickAPicFormat:
     name = "pick-a-pic"
     description = "Pick-a-Pic v2 parquet: caption, jpg_0, jpg_1, label_0, label_1 and what goes with them"
     suffix = ".parquet"
-    default_rows: Rows = "votes"
+    default_rows: RowKind = "votes"
     is_raw = False
     default_images = True
     holds_ties = True
     counts_prompts = True
 
-    def columns(self, context: Context) -> Sequence[Column]:
-        return [one for one in _COLUMNS if context.image is not None or one.kind != "binary"]
+    def columns(self, context: FormatContext) -> Sequence[Column]:
+        return [one for one in _COLUMNS if context.read_image is not None or one.kind != "binary"]
 
-    def row(self, pair: JudgedPair, judgement: Judgement, context: Context) -> Row:
-        a, b, wins = pair.image_a, pair.image_b, WINS[judgement.outcome]
-        number = judgement.votes[0].id if context.rows == "votes" else pair.id
+    def row(self, pair: VotedPair, pair_votes: PairVotes, context: FormatContext) -> Row:
+        a, b, wins = pair.image_a, pair.image_b, WINS_OF_A[pair_votes.outcome]
+        number = pair_votes.votes[0].id if context.rows == "votes" else pair.id
         row = {
             "are_different": a.sha256 != b.sha256,
-            "best_image_uid": {Outcome.A: a.sha256, Outcome.B: b.sha256}.get(judgement.outcome, "tie"),
+            "best_image_uid": {Outcome.A: a.sha256, Outcome.B: b.sha256}.get(pair_votes.outcome, "tie"),
             "caption": pair.prompt,
-            "created_at": max(vote.at for vote in judgement.votes).astimezone(UTC).replace(tzinfo=None),
+            "created_at": max(vote.at for vote in pair_votes.votes).astimezone(UTC).replace(tzinfo=None),
             "has_label": True,
             "image_0_uid": a.sha256,
             "image_0_url": "",
@@ -178,21 +178,21 @@ class PickAPic:
             "image_1_url": "",
             "label_0": wins,
             "label_1": 1 - wins,
-            "model_0": context.model(pair, a),
-            "model_1": context.model(pair, b),
+            "model_0": context.model_with_version(pair, a),
+            "model_1": context.model_with_version(pair, b),
             "ranking_id": number,
-            "user_id": _user(judgement.votes, context),
-            "num_example_per_prompt": context.rows_of_prompt[pair.prompt],
+            "user_id": _user(pair_votes.votes, context),
+            "num_example_per_prompt": context.rows_per_prompt[pair.prompt],
             "__index_level_0__": number,
         }
-        if context.image is None:
+        if context.read_image is None:
             return row
-        return row | {"jpg_0": context.image(a.sha256), "jpg_1": context.image(b.sha256)}
+        return row | {"jpg_0": context.read_image(a.sha256), "jpg_1": context.read_image(b.sha256)}
 
 
-def _user(votes: Sequence[GivenVote], context: Context) -> int:
-    names = {context.name_of(vote.annotator_id) for vote in votes}
-    return int(names.pop(), 16) if len(names) == 1 else _SEVERAL
+def _user(votes: Sequence[ExportVote], context: FormatContext) -> int:
+    names = {context.annotator_name(vote.annotator_id) for vote in votes}
+    return int(names.pop(), 16) if len(names) == 1 else _SEVERAL_USERS
 
 
 _PREFERENCE = (
@@ -202,42 +202,42 @@ _PREFERENCE = (
 )
 
 
-class ChosenRejected:
+class ChosenRejectedFormat:
     name = "chosen-rejected"
     description = "parquet of prompt, chosen, rejected, as trainers take it, with votes and agreement"
     suffix = ".parquet"
-    default_rows: Rows = "pairs"
+    default_rows: RowKind = "pairs"
     is_raw = False
     default_images = True
     holds_ties = False
     counts_prompts = False
 
-    def columns(self, context: Context) -> Sequence[Column]:  # noqa: ARG002 - the same with and without images
+    def columns(self, context: FormatContext) -> Sequence[Column]:  # noqa: ARG002 - the same with and without images
         return (
             *_PREFERENCE,
             Column("num_votes", "int64", "votes behind this row that say something"),
             Column("agreement", "float64", "share of them for the chosen image, or its probability where so decided"),
         )
 
-    def row(self, pair: JudgedPair, judgement: Judgement, context: Context) -> Row:
-        verdict = judgement.verdict
-        return _preference(pair, judgement, context)[0] | {
-            "num_votes": verdict.num_votes,
-            "agreement": verdict.agreement,
+    def row(self, pair: VotedPair, pair_votes: PairVotes, context: FormatContext) -> Row:
+        consensus = pair_votes.consensus
+        return _preference(pair, pair_votes, context)[0] | {
+            "num_votes": consensus.num_votes,
+            "agreement": consensus.agreement,
         }
 
 
-class OpenImagePreferences:
+class OpenImagePreferencesFormat:
     name = "open-image-preferences"
     description = "open-image-preferences-v1-binarized parquet: prompt, chosen, rejected, their models"
     suffix = ".parquet"
-    default_rows: Rows = "pairs"
+    default_rows: RowKind = "pairs"
     is_raw = False
     default_images = True
     holds_ties = False
     counts_prompts = False
 
-    def columns(self, context: Context) -> Sequence[Column]:  # noqa: ARG002 - the same with and without images
+    def columns(self, context: FormatContext) -> Sequence[Column]:  # noqa: ARG002 - the same with and without images
         return (
             Column("id", "int64", "the pair's number; the vote's, where a row is a vote"),
             *_PREFERENCE,
@@ -248,46 +248,48 @@ class OpenImagePreferences:
             Column("sub_category", "string", "empty"),
         )
 
-    def row(self, pair: JudgedPair, judgement: Judgement, context: Context) -> Row:
-        row, chosen, rejected = _preference(pair, judgement, context)
+    def row(self, pair: VotedPair, pair_votes: PairVotes, context: FormatContext) -> Row:
+        row, chosen, rejected = _preference(pair, pair_votes, context)
         return row | {
-            "id": judgement.votes[0].id if context.rows == "votes" else pair.id,
-            "chosen_model": context.model(pair, chosen),
-            "rejected_model": context.model(pair, rejected),
+            "id": pair_votes.votes[0].id if context.rows == "votes" else pair.id,
+            "chosen_model": context.model_with_version(pair, chosen),
+            "rejected_model": context.model_with_version(pair, rejected),
             "evolution": "",
             "category": "",
             "sub_category": "",
         }
 
 
-def _preference(pair: JudgedPair, judgement: Judgement, context: Context) -> tuple[dict[str, Any], ImageRef, ImageRef]:
+def _preference(
+    pair: VotedPair, pair_votes: PairVotes, context: FormatContext
+) -> tuple[dict[str, Any], ImageRef, ImageRef]:
     chosen, rejected = pair.image_a, pair.image_b
-    if judgement.outcome is Outcome.B:
+    if pair_votes.outcome is Outcome.B:
         chosen, rejected = rejected, chosen
     row = {"prompt": pair.prompt, "chosen": _cell(chosen, context), "rejected": _cell(rejected, context)}
     return row, chosen, rejected
 
 
-def _cell(image: ImageRef, context: Context) -> dict[str, bytes | str | None]:
-    content = None if context.image is None else context.image(image.sha256)
+def _cell(image: ImageRef, context: FormatContext) -> dict[str, bytes | str | None]:
+    content = None if context.read_image is None else context.read_image(image.sha256)
     return {"bytes": content, "path": f"{image.sha256}.png"}
 
 
 FORMATS: Sequence[Format] = (
-    PickAPic(),
-    OpenImagePreferences(),
-    ChosenRejected(),
-    RawVotes(
+    PickAPicFormat(),
+    OpenImagePreferencesFormat(),
+    ChosenRejectedFormat(),
+    RawVotesFormat(
         "votes-jsonl", ".jsonl", "raw votes, a line of JSON each: choice, order shown, time, how images were made"
     ),
-    RawVotes("votes-csv", ".csv", "the same as a table that no spreadsheet takes for formulas"),
+    RawVotesFormat("votes-csv", ".csv", "the same as a table that no spreadsheet takes for formulas"),
 )
 
 
-def format_named(name: str) -> Format:
-    """Raises BadInput that names those there are."""
+def get_format(name: str) -> Format:
+    """Get an export format by name. Raises BadInputError that lists the formats."""
     for one in FORMATS:
         if one.name == name:
             return one
-    known = "\n".join(f"  {one.name}: {one.description}" for one in FORMATS)
-    raise BadInput(f"there is no export format {name!r}; there are\n{known}")
+    descriptions = "\n".join(f"  {one.name}: {one.description}" for one in FORMATS)
+    raise BadInputError(f"there is no export format {name!r}; there are\n{descriptions}")

@@ -9,50 +9,50 @@ from typing import Literal
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
-from dmpo_app.errors import BadInput, pushing_to
+from dmpo_app.errors import BadInputError, translate_push_errors
 from dmpo_app.exchange.exporting.folders import MANIFEST, read_manifest
 
 _MESSAGE = "Update of the votes"
 
 
-def push(folder: Path, repo_id: str, *, private: bool, api: HfApi | None = None) -> int:
-    """Make a data set repository hold this export; returns how many files went there or were deleted, 0: it is so.
+def push_export(folder: Path, repo_id: str, *, private: bool, api: HfApi | None = None) -> int:
+    """Push an export to a data set repository; returns the number of files uploaded or deleted, 0: nothing changed.
 
     Files that are the same as in the last export stay, those it had and this one has not are deleted, files of others
-    are left alone; README.md is this export's. Raises BadInput for a folder without a licence or that is no export,
-    and StudioError when the hub cannot be reached or refuses.
+    are left alone; README.md is this export's. Raises BadInputError for a folder without a licence or that is no
+    export, and StudioError when the hub cannot be reached or refuses.
     """
     manifest = (folder / MANIFEST).read_text(encoding="utf-8")
-    here = {**read_manifest(manifest), MANIFEST: ""}
+    local_files = {**read_manifest(manifest), MANIFEST: ""}
     require_licence((folder / "README.md").read_text(encoding="utf-8").startswith("---\nlicense:"))
     api = api or HfApi()
-    with pushing_to(repo_id):
+    with translate_push_errors(repo_id):
         api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-        published = _published(api, repo_id)
-        if published == manifest:
+        remote_manifest = _fetch_manifest(api, repo_id)
+        if remote_manifest == manifest:
             return 0
-        there = read_manifest(published) if published is not None else {}
+        remote_files = read_manifest(remote_manifest) if remote_manifest is not None else {}
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
             CommitOperationAdd(name, folder / name)
-            for name, sha256 in here.items()
-            if name == MANIFEST or there.get(name) != sha256
+            for name, sha256 in local_files.items()
+            if name == MANIFEST or remote_files.get(name) != sha256
         ]
-        operations += [CommitOperationDelete(name) for name in there if name not in here]
+        operations += [CommitOperationDelete(name) for name in remote_files if name not in local_files]
         api.create_commit(repo_id, operations, commit_message=_MESSAGE, repo_type="dataset")
     return len(operations)
 
 
-def require_licence(is_there: object) -> None:
-    """Raises BadInput where there is none."""
-    if not is_there:
-        raise BadInput(
+def require_licence(licence: object) -> None:
+    """Raise BadInputError without a licence."""
+    if not licence:
+        raise BadInputError(
             "what is pushed needs a licence: --licence cc-by-4.0, or DMPO_LABELING__LICENCE; the annotators must have "
             "agreed to it"
         )
 
 
-def _published(api: HfApi, repo_id: str) -> str | None:
-    """The manifest of the export that is on the hub; None: there is none."""
+def _fetch_manifest(api: HfApi, repo_id: str) -> str | None:
+    """The manifest of the export on the hub; None: there is none."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             path = api.hf_hub_download(repo_id, MANIFEST, repo_type="dataset", local_dir=folder)
@@ -61,23 +61,23 @@ def _published(api: HfApi, repo_id: str) -> str | None:
         return Path(path).read_text(encoding="utf-8")
 
 
-Pushed = Literal["pushed", "there already"]
+PushResult = Literal["pushed", "there already"]
 
 
-def tag_of(version: int) -> str:
+def version_tag(version: int) -> str:
     return f"v{version}"
 
 
-def push_adapter(folder: Path, repo_id: str, version: int, *, private: bool, api: HfApi | None = None) -> Pushed:
-    """Make a version of a model repository out of a folder's files, tagged `v<version>`, in one commit.
+def push_adapter(folder: Path, repo_id: str, version: int, *, private: bool, api: HfApi | None = None) -> PushResult:
+    """Push a folder's files as a version of a model repository, tagged `v<version>`, in one commit.
 
     The newest version is what `main` holds; an older one that comes later gets a branch of its own. A version that is
     tagged there already is left as it is. Raises StudioError when the Hub cannot be reached or refuses.
     """
     api = api or HfApi()
-    with pushing_to(repo_id):
+    with translate_push_errors(repo_id):
         tags = _tags(api, repo_id)
-        if tag_of(version) in tags:
+        if version_tag(version) in tags:
             return "there already"
         api.create_repo(repo_id, repo_type="model", private=private, exist_ok=True)
         newest = max((int(tag[1:]) for tag in tags if tag[1:].isdigit() and tag[0] == "v"), default=0)
@@ -87,7 +87,7 @@ def push_adapter(folder: Path, repo_id: str, version: int, *, private: bool, api
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         operations = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in files]
         commit = api.create_commit(repo_id, operations, commit_message=f"Version {version}", revision=branch)
-        api.create_tag(repo_id, tag=tag_of(version), revision=commit.oid, exist_ok=True)
+        api.create_tag(repo_id, tag=version_tag(version), revision=commit.oid, exist_ok=True)
     return "pushed"
 
 

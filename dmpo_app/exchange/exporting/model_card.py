@@ -1,4 +1,4 @@
-"""The card of a published adapter: README.md as the Hub shows it."""
+"""The model card of a published adapter: README.md as the Hub shows it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from dmpo_app.domain.lineage import AdapterRef, BaseModelRef
 from dmpo_app.labeling.quality.quality_report import QualityReport
-from dmpo_app.labeling.quality.quality_votes import share_of
+from dmpo_app.labeling.quality.quality_votes import wilson_share
 
 _CITATION = """```bibtex
 @article{li2025dmpo,
@@ -22,8 +22,8 @@ _CITATION = """```bibtex
 
 
 @dataclass(frozen=True, slots=True)
-class CardPicture:
-    """Base and adapted picture of one prompt and seed, as names of files beside the card."""
+class CardImages:
+    """Base and adapted image of one prompt and seed, as names of files beside the card."""
 
     prompt: str
     seed: int
@@ -36,23 +36,23 @@ def model_card(
     adapter: AdapterRef,
     manifest: Mapping[str, Any],
     quality: QualityReport,
-    pictures: Sequence[CardPicture],
+    images: Sequence[CardImages],
     *,
     licence: str,
     base_is_on_hub: bool,
 ) -> str:
-    """The whole file. Nothing in it depends on when it is written."""
+    """Build the model card. Nothing in it depends on when it is written."""
     settings = manifest["config"]["settings"]
     parts = [
         _front_matter(base, settings, licence=licence, base_is_on_hub=base_is_on_hub),
         f"# A taste, learned from votes: version {adapter.version}",
-        f"A LoRA adapter for `{base.source if base_is_on_hub else base.family}`. People were shown two pictures of the "
+        f"A LoRA adapter for `{base.source if base_is_on_hub else base.family}`. People were shown two images of the "
         f"same prompt and said which is better; the adapter learned it by {_objective(settings)}.",
         _use(base, base_is_on_hub=base_is_on_hub),
         _training(adapter, manifest, settings),
         _votes(adapter, quality),
         _held_out(adapter),
-        _pictures(pictures),
+        _images(images),
         _limits(adapter),
         "## Citation\n\n" + _CITATION,
     ]
@@ -85,7 +85,7 @@ pipe.load_lora_weights("this/repository")
 def _training(adapter: AdapterRef, manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     spec = manifest["spec"]
     rows = {
-        "base model": f"{base_name(manifest)} (fingerprint `{manifest['base_model']['fingerprint'][:16]}`)",
+        "base model": f"{base_model_name(manifest)} (fingerprint `{manifest['base_model']['fingerprint'][:16]}`)",
         "parent": f"version {adapter.parent}" if adapter.parent else "the base model",
         "objective": settings["objective"],
         "beta, alpha": f"{_number(settings.get('beta'))}, {_number(settings.get('alpha'))}",
@@ -98,8 +98,8 @@ def _training(adapter: AdapterRef, manifest: Mapping[str, Any], settings: Mappin
     return "## Training\n\n" + _table(("", ""), list(rows.items()))
 
 
-def base_name(manifest: Mapping[str, Any]) -> str:
-    """What a base model is called where its folder is nobody's business: its hub id, or its folder's name."""
+def base_model_name(manifest: Mapping[str, Any]) -> str:
+    """The public name of a base model from a manifest: its hub id, or its folder's name."""
     source = str(manifest["base_model"]["source"])
     return source if source.count("/") == 1 and not source.startswith(("/", ".")) else source.rstrip("/").split("/")[-1]
 
@@ -108,11 +108,11 @@ def _votes(adapter: AdapterRef, quality: QualityReport) -> str:
     lines = [f"- {adapter.num_votes:,} votes were trained on"]
     alpha = quality.alpha
     if alpha is None:
-        lines.append("- agreement: no pair was judged by several people")
+        lines.append("- agreement: no pair has votes of several people")
     else:
         lines.append(
             f"- agreement in this studio: Krippendorff's alpha {alpha.value:.2f} (95 % interval {alpha.low:.2f} to "
-            f"{alpha.high:.2f}, {quality.overlapping_pairs:,} pairs judged by several)"
+            f"{alpha.high:.2f}, {quality.overlapping_pairs:,} pairs with votes of several)"
         )
     lines.append(f"- {len(quality.annotators):,} annotators have voted here")
     return "## Votes\n\n" + "\n".join(lines)
@@ -123,7 +123,7 @@ def _held_out(adapter: AdapterRef) -> str:
     count, accuracy = int(metrics.get("held_out_votes", 0)), metrics.get("held_out_accuracy")
     if not count or accuracy is None:
         return "## Held-out votes\n\nNone: how well this carries over to other prompts was not measured."
-    share = share_of(round(accuracy * count), count)
+    share = wilson_share(round(accuracy * count), count)
     lines = [
         f"The adapter's implicit margin takes the people's side in {accuracy:.0%} of {count:,} votes on prompts that "
         f"were not trained on (95 % interval {share.low:.0%} to {share.high:.0%}; half is chance)."
@@ -135,12 +135,12 @@ def _held_out(adapter: AdapterRef) -> str:
     return "## Held-out votes\n\n" + " ".join(lines)
 
 
-def _pictures(pictures: Sequence[CardPicture]) -> str:
-    if not pictures:
+def _images(images: Sequence[CardImages]) -> str:
+    if not images:
         return ""
     rows = [
-        (f"{_plain(one.prompt)}, seed {one.seed}", f"![base]({one.before})", f"![adapted]({one.after})")
-        for one in pictures
+        (f"{_escape_markdown(one.prompt)}, seed {one.seed}", f"![base]({one.before})", f"![adapted]({one.after})")
+        for one in images
     ]
     return "## Before and after\n\n" + _table(("prompt and seed", "base model", "with the adapter"), rows)
 
@@ -159,8 +159,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
-def _plain(text: str) -> str:
-    """A prompt inside a table of Markdown: neither markup nor a cell's end."""
+def _escape_markdown(text: str) -> str:
+    """Escape a prompt for a Markdown table: neither markup nor a cell's end."""
     return "".join(f"\\{c}" if c in "\\`*_{}[]()<>#+-.!|&" else " " if c in "\r\n" else c for c in text)
 
 

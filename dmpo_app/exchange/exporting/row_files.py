@@ -1,4 +1,4 @@
-"""Rows as files that are the same bytes for the same rows: parquet, lines of JSON, a table."""
+"""Files of rows, the same bytes for the same rows: parquet, lines of JSON, CSV."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any, Literal, Protocol
 
 from dmpo_app.domain.prompt import fold
-from dmpo_app.errors import SetupProblem
+from dmpo_app.errors import SetupError
 from dmpo_app.exchange.exporting.export_rows import Column, Row
 from dmpo_app.labeling.tables import csv_line, safe_cell
 
@@ -20,7 +20,7 @@ GROUP_ROWS = 2000
 
 
 class RowFile(Protocol):
-    """A file that is being written. `num_bytes` is about what it will weigh."""
+    """A file of rows that is being written. `num_bytes`: its approximate size."""
 
     num_bytes: int
     num_rows: int
@@ -28,7 +28,7 @@ class RowFile(Protocol):
     def add(self, row: Row) -> None: ...
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the remaining rows, and close the file."""
         ...
 
 
@@ -39,20 +39,22 @@ class ParquetFile:
     """
 
     def __init__(self, path: Path, columns: Sequence[Column]) -> None:
-        pa = arrow()
+        pa = import_pyarrow()
         import pyarrow.parquet as pq
 
         self.num_bytes = self.num_rows = 0
         self._names = [one.name for one in columns]
-        self._schema = pa.schema([(one.name, _type(pa, one)) for one in columns], metadata=_features(columns))
+        self._schema = pa.schema(
+            [(one.name, _arrow_type(pa, one)) for one in columns], metadata=_dataset_features(columns)
+        )
         self._pyarrow = pa
-        plain = {one.name: "NONE" if one.kind == "binary" else "ZSTD" for one in columns if one.kind != "image"}
-        pictures = {f"{one.name}.bytes": "NONE" for one in columns if one.kind == "image"}
-        names = {f"{one.name}.path": "ZSTD" for one in columns if one.kind == "image"}
+        column_codecs = {one.name: "NONE" if one.kind == "binary" else "ZSTD" for one in columns if one.kind != "image"}
+        image_codecs = {f"{one.name}.bytes": "NONE" for one in columns if one.kind == "image"}
+        path_codecs = {f"{one.name}.path": "ZSTD" for one in columns if one.kind == "image"}
         self._writer = pq.ParquetWriter(
             path,
             self._schema,
-            compression=plain | pictures | names,
+            compression=column_codecs | image_codecs | path_codecs,
             use_dictionary=[one.name for one in columns if one.kind == "string"],
             write_statistics=[one.name for one in columns if one.kind not in ("binary", "image")],
             use_content_defined_chunking=True,
@@ -62,7 +64,7 @@ class ParquetFile:
 
     def add(self, row: Row) -> None:
         self._rows.append(row)
-        size = sum(map(_weight, row.values()))
+        size = sum(map(_num_bytes, row.values()))
         self._group_bytes += size
         self.num_bytes += size
         self.num_rows += 1
@@ -80,8 +82,8 @@ class ParquetFile:
             self._rows, self._group_bytes = [], 0
 
 
-class LinesFile:
-    """A line of JSON for each row."""
+class JsonlFile:
+    """A JSONL file: a line for each row."""
 
     def __init__(self, path: Path) -> None:
         self.num_bytes = self.num_rows = 0
@@ -98,8 +100,8 @@ class LinesFile:
         self.num_bytes += self._file.write(line.encode())
 
 
-class TableFile(LinesFile):
-    """A line of comma-separated cells for each row, none of which a spreadsheet takes for a formula."""
+class CsvFile(JsonlFile):
+    """A CSV file: a line for each row, no cell of which a spreadsheet takes for a formula."""
 
     def __init__(self, path: Path, columns: Sequence[Column]) -> None:
         super().__init__(path)
@@ -107,24 +109,24 @@ class TableFile(LinesFile):
         self._write(csv_line(self._names))
 
     def add(self, row: Row) -> None:
-        cells = _flat(row)
+        cells = _flatten(row)
         self._write(csv_line(_cell(cells[name]) for name in self._names))
         self.num_rows += 1
 
 
-def row_file(path: Path, columns: Sequence[Column]) -> RowFile:
-    """A file for these columns, of the kind that its suffix says."""
+def open_row_file(path: Path, columns: Sequence[Column]) -> RowFile:
+    """Open a file for rows with these columns, of the kind that its suffix says."""
     if path.suffix == ".parquet":
         return ParquetFile(path, columns)
-    return TableFile(path, columns) if path.suffix == ".csv" else LinesFile(path)
+    return CsvFile(path, columns) if path.suffix == ".csv" else JsonlFile(path)
 
 
-def arrow() -> ModuleType:
-    """pyarrow. Raises SetupProblem that says how to install it."""
+def import_pyarrow() -> ModuleType:
+    """Import pyarrow. Raises SetupError that says how to install it."""
     try:
         import pyarrow as pa
     except ImportError as error:
-        raise SetupProblem(
+        raise SetupError(
             f"parquet files are written with pyarrow, which is not installed ({error}); "
             "pip install 'dmpo-studio[offline]'"
         ) from error
@@ -132,7 +134,7 @@ def arrow() -> ModuleType:
     return module
 
 
-def _type(pa: Any, column: Column) -> Any:
+def _arrow_type(pa: Any, column: Column) -> Any:
     kinds = {
         "string": pa.string,
         "int64": pa.int64,
@@ -145,8 +147,8 @@ def _type(pa: Any, column: Column) -> Any:
     return kinds[column.kind]()
 
 
-def _features(columns: Sequence[Column]) -> Mapping[str, str]:
-    """What `datasets` looks for in a parquet file to tell pictures from structs."""
+def _dataset_features(columns: Sequence[Column]) -> Mapping[str, str]:
+    """The metadata by which `datasets` tells images from structs in a parquet file."""
     features = {
         one.name: {"_type": "Image"} if one.kind == "image" else {"dtype": one.kind, "_type": "Value"}
         for one in columns
@@ -154,13 +156,13 @@ def _features(columns: Sequence[Column]) -> Mapping[str, str]:
     return {"huggingface": json.dumps({"info": {"features": features}})}
 
 
-def _weight(value: object) -> int:
+def _num_bytes(value: object) -> int:
     if isinstance(value, Mapping):
-        return sum(map(_weight, value.values()))
+        return sum(map(_num_bytes, value.values()))
     return len(value) if isinstance(value, bytes | str) else 8
 
 
-def _flat(row: Row) -> dict[str, object]:
+def _flatten(row: Row) -> dict[str, object]:
     cells: dict[str, object] = {}
     for name, value in row.items():
         if isinstance(value, Mapping):
@@ -181,12 +183,12 @@ SPLITS: tuple[Split, Split] = ("train", "test")
 PAIRS_WITH_IMAGES = 1_000
 PAIRS_WITHOUT_IMAGES = 20_000
 """Ids in a range."""
-MOST_BYTES = 500 << 20
+MAX_SHARD_BYTES = 500 << 20
 """A file that reaches this goes on in another one."""
 
 
 class Shards:
-    """Writes rows into `folder`/data, in the order of their pairs' ids; `rows` counts them by path below `folder`."""
+    """Write rows into `folder`/data, in the order of their pairs' ids; `rows` counts them by path below `folder`."""
 
     def __init__(
         self,
@@ -195,13 +197,13 @@ class Shards:
         *,
         span: int,
         open_file: Callable[[Path], RowFile],
-        most_bytes: int = MOST_BYTES,
+        max_bytes: int = MAX_SHARD_BYTES,
     ) -> None:
         self._folder = folder
         self._suffix = suffix
         self._span = span
         self._open_file = open_file
-        self._most_bytes = most_bytes
+        self._most_bytes = max_bytes
         self._range = -1
         self._parts: dict[Split, int] = {}
         self._files: dict[Split, tuple[str, RowFile]] = {}
@@ -209,7 +211,7 @@ class Shards:
         (folder / "data").mkdir()
 
     def add(self, split: Split, pair_id: int, row: Row) -> None:
-        """`pair_id`: never smaller than the one before."""
+        """Add a row. `pair_id`: never smaller than the one before."""
         if pair_id // self._span != self._range:
             self.close()
             self._range, self._parts = pair_id // self._span, {}
@@ -233,8 +235,8 @@ class Shards:
         self.rows[name] = file.num_rows
 
 
-def split_of(prompt: str, share: float) -> Split:
-    """The split of a prompt, by its text alone: the same in every export of every home, twins on the same side.
+def assign_split(prompt: str, share: float) -> Split:
+    """Assign a prompt to a split, by its text alone: the same in every export of every home, twins on the same side.
 
     About `share` of the prompts (0 to 1) are in `test`.
     """

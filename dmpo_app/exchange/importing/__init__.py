@@ -1,1 +1,1 @@
-"""Other people's pairs and votes, taken into a home: read, checked, previewed, stored batch by batch."""
+"""Import of other people's pairs and votes: read, checked, previewed, stored batch by batch."""

@@ -1,4 +1,4 @@
-"""Decoding images of strangers in processes of their own, as many as there are cores to spare."""
+"""A pool of processes that decode images of strangers, as many as there are cores to spare."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import IO, Self
 
 from dmpo_app.errors import StudioError
-from dmpo_app.exchange.importing.decode_process import KEEP, LET_GO, USABLE, receive, send
-from dmpo_app.exchange.readers.pair import Reason
+from dmpo_app.exchange.importing.decode_process import CHECK_ONLY, IMAGE_HEADER, RETURN_PNG, receive, send
+from dmpo_app.exchange.readers.pair import LeftOutReason
 
 _COMMAND = (sys.executable, "-m", "dmpo_app.exchange.importing.decode_process")
 _MAX_PROCESSES = 8
@@ -24,8 +24,8 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
-    """An image that could be decoded; `png` None where only that was asked."""
+class DecodedImage:
+    """A decoded image; `png` None where it was only checked."""
 
     png: bytes | None
     width: int
@@ -33,7 +33,7 @@ class Decoded:
 
 
 class DecodePool:
-    """Processes that decode, started when first needed. One core is left to reading rows and storing them.
+    """A pool of decoder processes, started when first needed. One core is left to reading rows and storing them.
 
     `keeps_images` False: images are decoded, to see that they can be, and let go of.
     """
@@ -59,24 +59,24 @@ class DecodePool:
             if decoder is not None:
                 decoder.end()
 
-    def decode(self, files: Sequence[bytes]) -> Future[list[Decoded | str]]:
-        """What each file is, or why it cannot be used."""
+    def decode(self, files: Sequence[bytes]) -> Future[list[DecodedImage | str]]:
+        """Decode files: for each the image, or the reason why it cannot be used."""
         return self._threads.submit(self._decode, files)
 
-    def _decode(self, files: Sequence[bytes]) -> list[Decoded | str]:
-        answers = self._ask(files)
-        if answers is not None:
-            return answers
+    def _decode(self, files: Sequence[bytes]) -> list[DecodedImage | str]:
+        results = self._decode_in_process(files)
+        if results is not None:
+            return results
         if len(files) > 1:  # which of them was it?
             return [self._decode([file])[0] for file in files]
-        return [Reason.CRASHING_IMAGE.value]
+        return [LeftOutReason.CRASHING_IMAGE.value]
 
-    def _ask(self, files: Sequence[bytes]) -> list[Decoded | str] | None:
-        """None: the process died of it."""
+    def _decode_in_process(self, files: Sequence[bytes]) -> list[DecodedImage | str] | None:
+        """Decode files in one process; None: the process died of it."""
         decoder = self._idle.get()
         try:
             decoder = decoder or _Decoder(self._command)
-            parts = decoder.ask([KEEP if self._keeps_images else LET_GO, *files])
+            parts = decoder.request([RETURN_PNG if self._keeps_images else CHECK_ONLY, *files])
         except (BrokenPipeError, EOFError):
             status = None if decoder is None else decoder.end()
             _log.warning("a process that decodes images ended with %s; %d images were in it", status, len(files))
@@ -85,16 +85,17 @@ class DecodePool:
         finally:
             self._idle.put(decoder)
         return [
-            reason.decode() or self._decoded(content) for reason, content in zip(parts[::2], parts[1::2], strict=True)
+            reason.decode() or self._parse_decoded(content)
+            for reason, content in zip(parts[::2], parts[1::2], strict=True)
         ]
 
-    def _decoded(self, content: bytes) -> Decoded:
-        width, height = USABLE.unpack_from(content)
-        return Decoded(content[USABLE.size :] if self._keeps_images else None, width, height)
+    def _parse_decoded(self, content: bytes) -> DecodedImage:
+        width, height = IMAGE_HEADER.unpack_from(content)
+        return DecodedImage(content[IMAGE_HEADER.size :] if self._keeps_images else None, width, height)
 
 
 class _Decoder:
-    """One process. Raises StudioError when it does not start."""
+    """One decoder process. Raises StudioError when it does not start."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -105,8 +106,8 @@ class _Decoder:
                 f"the process that decodes images did not start (exit status {self.end()}); what it said is above"
             ) from error
 
-    def ask(self, request: Sequence[bytes]) -> list[bytes]:
-        """Raises BrokenPipeError or EOFError when the process ends instead of answering."""
+    def request(self, request: Sequence[bytes]) -> list[bytes]:
+        """Send a request, receive the reply. Raises BrokenPipeError or EOFError when the process ends instead."""
         send(self._stream(self._process.stdin), request)
         return receive(self._stream(self._process.stdout))
 

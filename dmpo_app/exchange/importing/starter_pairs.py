@@ -15,28 +15,28 @@ from pathlib import Path
 from typing import Any
 
 from dmpo_app.domain.image import NewImage, NewPair, PairSource, Provenance
-from dmpo_app.errors import SetupProblem
+from dmpo_app.errors import SetupError
 
 MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
 class StarterSet:
-    """`fingerprint` is that of the base model the images were made with."""
+    """A set of starter pairs. `fingerprint`: of the base model the images were made with."""
 
     fingerprint: str
     pairs: tuple[NewPair, ...]
 
 
 def read_starter_pairs(path: Path) -> StarterSet:
-    """Read the zip at `path`. Raises SetupProblem when it is not one or a member's hash is wrong."""
+    """Read the zip at `path`. Raises SetupError when it is not one or a member's hash is wrong."""
     try:
         with zipfile.ZipFile(path) as archive:
             manifest = json.loads(archive.read(MANIFEST))
             pairs = tuple(_read_pair(archive, entry) for entry in manifest["pairs"])
             return StarterSet(fingerprint=manifest["fingerprint"], pairs=pairs)
     except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
-        raise SetupProblem(
+        raise SetupError(
             f"the starter pairs in {path} cannot be read ({error}); restore the file or set DMPO_POOL__STARTER_PAIRS"
         ) from error
 
@@ -45,7 +45,7 @@ def write_starter_pairs(path: Path, fingerprint: str, pairs: Sequence[NewPair]) 
     """Write the zip that `read_starter_pairs` reads; the same pairs give the same bytes."""
     members: dict[str, bytes] = {}
 
-    def keep(content: bytes, suffix: str) -> str:
+    def add_member(content: bytes, suffix: str) -> str:
         name = hashlib.sha256(content).hexdigest() + suffix
         members[name] = content
         return name
@@ -54,8 +54,8 @@ def write_starter_pairs(path: Path, fingerprint: str, pairs: Sequence[NewPair]) 
         if image.latents is None:
             raise ValueError("a starter image needs its latents: a round is trained on them")
         return {
-            "png": keep(image.png, ".png"),
-            "latents": keep(image.latents, ".safetensors"),
+            "png": add_member(image.png, ".png"),
+            "latents": add_member(image.latents, ".safetensors"),
             "width": image.width,
             "height": image.height,
             "provenance": asdict(image.provenance),
@@ -64,7 +64,7 @@ def write_starter_pairs(path: Path, fingerprint: str, pairs: Sequence[NewPair]) 
     entries = [
         {
             "prompt": pair.prompt,
-            "prompt_embeds": keep(pair.prompt_embeds, ".safetensors"),
+            "prompt_embeds": add_member(pair.prompt_embeds, ".safetensors"),
             "a": image_entry(pair.image_a),
             "b": image_entry(pair.image_b),
         }
@@ -81,22 +81,22 @@ def _read_pair(archive: zipfile.ZipFile, entry: dict[str, Any]) -> NewPair:
         prompt=entry["prompt"],
         image_a=_read_image(archive, entry["a"]),
         image_b=_read_image(archive, entry["b"]),
-        prompt_embeds=_verified(archive, entry["prompt_embeds"]),
+        prompt_embeds=_read_verified(archive, entry["prompt_embeds"]),
         source=PairSource.STARTER,
     )
 
 
 def _read_image(archive: zipfile.ZipFile, entry: dict[str, Any]) -> NewImage:
     return NewImage(
-        png=_verified(archive, entry["png"]),
+        png=_read_verified(archive, entry["png"]),
         width=entry["width"],
         height=entry["height"],
         provenance=Provenance(**entry["provenance"]),
-        latents=_verified(archive, entry["latents"]),
+        latents=_read_verified(archive, entry["latents"]),
     )
 
 
-def _verified(archive: zipfile.ZipFile, name: str) -> bytes:
+def _read_verified(archive: zipfile.ZipFile, name: str) -> bytes:
     content = archive.read(name)
     if hashlib.sha256(content).hexdigest() != name.split(".")[0]:
         raise ValueError(f"member {name} does not have the sha256 it is named by")

@@ -1,4 +1,4 @@
-"""Sources read through Hugging Face `datasets`: streamed, images as the bytes they are stored as.
+"""Sources through Hugging Face `datasets`: streamed, images as their stored bytes.
 
 Only parquet, arrow and JSON are read: none of them can hold code. Data sets that need a script of their own or are
 pickled are refused, by the library and here.
@@ -14,13 +14,13 @@ from typing import Any
 
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from dmpo_app.errors import SetupProblem, StudioError, hub_http_errors
+from dmpo_app.errors import SetupError, StudioError, hub_http_errors
 from dmpo_app.exchange.readers.pair import ImageFolder
 from dmpo_app.exchange.readers.reader import Row
 from dmpo_app.exchange.readers.source import Bookmark, RowStream, fingerprint_of_files
 
 _BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".arrow": "arrow"}
-_HARMLESS = frozenset(f"datasets.packaged_modules.{name}.{name}" for name in ("parquet", "json", "arrow"))
+_ALLOWED_BUILDERS = frozenset(f"datasets.packaged_modules.{name}.{name}" for name in ("parquet", "json", "arrow"))
 _SPLIT_NAMES = ("train", "test", "validation", "val")
 
 
@@ -35,9 +35,7 @@ class StreamedSource:
         try:
             self.columns: Sequence[str] = self._columns()
         except _reading_errors() as error:
-            raise SetupProblem(
-                f"{name} cannot be read ({type(error).__name__}: {error}); is the file whole?"
-            ) from error
+            raise SetupError(f"{name} cannot be read ({type(error).__name__}: {error}); is the file whole?") from error
 
     def open(self, bookmark: Bookmark | None = None) -> RowStream:
         dataset = self._dataset()
@@ -56,7 +54,7 @@ class StreamedSource:
             return list(dataset.column_names)
         first = next(iter(_StreamedRows(dataset, self.name)), None)
         if first is None:
-            raise SetupProblem(f"{self.name} holds no rows")
+            raise SetupError(f"{self.name} holds no rows")
         return list(first)
 
 
@@ -86,18 +84,18 @@ class _StreamedRows:
 
 
 def local_source(path: Path, split: str) -> StreamedSource:
-    """A file, a folder of files, or a folder of `save_to_disk`. Raises SetupProblem."""
-    datasets = _library()
+    """Open a file, a folder of files, or a folder of `save_to_disk` as a source. Raises SetupError."""
+    datasets = _import_datasets()
     root = path if path.is_dir() else path.parent
     if _is_saved(path):
-        saved = path if (path / "state.json").is_file() else path / split
-        if not saved.is_dir():
-            raise SetupProblem(f"{path} has no split {split!r}; it has {', '.join(sorted(_folders(path)))}")
-        files = sorted(saved.glob("*.arrow"))
+        saved_folder = path if (path / "state.json").is_file() else path / split
+        if not saved_folder.is_dir():
+            raise SetupError(f"{path} has no split {split!r}; it has {', '.join(sorted(_saved_splits(path)))}")
+        files = sorted(saved_folder.glob("*.arrow"))
         return StreamedSource(
-            lambda: datasets.load_from_disk(str(saved)).with_format(None).to_iterable_dataset(),
+            lambda: datasets.load_from_disk(str(saved_folder)).with_format(None).to_iterable_dataset(),
             name=str(path),
-            fingerprint=fingerprint_of_files(files, saved),
+            fingerprint=fingerprint_of_files(files, saved_folder),
             folder=ImageFolder(root),
         )
     files = _files(path, split)
@@ -112,25 +110,25 @@ def local_source(path: Path, split: str) -> StreamedSource:
 
 
 def hub_source(repo_id: str, split: str, config: str | None) -> StreamedSource:
-    """A data set of the hub, at the commit that it is at now. Raises SetupProblem."""
-    datasets = _library()
+    """Open a data set of the hub as a source, at its present commit. Raises SetupError."""
+    datasets = _import_datasets()
     from huggingface_hub import HfApi
 
     try:
         revision = HfApi().dataset_info(repo_id).sha
         builder = datasets.load_dataset_builder(repo_id, config, revision=revision)
     except (HfHubHTTPError, HFValidationError) + _reading_errors() as error:  # noqa: RUF005 - mypy follows this form
-        raise SetupProblem(
+        raise SetupError(
             f"the data set {repo_id} cannot be had from the hub ({type(error).__name__}: {error}); is the name right, "
             "the network up, and, where it is gated, HF_TOKEN set?"
         ) from error
-    if type(builder).__module__ not in _HARMLESS:
-        raise SetupProblem(
+    if type(builder).__module__ not in _ALLOWED_BUILDERS:
+        raise SetupError(
             f"{repo_id} is stored as {type(builder).__module__.rpartition('.')[2]}; only parquet, arrow and JSON are "
             "read here. Convert it once where you trust it."
         )
     if builder.info.splits and split not in builder.info.splits:
-        raise SetupProblem(f"{repo_id} has no split {split!r}; it has {', '.join(builder.info.splits)}")
+        raise SetupError(f"{repo_id} has no split {split!r}; it has {', '.join(builder.info.splits)}")
     return StreamedSource(
         lambda: builder.as_streaming_dataset(split=split),
         name=repo_id,
@@ -140,25 +138,27 @@ def hub_source(repo_id: str, split: str, config: str | None) -> StreamedSource:
 
 
 def _files(path: Path, split: str) -> list[Path]:
-    """The data files of the split, all of one kind, by name."""
+    """List the data files of the split, all of one kind, by name."""
     if path.is_file():
         if path.suffix not in _BUILDERS:
-            raise SetupProblem(f"{path} is not of a known kind; expected {', '.join(_BUILDERS)}")
+            raise SetupError(f"{path} is not of a known kind; expected {', '.join(_BUILDERS)}")
         return [path]
-    found = sorted(file for file in path.rglob("*") if file.suffix in _BUILDERS and not _is_hidden(file, path))
-    of_split = [file for file in found if file.name.startswith(split)]
-    if not of_split and any(file.name.startswith(_SPLIT_NAMES) for file in found):
-        raise SetupProblem(f"no file in {path} begins with {split!r}; there are {', '.join(f.name for f in found[:5])}")
-    files = of_split or found
+    data_files = sorted(file for file in path.rglob("*") if file.suffix in _BUILDERS and not _is_hidden(file, path))
+    split_files = [file for file in data_files if file.name.startswith(split)]
+    if not split_files and any(file.name.startswith(_SPLIT_NAMES) for file in data_files):
+        raise SetupError(
+            f"no file in {path} begins with {split!r}; there are {', '.join(f.name for f in data_files[:5])}"
+        )
+    files = split_files or data_files
     suffixes = sorted({file.suffix for file in files})
     if len(suffixes) != 1:
-        there = f"files of several kinds, {', '.join(suffixes)}" if suffixes else "none"
-        raise SetupProblem(f"{path} holds {there}; expected .parquet, .jsonl or .json files, or name one file")
+        kinds = f"files of several kinds, {', '.join(suffixes)}" if suffixes else "none"
+        raise SetupError(f"{path} holds {kinds}; expected .parquet, .jsonl or .json files, or name one file")
     return files
 
 
 def _is_hidden(file: Path, folder: Path) -> bool:
-    """A cache of the hub's, for example."""
+    """True for a file in a hidden folder, such as a cache of the hub."""
     return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
@@ -166,16 +166,16 @@ def _is_saved(path: Path) -> bool:
     return path.is_dir() and ((path / "state.json").is_file() or (path / "dataset_dict.json").is_file())
 
 
-def _folders(path: Path) -> list[str]:
-    listed = path / "dataset_dict.json"
-    return list(json.loads(listed.read_text(encoding="utf-8"))["splits"]) if listed.is_file() else []
+def _saved_splits(path: Path) -> list[str]:
+    index_file = path / "dataset_dict.json"
+    return list(json.loads(index_file.read_text(encoding="utf-8"))["splits"]) if index_file.is_file() else []
 
 
-def _library() -> ModuleType:
+def _import_datasets() -> ModuleType:
     try:
         import datasets
     except ImportError as error:
-        raise SetupProblem(
+        raise SetupError(
             f"data sets are read with Hugging Face datasets, which is not installed ({error}); "
             "pip install 'dmpo-studio[offline]'"
         ) from error
@@ -185,7 +185,7 @@ def _library() -> ModuleType:
 
 
 def _reading_errors() -> tuple[type[Exception], ...]:
-    """What streaming raises for damaged files and broken connections."""
+    """The exceptions that streaming raises for damaged files and broken connections."""
     import pyarrow
     from datasets.exceptions import DatasetsError
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 
-class Reason(StrEnum):
-    """Why a row, or a pair of it, is left out. The values are what a person reads in the summary."""
+class LeftOutReason(StrEnum):
+    """The reason why a row, or a pair of it, is left out. The values stand in the summary for people."""
 
     EMPTY_PROMPT = "no prompt"
     MISSING_LABEL = "no label"
@@ -31,7 +31,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PreferencePair:
-    """One judgement of two images of one prompt.
+    """A preference between two images of one prompt.
 
     `image_a` and `image_b` are whole files (PNG, JPEG or WebP) that have been decoded once to see that they can be.
     `wins_a` is 1 where a was preferred, 0 where b was, 0.5 for a tie. `num_votes` people, at least 1, said so.
@@ -51,35 +51,35 @@ class PreferencePair:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A pair that cannot be used."""
+class LeftOutPair:
+    """A pair that is left out, with the reason."""
 
-    reason: Reason
+    reason: LeftOutReason
     source_id: str
 
 
 MAX_PIXELS = 20_000_000
-"""An image that says it is larger is not decoded: a small file can ask for gigabytes."""
+"""The largest image that is decoded: a small file can ask for gigabytes."""
 MAX_BYTES = 100 << 20
 FORMATS = ("PNG", "JPEG", "WEBP")
 _DATA_URI = "data:image/"
-_DAMAGED = (
+_DECODE_ERRORS = (
     OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, OverflowError, struct.error,
     zlib.error,
 )  # fmt: skip
 
 
-class UnusableImage(Exception):
-    """Carries the reason; never leaves this package."""
+class UnusableImageError(Exception):
+    """An image that cannot be used, with the reason; never leaves this package."""
 
-    def __init__(self, reason: Reason) -> None:
+    def __init__(self, reason: LeftOutReason) -> None:
         super().__init__(reason.value)
         self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFolder:
-    """Where the files that rows name by path are; `root` None means that there are none, only bytes in the rows.
+    """The folder of the image files that rows name by path; `root` None: there are none, only bytes in the rows.
 
     A path that leads out of the folder is treated as one that does not exist: rows come from strangers.
     """
@@ -87,9 +87,9 @@ class ImageFolder:
     root: Path | None = None
 
     def content(self, value: object) -> bytes:
-        """The bytes of an image cell: bytes, a path below the folder, a data URI, or a mapping with `bytes` or `path`.
+        """Read an image cell: bytes, a path below the folder, a data URI, or a mapping with `bytes` or `path`.
 
-        Raises UnusableImage.
+        Raises UnusableImageError.
         """
         if isinstance(value, Mapping):
             value = value.get("bytes") or value.get("path")
@@ -99,47 +99,49 @@ class ImageFolder:
             return _from_data_uri(value)
         if isinstance(value, str) and value and self.root is not None:
             return self._read(self.root, value)
-        raise UnusableImage(Reason.NO_IMAGE)
+        raise UnusableImageError(LeftOutReason.NO_IMAGE)
 
     def _read(self, root: Path, name: str) -> bytes:
         try:
             path = (root / name).resolve()
             if not path.is_relative_to(root.resolve()) or not path.is_file():
-                raise UnusableImage(Reason.NO_IMAGE)
+                raise UnusableImageError(LeftOutReason.NO_IMAGE)
             if path.stat().st_size > MAX_BYTES:
-                raise UnusableImage(Reason.TOO_LARGE)
+                raise UnusableImageError(LeftOutReason.TOO_LARGE)
             return path.read_bytes()
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            raise UnusableImage(Reason.NO_IMAGE) from error
+            raise UnusableImageError(LeftOutReason.NO_IMAGE) from error
 
 
 def _from_data_uri(value: str) -> bytes:
     head, _, content = value.partition(",")
     if not head.endswith(";base64") or len(content) > MAX_BYTES:
-        raise UnusableImage(Reason.NO_IMAGE if len(content) <= MAX_BYTES else Reason.TOO_LARGE)
+        raise UnusableImageError(LeftOutReason.NO_IMAGE if len(content) <= MAX_BYTES else LeftOutReason.TOO_LARGE)
     try:
         return base64.b64decode(content, validate=True)
     except binascii.Error as error:
-        raise UnusableImage(Reason.BROKEN_IMAGE) from error
+        raise UnusableImageError(LeftOutReason.BROKEN_IMAGE) from error
 
 
-def picture_of(content: bytes) -> Image.Image:
-    """The decoded image, RGB, upright as its camera's note says, transparent parts on white, without anything else that
-    its file held. Raises UnusableImage."""
+def decode_image(content: bytes) -> Image.Image:
+    """Decode an image: RGB, upright by its EXIF orientation, transparent parts on white, without metadata.
+
+    Raises UnusableImageError.
+    """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise UnusableImage(Reason.TOO_LARGE)
+                raise UnusableImageError(LeftOutReason.TOO_LARGE)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            picture = _on_white(image)
-            picture.info = {}
-            return picture
+            decoded = _on_white(image)
+            decoded.info = {}
+            return decoded
     except Image.DecompressionBombError as error:
-        raise UnusableImage(Reason.TOO_LARGE) from error
-    except _DAMAGED as error:
+        raise UnusableImageError(LeftOutReason.TOO_LARGE) from error
+    except _DECODE_ERRORS as error:
         # What PIL's decoders raise on damaged files, whatever kind of damage it is.
-        raise UnusableImage(Reason.BROKEN_IMAGE) from error
+        raise UnusableImageError(LeftOutReason.BROKEN_IMAGE) from error
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -1,4 +1,4 @@
-"""From a row of any format to pairs: each format says where things are, the checks are the same for all."""
+"""The protocol of a format's reader, and the checks of its pairs, which are the same for all formats."""
 
 from __future__ import annotations
 
@@ -7,17 +7,24 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from dmpo_app.exchange.readers.pair import ImageFolder, LeftOut, PreferencePair, Reason, UnusableImage, picture_of
+from dmpo_app.exchange.readers.pair import (
+    ImageFolder,
+    LeftOutPair,
+    LeftOutReason,
+    PreferencePair,
+    UnusableImageError,
+    decode_image,
+)
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What a row says beyond who won; cells as it has them, nothing checked, None for what it does not say.
+class RowMetadata:
+    """Metadata of a row's vote and images; unchecked cells, None for what the row does not say.
 
-    `annotator`: who answered, by whatever name. `outcome`: the answer where `wins_a` cannot hold it. `a_on_left`: how
-    the images were shown. `given_at`: when. `made_a`, `made_b`: how the images were made.
+    `annotator`: who voted, by whatever name. `outcome`: of the vote, where `wins_a` cannot hold it. `a_on_left`: the
+    sides of the images. `given_at`: when. `provenance_a`, `provenance_b`: how the images were made.
     """
 
     annotator: object = None
@@ -28,85 +35,87 @@ class Facts:
     elapsed_ms: object = None
     a_on_left: object = None
     given_at: object = None
-    made_a: Mapping[str, object] = field(default_factory=dict)
-    made_b: Mapping[str, object] = field(default_factory=dict)
+    provenance_a: Mapping[str, object] = field(default_factory=dict)
+    provenance_b: Mapping[str, object] = field(default_factory=dict)
 
 
-NO_FACTS = Facts()
+NO_METADATA = RowMetadata()
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """A pair as a row has it, nothing checked: cells of prompt and images, and who won or why that is not known."""
+class RowPair:
+    """A pair as a row has it, unchecked: cells of prompt and images, and the wins of a or why they are not known."""
 
     prompt: object
     image_a: object
     image_b: object
-    wins_a: float | Reason
+    wins_a: float | LeftOutReason
     num_votes: int = 1
-    facts: Facts = NO_FACTS
+    metadata: RowMetadata = NO_METADATA
 
 
 class PreferenceReader(Protocol):
-    """One format; stateless."""
+    """The reader of one format; stateless."""
 
     @property
     def name(self) -> str:
-        """How it is called on the command line."""
+        """The name on the command line."""
         ...
 
     @property
     def description(self) -> str: ...
 
     def detect(self, columns: Collection[str]) -> bool:
-        """Whether rows with these columns are of this format."""
+        """True for the columns of this format."""
         ...
 
-    def judgements(self, row: Row) -> Iterable[Judgement]:
-        """The pairs of a row, most formats have one; the same ones in the same order every time.
+    def read_pairs(self, row: Row) -> Iterable[RowPair]:
+        """Read the pairs of a row, most formats have one; the same ones in the same order every time.
 
         May raise KeyError, TypeError, ValueError or AttributeError for a row of another shape.
         """
         ...
 
 
-def read_row(reader: PreferenceReader, row: Row, source_id: str, folder: ImageFolder) -> list[PreferencePair | LeftOut]:
-    """What a row comes to. Never raises for what is in the row."""
+def read_row(
+    reader: PreferenceReader, row: Row, source_id: str, folder: ImageFolder
+) -> list[PreferencePair | LeftOutPair]:
+    """Read and check the pairs of a row. Never raises for what is in the row."""
     try:
-        judgements = list(reader.judgements(row))
+        row_pairs = list(reader.read_pairs(row))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-        return [LeftOut(Reason.BROKEN_ROW, source_id)]
-    names = [source_id] if len(judgements) == 1 else [f"{source_id}/{index}" for index in range(len(judgements))]
-    return [_checked(found, name, folder) for found, name in zip(judgements, names, strict=True)]
+        return [LeftOutPair(LeftOutReason.BROKEN_ROW, source_id)]
+    names = [source_id] if len(row_pairs) == 1 else [f"{source_id}/{index}" for index in range(len(row_pairs))]
+    return [_check_pair(found, name, folder) for found, name in zip(row_pairs, names, strict=True)]
 
 
-def wins_from_scores(score_a: object, score_b: object) -> float | Reason:
-    """Who won by a label each: 1 and 0, 0 and 1, or 0.5 twice for a tie. Anything else is not guessed at."""
+def wins_from_scores(score_a: object, score_b: object) -> float | LeftOutReason:
+    """Wins of a from a label each: 1 and 0, 0 and 1, or 0.5 twice for a tie. Anything else is not guessed at."""
     if _is_absent(score_a) or _is_absent(score_b):
-        return Reason.MISSING_LABEL
+        return LeftOutReason.MISSING_LABEL
     try:
         scores = float(score_a), float(score_b)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        return Reason.UNCLEAR_LABEL
-    known = {(1.0, 0.0): 1.0, (0.0, 1.0): 0.0, (0.5, 0.5): 0.5}
-    return known.get(scores, Reason.UNCLEAR_LABEL)
+        return LeftOutReason.UNCLEAR_LABEL
+    wins_by_scores = {(1.0, 0.0): 1.0, (0.0, 1.0): 0.0, (0.5, 0.5): 0.5}
+    return wins_by_scores.get(scores, LeftOutReason.UNCLEAR_LABEL)
 
 
 def _is_absent(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _checked(found: Judgement, source_id: str, folder: ImageFolder) -> PreferencePair | LeftOut:
-    if not isinstance(found.prompt, str) or not found.prompt.strip():
-        return LeftOut(Reason.EMPTY_PROMPT, source_id)
-    if isinstance(found.wins_a, Reason):
-        return LeftOut(found.wins_a, source_id)
+def _check_pair(row_pair: RowPair, source_id: str, folder: ImageFolder) -> PreferencePair | LeftOutPair:
+    if not isinstance(row_pair.prompt, str) or not row_pair.prompt.strip():
+        return LeftOutPair(LeftOutReason.EMPTY_PROMPT, source_id)
+    if isinstance(row_pair.wins_a, LeftOutReason):
+        return LeftOutPair(row_pair.wins_a, source_id)
     try:
-        image_a, image_b = folder.content(found.image_a), folder.content(found.image_b)
+        image_a, image_b = folder.content(row_pair.image_a), folder.content(row_pair.image_b)
         if image_a == image_b:
-            return LeftOut(Reason.IDENTICAL_IMAGES, source_id)
-        picture_of(image_a)
-        picture_of(image_b)
-    except UnusableImage as problem:
-        return LeftOut(problem.reason, source_id)
-    return PreferencePair(found.prompt.strip(), image_a, image_b, found.wins_a, found.num_votes, source_id)
+            return LeftOutPair(LeftOutReason.IDENTICAL_IMAGES, source_id)
+        decode_image(image_a)
+        decode_image(image_b)
+    except UnusableImageError as problem:
+        return LeftOutPair(problem.reason, source_id)
+    return PreferencePair(row_pair.prompt.strip(), image_a, image_b, row_pair.wins_a, row_pair.num_votes, source_id)

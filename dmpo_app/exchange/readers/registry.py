@@ -4,38 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from dmpo_app.errors import SetupProblem
-from dmpo_app.exchange.readers.annotation_tools import Argilla, LabelStudio
-from dmpo_app.exchange.readers.folder_formats import HPDv2, WinnerLoserFolders
+from dmpo_app.errors import SetupError
+from dmpo_app.exchange.readers.annotation_tools import ArgillaReader, LabelStudioReader
+from dmpo_app.exchange.readers.folder_formats import HPDv2Reader, WinnerLoserReader
 from dmpo_app.exchange.readers.reader import PreferenceReader
 from dmpo_app.exchange.readers.table_formats import (
-    ChosenRejected,
-    HPDv3,
-    OpenImagePreferences,
-    PairsJsonl,
-    PickAPic,
-    StudioVotes,
+    ChosenRejectedReader,
+    HPDv3Reader,
+    OpenImagePreferencesReader,
+    PairsJsonlReader,
+    PickAPicReader,
+    StudioVotesReader,
 )
 
 READERS: Sequence[PreferenceReader] = (
-    PickAPic(),
-    StudioVotes(),
-    LabelStudio(),
-    OpenImagePreferences(),
-    Argilla(),
-    HPDv2(),
-    HPDv3(),
-    PairsJsonl(),
-    WinnerLoserFolders(),
-    ChosenRejected(),
+    PickAPicReader(),
+    StudioVotesReader(),
+    LabelStudioReader(),
+    OpenImagePreferencesReader(),
+    ArgillaReader(),
+    HPDv2Reader(),
+    HPDv3Reader(),
+    PairsJsonlReader(),
+    WinnerLoserReader(),
+    ChosenRejectedReader(),
 )
 """The first one that knows the columns reads them; more particular ones come first."""
 
 
-def detect(columns: Collection[str], where: str) -> PreferenceReader:
-    """The reader of rows with these columns. Raises SetupProblem that says what `where` has and what is known."""
+def detect_reader(columns: Collection[str], source_name: str) -> PreferenceReader:
+    """Detect the reader of rows with these columns. Raises SetupError that lists them and the known formats."""
     for reader in READERS:
         if reader.detect(columns):
             return reader
-    known = "\n".join(f"  {reader.name}: {reader.description}" for reader in READERS)
-    raise SetupProblem(f"{where} has the columns {', '.join(sorted(columns))}; known formats are\n{known}")
+    descriptions = "\n".join(f"  {reader.name}: {reader.description}" for reader in READERS)
+    raise SetupError(f"{source_name} has the columns {', '.join(sorted(columns))}; known formats are\n{descriptions}")

@@ -1,4 +1,4 @@
-"""Where rows come from: read in order, no further than asked for, and from a bookmark on."""
+"""Sources of rows, read lazily in order and from a bookmark on."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from dmpo_app.errors import SetupProblem
-from dmpo_app.exchange.readers.folder_formats import is_winner_loser_folder, rows_of_folders
+from dmpo_app.errors import SetupError
+from dmpo_app.exchange.readers.folder_formats import is_winner_loser_folder, read_folder_rows
 from dmpo_app.exchange.readers.pair import ImageFolder
 from dmpo_app.exchange.readers.reader import Row
 
 Bookmark = Mapping[str, Any]
-"""JSON values."""
+"""A position in a source, as JSON values."""
 _EDGE_BYTES = 1 << 20
 
 
 class RowStream(Protocol):
-    """Rows in an order that is the same every time."""
+    """A stream of rows in an order that is the same every time."""
 
     def __iter__(self) -> Iterator[Row]:
-        """Once. Raises StudioError when reading fails half-way."""
+        """Iterate over the rows, once. Raises StudioError when reading fails half-way."""
         ...
 
     def bookmark(self) -> Bookmark:
-        """Where the row after the last one that was taken is; `PreferenceSource.open` goes on there."""
+        """The position of the next row; `PreferenceSource.open` goes on there."""
         ...
 
 
 class PreferenceSource(Protocol):
-    """A data set. `fingerprint` is the same for as long as its rows are."""
+    """A data set as a source of rows. `fingerprint` is the same for as long as its rows are."""
 
     @property
     def name(self) -> str: ...
@@ -44,14 +44,14 @@ class PreferenceSource(Protocol):
 
     @property
     def folder(self) -> ImageFolder:
-        """Where image files that rows name are."""
+        """The folder of the image files that rows name."""
         ...
 
     def open(self, bookmark: Bookmark | None = None) -> RowStream: ...
 
 
 def open_source(dataset: str, *, split: str = "train", config: str | None = None) -> PreferenceSource:
-    """A file, a folder or a hub id as a source; nothing but its beginning is read.
+    """Open a file, a folder or a hub id as a source; nothing but its beginning is read.
 
     Args:
         dataset: a .parquet, .jsonl or .json file; a folder of such files, of `Dataset.save_to_disk`, or with
@@ -59,27 +59,25 @@ def open_source(dataset: str, *, split: str = "train", config: str | None = None
         split: of a hub id, of a saved DatasetDict, or what the names of a folder's files begin with.
         config: of a hub id that has several.
 
-    Raises SetupProblem when there is no such data set or the `datasets` library is not installed.
+    Raises SetupError when there is no such data set or the `datasets` library is not installed.
     """
     path = Path(dataset).expanduser()
     if path.is_dir() and is_winner_loser_folder(path):
         return FoldersSource(path)
     from dmpo_app.exchange.readers import hugging_face, tool_files
 
-    found = tool_files.find(path)
-    if found is not None:
-        return tool_files.ToolSource(found)
+    tool_file = tool_files.find_tool_file(path)
+    if tool_file is not None:
+        return tool_files.ToolSource(tool_file)
     if path.exists():
         return hugging_face.local_source(path, split)
     if dataset.count("/") > 1 or dataset.startswith((".", "~", "/")) or path.suffix in {".parquet", ".json", ".jsonl"}:
-        raise SetupProblem(
-            f"there is no data set at {dataset}; expected a file, a folder or a hub id such as owner/name"
-        )
+        raise SetupError(f"there is no data set at {dataset}; expected a file, a folder or a hub id such as owner/name")
     return hugging_face.hub_source(dataset, split, config)
 
 
 class CountedRows:
-    """A RowStream over rows that can only be counted."""
+    """A RowStream whose bookmark is the number of rows read."""
 
     def __init__(self, rows: Iterable[Row], position: int) -> None:
         self._rows = rows
@@ -107,7 +105,7 @@ class FoldersSource:
 
     def open(self, bookmark: Bookmark | None = None) -> RowStream:
         start = 0 if bookmark is None else int(bookmark["position"])
-        return CountedRows(rows_of_folders(self._path, start), start)
+        return CountedRows(read_folder_rows(self._path, start), start)
 
 
 class RowsSource:

@@ -1,4 +1,4 @@
-"""JSON files of labeling tools, record by record: their records are too unlike one another for a table of columns."""
+"""Sources of JSON files of labeling tools, record by record, since their records do not fit a table of columns."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dmpo_app.errors import SetupProblem, StudioError
-from dmpo_app.exchange.readers.annotation_tools import Argilla, LabelStudio
+from dmpo_app.errors import SetupError, StudioError
+from dmpo_app.exchange.readers.annotation_tools import ArgillaReader, LabelStudioReader
 from dmpo_app.exchange.readers.pair import ImageFolder
 from dmpo_app.exchange.readers.reader import Row
 from dmpo_app.exchange.readers.source import Bookmark, CountedRows, RowStream, fingerprint_of_files
-from dmpo_app.exchange.readers.table_formats import StudioVotes
+from dmpo_app.exchange.readers.table_formats import StudioVotesReader
 
 VOTES_FILE = "votes.jsonl"
 MAX_JSON_BYTES = 1 << 30
-"""A .json file is one value and has to be held; beyond this it must come as lines."""
+"""The largest .json file, which has to be held in memory; larger data must come as lines."""
 _PEEKED_BYTES = 64 << 20
-_READERS = (StudioVotes(), LabelStudio(), Argilla())
+_READERS = (StudioVotesReader(), LabelStudioReader(), ArgillaReader())
 
 
 class ToolSource:
@@ -52,25 +52,25 @@ class _Lines:
             for line in file:
                 self._offset += len(line)
                 if line.strip():
-                    yield _record(line)
+                    yield _parse_line(line)
 
     def bookmark(self) -> Bookmark:
         return {"offset": self._offset}
 
 
-def find(path: Path) -> Path | None:
-    """The file of a labeling tool at a path, or in a folder with raw votes of a studio; None: there is none."""
+def find_tool_file(path: Path) -> Path | None:
+    """Find the file of a labeling tool at a path, or in a folder with raw votes of a studio; None: there is none."""
     if path.is_dir():
         path = path / VOTES_FILE
     if path.suffix not in (".json", ".jsonl") or not path.is_file():
         return None
     record = _first_record(path)
-    known = record is not None and any(reader.detect(record.keys()) for reader in _READERS)
-    return path if known else None
+    is_known = record is not None and any(reader.detect(record.keys()) for reader in _READERS)
+    return path if is_known else None
 
 
 def _first_record(path: Path) -> dict[str, Any] | None:
-    """None where the file does not begin with a record; whoever reads it says what is wrong."""
+    """Read the first record of a file; None where it does not begin with one, which reading it will report."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             start = file.readline() if path.suffix == ".jsonl" else file.read(_PEEKED_BYTES)
@@ -82,7 +82,7 @@ def _first_record(path: Path) -> dict[str, Any] | None:
 
 def _records(path: Path) -> list[Row]:
     if path.stat().st_size > MAX_JSON_BYTES:
-        raise SetupProblem(f"{path} is larger than {MAX_JSON_BYTES >> 20} MiB; export it as .jsonl, or in parts")
+        raise SetupError(f"{path} is larger than {MAX_JSON_BYTES >> 20} MiB; export it as .jsonl, or in parts")
     try:
         records = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -90,8 +90,8 @@ def _records(path: Path) -> list[Row]:
     return [record if isinstance(record, dict) else {} for record in records]
 
 
-def _record(line: bytes) -> Row:
-    """A line that is no record becomes an empty one, which no format takes: it costs its row and not the file."""
+def _parse_line(line: bytes) -> Row:
+    """Parse a line. One that is no record becomes an empty record, which no format takes: it costs its row alone."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
@@ -99,4 +99,4 @@ def _record(line: bytes) -> Row:
     return record if isinstance(record, dict) else {}
 
 
-__all__ = ["ToolSource", "find"]
+__all__ = ["ToolSource", "find_tool_file"]

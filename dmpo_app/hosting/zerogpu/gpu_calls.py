@@ -1,4 +1,4 @@
-"""The GPU as the server borrows it: a job goes in, events come out, refusals and aborts are put in words.
+"""Running jobs on ZeroGPU: a job goes in, events come out, refusals and aborts are put in words.
 
 `work` is `GpuWorker.work` as decorated by the `spaces` package (or by a stand-in in tests): calling it asks for a GPU
 on the quota of the person whose event this is, forks a process and hands over what that yields.
@@ -18,21 +18,21 @@ from diffusers import DiffusionPipeline
 
 from dmpo_app import errors
 from dmpo_app.diffusion import lora
-from dmpo_app.diffusion.base_models import locate, sampling_of
+from dmpo_app.diffusion.base_models import locate, resolve_sampling
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.families.registry import family_named
+from dmpo_app.diffusion.families.registry import get_family
 from dmpo_app.diffusion.live_model import LiveModel
 from dmpo_app.diffusion.loading import load_pipeline
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.domain.lineage import BaseModelRef
-from dmpo_app.errors import GpuAborted, GpuRefused, StudioError
-from dmpo_app.hosting.zerogpu.render_job import Rendered, RenderJob, render_job
+from dmpo_app.errors import GpuAbortedError, GpuRefusedError, StudioError
+from dmpo_app.hosting.zerogpu.render_job import RenderJob, RenderResult, render_job
 from dmpo_app.hosting.zerogpu.train_job import (
-    Calibrated,
     CalibrationJob,
+    CalibrationResult,
     SliceEnded,
     SliceJob,
-    Trained,
+    StepsTrained,
     calibrate,
     run_slice,
 )
@@ -41,10 +41,10 @@ from dmpo_app.training.data.encoding import EmptyPrompt
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """The job's last event when it could not be done: `kind` is the error's class, `message` is fit for people.
+class JobFailed:
+    """The last event of a job that failed: `kind` is the error's class, `message` is fit for people.
 
-    Errors travel as values: what lends the GPU would keep no more of them than the name of their class.
+    Errors travel as values: `spaces` would keep no more of them than the name of their class.
     """
 
     kind: str
@@ -52,21 +52,21 @@ class Failed:
 
 
 GpuJob = RenderJob | CalibrationJob | SliceJob
-GpuEvent = Rendered | Calibrated | Trained | SliceEnded | Failed
+GpuEvent = RenderResult | CalibrationResult | StepsTrained | SliceEnded | JobFailed
 
 _START_SECONDS = 15.0
-"""For moving the base model's weights to the GPU, and for the end of a step or picture that is under way."""
+"""For moving the base model's weights to the GPU, and for the end of a step or image that is under way."""
 
 
 def gpu_seconds(job: GpuJob) -> float:
-    """How long a job is to have the GPU at most: 60 s for the longest slice."""
+    """The GPU time of a job in seconds, at most: 60 s for the longest slice."""
     return job.seconds + _START_SECONDS
 
 
 class GpuWorker:
-    """The base model, loaded where ZeroGPU wants it: in the server, before it serves, on a device that is not there.
+    """Worker that holds the base model, loaded in the server before it serves, on a device that is not there.
 
-    `work` is only ever called in a process that was lent a GPU.
+    `work` is only ever called in a process that has a GPU.
     """
 
     def __init__(
@@ -76,25 +76,25 @@ class GpuWorker:
         self._base = base
         self._settings = settings
         self._num_threads = num_threads
-        self._family = family_named(base.family)
+        self._family = get_family(base.family)
 
     @classmethod
     def load(cls, base: BaseModelRef, settings: Settings, *, num_threads: int) -> GpuWorker:
-        """Load the whole pipeline. Raises SetupProblem and its kind."""
+        """Load the whole pipeline. Raises SetupError and its kind."""
         render = settings.render
         pipeline = load_pipeline(base.source, device=render.device, dtype=render.dtype, quantize=render.quantize)
         return cls(pipeline, base, settings, num_threads=num_threads)
 
     def work(self, job: GpuJob) -> Generator[GpuEvent, None, None]:
-        """Do a job; what goes wrong is its last event, Failed."""
-        _be_a_process_of_its_own(self._num_threads)
+        """Run a job and yield its events; an error becomes its last event, JobFailed."""
+        _configure_forked_process(self._num_threads)
         try:
             yield from self._work(job)
         except StudioError as error:
-            yield Failed(type(error).__name__, str(error))
+            yield JobFailed(type(error).__name__, str(error))
         except Exception as error:  # noqa: BLE001 - whoever waits gets an answer, the log the rest
             traceback.print_exc()
-            yield Failed("", f"{type(error).__name__}: {error}")
+            yield JobFailed("", f"{type(error).__name__}: {error}")
 
     def _work(self, job: GpuJob) -> Iterator[GpuEvent]:
         if isinstance(job, RenderJob):
@@ -107,31 +107,31 @@ class GpuWorker:
 
     @contextmanager
     def _model(self) -> Iterator[LiveModel]:
-        """The base model with room for an adapter; without one again afterwards."""
-        self._forget()
-        usual = sampling_of(self._base.source, self._settings.render)
-        spec = LoraSpec.of(self._settings.round, self._family)
+        """The live model on the base model, with room for an adapter that is removed again afterwards."""
+        self._detach_adapter()
+        usual = resolve_sampling(self._base.source, self._settings.render)
+        spec = LoraSpec.from_settings(self._settings.round, self._family)
         try:
             yield LiveModel(self._pipeline, self._family, self._settings.render, usual, spec)
         finally:
-            self._forget()
+            self._detach_adapter()
 
     def _denoiser(self) -> Denoiser:
-        self._forget()
+        self._detach_adapter()
         source, render = self._base.source, self._settings.render
-        empty_prompt = EmptyPrompt.of_home(
+        empty_prompt = EmptyPrompt.from_home(
             self._settings.home, source, self._base.fingerprint, device=render.device, dtype=render.dtype
         )
         scheduler = self._family.process.load_scheduler(locate(source))
         module = getattr(self._pipeline, self._family.component)
         return Denoiser(module, scheduler, self._family, render.quantize, empty_prompt)
 
-    def _forget(self) -> None:
+    def _detach_adapter(self) -> None:
         lora.detach(getattr(self._pipeline, self._family.component))
 
 
-def _be_a_process_of_its_own(num_threads: int) -> None:
-    """Nothing is shared with the server's threads, which do not exist here: their locks would be held for ever."""
+def _configure_forked_process(num_threads: int) -> None:
+    """Configure torch and logging of a forked process; the locks of the server's threads would be held for ever."""
     torch.set_num_threads(num_threads)  # of this thread: another one than in the call before
     torch.backends.cudnn.deterministic = True  # the same request gives the same bytes
     torch.backends.cudnn.benchmark = False
@@ -139,7 +139,7 @@ def _be_a_process_of_its_own(num_threads: int) -> None:
 
 
 Events = Generator[GpuEvent, None, None]
-Work = Callable[[GpuJob], Events]
+GpuFunction = Callable[[GpuJob], Events]
 
 _QUOTA = (
     "There is no GPU time left for you just now: {said} Everybody has some minutes a day on ZeroGPU; people signed in "
@@ -159,53 +159,53 @@ _ABORTED = (
 _log = logging.getLogger(__name__)
 
 
-class BorrowedGpu:
-    """Runs jobs on borrowed GPUs, any number at a time; each in the thread, and in the event, of whoever asks."""
+class GpuJobRunner:
+    """Runner of ZeroGPU jobs, any number at a time; each in the thread, and in the event, of the person who asks."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: GpuFunction) -> None:
         self._work = work
 
     def run(self, job: GpuJob) -> Events:
-        """The job's events as they come.
+        """Run a job and yield its events as they come.
 
-        Raises GpuRefused when there is no GPU to be had, GpuAborted when the process ended before the job did, and
-        what the job itself raised. Closing the iterator ends the job.
+        Raises GpuRefusedError when there is no GPU to be had, GpuAbortedError when the process ended before the job
+        did, and what the job itself raised. Closing the iterator ends the job.
         """
         try:
             with closing(self._work(job)) as events:
                 for event in events:
-                    if isinstance(event, Failed):
-                        raise _error_of(event)
+                    if isinstance(event, JobFailed):
+                        raise _error_from_event(event)
                     yield event
         except StudioError:
             raise
         except Exception as error:
-            raise explained(error) from error
+            raise error_from_spaces(error) from error
 
 
-def explained(error: Exception) -> StudioError:
-    """What `spaces` raises, in words. It tells its errors apart by their titles alone."""
+def error_from_spaces(error: Exception) -> StudioError:
+    """Translate an error of `spaces`, which differ by their titles alone, into one that says what to do."""
     title = str(getattr(error, "title", "")).lower()
-    said = str(getattr(error, "message", "") or error).strip()
-    said = said if said.endswith((".", "!", "?")) else f"{said}."
-    if "aborted" in said.lower():
-        return GpuAborted(_ABORTED)
+    message = str(getattr(error, "message", "") or error).strip()
+    message = message if message.endswith((".", "!", "?")) else f"{message}."
+    if "aborted" in message.lower():
+        return GpuAbortedError(_ABORTED)
     if "illegal duration" in title:
-        return GpuRefused(_TOO_LONG.format(said=said.rstrip(".")))
-    if "quota exceeded" in title and "gpu limit" in said.lower():
-        return GpuRefused(_ANONYMOUS.format(said=said))
+        return GpuRefusedError(_TOO_LONG.format(said=message.rstrip(".")))
+    if "quota exceeded" in title and "gpu limit" in message.lower():
+        return GpuRefusedError(_ANONYMOUS.format(said=message))
     if "quota exceeded" in title or "credits exceeded" in title:
-        return GpuRefused(_QUOTA.format(said=said))
+        return GpuRefusedError(_QUOTA.format(said=message))
     if "queue timeout" in title or "client error" in title:
-        return GpuRefused(_NO_GPU.format(said=said))
-    _log.error("what lends the GPU failed: %s: %s", title or type(error).__name__, said)
-    return GpuAborted(
-        f"The GPU could not be used ({said.rstrip('.')}); the Space's log says more. Nothing was changed."
+        return GpuRefusedError(_NO_GPU.format(said=message))
+    _log.error("ZeroGPU failed: %s: %s", title or type(error).__name__, message)
+    return GpuAbortedError(
+        f"The GPU could not be used ({message.rstrip('.')}); the Space's log says more. Nothing was changed."
     )
 
 
-def _error_of(event: Failed) -> StudioError:
-    """The error that the job raised, as the class it had; any other than ours as the plain one."""
+def _error_from_event(event: JobFailed) -> StudioError:
+    """Rebuild the error that the job raised, with its class; one that is not a StudioError becomes a plain one."""
     kind = getattr(errors, event.kind, None)
     if isinstance(kind, type) and issubclass(kind, StudioError):
         return kind(event.message)

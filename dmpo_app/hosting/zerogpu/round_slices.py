@@ -1,4 +1,4 @@
-"""Rounds in borrowed GPU time: a slice for every minute that somebody lends, from checkpoint to checkpoint.
+"""Training in people's GPU minutes: a slice of a round for every minute, from checkpoint to checkpoint.
 
 The server decides, writes and publishes; the process with the GPU only computes. When that is killed the round is as
 its last checkpoint has it, and nothing that it had in hand can become the live version.
@@ -13,39 +13,39 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
-from dmpo_app.diffusion.adapter_files import remove_leftovers
+from dmpo_app.diffusion.adapter_files import remove_staging_folders
 from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
 from dmpo_app.domain.round import RoundState, TrainerState
-from dmpo_app.errors import Busy, GpuAborted, LeaseLost, RoundFailed, StudioError
-from dmpo_app.hosting.zerogpu.gpu_calls import BorrowedGpu
-from dmpo_app.hosting.zerogpu.train_job import Calibrated, CalibrationJob, SliceEnded, SliceJob, Trained
-from dmpo_app.labeling.quality.quality_service import weighing_of
-from dmpo_app.objective import objective_named
+from dmpo_app.errors import BusyError, GpuAbortedError, LeaseLostError, RoundFailedError, StudioError
+from dmpo_app.hosting.zerogpu.gpu_calls import GpuJobRunner
+from dmpo_app.hosting.zerogpu.train_job import CalibrationJob, CalibrationResult, SliceEnded, SliceJob, StepsTrained
+from dmpo_app.labeling.quality.quality_service import weighing_from_settings
+from dmpo_app.objective import get_objective
 from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.store import Store
 from dmpo_app.training.data.dataset import is_held_out
 from dmpo_app.training.loop.checkpoint import Checkpoint
-from dmpo_app.training.monitoring.latent_preview import fitted_pairs
-from dmpo_app.training.rounds.held_lease import HeldLease
-from dmpo_app.training.rounds.publishing import finish
-from dmpo_app.training.rounds.round_plan import RoundPlan, plan_of, read_facts, start_round
-from dmpo_app.training.rounds.round_progress import ProgressReport
-from dmpo_app.training.rounds.round_runner import count_start, remove_checkpoint, round_folder
+from dmpo_app.training.monitoring.latent_preview import pairs_for_fit
+from dmpo_app.training.rounds.held_lease import TrainerLease
+from dmpo_app.training.rounds.publishing import publish_or_refuse
+from dmpo_app.training.rounds.round_plan import RoundPlan, build_plan, read_plan_inputs, start_round
+from dmpo_app.training.rounds.round_progress import ProgressRecorder
+from dmpo_app.training.rounds.round_runner import check_crash_loop, remove_checkpoint, round_folder
 from dmpo_app.training.rounds.scheduler import next_round
 from dmpo_app.training.rounds.scorer_targets import score_for_round
 
 _log = logging.getLogger(__name__)
 
 
-class LentRounds:
-    """Trains the rounds of one lineage, a slice at a time. Implements `domain.TrainerSupervisor`: always there."""
+class ZeroGpuTrainer:
+    """Trainer on ZeroGPU: the rounds of one lineage, a slice at a time. Implements `domain.TrainerSupervisor`."""
 
     def __init__(
         self,
         store: Store,
         base: BaseModelRef,
         settings: Settings,
-        gpu: BorrowedGpu,
+        gpu: GpuJobRunner,
         *,
         owner: str,
         now: Callable[[], datetime],
@@ -62,27 +62,27 @@ class LentRounds:
         return TrainerState(running=True, pid=None, restarts=0)
 
     def next_round(self) -> RoundState | None:
-        """The round that a lent minute would be for."""
+        """The round that the next GPU minute would train."""
         return next_round(self._store, self._base, self._settings, self._now())
 
-    def advance(self, state: RoundState, seconds: float) -> Iterator[RoundState]:
-        """One slice of the round: how it stands, every second or two and at the end. In a person's event.
+    def train_slice(self, state: RoundState, seconds: float) -> Iterator[RoundState]:
+        """Train one slice of the round, in a person's event; yield its state every second or two and at the end.
 
-        Raises GpuRefused and GpuAborted, and then the round waits as its last checkpoint has it; Busy while another
-        slice trains; RoundFailed when the round is over for good, which is recorded.
+        Raises GpuRefusedError and GpuAbortedError, and then the round waits as its last checkpoint has it; BusyError
+        while another slice trains; RoundFailedError when the round is over for good, which is recorded.
         """
-        lease = HeldLease(
+        lease = TrainerLease(
             self._store, self._base, self._owner, seconds=self._settings.trainer.lease_seconds, now=self._now
         )
         if not lease.acquire():
-            raise Busy("somebody else's GPU minute is training this round just now; try again in a moment")
+            raise BusyError("somebody else's GPU minute is training this round just now; try again in a moment")
         try:
-            remove_leftovers(self._store.adapters.root(self._base))
-            yield from self._slice(state, lease, seconds)
-        except LeaseLost:
-            lease.forget()
-            raise Busy("another trainer has taken over this lineage; this slice was given up") from None
-        except RoundFailed as error:
+            remove_staging_folders(self._store.adapters.root(self._base))
+            yield from self._run_slice(state, lease, seconds)
+        except LeaseLostError:
+            lease.mark_lost()
+            raise BusyError("another trainer has taken over this lineage; this slice was given up") from None
+        except RoundFailedError as error:
             _log.error("round %d failed: %s", state.id, error)
             self._store.rounds.fail(state.id, str(error), token=lease.token, final=True)
             remove_checkpoint(self._store.home, state.id)
@@ -90,41 +90,41 @@ class LentRounds:
         finally:
             lease.release()
 
-    def _slice(self, wanted: RoundState, lease: HeldLease, seconds: float) -> Iterator[RoundState]:
-        started = self._started(wanted, lease)
-        yield started
-        facts = read_facts(self._store, self._base, started)
-        plan = plan_of(facts, self._store.files)
-        folder = round_folder(self._store.home, started.id)
-        saved = Checkpoint.load(folder, plan=plan.key)
-        first_step = saved.step if saved else 0
+    def _run_slice(self, state: RoundState, lease: TrainerLease, seconds: float) -> Iterator[RoundState]:
+        round_state = self._start_round(state, lease)
+        yield round_state
+        plan_inputs = read_plan_inputs(self._store, self._base, round_state)
+        plan = build_plan(plan_inputs, self._store.files)
+        folder = round_folder(self._store.home, round_state.id)
+        checkpoint = Checkpoint.load(folder, plan=plan.key)
+        first_step = checkpoint.step if checkpoint else 0
         job = SliceJob(
             home=self._store.home,
-            facts=facts,
+            plan_inputs=plan_inputs,
             parent=self._parent(plan),
-            preview_pairs=tuple(fitted_pairs(self._store, self._base, plan)),
+            preview_pairs=tuple(pairs_for_fit(self._store, self._base, plan)),
             seconds=seconds,
             checkpoint_seconds=self._settings.hosting.checkpoint_seconds,
         )
-        ended: SliceEnded | None = None
+        slice_end: SliceEnded | None = None
         try:
-            for event in self._recorded(job, plan, first_step, lease):
+            for event in self._record_events(job, plan, first_step, lease):
                 if isinstance(event, SliceEnded):
-                    ended = event
-                yield self._store.rounds.get(started.id)
-        except GpuAborted:
-            count_start(folder / "starts.json", first_step)
+                    slice_end = event
+                yield self._store.rounds.get(round_state.id)
+        except GpuAbortedError:
+            check_crash_loop(folder / "starts.json", first_step)
             raise
-        if ended is not None and ended.done:
+        if slice_end is not None and slice_end.is_round_done:
             lease.renew()
-            self._finish(plan, folder, ended, lease.token)
-            yield self._store.rounds.get(started.id)
+            self._finish(plan, folder, slice_end, lease.token)
+            yield self._store.rounds.get(round_state.id)
 
-    def _recorded(
-        self, job: SliceJob, plan: RoundPlan, first_step: int, lease: HeldLease
-    ) -> Iterator[Trained | SliceEnded]:
-        """The slice's events, with their steps on the page's curves already."""
-        report = ProgressReport(
+    def _record_events(
+        self, job: SliceJob, plan: RoundPlan, first_step: int, lease: TrainerLease
+    ) -> Iterator[StepsTrained | SliceEnded]:
+        """Run the slice and yield its events; their steps are recorded for the page's curves before that."""
+        report = ProgressRecorder(
             self._store,
             plan.round_id,
             first_step=first_step,
@@ -135,42 +135,46 @@ class LentRounds:
         with closing(self._gpu.run(job)) as events:
             for event in events:
                 lease.renew()
-                if isinstance(event, Trained):
-                    for done in event.steps:
+                if isinstance(event, StepsTrained):
+                    for step_report in event.steps:
                         report.add(
-                            done.step, done.result, held_out_loss=done.held_out_loss, drift=done.drift, last=done.last
+                            step_report.step,
+                            step_report.result,
+                            held_out_loss=step_report.held_out_loss,
+                            drift=step_report.drift,
+                            is_last=step_report.is_last,
                         )
-                if isinstance(event, Trained | SliceEnded):
+                if isinstance(event, StepsTrained | SliceEnded):
                     yield event
 
-    def _finish(self, plan: RoundPlan, folder: Path, ended: SliceEnded, token: int) -> None:
-        """Publish or refuse what the last checkpoint holds: it is what the slice says it is, or nothing happens."""
-        saved = Checkpoint.load(folder, plan=plan.key)
-        if saved is None or saved.step != ended.step:
+    def _finish(self, plan: RoundPlan, folder: Path, slice_end: SliceEnded, token: int) -> None:
+        """Publish or refuse the adapter of the last checkpoint, which must be at the step that the slice reported."""
+        checkpoint = Checkpoint.load(folder, plan=plan.key)
+        if checkpoint is None or checkpoint.step != slice_end.step:
             raise StudioError(
-                f"round {plan.round_id} ended at step {ended.step}, but its checkpoint does not; the next slice "
+                f"round {plan.round_id} ended at step {slice_end.step}, but its checkpoint does not; the next slice "
                 "goes on from what there is"
             )
-        came_to = finish(
+        outcome_text = publish_or_refuse(
             self._store,
             self._base,
             plan,
-            saved.best,
-            saved.live,
-            saved.watch.passed,
-            seconds=saved.seconds,
+            checkpoint.best,
+            checkpoint.live_evaluation,
+            checkpoint.monitor.violation,
+            seconds=checkpoint.seconds,
             token=token,
         )
-        _log.info("round %d %s", plan.round_id, came_to)
+        _log.info("round %d %s", plan.round_id, outcome_text)
         remove_checkpoint(self._store.home, plan.round_id)
 
-    def _started(self, state: RoundState, lease: HeldLease) -> RoundState:
+    def _start_round(self, state: RoundState, lease: TrainerLease) -> RoundState:
         automatic = None
         settings = self._settings.round
         question = self._settings.labeling.training_question
         if state.started_at is None:
             votes = self._store.votes.training_votes(self._base, question=question)
-            settings = self._calibrated(CalibrationJob(self._store.home, self._base, settings, tuple(votes)))
+            settings = self._calibrate(CalibrationJob(self._store.home, self._base, settings, tuple(votes)))
             automatic = score_for_round(
                 self._store,
                 self._base,
@@ -190,17 +194,17 @@ class LentRounds:
             token=lease.token,
             question=question,
             automatic=automatic,
-            weighing=weighing_of(self._settings),
+            weighing=weighing_from_settings(self._settings),
         )
 
-    def _calibrated(self, job: CalibrationJob) -> RoundSettings:
-        """The settings with every beta; a GPU is asked for only when one is open."""
+    def _calibrate(self, job: CalibrationJob) -> RoundSettings:
+        """Calibrate the betas that are not set; a GPU is asked for only when there is one."""
         settings = job.settings
-        soft = objective_named(settings.objective, settings.objective_options).soft
+        soft = get_objective(settings.objective, settings.objective_options).soft
         if settings.beta is not None and (soft or settings.margin_beta is not None):
             return settings
         for event in self._gpu.run(job):
-            if isinstance(event, Calibrated):
+            if isinstance(event, CalibrationResult):
                 return job.settings.model_copy(update={"beta": event.beta, "margin_beta": event.margin_beta})
         raise StudioError("the GPU process ended without having found a beta; try again")
 

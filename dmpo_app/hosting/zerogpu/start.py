@@ -1,4 +1,4 @@
-"""The start on ZeroGPU: `spaces` first, then the base model in this very thread, then everything else."""
+"""Startup on ZeroGPU: `spaces` first, then the base model in this very thread, then everything else."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.render_request import RenderedImage, RenderRequest
 from dmpo_app.domain.round import RoundState, RoundStatus
-from dmpo_app.hosting.zerogpu.image_rendering import LentPictures
-from dmpo_app.hosting.zerogpu.round_slices import LentRounds
+from dmpo_app.hosting.zerogpu.image_rendering import ZeroGpuRenderer
+from dmpo_app.hosting.zerogpu.round_slices import ZeroGpuTrainer
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.store.store import utc_now
 
 if TYPE_CHECKING:
-    from dmpo_app.hosting.zerogpu.gpu_calls import Work
-    from dmpo_app.hosting.zerogpu.image_rendering import LentPictures
-    from dmpo_app.hosting.zerogpu.round_slices import LentRounds
+    from dmpo_app.hosting.zerogpu.gpu_calls import GpuFunction
+    from dmpo_app.hosting.zerogpu.image_rendering import ZeroGpuRenderer
+    from dmpo_app.hosting.zerogpu.round_slices import ZeroGpuTrainer
 
 
 _NOTHING = (
@@ -30,37 +30,37 @@ _NOTHING = (
 )
 
 
-class Lending:
-    """A pool that has run dry comes first, then the round that is due or under way, then pairs and the sheet."""
+class GpuMinuteScheduler:
+    """Scheduler of GPU minutes: first a pool that has run dry, then the round that is due, then pairs and the sheet."""
 
-    def __init__(self, pictures: LentPictures, rounds: LentRounds, *, seconds: float) -> None:
-        self._pictures = pictures
-        self._rounds = rounds
+    def __init__(self, renderer: ZeroGpuRenderer, trainer: ZeroGpuTrainer, *, seconds: float) -> None:
+        self._renderer = renderer
+        self._trainer = trainer
         self._seconds = seconds
 
-    def lend(self) -> Iterator[str]:
-        state = None if self._pictures.is_low else self._rounds.next_round()
-        yield from self._paint() if state is None else self._train(state)
+    def run_minute(self) -> Iterator[str]:
+        state = None if self._renderer.is_low else self._trainer.next_round()
+        yield from self._render_images() if state is None else self._train(state)
 
     def render(self, request: RenderRequest) -> list[RenderedImage]:
-        return self._pictures.render(request)
+        return self._renderer.render(request)
 
     def _train(self, state: RoundState) -> Iterator[str]:
         yield f"Asking for a GPU to train round {state.id}…"
         now = state
-        for now in self._rounds.advance(state, self._seconds):
+        for now in self._trainer.train_slice(state, self._seconds):
             yield f"Round {now.id}: step {now.step} of {now.steps}."
-        yield _ended(now)
+        yield _describe_outcome(now)
 
-    def _paint(self) -> Iterator[str]:
-        yield "Asking for a GPU to make pictures…"
+    def _render_images(self) -> Iterator[str]:
+        yield "Asking for a GPU to make images…"
         count = 0
-        for count in self._pictures.fill(self._seconds):
-            yield f"{count} pictures made."
-        yield f"Thank you: {count} pictures were made for everybody." if count else _NOTHING
+        for count in self._renderer.fill(self._seconds):
+            yield f"{count} images made."
+        yield f"Thank you: {count} images were made for everybody." if count else _NOTHING
 
 
-def _ended(state: RoundState) -> str:
+def _describe_outcome(state: RoundState) -> str:
     if state.status is RoundStatus.PUBLISHED:
         return f"Thank you: round {state.id} is finished, and version {state.adapter_version} is live."
     if state.status is RoundStatus.REFUSED:
@@ -69,19 +69,19 @@ def _ended(state: RoundState) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class LentStudio:
-    """What stands in for the render thread and the trainer process, and what people lend their minutes to."""
+class ZeroGpuStudio:
+    """The parts of a studio on ZeroGPU: renderer and trainer without processes of their own, and the GPU minutes."""
 
-    pictures: LentPictures
-    rounds: LentRounds
-    lending: Lending
+    renderer: ZeroGpuRenderer
+    trainer: ZeroGpuTrainer
+    gpu_minutes: GpuMinuteScheduler
 
 
-def start(store: Store, base: BaseModelRef, settings: Settings) -> LentStudio:
+def start(store: Store, base: BaseModelRef, settings: Settings) -> ZeroGpuStudio:
     """Load the base model where ZeroGPU finds it. To be called in the main thread, before the page is served.
 
     `spaces` puts an imaginary GPU into torch for the thread that imports it; the weights that are placed there until
-    the page is served are what a process with a real GPU is given. Raises SetupProblem and its kind.
+    the page is served are what a process with a real GPU is given. Raises SetupError and its kind.
     """
     import spaces  # before torch is used: that is how it finds out whether it came too late
 
@@ -91,13 +91,15 @@ def start(store: Store, base: BaseModelRef, settings: Settings) -> LentStudio:
     return assemble(store, base, settings, spaces.GPU(duration=gpu_seconds)(worker.work))
 
 
-def assemble(store: Store, base: BaseModelRef, settings: Settings, work: Work) -> LentStudio:
-    """The studio on a GPU that `work` borrows."""
-    from dmpo_app.hosting.zerogpu.gpu_calls import BorrowedGpu
-    from dmpo_app.hosting.zerogpu.image_rendering import LentPictures
-    from dmpo_app.hosting.zerogpu.round_slices import LentRounds
+def assemble(store: Store, base: BaseModelRef, settings: Settings, work: GpuFunction) -> ZeroGpuStudio:
+    """Assemble the studio on the GPUs that calls of `work` get."""
+    from dmpo_app.hosting.zerogpu.gpu_calls import GpuJobRunner
+    from dmpo_app.hosting.zerogpu.image_rendering import ZeroGpuRenderer
+    from dmpo_app.hosting.zerogpu.round_slices import ZeroGpuTrainer
 
-    gpu = BorrowedGpu(work)
-    pictures = LentPictures(store, base, settings, gpu, rng=random.Random(), now=utc_now)
-    rounds = LentRounds(store, base, settings, gpu, owner=f"serve@{socket.gethostname()}", now=utc_now)
-    return LentStudio(pictures, rounds, Lending(pictures, rounds, seconds=settings.hosting.slice_seconds))
+    gpu = GpuJobRunner(work)
+    renderer = ZeroGpuRenderer(store, base, settings, gpu, rng=random.Random(), now=utc_now)
+    trainer = ZeroGpuTrainer(store, base, settings, gpu, owner=f"serve@{socket.gethostname()}", now=utc_now)
+    return ZeroGpuStudio(
+        renderer, trainer, GpuMinuteScheduler(renderer, trainer, seconds=settings.hosting.slice_seconds)
+    )

@@ -1,7 +1,7 @@
-"""One slice of a round in a process that has the GPU for a minute: no database, plain values in, plain values out.
+"""The training job of ZeroGPU: one slice of a round in a process without a database, plain values in and out.
 
-Such a process may be forked from the server, and SQLite must not be used across a fork: what a slice needs to know
-comes with its job, what it learns goes out as events, and what the next slice continues from is the checkpoint's file.
+Such a process may be forked from the server, and SQLite must not be used across a fork: a slice's inputs come with its
+job, its results go out as events, and the next slice continues from the checkpoint's file.
 Whoever sent the job decides what becomes of the round.
 """
 
@@ -19,38 +19,38 @@ from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import check_fit, expected_shapes
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.round import TrainingPair, TrainingVote
-from dmpo_app.errors import AdapterProblem
+from dmpo_app.errors import AdapterError
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store.files import Files
 from dmpo_app.training.data.dataset import TensorFiles
 from dmpo_app.training.loop.checkpoint import Checkpoint
 from dmpo_app.training.loop.step import StepResult
 from dmpo_app.training.loop.trainer import RoundTrainer
-from dmpo_app.training.monitoring.latent_preview import preview_of
-from dmpo_app.training.reference.prefetch import calibrated_settings, reference_folder
-from dmpo_app.training.rounds.round_plan import PlanFacts, RoundPlan, plan_of
+from dmpo_app.training.monitoring.latent_preview import build_preview
+from dmpo_app.training.reference.prefetch import calibrate_settings, reference_folder
+from dmpo_app.training.rounds.round_plan import PlanInputs, RoundPlan, build_plan
 from dmpo_app.training.rounds.round_runner import round_folder
 
 EVENT_SECONDS = 1.0
-"""Whoever lends the GPU sees something move this often."""
+"""The person whose GPU minute it is sees something move this often."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class HomeFiles:
+class LocalHomeFiles:
     """The files of a home without its database."""
 
     home: Path
     files: TensorFiles
 
     @classmethod
-    def of(cls, home: Path) -> HomeFiles:
+    def from_home(cls, home: Path) -> LocalHomeFiles:
         return cls(home, Files(home))
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationJob:
-    """Find the betas that `settings` leave open from the base model's errors on the pairs of `votes`."""
+    """Job that calibrates the betas `settings` leave open, from the base model's errors on the pairs of `votes`."""
 
     home: Path
     base: BaseModelRef
@@ -61,14 +61,15 @@ class CalibrationJob:
 
 @dataclass(frozen=True, slots=True)
 class SliceJob:
-    """Train the round of `facts` for `seconds` from its last checkpoint on, with a new checkpoint at least as often as
-    `checkpoint_seconds` says and at the end.
+    """Job that trains a round for `seconds` from its last checkpoint on.
+
+    It writes a checkpoint at least every `checkpoint_seconds` and at the end.
 
     `parent`: folder and sha256 of the version that the round is measured against; None for the base model.
     """
 
     home: Path
-    facts: PlanFacts
+    plan_inputs: PlanInputs
     parent: tuple[Path, str] | None
     preview_pairs: tuple[TrainingPair, ...]
     seconds: float
@@ -76,56 +77,56 @@ class SliceJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibrated:
-    """The betas for `CalibrationJob`."""
+class CalibrationResult:
+    """The result of a `CalibrationJob`: the betas."""
 
     beta: float | None
     margin_beta: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class StepDone:
-    """A finished step, counted from 1, with what a look after it saw."""
+class StepReport:
+    """A finished step, counted from 1, with the results of the evaluation after it, if there was one."""
 
     step: int
     result: StepResult
     held_out_loss: float | None
     drift: Mapping[str, float]
-    last: bool
+    is_last: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
-    """Steps since the last event; `saved` is the step of the newest checkpoint."""
+class StepsTrained:
+    """Event with the steps since the last one; `checkpoint_step` is that of the newest checkpoint."""
 
-    steps: tuple[StepDone, ...]
-    saved: int
+    steps: tuple[StepReport, ...]
+    checkpoint_step: int
 
 
 @dataclass(frozen=True, slots=True)
 class SliceEnded:
-    """The slice is over and checkpointed at `step`; `done` when no step of the round is left."""
+    """Event of a slice that is over and checkpointed at `step`; `is_round_done` when no step of the round is left."""
 
     step: int
-    done: bool
+    is_round_done: bool
 
 
-def calibrate(job: CalibrationJob, denoiser: Denoiser) -> Calibrated:
-    """The betas for a round. Raises RoundFailed, StorageFull."""
-    found = calibrated_settings(HomeFiles.of(job.home), job.base, denoiser, job.settings, job.votes)
-    return Calibrated(found.beta, found.margin_beta)
+def calibrate(job: CalibrationJob, denoiser: Denoiser) -> CalibrationResult:
+    """Calibrate the betas of a round. Raises RoundFailedError, StorageFullError."""
+    calibrated = calibrate_settings(LocalHomeFiles.from_home(job.home), job.base, denoiser, job.settings, job.votes)
+    return CalibrationResult(calibrated.beta, calibrated.margin_beta)
 
 
 def run_slice(
     job: SliceJob, denoiser: Denoiser, *, clock: Callable[[], float] = time.monotonic
-) -> Iterator[Trained | SliceEnded]:
+) -> Iterator[StepsTrained | SliceEnded]:
     """Train one slice. The denoiser is the base model again afterwards, also when the iterator is closed early.
 
-    Raises RoundFailed when training cannot go on, StorageFull; the last checkpoint stands then.
+    Raises RoundFailedError when training cannot go on, StorageFullError; the last checkpoint stands then.
     """
     started = clock()
-    home = HomeFiles.of(job.home)
-    plan = plan_of(job.facts, home.files)
+    home = LocalHomeFiles.from_home(job.home)
+    plan = build_plan(job.plan_inputs, home.files)
     folder = round_folder(job.home, plan.round_id)
     trainer = RoundTrainer(
         plan,
@@ -133,54 +134,54 @@ def run_slice(
         parent=_read_parent(job, plan, denoiser),
         reference_folder=reference_folder(job.home),
         resume_from=Checkpoint.load(folder, plan=plan.key),
-        preview=preview_of(job.preview_pairs, Files(job.home).read_image, denoiser, plan),
+        preview=build_preview(job.preview_pairs, Files(job.home).read_image, denoiser, plan),
     )
     with closing(trainer):
-        yield from _steps(trainer, plan, folder, job, started, clock)
+        yield from _train_steps(trainer, plan, folder, job, started, clock)
 
 
-def _steps(
+def _train_steps(
     trainer: RoundTrainer,
     plan: RoundPlan,
     folder: Path,
     job: SliceJob,
     started: float,
     clock: Callable[[], float],
-) -> Iterator[Trained | SliceEnded]:
-    counted = saved_at = told_at = started
-    saved, done = trainer.step, list[StepDone]()
+) -> Iterator[StepsTrained | SliceEnded]:
+    timed_until = saved_at = reported_at = started
+    checkpoint_step, unreported = trainer.step, list[StepReport]()
 
     def save() -> None:
-        nonlocal counted, saved, saved_at
-        trainer.seconds += clock() - counted
+        nonlocal timed_until, checkpoint_step, saved_at
+        trainer.seconds += clock() - timed_until
         trainer.checkpoint().save(folder, plan=plan.key)
-        counted = saved_at = clock()
-        saved = trainer.step
+        timed_until = saved_at = clock()
+        checkpoint_step = trainer.step
 
     # At least one step in any slice, so that any budget gets on.
-    while not trainer.is_done and (not done or clock() - started < job.seconds):
-        done.append(_one_step(trainer))
+    while not trainer.is_done and (not unreported or clock() - started < job.seconds):
+        unreported.append(_one_step(trainer))
         if clock() - saved_at >= job.checkpoint_seconds:
             save()
-        if clock() - told_at >= EVENT_SECONDS:
-            yield Trained(tuple(done), saved)
-            told_at, done = clock(), []
+        if clock() - reported_at >= EVENT_SECONDS:
+            yield StepsTrained(tuple(unreported), checkpoint_step)
+            reported_at, unreported = clock(), []
             if clock() - started >= job.seconds:
                 break
     save()
-    if done:
-        yield Trained(tuple(done), saved)
+    if unreported:
+        yield StepsTrained(tuple(unreported), checkpoint_step)
     if trainer.is_done:
         trainer.save_reference()
     yield SliceEnded(trainer.step, trainer.is_done)
 
 
-def _one_step(trainer: RoundTrainer) -> StepDone:
+def _one_step(trainer: RoundTrainer) -> StepReport:
     result = trainer.train_step()
-    drift = trainer.look_if_due()
+    drift = trainer.measure_drift_if_due()
     evaluation = trainer.evaluate_if_due()
     held_out_loss = evaluation.loss if evaluation else None
-    return StepDone(trainer.step, result, held_out_loss, dict(drift), trainer.is_done)
+    return StepReport(trainer.step, result, held_out_loss, dict(drift), trainer.is_done)
 
 
 def _read_parent(job: SliceJob, plan: RoundPlan, denoiser: Denoiser) -> AdapterWeights | None:
@@ -189,7 +190,7 @@ def _read_parent(job: SliceJob, plan: RoundPlan, denoiser: Denoiser) -> AdapterW
     try:
         weights = read_adapter(*job.parent)
         check_fit(weights.tensors, expected_shapes(denoiser.module, weights.spec))
-    except AdapterProblem as error:
+    except AdapterError as error:
         _log.warning("round %d goes on without its parent: %s", plan.round_id, error)
         return None
     return weights

@@ -1,4 +1,4 @@
-"""How good the votes are: agreement, checks, and what an annotator's votes should count. Numbers in, numbers out.
+"""Quality of the votes: agreement, checks, reliability and weights of annotators. Numbers in, numbers out.
 
 Nothing here knows the database, torch or a page; `report` puts it together for people, `weighing` for training.
 """

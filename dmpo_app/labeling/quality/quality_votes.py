@@ -1,6 +1,6 @@
-"""Votes as plain arrays, which is what all statistics here are computed from.
+"""Votes as arrays, from which all statistics of quality are computed.
 
-Shapes:  N votes;  K annotators;  P pairs;  C = 4 answers that say something (skip says nothing).
+Shapes:  N votes;  K annotators;  P pairs;  C = 4 outcomes that are no skips.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-ANSWERS = (Outcome.A, Outcome.B, Outcome.TIE, Outcome.BOTH_BAD)
+OUTCOMES = (Outcome.A, Outcome.B, Outcome.TIE, Outcome.BOTH_BAD)
 A, B, TIE, BOTH_BAD = range(4)
 SKIPPED = 4
-"""Codes of answers; skip stands outside `ANSWERS`."""
+"""Codes of outcomes; skip stands outside `OUTCOMES`."""
 NOT_GOLD = -1
 
-_CODES = {outcome: code for code, outcome in enumerate((*ANSWERS, Outcome.SKIP))}
+_CODES = {outcome: code for code, outcome in enumerate((*OUTCOMES, Outcome.SKIP))}
 
 
-class Answered(Protocol):
-    """What is asked of a vote that is to be weighed."""
+class OutcomeVote(Protocol):
+    """The fields of a vote that weighing needs."""
 
     @property
     def annotator_id(self) -> int: ...
@@ -40,8 +40,8 @@ class Answered(Protocol):
     def outcome(self) -> Outcome: ...
 
 
-class Judged(Answered, Protocol):
-    """What is asked of a vote that is to be looked at from every side."""
+class DetailedVote(OutcomeVote, Protocol):
+    """The fields of a vote that the quality report needs."""
 
     @property
     def a_on_left(self) -> bool: ...
@@ -51,18 +51,18 @@ class Judged(Answered, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class VoteArrays:
-    """N votes in the order they were given. Annotators and pairs are numbered from 0.
+    """Arrays of N votes in the order they were given. Annotators and pairs are numbered from 0.
 
-    annotator: (N,) in 0..K-1. pair: (N,) in 0..P-1. answer: (N,) a code of `ANSWERS`, or SKIPPED.
-    a_on_left: (N,). elapsed_ms: (N,) from showing to answer; 0 was not told.
-    gold: (N,) the code of the right answer where one is known, else NOT_GOLD.
-    repeat: (N,) whether the same annotator had judged the same pair before.
+    annotator: (N,) in 0..K-1. pair: (N,) in 0..P-1. outcome: (N,) a code of `OUTCOMES`, or SKIPPED.
+    a_on_left: (N,). elapsed_ms: (N,) from assignment to vote; 0: unknown.
+    gold: (N,) the code of the right outcome of a gold pair, else NOT_GOLD.
+    repeat: (N,) True where the same annotator had voted on the same pair before.
     annotator_ids: the K annotators' ids, by number.
     """
 
     annotator: Ints
     pair: Ints
-    answer: Ints
+    outcome: Ints
     a_on_left: Bools
     elapsed_ms: Ints
     gold: Ints
@@ -71,20 +71,22 @@ class VoteArrays:
     num_pairs: int
 
     @classmethod
-    def of(cls, votes: Sequence[Judged], gold: Mapping[int, Outcome] | None = None) -> VoteArrays:
-        """From votes in the order they were given; `gold` names the right answer of some pairs, by pair id."""
-        known = gold or {}
-        annotators, annotator = numbered([vote.annotator_id for vote in votes])
-        pairs, pair = numbered([vote.pair_id for vote in votes])
-        right = [_CODES[known[vote.pair_id]] if vote.pair_id in known else NOT_GOLD for vote in votes]
+    def from_votes(cls, votes: Sequence[DetailedVote], gold: Mapping[int, Outcome] | None = None) -> VoteArrays:
+        """Arrays of votes in the order they were given; `gold`: the right outcome of gold pairs, by pair id."""
+        gold_outcomes = gold or {}
+        annotators, annotator = number_ids([vote.annotator_id for vote in votes])
+        pairs, pair = number_ids([vote.pair_id for vote in votes])
+        gold_codes = [
+            _CODES[gold_outcomes[vote.pair_id]] if vote.pair_id in gold_outcomes else NOT_GOLD for vote in votes
+        ]
         return cls(
             annotator=annotator,
             pair=pair,
-            answer=np.array([_CODES[vote.outcome] for vote in votes], np.int64),
+            outcome=np.array([_CODES[vote.outcome] for vote in votes], np.int64),
             a_on_left=np.array([vote.a_on_left for vote in votes], np.bool_),
             elapsed_ms=np.array([vote.elapsed_ms for vote in votes], np.int64),
-            gold=np.array(right, np.int64),
-            repeat=~first_of_each(annotator, pair),
+            gold=np.array(gold_codes, np.int64),
+            repeat=~is_first_vote(annotator, pair),
             annotator_ids=annotators,
             num_pairs=len(pairs),
         )
@@ -94,34 +96,36 @@ class VoteArrays:
         return len(self.annotator_ids)
 
     @property
-    def says_something(self) -> Bools:
-        """(N,) every answer but a skip."""
-        return np.not_equal(self.answer, SKIPPED)
+    def is_not_skip(self) -> Bools:
+        """(N,) mask of all votes but skips."""
+        return np.not_equal(self.outcome, SKIPPED)
 
     @property
-    def decided(self) -> Bools:
-        """(N,) one of the two images was preferred."""
-        return np.isin(self.answer, (A, B))
+    def is_decided(self) -> Bools:
+        """(N,) mask of the votes for one of the two images."""
+        return np.isin(self.outcome, (A, B))
 
     @property
     def chose_left(self) -> Bools:
-        """(N,) the image on the left was preferred."""
-        on_the_left: Bools = (self.answer == A) == self.a_on_left
-        return self.decided & on_the_left
+        """(N,) mask of the votes for the image on the left."""
+        on_the_left: Bools = (self.outcome == A) == self.a_on_left
+        return self.is_decided & on_the_left
 
     @property
-    def independent(self) -> Bools:
-        """(N,) what agreement is measured on: answers, one for each annotator and pair. Gold pairs are left out, since
-        they were picked for being easy."""
-        return self.says_something & ~self.repeat & np.equal(self.gold, NOT_GOLD)
+    def is_independent(self) -> Bools:
+        """(N,) mask of the votes that agreement is measured on: no skips, one for each annotator and pair.
 
-    def per_annotator(self, which: Bools) -> Ints:
-        """(K,) how many of the votes marked in `which` (N,) each annotator gave."""
-        return np.bincount(self.annotator[which], minlength=self.num_annotators).astype(np.int64)
+        Gold pairs are left out, since they were picked for being easy.
+        """
+        return self.is_not_skip & ~self.repeat & np.equal(self.gold, NOT_GOLD)
+
+    def per_annotator(self, mask: Bools) -> Ints:
+        """(K,) count the votes marked in `mask` (N,) by annotator."""
+        return np.bincount(self.annotator[mask], minlength=self.num_annotators).astype(np.int64)
 
 
-def first_of_each(annotator: Ints, pair: Ints) -> Bools:
-    """(N,) whether a vote is the first that its annotator gave on its pair."""
+def is_first_vote(annotator: Ints, pair: Ints) -> Bools:
+    """(N,) mask of the votes that are the first of their annotator on their pair."""
     first = np.zeros(len(annotator), np.bool_)
     if len(annotator):
         _, places = np.unique(np.stack([annotator, pair]), axis=1, return_index=True)
@@ -129,14 +133,14 @@ def first_of_each(annotator: Ints, pair: Ints) -> Bools:
     return first
 
 
-def numbered(ids: Sequence[int]) -> tuple[tuple[int, ...], Ints]:
+def number_ids(ids: Sequence[int]) -> tuple[tuple[int, ...], Ints]:
     """The distinct ids in ascending order, and each id's place among them, (N,)."""
     distinct, places = np.unique(np.array(ids, np.int64), return_inverse=True)
     return tuple(int(one) for one in distinct), places.astype(np.int64)
 
 
 Z = NormalDist().inv_cdf(0.975)
-"""All intervals are two-sided and of 95 %."""
+"""The normal quantile of a two-sided interval of 95 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +154,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """`successes` of `trials`, as a share with its 95 % interval. Without trials there is none: all three are None."""
+    """A share, `successes` of `trials`, with its 95 % interval. Without trials all three values are None."""
 
     successes: int
     trials: int
@@ -159,8 +163,8 @@ class Share:
     high: float | None
 
 
-def share_of(successes: int, trials: int, *, effective_trials: float | None = None) -> Share:
-    """Wilson's score interval (1927), which stays within [0, 1] and holds for few trials and for shares near 0 or 1.
+def wilson_share(successes: int, trials: int, *, effective_trials: float | None = None) -> Share:
+    """A share with Wilson's score interval (1927), which holds for few trials and for shares near 0 or 1.
 
     `effective_trials`: how many independent trials these are worth, where they are not independent.
     """
@@ -173,25 +177,25 @@ def share_of(successes: int, trials: int, *, effective_trials: float | None = No
 
 
 def clustered_share(successes_K: Ints, trials_K: Ints) -> Share:
-    """The share over all annotators together, for votes of one annotator are not independent of each other.
+    """The share over all annotators with a cluster-robust interval: votes of one annotator are not independent.
 
     Wilson's interval for trials / deff independent ones, where the design effect deff (Kish 1965), at least 1, is the
     cluster-robust variance of the share, K / (K - 1) sum_k (x_k - p n_k)^2 / n^2, over the one of independent votes.
     """
     successes, trials = int(successes_K.sum()), int(trials_K.sum())
-    taking_part = trials_K > 0
-    count = int(taking_part.sum())
+    has_trials = trials_K > 0
+    count = int(has_trials.sum())
     if trials == 0 or count < 2 or successes in (0, trials):
-        return share_of(successes, trials)
+        return wilson_share(successes, trials)
     p = successes / trials
-    deviations = (successes_K - p * trials_K)[taking_part]
+    deviations = (successes_K - p * trials_K)[has_trials]
     clustered = count / (count - 1) * float((deviations**2).sum()) / trials**2
     design_effect = max(1.0, clustered / (p * (1 - p) / trials))
-    return share_of(successes, trials, effective_trials=trials / design_effect)
+    return wilson_share(successes, trials, effective_trials=trials / design_effect)
 
 
 def benjamini_hochberg(p_values: Floats) -> Floats:
-    """(K,) adjusted p-values: calling all below q noteworthy makes, on average, at most a share q of the calls wrong.
+    """(K,) adjusted p-values: of all called significant below q, on average at most a share q is called so wrongly.
 
     The step-up procedure of Benjamini and Hochberg (1995). NaN, where nothing was tested, stays NaN and does not count.
     """

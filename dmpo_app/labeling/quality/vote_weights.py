@@ -1,4 +1,4 @@
-"""What each annotator's votes count in training."""
+"""Weights of the annotators' votes in training."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, Literal
 import numpy as np
 
 from dmpo_app.domain.vote import Outcome
-from dmpo_app.labeling.quality.quality_votes import Answered, Floats, Ints, numbered
+from dmpo_app.labeling.quality.quality_votes import Floats, Ints, OutcomeVote, number_ids
 from dmpo_app.labeling.quality.reliability import Reliability, dawid_skene
 
 
 def cap_factors(masses: Floats, max_share: float) -> Floats:
-    """(K,) in (0, 1]: what each annotator's weight is multiplied by, so that none weighs more than `max_share` of all.
+    """(K,) factors in (0, 1] on the annotators' weights, so that none has more than `max_share` of all weight.
 
     Water-filling: those above a common level are lowered to it, the others stay, and the level is where it is just
     `max_share` of what is left in total. Nobody is lowered below the upper median annotator, though. With fewer than
@@ -25,13 +25,13 @@ def cap_factors(masses: Floats, max_share: float) -> Floats:
         masses: (K,) what each annotator's votes weigh together, >= 0; those with 0 do not take part.
         max_share: in (0, 1].
     """
-    taking_part = masses > 0
-    ordered = np.sort(masses[taking_part])
+    has_mass = masses > 0
+    ordered = np.sort(masses[has_mass])
     if not ordered.size:
         return np.ones_like(masses)
     level = max(_level(ordered, max_share), float(ordered[ordered.size // 2]))
     factors = np.ones_like(masses)
-    factors[taking_part] = np.minimum(level, masses[taking_part]) / masses[taking_part]
+    factors[has_mass] = np.minimum(level, masses[has_mass]) / masses[has_mass]
     return factors
 
 
@@ -53,30 +53,30 @@ Method = Literal["off", "dawid_skene"]
 
 @dataclass(frozen=True, slots=True)
 class VoteWeights:
-    """Weights by annotator id, all >= 0; somebody unknown counts 1. `summary` is fit for a round's record."""
+    """Weights by annotator id, all >= 0; 1 for an unknown one. `summary` is fit for a round's record."""
 
     by_annotator: Mapping[int, float]
     summary: Mapping[str, float]
 
-    def of(self, annotator_id: int) -> float:
-        """What a vote of this annotator counts."""
+    def weight_for(self, annotator_id: int) -> float:
+        """The weight of this annotator's votes."""
         return self.by_annotator.get(annotator_id, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class VoteWeighing:
-    """How votes are weighed: by reliability or not, and what share of all one annotator may weigh (None: any)."""
+    """The weighing of votes: by reliability or not, and the largest share of one annotator (None: any)."""
 
     reliability: Method = "off"
     max_annotator_share: float | None = None
 
     @property
     def is_off(self) -> bool:
-        """Every vote counts 1."""
+        """True where every vote has weight 1."""
         return self.reliability == "off" and self.max_annotator_share is None
 
     def to_config(self) -> dict[str, Any]:
-        """For a round's record."""
+        """The values for a round's record."""
         return asdict(self)
 
     @classmethod
@@ -84,35 +84,35 @@ class VoteWeighing:
         """Inverse of `to_config`, also after JSON."""
         return cls(config["reliability"], config["max_annotator_share"])
 
-    def weights(self, votes: Sequence[Answered]) -> VoteWeights:
+    def weights(self, votes: Sequence[OutcomeVote]) -> VoteWeights:
         """Weigh the annotators of `votes` by these votes alone: the same votes give the same weights, bit for bit."""
-        ids, annotator = numbered([vote.annotator_id for vote in votes])
-        votes_of = np.bincount(annotator, minlength=len(ids)).astype(np.int64)
+        ids, annotator = number_ids([vote.annotator_id for vote in votes])
+        num_votes = np.bincount(annotator, minlength=len(ids)).astype(np.int64)
         weight = np.ones(len(ids))
         if self.reliability == "dawid_skene":
-            weight = reliability_of(votes, annotator, votes_of).weight
+            weight = estimate_reliability(votes, annotator, num_votes).weight
         factors = np.ones(len(ids))
         if self.max_annotator_share is not None:
-            factors = cap_factors(weight * votes_of, self.max_annotator_share)
+            factors = cap_factors(weight * num_votes, self.max_annotator_share)
         weight = weight * factors
         return VoteWeights(
-            {one: float(w) for one, w in zip(ids, weight, strict=True)}, _summary(weight, votes_of, factors)
+            {one: float(w) for one, w in zip(ids, weight, strict=True)}, _summary(weight, num_votes, factors)
         )
 
 
 UNWEIGHED = VoteWeighing()
 
 
-def reliability_of(votes: Sequence[Answered], annotator: Ints, votes_of: Ints) -> Reliability:
-    """Dawid-Skene on the votes for one of the images; `annotator` (N,) numbers them, `votes_of` (K,) counts all."""
-    decided = np.array([vote.outcome in (Outcome.A, Outcome.B) for vote in votes], np.bool_)
-    _, pair = numbered([vote.pair_id for vote in votes])
+def estimate_reliability(votes: Sequence[OutcomeVote], annotator: Ints, num_votes: Ints) -> Reliability:
+    """Dawid-Skene on the votes for one of the images; `annotator` (N,) numbers them, `num_votes` (K,) counts all."""
+    is_decided = np.array([vote.outcome in (Outcome.A, Outcome.B) for vote in votes], np.bool_)
+    _, pair = number_ids([vote.pair_id for vote in votes])
     chose_a = np.array([vote.outcome is Outcome.A for vote in votes], np.bool_)
-    return dawid_skene(annotator[decided], pair[decided], chose_a[decided], votes_of=votes_of)
+    return dawid_skene(annotator[is_decided], pair[is_decided], chose_a[is_decided], num_votes=num_votes)
 
 
-def _summary(weight: Floats, votes_of: Ints, factors: Floats) -> dict[str, float]:
-    masses = weight * votes_of
+def _summary(weight: Floats, num_votes: Ints, factors: Floats) -> dict[str, float]:
+    masses = weight * num_votes
     total = float(masses.sum())
     return {
         "annotators": float(len(weight)),
@@ -121,5 +121,5 @@ def _summary(weight: Floats, votes_of: Ints, factors: Floats) -> dict[str, float
         "capped": float((factors < 1).sum()),
         "largest_weight": float(weight.max(initial=0.0)),
         "largest_share": float(masses.max(initial=0.0)) / total if total else 0.0,
-        "mean_weight": total / max(1.0, float(votes_of.sum())),
+        "mean_weight": total / max(1.0, float(num_votes.sum())),
     }

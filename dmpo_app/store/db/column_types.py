@@ -1,4 +1,4 @@
-"""Column types that every database stores alike."""
+"""SQLAlchemy column types that every database stores alike."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ E_ = TypeVar("E_", bound=StrEnum)
 
 
 class EnumText(TypeDecorator[E_], Generic[E_]):
-    """A StrEnum as its value."""
+    """A column type of a StrEnum, stored as its value."""
 
     impl = String(16)
     cache_ok = True

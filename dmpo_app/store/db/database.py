@@ -1,4 +1,4 @@
-"""One database, two engines: a writer with a single connection, and readers that cannot write.
+"""The database with two engines: a writer with a single connection, and readers that cannot write.
 
 A shared engine would have to choose how a transaction begins. `BEGIN IMMEDIATE` makes every read wait for the writer's
 lock; a plain `BEGIN` lets two writers both read and then collide when they write. So each has its own.
@@ -16,15 +16,15 @@ from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from dmpo_app.errors import Busy, SetupProblem
+from dmpo_app.errors import BusyError, SetupError
 from dmpo_app.store.db.postgresql import postgresql_engine
 from dmpo_app.store.db.sqlite import sqlite_engine
-from dmpo_app.store.db.writer import QUEUE_SIZE, Writer, translate
+from dmpo_app.store.db.writer import QUEUE_SIZE, Writer, translate_error
 
 T = TypeVar("T")
 
 MAX_READERS = 40
-"""As many as a web server's default thread pool; each holds its connection for milliseconds."""
+"""Read connections, as many as a web server's default thread pool has threads; each is held for milliseconds."""
 
 
 def sqlite_url(path: Path) -> URL:
@@ -35,67 +35,68 @@ def sqlite_url(path: Path) -> URL:
 class Database:
     """Transactions on one database, for any number of threads."""
 
-    def __init__(self, writing: Engine, reading: Engine, *, queue_size: int) -> None:
-        self._writing = writing
-        self._reading = reading
-        self._writer = Writer(writing, queue_size=queue_size)
+    def __init__(self, write_engine: Engine, read_engine: Engine, *, queue_size: int) -> None:
+        self._write_engine = write_engine
+        self._read_engine = read_engine
+        self._writer = Writer(write_engine, queue_size=queue_size)
 
     @classmethod
     def open(cls, url: URL | str, *, queue_size: int = QUEUE_SIZE) -> Database:
         """Connect to a SQLite file, which is created, or to a PostgreSQL database.
 
-        Raises UnsafeSQLite, or SetupProblem when it cannot be used or is no database of ours.
+        Raises UnsafeSQLiteError, or SetupError when it cannot be used or is no database of ours.
         """
-        parsed = make_url(url)
-        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-            raise SetupProblem(f"{parsed.render_as_string()} is not supported; expected postgresql:// or sqlite://")
-        writing = _engine(parsed, read_only=False)
+        database_url = make_url(url)
+        if database_url.get_backend_name() not in ("sqlite", "postgresql"):
+            raise SetupError(f"{database_url.render_as_string()} is not supported; expected postgresql:// or sqlite://")
+        write_engine = _engine(database_url, read_only=False)
         try:
-            with writing.connect():
+            with write_engine.connect():
                 pass
         except DatabaseError as error:
-            writing.dispose()
-            raise SetupProblem(_why_not(parsed, error)) from error
-        return cls(writing, _engine(parsed, read_only=True), queue_size=queue_size)
+            write_engine.dispose()
+            raise SetupError(_connection_problem(database_url, error)) from error
+        return cls(write_engine, _engine(database_url, read_only=True), queue_size=queue_size)
 
     def submit(self, work: Callable[[Connection], T]) -> Future[T]:
         """Run `work` in a write transaction; the result arrives once it is on disk.
 
-        Raises Busy when the queue is full. The future raises what `work` raised; StorageFull when the disk took no
-        more; Busy when another process would not let go of the database. In none of these cases is anything recorded.
+        Raises BusyError when the queue is full. The future raises what `work` raised; StorageFullError when the disk
+        took no more; BusyError when another process would not let go of the database. In none of these cases is
+        anything recorded.
         """
         return self._writer.submit(work)
 
     def write(self, work: Callable[[Connection], T]) -> T:
-        """`submit` and wait."""
+        """Run `work` in a write transaction, and wait for its result."""
         return self._writer.submit(work).result()
 
     @contextmanager
     def reader(self) -> Iterator[Connection]:
-        """A read-only transaction: everything read inside is of one moment. Keep it short."""
+        """A read-only transaction on a consistent snapshot. Keep it short."""
         try:
-            with self._reading.connect() as connection:
+            with self._read_engine.connect() as connection:
                 yield connection
         except PoolTimeout as error:
-            raise Busy(f"{MAX_READERS} readers are at work already; try again in a moment") from error
+            raise BusyError(f"{MAX_READERS} readers are at work already; try again in a moment") from error
         except (DatabaseError, OverflowError, UnicodeEncodeError) as error:
-            raise translate(error)  # noqa: B904 - it names its cause
+            raise translate_error(error)  # noqa: B904 - it names its cause
 
     def close(self) -> None:
-        """Finish what is queued and let go of the file. Calling it again does nothing."""
+        """Finish queued writes and close the database. Calling it again does nothing."""
         self._writer.close()
-        self._writing.dispose()
-        self._reading.dispose()
+        self._write_engine.dispose()
+        self._read_engine.dispose()
 
 
 def _engine(url: URL, *, read_only: bool) -> Engine:
-    make = sqlite_engine if _is_sqlite(url) else postgresql_engine
+    make_engine = sqlite_engine if _is_sqlite(url) else postgresql_engine
     if read_only:
-        return make(url, read_only=True, pool_size=8, max_overflow=MAX_READERS - 8)
-    return make(url, read_only=False, pool_size=1, max_overflow=0)
+        return make_engine(url, read_only=True, pool_size=8, max_overflow=MAX_READERS - 8)
+    return make_engine(url, read_only=False, pool_size=1, max_overflow=0)
 
 
-def _why_not(url: URL, error: DatabaseError) -> str:
+def _connection_problem(url: URL, error: DatabaseError) -> str:
     if _is_sqlite(url):
         return (
             f"{url.database} cannot be opened ({error.orig}); is the folder writable and the file a SQLite "

@@ -1,4 +1,4 @@
-"""Bringing a database to the schema of this version."""
+"""Migration of a database to the schema of this version."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
 
-from dmpo_app.errors import SetupProblem
+from dmpo_app.errors import SetupError
 
 HEAD = "0009"
 """The newest revision under migrations/versions."""
@@ -14,8 +14,8 @@ HEAD = "0009"
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
 
-def revision_of(connection: Connection) -> str | None:
-    """The revision a database is at; None when it is empty."""
+def current_revision(connection: Connection) -> str | None:
+    """The schema revision of a database; None when it is empty."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
@@ -24,10 +24,10 @@ def revision_of(connection: Connection) -> str | None:
 def upgrade(connection: Connection) -> bool:
     """Upgrade to HEAD within the caller's transaction; False when there was nothing to do.
 
-    Raises SetupProblem for a database newer than this version.
+    Raises SetupError for a database newer than this version.
     """
-    found = revision_of(connection)
-    if found == HEAD:
+    revision = current_revision(connection)
+    if revision == HEAD:
         return False
     # Imported only when there is something to do: it would add a quarter of a second to every start.
     from alembic import command
@@ -38,13 +38,13 @@ def upgrade(connection: Connection) -> bool:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    if found is not None:
+    if revision is not None:
         try:
-            ScriptDirectory.from_config(config).get_revision(found)
+            ScriptDirectory.from_config(config).get_revision(revision)
         except CommandError as error:
-            raise SetupProblem(
-                f"this home was written by a newer version of DMPO Studio (schema {found}, this version knows {HEAD}); "
-                "update the program, or set DMPO_HOME to another folder"
+            raise SetupError(
+                f"this home was written by a newer version of DMPO Studio (schema {revision}, this version knows "
+                f"{HEAD}); update the program, or set DMPO_HOME to another folder"
             ) from error
     command.upgrade(config, "head")
     return True

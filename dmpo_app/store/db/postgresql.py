@@ -1,4 +1,4 @@
-"""What is particular to PostgreSQL: its driver, how transactions begin there, what its errors mean.
+"""PostgreSQL: its driver, the begin of transactions, and the translation of its errors.
 
 Writers take turns here as they do with SQLite, by an advisory lock that a write transaction holds to its end. The store
 rests on that: ids grow in the order of commits, and what a transaction has read nobody changes under it.
@@ -10,10 +10,10 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from dmpo_app.errors import BadInput, Busy, SetupProblem, StorageFull, StudioError
+from dmpo_app.errors import BadInputError, BusyError, SetupError, StorageFullError, StudioError
 
 LOCK_SECONDS = 15
-"""A writer waits so long for the writers of other processes."""
+"""A writer waits this long for the writers of other processes."""
 
 _LOCK_KEY = 0x646D706F
 """The advisory lock of writers: any number that other programs on the same database do not happen to use."""
@@ -27,12 +27,12 @@ _WAITED = ("55P03", "40001", "40P01")
 
 
 def postgresql_engine(url: URL, *, read_only: bool, pool_size: int, max_overflow: int) -> Engine:
-    """An engine whose transactions write in turn, or read one moment and cannot write.
+    """Make an engine whose transactions write in turn, or read a consistent snapshot and cannot write.
 
-    Raises SetupProblem for a URL that asks for another driver than psycopg.
+    Raises SetupError for a URL that asks for another driver than psycopg.
     """
     if url.drivername not in ("postgresql", "postgresql+psycopg"):
-        raise SetupProblem(
+        raise SetupError(
             f"{url.render_as_string()} asks for the driver {url.get_driver_name()}; expected postgresql+psycopg://"
         )
     options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True} if read_only else {}
@@ -61,22 +61,22 @@ def postgresql_engine(url: URL, *, read_only: bool, pool_size: int, max_overflow
     return engine
 
 
-def named(state: str | None, said: str) -> StudioError | None:
-    """The studio's name for an error with this SQLSTATE; None for those that are faults of the program.
+def translate_sqlstate(state: str | None, message: str) -> StudioError | None:
+    """Translate an error by its SQLSTATE; None for those that are faults of the program.
 
     Without a state the connection itself failed.
     """
     if state in _FULL:
-        return StorageFull(
-            f"The database could not be used ({said}); nothing was recorded. Is its disk full? Free some space: "
+        return StorageFullError(
+            f"The database could not be used ({message}); nothing was recorded. Is its disk full? Free some space: "
             "the studio goes on by itself."
         )
     if state == _TOO_LARGE:
-        return BadInput("a number is larger than any that is stored here")
+        return BadInputError("a number is larger than any that is stored here")
     if state is not None and state.startswith(_BAD_VALUES):
-        return BadInput(f"a value cannot be stored ({said})")
+        return BadInputError(f"a value cannot be stored ({message})")
     if state is None or state.startswith(_LOST):
-        return Busy(f"The database cannot be reached ({said}); try again in a moment.")
+        return BusyError(f"The database cannot be reached ({message}); try again in a moment.")
     if state in _WAITED:
-        return Busy(f"Another process has held the database for {LOCK_SECONDS} s ({said}); try again.")
+        return BusyError(f"Another process has held the database for {LOCK_SECONDS} s ({message}); try again.")
     return None

@@ -1,4 +1,4 @@
-"""What is particular to SQLite: which library, which pragmas, how transactions begin, what its errors mean."""
+"""SQLite: a safe library, pragmas, the begin of transactions, and the translation of its errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from dmpo_app.errors import Busy, SetupProblem, StorageFull, StudioError, UnsafeSQLite
+from dmpo_app.errors import BusyError, SetupError, StorageFullError, StudioError, UnsafeSQLiteError
 
 SAFE_FROM = ((3, 44, 6), (3, 50, 7), (3, 51, 3))
 """The first releases without the WAL-reset bug: two backports on their own branches, and the mainline."""
@@ -39,8 +39,8 @@ _PRIMARY_CODE = 0xFF
 _SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_IOERR, _SQLITE_FULL, _SQLITE_CANTOPEN = 5, 6, 10, 13, 14
 
 
-def is_safe(version: tuple[int, ...]) -> bool:
-    """Whether a SQLite release is free of the WAL-reset bug that corrupts a database under two connections.
+def is_safe_version(version: tuple[int, ...]) -> bool:
+    """True for a SQLite release without the WAL-reset bug, which corrupts a database under two connections.
 
     >= 3.51.3, or a backport: 3.50.7 and later in 3.50, 3.44.6 and later in 3.44.
     """
@@ -52,28 +52,31 @@ def is_safe(version: tuple[int, ...]) -> bool:
 
 @lru_cache(maxsize=1)
 def safe_driver() -> ModuleType:
-    """The one SQLite library of this process: Python's own where it is safe, else the pysqlite3 wheel.
+    """Load the SQLite library of this process: Python's own where it is safe, else the pysqlite3 wheel.
 
-    Raises UnsafeSQLite when neither will do.
+    Raises UnsafeSQLiteError when neither will do.
     """
-    if is_safe(sqlite3.sqlite_version_info):
+    if is_safe_version(sqlite3.sqlite_version_info):
         return sqlite3
     try:
         wheel = importlib.import_module("pysqlite3.dbapi2")
     except ImportError:
-        found = f"Python's SQLite is {sqlite3.sqlite_version} and the pysqlite3 package is not installed"
+        versions = f"Python's SQLite is {sqlite3.sqlite_version} and the pysqlite3 package is not installed"
     else:
-        if is_safe(wheel.sqlite_version_info):
+        if is_safe_version(wheel.sqlite_version_info):
             return wheel
-        found = f"Python's SQLite is {sqlite3.sqlite_version} and pysqlite3's is {wheel.sqlite_version}"
-    raise UnsafeSQLite(
-        f"{found}. Versions from 3.7.0 to 3.51.2 can corrupt a database that two processes use at once. "
+        versions = f"Python's SQLite is {sqlite3.sqlite_version} and pysqlite3's is {wheel.sqlite_version}"
+    raise UnsafeSQLiteError(
+        f"{versions}. Versions from 3.7.0 to 3.51.2 can corrupt a database that two processes use at once. "
         "Install a fixed one with `pip install 'pysqlite3>=0.6.1'`, or use a Python built with SQLite 3.51.3 or later."
     )
 
 
 def sqlite_engine(url: URL, *, read_only: bool, pool_size: int, max_overflow: int) -> Engine:
-    """An engine whose transactions write in turn, or read one moment and cannot write. Raises UnsafeSQLite."""
+    """Make an engine whose transactions write in turn, or read a consistent snapshot and cannot write.
+
+    Raises UnsafeSQLiteError.
+    """
     engine = create_engine(
         url,
         module=safe_driver(),
@@ -97,13 +100,13 @@ def sqlite_engine(url: URL, *, read_only: bool, pool_size: int, max_overflow: in
 def prepare_connection(connection: DBAPIConnection, *, read_only: bool) -> None:
     """Set the pragmas and read each back: SQLite ignores what it does not like without an error."""
     cursor = connection.cursor()
-    wanted = PRAGMAS + ((("query_only", "ON", 1),) if read_only else ())
-    for name, value, expected in wanted:
+    pragmas = PRAGMAS + ((("query_only", "ON", 1),) if read_only else ())
+    for name, value, expected in pragmas:
         cursor.execute(f"PRAGMA {name}={value}")
         cursor.execute(f"PRAGMA {name}")
         row = cursor.fetchone()
         if row is None or row[0] != expected:
-            raise SetupProblem(
+            raise SetupError(
                 f"SQLite refused PRAGMA {name}={value} (it says {row and row[0]!r}); "
                 "is the home on a network disk, or was SQLite built without WAL?"
             )
@@ -123,49 +126,51 @@ def shrink_log(connection: DBAPIConnection) -> None:
 
 
 def is_disk_error(error: OSError) -> bool:
-    """Whether the operating system said that the disk takes no more."""
+    """True for an error of the operating system that means a full or failing disk."""
     return error.errno in _DISK_ERRNOS
 
 
-def named(extended_code: int, said: str) -> StudioError | None:
-    """The studio's name for an error with this result code; None for those that are faults of the program."""
+def translate_result_code(extended_code: int, message: str) -> StudioError | None:
+    """Translate an error by its result code; None for those that are faults of the program."""
     code = extended_code & _PRIMARY_CODE
     if code in (_SQLITE_FULL, _SQLITE_IOERR, _SQLITE_CANTOPEN):
-        return StorageFull(
-            f"The database could not be used ({said}); nothing was recorded. Is the disk full? Free some space: "
+        return StorageFullError(
+            f"The database could not be used ({message}); nothing was recorded. Is the disk full? Free some space: "
             "the studio goes on by itself."
         )
     if code in (_SQLITE_BUSY, _SQLITE_LOCKED):
-        return Busy(f"Another process has held the database for {BUSY_TIMEOUT_MS // 1000} s ({said}); try again.")
+        return BusyError(
+            f"Another process has held the database for {BUSY_TIMEOUT_MS // 1000} s ({message}); try again."
+        )
     return None
 
 
 class DatabaseCopier:
-    """Copies one database file through SQLite itself. One thread at a time.
+    """Copy one database file through SQLite itself. One thread at a time.
 
     Nothing but SQLite may open a live database: closing any other handle on it would drop SQLite's locks.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises SetupProblem when there is no database at `path`."""
+        """Open the database. Raises SetupError when there is none at `path`."""
         driver = safe_driver()
         if not path.is_file():
-            raise SetupProblem(f"there is no database at {path} to make a copy of")
+            raise SetupError(f"there is no database at {path} to make a copy of")
         self._connection: Any = driver.connect(str(path), isolation_level=None, check_same_thread=False)
         self._connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
         self._connection.execute("PRAGMA query_only=ON")
-        self._copied: int | None = None
+        self._copied_version: int | None = None
 
     @property
-    def changed(self) -> bool:
-        """Whether anything was committed since the last copy, by whatever process."""
-        return self._copied is None or self._data_version() != self._copied
+    def has_changed(self) -> bool:
+        """True when anything was committed since the last copy, by whatever process."""
+        return self._copied_version is None or self._data_version() != self._copied_version
 
     def copy(self, target: Path) -> None:
         """Write the database as it is now to `target`, which is replaced. The copy is a plain SQLite file."""
         for leftover in (target, *(target.with_name(target.name + ending) for ending in ("-wal", "-shm", "-journal"))):
             leftover.unlink(missing_ok=True)
-        # Read before the copy: what is committed in between is copied now and looked at once more, never missed.
+        # Read before the copy: what is committed in between is copied now and once more later, never missed.
         version = self._data_version()
         copy: Any = safe_driver().connect(str(target), isolation_level=None)
         try:
@@ -175,10 +180,10 @@ class DatabaseCopier:
             self._connection.backup(copy, pages=-1)
         finally:
             copy.close()
-        self._copied = version
+        self._copied_version = version
 
     def close(self) -> None:
-        """Let go of the database. Calling it again does nothing."""
+        """Close the database. Calling it again does nothing."""
         self._connection.close()
 
     def _data_version(self) -> int:

@@ -1,4 +1,4 @@
-"""One batch of an import as a part of a transaction: prompts, images, pairs, annotators, votes, bookmark."""
+"""Insertion of one batch of an import in a transaction: prompts, images, pairs, annotators, votes, bookmark."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ from dmpo_app.domain.data_import import (
     ImportedImage,
     ImportedPair,
     ImportedVote,
-    ImportState,
+    ImportRecord,
 )
 from dmpo_app.domain.image import ImageKind, PairSource
 from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
 from dmpo_app.domain.prompt import PromptSource, fold
 from dmpo_app.domain.vote import Choice, Outcome
-from dmpo_app.errors import Conflict
+from dmpo_app.errors import ConflictError
 from dmpo_app.store.db.column_types import insert_in_order
 from dmpo_app.store.files import Files
-from dmpo_app.store.imports.import_ledger import Ledger, Verdict, annotator_ids, chunks, count_of
+from dmpo_app.store.imports.import_ledger import (
+    DuplicateCheck,
+    DuplicateIndex,
+    count_checked,
+    find_annotator_ids,
+    split_chunks,
+)
 from dmpo_app.store.schema import (
     AnnotatorRow,
     AssignmentRow,
@@ -44,92 +50,93 @@ from dmpo_app.store.schema import (
 
 HELD_OUT = "prompt is held out of training"
 SAMPLER = "imported"
-"""Stands where the sampler of an image made here does; the other columns of how it was made are empty."""
+"""The sampler of an imported image; the other columns of its provenance are empty."""
 TAG = "imported"
-"""Of prompts that an import brought. They are retired: no new pairs are made of them until somebody restores them."""
+"""The tag of imported prompts. They are retired: no new pairs are made of them until somebody restores them."""
 
 _COUNT_VOTES = (
     update(PairRow)
     .where(PairRow.id == bindparam("pair"))
     .values(num_votes=PairRow.num_votes + bindparam("more"), num_taken=PairRow.num_taken + bindparam("more"))
 )
-_OFFER = update(PairRow).where(PairRow.id == bindparam("pair")).values(is_offered=True)
+_MARK_OFFERED = update(PairRow).where(PairRow.id == bindparam("pair")).values(is_offered=True)
 
 
 @dataclass(frozen=True, slots=True)
-class TakingIn:
-    """What a batch is recorded with. `stored`: the names of its images' stored files, by the hashes of those that
-    came."""
+class ImportContext:
+    """The context of inserting a batch. `stored_names`: of its image files, by the original files' hash."""
 
     files: Files
     base: BaseModelRef
-    state: ImportState
-    stored: Mapping[str, str]
+    state: ImportRecord
+    stored_names: Mapping[str, str]
     at: datetime
 
 
-def take_in(connection: Connection, *, context: TakingIn, batch: ImportBatch) -> ImportCounts:
-    """Record a batch whose images are stored; returns the counts of the whole import. See `Imports.take_in`."""
+def insert_batch(connection: Connection, *, context: ImportContext, batch: ImportBatch) -> ImportCounts:
+    """Insert a batch whose images are stored; returns the counts of the whole import. See `Imports.insert_batch`."""
     state, base = context.state, context.base
     row = connection.execute(select(ImportRow.bookmark).where(ImportRow.id == state.id)).one()
     if row.bookmark != (None if state.bookmark is None else dict(state.bookmark)):
-        raise Conflict("this data set is being imported by another process; wait for it to end")
+        raise ConflictError("this data set is being imported by another process; wait for it to end")
     use = state.spec.use
-    held_out = _held_out(connection, batch.pairs)
-    usable = [pair for pair in batch.pairs if pair.prompt not in held_out]
-    left_out = [*batch.left_out, *((pair.row, HELD_OUT) for pair in batch.pairs if pair.prompt in held_out)]
-    ledger = Ledger()
-    ledger.look_up(connection, base.id, usable)
-    judged = [(pair, ledger.judge(pair, use)) for pair in usable]
-    new = _insert_pairs(connection, context, [pair for pair, verdict in judged if verdict.is_new_pair])
-    ids = {key: known.id for key, known in ledger.pairs.items()} | new
-    _insert_votes(connection, context, [(ids[pair.key], pair, verdict) for pair, verdict in judged])
-    if use.offers_pairs and (old := [pair for pair, verdict in judged if not verdict.is_new_pair]):
-        connection.execute(_OFFER, [{"pair": ids[pair.key]} for pair in old])
+    held_out_prompts = _find_held_out(connection, batch.pairs)
+    usable_pairs = [pair for pair in batch.pairs if pair.prompt not in held_out_prompts]
+    left_out = [*batch.left_out, *((pair.row, HELD_OUT) for pair in batch.pairs if pair.prompt in held_out_prompts)]
+    index = DuplicateIndex()
+    index.load(connection, base.id, usable_pairs)
+    checked_pairs = [(pair, index.check(pair, use)) for pair in usable_pairs]
+    new_ids = _insert_pairs(connection, context, [pair for pair, verdict in checked_pairs if verdict.is_new_pair])
+    ids = {key: known.id for key, known in index.pairs.items()} | new_ids
+    _insert_votes(connection, context, [(ids[pair.key], pair, verdict) for pair, verdict in checked_pairs])
+    if use.offers_pairs and (existing_pairs := [pair for pair, verdict in checked_pairs if not verdict.is_new_pair]):
+        connection.execute(_MARK_OFFERED, [{"pair": ids[pair.key]} for pair in existing_pairs])
     _insert_left_out(connection, state, left_out)
     reasons = Counter(reason for _, reason in left_out)
-    counts = state.counts + count_of(judged, use) + ImportCounts(rows=batch.num_rows, left_out=dict(reasons))
+    counts = (
+        state.counts + count_checked(checked_pairs, use) + ImportCounts(rows=batch.num_rows, left_out=dict(reasons))
+    )
     values = {"bookmark": dict(batch.bookmark), "counts": asdict(counts), "is_complete": batch.is_last}
     connection.execute(update(ImportRow).where(ImportRow.id == state.id).values(changed_at=context.at, **values))
     return counts
 
 
-def _held_out(connection: Connection, pairs: Sequence[ImportedPair]) -> set[str]:
-    """Prompts of these pairs that are held out, or have a twin that is."""
+def _find_held_out(connection: Connection, pairs: Sequence[ImportedPair]) -> set[str]:
+    """Find the prompts of these pairs that are held out, or have a twin that is."""
     folded = {prompt: fold(prompt) for prompt in {pair.prompt for pair in pairs}}
-    found: set[str] = set()
-    for chunk in chunks(set(folded.values())):
+    held_out_folded: set[str] = set()
+    for chunk in split_chunks(set(folded.values())):
         query = select(PromptRow.folded).where(PromptRow.folded.in_(chunk), PromptRow.held_out)
-        found.update(connection.execute(query).scalars())
-    return {prompt for prompt, value in folded.items() if value in found}
+        held_out_folded.update(connection.execute(query).scalars())
+    return {prompt for prompt, value in folded.items() if value in held_out_folded}
 
 
-def _prompt_ids(connection: Connection, texts: Sequence[str], at: datetime) -> dict[str, int]:
-    wanted = list(dict.fromkeys(texts))
-    found = _find_prompts(connection, wanted)
-    new = [text for text in wanted if text not in found]
+def _ensure_prompt_ids(connection: Connection, texts: Sequence[str], at: datetime) -> dict[str, int]:
+    unique_texts = list(dict.fromkeys(texts))
+    ids_by_text = _find_prompts(connection, unique_texts)
+    new = [text for text in unique_texts if text not in ids_by_text]
     if new:
         values = {"held_out": False, "source": PromptSource.IMPORT, "created_at": at, "retired_at": at}
         connection.execute(insert(PromptRow), [{"text": text, "folded": fold(text), **values} for text in new])
         added = _find_prompts(connection, new)
         connection.execute(insert(PromptTagRow), [{"prompt_id": added[text], "tag": TAG} for text in new])
-        found |= added
-    return found
+        ids_by_text |= added
+    return ids_by_text
 
 
 def _find_prompts(connection: Connection, texts: Sequence[str]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for chunk in chunks(texts):
+    ids_by_text: dict[str, int] = {}
+    for chunk in split_chunks(texts):
         query = select(PromptRow.text, PromptRow.id).where(PromptRow.text.in_(chunk))
-        found |= {row.text: row.id for row in connection.execute(query)}
-    return found
+        ids_by_text |= {row.text: row.id for row in connection.execute(query)}
+    return ids_by_text
 
 
-def _insert_pairs(connection: Connection, context: TakingIn, pairs: Sequence[ImportedPair]) -> dict[str, int]:
-    """The ids of the pairs by their keys."""
+def _insert_pairs(connection: Connection, context: ImportContext, pairs: Sequence[ImportedPair]) -> dict[str, int]:
+    """Insert new pairs with their prompts and images; returns their ids by key."""
     if not pairs:
         return {}
-    prompts = _prompt_ids(connection, [pair.prompt for pair in pairs], context.at)
+    prompts = _ensure_prompt_ids(connection, [pair.prompt for pair in pairs], context.at)
     images = [_image_row(context, pair.prompt, image) for pair in pairs for image in (pair.image_a, pair.image_b)]
     ids = insert_in_order(connection, ImageRow.id, images)
     rows = [
@@ -164,10 +171,10 @@ def _insert_pairs(connection: Connection, context: TakingIn, pairs: Sequence[Imp
     return new
 
 
-def _image_row(context: TakingIn, prompt: str, image: ImportedImage) -> dict[str, Any]:
+def _image_row(context: ImportContext, prompt: str, image: ImportedImage) -> dict[str, Any]:
     if image.png is None:
-        raise Conflict("a pair that was known is gone; start the import again")
-    sha256 = context.stored[image.sha256]
+        raise ConflictError("a pair that was known is gone; start the import again")
+    sha256 = context.stored_names[image.sha256]
     if not context.files.has_image(sha256):
         context.files.put_image(image.png)  # a purge has just deleted a render that is the same
     return {
@@ -192,23 +199,23 @@ def _image_row(context: TakingIn, prompt: str, image: ImportedImage) -> dict[str
 
 
 def _insert_votes(
-    connection: Connection, context: TakingIn, judged: Sequence[tuple[int, ImportedPair, Verdict]]
+    connection: Connection, context: ImportContext, checked_pairs: Sequence[tuple[int, ImportedPair, DuplicateCheck]]
 ) -> None:
     votes = [
-        (pair_id, pair.row, pair.vote.seen_from(swapped=verdict.swapped))
-        for pair_id, pair, verdict in judged
+        (pair_id, pair.row, pair.vote.with_image_order(swapped=verdict.swapped))
+        for pair_id, pair, verdict in checked_pairs
         if verdict.is_new_vote and pair.vote is not None
     ]
     if not votes:
         return
-    annotators = _annotators(connection, [vote for _, _, vote in votes], context.at)
-    showings = [_showing(context, pair_id, annotators[vote.voter], vote) for pair_id, _, vote in votes]
-    showing_ids = insert_in_order(connection, AssignmentRow.id, showings)
+    annotators = _ensure_annotators(connection, [vote for _, _, vote in votes], context.at)
+    assignments = [_assignment_row(context, pair_id, annotators[vote.voter_key], vote) for pair_id, _, vote in votes]
+    assignment_ids = insert_in_order(connection, AssignmentRow.id, assignments)
     rows = [
         {
             "assignment_id": showing_id,
             "base_id": context.base.id,
-            "annotator_id": annotators[vote.voter],
+            "annotator_id": annotators[vote.voter_key],
             "pair_id": pair_id,
             "choice": _choice(vote),
             "outcome": vote.outcome,
@@ -218,7 +225,7 @@ def _insert_votes(
             "strength": vote.strength,
             "comment": vote.comment,
         }
-        for showing_id, (pair_id, _, vote) in zip(showing_ids, votes, strict=True)
+        for showing_id, (pair_id, _, vote) in zip(assignment_ids, votes, strict=True)
     ]
     vote_ids = insert_in_order(connection, VoteRow.id, rows)
     origins = [
@@ -230,7 +237,7 @@ def _insert_votes(
     connection.execute(_COUNT_VOTES, [{"pair": pair_id, "more": count} for pair_id, count in per_pair.items()])
 
 
-def _showing(context: TakingIn, pair_id: int, annotator_id: int, vote: ImportedVote) -> dict[str, Any]:
+def _assignment_row(context: ImportContext, pair_id: int, annotator_id: int, vote: ImportedVote) -> dict[str, Any]:
     return {
         "public_id": secrets.token_urlsafe(18),
         "base_id": context.base.id,
@@ -251,22 +258,22 @@ def _choice(vote: ImportedVote) -> Choice:
     return Choice(vote.outcome.value)
 
 
-def _annotators(connection: Connection, votes: Sequence[ImportedVote], at: datetime) -> Mapping[str, int]:
-    found = {vote.voter: vote.annotator_id for vote in votes if vote.annotator_id is not None}
+def _ensure_annotators(connection: Connection, votes: Sequence[ImportedVote], at: datetime) -> Mapping[str, int]:
+    local_ids = {vote.voter_key: vote.annotator_id for vote in votes if vote.annotator_id is not None}
     handles = {vote.identity: vote.handle for vote in votes if vote.annotator_id is None}
-    known = annotator_ids(connection, handles)
+    imported_ids = find_annotator_ids(connection, handles)
     new = [
         {"public_id": secrets.token_urlsafe(16), "handle": handle, "created_at": at, "identity": identity}
         for identity, handle in handles.items()
-        if identity not in known
+        if identity not in imported_ids
     ]
     if new:
         connection.execute(insert(AnnotatorRow), new)
-        known = annotator_ids(connection, handles)
-    return found | known
+        imported_ids = find_annotator_ids(connection, handles)
+    return local_ids | imported_ids
 
 
-def _insert_left_out(connection: Connection, state: ImportState, left_out: Sequence[tuple[str, str]]) -> None:
+def _insert_left_out(connection: Connection, state: ImportRecord, left_out: Sequence[tuple[str, str]]) -> None:
     if left_out:
         rows = [{"import_id": state.id, "source_row": row, "reason": reason} for row, reason in left_out]
         connection.execute(insert(ImportLeftOutRow), rows)

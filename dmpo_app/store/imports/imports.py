@@ -1,4 +1,4 @@
-"""Imports: data sets of other people's pairs and votes, taken in batch by batch."""
+"""Imports: data sets of other people's pairs and votes, stored batch by batch."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from dmpo_app.domain.data_import import (
     ImportBatch,
     ImportCounts,
     ImportedPair,
+    ImportRecord,
     ImportSpec,
-    ImportState,
     UnencodedPair,
 )
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.files import Files
-from dmpo_app.store.imports.import_ledger import Ledger
-from dmpo_app.store.imports.import_rows import TakingIn, take_in
+from dmpo_app.store.imports.import_ledger import DuplicateIndex
+from dmpo_app.store.imports.import_rows import ImportContext, insert_batch
 from dmpo_app.store.schema import (
     IS_UNENCODED,
     ImageRow,
@@ -69,62 +69,64 @@ class Imports:
         self._files = files
         self._now = now
 
-    def begin(self, base: BaseModelRef, spec: ImportSpec) -> ImportState:
-        """The import of a data set, new unless it was begun before."""
+    def begin(self, base: BaseModelRef, spec: ImportSpec) -> ImportRecord:
+        """Begin an import, or get the one that was begun before."""
 
-        def work(connection: Connection) -> ImportState:
-            query = select(ImportRow).where(ImportRow.base_id == base.id, *_is(spec))
+        def work(connection: Connection) -> ImportRecord:
+            query = select(ImportRow).where(ImportRow.base_id == base.id, *_matches(spec))
             row = connection.execute(query).one_or_none()
             if row is None:
                 now = self._now()
                 values = {"base_id": base.id, "created_at": now, "changed_at": now, **asdict(spec)}
                 connection.execute(insert(ImportRow).values(counts={}, **values))
                 row = connection.execute(query).one()
-            return _state_of(row)
+            return _record_from_row(row)
 
         return self._database.write(work)
 
-    def find(self, base: BaseModelRef, spec: ImportSpec) -> ImportState | None:
-        """An import that was begun, else None."""
+    def find(self, base: BaseModelRef, spec: ImportSpec) -> ImportRecord | None:
+        """Find an import that was begun, else None."""
         with self._database.reader() as connection:
-            row = connection.execute(select(ImportRow).where(ImportRow.base_id == base.id, *_is(spec))).one_or_none()
-        return None if row is None else _state_of(row)
+            row = connection.execute(
+                select(ImportRow).where(ImportRow.base_id == base.id, *_matches(spec))
+            ).one_or_none()
+        return None if row is None else _record_from_row(row)
 
-    def all(self, base: BaseModelRef) -> list[ImportState]:
-        """The imports of a lineage in the order they were begun."""
+    def all(self, base: BaseModelRef) -> list[ImportRecord]:
+        """List the imports of a lineage in the order they were begun."""
         with self._database.reader() as connection:
             rows = connection.execute(select(ImportRow).where(ImportRow.base_id == base.id).order_by(ImportRow.id))
-            return [_state_of(row) for row in rows]
+            return [_record_from_row(row) for row in rows]
 
-    def look_up(self, base: BaseModelRef, ledger: Ledger, pairs: Sequence[ImportedPair]) -> None:
-        """Add to a ledger what is stored of these pairs and of the answers on them."""
+    def load_duplicates(self, base: BaseModelRef, index: DuplicateIndex, pairs: Sequence[ImportedPair]) -> None:
+        """Load the stored pairs and votes among these into an index of duplicates."""
         with self._database.reader() as connection:
-            ledger.look_up(connection, base.id, pairs)
+            index.load(connection, base.id, pairs)
 
     def store_images(self, batch: ImportBatch) -> dict[str, str]:
-        """Store the images of a batch; returns their names by the hashes of the files that came. Raises StorageFull."""
+        """Store the images of a batch; returns their names by the original files' hash. Raises StorageFullError."""
         images = [image for pair in batch.pairs for image in (pair.image_a, pair.image_b)]
         pngs = {image.sha256: image.png for image in images if image.png is not None}
         return dict(zip(pngs, self._files.put_images(list(pngs.values())), strict=True))
 
-    def take_in(
-        self, base: BaseModelRef, state: ImportState, batch: ImportBatch, stored: Mapping[str, str]
-    ) -> Future[ImportState]:
-        """Store a batch, whose images `store_images` has `stored`, and its bookmark in one transaction.
+    def insert_batch(
+        self, base: BaseModelRef, state: ImportRecord, batch: ImportBatch, stored_names: Mapping[str, str]
+    ) -> Future[ImportRecord]:
+        """Insert a batch and its bookmark in one transaction. `stored_names`: the result of `store_images`.
 
-        What is there already is not stored again. Pairs of prompts that are held out, or have a twin that is, are left
-        out with that as the reason. The future raises StorageFull; Conflict when another process took this batch in.
+        Duplicates are not stored again. Pairs of prompts that are held out, or have a twin that is, are left out with
+        that as the reason. The future raises StorageFullError; ConflictError when another process inserted this batch.
         """
-        context = TakingIn(self._files, base, state, stored, self._now())
+        context = ImportContext(self._files, base, state, stored_names, self._now())
 
-        def work(connection: Connection) -> ImportState:
-            counts = take_in(connection, context=context, batch=batch)
-            return ImportState(state.id, state.spec, batch.bookmark, counts, batch.is_last)
+        def work(connection: Connection) -> ImportRecord:
+            counts = insert_batch(connection, context=context, batch=batch)
+            return ImportRecord(state.id, state.spec, batch.bookmark, counts, batch.is_last)
 
         return self._database.submit(work)
 
     def left_out(self, import_id: int) -> Iterator[tuple[str, str]]:
-        """(row, reason) of everything an import left out, in no particular order."""
+        """Iterate over (row, reason) of everything an import left out, in no particular order."""
         query = select(ImportLeftOutRow.source_row, ImportLeftOutRow.reason).where(
             ImportLeftOutRow.import_id == import_id
         )
@@ -132,27 +134,29 @@ class Imports:
             rows = connection.execute(query).all()
         return ((row.source_row, row.reason) for row in rows)
 
-    def encoding(self, base: BaseModelRef) -> EncodingProgress | None:
-        """How far the encoding of imported pairs is; None when all have latents, which is cheap to see."""
-        of_base = {"base_id": base.id}
+    def encoding_progress(self, base: BaseModelRef) -> EncodingProgress | None:
+        """The progress of encoding imported pairs; None when all have latents, which is cheap to see."""
+        parameters = {"base_id": base.id}
         with self._database.reader() as connection:
-            missing = connection.execute(_NUM_UNENCODED, of_base).scalar_one()
+            missing = connection.execute(_NUM_UNENCODED, parameters).scalar_one()
             if missing == 0:
                 return None
-            count = connection.execute(_NUM_IMPORTED, of_base).scalar_one()
+            count = connection.execute(_NUM_IMPORTED, parameters).scalar_one()
             return EncodingProgress(count - missing, count)
 
-    def unencoded(self, base: BaseModelRef, *, after: int, limit: int) -> list[UnencodedPair]:
-        """Pairs without latents by id, those with an id above `after`."""
-        wanted = {"base_id": base.id, "after": after, "limit": limit}
+    def list_unencoded(self, base: BaseModelRef, *, after: int, limit: int) -> list[UnencodedPair]:
+        """List pairs without latents by id, those with an id above `after`."""
+        parameters = {"base_id": base.id, "after": after, "limit": limit}
         with self._database.reader() as connection:
-            return [UnencodedPair(*row) for row in connection.execute(_UNENCODED, wanted)]
+            return [UnencodedPair(*row) for row in connection.execute(_UNENCODED, parameters)]
 
     def record_encoding(
         self, base: BaseModelRef, latents: Mapping[int, tuple[bytes, bytes]], embeds: Mapping[str, bytes]
     ) -> None:
-        """Store the latents (a, b) of pairs by id, and the embeddings of prompts that had none; from now on the votes
-        on these pairs are trained on. Raises StorageFull."""
+        """Store the latents (a, b) of pairs by id, and the embeddings of prompts that had none.
+
+        From now on the votes on these pairs are trained on. Raises StorageFullError.
+        """
         contents = [content for both in latents.values() for content in both]
         self._files.put_all(images=(), latents=contents, embeds=list(embeds.values()))
 
@@ -173,15 +177,15 @@ class Imports:
 
     def _record_embeds(self, connection: Connection, base: BaseModelRef, prompt: str, sha256: str) -> None:
         prompt_id = connection.execute(select(PromptRow.id).where(PromptRow.text == prompt)).scalar_one()
-        known = select(PromptEmbedsRow.sha256).where(
+        embeds_query = select(PromptEmbedsRow.sha256).where(
             PromptEmbedsRow.base_id == base.id, PromptEmbedsRow.prompt_id == prompt_id
         )
-        if connection.execute(known).first() is None:
+        if connection.execute(embeds_query).first() is None:
             values = {"base_id": base.id, "prompt_id": prompt_id, "sha256": sha256}
             connection.execute(insert(PromptEmbedsRow).values(**values))
 
 
-def _is(spec: ImportSpec) -> tuple[Any, ...]:
+def _matches(spec: ImportSpec) -> tuple[Any, ...]:
     return (
         ImportRow.fingerprint == spec.fingerprint,
         ImportRow.format == spec.format,
@@ -190,6 +194,6 @@ def _is(spec: ImportSpec) -> tuple[Any, ...]:
     )
 
 
-def _state_of(row: Row[*tuple[Any, ...]]) -> ImportState:
+def _record_from_row(row: Row[*tuple[Any, ...]]) -> ImportRecord:
     spec = ImportSpec(row.fingerprint, row.format, row.use, row.source)
-    return ImportState(row.id, spec, row.bookmark, ImportCounts(**row.counts), row.is_complete)
+    return ImportRecord(row.id, spec, row.bookmark, ImportCounts(**row.counts), row.is_complete)

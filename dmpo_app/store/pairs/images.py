@@ -13,13 +13,13 @@ from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 
 from dmpo_app.domain.image import ImageKind, ImageRef, NewImage, Provenance
 from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
-from dmpo_app.errors import NotFound
+from dmpo_app.errors import NotFoundError
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.files import Files
 from dmpo_app.store.schema import AdapterRow, BaseModelRow, ImageRow
 
 _PURGE_BATCH = 500
-"""Rows deleted in one transaction: votes are waiting behind it."""
+"""Rows deleted in one transaction; few, since votes wait behind it."""
 
 
 class Images:
@@ -29,41 +29,41 @@ class Images:
         self._now = now
 
     def add(self, base: BaseModelRef, image: NewImage, kind: ImageKind) -> ImageRef:
-        """Store an image: its files first, then its row. Raises StorageFull."""
-        put_files(self._files, image)
+        """Store an image: its files first, then its row. Raises StorageFullError."""
+        store_image_files(self._files, image)
         return self._database.write(
             lambda connection: insert_image(connection, self._files, base, image, kind, at=self._now())
         )
 
     def get(self, image_id: int) -> ImageRef:
-        """Raises NotFound."""
+        """Get an image by id. Raises NotFoundError."""
         with self._database.reader() as connection:
-            found = find_images(connection, [image_id])
-        if image_id not in found:
-            raise NotFound(f"there is no image {image_id}; was it deleted in the meantime?")
-        return found[image_id]
+            images = find_images(connection, [image_id])
+        if image_id not in images:
+            raise NotFoundError(f"there is no image {image_id}; was it deleted in the meantime?")
+        return images[image_id]
 
     def contact_sheet(self, base: BaseModelRef) -> list[ImageRef]:
-        """The contact sheet's images by version, and in the order they were rendered."""
+        """List the contact sheet's images by version, and in the order they were rendered."""
         query = (
             select(ImageRow)
             .where(ImageRow.base_id == base.id, ImageRow.kind == ImageKind.CONTACT_SHEET)
             .order_by(ImageRow.adapter_version, ImageRow.id)
         )
         with self._database.reader() as connection:
-            return [image_of(row) for row in connection.execute(query)]
+            return [image_from_row(row) for row in connection.execute(query)]
 
     def purge_renders(self, base: BaseModelRef, older_than: datetime) -> int:
-        """Delete the images people had rendered before a time, with the files nothing else uses. Returns how many."""
+        """Delete people's renders from before a time, with the files nothing else uses; returns how many."""
         num_deleted = 0
         while True:
-            gone = self._database.write(partial(self._delete_rows, base, older_than))
-            if not gone:
+            deleted_rows = self._database.write(partial(self._delete_rows, base, older_than))
+            if not deleted_rows:
                 return num_deleted
             # After the commit, lest a failed one leave rows without files; and in a write transaction, which keeps out
             # every process that might be about to use one of these files again.
-            self._database.write(partial(self._delete_files, gone))
-            num_deleted += len(gone)
+            self._database.write(partial(self._delete_files, deleted_rows))
+            num_deleted += len(deleted_rows)
 
     def _delete_rows(
         self, base: BaseModelRef, older_than: datetime, connection: Connection
@@ -78,16 +78,16 @@ class Images:
         return rows
 
     def _delete_files(self, rows: Iterable[Row[*tuple[Any, ...]]], connection: Connection) -> None:
-        unused: list[Path] = []
+        unused_paths: list[Path] = []
         for row in rows:
             if not _is_used(connection, row.sha256):
-                unused.append(self._files.image_path(row.sha256))
+                unused_paths.append(self._files.image_path(row.sha256))
             if row.latents_sha256 is not None and not _is_used(connection, row.latents_sha256):
-                unused.append(self._files.latents_path(row.latents_sha256))
-        self._files.delete(unused)
+                unused_paths.append(self._files.latents_path(row.latents_sha256))
+        self._files.delete(unused_paths)
 
 
-def put_files(files: Files, image: NewImage) -> tuple[str, str | None]:
+def store_image_files(files: Files, image: NewImage) -> tuple[str, str | None]:
     """Store an image's files; returns their sha256: of the PNG and of the latents."""
     return files.put_image(image.png), None if image.latents is None else files.put_latents(image.latents)
 
@@ -95,12 +95,12 @@ def put_files(files: Files, image: NewImage) -> tuple[str, str | None]:
 def insert_image(
     connection: Connection, files: Files, base: BaseModelRef, image: NewImage, kind: ImageKind, *, at: datetime
 ) -> ImageRef:
-    """Record an image whose files are stored.
+    """Insert the row of an image whose files are stored.
 
     They are put once more, inside the transaction: that costs a hash, and closes the gap in which a purge may have
     deleted a file this image shares with a render.
     """
-    sha256, latents_sha256 = put_files(files, image)
+    sha256, latents_sha256 = store_image_files(files, image)
     image_id = connection.execute(
         insert(ImageRow)
         .values(
@@ -119,13 +119,13 @@ def insert_image(
 
 
 def find_images(connection: Connection, ids: Iterable[int]) -> dict[int, ImageRef]:
-    """The images of these ids that exist, by id."""
+    """Find images by id; those that exist."""
     rows = connection.execute(select(ImageRow).where(ImageRow.id.in_(list(ids))))
-    return {row.id: image_of(row) for row in rows}
+    return {row.id: image_from_row(row) for row in rows}
 
 
-def image_of(row: Row[*tuple[Any, ...]]) -> ImageRef:
-    """An image from its row."""
+def image_from_row(row: Row[*tuple[Any, ...]]) -> ImageRef:
+    """Make an ImageRef from its row."""
     return ImageRef(
         id=row.id,
         sha256=row.sha256,
@@ -159,21 +159,21 @@ class Models:
         self._now = now
 
     def register(self, source: str, family: str, fingerprint: str) -> BaseModelRef:
-        """The lineage of a base model, begun if it is new. The fingerprint decides; the source may have moved."""
+        """Register a base model, with a new lineage if need be. The fingerprint decides; the source may have moved."""
 
         def work(connection: Connection) -> BaseModelRef:
-            found = connection.execute(
+            row = connection.execute(
                 select(BaseModelRow.id, BaseModelRow.source).where(BaseModelRow.fingerprint == fingerprint)
             ).one_or_none()
-            if found is None:
-                return BaseModelRef(self._begin(connection, source, family, fingerprint), source, family, fingerprint)
-            if found.source != source:
-                connection.execute(update(BaseModelRow).where(BaseModelRow.id == found.id).values(source=source))
-            return BaseModelRef(found.id, source, family, fingerprint)
+            if row is None:
+                return BaseModelRef(self._insert(connection, source, family, fingerprint), source, family, fingerprint)
+            if row.source != source:
+                connection.execute(update(BaseModelRow).where(BaseModelRow.id == row.id).values(source=source))
+            return BaseModelRef(row.id, source, family, fingerprint)
 
         return self._database.write(work)
 
-    def _begin(self, connection: Connection, source: str, family: str, fingerprint: str) -> int:
+    def _insert(self, connection: Connection, source: str, family: str, fingerprint: str) -> int:
         at = self._now()
         base_id = connection.execute(
             insert(BaseModelRow)

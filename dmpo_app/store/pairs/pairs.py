@@ -1,4 +1,4 @@
-"""Pairs of images of one prompt, waiting to be judged or judged already."""
+"""Pairs of images of one prompt, with votes or without."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dmpo_app.domain.image import ImageKind, NewPair, Pair
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.round import TrainingPair
 from dmpo_app.domain.vote import MAX_SET, PAIR_SIZE
-from dmpo_app.errors import BadInput, NotFound
+from dmpo_app.errors import BadInputError, NotFoundError
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.files import Files
 from dmpo_app.store.pairs.images import find_images, insert_image
@@ -31,13 +31,16 @@ from dmpo_app.store.schema import (
 )
 
 _TRAINING_BATCH = 500
-"""Pairs in one statement: databases bound the number of parameters."""
+"""Pairs in one statement, since databases bound the number of parameters."""
 
 
 @cache
-def _unjudged(of_one_version: bool) -> Select[*tuple[Any, ...]]:
-    """The number of pairs nobody has judged or holds; takes `base_id`, `num_images`, `now` and `adapter_version`."""
-    # Unvoted pairs less those out for an answer: both sides are small index ranges however many pairs there are.
+def _unjudged_query(of_one_version: bool) -> Select[*tuple[Any, ...]]:
+    """Query of the number of pairs without votes and open assignments.
+
+    Takes `base_id`, `num_images`, `now` and `adapter_version`.
+    """
+    # Unvoted pairs less those out for a vote: both sides are small index ranges however many pairs there are.
     condition = [
         PairRow.base_id == bindparam("base_id"),
         PairRow.num_images == bindparam("num_images"),
@@ -49,13 +52,13 @@ def _unjudged(of_one_version: bool) -> Select[*tuple[Any, ...]]:
     if of_one_version:
         condition.append(PairRow.adapter_version == bindparam("adapter_version"))
     unvoted = select(func.count()).select_from(PairRow).where(*condition).scalar_subquery()
-    out = (
+    assigned = (
         select(func.count(AssignmentRow.pair_id.distinct()))
         .join(PairRow, PairRow.id == AssignmentRow.pair_id)
         .where(text(IS_OPEN), AssignmentRow.expires_at > bindparam("now"), *condition)
         .scalar_subquery()
     )
-    return select(unvoted - out)
+    return select(unvoted - assigned)
 
 
 class Pairs:
@@ -65,29 +68,31 @@ class Pairs:
         self._now = now
 
     def add(self, base: BaseModelRef, pair: NewPair) -> Pair:
-        """`add_many` for one."""
+        """Store one pair, as `add_many` does."""
         return self.add_many(base, [pair])[0]
 
     def add_many(self, base: BaseModelRef, pairs: Sequence[NewPair]) -> list[Pair]:
         """Store pairs: their files first, then all of them in one transaction.
 
-        Raises Conflict for a held-out prompt, StorageFull, and BadInput for a pair that cannot be trained on: without
-        latents, or with images of two prompts or versions.
+        Raises ConflictError for a held-out prompt, StorageFullError, and BadInputError for a pair that cannot be
+        trained on: without latents, or with images of two prompts or versions.
         """
         for pair in pairs:
-            _check(pair)
+            _require_trainable(pair)
         images = [image for pair in pairs for image in pair.images]
         with self._database.reader() as connection:
-            known = _prompts_with_embeds(connection, base)
+            prompts_with_embeds = _prompts_with_embeds(connection, base)
         self._files.put_all(
             images=[image.png for image in images],
             latents=[image.latents for image in images if image.latents is not None],
-            embeds=list({pair.prompt: pair.prompt_embeds for pair in pairs if pair.prompt not in known}.values()),
+            embeds=list(
+                {pair.prompt: pair.prompt_embeds for pair in pairs if pair.prompt not in prompts_with_embeds}.values()
+            ),
         )
         return self._database.write(lambda connection: self._insert(connection, base, pairs))
 
     def get(self, pair_id: int) -> Pair:
-        """Raises NotFound."""
+        """Get a pair by id. Raises NotFoundError."""
         query = (
             select(PairRow.image_a_id, PairRow.image_b_id, PairRow.source, PairRow.adapter_version, PromptRow.text)
             .join(PromptRow, PromptRow.id == PairRow.prompt_id)
@@ -96,14 +101,14 @@ class Pairs:
         with self._database.reader() as connection:
             row = connection.execute(query).one_or_none()
             if row is None:
-                raise NotFound(f"there is no pair {pair_id}")
-            more_ids = images_of_sets(connection, [pair_id]).get(pair_id, ())
+                raise NotFoundError(f"there is no pair {pair_id}")
+            more_ids = find_set_images(connection, [pair_id]).get(pair_id, ())
             images = find_images(connection, (row.image_a_id, row.image_b_id, *more_ids))
         a, b, *more = (images[image_id] for image_id in (row.image_a_id, row.image_b_id, *more_ids))
         return Pair(pair_id, row.text, a, b, row.source, row.adapter_version, tuple(more))
 
     def count(self, base: BaseModelRef) -> int:
-        """All pairs of a lineage."""
+        """Count all pairs of a lineage."""
         with self._database.reader() as connection:
             return connection.execute(
                 select(func.count()).select_from(PairRow).where(PairRow.base_id == base.id)
@@ -112,26 +117,30 @@ class Pairs:
     def count_unjudged(
         self, base: BaseModelRef, *, adapter_version: int | None = None, num_images: int = PAIR_SIZE
     ) -> int:
-        """Pairs, or sets of `num_images`, in the pool with no live vote and no assignment that can still be answered;
-        all, or of one version.
+        """Count the pairs, or sets of `num_images`, in the pool without a live vote or open assignment.
 
-        Gold pairs are not among them.
+        All, or of one version. Gold pairs are not among them.
         """
-        wanted = {"base_id": base.id, "num_images": num_images, "adapter_version": adapter_version, "now": self._now()}
+        parameters = {
+            "base_id": base.id,
+            "num_images": num_images,
+            "adapter_version": adapter_version,
+            "now": self._now(),
+        }
         with self._database.reader() as connection:
-            return int(connection.execute(_unjudged(adapter_version is not None), wanted).scalar_one())
+            return int(connection.execute(_unjudged_query(adapter_version is not None), parameters).scalar_one())
 
     def for_training(
         self, base: BaseModelRef, *, ids: Sequence[int] | None = None, unjudged: int = 0
     ) -> list[TrainingPair]:
-        """Pairs with what training needs of them, by id: those of `ids`, or the newest `unjudged` of the pool without a
-        live vote.
+        """List pairs with the files that training needs, by id.
 
-        Pairs whose images or prompt have no tensors stored are left out.
+        Those of `ids`, or the newest `unjudged` of the pool without a live vote. Pairs whose images or prompt have no
+        tensors stored are left out.
         """
         if ids is None:
-            unjudged_ones = (PairRow.base_id == base.id, PairRow.num_votes == 0, PairRow.gold.is_(None))
-            newest = select(PairRow.id).where(*unjudged_ones, PairRow.is_encoded, text(IS_IN_POOL))
+            conditions = (PairRow.base_id == base.id, PairRow.num_votes == 0, PairRow.gold.is_(None))
+            newest = select(PairRow.id).where(*conditions, PairRow.is_encoded, text(IS_IN_POOL))
             with self._database.reader() as connection:
                 query = newest.order_by(PairRow.id.desc()).limit(unjudged)
                 ids = sorted(connection.execute(query).scalars())
@@ -143,7 +152,7 @@ class Pairs:
             ]
 
     def prompt_counts(self, base: BaseModelRef) -> dict[str, int]:
-        """How many pairs each prompt has, for those that have any."""
+        """Count the pairs of each prompt that has any."""
         query = (
             select(PromptRow.text, func.count())
             .join(PairRow, PairRow.prompt_id == PromptRow.id)
@@ -156,13 +165,13 @@ class Pairs:
     def _insert(self, connection: Connection, base: BaseModelRef, pairs: Sequence[NewPair]) -> list[Pair]:
         at = self._now()
         prompts = ensure_prompts(connection, [pair.prompt for pair in pairs], held_out=False, at=at)
-        known = _prompts_with_embeds(connection, base)
-        stored = []
+        prompts_with_embeds = _prompts_with_embeds(connection, base)
+        stored_pairs = []
         for pair, prompt in zip(pairs, prompts, strict=True):
-            if prompt.text not in known:
+            if prompt.text not in prompts_with_embeds:
                 sha256 = self._files.put_embeds(pair.prompt_embeds)
                 connection.execute(insert(PromptEmbedsRow).values(base_id=base.id, prompt_id=prompt.id, sha256=sha256))
-                known.add(prompt.text)
+                prompts_with_embeds.add(prompt.text)
             image_a = insert_image(connection, self._files, base, pair.image_a, ImageKind.PAIR, at=at)
             image_b = insert_image(connection, self._files, base, pair.image_b, ImageKind.PAIR, at=at)
             version = pair.image_a.provenance.adapter_version
@@ -185,15 +194,18 @@ class Pairs:
             )
             for position, image in enumerate(more, PAIR_SIZE):
                 connection.execute(insert(SetImageRow).values(pair_id=pair_id, position=position, image_id=image.id))
-            stored.append(Pair(pair_id, pair.prompt, image_a, image_b, pair.source, version, more))
-        return stored
+            stored_pairs.append(Pair(pair_id, pair.prompt, image_a, image_b, pair.source, version, more))
+        return stored_pairs
 
 
-def with_training_files(
+def join_training_files(
     query: Select[*tuple[Any, ...]], a: type[ImageRow], b: type[ImageRow]
 ) -> Select[*tuple[Any, ...]]:
-    """A query over pairs, joined with what training needs of each: its prompt, its two images as the aliases `a` and
-    `b`, and the prompt's embeddings by the pair's base model. Pairs without embeddings fall out."""
+    """Join a query over pairs with prompts, images and embeddings, as training needs them.
+
+    The two images are the aliases `a` and `b`; the embeddings are those of the pair's base model. Pairs without
+    embeddings fall out.
+    """
     return (
         query.join(PromptRow, PromptRow.id == PairRow.prompt_id)
         .join(a, a.id == PairRow.image_a_id)
@@ -205,13 +217,13 @@ def with_training_files(
     )
 
 
-def images_of_sets(connection: Connection, pair_ids: Sequence[int]) -> dict[int, tuple[int, ...]]:
-    """The ids of images c and d of those that are sets, by pair id."""
+def find_set_images(connection: Connection, pair_ids: Sequence[int]) -> dict[int, tuple[int, ...]]:
+    """Find the ids of images c and d of sets, by pair id."""
     query = select(SetImageRow.pair_id, SetImageRow.image_id).where(SetImageRow.pair_id.in_(pair_ids))
-    found: dict[int, tuple[int, ...]] = {}
+    images_by_pair: dict[int, tuple[int, ...]] = {}
     for pair_id, image_id in connection.execute(query.order_by(SetImageRow.pair_id, SetImageRow.position)):
-        found[pair_id] = (*found.get(pair_id, ()), image_id)
-    return found
+        images_by_pair[pair_id] = (*images_by_pair.get(pair_id, ()), image_id)
+    return images_by_pair
 
 
 def _training_pairs(base: BaseModelRef, ids: Sequence[int]) -> Select[*tuple[Any, ...]]:
@@ -228,22 +240,22 @@ def _training_pairs(base: BaseModelRef, ids: Sequence[int]) -> Select[*tuple[Any
         PromptEmbedsRow.sha256,
     )
     return (
-        with_training_files(select(*columns).select_from(PairRow), a, b)
+        join_training_files(select(*columns).select_from(PairRow), a, b)
         .where(PairRow.base_id == base.id, PairRow.id.in_(ids))
         .where(a.latents_sha256.is_not(None), b.latents_sha256.is_not(None))
         .order_by(PairRow.id)
     )
 
 
-def _check(pair: NewPair) -> None:
+def _require_trainable(pair: NewPair) -> None:
     if len(pair.images) > MAX_SET:
-        raise BadInput(f"a set of {pair.prompt!r} has {len(pair.images)} images; at most {MAX_SET} can be ranked")
+        raise BadInputError(f"a set of {pair.prompt!r} has {len(pair.images)} images; at most {MAX_SET} can be ranked")
     if any(image.latents is None for image in pair.images):
-        raise BadInput(f"a pair of {pair.prompt!r} came without latents; a round is trained on them")
+        raise BadInputError(f"a pair of {pair.prompt!r} came without latents; a round is trained on them")
     if {image.provenance.prompt for image in pair.images} != {pair.prompt}:
-        raise BadInput(f"the images of a pair of {pair.prompt!r} were made from other prompts")
+        raise BadInputError(f"the images of a pair of {pair.prompt!r} were made from other prompts")
     if len({image.provenance.adapter_version for image in pair.images}) > 1:
-        raise BadInput(f"the images of a pair of {pair.prompt!r} were made with two versions")
+        raise BadInputError(f"the images of a pair of {pair.prompt!r} were made with two versions")
 
 
 def _prompts_with_embeds(connection: Connection, base: BaseModelRef) -> set[str]:

@@ -1,4 +1,4 @@
-"""The tables.
+"""The tables of the database.
 
     base_models ─┬─ adapters ─ adapter_votes        annotators ─┐
                  ├─ rounds ─ round_votes, round_progress        │

@@ -1,4 +1,4 @@
-"""How people take part: reports, agreements, invitations; and what administrators did."""
+"""Tables of a campaign: reports, consents, invitations, and the audit log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dmpo_app.store.schema.base import IS_UNCLEARED, Table, only
 
 
 class ReportRow(Table):
-    """A person says that a pair should not be shown. Append-only: clearing it stamps it, once."""
+    """A report that a pair should not be shown. Append-only: clearing it stamps it, once."""
 
     __tablename__ = "reports"
 
@@ -33,7 +33,7 @@ class ReportRow(Table):
 
 
 class ConsentRow(Table):
-    """An annotator agreed to a text. Append-only."""
+    """An annotator's consent to a text. Append-only."""
 
     __tablename__ = "consents"
     __table_args__ = (UniqueConstraint("annotator_id", "text_sha256", "version"),)
@@ -46,7 +46,7 @@ class ConsentRow(Table):
 
 
 class ConsentTextRow(Table):
-    """A text that somebody agreed to, word for word. Append-only."""
+    """A consent text that somebody agreed to, word for word. Append-only."""
 
     __tablename__ = "consent_texts"
 
@@ -57,7 +57,7 @@ class ConsentTextRow(Table):
 
 
 class InviteRow(Table):
-    """A link that opens so many sessions."""
+    """An invitation: a link that opens a limited number of sessions."""
 
     __tablename__ = "invites"
     __table_args__ = (CheckConstraint("num_uses >= 0 AND num_uses <= max_uses", name="uses"),)
@@ -72,7 +72,7 @@ class InviteRow(Table):
 
 
 class InviteUseRow(Table):
-    """The annotators that came by an invitation."""
+    """A use of an invitation by an annotator."""
 
     __tablename__ = "invite_uses"
 
@@ -81,7 +81,7 @@ class InviteUseRow(Table):
 
 
 class AuditRow(Table):
-    """An act of an administrator: who, what, on what, when. Append-only."""
+    """An entry of the audit log: an administrator's act with actor, subject and time. Append-only."""
 
     __tablename__ = "audit_log"
 

@@ -1,4 +1,4 @@
-"""Where pairs and votes that were not made here come from."""
+"""Tables of imports: the origin of pairs and votes that were not made here."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from dmpo_app.store.schema.base import Table
 
 
 class ImportRow(Table):
-    """A data set that is or was taken in. `bookmark`: where the next batch of rows begins, `counts`: what those before
-    it came to; both change with the batch, in its transaction."""
+    """An import of a data set, complete or not.
+
+    `bookmark`: where the next batch of rows begins, `counts`: of the rows before it; both change with the batch, in its
+    transaction.
+    """
 
     __tablename__ = "imports"
     __table_args__ = (UniqueConstraint("base_id", "fingerprint", "format", "use", "source"),)
@@ -33,8 +36,11 @@ class ImportRow(Table):
 
 
 class ImportedPairRow(Table):
-    """A pair that was imported. `content_key`: the sha256 of its prompt and image files, so that it is stored once;
-    `sha256_a`: of the file that became image a. `origin`: what the source says of the two images."""
+    """An imported pair.
+
+    `content_key`: the sha256 of its prompt and image files, so that it is stored once; `sha256_a`: of the file that
+    became image a. `origin`: metadata of the two images at the source.
+    """
 
     __tablename__ = "imported_pairs"
     __table_args__ = (UniqueConstraint("base_id", "content_key"), Index("ix_imported_pairs_import", "import_id"))
@@ -49,7 +55,7 @@ class ImportedPairRow(Table):
 
 
 class ImportedVoteRow(Table):
-    """A vote that was imported. `given_at`: when, if the source says so; the vote's own time is that of the import."""
+    """An imported vote. `given_at`: when, if the source says so; the vote's own time is that of the import."""
 
     __tablename__ = "imported_votes"
 
@@ -62,7 +68,7 @@ class ImportedVoteRow(Table):
 
 
 class ImportLeftOutRow(Table):
-    """A row, or a pair of it, that was not taken in."""
+    """A row, or a pair of it, that an import left out."""
 
     __tablename__ = "import_left_out"
 

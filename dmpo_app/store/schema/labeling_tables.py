@@ -1,4 +1,4 @@
-"""What people judge, who they are and what they said: models, images, pairs, assignments, votes."""
+"""Tables of labeling: base models, images, pairs, annotators, assignments, votes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class PromptEmbedsRow(Table):
 
 
 class ImageRow(Table):
-    """An image with all that it takes to make it again. Ids are never used twice, for renders are deleted in time."""
+    """An image with its provenance. Ids are never used twice, since renders are deleted in time."""
 
     __tablename__ = "images"
     __table_args__ = (
@@ -78,7 +78,7 @@ class ImageRow(Table):
 
 
 class ImageScoreRow(Table):
-    """What an automatic scorer says of an image under its own prompt. `scorer` names the scorer and its weights."""
+    """A score of an image under its own prompt. `scorer` names the automatic scorer and its weights."""
 
     __tablename__ = "image_scores"
 
@@ -91,12 +91,12 @@ class ImageScoreRow(Table):
 
 
 class PairRow(Table):
-    """Two images of one prompt, or a set of three or four of which these are the first two.
+    """A pair: two images of one prompt, or a set of three or four of which these are the first two.
 
     `num_votes`: its live votes. `num_taken`: live votes and open assignments together, which is what orders the pairs
-    that are offered; answering moves a pair's claim from one kind to the other and leaves this number alone. Votes on
-    every question count, also those on repeats. `retired_at`: out of the pool since then, for people reported it.
-    `gold`: the right answer, where an administrator has given one; such a pair is mixed in, never offered by itself.
+    that are offered; a vote moves a pair's claim from one kind to the other and leaves this number alone. Votes on
+    every question count, also those on repeats. `retired_at`: out of the pool since then, since people reported it.
+    `gold`: the right outcome, where an administrator has set one; such a pair is mixed in, never offered by itself.
     `is_offered`: whether it is shown to people at all; one that was imported for its votes is not. `is_encoded`: if it
     has latents and embeddings; until then its votes are not trained on.
     """
@@ -152,9 +152,9 @@ class PairMarginRow(Table):
 
 
 class AnnotatorRow(Table):
-    """A session of a person. The handle is a name they chose, not a credential: several may share one.
+    """An annotator: a session of a person. The handle is a name they chose, not a credential: several may share one.
 
-    `identity` is a keyed hash of who they are elsewhere, for those who signed in there: theirs is one annotator.
+    `identity` is a keyed hash of who they are at a provider, for those who signed in: theirs is one annotator.
     """
 
     __tablename__ = "annotators"
@@ -169,9 +169,9 @@ class AnnotatorRow(Table):
 
 
 class AssignmentRow(Table):
-    """One showing of a pair to one annotator, with one question.
+    """An assignment of a pair to one annotator, with one question.
 
-    `opened_at`: when it was issued, or reopened by taking a vote back. `arrangement`: the images of a set as they were
+    `opened_at`: when it was issued, or reopened by undoing a vote. `arrangement`: the images of a set as they were
     shown, by letter, "cab"; None for a pair.
     """
 
@@ -225,10 +225,11 @@ class AssignmentRow(Table):
 
 
 class VoteRow(Table):
-    """One answer. Append-only: taking it back stamps `undone_at`, withdrawing it `withdrawn_at`, each once; a trigger
-    refuses anything else.
+    """A vote. Append-only: undoing it stamps `undone_at`, withdrawing it `withdrawn_at`, each once.
 
-    `ranking`: the images of a set by letter, best first; `choice` and `outcome` then say which of a and b is better."""
+    A trigger refuses anything else. `ranking`: the images of a set by letter, best first; `choice` and `outcome` then
+    say which of a and b is better.
+    """
 
     __tablename__ = "votes"
 

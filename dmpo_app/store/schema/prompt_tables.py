@@ -1,4 +1,4 @@
-"""Prompts, their tags, and which annotator proposed which."""
+"""Tables of prompts, their tags, and annotators' proposals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dmpo_app.store.schema.base import Table
 
 
 class PromptRow(Table):
-    """The prompts that pairs are made of, and those held out of training. What people type to look at is not here.
+    """A prompt for pairs, or one held out of training. Prompts that people type for a render are not stored here.
 
     `folded`: the text as `prompt_text.fold` has it. Prompts with the same are twins, and triggers refuse a pair of a
     prompt that is held out or has a twin that is, and to hold a prompt out that has pairs or a twin with pairs.
@@ -44,7 +44,7 @@ class PromptTagRow(Table):
 
 
 class PromptProposalRow(Table):
-    """Who proposed a prompt of source ANNOTATOR, and when."""
+    """A proposal of a prompt by an annotator."""
 
     __tablename__ = "prompt_proposals"
 

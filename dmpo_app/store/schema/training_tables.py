@@ -1,4 +1,4 @@
-"""What is learned from it: rounds, versions, which is live, and who may train."""
+"""Tables of training: rounds, adapter versions, changes of the live version, and leases."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class AdapterRow(Table):
 
 
 class AdapterVoteRow(Table):
-    """Exactly which votes a version was trained on."""
+    """A vote that an adapter version was trained on."""
 
     __tablename__ = "adapter_votes"
     __table_args__ = (
@@ -114,7 +114,7 @@ class AdapterVoteRow(Table):
 
 
 class LiveChangeRow(Table):
-    """Which version was made live, when and by whom; the last row of a lineage is the one that is."""
+    """A change of the live version; the version of a lineage's last row is the live one."""
 
     __tablename__ = "live_changes"
     __table_args__ = (
@@ -130,7 +130,7 @@ class LiveChangeRow(Table):
 
 
 class LeaseRow(Table):
-    """Who may train a lineage. The token only grows; whoever writes as the trainer shows it and it must be this one."""
+    """The lease of a lineage for its trainer. The fencing token only grows, and every write of the trainer shows it."""
 
     __tablename__ = "leases"
 

@@ -1,4 +1,4 @@
-"""Assignments: which pair is shown to whom, and for how long it can be answered."""
+"""Assignments: pairs issued to annotators to vote on, until they expire."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, Row, Select, bindparam, insert, select, text, update
 
 from dmpo_app.domain.lineage import BaseModelRef
-from dmpo_app.domain.pair_choice import Offering, Purpose
+from dmpo_app.domain.pair_choice import AssignmentRules, Purpose
 from dmpo_app.domain.vote import LETTERS, PAIR_SIZE, Assignment, Question
-from dmpo_app.errors import NotFound
+from dmpo_app.errors import NotFoundError
 from dmpo_app.store.db.database import Database
-from dmpo_app.store.pairs.pairs import images_of_sets
+from dmpo_app.store.pairs.pairs import find_set_images
 from dmpo_app.store.schema import CLOSED_AS, IS_OPEN, IS_SEEN, AssignmentRow, AssignmentState, PairRow, PromptRow
-from dmpo_app.store.voting.offers import Asker, candidates, gold_pairs, repeatable
+from dmpo_app.store.voting.offers import AssignmentRequest, find_candidates, find_gold_pairs, find_repeatable
 
 # Built once: building and hashing a statement would cost as much as running it.
-_SHOWINGS: Select[*tuple[Any, ...]] = (
+_ASSIGNMENTS: Select[*tuple[Any, ...]] = (
     select(
         AssignmentRow.public_id,
         AssignmentRow.annotator_id,
@@ -40,13 +40,13 @@ _SHOWINGS: Select[*tuple[Any, ...]] = (
     .join(PairRow, PairRow.id == AssignmentRow.pair_id)
     .join(PromptRow, PromptRow.id == PairRow.prompt_id)
 )
-_ONE = _SHOWINGS.where(AssignmentRow.public_id == bindparam("public_id"))
+_ONE = _ASSIGNMENTS.where(AssignmentRow.public_id == bindparam("public_id"))
 
 
 @cache
-def open_of(questions: tuple[Question, ...]) -> Select[*tuple[Any, ...]]:
-    """What an annotator has open of these questions; takes `annotator_id`, `base_id` and `now`."""
-    return _SHOWINGS.where(
+def open_assignments_query(questions: tuple[Question, ...]) -> Select[*tuple[Any, ...]]:
+    """Query of an annotator's open assignments of these questions; takes `annotator_id`, `base_id` and `now`."""
+    return _ASSIGNMENTS.where(
         text(IS_OPEN),
         AssignmentRow.annotator_id == bindparam("annotator_id"),
         AssignmentRow.base_id == bindparam("base_id"),
@@ -76,11 +76,11 @@ _CLAIM = (
     .values(num_taken=PairRow.num_taken + bindparam("claims", type_=BigInteger))
 )
 
-_AS_THEY_COME = Offering()
+_DEFAULT_RULES = AssignmentRules()
 
 
 @dataclass(frozen=True, slots=True)
-class _Showing:
+class _NewAssignment:
     pair_id: int
     questions: tuple[Question, ...]
     a_on_left: bool
@@ -88,18 +88,25 @@ class _Showing:
     arrangement: str | None = None
 
     @classmethod
-    def drawn(
-        cls, pair_id: int, asker: Asker, questions: tuple[Question, ...], rng: random.Random, purpose: Purpose
-    ) -> _Showing:
-        """Images at places drawn by lot: the sides of a pair, the arrangement of a set."""
-        if asker.num_images == PAIR_SIZE:
+    def with_random_places(
+        cls,
+        pair_id: int,
+        request: AssignmentRequest,
+        questions: tuple[Question, ...],
+        rng: random.Random,
+        purpose: Purpose,
+    ) -> _NewAssignment:
+        """An assignment with random places: the sides of a pair, the arrangement of a set."""
+        if request.num_images == PAIR_SIZE:
             return cls(pair_id, questions, rng.random() < 0.5, purpose)
-        letters = LETTERS[: asker.num_images]
-        return cls.arranged(pair_id, questions, "".join(rng.sample(letters, len(letters))), purpose)
+        letters = LETTERS[: request.num_images]
+        return cls.with_arrangement(pair_id, questions, "".join(rng.sample(letters, len(letters))), purpose)
 
     @classmethod
-    def arranged(cls, pair_id: int, questions: tuple[Question, ...], arrangement: str, purpose: Purpose) -> _Showing:
-        """A set as it is arranged."""
+    def with_arrangement(
+        cls, pair_id: int, questions: tuple[Question, ...], arrangement: str, purpose: Purpose
+    ) -> _NewAssignment:
+        """An assignment of a set in a given arrangement."""
         return cls(pair_id, questions, arrangement.index("a") < arrangement.index("b"), purpose, arrangement)
 
 
@@ -117,57 +124,59 @@ class Assignments:
         rng: random.Random,
         lifetime: timedelta,
         questions: Sequence[Question] = (Question.OVERALL,),
-        offering: Offering = _AS_THEY_COME,
+        rules: AssignmentRules = _DEFAULT_RULES,
     ) -> Future[list[Assignment]]:
-        """What this annotator has open, oldest first, filled up to `count`. Fewer when they have seen everything.
+        """Issue assignments: the annotator's open ones, oldest first, filled up to `count` if pairs are left.
 
         Pairs with the fewest live votes and open assignments come first, among them those of the newest version, among
-        them the oldest; retired ones not at all. `offering` may say otherwise, and mix in what is not to be learnt
-        from. All is decided in one transaction, so that nobody is offered what another one was just given. Every
-        question about a pair is an assignment of its own, one after another in the order of `questions`. Which image
-        stands left, or how a set is arranged, is drawn from `rng` for the pair and recorded. The future is done once
-        all is on disk.
+        them the oldest; retired ones not at all. `rules` may say otherwise, and mix in gold pairs and repeats, which
+        are not learnt from. All is decided in one transaction, so that nobody is assigned a pair that another one just
+        got. Every question about a pair is an assignment of its own, one after another in the order of `questions`.
+        Which image stands left, or how a set is arranged, is chosen by `rng` for the pair and recorded. The future is
+        done once all is on disk.
         """
-        asker = Asker(base.id, annotator_id, tuple(questions), offering.num_images)
-        return self._database.submit(partial(self._issue, asker, count, rng=rng, lifetime=lifetime, offering=offering))
+        request = AssignmentRequest(base.id, annotator_id, tuple(questions), rules.num_images)
+        return self._database.submit(partial(self._issue, request, count, rng=rng, lifetime=lifetime, rules=rules))
 
     def get(self, assignment_id: str) -> Assignment:
-        """Raises NotFound."""
+        """Get an assignment by its public id. Raises NotFoundError."""
         with self._database.reader() as connection:
             row = connection.execute(_ONE, {"public_id": assignment_id}).one_or_none()
             if row is None:
-                raise NotFound("there is no such assignment")
-            return _assignments_of(connection, [row])[0]
+                raise NotFoundError("there is no such assignment")
+            return _assignments_from_rows(connection, [row])[0]
 
     def _issue(
         self,
-        asker: Asker,
+        request: AssignmentRequest,
         count: int,
         connection: Connection,
         *,
         rng: random.Random,
         lifetime: timedelta,
-        offering: Offering,
+        rules: AssignmentRules,
     ) -> list[Assignment]:
         now = self._now()
         release_expired(connection, now)
-        held = self._open(connection, asker, now)
-        missing = count - len(held)
-        if missing <= 0:
-            return held[:count]
-        mixed_in = _mixed_in(connection, asker, offering, -(-missing // len(asker.questions)), rng)
-        missing -= sum(len(showing.questions) for showing in mixed_in)
-        showings = _to_learn_from(connection, asker, offering, missing, rng) if missing > 0 else []
-        for showing in mixed_in:
-            showings.insert(rng.randint(0, len(showings)), showing)
-        if not showings:
-            return held
+        open_assignments = self._open(connection, request, now)
+        num_missing = count - len(open_assignments)
+        if num_missing <= 0:
+            return open_assignments[:count]
+        quality_checks = _choose_quality_checks(
+            connection, request, rules, -(-num_missing // len(request.questions)), rng
+        )
+        num_missing -= sum(len(showing.questions) for showing in quality_checks)
+        new_assignments = _choose_for_training(connection, request, rules, num_missing, rng) if num_missing > 0 else []
+        for showing in quality_checks:
+            new_assignments.insert(rng.randint(0, len(new_assignments)), showing)
+        if not new_assignments:
+            return open_assignments
         times = {"created_at": now, "opened_at": now, "expires_at": now + lifetime}
         rows = [
             {
                 "public_id": secrets.token_urlsafe(18),
-                "base_id": asker.base_id,
-                "annotator_id": asker.annotator_id,
+                "base_id": request.base_id,
+                "annotator_id": request.annotator_id,
                 "pair_id": showing.pair_id,
                 "question": question,
                 "purpose": showing.purpose,
@@ -176,73 +185,81 @@ class Assignments:
                 "state": AssignmentState.OPEN,
                 **times,
             }
-            for showing in showings
+            for showing in new_assignments
             for question in showing.questions
         ]
         connection.execute(_INSERT, rows)
-        _claim(connection, showings)
-        return self._open(connection, asker, now)[:count]
+        _claim(connection, new_assignments)
+        return self._open(connection, request, now)[:count]
 
-    def _open(self, connection: Connection, asker: Asker, now: datetime) -> list[Assignment]:
-        mine = {"base_id": asker.base_id, "annotator_id": asker.annotator_id}
-        return _assignments_of(connection, connection.execute(open_of(asker.questions), {**mine, "now": now}).all())
+    def _open(self, connection: Connection, request: AssignmentRequest, now: datetime) -> list[Assignment]:
+        parameters = {"base_id": request.base_id, "annotator_id": request.annotator_id}
+        return _assignments_from_rows(
+            connection, connection.execute(open_assignments_query(request.questions), {**parameters, "now": now}).all()
+        )
 
 
-def _mixed_in(
-    connection: Connection, asker: Asker, offering: Offering, slots: int, rng: random.Random
-) -> list[_Showing]:
-    """The gold pairs and repeats among the next `slots` pairs, each drawn by its rate."""
-    if offering.gold_rate <= 0 and offering.repeat_rate <= 0:
+def _choose_quality_checks(
+    connection: Connection, request: AssignmentRequest, rules: AssignmentRules, num_pairs: int, rng: random.Random
+) -> list[_NewAssignment]:
+    """Choose gold pairs and repeats among the next `num_pairs` pairs, each by its rate."""
+    if rules.gold_rate <= 0 and rules.repeat_rate <= 0:
         return []
-    drawn = [rng.random() for _ in range(slots)]
-    num_gold = sum(one < offering.gold_rate for one in drawn)
-    num_repeats = sum(offering.gold_rate <= one < offering.gold_rate + offering.repeat_rate for one in drawn)
-    showings = []
+    random_numbers = [rng.random() for _ in range(num_pairs)]
+    num_gold = sum(one < rules.gold_rate for one in random_numbers)
+    num_repeats = sum(rules.gold_rate <= one < rules.gold_rate + rules.repeat_rate for one in random_numbers)
+    new_assignments = []
     if num_gold:
-        gold = gold_pairs(connection, asker)
+        gold = find_gold_pairs(connection, request)
         for pair_id in rng.sample(gold, min(num_gold, len(gold))):
-            showings.append(_Showing.drawn(pair_id, asker, asker.questions, rng, Purpose.GOLD))
+            new_assignments.append(
+                _NewAssignment.with_random_places(pair_id, request, request.questions, rng, Purpose.GOLD)
+            )
     if num_repeats:
-        before = repeatable(connection, asker, after=offering.repeat_after)
-        for pair_id in rng.sample(sorted(before), min(num_repeats, len(before))):
-            a_on_left, arrangement = before[pair_id]
+        repeats = find_repeatable(connection, request, after=rules.repeat_after)
+        for pair_id in rng.sample(sorted(repeats), min(num_repeats, len(repeats))):
+            a_on_left, arrangement = repeats[pair_id]
             if arrangement is None:
-                showings.append(_Showing(pair_id, asker.questions, not a_on_left, Purpose.REPEAT))
+                new_assignments.append(_NewAssignment(pair_id, request.questions, not a_on_left, Purpose.REPEAT))
             else:
-                showings.append(_Showing.arranged(pair_id, asker.questions, arrangement[::-1], Purpose.REPEAT))
-    return showings
+                new_assignments.append(
+                    _NewAssignment.with_arrangement(pair_id, request.questions, arrangement[::-1], Purpose.REPEAT)
+                )
+    return new_assignments
 
 
-def _to_learn_from(
-    connection: Connection, asker: Asker, offering: Offering, missing: int, rng: random.Random
-) -> list[_Showing]:
-    """Whole pairs, until there are `missing` questions or more."""
-    found = candidates(connection, asker, offering, missing)
-    if offering.strategy is not None:
-        found = offering.strategy.order(found, rng)
-    pair_ids = [one.pair_id for one in found]
+def _choose_for_training(
+    connection: Connection, request: AssignmentRequest, rules: AssignmentRules, num_missing: int, rng: random.Random
+) -> list[_NewAssignment]:
+    """Choose whole pairs to learn from, until there are `num_missing` questions or more."""
+    candidate_pairs = find_candidates(connection, request, rules, num_missing)
+    if rules.strategy is not None:
+        candidate_pairs = rules.strategy.order(candidate_pairs, rng)
+    pair_ids = [one.pair_id for one in candidate_pairs]
     seen: set[tuple[int, Question]] = set()
-    if len(asker.questions) > 1:
+    if len(request.questions) > 1:
         query = select(AssignmentRow.pair_id, AssignmentRow.question).where(
-            AssignmentRow.annotator_id == asker.annotator_id, AssignmentRow.pair_id.in_(pair_ids), text(IS_SEEN)
+            AssignmentRow.annotator_id == request.annotator_id, AssignmentRow.pair_id.in_(pair_ids), text(IS_SEEN)
         )
         seen = {(row.pair_id, row.question) for row in connection.execute(query)}
-    showings: list[_Showing] = []
+    new_assignments: list[_NewAssignment] = []
     for pair_id in pair_ids:
-        if missing <= 0:
+        if num_missing <= 0:
             break
-        asked = tuple(question for question in asker.questions if (pair_id, question) not in seen)
-        showings.append(_Showing.drawn(pair_id, asker, asked, rng, Purpose.VOTE))
-        missing -= len(asked)
-    return showings
+        questions = tuple(question for question in request.questions if (pair_id, question) not in seen)
+        new_assignments.append(_NewAssignment.with_random_places(pair_id, request, questions, rng, Purpose.VOTE))
+        num_missing -= len(questions)
+    return new_assignments
 
 
-def _claim(connection: Connection, showings: Sequence[_Showing]) -> None:
-    connection.execute(_CLAIM, [{"pair": showing.pair_id, "claims": len(showing.questions)} for showing in showings])
+def _claim(connection: Connection, new_assignments: Sequence[_NewAssignment]) -> None:
+    connection.execute(
+        _CLAIM, [{"pair": showing.pair_id, "claims": len(showing.questions)} for showing in new_assignments]
+    )
 
 
 def release_expired(connection: Connection, now: datetime) -> None:
-    """Close the open assignments whose time is up and give their claims on pairs back."""
+    """Close expired assignments and release their claims on pairs."""
     released: Counter[int] = Counter()
     for statement in _LAPSE.values():
         released.update(connection.execute(statement, {"now": now}).scalars())
@@ -250,21 +267,21 @@ def release_expired(connection: Connection, now: datetime) -> None:
         connection.execute(_CLAIM, [{"pair": pair_id, "claims": -claims} for pair_id, claims in released.items()])
 
 
-def _assignments_of(connection: Connection, rows: Sequence[Row[*tuple[Any, ...]]]) -> list[Assignment]:
-    sets = [row.pair_id for row in rows if row.arrangement is not None]
-    more = images_of_sets(connection, sets) if sets else {}
-    return [_assignment_of(row, more.get(row.pair_id, ())) for row in rows]
+def _assignments_from_rows(connection: Connection, rows: Sequence[Row[*tuple[Any, ...]]]) -> list[Assignment]:
+    set_ids = [row.pair_id for row in rows if row.arrangement is not None]
+    more = find_set_images(connection, set_ids) if set_ids else {}
+    return [_assignment_from_row(row, more.get(row.pair_id, ())) for row in rows]
 
 
-def shown_images(row: Row[*tuple[Any, ...]], more: Sequence[int]) -> tuple[int, ...]:
-    """The ids of the images of a showing as they stood; `more`: those of images c and d."""
+def image_ids_in_order(row: Row[*tuple[Any, ...]], more: Sequence[int]) -> tuple[int, ...]:
+    """The image ids of an assignment in the order shown; `more`: those of images c and d."""
     arrangement = row.arrangement or ("ab" if row.a_on_left else "ba")
     images = (row.image_a_id, row.image_b_id, *more)
     return tuple(images[LETTERS.index(letter)] for letter in arrangement)
 
 
-def _assignment_of(row: Row[*tuple[Any, ...]], more: Sequence[int]) -> Assignment:
-    left, right, *others = shown_images(row, more)
+def _assignment_from_row(row: Row[*tuple[Any, ...]], more: Sequence[int]) -> Assignment:
+    left, right, *others = image_ids_in_order(row, more)
     return Assignment(
         id=row.public_id,
         annotator_id=row.annotator_id,

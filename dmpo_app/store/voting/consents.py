@@ -1,4 +1,4 @@
-"""What annotators agreed to. Append-only: an agreement is never taken back, votes are withdrawn instead."""
+"""Consents of annotators. Append-only: an agreement is never revoked, votes are withdrawn instead."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, func, insert, select
 
-from dmpo_app.domain.campaign import AgreedText, Agreement
-from dmpo_app.errors import NotFound
+from dmpo_app.domain.campaign import ConsentAgreement, ConsentTextSummary
+from dmpo_app.errors import NotFoundError
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.schema import ConsentRow, ConsentTextRow
 
@@ -39,56 +39,62 @@ class Consents:
         self._database = database
         self._now = now
 
-    def agree(self, annotator_id: int, text: str, version: str) -> Agreement:
-        """Record that an annotator agrees to a text, and keep the text; doing so again answers with the first
-        agreement."""
+    def agree(self, annotator_id: int, text: str, version: str) -> ConsentAgreement:
+        """Record that an annotator agrees to a text, and store the text.
+
+        Doing so again returns the first agreement.
+        """
         text_sha256 = hashlib.sha256(text.encode()).hexdigest()
 
-        def work(connection: Connection) -> Agreement:
+        def work(connection: Connection) -> ConsentAgreement:
             now = self._now()
-            _keep(connection, text_sha256, version, text, now)
-            found = _find(connection, annotator_id, text_sha256, version)
-            if found is not None:
-                return found
+            _store_text(connection, text_sha256, version, text, now)
+            agreement = _find(connection, annotator_id, text_sha256, version)
+            if agreement is not None:
+                return agreement
             row = {"annotator_id": annotator_id, "text_sha256": text_sha256, "version": version, "created_at": now}
             connection.execute(insert(ConsentRow).values(row))
-            return Agreement(text_sha256, version, now, text)
+            return ConsentAgreement(text_sha256, version, now, text)
 
         return self._database.write(work)
 
-    def find(self, annotator_id: int, text_sha256: str, version: str) -> Agreement | None:
+    def find(self, annotator_id: int, text_sha256: str, version: str) -> ConsentAgreement | None:
         """The annotator's agreement to this text in this version, if there is one."""
         with self._database.reader() as connection:
             return _find(connection, annotator_id, text_sha256, version)
 
-    def of(self, annotator_id: int) -> list[Agreement]:
-        """All that an annotator agreed to, oldest first."""
+    def agreements(self, annotator_id: int) -> list[ConsentAgreement]:
+        """List an annotator's agreements, oldest first."""
         query = _AGREEMENTS.where(ConsentRow.annotator_id == annotator_id).order_by(ConsentRow.id)
         with self._database.reader() as connection:
-            return [Agreement(*row) for row in connection.execute(query)]
+            return [ConsentAgreement(*row) for row in connection.execute(query)]
 
-    def texts(self) -> list[AgreedText]:
-        """Every text that anybody agreed to, in every version, oldest first."""
+    def texts(self) -> list[ConsentTextSummary]:
+        """List every text that anybody agreed to, in every version, oldest first."""
         with self._database.reader() as connection:
-            return [AgreedText(*row) for row in connection.execute(_TEXTS)]
+            return [ConsentTextSummary(*row) for row in connection.execute(_TEXTS)]
 
-    def texts_of(self, text_sha256: str) -> list[AgreedText]:
-        """The versions of the texts whose hash begins so, with at least MIN_PREFIX digits. Raises NotFound."""
-        wanted = text_sha256.strip().lower()
-        found = [one for one in self.texts() if len(wanted) >= MIN_PREFIX and one.text_sha256.startswith(wanted)]
-        if not found:
-            raise NotFound(f"nobody agreed to a text with the hash {text_sha256!r}; `dmpo consent list` shows those")
-        return found
+    def find_texts(self, text_sha256: str) -> list[ConsentTextSummary]:
+        """Find the texts whose hash begins with these digits, at least MIN_PREFIX. Raises NotFoundError."""
+        prefix = text_sha256.strip().lower()
+        texts = [one for one in self.texts() if len(prefix) >= MIN_PREFIX and one.text_sha256.startswith(prefix)]
+        if not texts:
+            raise NotFoundError(
+                f"nobody agreed to a text with the hash {text_sha256!r}; `dmpo consent list` shows those"
+            )
+        return texts
 
 
-def _keep(connection: Connection, text_sha256: str, version: str, text: str, at: datetime) -> None:
-    kept = select(ConsentTextRow.sha256).where(ConsentTextRow.sha256 == text_sha256, ConsentTextRow.version == version)
-    if connection.execute(kept).first() is None:
+def _store_text(connection: Connection, text_sha256: str, version: str, text: str, at: datetime) -> None:
+    stored_query = select(ConsentTextRow.sha256).where(
+        ConsentTextRow.sha256 == text_sha256, ConsentTextRow.version == version
+    )
+    if connection.execute(stored_query).first() is None:
         row = {"sha256": text_sha256, "version": version, "text": text, "created_at": at}
         connection.execute(insert(ConsentTextRow).values(row))
 
 
-def _find(connection: Connection, annotator_id: int, text_sha256: str, version: str) -> Agreement | None:
+def _find(connection: Connection, annotator_id: int, text_sha256: str, version: str) -> ConsentAgreement | None:
     row = connection.execute(
         _AGREEMENTS.where(
             ConsentRow.annotator_id == annotator_id,
@@ -96,4 +102,4 @@ def _find(connection: Connection, annotator_id: int, text_sha256: str, version: 
             ConsentRow.version == version,
         )
     ).one_or_none()
-    return None if row is None else Agreement(*row)
+    return None if row is None else ConsentAgreement(*row)

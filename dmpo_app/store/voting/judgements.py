@@ -1,4 +1,4 @@
-"""Pairs with the votes that stand on them, page by page: what leaves the studio is made of it."""
+"""Pairs with their live votes, page by page, as exports read them."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _IMAGE = (
     "id", "sha256", "latents_sha256", "width", "height", "prompt", "seed", "sampler", "num_steps", "guidance",
     "adapter_version", "strength", "batch_size", "num_threads", "device", "dtype",
 )  # fmt: skip
-"""The image's own columns, then those that tell how it was made, in the order of `Provenance`."""
+"""The image's own columns, then those of its provenance, in the order of `Provenance`."""
 
 
 @dataclass(frozen=True, slots=True)
-class GivenVote:
-    """One live vote. `elapsed_ms` is 0 where the client did not say."""
+class ExportVote:
+    """A live vote for an export. `elapsed_ms` is 0 where the client did not say."""
 
     id: int
     annotator_id: int
@@ -53,7 +53,7 @@ class GivenVote:
 
 
 @dataclass(frozen=True, slots=True)
-class JudgedPair:
+class VotedPair:
     """A pair with its live votes, oldest first. `reported`: out of the pool, or by a report that is not cleared.
 
     `origin`: of an imported pair, what its source says of how images "a" and "b" were made.
@@ -67,26 +67,26 @@ class JudgedPair:
     adapter_version: int
     gold: Outcome | None
     reported: bool
-    votes: Sequence[GivenVote]
+    votes: Sequence[ExportVote]
     origin: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def origin_of(self, image: ImageRef) -> Mapping[str, Any]:
-        """What the source of one of its two images says of it; nothing of one that was made here."""
+    def origin_for(self, image: ImageRef) -> Mapping[str, Any]:
+        """The metadata of one of the two images at its source; empty for one that was made here."""
         return self.origin.get("a" if image is self.image_a else "b", {})
 
 
-class Judgements:
+class VotedPairs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def last_vote(self, base: BaseModelRef) -> int:
-        """The newest vote of a lineage, 0 where there is none."""
+        """The id of a lineage's newest vote, 0 where there is none."""
         query = select(func.coalesce(func.max(VoteRow.id), 0)).where(VoteRow.base_id == base.id)
         with self._database.reader() as connection:
             return connection.execute(query).scalar_one()
 
-    def page(self, base: BaseModelRef, *, after: int = 0, last_vote: int, limit: int = 500) -> list[JudgedPair]:
-        """The next judged pairs, by id.
+    def page(self, base: BaseModelRef, *, after: int = 0, last_vote: int, limit: int = 500) -> list[VotedPair]:
+        """The next page of pairs with votes, by id.
 
         Args:
             after: only pairs with a larger id.
@@ -96,7 +96,7 @@ class Judgements:
         with self._database.reader() as connection:
             rows = connection.execute(_pairs(base, after, limit)).all()
             votes = _votes(connection, rows[0].id, rows[-1].id, last_vote) if rows else {}
-        return [_pair_of(row, votes.get(row.id, ())) for row in rows]
+        return [_pair_from_row(row, votes.get(row.id, ())) for row in rows]
 
 
 def _pairs(base: BaseModelRef, after: int, limit: int) -> Any:
@@ -125,7 +125,7 @@ def _pairs(base: BaseModelRef, after: int, limit: int) -> Any:
     )
 
 
-def _votes(connection: Connection, first: int, last: int, last_vote: int) -> dict[int, list[GivenVote]]:
+def _votes(connection: Connection, first: int, last: int, last_vote: int) -> dict[int, list[ExportVote]]:
     # By way of the assignments, which are indexed by pair; votes are not.
     query = (
         select(
@@ -147,18 +147,18 @@ def _votes(connection: Connection, first: int, last: int, last_vote: int) -> dic
         .where(AssignmentRow.pair_id.between(first, last), VoteRow.id <= last_vote, text(IS_LIVE))
         .order_by(VoteRow.id)
     )
-    found: dict[int, list[GivenVote]] = defaultdict(list)
+    votes_by_pair: dict[int, list[ExportVote]] = defaultdict(list)
     for pair_id, *values in connection.execute(query):
-        found[pair_id].append(GivenVote(*values))
-    return found
+        votes_by_pair[pair_id].append(ExportVote(*values))
+    return votes_by_pair
 
 
-def _pair_of(row: Row[*tuple[Any, ...]], votes: Sequence[GivenVote]) -> JudgedPair:
+def _pair_from_row(row: Row[*tuple[Any, ...]], votes: Sequence[ExportVote]) -> VotedPair:
     pair_id, prompt, source, version, gold, reported, origin, *rest = row
     image_a, image_b = (_image(values) for values in (rest[: len(_IMAGE)], rest[len(_IMAGE) :]))
-    return JudgedPair(pair_id, prompt, image_a, image_b, source, version, gold, bool(reported), votes, origin or {})
+    return VotedPair(pair_id, prompt, image_a, image_b, source, version, gold, bool(reported), votes, origin or {})
 
 
 def _image(values: Sequence[Any]) -> ImageRef:
-    image_id, sha256, latents_sha256, width, height, *made = values
-    return ImageRef(image_id, sha256, latents_sha256, width, height, Provenance(*made))
+    image_id, sha256, latents_sha256, width, height, *provenance = values
+    return ImageRef(image_id, sha256, latents_sha256, width, height, Provenance(*provenance))

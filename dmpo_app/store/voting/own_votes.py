@@ -1,4 +1,4 @@
-"""A person's own votes: what they gave, what came of them, and withdrawing them."""
+"""A person's own votes: listing, counting and withdrawing them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from sqlalchemy import BigInteger, ColumnElement, Connection, Row, bindparam, case, func, select, text, update
 
 from dmpo_app.domain.lineage import BaseModelRef
-from dmpo_app.domain.vote import VoteCounts, VoteRecord, places_of_order
+from dmpo_app.domain.vote import VoteCounts, VoteRecord, places_from_ranking
 from dmpo_app.store.db.database import Database
-from dmpo_app.store.pairs.pairs import images_of_sets
+from dmpo_app.store.pairs.pairs import find_set_images
 from dmpo_app.store.schema import IS_LIVE, AdapterVoteRow, AssignmentRow, AssignmentState, PairRow, PromptRow, VoteRow
-from dmpo_app.store.voting.assignments import shown_images
-from dmpo_app.store.voting.votes import own_vote
+from dmpo_app.store.voting.assignments import image_ids_in_order
+from dmpo_app.store.voting.votes import get_own_vote
 
 _RECORDS = (
     select(
@@ -55,18 +55,18 @@ class OwnVotes:
         self._now = now
 
     def page(self, annotator_id: int, *, before: int | None = None, limit: int = 50) -> list[VoteRecord]:
-        """Every vote an annotator gave, newest first, also those taken back; `before`: only those with a smaller id."""
+        """A page of an annotator's votes, newest first, also undone ones; `before`: only those with a smaller id."""
         query = _RECORDS.where(VoteRow.annotator_id == annotator_id)
         if before is not None:
             query = query.where(VoteRow.id < before)
         with self._database.reader() as connection:
             rows = connection.execute(query.order_by(VoteRow.id.desc()).limit(limit)).all()
             versions = _versions(connection, [row.id for row in rows])
-            more = images_of_sets(connection, [row.pair_id for row in rows if row.arrangement is not None])
-        return [_record_of(row, more.get(row.pair_id, ()), versions[row.id]) for row in rows]
+            more = find_set_images(connection, [row.pair_id for row in rows if row.arrangement is not None])
+        return [_record_from_row(row, more.get(row.pair_id, ()), versions[row.id]) for row in rows]
 
     def counts(self, annotator_id: int) -> VoteCounts:
-        """How many votes an annotator gave, of every lineage."""
+        """Count an annotator's votes, of every lineage."""
         undone = func.sum(case((VoteRow.undone_at.is_not(None), 1), else_=0))
         withdrawn = func.sum(case((VoteRow.withdrawn_at.is_not(None), 1), else_=0))
         live = func.sum(case((text(IS_LIVE), 1), else_=0))
@@ -84,8 +84,8 @@ class OwnVotes:
             by_question={row[0]: row[1] for row in rows},
         )
 
-    def trained(self, base: BaseModelRef, annotator_id: int) -> list[tuple[int, int]]:
-        """(version, how many of the annotator's votes it was trained on), oldest version first."""
+    def versions_trained_on(self, base: BaseModelRef, annotator_id: int) -> list[tuple[int, int]]:
+        """(version, number of the annotator's votes it was trained on), oldest version first."""
         query = (
             select(AdapterVoteRow.version, func.count())
             .join(VoteRow, VoteRow.id == AdapterVoteRow.vote_id)
@@ -97,20 +97,20 @@ class OwnVotes:
             return [(version, count) for version, count in connection.execute(query)]
 
     def withdraw(self, vote_id: int, annotator_id: int) -> bool:
-        """Withdraw one vote: it stays on record, stamped, and no later round is trained on it. The pair does not come
-        back to this person.
+        """Withdraw one vote: it stays on record, stamped, and no later round is trained on it.
 
-        False when it did not stand any more. Raises NotFound, NotYours.
+        The pair does not come back to this person. False when the vote was not live. Raises NotFoundError,
+        ForbiddenError.
         """
 
         def work(connection: Connection) -> bool:
-            own_vote(connection, vote_id, annotator_id)
+            get_own_vote(connection, vote_id, annotator_id)
             return _withdraw(connection, VoteRow.id == vote_id, self._now()) > 0
 
         return self._database.write(work)
 
     def withdraw_all(self, annotator_id: int) -> int:
-        """Withdraw every vote of an annotator that stands, of every lineage. Returns how many there were."""
+        """Withdraw every live vote of an annotator, of every lineage; returns how many there were."""
 
         def work(connection: Connection) -> int:
             return _withdraw(connection, VoteRow.annotator_id == annotator_id, self._now())
@@ -118,19 +118,21 @@ class OwnVotes:
         return self._database.write(work)
 
 
-def _withdraw(connection: Connection, which: ColumnElement[bool], now: datetime) -> int:
-    """In a few statements however many votes there are: others wait while this writes."""
-    standing = (which, text(IS_LIVE))
-    per_pair = select(VoteRow.pair_id, func.count()).where(*standing).group_by(VoteRow.pair_id)
+def _withdraw(connection: Connection, condition: ColumnElement[bool], now: datetime) -> int:
+    """Withdraw votes in a few statements, however many there are: others wait while this writes."""
+    live_conditions = (condition, text(IS_LIVE))
+    per_pair = select(VoteRow.pair_id, func.count()).where(*live_conditions).group_by(VoteRow.pair_id)
     counts = [{"pair": pair_id, "gone": count} for pair_id, count in connection.execute(per_pair)]
     if not counts:
         return 0
-    showings = select(VoteRow.assignment_id).where(*standing)
-    spent = update(AssignmentRow).where(AssignmentRow.id.in_(showings)).values(state=AssignmentState.SPENT)
-    connection.execute(spent)
-    withdrawn = connection.execute(update(VoteRow).where(*standing).values(withdrawn_at=now)).rowcount
+    assignment_ids = select(VoteRow.assignment_id).where(*live_conditions)
+    close_assignments = (
+        update(AssignmentRow).where(AssignmentRow.id.in_(assignment_ids)).values(state=AssignmentState.SPENT)
+    )
+    connection.execute(close_assignments)
+    num_withdrawn = connection.execute(update(VoteRow).where(*live_conditions).values(withdrawn_at=now)).rowcount
     connection.execute(_UNCOUNT, counts)
-    return withdrawn
+    return num_withdrawn
 
 
 def _versions(connection: Connection, vote_ids: Sequence[int]) -> dict[int, tuple[int, ...]]:
@@ -145,8 +147,8 @@ def _versions(connection: Connection, vote_ids: Sequence[int]) -> dict[int, tupl
     return versions
 
 
-def _record_of(row: Row[*tuple[Any, ...]], more: Sequence[int], versions: tuple[int, ...]) -> VoteRecord:
-    left, right, *others = shown_images(row, more)
+def _record_from_row(row: Row[*tuple[Any, ...]], more: Sequence[int], versions: tuple[int, ...]) -> VoteRecord:
+    left, right, *others = image_ids_in_order(row, more)
     return VoteRecord(
         vote_id=row.id,
         prompt=row.text,
@@ -162,5 +164,5 @@ def _record_of(row: Row[*tuple[Any, ...]], more: Sequence[int], versions: tuple[
         right_image_id=right,
         versions=versions,
         more_image_ids=tuple(others),
-        order=None if row.ranking is None else places_of_order(row.ranking, row.arrangement),
+        order=None if row.ranking is None else places_from_ranking(row.ranking, row.arrangement),
     )

@@ -1,4 +1,4 @@
-"""Statements about votes, built once: building and hashing one would cost as much as running it."""
+"""SQL statements about votes, built once: building and hashing one would cost as much as running it."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ ASSIGNMENT = select(
 LIVE_VOTE = select(VoteRow.id, VoteRow.choice, VoteRow.strength, VoteRow.comment, VoteRow.ranking).where(
     VoteRow.assignment_id == bindparam("assignment"), text(IS_LIVE)
 )
-INSERT = insert(VoteRow).returning(VoteRow.id)
-ANSWERED = (
+INSERT_VOTE = insert(VoteRow).returning(VoteRow.id)
+MARK_ANSWERED = (
     update(AssignmentRow).where(AssignmentRow.id == bindparam("assignment")).values(state=AssignmentState.ANSWERED)
 )
-COUNT_VOTE = (
+CHANGE_VOTE_COUNT = (
     update(PairRow)
     .where(PairRow.id == bindparam("pair"))
     .values(num_votes=PairRow.num_votes + bindparam("change", type_=BigInteger))
@@ -52,12 +52,12 @@ STRENGTH_COUNTS = case(
     *((VoteRow.strength == strength, counts) for strength, counts in STRENGTHS.items() if strength is not None),
     else_=STRENGTHS[None],
 )
-"""What a vote's strength counts in a target."""
+"""The weight of a vote's strength in a target."""
 
 
-def trained_on() -> tuple[ColumnElement[bool], ...]:
-    """What makes a vote one that rounds learn from; takes `base_id` and `question`."""
-    # The retired pairs are few and looked up once, where a look at every vote's pair would cost with each vote. Where
+def training_conditions() -> tuple[ColumnElement[bool], ...]:
+    """Conditions of the votes that rounds learn from; takes `base_id` and `question`."""
+    # The retired pairs are few and read once, where a lookup of every vote's pair would cost with each vote. Where
     # there are none, as is usual, not even the set of them is made.
     # Pairs that were imported and have no latents yet are left out the same way.
     retired = select(PairRow.id).where(text(IS_RETIRED))
@@ -78,10 +78,10 @@ _WATERMARK = (
     .where(RoundRow.base_id == bindparam("base_id"), RoundRow.finished_at.is_not(None))
     .scalar_subquery()
 )
-COUNT_TRAINED_ON = select(func.count()).select_from(VoteRow).where(*trained_on())
+COUNT_TRAINED_ON = select(func.count()).select_from(VoteRow).where(*training_conditions())
 NEW_PREFERENCES = select(func.count(), func.min(VoteRow.id), func.max(VoteRow.id)).where(
-    *trained_on(), VoteRow.id > _WATERMARK
+    *training_conditions(), VoteRow.id > _WATERMARK
 )
 COUNT_NEW = select(func.count()).select_from(
-    select(VoteRow.id).where(*trained_on(), VoteRow.id > _WATERMARK).limit(bindparam("at_most")).subquery()
+    select(VoteRow.id).where(*training_conditions(), VoteRow.id > _WATERMARK).limit(bindparam("at_most")).subquery()
 )

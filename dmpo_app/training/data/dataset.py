@@ -1,4 +1,4 @@
-"""What a round learns from: pairs, each with the probability asked for that its image a wins, split by prompt.
+"""The dataset of a round: pairs with soft targets from votes and scorers, split by prompt.
 
 Shapes:  N pairs of the data set;  B pairs of a batch;  C H W latent channels, height, width.
 """
@@ -17,16 +17,16 @@ from dmpo_app.diffusion.families.protocol import Conditioning
 from dmpo_app.diffusion.tensor_files import load_conditioning, load_latents
 from dmpo_app.domain.round import TrainingPair, TrainingVote
 from dmpo_app.domain.vote import Outcome
-from dmpo_app.errors import RoundFailed
+from dmpo_app.errors import RoundFailedError
 from dmpo_app.objective import graded_win, mixed_target, soft_target
-from dmpo_app.training.data.rankings import WholeRankings, in_pairs, share_of_vote, whole_rankings
+from dmpo_app.training.data.rankings import WholeRankings, build_whole_rankings, split_rankings, vote_share_per_pair
 from dmpo_app.training.data.slots import keyed_seed
 
-KEPT_BYTES = 512 << 20
+CACHE_BYTES = 512 << 20
 
 
 class TensorFiles(Protocol):
-    """Where the bytes named by hashes are; the store's files fit."""
+    """Protocol of files by content hash; the store's files implement it."""
 
     def read_latents(self, sha256: str) -> bytes: ...
 
@@ -43,56 +43,61 @@ class PairFiles:
 
 
 class PairTensors:
-    """Reads what is asked for and keeps what was used last, up to `kept_bytes`.
+    """Reader of tensor files with an LRU cache of up to `cache_bytes`.
 
-    Everything stays in the dtype it was stored in, on the CPU; what comes out is on `device`. Raises RoundFailed when
-    the tensors of one batch do not fit together, StudioError when a file is damaged, NotFound when it is gone.
+    Everything stays in the dtype it was stored in, on the CPU; what comes out is on `device`. Raises RoundFailedError
+    when the tensors of one batch do not fit together, StudioError when a file is damaged, NotFoundError when it is
+    gone.
     """
 
-    def __init__(self, files: TensorFiles, *, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(self, files: TensorFiles, *, cache_bytes: int = CACHE_BYTES) -> None:
         self._files = files
-        self._kept: OrderedDict[str, Conditioning] = OrderedDict()
-        self._room = kept_bytes
+        self._cache: OrderedDict[str, Conditioning] = OrderedDict()
+        self._free_bytes = cache_bytes
 
     def latents(self, pairs: Sequence[PairFiles], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Final latents of images a and b, float32 (B, C, H, W), in the scaled space that the denoiser works in."""
+        """Read the latents of images a and b, float32 (B, C, H, W), in the scaled space that the denoiser works in."""
         a, b = (
             _stack([self._latents(sha256).float() for sha256 in side], "latents")
             for side in ([pair.latents_a for pair in pairs], [pair.latents_b for pair in pairs])
         )
         if a.shape != b.shape:
-            raise _misfit("latents", {tuple(a.shape[1:]), tuple(b.shape[1:])})
+            raise _shape_mismatch("latents", {tuple(a.shape[1:]), tuple(b.shape[1:])})
         return a.to(device), b.to(device)
 
     def conditioning(self, prompts: Sequence[PairFiles | Conditioning], device: torch.device) -> Conditioning:
-        """The encoded prompts of pairs, and those that are at hand already; tensors of (B, ...)."""
-        found = [
+        """Read the encoded prompts of pairs, beside those that are loaded already; tensors of (B, ...)."""
+        encoded_prompts = [
             self._conditioning(prompt.prompt_embeds) if isinstance(prompt, PairFiles) else prompt for prompt in prompts
         ]
-        return {name: tensor.to(device) for name, tensor in stack_conditioning(found).items()}
+        return {name: tensor.to(device) for name, tensor in stack_conditioning(encoded_prompts).items()}
 
     def _latents(self, sha256: str) -> Tensor:
-        return self._keep(sha256, lambda: {"latents": load_latents(self._files.read_latents(sha256))})["latents"]
+        return self._get_or_load(sha256, lambda: {"latents": load_latents(self._files.read_latents(sha256))})["latents"]
 
     def _conditioning(self, sha256: str) -> Conditioning:
-        return self._keep(sha256, lambda: load_conditioning(self._files.read_embeds(sha256)))
+        return self._get_or_load(sha256, lambda: load_conditioning(self._files.read_embeds(sha256)))
 
-    def _keep(self, sha256: str, load: Callable[[], Conditioning]) -> Conditioning:
-        found = self._kept.get(sha256)
-        if found is None:
-            found = self._kept[sha256] = load()
-            self._room -= _num_bytes(found)
-            while self._room < 0 and len(self._kept) > 1:
-                self._room += _num_bytes(self._kept.popitem(last=False)[1])
-        self._kept.move_to_end(sha256)
-        return found
+    def _get_or_load(self, sha256: str, load: Callable[[], Conditioning]) -> Conditioning:
+        tensors = self._cache.get(sha256)
+        if tensors is None:
+            tensors = self._cache[sha256] = load()
+            self._free_bytes -= _num_bytes(tensors)
+            while self._free_bytes < 0 and len(self._cache) > 1:
+                self._free_bytes += _num_bytes(self._cache.popitem(last=False)[1])
+        self._cache.move_to_end(sha256)
+        return tensors
 
 
 def stack_conditioning(prompts: Sequence[Conditioning]) -> Conditioning:
-    """One tensor of (B, ...) for each name. Raises RoundFailed when the prompts' tensors do not fit together."""
+    """Stack prompts into one tensor of (B, ...) for each name. Raises RoundFailedError when they do not fit
+    together.
+    """
     names = {tuple(sorted(prompt)) for prompt in prompts}
     if len(names) > 1:
-        raise RoundFailed(f"the votes' encoded prompts hold different tensors {sorted(names)}; was the model changed?")
+        raise RoundFailedError(
+            f"the votes' encoded prompts hold different tensors {sorted(names)}; was the model changed?"
+        )
     stacked: dict[str, Tensor] = {}
     for name in sorted(prompts[0]):
         tensors = [prompt[name] for prompt in prompts]
@@ -101,15 +106,17 @@ def stack_conditioning(prompts: Sequence[Conditioning]) -> Conditioning:
     return stacked
 
 
-def _stack(tensors: Sequence[Tensor], what: str) -> Tensor:
+def _stack(tensors: Sequence[Tensor], tensor_kind: str) -> Tensor:
     shapes = {tuple(tensor.shape) for tensor in tensors}
     if len(shapes) > 1:
-        raise _misfit(what, shapes)
+        raise _shape_mismatch(tensor_kind, shapes)
     return torch.stack(list(tensors))
 
 
-def _misfit(what: str, shapes: set[tuple[int, ...]]) -> RoundFailed:
-    return RoundFailed(f"the votes' {what} have different shapes {sorted(shapes)}; was the resolution changed?")
+def _shape_mismatch(tensor_kind: str, shapes: set[tuple[int, ...]]) -> RoundFailedError:
+    return RoundFailedError(
+        f"the votes' {tensor_kind} have different shapes {sorted(shapes)}; was the resolution changed?"
+    )
 
 
 def _num_bytes(tensors: Mapping[str, Tensor]) -> int:
@@ -122,7 +129,7 @@ _WINS_OF_A = {Outcome.A: 1.0, Outcome.B: 0.0, Outcome.TIE: 0.5}
 
 @dataclass(frozen=True, slots=True)
 class PairDataset:
-    """Pairs to learn from. Their numbers are held, their tensors read batch by batch.
+    """Dataset of pairs. Their targets and weights are in memory, their tensors are read batch by batch.
 
     `targets` is q, the probability asked for that image a wins; `weights` what a pair counts, which is the weight of
     the votes behind it. Both float32 (N,) on the CPU. `pairs` below are indices into the data set. The weight of a
@@ -141,18 +148,18 @@ class PairDataset:
         return len(self.pair_ids)
 
     def latents(self, pairs: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Latents of images a and b, float32 (B, C, H, W); raises like `PairTensors`."""
+        """Read the latents of images a and b, float32 (B, C, H, W); raises like `PairTensors`."""
         return self.tensors.latents([self.files[pair] for pair in pairs], device)
 
     def conditioning(self, prompts: Sequence[int | Conditioning], device: torch.device) -> Conditioning:
-        """Encoded prompts of pairs, or others in their places; tensors of (B, ...)."""
-        found = [self.files[prompt] if isinstance(prompt, int) else prompt for prompt in prompts]
-        return self.tensors.conditioning(found, device)
+        """Read the encoded prompts of pairs, or take others in their places; tensors of (B, ...)."""
+        prompt_sources = [self.files[prompt] if isinstance(prompt, int) else prompt for prompt in prompts]
+        return self.tensors.conditioning(prompt_sources, device)
 
 
 @dataclass(frozen=True, slots=True)
 class AutomaticEvidence:
-    """What scorers say: `targets` by pair id, and pairs nobody has judged that are to be learnt from all the same.
+    """The evidence of automatic scorers: `targets` by pair id, and pairs without votes to learn from too.
 
     `human_share` is the weight w of the votes where there are any; a pair without counts 1 - w.
     """
@@ -171,38 +178,38 @@ def build_dataset(
     automatic: AutomaticEvidence | None = None,
     learn_whole_rankings: bool = False,
 ) -> PairDataset:
-    """Gather votes by pair, in the order of the pairs' ids. No tensor is read.
+    """Build the dataset of votes, grouped by pair, in the order of the pairs' ids. No tensor is read.
 
     A ranking is taken as the pairs of its images, whose targets are those of whole votes and whose weights add up to
-    that of one; or, with `learn_whole_rankings`, as the pairs of neighbours that `whole_rankings` needs. Scorers have
-    no say on a whole ranking.
+    that of one; or, with `learn_whole_rankings`, as the pairs of neighbours that `build_whole_rankings` needs.
+    Scorers have no say on a whole ranking.
 
     Args:
         alpha: softness of the targets, see `objective.soft_target`.
         annotator_weight: what a vote of an annotator (by id) counts, >= 0; 1 for everybody unless told otherwise.
         automatic: evidence of scorers, mixed in as `objective.mixed_target` says.
 
-    Raises RoundFailed when there is no pair at all.
+    Raises RoundFailedError when there is no pair at all.
     """
     evidence = automatic or AutomaticEvidence()
     votes_of_pair: dict[int, list[TrainingVote]] = defaultdict(list)
-    for vote in in_pairs(votes, only_neighbours=learn_whole_rankings):
+    for vote in split_rankings(votes, only_neighbours=learn_whole_rankings):
         votes_of_pair[vote.pair_id].append(vote)
     pairs: dict[int, TrainingPair | TrainingVote] = {pair.id: pair for pair in evidence.unjudged}
     pairs |= {pair_id: group[0] for pair_id, group in votes_of_pair.items()}
     if not pairs:
-        raise RoundFailed("there is no vote to train on; a round needs at least one left, right or tie")
+        raise RoundFailedError("there is no vote to train on; a round needs at least one left, right or tie")
     ids = tuple(sorted(pairs))
-    counts, wins = _counted(ids, votes_of_pair, annotator_weight)
+    counts, wins = _count_votes(ids, votes_of_pair, annotator_weight)
     targets, weights = _targets(ids, wins, counts, evidence, alpha=alpha)
     weights *= _shares(ids, votes_of_pair, only_neighbours=learn_whole_rankings)
     rankings = WholeRankings()
     if learn_whole_rankings:
-        rankings = whole_rankings(ids, votes_of_pair, alpha=alpha, annotator_weight=annotator_weight)
+        rankings = build_whole_rankings(ids, votes_of_pair, alpha=alpha, annotator_weight=annotator_weight)
     return PairDataset(
         pair_ids=ids,
         prompts=tuple(pairs[pair_id].prompt for pair_id in ids),
-        files=tuple(_files_of(pairs[pair_id]) for pair_id in ids),
+        files=tuple(_pair_files(pairs[pair_id]) for pair_id in ids),
         targets=targets,
         weights=weights,
         tensors=PairTensors(files),
@@ -210,45 +217,47 @@ def build_dataset(
     )
 
 
-def _counted(
+def _count_votes(
     ids: Sequence[int], votes_of_pair: _VotesOfPair, annotator_weight: Callable[[int], float]
 ) -> tuple[Tensor, Tensor]:
-    """Weighted votes on each pair, and those of them for image a."""
-    weighed = [
+    """Count the weighted votes on each pair, and those of them for image a."""
+    weighted_votes = [
         [
             (annotator_weight(vote.annotator_id), graded_win(_WINS_OF_A[vote.outcome], vote.strength))
             for vote in votes_of_pair.get(pair_id, ())
         ]
         for pair_id in ids
     ]
-    counts = torch.tensor([sum((weight for weight, _ in votes), 0.0) for votes in weighed])
-    wins = torch.tensor([sum((weight * win for weight, win in votes), 0.0) for votes in weighed])
+    counts = torch.tensor([sum((weight for weight, _ in votes), 0.0) for votes in weighted_votes])
+    wins = torch.tensor([sum((weight * win for weight, win in votes), 0.0) for votes in weighted_votes])
     return counts, wins
 
 
 def _shares(ids: Sequence[int], votes_of_pair: _VotesOfPair, *, only_neighbours: bool) -> Tensor:
-    """All votes on a pair are rankings of one set, or none is."""
+    """The factor of each pair's weight: all votes on a pair are rankings of one set, or none is."""
     first_votes = [next(iter(votes_of_pair.get(pair_id, ())), None) for pair_id in ids]
-    return torch.tensor([share_of_vote(vote, only_neighbours=only_neighbours) if vote else 1.0 for vote in first_votes])
+    return torch.tensor(
+        [vote_share_per_pair(vote, only_neighbours=only_neighbours) if vote else 1.0 for vote in first_votes]
+    )
 
 
 def _targets(
     ids: Sequence[int], wins: Tensor, counts: Tensor, evidence: AutomaticEvidence, *, alpha: float
 ) -> tuple[Tensor, Tensor]:
     human = soft_target(wins, counts, alpha=alpha)
-    scored = torch.tensor([pair_id in evidence.targets for pair_id in ids])
+    has_score = torch.tensor([pair_id in evidence.targets for pair_id in ids])
     automatic = torch.tensor([evidence.targets.get(pair_id, 0.5) for pair_id in ids])
     mixed = mixed_target(human, counts, automatic, human_share=evidence.human_share, alpha=alpha)
     weights = torch.where(counts > 0, counts, torch.tensor(1 - evidence.human_share))
-    return torch.where(scored, mixed, human), weights
+    return torch.where(has_score, mixed, human), weights
 
 
-def _files_of(pair: TrainingPair | TrainingVote) -> PairFiles:
+def _pair_files(pair: TrainingPair | TrainingVote) -> PairFiles:
     return PairFiles(pair.latents_a, pair.latents_b, pair.prompt_embeds)
 
 
 def is_held_out(prompt: str, *, share: float, seed: int) -> bool:
-    """Whether the votes on this prompt judge rounds instead of training them.
+    """True for prompts whose votes evaluate rounds instead of training them.
 
     Decided by the prompt's text and the lineage's seed alone, so a prompt stays on its side as votes come in: what a
     later version is judged by, no earlier version has been trained on. Over many prompts a `share` is held out.
@@ -257,14 +266,14 @@ def is_held_out(prompt: str, *, share: float, seed: int) -> bool:
 
 
 def split_votes(votes: Sequence[TrainingVote], *, share: float, seed: int) -> list[tuple[int, bool]]:
-    """(vote id, held out) of every vote, in order. When all would be held out, all are trained on instead."""
-    sides = [(vote.vote_id, is_held_out(vote.prompt, share=share, seed=seed)) for vote in votes]
-    if all(held_out for _, held_out in sides):
-        return [(vote_id, False) for vote_id, _ in sides]
-    return sides
+    """Split votes by prompt: (vote id, held out) of each, in order. When all would be held out, none is."""
+    split = [(vote.vote_id, is_held_out(vote.prompt, share=share, seed=seed)) for vote in votes]
+    if all(held_out for _, held_out in split):
+        return [(vote_id, False) for vote_id, _ in split]
+    return split
 
 
-def votes_among(votes: Iterable[TrainingVote], vote_ids: Collection[int]) -> list[TrainingVote]:
-    """Those of `votes` whose id is wanted."""
-    wanted = set(vote_ids)
-    return [vote for vote in votes if vote.vote_id in wanted]
+def filter_votes(votes: Iterable[TrainingVote], vote_ids: Collection[int]) -> list[TrainingVote]:
+    """Select the votes with these ids."""
+    vote_id_set = set(vote_ids)
+    return [vote for vote in votes if vote.vote_id in vote_id_set]

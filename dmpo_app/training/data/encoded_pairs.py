@@ -1,6 +1,6 @@
 """Encoded pairs on disk: tensors as files named by their content, and an index that is only ever appended to.
 
-    pairs.jsonl     a line a batch: the pairs in it, what was left out and why, and where reading goes on
+    pairs.jsonl     a line a batch: the pairs in it, the rows left out and why, and where reading goes on
     latents/        the files of `store.files.Files`
     embeds/
 
@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
 
-from dmpo_app.errors import StorageFull, StudioError
-from dmpo_app.exchange.readers.pair import Reason
+from dmpo_app.errors import StorageFullError, StudioError
+from dmpo_app.exchange.readers.pair import LeftOutReason
 from dmpo_app.exchange.readers.source import Bookmark
 from dmpo_app.store.db.sqlite import is_disk_error
 from dmpo_app.store.files import Files
@@ -33,7 +33,7 @@ _SHA_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class EncodedPair:
-    """A pair whose tensors are files."""
+    """An encoded pair, whose tensors are files."""
 
     prompt: str
     files: PairFiles
@@ -44,18 +44,18 @@ class EncodedPair:
 
 @dataclass(frozen=True, slots=True)
 class EncodedBatch:
-    """What some rows in a row came to. `is_last`: the data set has no more."""
+    """The encoded pairs of some consecutive rows. `is_last`: the data set has no more."""
 
     num_rows: int
     pairs: Sequence[EncodedPair]
-    left_out: Sequence[tuple[Reason, str]]
+    left_out: Sequence[tuple[LeftOutReason, str]]
     bookmark: Bookmark
     is_last: bool
 
 
 @dataclass(slots=True)
-class Counts:
-    """What was read: rows, pairs to learn from, ties among them, and how many were left out for which reason."""
+class EncodingCounts:
+    """Counts of an encoding: rows read, pairs to learn from, ties among them, and rows left out, by reason."""
 
     rows: int = 0
     pairs: int = 0
@@ -68,8 +68,8 @@ class Counts:
         self.ties += sum(pair.wins_a == 0.5 for pair in batch.pairs)
         self.left_out.update(reason.value for reason, _ in batch.left_out)
 
-    def facts(self) -> dict[str, Any]:
-        """For a manifest."""
+    def to_dict(self) -> dict[str, Any]:
+        """Serialize for a manifest."""
         return {
             "rows": self.rows,
             "pairs": self.pairs,
@@ -78,12 +78,12 @@ class Counts:
         }
 
     @classmethod
-    def from_facts(cls, facts: Mapping[str, Any]) -> Counts:
-        return cls(facts["rows"], facts["pairs"], facts["ties"], Counter(facts["left_out"]))
+    def from_dict(cls, values: Mapping[str, Any]) -> EncodingCounts:
+        return cls(values["rows"], values["pairs"], values["ties"], Counter(values["left_out"]))
 
 
 class PackedFiles(Sequence[PairFiles]):
-    """The hashes of many pairs in 96 bytes each."""
+    """Packed file hashes of many pairs, 96 bytes each."""
 
     def __init__(self, packed: bytes) -> None:
         self._packed = packed
@@ -99,14 +99,14 @@ class PackedFiles(Sequence[PairFiles]):
 
     def __getitem__(self, index: int | slice) -> PairFiles | PackedFiles:
         if isinstance(index, slice):
-            return self.chosen(range(*index.indices(len(self))))
+            return self.select(range(*index.indices(len(self))))
         entry = self._entry(range(len(self))[index])
         names = [entry[start : start + _SHA_BYTES].hex() for start in range(0, len(entry), _SHA_BYTES)]
         return PairFiles(*names)
 
-    def chosen(self, numbers: Iterable[int]) -> PackedFiles:
-        """Those of some numbers, in their order."""
-        return PackedFiles(b"".join(map(self._entry, numbers)))
+    def select(self, indices: Iterable[int]) -> PackedFiles:
+        """Select the entries at these indices, in their order."""
+        return PackedFiles(b"".join(map(self._entry, indices)))
 
     def __bytes__(self) -> bytes:
         return self._packed
@@ -117,7 +117,7 @@ class PackedFiles(Sequence[PairFiles]):
 
 @dataclass(frozen=True, slots=True)
 class PairTable:
-    """All pairs of an index, as little of each as training needs; a prompt's text is held once."""
+    """Table of all pairs of an index, as little of each as training needs; a prompt's text is held once."""
 
     prompts: Sequence[str]
     files: PackedFiles
@@ -125,7 +125,7 @@ class PairTable:
     num_votes: Sequence[float]
 
     def digest(self) -> str:
-        """A sha256 (hex) over everything in it."""
+        """The sha256 (hex) of the whole table."""
         digest = hashlib.sha256(bytes(self.files))
         for values in (self.prompts, self.wins_a, self.num_votes):
             digest.update(json.dumps(list(values)).encode())
@@ -133,55 +133,55 @@ class PairTable:
 
 
 class EncodedPairs:
-    """One folder of encoded pairs. One process at a time writes to it; `writes` is False in others that read it."""
+    """The folder of encoded pairs. One process at a time writes to it; `writes` is False in others that read it."""
 
     def __init__(self, folder: Path, *, writes: bool = True) -> None:
         self.folder = folder
         self.files = Files(folder)
-        self.counts = Counts()
+        self.counts = EncodingCounts()
         self.bookmark: Bookmark | None = None
-        """Where reading goes on; None: at the beginning."""
+        """The position in the data set where reading goes on; None: at the beginning."""
         self.is_complete = False
-        """Whether the data set has been read to its end."""
+        """True when the data set has been read to its end."""
         self._path = folder / INDEX_FILE
         if writes:
-            self._drop_torn_line()
+            self._truncate_partial_line()
         self._embeds: dict[str, str] = {}
         for batch in self._batches():
             self._take(batch)
 
-    def embeds_of(self, prompt: str) -> str | None:
-        """The file of a prompt that has been encoded already."""
+    def find_embeds(self, prompt: str) -> str | None:
+        """Find the file of a prompt that has been encoded already."""
         return self._embeds.get(prompt)
 
     def append(self, batch: EncodedBatch) -> None:
-        """Record a batch whose files are stored; durable on return. Raises StorageFull."""
-        line = json.dumps(_facts(batch), ensure_ascii=False, separators=(",", ":"))
+        """Record a batch whose files are stored; durable on return. Raises StorageFullError."""
+        line = json.dumps(_batch_to_json(batch), ensure_ascii=False, separators=(",", ":"))
         try:
             with self._path.open("ab") as file:
                 file.write(line.encode("utf-8", "surrogatepass") + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            self._drop_torn_line()
+            self._truncate_partial_line()
             if is_disk_error(error):
-                raise StorageFull(
+                raise StorageFullError(
                     f"{self._path} could not be written to ({error.strerror}); free some space"
                 ) from error
             raise
         self._take(batch)
 
-    def counts_up_to(self, limit: int | None) -> Counts:
-        """What was read until there were `limit` pairs; more may have been encoded for an earlier command."""
-        counts = Counts()
+    def counts_up_to(self, limit: int | None) -> EncodingCounts:
+        """Count what was read until there were `limit` pairs; an earlier command may have encoded more."""
+        counts = EncodingCounts()
         for batch in self._batches():
             if limit is not None and counts.pairs >= limit:
                 break
             counts.add(batch)
         return counts
 
-    def table(self, limit: int | None = None) -> PairTable:
-        """The first `limit` pairs, or all of them."""
+    def load_table(self, limit: int | None = None) -> PairTable:
+        """Load the table of the first `limit` pairs, or of all."""
         texts: dict[str, str] = {}
         prompts: list[str] = []
         packed, wins, votes = bytearray(), array("f"), array("f")
@@ -215,8 +215,8 @@ class EncodedPairs:
                         "encode the data set again"
                     ) from error
 
-    def _drop_torn_line(self) -> None:
-        """What stands after the last line's end was being written when the process died."""
+    def _truncate_partial_line(self) -> None:
+        """Truncate a partial line at the end of the index, which was being written when the process died."""
         if not self._path.exists():
             return
         with self._path.open("rb+") as file:
@@ -224,16 +224,16 @@ class EncodedPairs:
             while end > 0:
                 start = max(0, end - (1 << 16))
                 file.seek(start)
-                found = file.read(end - start).rfind(b"\n")
-                if found >= 0:
-                    end = start + found + 1
+                newline_at = file.read(end - start).rfind(b"\n")
+                if newline_at >= 0:
+                    end = start + newline_at + 1
                     break
                 end = start
             file.truncate(end)
             os.fsync(file.fileno())
 
 
-def _facts(batch: EncodedBatch) -> dict[str, Any]:
+def _batch_to_json(batch: EncodedBatch) -> dict[str, Any]:
     return {
         "rows": batch.num_rows,
         "pairs": [
@@ -254,14 +254,14 @@ def _facts(batch: EncodedBatch) -> dict[str, Any]:
     }
 
 
-def _batch(facts: dict[str, Any]) -> EncodedBatch:
+def _batch(values: dict[str, Any]) -> EncodedBatch:
     return EncodedBatch(
-        num_rows=facts["rows"],
+        num_rows=values["rows"],
         pairs=[
             EncodedPair(prompt, PairFiles(latents_a, latents_b, embeds), wins_a, num_votes, source_id)
-            for prompt, latents_a, latents_b, embeds, wins_a, num_votes, source_id in facts["pairs"]
+            for prompt, latents_a, latents_b, embeds, wins_a, num_votes, source_id in values["pairs"]
         ],
-        left_out=[(Reason(reason), source_id) for reason, source_id in facts["left_out"]],
-        bookmark=facts["bookmark"],
-        is_last=facts["is_last"],
+        left_out=[(LeftOutReason(reason), source_id) for reason, source_id in values["left_out"]],
+        bookmark=values["bookmark"],
+        is_last=values["is_last"],
     )

@@ -17,28 +17,28 @@ from itertools import islice
 from pathlib import Path
 
 from dmpo_app.diffusion.devices import resolve_device
-from dmpo_app.diffusion.encoder import Encoder, Pixels, fitted
+from dmpo_app.diffusion.encoder import Encoder, Pixels, resize_and_crop
 from dmpo_app.diffusion.families.protocol import Conditioning
 from dmpo_app.diffusion.loading import free_memory, resolve_dtype
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents, load_conditioning
-from dmpo_app.exchange.readers.pair import LeftOut, PreferencePair, picture_of
+from dmpo_app.exchange.readers.pair import LeftOutPair, PreferencePair, decode_image
 from dmpo_app.exchange.readers.reader import PreferenceReader, Row, read_row
 from dmpo_app.exchange.readers.source import PreferenceSource
 from dmpo_app.io import write_atomically
-from dmpo_app.store.files import sha256_of
+from dmpo_app.store.files import sha256_hex
 from dmpo_app.training.data.dataset import PairFiles
-from dmpo_app.training.data.encoded_pairs import Counts, EncodedBatch, EncodedPair, EncodedPairs
+from dmpo_app.training.data.encoded_pairs import EncodedBatch, EncodedPair, EncodedPairs, EncodingCounts
 
 _MAX_THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A pair with its pictures (H, W, 3) cut to size."""
+class _PreparedPair:
+    """A pair with its images (H, W, 3) cut to size."""
 
     pair: PreferencePair
-    picture_a: Pixels
-    picture_b: Pixels
+    image_a: Pixels
+    image_b: Pixels
 
 
 def encode_pairs(
@@ -50,13 +50,13 @@ def encode_pairs(
     batch_pairs: int,
     limit: int | None,
     should_stop: Callable[[], bool] = lambda: False,
-    on_progress: Callable[[Counts], None] = lambda _: None,
+    on_progress: Callable[[EncodingCounts], None] = lambda _: None,
 ) -> bool:
-    """Encode what `encoded` lacks, until there are `limit` pairs or the data set ends. False when told to stop.
+    """Encode rows that `encoded` lacks, until there are `limit` pairs or the data set ends. False when told to stop.
 
     No more rows are read than that takes, and the encoder is loaded only when there is something to encode. A batch
     begins where the last one recorded ended, so that a pass that was killed and taken up again makes the very batches,
-    and so the very bits, of one that was not. Raises StudioError when reading fails, StorageFull.
+    and so the very bits, of one that was not. Raises StudioError when reading fails, StorageFullError.
     """
     if _is_enough(encoded, limit):
         return True
@@ -68,18 +68,20 @@ def encode_pairs(
         while not _is_enough(encoded, limit):
             if should_stop():
                 return False
-            wanted = batch_pairs if limit is None else min(batch_pairs, limit - encoded.counts.pairs)
-            taken = list(islice(rows, wanted))
+            num_rows = batch_pairs if limit is None else min(batch_pairs, limit - encoded.counts.pairs)
+            batch_rows = list(islice(rows, num_rows))
             first = encoded.counts.rows
             prepare = partial(_prepare, reader, source, encoder.size)
-            found = [one for row in pool.map(prepare, range(first, first + len(taken)), taken) for one in row]
-            pairs = [one for one in found if isinstance(one, _Prepared)]
-            left_out = [(one.reason, one.source_id) for one in found if isinstance(one, LeftOut)]
+            prepared_pairs = [
+                one for row in pool.map(prepare, range(first, first + len(batch_rows)), batch_rows) for one in row
+            ]
+            pairs = [one for one in prepared_pairs if isinstance(one, _PreparedPair)]
+            left_out = [(one.reason, one.source_id) for one in prepared_pairs if isinstance(one, LeftOutPair)]
             batches = [pairs[start : start + batch_pairs] for start in range(0, len(pairs), batch_pairs)]
             embeds: dict[str, str] = {}
-            done = [pair for batch in batches for pair in _encode(batch, encoder, encoded, embeds)]
-            is_last = len(taken) < wanted
-            encoded.append(EncodedBatch(len(taken), done, left_out, stream.bookmark(), is_last))
+            new_pairs = [pair for batch in batches for pair in _encode(batch, encoder, encoded, embeds)]
+            is_last = len(batch_rows) < num_rows
+            encoded.append(EncodedBatch(len(batch_rows), new_pairs, left_out, stream.bookmark(), is_last))
             on_progress(encoded.counts)
     return True
 
@@ -90,32 +92,32 @@ def _is_enough(encoded: EncodedPairs, limit: int | None) -> bool:
 
 def _prepare(
     reader: PreferenceReader, source: PreferenceSource, size: tuple[int, int], number: int, row: Row
-) -> list[_Prepared | LeftOut]:
+) -> list[_PreparedPair | LeftOutPair]:
     return [
-        found if isinstance(found, LeftOut) else _Prepared(found, *_pictures(found, size))
-        for found in read_row(reader, row, str(number), source.folder)
+        pair if isinstance(pair, LeftOutPair) else _PreparedPair(pair, *_load_images(pair, size))
+        for pair in read_row(reader, row, str(number), source.folder)
     ]
 
 
-def _pictures(pair: PreferencePair, size: tuple[int, int]) -> tuple[Pixels, Pixels]:
-    return fitted(picture_of(pair.image_a), size), fitted(picture_of(pair.image_b), size)
+def _load_images(pair: PreferencePair, size: tuple[int, int]) -> tuple[Pixels, Pixels]:
+    return resize_and_crop(decode_image(pair.image_a), size), resize_and_crop(decode_image(pair.image_b), size)
 
 
 def _encode(
-    batch: Sequence[_Prepared], encoder: Encoder, encoded: EncodedPairs, embeds: dict[str, str]
+    batch: Sequence[_PreparedPair], encoder: Encoder, encoded: EncodedPairs, embeds: dict[str, str]
 ) -> list[EncodedPair]:
-    """The pairs with their files stored. `embeds` are prompts encoded since the last batch was recorded."""
-    latents = encoder.latents([picture for one in batch for picture in (one.picture_a, one.picture_b)])
-    images = [dump_latents(image) for image in latents]
+    """Encode a batch and store its files. `embeds` are prompts encoded since the last batch was recorded."""
+    latents = encoder.latents([image for one in batch for image in (one.image_a, one.image_b)])
+    latent_files = [dump_latents(image) for image in latents]
     new: list[bytes] = []
     for prompt in dict.fromkeys(one.pair.prompt for one in batch):
-        known = embeds.get(prompt) or encoded.embeds_of(prompt)
-        if known is None:
+        embeds_sha256 = embeds.get(prompt) or encoded.find_embeds(prompt)
+        if embeds_sha256 is None:
             new.append(dump_conditioning(encoder.conditioning(prompt)))
-            known = sha256_of(new[-1])
-        embeds[prompt] = known
-    encoded.files.put_all(images=(), latents=images, embeds=new)
-    names = [sha256_of(content) for content in images]
+            embeds_sha256 = sha256_hex(new[-1])
+        embeds[prompt] = embeds_sha256
+    encoded.files.put_all(images=(), latents=latent_files, embeds=new)
+    names = [sha256_hex(content) for content in latent_files]
     return [
         EncodedPair(
             prompt=one.pair.prompt,
@@ -133,17 +135,17 @@ FOLDER = "empty-prompts"
 
 @dataclass(frozen=True, slots=True)
 class EmptyPrompt:
-    """A file, and how to load the encoders that make it. Called, it gives the tensors, without batch dimension.
+    """An encoded empty prompt: its file, and a loader of encoders. Called, it gives tensors without batch dimension.
 
-    Several processes that find no file each write the same bytes, whole; `prepare` in one of them spares the others.
+    Several processes that find no file each write the same bytes, whole; `ensure_exists` in one spares the others.
     """
 
     path: Path
     load_encoder: Callable[[], Encoder]
 
     @classmethod
-    def of_home(cls, home: Path, source: str, base_fingerprint: str, *, device: str, dtype: str) -> EmptyPrompt:
-        """That of a base model in a home; each precision has a file of its own."""
+    def from_home(cls, home: Path, source: str, base_fingerprint: str, *, device: str, dtype: str) -> EmptyPrompt:
+        """The empty prompt of a base model in a home; each precision has a file of its own."""
         precision = str(resolve_dtype(dtype, resolve_device(device))).removeprefix("torch.")
         return cls(
             home / FOLDER / f"{base_fingerprint[:16]}-{precision}.safetensors",
@@ -151,19 +153,19 @@ class EmptyPrompt:
         )
 
     def __call__(self) -> Conditioning:
-        """Raises StudioError for a damaged file; like `prepare` where there is none."""
-        self.prepare()
+        """Load the tensors. Raises StudioError for a damaged file; like `ensure_exists` where there is none."""
+        self.ensure_exists()
         return load_conditioning(self.path.read_bytes())
 
-    def prepare(self) -> None:
-        """See to it that the file is there; the encoders are gone afterwards.
+    def ensure_exists(self) -> None:
+        """Encode the empty prompt unless its file exists; the encoders are unloaded afterwards.
 
-        Raises like `Encoder.load`, StorageFull.
+        Raises like `Encoder.load`, StorageFullError.
         """
         if not self.path.exists():
-            self.keep_from(self.load_encoder())
+            self.write_from(self.load_encoder())
             free_memory()
 
-    def keep_from(self, encoder: Encoder) -> None:
-        """Write the file with encoders that are in memory anyway. Raises StorageFull."""
+    def write_from(self, encoder: Encoder) -> None:
+        """Write the file with encoders that are in memory anyway. Raises StorageFullError."""
         write_atomically(self.path, dump_conditioning(encoder.empty_conditioning()))

@@ -1,7 +1,7 @@
-"""Which timestep and which noise: a fixed set of draws per pair, and the order in which a round visits them.
+"""Slots: the fixed set of (timestep, noise) samples of a pair, and the order in which a round visits them.
 
-Everything here is a pure function of its arguments, so a resumed round, a restarted process and another machine draw
-the same. Reference errors can be kept because a pair is only ever noised in `num_slots` ways.
+Everything here is a pure function of its arguments, so a resumed round, a restarted process and another machine use
+the same. Reference errors can be cached because a pair is only ever noised in `num_slots` ways.
 
 Shapes:  C H W latent channels, height, width.
 """
@@ -21,27 +21,27 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One way to noise a pair; both of its images get this timestep and this noise."""
+    """One of a pair's fixed (timestep, noise) samples; both of its images get this timestep and this noise."""
 
     timestep: int
     noise_seed: int
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
-    """One pair in one slot: what a step's batch is made of. `pair` is an index into the dataset.
+class Example:
+    """A training example: one pair in one slot. `pair` is an index into the dataset.
 
-    A filler only gives a batch its shape: it repeats another draw and counts nothing.
+    Padding only gives a batch its shape: it repeats another example and counts nothing.
     """
 
     pair: int
     slot: int
-    is_filler: bool = False
+    is_padding: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class TimestepDensity:
-    """How slots are spread over the noise levels t in 0..1; SD3 (arXiv:2403.03206), section 3.1.
+    """The density of the slots over the noise levels t in 0..1; SD3 (arXiv:2403.03206), section 3.1.
 
     uniform        t = u
     logit_normal   logit t ~ Normal(mean, scale): t = sigmoid(mean + scale * Phi^-1(u))
@@ -55,7 +55,7 @@ class TimestepDensity:
     scale: float = 1.0
 
     def noise_level(self, quantile: float) -> float:
-        """t in 0..1 for a `quantile` u in 0..1; grows with u."""
+        """The noise level t in 0..1 for a `quantile` u in 0..1; grows with u."""
         if self.name == "logit_normal":
             inside = min(max(quantile, 1e-9), 1 - 1e-9)
             return 1 / (1 + math.exp(-self.mean - self.scale * NormalDist().inv_cdf(inside)))
@@ -68,10 +68,10 @@ class TimestepDensity:
 UNIFORM = TimestepDensity()
 
 
-def slot_of(
+def compute_slot(
     pair_id: int, slot: int, *, num_slots: int, num_timesteps: int, seed: int, density: TimestepDensity = UNIFORM
 ) -> Slot:
-    """Slot `slot` of a pair: its timestep lies somewhere in the slot's own equal share of 0..num_timesteps - 1.
+    """Compute slot `slot` of a pair; its timestep lies in the slot's own equal share of 0..num_timesteps - 1.
 
     The slots of a pair together cover all noise levels evenly, or as `density` says: slot k of n lies between its
     quantiles k/n and (k+1)/n. Where inside its share each one falls differs between pairs. `seed` belongs to the
@@ -89,46 +89,46 @@ def slot_of(
 
 
 def drops_caption(pair_id: int, slot: int, *, share: float, seed: int) -> bool:
-    """Whether a pair in this slot is shown without its caption, which is so in a `share` (0 to 1) of all slots.
+    """True for a slot whose caption is dropped, which is so in a `share` (0 to 1) of all slots.
 
-    As fixed as the slot's noise, because reference errors are kept by pair and slot, but drawn for itself: no noise
+    As fixed as the slot's noise, because reference errors are cached by pair and slot, but independent of it: no noise
     level loses its captions more often than another. What a smaller share drops, a larger one drops too.
     """
     return keyed_seed(seed, "caption", pair_id, slot) < share * 2**63
 
 
-def noise_of(slot: Slot, shape_CHW: tuple[int, ...]) -> Tensor:
+def noise_for_slot(slot: Slot, shape_CHW: tuple[int, ...]) -> Tensor:
     """The slot's standard normal noise, float32 on the CPU whatever device trains, so that it is the same anywhere."""
     return torch.randn(shape_CHW, generator=torch.Generator().manual_seed(slot.noise_seed))
 
 
-def draws_of_step(step: int, *, num_pairs: int, batch_pairs: int, num_slots: int, seed: int) -> list[Draw]:
-    """The `batch_pairs` draws of a step, counted from 0.
+def examples_for_step(step: int, *, num_pairs: int, batch_pairs: int, num_slots: int, seed: int) -> list[Example]:
+    """The `batch_pairs` examples of a step, counted from 0.
 
     Pairs come in an endless stream of shuffled passes over the data, slots in an endless stream of shuffled passes over
     the slots: every pair is used equally often, and the noise levels of a batch are spread as evenly as its size
     allows. A batch larger than the data holds a pair twice, so that all batches have one shape.
     """
     positions = range(step * batch_pairs, (step + 1) * batch_pairs)
-    pairs = [shuffled(num_pairs, position, seed, "pairs") for position in positions]
-    slots = [shuffled(num_slots, position, seed, "slots") for position in positions]
-    return [Draw(pair, slot) for pair, slot in zip(pairs, slots, strict=True)]
+    pairs = [shuffled_index(num_pairs, position, seed, "pairs") for position in positions]
+    slots = [shuffled_index(num_slots, position, seed, "slots") for position in positions]
+    return [Example(pair, slot) for pair, slot in zip(pairs, slots, strict=True)]
 
 
 def evaluation_slots(num_slots: int, count: int = 4) -> list[int]:
-    """`count` slots spread over the noise levels, the same at every evaluation; all of them if there are no more."""
+    """The slots of evaluations: `count` spread over the noise levels, always the same; all if there are no more."""
     if count >= num_slots:
         return list(range(num_slots))
     return [(2 * i + 1) * num_slots // (2 * count) for i in range(count)]
 
 
 def keyed_seed(*parts: int | str) -> int:
-    """A seed in 0..2^63 - 1 from a sha256 over the parts; unlike `hash`, the same in every process."""
+    """Compute a seed in 0..2^63 - 1 from a sha256 over the parts; unlike `hash`, the same in every process."""
     digest = hashlib.sha256("\0".join(f"{type(part).__name__}:{part}" for part in parts).encode())
     return int.from_bytes(digest.digest()[:8], "big") >> 1
 
 
-def shuffled(count: int, position: int, seed: int, stream: str) -> int:
+def shuffled_index(count: int, position: int, seed: int, stream: str) -> int:
     """The element at `position` of an endless sequence of shuffled passes over 0..count - 1."""
     return int(_pass(count, keyed_seed(seed, stream, position // count))[position % count])
 

@@ -8,7 +8,7 @@ a step, and each makes the same step from the same sum. Process 0 leads: it alon
 the round's votes from the same home, so on several machines that is a shared folder.
 
 Messages are JSON over gloo, gradients go over NCCL where they are on GPUs. A process that is killed closes its
-connections; whoever waits for it gets PeerLost at once, or after TIMEOUT when its machine has gone silent.
+connections; whoever waits for it gets PeerLostError at once, or after TIMEOUT when its machine has gone silent.
 """
 
 from __future__ import annotations
@@ -25,66 +25,68 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from dmpo_app.errors import PeerLost, SetupProblem
+from dmpo_app.errors import PeerLostError, SetupError
 from dmpo_app.training.distributed.torchrun_env import local_rank, world_size
 
 _Result = TypeVar("_Result")
 
 
-class Group:
-    """A single process: it leads, its share is everything, and there is nobody to wait for."""
+class ProcessGroup:
+    """The single-process group: rank 0 of 1, every collective is the identity."""
 
-    rank: int = 0
-    size: int = 1
+    process_rank: int = 0
+    world_size: int = 1
 
     @property
-    def leads(self) -> bool:
-        """Whether this process owns the lease, the checkpoint and what is published."""
-        return self.rank == 0
+    def is_main(self) -> bool:
+        """True in the main process (rank 0), which owns the lease and the checkpoint, and publishes."""
+        return self.process_rank == 0
 
-    def share(self, work: Callable[[], _Result]) -> list[_Result]:
-        """Do `work` here and return what it gave in each process, by rank. Results are what JSON can hold.
+    def all_gather(self, fn: Callable[[], _Result]) -> list[_Result]:
+        """Run `fn` in every process and return all results, by rank. Results are JSON values.
 
         When it runs out of memory in one, torch.OutOfMemoryError is raised in all; when it fails in one, that one
-        raises its error and the others PeerLost.
+        raises its error and the others PeerLostError.
         """
-        return [work()]
+        return [fn()]
 
-    def led(self, decide: Callable[[], _Result]) -> _Result:
-        """What `decide` gives in the leading process, in all of them; it runs there alone. Errors as in `share`."""
-        leading: list[_Result] = self.share(decide if self.leads else _nothing)  # type: ignore[arg-type]
-        return leading[0]
+    def broadcast(self, fn: Callable[[], _Result]) -> _Result:
+        """Run `fn` in the main process alone and return its result in all processes. Errors as in `all_gather`."""
+        results: list[_Result] = self.all_gather(fn if self.is_main else _nothing)  # type: ignore[arg-type]
+        return results[0]
 
-    def led_at_length(self, decide: Callable[[], _Result]) -> _Result:
-        """As `led`, for what may take hours. `decide` must not use the group."""
-        return self.led(decide)
+    def broadcast_with_heartbeat(self, fn: Callable[[], _Result]) -> _Result:
+        """Broadcast as `broadcast` does, for an `fn` that may take hours; it must not use the group."""
+        return self.broadcast(fn)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient by its sum over the processes, the same bits in all. Raises PeerLost."""
-
-    def part(self, count: int, *, block: int = 1) -> range:
-        """This process's positions among `count`, equally many in each; those at and beyond `count` only fill up.
-
-        Parts are whole numbers of blocks, as `count` is.
+        """All-reduce: replace every gradient by its sum over the processes, the same bits in all. Raises
+        PeerLostError.
         """
-        size = -(-count // (self.size * block)) * block
-        return range(self.rank * size, (self.rank + 1) * size)
+
+    def shard(self, num_items: int, *, block: int = 1) -> range:
+        """This process's shard of `num_items` positions, equally many in each; those from `num_items` on are padding.
+
+        Shards are whole numbers of blocks, as `num_items` is.
+        """
+        shard_size = -(-num_items // (self.world_size * block)) * block
+        return range(self.process_rank * shard_size, (self.process_rank + 1) * shard_size)
 
 
-ALONE = Group()
+SINGLE_PROCESS = ProcessGroup()
 
 
-def check_parts(group: Group, batch_pairs: int) -> None:
-    """Raise SetupProblem when a batch has fewer pairs than the group has processes."""
-    if group.size > batch_pairs:
-        raise SetupProblem(
-            f"{group.size} processes share batches of {batch_pairs} pairs; set DMPO_ROUND__BATCH_PAIRS to at least "
-            f"{group.size}, or start fewer"
+def check_world_size(group: ProcessGroup, batch_pairs: int) -> None:
+    """Raise SetupError when a batch has fewer pairs than the group has processes."""
+    if group.world_size > batch_pairs:
+        raise SetupError(
+            f"{group.world_size} processes share batches of {batch_pairs} pairs; set DMPO_ROUND__BATCH_PAIRS to at "
+            f"least {group.world_size}, or start fewer"
         )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """The CPU's allocator has no exception of its own."""
+    """True for out-of-memory errors; the CPU's allocator has no exception of its own."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
@@ -95,26 +97,26 @@ def _nothing() -> None:
 
 
 TIMEOUT = timedelta(minutes=10)
-"""The longest that one process may work while others wait for it."""
+"""The longest time that one process may work while others wait for it."""
 _BEAT_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 
-def own_device(device: str) -> str:
-    """The device setting for this process: with several on one machine each takes its own GPU."""
+def device_for_process(device: str) -> str:
+    """The device setting for this process: of several on one machine each takes its own GPU."""
     if world_size() > 1 and device in ("auto", "cuda") and torch.cuda.is_available():
         return f"cuda:{local_rank()}"
     return device
 
 
 @contextmanager
-def joined(timeout: timedelta = TIMEOUT) -> Iterator[Group]:
-    """The group of all processes that were started together; that of one when this was started by itself.
+def join_process_group(timeout: timedelta = TIMEOUT) -> Iterator[ProcessGroup]:
+    """Join the group of all processes that were started together; a single process is its own group.
 
-    Raises SetupProblem when they do not find one another.
+    Raises SetupError when they do not find one another.
     """
     if world_size() == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     backend = "cpu:gloo"
     if torch.cuda.is_available():
@@ -123,94 +125,94 @@ def joined(timeout: timedelta = TIMEOUT) -> Iterator[Group]:
     try:
         dist.init_process_group(backend, timeout=timeout)
     except (RuntimeError, ValueError) as error:
-        raise SetupProblem(
+        raise SetupError(
             f"{world_size()} processes were started to train together and do not find one another: {error}; start them "
             "with torchrun or accelerate launch, and on several machines with the same --rdzv-endpoint"
         ) from error
     try:
-        yield ProcessGroup(timeout=timeout)
+        yield TorchProcessGroup(timeout=timeout)
     finally:
         dist.destroy_process_group()
 
 
-class ProcessGroup(Group):
-    """The processes of torch's default group."""
+class TorchProcessGroup(ProcessGroup):
+    """The process group on torch's default group: collectives by gloo and NCCL."""
 
     def __init__(self, *, timeout: timedelta = TIMEOUT) -> None:
-        self._beat_seconds = min(_BEAT_SECONDS, timeout.total_seconds() / 4)
-        self.rank = dist.get_rank()
-        self.size = dist.get_world_size()
+        self._heartbeat_seconds = min(_BEAT_SECONDS, timeout.total_seconds() / 4)
+        self.process_rank = dist.get_rank()
+        self.world_size = dist.get_world_size()
 
-    def share(self, work: Callable[[], _Result]) -> list[_Result]:
+    def all_gather(self, fn: Callable[[], _Result]) -> list[_Result]:
         message: dict[str, Any] = {}
         failure: Exception | None = None
         try:
-            message["result"] = work()
-        except PeerLost:
-            raise  # a share inside this one: all know of it
+            message["result"] = fn()
+        except PeerLostError:
+            raise  # an all_gather inside this one: all know of it
         except Exception as error:  # noqa: BLE001 - whatever it is, the others must not wait for this process
             failure = error
             message = {"error": f"{type(error).__name__}: {error}", "memory": is_out_of_memory(error)}
-        everyone = self._exchange(message)
-        failed = [(rank, said) for rank, said in enumerate(everyone) if "error" in said]
-        if not failed:
-            return [said["result"] for said in everyone]
-        fatal = [(rank, said) for rank, said in failed if not said["memory"]]
-        if failure is not None and (not fatal or not message["memory"]):
+        replies = self._all_gather_json(message)
+        error_replies = [(rank, reply) for rank, reply in enumerate(replies) if "error" in reply]
+        if not error_replies:
+            return [reply["result"] for reply in replies]
+        fatal_replies = [(rank, reply) for rank, reply in error_replies if not reply["memory"]]
+        if failure is not None and (not fatal_replies or not message["memory"]):
             raise failure
-        rank, said = (fatal or failed)[0]
-        if fatal:
-            raise PeerLost(f"process {rank} of {self.size} failed: {said['error']}")
-        raise torch.OutOfMemoryError(f"process {rank} of {self.size} ran out of memory")
+        rank, reply = (fatal_replies or error_replies)[0]
+        if fatal_replies:
+            raise PeerLostError(f"process {rank} of {self.world_size} failed: {reply['error']}")
+        raise torch.OutOfMemoryError(f"process {rank} of {self.world_size} ran out of memory")
 
-    def led_at_length(self, decide: Callable[[], _Result]) -> _Result:
-        """The others hear from the leading process every now and then, so that they do not take it for lost."""
-        if not self.leads:
-            while (said := self.led(_nothing_to_say))["busy"]:
+    def broadcast_with_heartbeat(self, fn: Callable[[], _Result]) -> _Result:
+        """Broadcast a result that takes long, with a heartbeat to the waiting processes until it is there."""
+        if not self.is_main:
+            while (reply := self.broadcast(_empty_message))["busy"]:
                 pass
-            return cast(_Result, said["result"])
+            return cast(_Result, reply["result"])
         result: _Result | None = None
         failure: Exception | None = None
         try:
-            with self._heard_of():
-                result = decide()
-        except PeerLost:
+            with self._heartbeat():
+                result = fn()
+        except PeerLostError:
             raise
         except Exception as error:  # noqa: BLE001 - told to all and raised here
             failure = error
 
-        def tell() -> dict[str, Any]:
+        def send_result() -> dict[str, Any]:
             if failure is not None:
                 raise failure
             return {"busy": False, "result": result}
 
-        return cast(_Result, self.led(tell)["result"])
+        return cast(_Result, self.broadcast(send_result)["result"])
 
     @contextmanager
-    def _heard_of(self) -> Iterator[None]:
-        """Meanwhile a thread of the leading process, the only one to use the group, tells the others to wait on.
+    def _heartbeat(self) -> Iterator[None]:
+        """Heartbeat thread of the main process, the only user of the group meanwhile, that tells the others to wait on.
 
-        Raises PeerLost at the end when it could not: what was done meanwhile is done all the same.
+        Raises PeerLostError at the end when it could not: what was done meanwhile is done all the same.
         """
         done = threading.Event()
-        lost: list[PeerLost] = []
+        peer_errors: list[PeerLostError] = []
 
-        def beat() -> None:
+        def send_heartbeats() -> None:
             try:
-                while not done.wait(self._beat_seconds):
-                    self.led(lambda: {"busy": True})
-            except PeerLost as error:
-                lost.append(error)
+                while not done.wait(self._heartbeat_seconds):
+                    self.broadcast(lambda: {"busy": True})
+            except PeerLostError as error:
+                peer_errors.append(error)
 
-        thread = threading.Thread(target=beat, name="group-beat", daemon=True)
+        thread = threading.Thread(target=send_heartbeats, name="group-beat", daemon=True)
         thread.start()
         try:
             yield
         finally:
             done.set()
             thread.join()
-        if lost:
-            raise lost[0]
+        if peer_errors:
+            raise peer_errors[0]
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -221,29 +223,29 @@ class ProcessGroup(Group):
         ):
             gradient.copy_(summed.view_as(gradient))
 
-    def _exchange(self, message: dict[str, Any]) -> list[dict[str, Any]]:
-        """Everybody's message, by rank."""
+    def _all_gather_json(self, message: dict[str, Any]) -> list[dict[str, Any]]:
+        """All-gather a JSON message: those of all processes, by rank."""
         own = torch.frombuffer(bytearray(json.dumps(message).encode()), dtype=torch.uint8)
-        lengths = self._gather(torch.tensor([own.numel()]))
+        lengths = self._all_gather_tensor(torch.tensor([own.numel()]))
         longest = max(int(length) for length in lengths)
         padded = torch.cat([own, own.new_zeros(longest - own.numel())])
-        texts = self._gather(padded)
+        texts = self._all_gather_tensor(padded)
         return [json.loads(bytes(text[: int(length)].tolist())) for text, length in zip(texts, lengths, strict=True)]
 
-    def _gather(self, tensor: Tensor) -> list[Tensor]:
-        found = [torch.empty_like(tensor) for _ in range(self.size)]
-        self._collective(lambda: dist.all_gather(found, tensor))
-        return found
+    def _all_gather_tensor(self, tensor: Tensor) -> list[Tensor]:
+        gathered = [torch.empty_like(tensor) for _ in range(self.world_size)]
+        self._collective(lambda: dist.all_gather(gathered, tensor))
+        return gathered
 
-    def _collective(self, work: Callable[[], object]) -> None:
+    def _collective(self, fn: Callable[[], object]) -> None:
         try:
-            work()
+            fn()
         except RuntimeError as error:  # what gloo and NCCL raise when a connection is gone or silent for too long
-            raise PeerLost(
-                f"process {self.rank} of {self.size} lost another one, which was killed, failed or hangs ({error}); "
-                "its own output says why. The round goes on from its checkpoint when all are started again"
+            raise PeerLostError(
+                f"process {self.process_rank} of {self.world_size} lost another one, which was killed, failed or hangs "
+                f"({error}); its own output says why. The round goes on from its checkpoint when all are started again"
             ) from error
 
 
-def _nothing_to_say() -> dict[str, Any]:
+def _empty_message() -> dict[str, Any]:
     return {}

@@ -1,32 +1,32 @@
-"""What `torchrun` or `accelerate launch` say of the processes that they start together. Does without torch."""
+"""Rank and world size from the environment variables set by `torchrun`. Does not import torch."""
 
 from __future__ import annotations
 
 import os
 
-from dmpo_app.errors import SetupProblem
+from dmpo_app.errors import SetupError
 
 
 def world_size() -> int:
-    """Processes that were started together; 1 when this one was started by itself. Raises SetupProblem."""
+    """The number of processes started together; 1 when this one was started by itself. Raises SetupError."""
     try:
         return int(os.environ.get("WORLD_SIZE", "1"))
     except ValueError as error:
-        raise SetupProblem(
+        raise SetupError(
             f"WORLD_SIZE={os.environ['WORLD_SIZE']!r} is not a number; it is torchrun that sets it"
         ) from error
 
 
 def local_rank() -> int:
-    """Which of this machine's processes this is."""
+    """The rank of this process among those on this machine."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def processes_here() -> int:
-    """How many of the processes share this machine's cores."""
+def local_world_size() -> int:
+    """The number of processes on this machine, which share its cores."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", str(world_size())))
 
 
-def is_follower() -> bool:
-    """Whether this is one of several processes, and not the first: it does as that one says."""
+def is_secondary_process() -> bool:
+    """True in all but the main process (rank 0) of several: it follows that one."""
     return int(os.environ.get("RANK", "0")) > 0

@@ -1,4 +1,4 @@
-"""A round between two steps, as one file: continuing from it is continuing, to the last bit.
+"""The checkpoint of a round between two steps, as one file: resuming from it gives the same bits.
 
 One safetensors file, replaced by one rename, so that there is never half a checkpoint:
 
@@ -8,7 +8,7 @@ One safetensors file, replaced by one rename, so that there is never half a chec
     best/<key>                      the adapter that did best on the held-out votes so far
     reference/<draws|errors>        the reference errors in use, so that a resumed round sees the very same
 
-and in its metadata one JSON text with the rest. There is no random state: draws are functions of seed and step.
+and in its metadata one JSON text with the rest. There is no random state: examples are functions of seed and step.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from torch import Tensor
 
 from dmpo_app.io import write_atomically
 from dmpo_app.training.loop.optimizers import OptimizerState
-from dmpo_app.training.loop.step import Agreement
-from dmpo_app.training.monitoring.early_stopping import HealthWatch
+from dmpo_app.training.loop.step import VoteAgreement
+from dmpo_app.training.monitoring.early_stopping import EarlyStopMonitor
 from dmpo_app.training.monitoring.evaluation import Evaluation
 from dmpo_app.training.reference.reference_cache import ReferenceCache
 
@@ -36,8 +36,8 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Best:
-    """An adapter that may be published: its step, its tensors on the CPU, and how held-out votes judge it, if any."""
+class BestAdapter:
+    """The best adapter so far, which may be published: its step, its tensors on the CPU, and its evaluation, if any."""
 
     step: int
     tensors: Mapping[str, Tensor]
@@ -46,77 +46,78 @@ class Best:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """`live` is the live version on the held-out votes. `average` is empty when none is kept.
+    """The state of a round.
 
-    `numerics` is the reference cache's key; references computed under another one are not used.
+    `live_evaluation` is that of the live version on the held-out votes. `average` is empty when there is no EMA.
+    `numerics_key` is the reference cache's key; references computed under another one are not used.
     """
 
     step: int
     seconds: float
     micro_pairs: int
-    numerics: str
+    numerics_key: str
     tensors: Mapping[str, Tensor]
     optimizer: OptimizerState
     average: Mapping[str, Tensor]
-    best: Best | None
-    live: Evaluation | None
-    reference: ReferenceCache
-    watch: HealthWatch = field(default_factory=HealthWatch)
+    best: BestAdapter | None
+    live_evaluation: Evaluation | None
+    reference_cache: ReferenceCache
+    monitor: EarlyStopMonitor = field(default_factory=EarlyStopMonitor)
 
     def save(self, folder: Path, *, plan: str) -> None:
-        """Replace the round's checkpoint. `plan` says what round this is part of. Raises StorageFull."""
+        """Replace the round's checkpoint file. `plan` is the key of the round's plan. Raises StorageFullError."""
         tensors: dict[str, Tensor] = {}
         _put(tensors, "lora", self.tensors)
         _put(tensors, "optimizer", self.optimizer.tensors)
         _put(tensors, "groups", self.optimizer.group_tensors)
         _put(tensors, "average", self.average)
         _put(tensors, "best", self.best.tensors if self.best else {})
-        _put(tensors, "reference", self.reference.to_tensors())
-        facts = {
+        _put(tensors, "reference", self.reference_cache.to_tensors())
+        state = {
             "plan": plan,
             "step": self.step,
             "seconds": self.seconds,
             "micro_pairs": self.micro_pairs,
-            "numerics": self.numerics,
+            "numerics": self.numerics_key,
             "optimizer": self.optimizer.numbers,
             "groups": self.optimizer.group_numbers,
             "best": {"step": self.best.step, "evaluation": _facts(self.best.evaluation)} if self.best else None,
-            "live": _facts(self.live),
-            "watch": self.watch.to_facts(),
+            "live": _facts(self.live_evaluation),
+            "watch": self.monitor.to_dict(),
         }
-        write_atomically(folder / FILE_NAME, save(tensors, {"state": json.dumps(facts)}))
+        write_atomically(folder / FILE_NAME, save(tensors, {"state": json.dumps(state)}))
 
     @classmethod
     def load(cls, folder: Path, *, plan: str) -> Checkpoint | None:
-        """What `save` wrote for this plan; None when there is nothing usable, and then the round starts anew."""
+        """Load the checkpoint of this plan; None when there is no usable one, and then the round starts anew."""
         path = folder / FILE_NAME
         try:
             with safe_open(path, framework="pt") as file:
-                facts: dict[str, Any] = json.loads(file.metadata()["state"])
+                state: dict[str, Any] = json.loads(file.metadata()["state"])
                 tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
             _log.warning("checkpoint %s cannot be read (%s); the round starts anew", path, error)
             return None
-        if facts["plan"] != plan:
+        if state["plan"] != plan:
             _log.warning("checkpoint %s belongs to another plan of the round; it starts anew", path)
             return None
-        best = facts["best"]
+        best = state["best"]
         return cls(
-            step=facts["step"],
-            seconds=facts["seconds"],
-            micro_pairs=facts["micro_pairs"],
-            numerics=facts["numerics"],
+            step=state["step"],
+            seconds=state["seconds"],
+            micro_pairs=state["micro_pairs"],
+            numerics_key=state["numerics"],
             tensors=_take(tensors, "lora"),
             optimizer=OptimizerState(
-                _take(tensors, "optimizer"), facts["optimizer"], _take(tensors, "groups"), facts["groups"]
+                _take(tensors, "optimizer"), state["optimizer"], _take(tensors, "groups"), state["groups"]
             ),
             average=_take(tensors, "average"),
-            best=Best(best["step"], _take(tensors, "best"), _evaluation(best["evaluation"])) if best else None,
-            live=_evaluation(facts["live"]),
-            reference=ReferenceCache.from_tensors(_take(tensors, "reference")),
-            watch=HealthWatch.from_facts(facts["watch"]),
+            best=BestAdapter(best["step"], _take(tensors, "best"), _evaluation(best["evaluation"])) if best else None,
+            live_evaluation=_evaluation(state["live"]),
+            reference_cache=ReferenceCache.from_tensors(_take(tensors, "reference")),
+            monitor=EarlyStopMonitor.from_dict(state["watch"]),
         )
 
 
@@ -136,4 +137,4 @@ def _facts(evaluation: Evaluation | None) -> dict[str, Any] | None:
 def _evaluation(facts: Mapping[str, Any] | None) -> Evaluation | None:
     if facts is None:
         return None
-    return Evaluation(losses=tuple(facts["losses"]), loss=facts["loss"], agreement=Agreement(**facts["agreement"]))
+    return Evaluation(losses=tuple(facts["losses"]), loss=facts["loss"], agreement=VoteAgreement(**facts["agreement"]))

@@ -1,4 +1,4 @@
-"""The denoiser's forward pass compiled by torch, for as long as a round has it.
+"""Compilation of the denoiser's forward pass by torch, for the length of a round.
 
 A compiled graph reads the adapter's parameters as its inputs: copying another state into them, and attaching another
 adapter of the same kind in the next round, changes nothing about it. What would change it is switching the adapter's
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether this machine can; says why not in the log. Takes some seconds the first time."""
+    """Probe whether torch can compile on this device; the log says why not. Takes some seconds the first time."""
     try:
         torch.compile(_probe, backend=BACKEND)(torch.ones(8, device=device))
     except Exception as error:  # noqa: BLE001 - compilers are missing in many ways, and a round can do without
@@ -38,15 +38,17 @@ def compile_in_place(module: nn.Module) -> None:
     module.compile(backend=BACKEND, dynamic=False)
 
 
-def restore(module: nn.Module) -> None:
-    """Back to the ordinary forward. The compiled graph stays with torch and is found again by `compile_in_place`."""
+def restore_eager(module: nn.Module) -> None:
+    """Restore the eager forward. torch keeps the compiled graph for the next `compile_in_place`."""
     module._compiled_call_impl = None
 
 
 @contextmanager
-def uncompiled(module: nn.Module) -> Iterator[None]:
-    """The ordinary forward for a while: for passes of another shape, or without gradients, which would be compiled for
-    themselves."""
+def eager_forward(module: nn.Module) -> Iterator[None]:
+    """Context manager for the eager forward: for passes of another shape, or without gradients.
+
+    Those would be compiled for themselves.
+    """
     compiled = module._compiled_call_impl
     module._compiled_call_impl = None
     try:
@@ -56,8 +58,8 @@ def uncompiled(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def without_effect(parameters: Mapping[str, Tensor]) -> Iterator[None]:
-    """The adapter (parameters by file key) with every B at zero, so that it adds exactly 0; then as it was."""
+def zeroed_adapter(parameters: Mapping[str, Tensor]) -> Iterator[None]:
+    """Context manager that sets every B of the adapter (parameters by file key) to zero, so that it adds exactly 0."""
     ups = [tensor.detach() for key, tensor in parameters.items() if ".lora_B." in key]
     before = [tensor.clone() for tensor in ups]
     torch._foreach_zero_(ups)

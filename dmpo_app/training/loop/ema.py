@@ -1,4 +1,4 @@
-"""A moving average of the adapter over the steps of a round.
+"""The exponential moving average (EMA) of the adapter over the steps of a round.
 
     m_t = d m_(t-1) + (1 - d) w_t,  m_0 = 0;   average_t = m_t / (1 - d^t)
 
@@ -18,39 +18,39 @@ from torch import Tensor, nn
 from dmpo_app.diffusion.lora import load_state_in_place
 
 
-class AdapterAverage:
-    """The average of `parameters` with decay d, 0 < d < 1. `count` is t, the steps in it so far."""
+class AdapterEma:
+    """The EMA of `parameters` with decay d, 0 < d < 1. `num_updates` is t, the steps in it so far."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
         self._parameters = parameters
         self._decay = decay
         self._sums = {key: torch.zeros_like(parameter) for key, parameter in parameters.items()}
-        self.count = 0
+        self.num_updates = 0
 
     def update(self) -> None:
-        """Take in the parameters as they are now."""
+        """Update the average with the parameters as they are now."""
         with torch.no_grad():
             torch._foreach_lerp_(list(self._sums.values()), list(self._parameters.values()), 1 - self._decay)
-        self.count += 1
+        self.num_updates += 1
 
     def state(self) -> dict[str, Tensor]:
         """A copy of m on the CPU, by key."""
         return {key: value.to("cpu", copy=True) for key, value in self._sums.items()}
 
-    def restore(self, sums: Mapping[str, Tensor], count: int) -> None:
-        """Go on from what `state` gave after `count` steps."""
+    def restore(self, sums: Mapping[str, Tensor], num_updates: int) -> None:
+        """Restore what `state` gave after `num_updates` steps."""
         load_state_in_place(self._sums, sums)
-        self.count = count
+        self.num_updates = num_updates
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """The parameters hold the average inside, and afterwards what they held before. Nothing before step 1."""
-        if self.count == 0:
+    def average_parameters(self) -> Iterator[None]:
+        """Context manager that replaces the parameters by their average. It does nothing before step 1."""
+        if self.num_updates == 0:
             yield
             return
         before = {key: parameter.detach().clone() for key, parameter in self._parameters.items()}
-        share = 1 - self._decay**self.count
-        load_state_in_place(self._parameters, {key: value / share for key, value in self._sums.items()})
+        bias_correction = 1 - self._decay**self.num_updates
+        load_state_in_place(self._parameters, {key: value / bias_correction for key, value in self._sums.items()})
         try:
             yield
         finally:

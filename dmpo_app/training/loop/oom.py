@@ -1,4 +1,4 @@
-"""Work that is done in smaller pieces when memory runs out."""
+"""Retry of work in smaller pieces when memory runs out (OOM)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 import torch
 from diffusers import ModelMixin
 
-from dmpo_app.errors import RoundFailed
+from dmpo_app.errors import RoundFailedError
 from dmpo_app.training.distributed.process_group import is_out_of_memory
 
 _Result = TypeVar("_Result")
@@ -19,15 +19,15 @@ _OUT_OF_MEMORY = (
     "out of memory with {smallest} at a time; free memory that other programs hold, or set a smaller "
     "DMPO_ROUND__RANK, DMPO_ROUND__TARGET_MODULES=attention, DMPO_RENDER__QUANTIZE=nf4 or a smaller base model"
 )
-_IN_PAIRS = "; DMPO_ROUND__RANKINGS=pairs takes rankings apart"
-_EVEN_SO = "; DMPO_ROUND__GRADIENT_CHECKPOINTING=auto would save the most"
+_RANKINGS_HINT = "; DMPO_ROUND__RANKINGS=pairs takes rankings apart"
+_CHECKPOINTING_HINT = "; DMPO_ROUND__GRADIENT_CHECKPOINTING=auto would save the most"
 
 
-class MemoryFit:
-    """How many pairs go through `denoiser` at once, and whether its activations are kept for the backward pass.
+class OomRetrier:
+    """Memory budget of the `denoiser`: the pairs that go through it at once, and gradient checkpointing.
 
-    `on_smaller` is told the new number of pairs whenever it shrinks. That stays a multiple of `block`, as `micro_pairs`
-    is one: of the pairs that a ranking takes, which cannot go one by one.
+    `on_smaller` is called with the new number of pairs whenever it shrinks. That stays a multiple of `block`, as
+    `micro_pairs` is one: of the pairs that a ranking takes, which cannot go one by one.
     """
 
     def __init__(
@@ -47,18 +47,20 @@ class MemoryFit:
         if gradient_checkpointing == "on":
             denoiser.enable_gradient_checkpointing()
 
-    def do(self, work: Callable[[], _Result]) -> _Result:
-        """Do `work`; when memory runs out, once more in half as large pieces, down to single pairs or a single ranking,
-        and then with activations that are computed again in the backward pass instead of kept. Raises RoundFailed when
-        that does not help either."""
+    def run(self, fn: Callable[[], _Result]) -> _Result:
+        """Run `fn`; when memory runs out, run it again in half as large pieces, down to single pairs or one ranking.
+
+        After that, activations are computed again in the backward pass instead of kept. Raises RoundFailedError when
+        that does not help either.
+        """
         while True:
             try:
-                return work()
+                return fn()
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
                 if self.micro_pairs == self._block and not self._may_checkpoint_gradients():
-                    raise RoundFailed(self._advice()) from error
+                    raise RoundFailedError(self._advice()) from error
             self._denoiser.zero_grad(set_to_none=True)
             gc.collect()
             if torch.cuda.is_available():
@@ -67,11 +69,11 @@ class MemoryFit:
 
     def _advice(self) -> str:
         smallest = "a single pair" if self._block == 1 else f"the {self._block} pairs of a ranking"
-        even_so = _EVEN_SO * (self._gradient_checkpointing == "off")
-        return _OUT_OF_MEMORY.format(smallest=smallest) + even_so + _IN_PAIRS * (self._block > 1)
+        checkpointing_hint = _CHECKPOINTING_HINT * (self._gradient_checkpointing == "off")
+        return _OUT_OF_MEMORY.format(smallest=smallest) + checkpointing_hint + _RANKINGS_HINT * (self._block > 1)
 
     def _may_checkpoint_gradients(self) -> bool:
-        """Whether recomputing activations is something that has not been tried yet."""
+        """True when gradient checkpointing is allowed and not tried yet."""
         return self._gradient_checkpointing != "off" and not self._denoiser.is_gradient_checkpointing
 
     def _take_less_memory(self) -> None:

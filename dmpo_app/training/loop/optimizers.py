@@ -23,7 +23,7 @@ from typing import Any, Literal, assert_never
 import torch
 from torch import Tensor, nn
 
-from dmpo_app.errors import SetupProblem
+from dmpo_app.errors import SetupError
 from dmpo_app.settings import RoundSettings
 
 Number = int | float | bool | None
@@ -31,7 +31,7 @@ Number = int | float | bool | None
 
 @dataclass(frozen=True, slots=True)
 class OptimizerState:
-    """Tensors (copies on the CPU) and numbers by `<parameter's key>/<name>` and, of groups, `<position>/<name>`."""
+    """Optimizer state: CPU tensors and numbers by `<parameter's key>/<name>` or, of groups, `<position>/<name>`."""
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     numbers: Mapping[str, Number] = field(default_factory=dict)
@@ -43,30 +43,30 @@ class OptimizerState:
         return bool(self.tensors or self.numbers)
 
     @classmethod
-    def of(cls, optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> OptimizerState:
-        """What the optimizer knows now; empty before its first step. Raises TypeError for what has no place here."""
+    def from_optimizer(cls, optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> OptimizerState:
+        """Copy the optimizer's state; empty before its first step. Raises TypeError for values that cannot be saved."""
         if not optimizer.state:
             return cls()
-        tensors, numbers = _sorted_out({key: optimizer.state[value] for key, value in parameters.items()})
+        tensors, numbers = _split_values({key: optimizer.state[value] for key, value in parameters.items()})
         groups = {
             str(position): {name: value for name, value in group.items() if _may_change(name, value)}
             for position, group in enumerate(optimizer.param_groups)
         }
-        return cls(tensors, numbers, *_sorted_out(groups))
+        return cls(tensors, numbers, *_split_values(groups))
 
     def restore(self, optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Put a fresh optimizer of the same kind over the same parameters where `of` found the other."""
+        """Restore the state into a fresh optimizer of the same kind over the same parameters."""
         for path, value in [*self.numbers.items(), *self.tensors.items()]:
             key, name = path.rsplit("/", 1)
             parameter = parameters[key]
-            optimizer.state.setdefault(parameter, {})[name] = _on(parameter.device, value)
+            optimizer.state.setdefault(parameter, {})[name] = _to_device(parameter.device, value)
         device = next(iter(parameters.values())).device
         for path, value in [*self.group_numbers.items(), *self.group_tensors.items()]:
             position, name = path.split("/", 1)
-            optimizer.param_groups[int(position)][name] = _on(device, value)
+            optimizer.param_groups[int(position)][name] = _to_device(device, value)
 
 
-def _sorted_out(owners: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Number]]:
+def _split_values(owners: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Number]]:
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, Number] = {}
     for owner, values in owners.items():
@@ -81,12 +81,12 @@ def _sorted_out(owners: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Tens
 
 
 def _may_change(name: str, value: object) -> bool:
-    """Pairs of numbers (betas) and names of methods are as the optimizer was made."""
+    """True for group values that steps change; pairs of numbers (betas) and method names stay as constructed."""
     return name != "params" and (value is None or isinstance(value, int | float | Tensor))
 
 
-def _on(device: torch.device, value: Tensor | Number) -> Tensor | Number:
-    """None of the four keeps a tensor elsewhere than beside its parameter; a fused AdamW counts its steps there."""
+def _to_device(device: torch.device, value: Tensor | Number) -> Tensor | Number:
+    """Move a value to its parameter's device, where all four optimizers keep it; a fused AdamW its step count too."""
     return value.to(device, copy=True) if isinstance(value, Tensor) else value
 
 
@@ -100,45 +100,45 @@ def make_optimizer(
     name: OptimizerName = "adamw",
     weight_decay: float = 0.0,
 ) -> torch.optim.Optimizer:
-    """An optimizer over the adapter's float32 parameters. Raises SetupProblem when its library is missing.
+    """An optimizer over the adapter's float32 parameters. Raises SetupError when its library is missing.
 
     AdamW without weight decay is the usual one: the margin's finite goal is what holds the adapter.
     """
-    trained = list(parameters.values())
-    check_optimizer(name, trained[0].device)
+    parameter_list = list(parameters.values())
+    check_optimizer(name, parameter_list[0].device)
     if name == "adamw":
-        return torch.optim.AdamW(trained, lr=learning_rate, weight_decay=weight_decay, fused=True)
+        return torch.optim.AdamW(parameter_list, lr=learning_rate, weight_decay=weight_decay, fused=True)
     if name == "adamw8bit":
         from bitsandbytes.optim import AdamW8bit
 
-        eight_bit: torch.optim.Optimizer = AdamW8bit(trained, lr=learning_rate, weight_decay=weight_decay)
+        eight_bit: torch.optim.Optimizer = AdamW8bit(parameter_list, lr=learning_rate, weight_decay=weight_decay)
         return eight_bit
     if name == "prodigy":
-        return _prodigy(trained, learning_rate, weight_decay)
+        return _prodigy(parameter_list, learning_rate, weight_decay)
     if name == "adafactor":
         from transformers.optimization import Adafactor
 
         adafactor: torch.optim.Optimizer = Adafactor(
-            trained, lr=learning_rate, weight_decay=weight_decay, scale_parameter=False, relative_step=False
+            parameter_list, lr=learning_rate, weight_decay=weight_decay, scale_parameter=False, relative_step=False
         )
         return adafactor
     assert_never(name)
 
 
 def check_optimizer(name: OptimizerName, device: torch.device) -> None:
-    """Raise SetupProblem, with what to install, when this optimizer cannot run on `device`."""
+    """Raise SetupError, with what to install, when this optimizer cannot run on `device`."""
     if name == "adamw8bit" and device.type != "cuda":
-        raise SetupProblem(
+        raise SetupError(
             f"DMPO_ROUND__OPTIMIZER=adamw8bit needs a CUDA GPU and the device is {device.type}; "
             "set DMPO_ROUND__OPTIMIZER=adamw, or adafactor where memory is short"
         )
     package = {"adamw8bit": "bitsandbytes", "prodigy": "prodigyopt"}.get(name)
     if package is not None and find_spec(package) is None:
-        raise SetupProblem(f"DMPO_ROUND__OPTIMIZER={name} needs {package}: `pip install {package}`")
+        raise SetupError(f"DMPO_ROUND__OPTIMIZER={name} needs {package}: `pip install {package}`")
 
 
 def learning_rate_factor(step: int, settings: RoundSettings) -> float:
-    """What the learning rate is multiplied by in step `step`, counted from 0; 0 < factor <= 1.
+    """The factor of the learning rate in step `step`, counted from 0; 0 < factor <= 1.
 
     It grows in equal parts over the first `warmup_steps`; then it stays (constant), or falls to near 0 at the round's
     last step, in a straight line or along half a cosine.
@@ -147,21 +147,21 @@ def learning_rate_factor(step: int, settings: RoundSettings) -> float:
         return (step + 1) / settings.warmup_steps
     if settings.lr_schedule == "constant":
         return 1.0
-    done = (step - settings.warmup_steps) / max(1, settings.num_steps - settings.warmup_steps)
-    return 1 - done if settings.lr_schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+    progress = (step - settings.warmup_steps) / max(1, settings.num_steps - settings.warmup_steps)
+    return 1 - progress if settings.lr_schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """For the steps from here on."""
+    """Set the learning rate of the following steps."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
 
 
-def _prodigy(trained: list[nn.Parameter], learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+def _prodigy(parameter_list: list[nn.Parameter], learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
     from prodigyopt import Prodigy
 
     optimizer: torch.optim.Optimizer = Prodigy(
-        trained, lr=learning_rate, use_bias_correction=True, safeguard_warmup=True
+        parameter_list, lr=learning_rate, use_bias_correction=True, safeguard_warmup=True
     )
     for group in optimizer.param_groups:
         group["weight_decay"] = weight_decay  # as an argument it makes the library print to the output

@@ -1,6 +1,6 @@
-"""One step of training: a batch of draws, their loss, one update of the adapter.
+"""One training step: a batch of examples, their loss, one update of the adapter.
 
-Shapes:  B draws.
+Shapes:  B examples.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from dmpo_app.errors import RoundFailed
-from dmpo_app.objective import Needs, Objective, PairTerms, guarded, ranking_dmpo_of_margins
-from dmpo_app.training.data.rankings import RankedDraws
-from dmpo_app.training.data.slots import Draw
-from dmpo_app.training.distributed.process_group import ALONE, Group
+from dmpo_app.errors import RoundFailedError
+from dmpo_app.objective import Needs, Objective, PairTerms, guarded, ranking_dmpo_from_margins
+from dmpo_app.training.data.rankings import RankedExamples
+from dmpo_app.training.data.slots import Example
+from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from dmpo_app.training.monitoring.health import PairHealth, pair_health
 from dmpo_app.training.reference.denoising_errors import PairErrors
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
-    """How far a model is on the voters' side, summed so that batches add up; ties have no side and do not count."""
+class VoteAgreement:
+    """Agreement of a model with the votes, as sums that add up over batches; ties have no side and do not count."""
 
     signed_margin: float = 0.0
     num_agreeing: float = 0.0
     num_decided: int = 0
 
-    def __add__(self, other: Agreement) -> Agreement:
-        return Agreement(
+    def __add__(self, other: VoteAgreement) -> VoteAgreement:
+        return VoteAgreement(
             self.signed_margin + other.signed_margin,
             self.num_agreeing + other.num_agreeing,
             self.num_decided + other.num_decided,
@@ -40,29 +40,29 @@ class Agreement:
 
     @property
     def margin(self) -> float:
-        """Mean u, counted as positive where it points to the preferred image."""
+        """The mean margin u, positive where it points to the chosen image."""
         return self.signed_margin / max(self.num_decided, 1)
 
     @property
     def accuracy(self) -> float:
-        """Share of pairs whose u points to the preferred image; u = 0 counts half."""
+        """The share of pairs whose u points to the chosen image; u = 0 counts half."""
         return self.num_agreeing / self.num_decided if self.num_decided else 0.5
 
 
-def agreement(margins_B: Tensor, targets_B: Tensor) -> Agreement:
-    """Margins against the sides that their targets take."""
+def compute_agreement(margins_B: Tensor, targets_B: Tensor) -> VoteAgreement:
+    """Compute the agreement of margins with the sides that their targets take."""
     sides = torch.sign(targets_B - 0.5)
-    signed = (margins_B * sides)[sides != 0]
-    return Agreement(
-        signed_margin=float(signed.sum()),
-        num_agreeing=float((signed > 0).sum() + 0.5 * (signed == 0).sum()),
-        num_decided=signed.numel(),
+    signed_margins = (margins_B * sides)[sides != 0]
+    return VoteAgreement(
+        signed_margin=float(signed_margins.sum()),
+        num_agreeing=float((signed_margins > 0).sum() + 0.5 * (signed_margins == 0).sum()),
+        num_decided=signed_margins.numel(),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class LossSettings:
-    """What a step minimises: the objective with its numbers and, if wanted, the winner-preserving guard's mu.
+class PreferenceLoss:
+    """The loss that a step minimises: an objective with its options and, if set, the winner-preserving guard's mu.
 
     `margin_beta` is the scale of the margins that are reported, whatever the objective does with its own `beta`.
     """
@@ -77,24 +77,30 @@ class LossSettings:
     def needs(self) -> Needs:
         return self.objective.needs
 
-    def __call__(self, terms: PairTerms, rankings: Sequence[RankedDraws] = ()) -> Tensor:
-        """The loss of each pair, (B,). That of a ranking stands at its first link, 0 at the others."""
-        seen = terms if self.winner_guard is None else guarded(terms, mu=self.winner_guard)
-        losses = self.objective.loss(seen, beta=self.beta, **{**self.objective.options, **self.options})
-        for ranked in rankings:
-            links_RL, targets_RK = ranked.links_RL.to(losses.device), ranked.targets_RK.to(losses.device)
-            of_rankings = ranking_dmpo_of_margins(seen.margin(self.beta)[links_RL], targets_RK)
-            losses = losses.index_fill(0, links_RL.flatten(), 0.0).index_put((links_RL[:, 0],), of_rankings)
+    def __call__(self, terms: PairTerms, rankings: Sequence[RankedExamples] = ()) -> Tensor:
+        """Compute the loss of each pair, (B,). That of a ranking stands at its first link, 0 at the others."""
+        guarded_terms = terms if self.winner_guard is None else guarded(terms, mu=self.winner_guard)
+        losses = self.objective.loss(guarded_terms, beta=self.beta, **{**self.objective.options, **self.options})
+        for ranked_examples in rankings:
+            links_RL, targets_RK = (
+                ranked_examples.links_RL.to(losses.device),
+                ranked_examples.targets_RK.to(losses.device),
+            )
+            ranking_losses = ranking_dmpo_from_margins(guarded_terms.margin(self.beta)[links_RL], targets_RK)
+            losses = losses.index_fill(0, links_RL.flatten(), 0.0).index_put((links_RL[:, 0],), ranking_losses)
         return losses
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """`grad_norm` is the gradient's before it is scaled down. The adapter's norm after the update, and what that is an
-    output of its layers (`health.num_outputs`), are filled in by whoever knows its scaling."""
+    """The metrics of a training step.
+
+    `grad_norm` is the gradient's before it is clipped. The adapter's norm after the update, and what that is an output
+    of its layers (`health.num_outputs`), are filled in by the trainer, which knows its scaling.
+    """
 
     loss: float
-    agreement: Agreement
+    agreement: VoteAgreement
     pairs: PairHealth = field(default_factory=PairHealth)
     grad_norm: float = 0.0
     adapter_norm: float = 0.0
@@ -103,69 +109,78 @@ class StepResult:
 
 def train_step(
     errors: PairErrors,
-    draws: Sequence[Draw],
+    examples: Sequence[Example],
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
-    loss_of: LossSettings,
+    loss_fn: PreferenceLoss,
     *,
     max_grad_norm: float,
     micro_pairs: int,
-    group: Group = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> StepResult:
-    """Update the adapter once on the vote-weighted mean of the loss over the draws.
+    """Update the adapter once on the vote-weighted mean of the loss over the examples.
 
-    The batch goes through the denoiser in pieces of `micro_pairs` draws, whole blocks where there are rankings, each
-    process of the group taking its part of it. Raises RoundFailed, before anything is updated, when loss or gradient is
-    not finite.
+    The batch goes through the denoiser in pieces of `micro_pairs` examples, whole blocks where there are rankings, each
+    process of the group computing its shard. Raises RoundFailedError, before anything is updated, when loss or gradient
+    is not finite.
     """
-    weights = _weights_of(draws, errors)
-    part = group.part(len(draws), block=errors.dataset.rankings.block)
-    results = group.share(lambda: _backward(errors, draws, weights, part, loss_of, micro_pairs))
-    total, sides, health = 0.0, Agreement(), PairHealth()
-    for loss, agreeing, faring in results:
+    example_weights = _example_weights(examples, errors)
+    positions = group.shard(len(examples), block=errors.dataset.rankings.block)
+    results = group.all_gather(lambda: _backward(errors, examples, example_weights, positions, loss_fn, micro_pairs))
+    total, agreement_sum, health_sum = 0.0, VoteAgreement(), PairHealth()
+    for loss, agreement_fields, health_fields in results:
         total += loss
-        sides += Agreement(*agreeing)
-        health += PairHealth(*faring)
+        agreement_sum += VoteAgreement(*agreement_fields)
+        health_sum += PairHealth(*health_fields)
     group.sum_gradients(parameters.values())
     norm = float(clip_grad_norm_(parameters.values(), max_grad_norm))
     if not (math.isfinite(total) and math.isfinite(norm)):
         optimizer.zero_grad(set_to_none=True)
-        raise RoundFailed(
+        raise RoundFailedError(
             f"training diverged: the loss is {total} and its gradient's norm {norm}; "
             "try a smaller learning rate (DMPO_ROUND__LEARNING_RATE) or beta (DMPO_ROUND__BETA)"
         )
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return StepResult(total, sides, health, norm)
+    return StepResult(total, agreement_sum, health_sum, norm)
 
 
-def _weights_of(draws: Sequence[Draw], errors: PairErrors) -> Tensor:
-    """(B,), the votes behind each draw; they add up to 1."""
-    votes = errors.dataset.weights[[draw.pair for draw in draws]]
-    votes[[position for position, draw in enumerate(draws) if draw.is_filler]] = 0.0
+def _example_weights(examples: Sequence[Example], errors: PairErrors) -> Tensor:
+    """The weights of the examples, (B,), from the votes behind each; they add up to 1."""
+    votes = errors.dataset.weights[[example.pair for example in examples]]
+    votes[[position for position, example in enumerate(examples) if example.is_padding]] = 0.0
     return (votes / votes.sum()).to(errors.device)
 
 
 def _backward(
-    errors: PairErrors, draws: Sequence[Draw], weights: Tensor, part: range, loss_of: LossSettings, micro_pairs: int
+    errors: PairErrors,
+    examples: Sequence[Example],
+    example_weights: Tensor,
+    positions: range,
+    loss_fn: PreferenceLoss,
+    micro_pairs: int,
 ) -> tuple[float, tuple[Any, ...], tuple[Any, ...]]:
-    """Add the gradient of one process's part of the batch; its loss and the fields of its Agreement and PairHealth.
+    """Accumulate the gradient of one process's shard; return its loss and the fields of its agreement and PairHealth.
 
-    Positions beyond the batch are filled up with draws from its start that weigh nothing, so that all pieces have one
+    Positions beyond the batch are padded with examples from its start that weigh nothing, so that all pieces have one
     shape in all processes.
     """
-    count, total, sides, health = len(draws), 0.0, Agreement(), PairHealth()
-    for start in range(part.start, part.stop, micro_pairs):
-        piece = range(start, min(start + micro_pairs, part.stop))
-        own = [draws[position % count] for position in piece]
-        terms = errors.terms(own, needs=loss_of.needs, with_residuals=loss_of.winner_guard is not None)
-        counted = min(max(count - start, 0), len(own))
-        shares = torch.cat([weights[start : start + counted], weights.new_zeros(len(own) - counted)])
-        loss = (loss_of(terms, errors.dataset.rankings.among(own)) * shares).sum()
+    count, total, agreement_sum, health_sum = len(examples), 0.0, VoteAgreement(), PairHealth()
+    for start in range(positions.start, positions.stop, micro_pairs):
+        batch_positions = range(start, min(start + micro_pairs, positions.stop))
+        local_batch = [examples[position % count] for position in batch_positions]
+        batch_terms = errors.terms(local_batch, needs=loss_fn.needs, with_residuals=loss_fn.winner_guard is not None)
+        num_real = min(max(count - start, 0), len(local_batch))
+        loss_weights = torch.cat(
+            [example_weights[start : start + num_real], example_weights.new_zeros(len(local_batch) - num_real)]
+        )
+        loss = (loss_fn(batch_terms, errors.dataset.rankings.rankings_in(local_batch)) * loss_weights).sum()
         torch.autograd.backward(loss)
         total += loss.item()
-        seen = terms.at([position for position in range(counted) if not own[position].is_filler])
-        margins = seen.margin(loss_of.margin_beta).detach()
-        sides += agreement(margins, seen.target)
-        health += pair_health(seen, margins)
-    return total, astuple(sides), astuple(health)
+        real_terms = batch_terms.select(
+            [position for position in range(num_real) if not local_batch[position].is_padding]
+        )
+        margins = real_terms.margin(loss_fn.margin_beta).detach()
+        agreement_sum += compute_agreement(margins, real_terms.target)
+        health_sum += pair_health(real_terms, margins)
+    return total, astuple(agreement_sum), astuple(health_sum)

@@ -1,14 +1,14 @@
-"""Limits that stop a round before it ruins its adapter, and the little that has to be remembered to notice.
+"""Early stopping: limits that stop a round before it ruins its adapter.
 
-Everything is a frozen value: a step or a look makes the next one, so that a checkpoint can hold it and a resumed round
-stops where an uninterrupted one does.
+The monitor is a frozen value: a step or an evaluation makes the next one, so that a checkpoint can hold it and a
+resumed round stops where an uninterrupted one does.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dmpo_app.settings import RoundLimitSettings
@@ -19,8 +19,8 @@ _VARIABLE = "DMPO_ROUND__LIMITS__"
 
 
 @dataclass(frozen=True, slots=True)
-class PassedLimit:
-    """Which limit was passed (its name in the settings), at which step, with what value; `bound` is what it allows.
+class LimitViolation:
+    """A limit that was exceeded: its name in the settings, the step, the value, and the bound that it allows.
 
     `value` is None where it was not a finite number. `str` is the reason in words.
     """
@@ -29,78 +29,94 @@ class PassedLimit:
     step: int
     value: float | None
     bound: float
-    said: str
+    reason: str
 
     def __str__(self) -> str:
         value = "not a finite number" if self.value is None else f"{self.value:.3g}"
         return (
-            f"stopped at step {self.step}: {self.said} {value}, the limit is {self.bound:g} "
+            f"stopped at step {self.step}: {self.reason} {value}, the limit is {self.bound:g} "
             f"({_VARIABLE}{self.name.upper()})"
         )
 
 
 @dataclass(frozen=True, slots=True)
-class HealthWatch:
-    """What limits need to know of the steps so far; `passed` is the first limit that was passed, if any.
+class EarlyStopMonitor:
+    """Early-stop monitor: the state of the limits; `violation` is the first limit that was exceeded, if any.
 
-    `steep_steps`: steps running with too large a gradient. `pairs`: the steps since the last look. `lost_looks`: looks
-    running at which the preferred images did worse than allowed.
+    `consecutive_high_grad_steps`: steps in a row with too large a gradient. `pairs`: the steps since the last
+    evaluation. `consecutive_regressions`: evaluations in a row at which the chosen images did worse than allowed.
     """
 
-    steep_steps: int = 0
+    consecutive_high_grad_steps: int = 0
     pairs: PairHealth = field(default_factory=PairHealth)
-    lost_looks: int = 0
-    passed: PassedLimit | None = None
+    consecutive_regressions: int = 0
+    violation: LimitViolation | None = None
 
-    def after_step(self, step: int, result: StepResult, limits: RoundLimitSettings) -> HealthWatch:
-        """The watch after step `step` (from 1)."""
-        steep = limits.grad_norm is not None and not result.grad_norm <= limits.grad_norm
-        running = self.steep_steps + 1 if steep else 0
-        passed = self.passed
-        if passed is None and limits.grad_norm is not None and running >= limits.grad_norm_steps:
-            said = f"after {running} steps running above the limit, the gradient's norm is"
-            passed = _passed("grad_norm", step, result.grad_norm, limits.grad_norm, said)
-        if passed is None and limits.adapter_rms is not None and not result.adapter_rms <= limits.adapter_rms:
-            said = "the root mean square of what the adapter adds to its layers' outputs is"
-            passed = _passed("adapter_rms", step, result.adapter_rms, limits.adapter_rms, said)
-        return replace(self, steep_steps=running, pairs=self.pairs + result.pairs, passed=passed)
+    def after_step(self, step: int, result: StepResult, limits: RoundLimitSettings) -> EarlyStopMonitor:
+        """The monitor after step `step` (from 1)."""
+        is_high_grad = limits.grad_norm is not None and not result.grad_norm <= limits.grad_norm
+        high_grad_steps = self.consecutive_high_grad_steps + 1 if is_high_grad else 0
+        violation = self.violation
+        if violation is None and limits.grad_norm is not None and high_grad_steps >= limits.grad_norm_steps:
+            reason = f"after {high_grad_steps} steps in a row above the limit, the gradient's norm is"
+            violation = _make_violation("grad_norm", step, result.grad_norm, limits.grad_norm, reason)
+        if violation is None and limits.adapter_rms is not None and not result.adapter_rms <= limits.adapter_rms:
+            reason = "the root mean square of what the adapter adds to its layers' outputs is"
+            violation = _make_violation("adapter_rms", step, result.adapter_rms, limits.adapter_rms, reason)
+        return EarlyStopMonitor(high_grad_steps, self.pairs + result.pairs, self.consecutive_regressions, violation)
 
-    def after_look(self, step: int, drift: Mapping[str, float], limits: RoundLimitSettings) -> HealthWatch:
-        """The watch after a look at step `step`; `drift` from `LatentPreview`, empty where images are not watched."""
+    def after_evaluation(self, step: int, drift: Mapping[str, float], limits: RoundLimitSettings) -> EarlyStopMonitor:
+        """The monitor after an evaluation at step `step`; `drift` is from `LatentPreview`, or empty."""
         share, floor = self.pairs.chosen_gain_share, limits.min_chosen_gain
-        lost = self.lost_looks + 1 if floor is not None and not share >= floor else 0
-        passed = self.passed or next(_drifted(step, drift, limits), None)
-        if passed is None and floor is not None and lost >= limits.chosen_gain_looks:
-            said = f"at {lost} looks running, the model restores preferred images worse than its base; the gain is"
-            passed = _passed("min_chosen_gain", step, share, floor, said)
-        return HealthWatch(self.steep_steps, PairHealth(), lost, passed)
+        regressions = self.consecutive_regressions + 1 if floor is not None and not share >= floor else 0
+        violation = self.violation or next(_drift_violations(step, drift, limits), None)
+        if violation is None and floor is not None and regressions >= limits.chosen_gain_looks:
+            reason = (
+                f"at {regressions} evaluations in a row, chosen images are restored worse than by the base; the gain is"
+            )
+            violation = _make_violation("min_chosen_gain", step, share, floor, reason)
+        return EarlyStopMonitor(self.consecutive_high_grad_steps, PairHealth(), regressions, violation)
 
-    def to_facts(self) -> dict[str, Any]:
-        """As JSON, for a checkpoint."""
-        return asdict(self)
+    def to_dict(self) -> dict[str, Any]:
+        """Serialize as JSON for a checkpoint; its keys are those of the first version and do not change."""
+        violation = self.violation
+        stored = None
+        if violation is not None:
+            stored = {
+                "name": violation.name,
+                "step": violation.step,
+                "value": violation.value,
+                "bound": violation.bound,
+                "said": violation.reason,
+            }
+        return {
+            "steep_steps": self.consecutive_high_grad_steps,
+            "pairs": asdict(self.pairs),
+            "lost_looks": self.consecutive_regressions,
+            "passed": stored,
+        }
 
     @classmethod
-    def from_facts(cls, facts: Mapping[str, Any]) -> HealthWatch:
-        """Inverse of `to_facts`."""
-        return cls(
-            steep_steps=facts["steep_steps"],
-            pairs=PairHealth(**facts["pairs"]),
-            lost_looks=facts["lost_looks"],
-            passed=PassedLimit(**facts["passed"]) if facts["passed"] else None,
-        )
+    def from_dict(cls, facts: Mapping[str, Any]) -> EarlyStopMonitor:
+        """Inverse of `to_dict`."""
+        stored = facts["passed"]
+        violation = None
+        if stored is not None:
+            violation = LimitViolation(stored["name"], stored["step"], stored["value"], stored["bound"], stored["said"])
+        return cls(facts["steep_steps"], PairHealth(**facts["pairs"]), facts["lost_looks"], violation)
 
 
-def _drifted(step: int, drift: Mapping[str, float], limits: RoundLimitSettings) -> Iterator[PassedLimit]:
-    """The limits on images that were passed. A value that is not finite passes every limit on it."""
+def _drift_violations(step: int, drift: Mapping[str, float], limits: RoundLimitSettings) -> Iterator[LimitViolation]:
+    """The limits on images that are exceeded. A value that is not finite exceeds every limit on it."""
     for name, value in drift.items():
-        said = f"over the base model's, the {name} of its images is"
+        reason = f"over the base model's, the {name} of its images is"
         low: float | None = getattr(limits, f"min_{name}")
         high: float | None = getattr(limits, f"max_{name}", None)
         if low is not None and not value >= low:
-            yield _passed(f"min_{name}", step, value, low, said)
+            yield _make_violation(f"min_{name}", step, value, low, reason)
         if high is not None and not value <= high:
-            yield _passed(f"max_{name}", step, value, high, said)
+            yield _make_violation(f"max_{name}", step, value, high, reason)
 
 
-def _passed(name: str, step: int, value: float, bound: float, said: str) -> PassedLimit:
-    return PassedLimit(name, step, value if math.isfinite(value) else None, bound, said)
+def _make_violation(name: str, step: int, value: float, bound: float, reason: str) -> LimitViolation:
+    return LimitViolation(name, step, value if math.isfinite(value) else None, bound, reason)

@@ -1,6 +1,6 @@
-"""Judging an adapter by held-out votes, and against the live version.
+"""Evaluation of an adapter on held-out votes, and its comparison to the live version.
 
-Shapes:  N held-out pairs;  K slots each is looked at in.
+Shapes:  N held-out pairs;  K slots each is evaluated in.
 """
 
 from __future__ import annotations
@@ -13,69 +13,75 @@ from dataclasses import dataclass
 import torch
 
 from dmpo_app.objective import dmpo
-from dmpo_app.training.data.slots import Draw, evaluation_slots
-from dmpo_app.training.distributed.process_group import ALONE, Group
-from dmpo_app.training.loop.step import Agreement, agreement
+from dmpo_app.training.data.slots import Example, evaluation_slots
+from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from dmpo_app.training.loop.step import VoteAgreement, compute_agreement
 from dmpo_app.training.reference.denoising_errors import PairErrors
 
 MIN_HELD_OUT_VOTES = 30
-"""Fewer cannot tell a good round from a bad one: it is published and marked as not yet proven."""
+"""Fewer held-out votes cannot tell a good round from a bad one: it is published and marked as not yet proven."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """An adapter on the held-out pairs. `losses` are each pair's mean DMPO loss over its slots."""
+    """The evaluation of an adapter on the held-out pairs. `losses` are each pair's mean DMPO loss over its slots."""
 
     losses: tuple[float, ...]
     loss: float
-    agreement: Agreement
+    agreement: VoteAgreement
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How much worse (positive) or better an adapter's held-out loss is than the live version's."""
+    """The difference of an adapter's held-out loss to the live version's; positive is worse."""
 
     difference: float
     standard_error: float
 
     @property
     def is_worse(self) -> bool:
-        """Worse by more than chance would explain."""
+        """True when the adapter is worse by more than one standard error."""
         return self.difference > self.standard_error
 
 
-def evaluate(errors: PairErrors, *, beta: float, num_slots: int, micro_pairs: int, group: Group = ALONE) -> Evaluation:
-    """Loss, margin and accuracy on the same slots of every pair at every call; a pair's margin is averaged over them.
+def evaluate(
+    errors: PairErrors, *, beta: float, num_slots: int, micro_pairs: int, group: ProcessGroup = SINGLE_PROCESS
+) -> Evaluation:
+    """Evaluate loss, margin and accuracy on the same slots of every pair at every call.
 
-    The last batch is filled up with draws from the first, so that all have the shape that training has. The processes
-    of the group take turns.
+    A pair's margin is averaged over its slots. The last batch is filled up with examples from the first, so that all
+    have the shape that training has. The processes of the group take turns.
     """
     data = errors.dataset
     slots = evaluation_slots(num_slots)
-    draws = [Draw(pair, slot) for pair in range(len(data)) for slot in slots]
-    num_batches = -(-len(draws) // micro_pairs)
-    filled = [draws[i % len(draws)] for i in range(num_batches * micro_pairs)]
+    examples = [Example(pair, slot) for pair in range(len(data)) for slot in slots]
+    num_batches = -(-len(examples) // micro_pairs)
+    padded_examples = [examples[i % len(examples)] for i in range(num_batches * micro_pairs)]
 
     def margins_here() -> list[list[float]]:
         with torch.no_grad():
             return [
-                errors.terms(filled[batch * micro_pairs : (batch + 1) * micro_pairs]).margin(beta).tolist()
-                for batch in range(group.rank, num_batches, group.size)
+                errors.terms(padded_examples[batch * micro_pairs : (batch + 1) * micro_pairs]).margin(beta).tolist()
+                for batch in range(group.process_rank, num_batches, group.world_size)
             ]
 
-    found = group.share(margins_here)
-    margins = [margin for batch in range(num_batches) for margin in found[batch % group.size][batch // group.size]]
-    margins_NK = torch.tensor(margins[: len(draws)]).view(len(data), len(slots))
-    return _judge(margins_NK, errors)
+    gathered = group.all_gather(margins_here)
+    margins = [
+        margin
+        for batch in range(num_batches)
+        for margin in gathered[batch % group.world_size][batch // group.world_size]
+    ]
+    margins_NK = torch.tensor(margins[: len(examples)]).view(len(data), len(slots))
+    return _evaluate_margins(margins_NK, errors)
 
 
 def evaluate_base(errors: PairErrors) -> Evaluation:
-    """The base model on the held-out pairs: it is its own reference, so every u is 0 and nothing needs computing."""
-    return _judge(torch.zeros(len(errors.dataset), 1), errors)
+    """Evaluate the base model on the held-out pairs: it is its own reference, so every u is 0 without computing."""
+    return _evaluate_margins(torch.zeros(len(errors.dataset), 1), errors)
 
 
 def compare(candidate: Evaluation, live: Evaluation, prompts: Sequence[str], weights: Sequence[float]) -> Comparison:
-    """Paired difference of the vote-weighted losses, with its standard error over prompts.
+    """Compare two evaluations: the paired difference of the vote-weighted losses, with its standard error over prompts.
 
     Votes on one prompt are not independent, so prompts and not votes are what is sampled: the cluster-robust error of a
     weighted mean, sqrt(P / (P - 1) * sum_p (sum_i w_i (d_i - d))^2) / sum_i w_i. A single prompt tells nothing about
@@ -94,11 +100,11 @@ def compare(candidate: Evaluation, live: Evaluation, prompts: Sequence[str], wei
     return Comparison(mean, math.sqrt(count / (count - 1) * spread) / total)
 
 
-def _judge(margins_NK: torch.Tensor, errors: PairErrors) -> Evaluation:
+def _evaluate_margins(margins_NK: torch.Tensor, errors: PairErrors) -> Evaluation:
     data = errors.dataset
     losses_N = dmpo(margins_NK, data.targets[:, None].expand_as(margins_NK)).mean(1)
     return Evaluation(
         losses=tuple(losses_N.tolist()),
         loss=float((losses_N * data.weights).sum() / data.weights.sum()),
-        agreement=agreement(margins_NK.mean(1), data.targets),
+        agreement=compute_agreement(margins_NK.mean(1), data.targets),
     )

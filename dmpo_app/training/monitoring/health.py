@@ -1,4 +1,4 @@
-"""What is watched while a round trains, beside loss and margin: pure functions of errors and of adapters.
+"""Health metrics of a training round beside loss and margin: pure functions of errors and of adapters.
 
 Shapes:  B pairs;  r rank.
 """
@@ -17,7 +17,7 @@ from dmpo_app.objective import PairTerms
 
 @dataclass(frozen=True, slots=True)
 class PairHealth:
-    """How winners and losers fare against the reference, summed so that batches add up; ties have neither."""
+    """Gains of winners and losers over the reference, as sums that add up over batches; ties have neither."""
 
     chosen_gains: float = 0.0
     rejected_gains: float = 0.0
@@ -30,12 +30,12 @@ class PairHealth:
 
     @property
     def chosen_gain(self) -> float:
-        """Mean r - e of the preferred images, r and e the errors of reference and policy: positive is better."""
+        """The gain on chosen images, mean r - e, r and e the errors of reference and policy: positive is better."""
         return self.chosen_gains / max(self.num_decided, 1)
 
     @property
     def rejected_gain(self) -> float:
-        """The same of the other images: an objective may let them go, and then it is negative."""
+        """The gain on rejected images: an objective may let them go, and then it is negative."""
         return self.rejected_gains / max(self.num_decided, 1)
 
     @property
@@ -45,28 +45,28 @@ class PairHealth:
 
     @property
     def past_target(self) -> float:
-        """Share of pairs whose margin is beyond the log odds that their votes ask for."""
+        """The share of pairs whose margin is beyond the log odds of their target."""
         return self.num_past / max(self.num_decided, 1)
 
 
 def pair_health(terms: PairTerms, margins_B: Tensor) -> PairHealth:
-    """Of one batch, with the margins at the scale that is reported."""
+    """Compute the health of one batch, with the margins at the scale that is reported."""
     sides_B = torch.sign(terms.target - 0.5)
-    decided = sides_B != 0
+    is_decided = sides_B != 0
     gains_a, gains_b = terms.reference_a - terms.policy_a.detach(), terms.reference_b - terms.policy_b.detach()
-    a_wins = sides_B > 0
-    wanted_B = torch.logit(terms.target).abs()
+    is_a_chosen = sides_B > 0
+    target_log_odds_B = torch.logit(terms.target).abs()
     return PairHealth(
-        chosen_gains=float(torch.where(a_wins, gains_a, gains_b)[decided].sum()),
-        rejected_gains=float(torch.where(a_wins, gains_b, gains_a)[decided].sum()),
-        chosen_references=float(torch.where(a_wins, terms.reference_a, terms.reference_b)[decided].sum()),
-        num_past=int(((margins_B.detach() * sides_B)[decided] > wanted_B[decided]).sum()),
-        num_decided=int(decided.sum()),
+        chosen_gains=float(torch.where(is_a_chosen, gains_a, gains_b)[is_decided].sum()),
+        rejected_gains=float(torch.where(is_a_chosen, gains_b, gains_a)[is_decided].sum()),
+        chosen_references=float(torch.where(is_a_chosen, terms.reference_a, terms.reference_b)[is_decided].sum()),
+        num_past=int(((margins_B.detach() * sides_B)[is_decided] > target_log_odds_B[is_decided]).sum()),
+        num_decided=int(is_decided.sum()),
     )
 
 
 def adapter_norm(parameters: Mapping[str, Tensor], *, scaling: float) -> float:
-    """Frobenius norm of the whole weight update, sqrt(sum over layers of ||scaling B A||^2).
+    """The Frobenius norm of the whole weight update, sqrt(sum over layers of ||scaling B A||^2).
 
     ||B A||^2 = tr((B^T B)(A A^T)): two r x r Gram matrices a layer, never the update itself. `parameters` by file key,
     as `lora.attach` gives them.
@@ -84,7 +84,7 @@ def adapter_norm(parameters: Mapping[str, Tensor], *, scaling: float) -> float:
 
 
 def num_outputs(parameters: Mapping[str, Tensor]) -> int:
-    """Outputs of all layers together.
+    """The number of outputs of all layers together.
 
     The adapter's norm over the root of this is the root mean square of what it adds to an output when inputs are
     independent and of unit variance: a size that wide and narrow, large and small models have in common.

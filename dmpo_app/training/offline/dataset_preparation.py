@@ -1,6 +1,6 @@
-"""What comes before a training on a data set: encoding what is not encoded yet, and finding or opening the run.
+"""Preparation of a training on a data set: encoding the rows that are not encoded yet, and opening the run.
 
-Of several processes the first does this; what it found, a `Preparation`, is all that the others need beside the files.
+Of several processes the main one does this; its `Preparation` is all that the others need beside the files.
 """
 
 from __future__ import annotations
@@ -10,24 +10,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dmpo_app.diffusion.base_models import family_of, fingerprint
+from dmpo_app.diffusion.base_models import detect_family, fingerprint
 from dmpo_app.diffusion.devices import resolve_device
 from dmpo_app.diffusion.encoder import Encoder
 from dmpo_app.diffusion.loading import free_memory, resolve_dtype
-from dmpo_app.errors import BadInput
+from dmpo_app.errors import BadInputError
 from dmpo_app.exchange.readers.reader import PreferenceReader
 from dmpo_app.exchange.readers.source import PreferenceSource
 from dmpo_app.io import write_atomically
 from dmpo_app.settings import Settings
-from dmpo_app.training.data.encoded_pairs import Counts, EncodedPairs
+from dmpo_app.training.data.encoded_pairs import EncodedPairs, EncodingCounts
 from dmpo_app.training.data.encoding import EmptyPrompt, encode_pairs
-from dmpo_app.training.distributed.process_group import own_device
-from dmpo_app.training.offline.dataset_run import Run, TrainingWatcher, plan_key, with_usual_values
+from dmpo_app.training.distributed.process_group import device_for_process
+from dmpo_app.training.offline.dataset_run import TrainingCallback, TrainingRun, fill_defaults, plan_key
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRequest:
-    """What to train on and where to. `limit` pairs at most, None: all; `resolution` None: the base model's own."""
+    """Request of a training: the output folder and the data to use.
+
+    `limit` pairs at most, None: all; `resolution` None: the base model's own.
+    """
 
     output: Path
     limit: int | None = None
@@ -35,25 +38,25 @@ class TrainingRequest:
     encode_batch: int = 4
 
     @property
-    def work(self) -> Path:
-        """Everything but adapters."""
+    def work_folder(self) -> Path:
+        """The folder of everything but adapters."""
         return self.output / "work"
 
-    def encoded(self, key: str) -> Path:
+    def encoded_folder(self, key: str) -> Path:
         """The folder of pairs encoded under that key."""
-        return self.work / "encoded" / key
+        return self.work_folder / "encoded" / key
 
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """What is to be trained, in values that JSON can hold; `run` is None when it was stopped while encoding.
+    """A prepared training in JSON values; `run` is None when it was stopped while encoding.
 
-    `encoded` is the key of the encoded pairs, `settings` are the round's with the usual values filled in, `manifest` is
-    what the adapter's folder records beside the training itself.
+    `encoding_key` is the key of the encoded pairs, `settings` are the round's with the defaults filled in, `manifest`
+    is what the adapter's folder records beside the training itself.
     """
 
     counts: dict[str, Any]
-    encoded: str
+    encoding_key: str
     run: dict[str, Any] | None = None
     settings: dict[str, Any] | None = None
     manifest: dict[str, Any] | None = None
@@ -64,42 +67,46 @@ def prepare_training(
     reader: PreferenceReader,
     settings: Settings,
     request: TrainingRequest,
-    watcher: TrainingWatcher,
+    watcher: TrainingCallback,
 ) -> Preparation:
-    """Encode what is wanted and not encoded yet, and open the run. Raises like `train_on_dataset`.
+    """Encode the requested rows that are not encoded yet, and open the run. Raises like `train_on_dataset`.
 
     Text encoders and autoencoder have left memory afterwards, and where captions are dropped the empty prompt is there.
     """
-    base = {"source": settings.base_model, "family": family_of(settings.base_model)}
+    base = {"source": settings.base_model, "family": detect_family(settings.base_model)}
     base["fingerprint"] = fingerprint(settings.base_model)
     identity = _encoding_identity(source, reader, settings, request, base["fingerprint"])
     key = plan_key(identity)[:16]
-    encoded = EncodedPairs(request.encoded(key))
-    facts = json.dumps({"name": source.name, **identity}, indent=2)
-    write_atomically(request.encoded(key) / "facts.json", facts.encode())
-    finished = _encode(source, reader, encoded, settings, request, watcher)
+    encoded = EncodedPairs(request.encoded_folder(key))
+    description = json.dumps({"name": source.name, **identity}, indent=2)
+    write_atomically(request.encoded_folder(key) / "facts.json", description.encode())
+    is_complete = _encode(source, reader, encoded, settings, request, watcher)
     counts = encoded.counts_up_to(request.limit)
-    if not finished:
-        return Preparation(counts.facts(), key)
+    if not is_complete:
+        return Preparation(counts.to_dict(), key)
     if counts.pairs == 0:
-        raise BadInput(f"there is no pair to learn from in {source.name}; {_in_words(counts)}")
+        raise BadInputError(f"there is no pair to learn from in {source.name}; {_in_words(counts)}")
     num_pairs = counts.pairs if request.limit is None else min(counts.pairs, request.limit)
-    wanted = with_usual_values(settings.round, num_pairs).model_dump(mode="json")
-    run = Run.open(request.work, request.output, [identity, request.limit, settings.render.quantize, wanted])
+    round_settings = fill_defaults(settings.round, num_pairs).model_dump(mode="json")
+    run = TrainingRun.open(
+        request.work_folder, request.output, [identity, request.limit, settings.render.quantize, round_settings]
+    )
     if run.end is None and settings.round.caption_dropout > 0:
-        empty_prompt_of(key, settings, request).prepare()
+        get_empty_prompt(key, settings, request).ensure_exists()
     manifest = {
         "base_model": base,
         "dataset": {"name": source.name, **identity["dataset"]},
-        "counts": counts.facts(),
+        "counts": counts.to_dict(),
         "encoding": {"resolution": request.resolution, "dtype": identity["dtype"]},
     }
-    return Preparation(counts.facts(), key, run.facts(), wanted, manifest)
+    return Preparation(counts.to_dict(), key, run.to_dict(), round_settings, manifest)
 
 
-def empty_prompt_of(encoded: str, settings: Settings, request: TrainingRequest) -> EmptyPrompt:
+def get_empty_prompt(encoding_key: str, settings: Settings, request: TrainingRequest) -> EmptyPrompt:
     """The empty prompt beside the pairs encoded under that key: the same base model in the same precision."""
-    return EmptyPrompt(request.encoded(encoded) / "empty-prompt.safetensors", lambda: _load_encoder(settings, request))
+    return EmptyPrompt(
+        request.encoded_folder(encoding_key) / "empty-prompt.safetensors", lambda: _load_encoder(settings, request)
+    )
 
 
 def _encode(
@@ -108,17 +115,17 @@ def _encode(
     encoded: EncodedPairs,
     settings: Settings,
     request: TrainingRequest,
-    watcher: TrainingWatcher,
+    watcher: TrainingCallback,
 ) -> bool:
-    """False when told to stop before all was encoded."""
+    """Encode the data set; False when told to stop before its end."""
 
     def load_encoder() -> Encoder:
         encoder = _load_encoder(settings, request)
         if settings.round.caption_dropout > 0:
-            empty_prompt_of(encoded.folder.name, settings, request).keep_from(encoder)
+            get_empty_prompt(encoded.folder.name, settings, request).write_from(encoder)
         return encoder
 
-    finished = encode_pairs(
+    is_complete = encode_pairs(
         source,
         reader,
         encoded,
@@ -126,10 +133,10 @@ def _encode(
         batch_pairs=request.encode_batch,
         limit=request.limit,
         should_stop=watcher.should_stop,
-        on_progress=lambda counts: watcher.encoded(counts, request.limit),
+        on_progress=lambda counts: watcher.on_encoded(counts, request.limit),
     )
     free_memory()
-    return finished
+    return is_complete
 
 
 def _encoding_identity(
@@ -139,7 +146,7 @@ def _encoding_identity(
     request: TrainingRequest,
     base_fingerprint: str,
 ) -> dict[str, Any]:
-    """What the encoded pairs depend on."""
+    """The inputs that the encoded pairs depend on."""
     device = resolve_device(settings.render.device)
     return {
         "dataset": {"fingerprint": source.fingerprint, "format": reader.name},
@@ -150,10 +157,10 @@ def _encoding_identity(
 
 
 def _load_encoder(settings: Settings, request: TrainingRequest) -> Encoder:
-    device, dtype = own_device(settings.render.device), settings.render.dtype
+    device, dtype = device_for_process(settings.render.device), settings.render.dtype
     return Encoder.load(settings.base_model, device=device, dtype=dtype, resolution=request.resolution)
 
 
-def _in_words(counts: Counts) -> str:
+def _in_words(counts: EncodingCounts) -> str:
     reasons = ", ".join(f"{number} x {reason}" for reason, number in sorted(counts.left_out.items()))
     return f"{counts.rows} rows were read and left out: {reasons or 'none'}"

@@ -13,73 +13,73 @@ from typing import Any
 
 import torch
 
-from dmpo_app.diffusion.adapter_files import remove_leftovers, write_adapter
+from dmpo_app.diffusion.adapter_files import remove_staging_folders, write_adapter
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.domain.lineage import BASE_VERSION
-from dmpo_app.errors import RoundFailed
+from dmpo_app.errors import RoundFailedError
 from dmpo_app.io import write_atomically
 from dmpo_app.objective import soft_target
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store.files import Files
 from dmpo_app.training.data.dataset import PairDataset, PairTensors, is_held_out
-from dmpo_app.training.data.encoded_pairs import Counts, PairTable
+from dmpo_app.training.data.encoded_pairs import EncodingCounts, PairTable
 from dmpo_app.training.data.slots import keyed_seed
-from dmpo_app.training.distributed.process_group import ALONE, Group
+from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from dmpo_app.training.loop.checkpoint import FILE_NAME, Checkpoint
 from dmpo_app.training.loop.step import StepResult
 from dmpo_app.training.loop.trainer import RoundTrainer
 from dmpo_app.training.monitoring.evaluation import MIN_HELD_OUT_VOTES
-from dmpo_app.training.reference.calibration import MAX_PAIRS, with_betas
+from dmpo_app.training.reference.calibration import MAX_PAIRS, calibrate_betas
 from dmpo_app.training.reference.denoising_errors import PairErrors
 from dmpo_app.training.reference.reference_cache import ReferenceCache
 from dmpo_app.training.rounds.publishing import reason_to_refuse
 from dmpo_app.training.rounds.round_plan import RoundPlan
 
 MIN_STEPS, MAX_STEPS = 80, 2000
-"""Between which one pass over the data lies where nothing else is asked for. 80 is a round's usual number; 2,000 that
-of the third-party scripts that train on Pick-a-Pic, whose batches are larger."""
-USUAL_HELD_OUT = 512
-"""Pairs to judge by where no share is set: every look at them costs as much as some steps."""
+"""Bounds of the default number of steps, which is one pass over the data. 80 is a round's usual number; 2,000 that of
+the third-party scripts that train on Pick-a-Pic, whose batches are larger."""
+DEFAULT_HELD_OUT = 512
+"""Held-out pairs where no share is set: every evaluation of them costs as much as some steps."""
 
 
-def with_usual_values(settings: RoundSettings, num_pairs: int) -> RoundSettings:
-    """The settings with what nobody has set fitted to the number of pairs; what is set stays.
+def fill_defaults(settings: RoundSettings, num_pairs: int) -> RoundSettings:
+    """Fill in defaults that depend on the number of pairs; settings that are set stay.
 
     Held out is the usual share but not more than about 512 pairs; steps make one pass over the others, 80 at least and
-    2,000 at most; twenty times on the way the held-out pairs are looked at, not more often than every 20 steps.
+    2,000 at most; the held-out pairs are evaluated twenty times on the way, not more often than every 20 steps.
     """
-    given = settings.model_fields_set
+    explicit_fields = settings.model_fields_set
     updates: dict[str, Any] = {}
     share = settings.held_out_share
-    if "held_out_share" not in given:
-        share = updates["held_out_share"] = min(share, USUAL_HELD_OUT / max(num_pairs, 1))
+    if "held_out_share" not in explicit_fields:
+        share = updates["held_out_share"] = min(share, DEFAULT_HELD_OUT / max(num_pairs, 1))
     steps = settings.num_steps
-    if "num_steps" not in given:
-        one_pass = -(-round(num_pairs * (1 - share)) // settings.batch_pairs)
-        steps = updates["num_steps"] = min(max(one_pass, MIN_STEPS), MAX_STEPS)
-    if "evaluate_every" not in given:
+    if "num_steps" not in explicit_fields:
+        steps_per_epoch = -(-round(num_pairs * (1 - share)) // settings.batch_pairs)
+        steps = updates["num_steps"] = min(max(steps_per_epoch, MIN_STEPS), MAX_STEPS)
+    if "evaluate_every" not in explicit_fields:
         updates["evaluate_every"] = max(settings.evaluate_every, steps // 20)
     return settings.model_copy(update=updates)
 
 
 def split_pairs(prompts: Sequence[str], settings: RoundSettings) -> tuple[list[int], list[int]]:
-    """Numbers of the pairs to train on and of those that judge, by prompt; all train when all would judge."""
-    sides = [is_held_out(prompt, share=settings.held_out_share, seed=settings.seed) for prompt in prompts]
-    train = [number for number, held_out in enumerate(sides) if not held_out]
+    """Split pairs by prompt: indices to train on and held-out ones; all are trained on when all would be held out."""
+    held_out_flags = [is_held_out(prompt, share=settings.held_out_share, seed=settings.seed) for prompt in prompts]
+    train = [number for number, held_out in enumerate(held_out_flags) if not held_out]
     if not train:
         return list(range(len(prompts))), []
-    return train, [number for number, held_out in enumerate(sides) if held_out]
+    return train, [number for number, held_out in enumerate(held_out_flags) if held_out]
 
 
-def dataset_of(table: PairTable, numbers: Sequence[int], files: Files, *, alpha: float) -> PairDataset:
-    """Some pairs of the table; a pair's id is its number, whatever it is chosen with. No tensor is read."""
-    packed = table.files.chosen(numbers)
-    votes = torch.tensor([table.num_votes[number] for number in numbers])
-    wins = torch.tensor([table.wins_a[number] for number in numbers]) * votes
+def dataset_from_table(table: PairTable, pair_indices: Sequence[int], files: Files, *, alpha: float) -> PairDataset:
+    """Build a dataset of some pairs of the table; a pair's id is its index in the table. No tensor is read."""
+    packed = table.files.select(pair_indices)
+    votes = torch.tensor([table.num_votes[number] for number in pair_indices])
+    wins = torch.tensor([table.wins_a[number] for number in pair_indices]) * votes
     return PairDataset(
-        pair_ids=tuple(numbers),
-        prompts=tuple(table.prompts[number] for number in numbers),
+        pair_ids=tuple(pair_indices),
+        prompts=tuple(table.prompts[number] for number in pair_indices),
         files=packed,
         targets=soft_target(wins, votes, alpha=alpha),
         weights=votes,
@@ -88,13 +88,13 @@ def dataset_of(table: PairTable, numbers: Sequence[int], files: Files, *, alpha:
 
 
 def calibration_pairs(table: PairTable, files: Files, *, alpha: float) -> PairDataset:
-    """The pairs that beta is found from: the first ones."""
-    return dataset_of(table, range(min(MAX_PAIRS, len(table.prompts))), files, alpha=alpha)
+    """The dataset that beta is calibrated on: the first pairs."""
+    return dataset_from_table(table, range(min(MAX_PAIRS, len(table.prompts))), files, alpha=alpha)
 
 
-def plan_key(facts: Any) -> str:
-    """A sha256 (hex) over JSON values."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+def plan_key(values: Any) -> str:
+    """Compute a plan's key: the sha256 (hex) of JSON values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def make_plan(
@@ -106,7 +106,7 @@ def make_plan(
     base_fingerprint: str,
     key: str,
 ) -> RoundPlan:
-    """The plan of a training with settings whose betas are known."""
+    """Make the plan of a training with settings whose betas are known."""
     train, held_out = split_pairs(table.prompts, settings)
     return RoundPlan(
         round_id=1,
@@ -114,9 +114,9 @@ def make_plan(
         seed=keyed_seed(settings.seed, "offline") % 2**31,
         parent_version=BASE_VERSION,
         settings=settings,
-        spec=LoraSpec.of(settings, denoiser.family),
-        train=dataset_of(table, train, files, alpha=settings.alpha),
-        held_out=dataset_of(table, held_out, files, alpha=settings.alpha) if held_out else None,
+        spec=LoraSpec.from_settings(settings, denoiser.family),
+        train=dataset_from_table(table, train, files, alpha=settings.alpha),
+        held_out=dataset_from_table(table, held_out, files, alpha=settings.alpha) if held_out else None,
         train_vote_ids=tuple(train),
         held_out_vote_ids=tuple(held_out),
         config={"settings": settings.model_dump(mode="json")},
@@ -128,22 +128,22 @@ RUN_FILE = "run.json"
 _log = logging.getLogger(__name__)
 
 
-class TrainingWatcher:
-    """Is told how far things are, and may ask to stop. This one is silent and patient."""
+class TrainingCallback:
+    """Callback of a training's progress, which may also stop it. This base class does nothing."""
 
     def should_stop(self) -> bool:
         return False
 
-    def encoded(self, counts: Counts, limit: int | None) -> None:
-        """After each batch of the pass over the data."""
+    def on_encoded(self, counts: EncodingCounts, limit: int | None) -> None:
+        """Called after each encoded batch of the data set."""
 
-    def trained(self, step: int, steps: int, result: StepResult) -> None:
-        """After each step."""
+    def on_step(self, step: int, steps: int, result: StepResult) -> None:
+        """Called after each training step."""
 
 
 @dataclass(slots=True)
-class Run:
-    """The folder of a training, and what is known of it so far.
+class TrainingRun:
+    """A training run: its folder and its state.
 
     `version` is the number that its adapter gets, `settings` are those with betas, `end` is how it ended.
     """
@@ -156,59 +156,59 @@ class Run:
     end: dict[str, Any] | None = None
 
     @classmethod
-    def open(cls, work: Path, output: Path, facts: Any) -> Run:
-        """The run of that key, found or begun. An adapter's number is given when its training begins."""
+    def open(cls, work: Path, output: Path, facts: Any) -> TrainingRun:
+        """Open the run of these inputs, or begin one. An adapter's number is assigned when its training begins."""
         key = plan_key(facts)
-        folder = _folder_of(work, key)
+        folder = _run_folder(work, key)
         if (folder / RUN_FILE).is_file():
-            found = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-            end = found["end"]
+            stored = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+            end = stored["end"]
             still_there = end is not None and (output / end["folder"]).is_dir()
-            return cls(folder, output, key, found["version"], found["settings"], end if still_there else None)
+            return cls(folder, output, key, stored["version"], stored["settings"], end if still_there else None)
         others = [json.loads(path.read_text(encoding="utf-8"))["version"] for path in work.glob(f"runs/*/{RUN_FILE}")]
         run = cls(folder, output, key, max(others, default=0) + 1)
         run.save()
         return run
 
     @classmethod
-    def from_facts(cls, work: Path, output: Path, facts: Mapping[str, Any]) -> Run:
-        """The run that another process has opened and told the `facts` of."""
-        return cls(_folder_of(work, facts["key"]), output, **facts)
+    def from_dict(cls, work: Path, output: Path, facts: Mapping[str, Any]) -> TrainingRun:
+        """The run that the main process has opened, from its `to_dict`."""
+        return cls(_run_folder(work, facts["key"]), output, **facts)
 
-    def facts(self) -> dict[str, Any]:
-        """All but the folders, as JSON can hold it."""
+    def to_dict(self) -> dict[str, Any]:
+        """Serialize all but the folders as JSON values."""
         return {"key": self.key, "version": self.version, "settings": self.settings, "end": self.end}
 
     def save(self) -> None:
-        facts = {name: value for name, value in self.facts().items() if name != "key"}
+        facts = {name: value for name, value in self.to_dict().items() if name != "key"}
         write_atomically(self.folder / RUN_FILE, json.dumps(facts, indent=2).encode())
 
 
 def train_run(
-    run: Run,
+    run: TrainingRun,
     table: PairTable,
     files: Files,
     denoiser: Denoiser,
     settings: RoundSettings,
     manifest: Mapping[str, Any],
-    watcher: TrainingWatcher,
+    watcher: TrainingCallback,
     *,
     references: Path,
     clock: Callable[[], float] = time.monotonic,
-    group: Group = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> bool:
     """Train from the run's checkpoint, or its beginning, to its end; False when told to stop before that.
 
     `manifest` is what the adapter's folder records beside the training itself; its `base_model` must hold the base
     model's fingerprint. `references` is where reference errors of these very pairs are kept: they go by the pairs'
-    numbers, which mean something else in another table. Of several processes in `group` the leading one's watcher is
-    asked, and it alone writes. Raises RoundFailed, StorageFull, PeerLost.
+    indices, which mean something else in another table. Of several processes in `group` the main one's watcher is
+    asked, and it alone writes. Raises RoundFailedError, StorageFullError, PeerLostError.
     """
     if run.settings is None:
-        run.settings = group.led_at_length(
-            lambda: _calibrated(table, files, denoiser, settings).model_dump(mode="json")
+        run.settings = group.broadcast_with_heartbeat(
+            lambda: _calibrate(table, files, denoiser, settings).model_dump(mode="json")
         )
-        group.led(run.save)
+        group.broadcast(run.save)
     plan = make_plan(
         table,
         files,
@@ -226,11 +226,11 @@ def train_run(
     try:
         if not _run_slices(trainer, plan, run.folder, watcher, clock, group):
             return False
-        run.end = group.led(lambda: _publish(run, trainer, plan, manifest, group))
-        group.led(trainer.save_reference)
+        run.end = group.broadcast(lambda: _publish(run, trainer, plan, manifest, group))
+        group.broadcast(trainer.save_reference)
     finally:
         trainer.close()
-    group.led(lambda: _close(run))
+    group.broadcast(lambda: _close(run))
     return True
 
 
@@ -238,43 +238,47 @@ def _run_slices(
     trainer: RoundTrainer,
     plan: RoundPlan,
     folder: Path,
-    watcher: TrainingWatcher,
+    watcher: TrainingCallback,
     clock: Callable[[], float],
-    group: Group,
+    group: ProcessGroup,
 ) -> bool:
-    """To the last step or a limit, with a checkpoint at the end of each slice; False when told to stop, checkpointed
-    too."""
-    steps, saved = plan.settings.num_steps, clock()
+    """Train to the last step or a limit, with a checkpoint at the end of each slice.
+
+    False when told to stop; there is a checkpoint then too.
+    """
+    steps, saved_at = plan.settings.num_steps, clock()
     while not trainer.is_done:
-        stopping, is_over = group.led(lambda: [watcher.should_stop(), clock() - saved >= plan.settings.slice_seconds])  # noqa: B023
-        if stopping or is_over:
-            trainer.seconds += clock() - saved
+        is_stopping, is_over = group.broadcast(
+            lambda: [watcher.should_stop(), clock() - saved_at >= plan.settings.slice_seconds]  # noqa: B023 - called at once
+        )
+        if is_stopping or is_over:
+            trainer.seconds += clock() - saved_at
             checkpoint = trainer.checkpoint()
-            group.led(lambda: checkpoint.save(folder, plan=plan.key))  # noqa: B023 - called before the next turn
-            saved = clock()
-        if stopping:
+            group.broadcast(lambda: checkpoint.save(folder, plan=plan.key))  # noqa: B023 - called before the next turn
+            saved_at = clock()
+        if is_stopping:
             return False
         result = trainer.train_step()
-        trainer.look_if_due()
+        trainer.measure_drift_if_due()
         trainer.evaluate_if_due()
-        watcher.trained(trainer.step, steps, result)
-    trainer.seconds += clock() - saved
+        watcher.on_step(trainer.step, steps, result)
+    trainer.seconds += clock() - saved_at
     trainer.checkpoint()  # for the comparison of the processes' adapters and the exchange of their references
     return True
 
 
-def _close(run: Run) -> None:
+def _close(run: TrainingRun) -> None:
     run.save()
     (run.folder / FILE_NAME).unlink(missing_ok=True)
 
 
 def _publish(
-    run: Run, trainer: RoundTrainer, plan: RoundPlan, manifest: Mapping[str, Any], group: Group
+    run: TrainingRun, trainer: RoundTrainer, plan: RoundPlan, manifest: Mapping[str, Any], group: ProcessGroup
 ) -> dict[str, Any]:
-    """Write the adapter; what a person wants to know of it. Killed in between, the same adapter is found there."""
-    best, live, passed = trainer.result(), trainer.live, trainer.passed
-    if passed is not None and trainer.best is None:
-        raise RoundFailed(f"{passed}; no look before that had found the adapter within the limits")
+    """Write the adapter; return its folder, metrics and warning. Killed in between, a retry finds the same folder."""
+    best, live, violation = trainer.result(), trainer.live_evaluation, trainer.violation
+    if violation is not None and trainer.best is None:
+        raise RoundFailedError(f"{violation}; no evaluation before that had found the adapter within the limits")
     metrics = {
         "step": float(best.step),
         "train_pairs": float(len(plan.train)),
@@ -285,8 +289,8 @@ def _publish(
         metrics["held_out_loss"], metrics["base_held_out_loss"] = best.evaluation.loss, live.loss
         metrics["held_out_accuracy"] = best.evaluation.agreement.accuracy
         metrics["held_out_margin"] = best.evaluation.agreement.margin
-    warning = "; ".join(str(reason) for reason in (passed, reason_to_refuse(plan, best, live)) if reason) or None
-    recorded = {
+    warning = "; ".join(str(reason) for reason in (violation, reason_to_refuse(plan, best, live)) if reason) or None
+    full_manifest = {
         **manifest,
         "seed": plan.seed,
         "step": best.step,
@@ -294,19 +298,19 @@ def _publish(
         "proven": warning is None and len(plan.held_out_vote_ids) >= MIN_HELD_OUT_VOTES,
         "metrics": metrics,
         "num_threads": torch.get_num_threads(),
-        "processes": group.size,
+        "processes": group.world_size,
     }
-    remove_leftovers(run.output)
-    staged = write_adapter(run.output, run.version, best.tensors, plan.spec, recorded)
+    remove_staging_folders(run.output)
+    staged = write_adapter(run.output, run.version, best.tensors, plan.spec, full_manifest)
     return {"folder": staged.folder_name, "metrics": metrics, "warning": warning}
 
 
-def _calibrated(table: PairTable, files: Files, denoiser: Denoiser, settings: RoundSettings) -> RoundSettings:
-    """The settings with the betas that are not set, found from the first pairs."""
+def _calibrate(table: PairTable, files: Files, denoiser: Denoiser, settings: RoundSettings) -> RoundSettings:
+    """Calibrate the betas that are not set, on the first pairs."""
     dataset = calibration_pairs(table, files, alpha=settings.alpha)
-    errors = PairErrors.of(denoiser, dataset, ReferenceCache(), settings)
-    return with_betas(settings, errors)
+    errors = PairErrors.from_settings(denoiser, dataset, ReferenceCache(), settings)
+    return calibrate_betas(settings, errors)
 
 
-def _folder_of(work: Path, key: str) -> Path:
+def _run_folder(work: Path, key: str) -> Path:
     return work / "runs" / key[:16]

@@ -1,4 +1,4 @@
-"""Training on a data set instead of on votes: encode it once, then one long round, ending in an adapter's folder.
+"""Training on a data set instead of on votes: encode it once, then train one long round and write an adapter's folder.
 
     OUTPUT/
         00001-1a2b3c4d/     the adapter, as `diffusion.adapter_files` writes it
@@ -24,33 +24,38 @@ from filelock import FileLock, Timeout
 
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.loading import load_denoiser
-from dmpo_app.errors import BadInput, HomeInUse, StudioError
+from dmpo_app.errors import BadInputError, HomeLockedError, StudioError
 from dmpo_app.exchange.readers.reader import PreferenceReader
 from dmpo_app.exchange.readers.source import PreferenceSource
-from dmpo_app.objective import objective_named
+from dmpo_app.objective import get_objective
 from dmpo_app.settings import RoundSettings, Settings
-from dmpo_app.training.data.encoded_pairs import Counts, EncodedPairs, PairTable
-from dmpo_app.training.distributed.process_group import ALONE, Group, check_parts, own_device
+from dmpo_app.training.data.encoded_pairs import EncodedPairs, EncodingCounts, PairTable
+from dmpo_app.training.distributed.process_group import (
+    SINGLE_PROCESS,
+    ProcessGroup,
+    check_world_size,
+    device_for_process,
+)
 from dmpo_app.training.offline.dataset_preparation import (
     Preparation,
     TrainingRequest,
-    empty_prompt_of,
+    get_empty_prompt,
     prepare_training,
 )
-from dmpo_app.training.offline.dataset_run import Run, TrainingWatcher, train_run
+from dmpo_app.training.offline.dataset_run import TrainingCallback, TrainingRun, train_run
 
-__all__ = ["TrainingOutcome", "TrainingRequest", "follow_training", "train_on_dataset"]
+__all__ = ["TrainingOutcome", "TrainingRequest", "join_training", "train_on_dataset"]
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingOutcome:
-    """How it ended. `folder` is the adapter's, None when it was stopped before the end.
+    """The outcome of a training. `folder` is the adapter's, None when it was stopped before the end.
 
     `warning` says when held-out pairs judge the adapter to be worse than the base model.
     """
 
     folder: Path | None
-    counts: Counts
+    counts: EncodingCounts
     metrics: Mapping[str, float]
     warning: str | None = None
 
@@ -60,64 +65,64 @@ def train_on_dataset(
     reader: PreferenceReader,
     settings: Settings,
     request: TrainingRequest,
-    watcher: TrainingWatcher | None = None,
+    watcher: TrainingCallback | None = None,
     *,
     clock: Callable[[], float] = time.monotonic,
-    group: Group = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> TrainingOutcome:
-    """Encode, train, write the adapter; go on where an earlier run of the same request ended.
+    """Train on a data set: encode, train, write the adapter; resume an earlier run of the same request.
 
-    With `group` this is the leading process's part; the others call `follow_training`.
+    With `group` this is the main process's part; the others call `join_training`.
 
-    Raises BadInput when there is nothing to learn from, SetupProblem for what does not fit, StudioError when the data
-    cannot be read further, RoundFailed when training diverges, StorageFull, HomeInUse when another process trains into
-    the same output, PeerLost when a process of the group fails.
+    Raises BadInputError when there is nothing to learn from, SetupError for what does not fit, StudioError when the
+    data cannot be read further, RoundFailedError when training diverges, StorageFullError, HomeLockedError when another
+    process trains into the same output, PeerLostError when a process of the group fails.
     """
-    watcher = watcher or TrainingWatcher()
-    check_parts(group, settings.round.batch_pairs)
-    objective_named(settings.round.objective, settings.round.objective_options)  # raises if there is none such
-    with ExitStack() as held:
+    watcher = watcher or TrainingCallback()
+    check_world_size(group, settings.round.batch_pairs)
+    get_objective(settings.round.objective, settings.round.objective_options)  # raises if there is none such
+    with ExitStack() as stack:
 
         def prepare() -> dict[str, object]:
-            held.enter_context(_alone(request.output))
+            stack.enter_context(_lock_output(request.output))
             return asdict(prepare_training(source, reader, settings, request, watcher))
 
-        prepared = Preparation(**group.led_at_length(prepare))  # type: ignore[arg-type]
-        return _train(prepared, settings, request, watcher, clock, group)
+        preparation = Preparation(**group.broadcast_with_heartbeat(prepare))  # type: ignore[arg-type]
+        return _train(preparation, settings, request, watcher, clock, group)
 
 
-def follow_training(settings: Settings, request: TrainingRequest, group: Group) -> TrainingOutcome:
-    """Train what the group's leading process trains with `train_on_dataset`, with the same settings and request.
+def join_training(settings: Settings, request: TrainingRequest, group: ProcessGroup) -> TrainingOutcome:
+    """Train along with the group's main process, which calls `train_on_dataset` with the same settings and request.
 
-    Waits, for as long as it takes, until that one has encoded the data. Raises PeerLost when it fails.
+    Waits, for as long as it takes, until that one has encoded the data. Raises PeerLostError when it fails.
     """
-    check_parts(group, settings.round.batch_pairs)
-    prepared = Preparation(**group.led_at_length(dict))
-    return _train(prepared, settings, request, TrainingWatcher(), time.monotonic, group)
+    check_world_size(group, settings.round.batch_pairs)
+    preparation = Preparation(**group.broadcast_with_heartbeat(dict))
+    return _train(preparation, settings, request, TrainingCallback(), time.monotonic, group)
 
 
 def _train(
-    prepared: Preparation,
+    preparation: Preparation,
     settings: Settings,
     request: TrainingRequest,
-    watcher: TrainingWatcher,
+    watcher: TrainingCallback,
     clock: Callable[[], float],
-    group: Group,
+    group: ProcessGroup,
 ) -> TrainingOutcome:
-    counts = Counts.from_facts(prepared.counts)
-    if prepared.run is None or prepared.manifest is None:
+    counts = EncodingCounts.from_dict(preparation.counts)
+    if preparation.run is None or preparation.manifest is None:
         return TrainingOutcome(None, counts, {})
-    run = Run.from_facts(request.work, request.output, prepared.run)
+    run = TrainingRun.from_dict(request.work_folder, request.output, preparation.run)
     if run.end is None:
-        encoded = EncodedPairs(request.encoded(prepared.encoded), writes=group.leads)
+        encoded = EncodedPairs(request.encoded_folder(preparation.encoding_key), writes=group.is_main)
         table = _same_table(encoded, request, group)
         train_run(
             run,
             table,
             encoded.files,
-            _load_denoiser(prepared, settings, request),
-            RoundSettings.model_validate(prepared.settings),
-            prepared.manifest,
+            _load_denoiser(preparation, settings, request),
+            RoundSettings.model_validate(preparation.settings),
+            preparation.manifest,
             watcher,
             references=encoded.folder / "references",
             clock=clock,
@@ -128,36 +133,38 @@ def _train(
     return TrainingOutcome(request.output / run.end["folder"], counts, run.end["metrics"], run.end["warning"])
 
 
-def _same_table(encoded: EncodedPairs, request: TrainingRequest, group: Group) -> PairTable:
-    """The pairs, which all processes of the group must find alike."""
-    table = encoded.table(request.limit)
-    if len(set(group.share(table.digest))) > 1:
+def _same_table(encoded: EncodedPairs, request: TrainingRequest, group: ProcessGroup) -> PairTable:
+    """Load the table of pairs, which must be the same in all processes of the group."""
+    table = encoded.load_table(request.limit)
+    if len(set(group.all_gather(table.digest))) > 1:
         raise StudioError(
-            f"{group.size} processes find different pairs in {encoded.folder}; do all of them see the same folder, and "
-            "were they started with the same options?"
+            f"{group.world_size} processes find different pairs in {encoded.folder}; do all of them see the same "
+            "folder, and were they started with the same options?"
         )
     return table
 
 
-def _load_denoiser(prepared: Preparation, settings: Settings, request: TrainingRequest) -> Denoiser:
+def _load_denoiser(preparation: Preparation, settings: Settings, request: TrainingRequest) -> Denoiser:
     render = settings.render
     denoiser = load_denoiser(
-        settings.base_model, device=own_device(render.device), dtype=render.dtype, quantize=render.quantize
+        settings.base_model, device=device_for_process(render.device), dtype=render.dtype, quantize=render.quantize
     )
-    return replace(denoiser, empty_prompt=empty_prompt_of(prepared.encoded, settings, request))
+    return replace(denoiser, empty_prompt=get_empty_prompt(preparation.encoding_key, settings, request))
 
 
 @contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """Hold the output folder for one training."""
+def _lock_output(output: Path) -> Iterator[None]:
+    """Context manager that locks the output folder for one training."""
     try:
         (output / "work").mkdir(parents=True, exist_ok=True)
         lock = FileLock(output / "work" / "train.lock", timeout=0)
         lock.acquire()
     except Timeout as error:
-        raise HomeInUse(f"another process trains into {output}; wait for it, or choose another --output") from error
+        raise HomeLockedError(
+            f"another process trains into {output}; wait for it, or choose another --output"
+        ) from error
     except OSError as error:
-        raise BadInput(f"{output} cannot be written to ({error}); choose another --output") from error
+        raise BadInputError(f"{output} cannot be written to ({error}); choose another --output") from error
     try:
         yield
     finally:

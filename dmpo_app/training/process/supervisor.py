@@ -1,9 +1,9 @@
-"""Keeps a trainer process alive beside the server. Imports no torch: the page must be up before that is.
+"""Supervisor of the trainer process: keeps it alive beside the server. Imports no torch: the page is up before that.
 
     starting -> ready -> (dies) -> pause -> starting ...
 
-The pause doubles while lives are short; a process that ends by itself again and again is given up in the end, one that
-is killed never.
+The pause doubles while the process exits quickly; one that ends by itself again and again is given up in the end, one
+that is killed never.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from dmpo_app.domain.round import TrainerState
 from dmpo_app.settings import PROJECT_ROOT, Settings
 
 READY = "ready"
-"""What the process says on its output once the base model is loaded."""
+"""The line that the process prints on its output once the base model is loaded."""
 EXIT_SETUP = 78
 """Exit status when the base model or the home is unfit; the reason is the last line on stderr."""
-MAX_SHORT_LIVES = 6
-_SHORT_LIFE_SECONDS = 60.0
+MAX_QUICK_EXITS = 6
+_QUICK_EXIT_SECONDS = 60.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
 _STOP_SECONDS = 30.0
 _log = logging.getLogger(__name__)
 
 
 class TrainerProcess:
-    """Starts the trainer, starts it again when it dies, stops it with the server. Implements domain.TrainerSupervisor.
+    """Supervisor that starts the trainer, restarts it when it dies and stops it with the server.
 
-    `command` is what is run; the arguments that the trainer needs are added.
+    Implements domain.TrainerSupervisor. `command` is what is run; the arguments that the trainer needs are added.
     """
 
     def __init__(self, settings: Settings, *, command: tuple[str, ...] = ()) -> None:
@@ -50,13 +50,13 @@ class TrainerProcess:
         self._thread: threading.Thread | None = None
         self._process: subprocess.Popen[str] | None = None
         self._restarts = 0
-        self._short_lives = 0
+        self._quick_exits = 0
         self._ready_at: float | None = None
         self._message = ""
 
     @property
     def state(self) -> TrainerState:
-        """A snapshot; `message` is empty while all is well."""
+        """A snapshot of the trainer's state; `message` is empty while all is well."""
         with self._lock:
             process = self._process
             running = process is not None and process.poll() is None
@@ -76,7 +76,7 @@ class TrainerProcess:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the process: it finishes its step and checkpoints the round, or is killed after half a minute."""
+        """Stop the process: it finishes its step and checkpoints the round, or is killed after half a minute."""
         self._stopping.set()
         with self._lock:
             process = self._process
@@ -93,21 +93,21 @@ class TrainerProcess:
 
     def _supervise(self) -> None:
         while not self._stopping.is_set():
-            status, last_words = self._run_once()
+            status, last_stderr_line = self._run_once()
             if self._stopping.is_set():
                 return
-            pause = self._after_death(status, last_words)
+            pause = self._handle_exit(status, last_stderr_line)
             if pause is None or self._stopping.wait(pause):
                 return
 
     def _run_once(self) -> tuple[int, str]:
-        """One life of the process: its exit status and the last line it wrote to stderr."""
-        last_words: deque[str] = deque(maxlen=1)
+        """Run the process once; return its exit status and the last line it wrote to stderr."""
+        last_stderr_lines: deque[str] = deque(maxlen=1)
         with self._spawn() as process:
             stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
             if stdin is None or stdout is None or stderr is None:
                 raise RuntimeError("the trainer was started without pipes")
-            listener = threading.Thread(target=_keep_last_line, args=(stderr, last_words), daemon=True)
+            listener = threading.Thread(target=_keep_last_line, args=(stderr, last_stderr_lines), daemon=True)
             listener.start()
             self._send_settings(stdin)
             for line in stdout:
@@ -116,7 +116,7 @@ class TrainerProcess:
                         self._ready_at, self._message = time.monotonic(), ""
             status = process.wait()
             listener.join()
-        return status, last_words[0] if last_words else ""
+        return status, last_stderr_lines[0] if last_stderr_lines else ""
 
     def _spawn(self) -> subprocess.Popen[str]:
         with self._lock:
@@ -139,7 +139,7 @@ class TrainerProcess:
             return self._process
 
     def _environment(self) -> dict[str, str]:
-        """Ours without any setting of ours: the settings go down the pipe, an administrator's token nowhere."""
+        """The environment without DMPO_ settings: those go down the pipe, an administrator's token nowhere."""
         return {name: value for name, value in os.environ.items() if not name.startswith("DMPO_")}
 
     def _send_settings(self, stdin: IO[str]) -> None:
@@ -151,33 +151,33 @@ class TrainerProcess:
         except OSError as error:  # it died first; its exit status says why
             _log.debug("the trainer did not take its settings: %s", error)
 
-    def _after_death(self, status: int, last_words: str) -> float | None:
-        """Seconds until the next start; None to give up."""
-        reason = _reason(status, last_words)
+    def _handle_exit(self, status: int, last_stderr_line: str) -> float | None:
+        """Handle an exit; return the seconds until the next start, None to give up."""
+        reason = _reason(status, last_stderr_line)
         with self._lock:
-            lived = 0.0 if self._ready_at is None else time.monotonic() - self._ready_at
+            uptime = 0.0 if self._ready_at is None else time.monotonic() - self._ready_at
             # Whoever kills a trainer that was ready says nothing about whether the next one can work.
-            if (status > 0 and lived < _SHORT_LIFE_SECONDS) or self._ready_at is None:
-                self._short_lives += 1
+            if (status > 0 and uptime < _QUICK_EXIT_SECONDS) or self._ready_at is None:
+                self._quick_exits += 1
             else:
-                self._short_lives = 0
+                self._quick_exits = 0
             self._ready_at = None
-            if status > 0 and self._short_lives >= MAX_SHORT_LIVES:
+            if status > 0 and self._quick_exits >= MAX_QUICK_EXITS:
                 self._message = f"no more training: {reason}. Restart the studio once that is mended."
                 _log.error("%s", self._message)
                 return None
             self._restarts += 1
             self._message = f"{reason}; it is started again"
-            pause: float = min(_FIRST_PAUSE_SECONDS * 2**self._short_lives, _LONGEST_PAUSE_SECONDS)
+            pause: float = min(_FIRST_PAUSE_SECONDS * 2**self._quick_exits, _LONGEST_PAUSE_SECONDS)
         _log.warning("%s in %.1f s", self._message, pause)
         return pause
 
 
-def _reason(status: int, last_words: str) -> str:
-    if status == EXIT_SETUP and last_words:
-        return last_words
+def _reason(status: int, last_stderr_line: str) -> str:
+    if status == EXIT_SETUP and last_stderr_line:
+        return last_stderr_line
     how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-    return f"the trainer {how}" + (f" ({last_words})" if status > 0 and last_words else "")
+    return f"the trainer {how}" + (f" ({last_stderr_line})" if status > 0 and last_stderr_line else "")
 
 
 def _keep_last_line(stream: IO[str], last_line: deque[str]) -> None:

@@ -1,4 +1,4 @@
-"""Reference errors computed while the trainer has nothing else to do, so that a round finds them there.
+"""Prefetching of reference errors while the trainer has nothing else to do, so that a round finds them in the cache.
 
 A third of a step's time is the base model's pass; people need minutes for the votes of a round, the trainer seconds
 for their references.
@@ -21,8 +21,8 @@ from dmpo_app.domain.vote import Question
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store
 from dmpo_app.training.data.dataset import PairDataset, TensorFiles, build_dataset
-from dmpo_app.training.data.slots import Draw
-from dmpo_app.training.reference.calibration import MAX_PAIRS, with_betas
+from dmpo_app.training.data.slots import Example
+from dmpo_app.training.reference.calibration import MAX_PAIRS, calibrate_betas
 from dmpo_app.training.reference.denoising_errors import PairErrors
 from dmpo_app.training.reference.reference_cache import ReferenceCache, cache_key
 
@@ -30,7 +30,7 @@ _SAVE_SECONDS = 10.0
 
 
 def reference_folder(home: Path) -> Path:
-    """Where a home keeps the reference errors."""
+    """The folder of the reference errors in a home."""
     return home / "references"
 
 
@@ -43,7 +43,7 @@ def numerics_key(
     micro_pairs: int,
     compiled_with: LoraSpec | None = None,
 ) -> str:
-    """The cache key of reference errors: all that decides which errors they are and what their last bits are.
+    """Compute the cache key of reference errors from all that decides their values to the last bit.
 
     `compiled_with` is the adapter that a compiled denoiser has, None for an ordinary one.
     """
@@ -51,18 +51,18 @@ def numerics_key(
     cpu = torch.device("cpu")
     conditioning = {name: list(tensor.shape[1:]) for name, tensor in dataset.conditioning([0], cpu).items()}
     # Only where they are not as usual, so that what was computed before there was a choice is still found.
-    unusual: dict[str, str | float | list[float]] = {}
+    non_default: dict[str, str | float | list[float]] = {}
     if settings.timestep_sampling != "uniform":
-        unusual["timesteps"] = settings.timestep_sampling
-        unusual["timestep_density"] = [settings.timestep_mean, settings.timestep_scale]
+        non_default["timesteps"] = settings.timestep_sampling
+        non_default["timestep_density"] = [settings.timestep_mean, settings.timestep_scale]
     if settings.error_weighting != "none":
-        unusual["error_weighting"] = settings.error_weighting
+        non_default["error_weighting"] = settings.error_weighting
     if settings.caption_dropout > 0:
-        unusual["caption_dropout"] = settings.caption_dropout
+        non_default["caption_dropout"] = settings.caption_dropout
     if compiled_with is not None:
-        unusual["compiled"] = compiled_with.to_metadata()
+        non_default["compiled"] = compiled_with.to_metadata()
     return cache_key(
-        **unusual,
+        **non_default,
         base_model=base_fingerprint,
         latents=list(dataset.latents([0], cpu)[0].shape[1:]),
         **conditioning,
@@ -78,7 +78,7 @@ def numerics_key(
 
 
 class RoundFiles(Protocol):
-    """The files of a home; a store has them, and so has a process without a database."""
+    """Protocol of a home's files; a store implements it, and so does a process without a database."""
 
     @property
     def home(self) -> Path: ...
@@ -87,31 +87,31 @@ class RoundFiles(Protocol):
     def files(self) -> TensorFiles: ...
 
 
-def calibrated_settings(
+def calibrate_settings(
     store: RoundFiles, base: BaseModelRef, denoiser: Denoiser, settings: RoundSettings, votes: Sequence[TrainingVote]
 ) -> RoundSettings:
-    """The settings for a round on `votes`, with the betas that are not set. Raises RoundFailed, StorageFull.
+    """Calibrate the betas that are not set for a round on `votes`. Raises RoundFailedError, StorageFullError.
 
-    Expects the denoiser without an adapter. What is computed for it is kept for the round.
+    Expects the denoiser without an adapter. The errors computed for it are cached for the round.
     """
-    dataset = build_dataset(_of_first_pairs(votes), store.files, alpha=settings.alpha)
+    dataset = build_dataset(_votes_on_first_pairs(votes), store.files, alpha=settings.alpha)
     key = numerics_key(denoiser, dataset, settings, base_fingerprint=base.fingerprint, micro_pairs=settings.batch_pairs)
     cache = ReferenceCache.load(reference_folder(store.home), key)
-    known = len(cache)
-    errors = PairErrors.of(denoiser, dataset, cache, settings)
-    calibrated = with_betas(settings, errors)
-    if len(cache) > known:
+    num_cached = len(cache)
+    errors = PairErrors.from_settings(denoiser, dataset, cache, settings)
+    calibrated = calibrate_betas(settings, errors)
+    if len(cache) > num_cached:
         cache.save(reference_folder(store.home), key)
     return calibrated
 
 
-def _of_first_pairs(votes: Sequence[TrainingVote]) -> list[TrainingVote]:
-    first = set(sorted({vote.pair_id for vote in votes})[:MAX_PAIRS])
-    return [vote for vote in votes if vote.pair_id in first]
+def _votes_on_first_pairs(votes: Sequence[TrainingVote]) -> list[TrainingVote]:
+    first_pair_ids = set(sorted({vote.pair_id for vote in votes})[:MAX_PAIRS])
+    return [vote for vote in votes if vote.pair_id in first_pair_ids]
 
 
-class ReferenceFiller:
-    """Fills the references of the votes so far on a question, a batch at a time.
+class ReferencePrefetcher:
+    """Prefetcher of the reference errors for the votes so far on a question, a batch at a time.
 
     Expects the denoiser without an adapter.
     """
@@ -132,22 +132,22 @@ class ReferenceFiller:
         self._settings = settings
         self._question = question
         self._clock = clock
-        self._seen = 0
-        self._missing: list[Draw] = []
+        self._last_vote_id = 0
+        self._missing: list[Example] = []
         self._cache = ReferenceCache()
         self._key = ""
         self._unsaved_since: float | None = None
 
     def fill(self) -> bool:
-        """One batch of what is missing; False when there is nothing to do. Raises StorageFull."""
+        """Compute one batch of missing references; False when there is nothing to do. Raises StorageFullError."""
         if self._settings.compile:
             return False  # a round's references go through its own graph
-        if not self._missing and not self._look_for_votes():
+        if not self._missing and not self._find_missing_references():
             self.save()
             return False
         size = self._settings.batch_pairs
-        draws, self._missing = self._missing[:size], self._missing[size:]
-        self._errors.compute_references(draws, batch_pairs=size)
+        examples, self._missing = self._missing[:size], self._missing[size:]
+        self._errors.compute_references(examples, batch_pairs=size)
         if self._unsaved_since is None:
             self._unsaved_since = self._clock()
         elif self._clock() - self._unsaved_since > _SAVE_SECONDS:
@@ -155,18 +155,18 @@ class ReferenceFiller:
         return True
 
     def save(self) -> None:
-        """Write what is new to where rounds look for it. Raises StorageFull."""
+        """Save the new errors to the cache that rounds read. Raises StorageFullError."""
         if self._unsaved_since is not None:
             self._cache.save(reference_folder(self._store.home), self._key)
             self._unsaved_since = None
 
-    def _look_for_votes(self) -> bool:
-        """Whether votes came in whose references are missing."""
+    def _find_missing_references(self) -> bool:
+        """Find missing references for new votes; True when there are any."""
         votes = self._store.votes.training_votes(self._base, question=self._question)
         last = votes[-1].vote_id if votes else 0
-        if last <= self._seen:
+        if last <= self._last_vote_id:
             return False
-        self._seen = last
+        self._last_vote_id = last
         dataset = build_dataset(
             votes,
             self._store.files,
@@ -181,6 +181,6 @@ class ReferenceFiller:
             micro_pairs=self._settings.batch_pairs,
         )
         self._cache = ReferenceCache.load(reference_folder(self._store.home), self._key)
-        self._errors = PairErrors.of(self._denoiser, dataset, self._cache, self._settings)
+        self._errors = PairErrors.from_settings(self._denoiser, dataset, self._cache, self._settings)
         self._missing = self._errors.missing_references()
         return bool(self._missing)

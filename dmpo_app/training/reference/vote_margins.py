@@ -1,6 +1,6 @@
-"""The live policy's margins on pairs that nobody has judged, computed while the trainer has nothing else to do.
+"""The live policy's margins on pairs without votes, computed while the trainer has nothing else to do.
 
-What annotators are shown can then follow from what the policy is least sure of (`labeling.strategy = uncertainty`).
+Assignments can then prefer the pairs that the policy is least sure of (`labeling.strategy = uncertainty`).
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store
 from dmpo_app.training.data.dataset import AutomaticEvidence, build_dataset
-from dmpo_app.training.data.slots import Draw, evaluation_slots
+from dmpo_app.training.data.slots import Example, evaluation_slots
 from dmpo_app.training.reference.denoising_errors import PairErrors
 from dmpo_app.training.reference.reference_cache import ReferenceCache
 
 
-class MarginFiller:
-    """Fills the margins of unjudged pairs under the live version, a batch at a time. Expects the denoiser without an
-    adapter, and leaves it so."""
+class MarginPrefetcher:
+    """Fills the margins of pairs without votes under the live version, a batch at a time.
+
+    Expects the denoiser without an adapter, and leaves it so.
+    """
 
     def __init__(self, store: Store, base: BaseModelRef, denoiser: Denoiser, settings: RoundSettings) -> None:
         self._store = store
@@ -30,22 +32,22 @@ class MarginFiller:
         self._settings = settings
 
     def fill(self) -> bool:
-        """One batch; False when there is nothing to do. The base model prefers nothing: all its margins are 0.
+        """Compute one batch; False when there is nothing to do. The base model prefers nothing: all its margins are 0.
 
-        Raises AdapterProblem, StorageFull.
+        Raises AdapterError, StorageFullError.
         """
         version = self._store.adapters.live_version(self._base)
         if version == BASE_VERSION:
             return False
-        pair_ids = self._store.pair_margins.missing(self._base, version, limit=self._settings.batch_pairs)
+        pair_ids = self._store.pair_margins.list_missing(self._base, version, limit=self._settings.batch_pairs)
         pairs = self._store.pairs.for_training(self._base, ids=pair_ids)
         if not pairs:
             return False
         evidence = AutomaticEvidence(unjudged=tuple(pairs))
         dataset = build_dataset([], self._store.files, alpha=self._settings.alpha, automatic=evidence)
-        errors = PairErrors.of(self._denoiser, dataset, ReferenceCache(), self._settings)
-        published = self._store.adapters.get(self._base, version)
-        adapter = read_adapter(published.folder, published.sha256)
+        errors = PairErrors.from_settings(self._denoiser, dataset, ReferenceCache(), self._settings)
+        adapter_ref = self._store.adapters.get(self._base, version)
+        adapter = read_adapter(adapter_ref.folder, adapter_ref.sha256)
         margins = policy_margins(self._denoiser, errors, adapter, self._settings)
         self._store.pair_margins.put(version, dict(zip(dataset.pair_ids, margins, strict=True)))
         return True
@@ -54,14 +56,16 @@ class MarginFiller:
 def policy_margins(
     denoiser: Denoiser, errors: PairErrors, adapter: AdapterWeights, settings: RoundSettings
 ) -> list[float]:
-    """u at beta = 1 of each pair under an adapter, averaged over the slots that held-out votes are looked at in.
+    """The margin u at beta = 1 of each pair under an adapter, averaged over the slots of evaluations.
 
     The denoiser comes without an adapter, and is left so. Reference errors that are missing are computed.
     """
     slots = evaluation_slots(settings.slots_per_pair)
     pairs, size = range(len(errors.dataset)), settings.batch_pairs
-    batches = [[Draw(pair, slot) for pair in pairs[start : start + size]] for slot in slots for start in pairs[::size]]
-    errors.compute_references([draw for batch in batches for draw in batch], batch_pairs=size)
+    batches = [
+        [Example(pair, slot) for pair in pairs[start : start + size]] for slot in slots for start in pairs[::size]
+    ]
+    errors.compute_references([example for batch in batches for example in batch], batch_pairs=size)
     parameters = attach(denoiser.module, adapter.spec, seed=0)
     try:
         load_state_in_place(parameters, adapter.tensors)

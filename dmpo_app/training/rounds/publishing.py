@@ -1,4 +1,4 @@
-"""The end of a round: publish what it made, or refuse it."""
+"""Publishing or refusing the adapter at the end of a round."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ import torch
 from dmpo_app.diffusion.adapter_files import write_adapter
 from dmpo_app.domain.lineage import AdapterRef, BaseModelRef, NewAdapter
 from dmpo_app.store import Store
-from dmpo_app.training.loop.checkpoint import Best
-from dmpo_app.training.monitoring.early_stopping import PassedLimit
+from dmpo_app.training.loop.checkpoint import BestAdapter
+from dmpo_app.training.monitoring.early_stopping import LimitViolation
 from dmpo_app.training.monitoring.evaluation import MIN_HELD_OUT_VOTES, Evaluation, compare
 from dmpo_app.training.rounds.round_plan import RoundPlan
 
 
-def finish(
+def publish_or_refuse(
     store: Store,
     base: BaseModelRef,
     plan: RoundPlan,
-    best: Best | None,
+    best: BestAdapter | None,
     live: Evaluation | None,
-    passed: PassedLimit | None,
+    violation: LimitViolation | None,
     *,
     seconds: float,
     token: int,
 ) -> str:
-    """Publish or refuse what a round's steps came to, and say in words which.
+    """Publish or refuse the round's best adapter; return the outcome in words.
 
-    `best` is None when a limit was passed before any look found an adapter within the limits. Raises LeaseLost,
-    StorageFull, AdapterCorrupt; then nothing was decided.
+    `best` is None when a limit was exceeded before any evaluation found an adapter within them. Raises LeaseLostError,
+    StorageFullError, AdapterCorruptError; then nothing was decided.
     """
     if best is None:
-        reason: str | None = f"{passed}; no look before that had found it within the limits"
+        reason: str | None = f"{violation}; no evaluation before that had found it within the limits"
     else:
         reason = reason_to_refuse(plan, best, live)
-        reason = f"{passed}; before that, {reason}" if passed and reason else reason
+        reason = f"{violation}; before that, {reason}" if violation and reason else reason
     if best is None or reason is not None:
         store.rounds.refuse(plan.round_id, reason or "", token=token)
         return f"refused: {reason}"
-    adapter = publish(store, base, plan, best, live, passed, seconds=seconds, token=token)
+    adapter = publish(store, base, plan, best, live, violation, seconds=seconds, token=token)
     return f"published version {adapter.version}, from step {best.step}"
 
 
-def reason_to_refuse(plan: RoundPlan, best: Best, live: Evaluation | None) -> str | None:
-    """Why the round's best adapter must not replace the live one; None when it may.
+def reason_to_refuse(plan: RoundPlan, best: BestAdapter, live: Evaluation | None) -> str | None:
+    """The reason not to publish the round's best adapter in place of the live one; None when it may be.
 
     Only with enough held-out votes, and only when it is worse on them by more than one standard error over prompts.
     """
@@ -63,21 +63,21 @@ def publish(
     store: Store,
     base: BaseModelRef,
     plan: RoundPlan,
-    best: Best,
+    best: BestAdapter,
     live: Evaluation | None,
-    passed: PassedLimit | None,
+    violation: LimitViolation | None,
     *,
     seconds: float,
     token: int,
 ) -> AdapterRef:
     """Write the adapter's folder, then record it and make it live in one transaction.
 
-    `passed` is the limit that ended the round early; the round's reason and the adapter's metrics say so.
-    Killed in between and run again, the same tensors find their folder there. Raises LeaseLost, StorageFull.
+    `violation` is the limit that ended the round early; the round's reason and the adapter's metrics say so.
+    Killed in between and run again, the same tensors find their folder there. Raises LeaseLostError, StorageFullError.
     """
     proven = len(plan.held_out_vote_ids) >= MIN_HELD_OUT_VOTES
-    metrics = _metrics(plan, best, live, seconds) | _stopped(passed)
-    reason = None if passed is None else f"{passed}; published from step {best.step}"
+    metrics = _metrics(plan, best, live, seconds) | _violation_metrics(violation)
+    reason = None if violation is None else f"{violation}; published from step {best.step}"
     staged = write_adapter(
         store.adapters.root(base),
         store.adapters.next_version(base),
@@ -96,7 +96,7 @@ def publish(
     return store.rounds.publish(plan.round_id, adapter, token=token, reason=reason)
 
 
-def _metrics(plan: RoundPlan, best: Best, live: Evaluation | None, seconds: float) -> dict[str, float]:
+def _metrics(plan: RoundPlan, best: BestAdapter, live: Evaluation | None, seconds: float) -> dict[str, float]:
     metrics = {
         "step": float(best.step),
         "train_votes": float(len(plan.train_vote_ids)),
@@ -113,16 +113,22 @@ def _metrics(plan: RoundPlan, best: Best, live: Evaluation | None, seconds: floa
     return metrics
 
 
-def _stopped(passed: PassedLimit | None) -> dict[str, float]:
-    """Metrics are numbers: the limit's name is part of theirs."""
-    if passed is None:
+def _violation_metrics(violation: LimitViolation | None) -> dict[str, float]:
+    """The metrics of an early stop; metrics are numbers, so the limit's name is part of theirs."""
+    if violation is None:
         return {}
-    stopped = {"stopped_at_step": float(passed.step), f"limit_{passed.name}": passed.bound}
-    return stopped if passed.value is None else {**stopped, f"stopped_{passed.name}": passed.value}
+    metrics = {"stopped_at_step": float(violation.step), f"limit_{violation.name}": violation.bound}
+    return metrics if violation.value is None else {**metrics, f"stopped_{violation.name}": violation.value}
 
 
 def _manifest(
-    base: BaseModelRef, plan: RoundPlan, best: Best, *, proven: bool, metrics: dict[str, float], stopped: str | None
+    base: BaseModelRef,
+    plan: RoundPlan,
+    best: BestAdapter,
+    *,
+    proven: bool,
+    metrics: dict[str, float],
+    stopped: str | None,
 ) -> dict[str, Any]:
     return {
         "base_model": {"source": base.source, "family": base.family, "fingerprint": base.fingerprint},

@@ -15,9 +15,9 @@ from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from dmpo_app.domain.round import RoundProgress
-from dmpo_app.errors import Busy, SetupProblem
+from dmpo_app.errors import BusyError, SetupError
 from dmpo_app.store import Store
-from dmpo_app.training.loop.step import Agreement, StepResult
+from dmpo_app.training.loop.step import StepResult, VoteAgreement
 from dmpo_app.training.monitoring.health import PairHealth
 
 TrackerName = Literal["none", "tensorboard", "trackio", "wandb"]
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """What is used of accelerate's trackers."""
+    """Protocol of a tracker, the used part of accelerate's."""
 
     def log(self, values: dict[str, float], step: int) -> None: ...
 
@@ -38,23 +38,23 @@ class Tracker(Protocol):
 
 
 def check_tracker(name: TrackerName) -> None:
-    """Raise SetupProblem unless one of the packages that the tracker needs is installed."""
+    """Raise SetupError unless one of the packages that the tracker needs is installed."""
     packages = _PACKAGES[name]
     if packages and not any(importlib.util.find_spec(package) for package in packages):
-        raise SetupProblem(
+        raise SetupError(
             f"the tracker {name!r} needs a package that is not installed; `pip install {packages[0]}`, or set "
             "DMPO_TRAINER__TRACKER=none"
         )
 
 
-class TrackedRound:
-    """One round's run; a `progress.Track`. `tracker` None: nothing is tracked."""
+class RoundTracker:
+    """The tracker of one round, which is one run; a callback of `progress`. `tracker` None: nothing is tracked."""
 
     def __init__(self, tracker: Tracker | None) -> None:
         self._tracker = tracker
 
     def __call__(self, values: Mapping[str, float], step: int) -> None:
-        """Log what was recorded. The first error is logged and ends the tracking of this round, not the round."""
+        """Log metrics. The first error is logged and ends the tracking of this round, not the round."""
         if self._tracker is None:
             return
         try:
@@ -74,19 +74,19 @@ class TrackedRound:
             _log.exception("the tracker broke when its run was ended")
 
 
-def tracked_round(name: TrackerName, home: Path, round_id: int, config: Mapping[str, Any]) -> TrackedRound:
-    """A round's run, begun or gone on with. TensorBoard's files are in `tracking` in the home."""
+def start_round_tracker(name: TrackerName, home: Path, round_id: int, config: Mapping[str, Any]) -> RoundTracker:
+    """Start or resume a round's run in the tracker. TensorBoard's files are in `tracking` in the home."""
     if name == "none":
-        return TrackedRound(None)
+        return RoundTracker(None)
     try:
-        tracker = _begun(name, home / "tracking", f"round-{round_id}", _flat(config))
+        tracker = _start_tracker(name, home / "tracking", f"round-{round_id}", _flat(config))
     except Exception:  # noqa: BLE001
         _log.exception("the tracker %s cannot be used for round %d", name, round_id)
-        return TrackedRound(None)
-    return TrackedRound(tracker)
+        return RoundTracker(None)
+    return RoundTracker(tracker)
 
 
-def _begun(name: TrackerName, folder: Path, run: str, config: dict[str, Any]) -> Tracker:
+def _start_tracker(name: TrackerName, folder: Path, run: str, config: dict[str, Any]) -> Tracker:
     from accelerate.tracking import TensorBoardTracker, TrackioTracker, WandBTracker
 
     tracker: Any
@@ -102,12 +102,12 @@ def _begun(name: TrackerName, folder: Path, run: str, config: dict[str, Any]) ->
     tracker.start()
     if is_new:  # TensorBoard would write them as a run of its own each time
         tracker.store_init_configuration(config)
-    begun: Tracker = tracker
-    return begun
+    started_tracker: Tracker = tracker
+    return started_tracker
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under names with dots; what is neither number nor text becomes text."""
+    """Flatten nested settings to names with dots; values that are neither number nor text become text."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, Mapping):
@@ -119,22 +119,22 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 MIN_SECONDS_BETWEEN = 0.3
 
-Track = Callable[[Mapping[str, float], int], None]
-"""Takes what is recorded, by name, and its step."""
+MetricsCallback = Callable[[Mapping[str, float], int], None]
+"""Callback for recorded metrics, by name, and their step."""
 
 
-def not_tracked(values: Mapping[str, float], step: int) -> None:
-    """The usual Track: what is recorded goes to the store alone."""
+def ignore_metrics(values: Mapping[str, float], step: int) -> None:
+    """The default callback: metrics go to the store alone."""
 
 
-def values_of(progress: RoundProgress) -> dict[str, float]:
-    """What a record says, by name."""
+def metrics_from_progress(progress: RoundProgress) -> dict[str, float]:
+    """The metrics of a progress record, by name."""
     values = {"loss": progress.loss, "margin": progress.margin, "accuracy": progress.accuracy, **progress.health}
     return values if progress.held_out_loss is None else {**values, "held_out_loss": progress.held_out_loss}
 
 
-class ProgressReport:
-    """Averages the steps since the last record, so that a point of the curve is not one noisy batch."""
+class ProgressRecorder:
+    """Recorder of a round's progress; averages the steps since the last record, against the noise of one batch."""
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class ProgressReport:
         steps: int,
         token: int,
         clock: Callable[[], float],
-        track: Track = not_tracked,
+        track: MetricsCallback = ignore_metrics,
     ) -> None:
         self._store = store
         self._round_id = round_id
@@ -154,9 +154,9 @@ class ProgressReport:
         self._token = token
         self._clock = clock
         self._track = track
-        self._started = clock()
+        self._started_at = clock()
         self._recorded_at = float("-inf")
-        self._clear()
+        self._reset()
 
     def add(
         self,
@@ -165,17 +165,17 @@ class ProgressReport:
         *,
         held_out_loss: float | None = None,
         drift: Mapping[str, float] = MappingProxyType({}),
-        last: bool = False,
+        is_last: bool = False,
     ) -> None:
-        """Count a finished step, counted from 1; record when it is time, and always what a look saw and the end."""
+        """Add a finished step, counted from 1; record when it is due, and always evaluations and the last step."""
         self._losses.append(result.loss)
         self._grad_norms.append(result.grad_norm)
         self._agreement += result.agreement
         self._pairs += result.pairs
         is_time = self._clock() - self._recorded_at >= MIN_SECONDS_BETWEEN
-        if not (is_time or held_out_loss is not None or drift or last or step == self._steps):
+        if not (is_time or held_out_loss is not None or drift or is_last or step == self._steps):
             return
-        seconds_per_step = (self._clock() - self._started) / (step - self._first_step)
+        seconds_per_step = (self._clock() - self._started_at) / (step - self._first_step)
         progress = RoundProgress(
             step=step,
             loss=sum(self._losses) / len(self._losses),
@@ -187,11 +187,11 @@ class ProgressReport:
         )
         try:
             self._store.rounds.record(self._round_id, progress, token=self._token)
-        except Busy:
+        except BusyError:
             return  # the page misses one point; the next record carries these steps too
-        self._track(values_of(progress), step)
+        self._track(metrics_from_progress(progress), step)
         self._recorded_at = self._clock()
-        self._clear()
+        self._reset()
 
     def _health(self, result: StepResult, drift: Mapping[str, float]) -> dict[str, float]:
         values = {
@@ -205,8 +205,8 @@ class ProgressReport:
         }
         return {name: value for name, value in values.items() if math.isfinite(value)}  # JSON has no NaN
 
-    def _clear(self) -> None:
+    def _reset(self) -> None:
         self._losses: list[float] = []
         self._grad_norms: list[float] = []
         self._pairs = PairHealth()
-        self._agreement = Agreement()
+        self._agreement = VoteAgreement()

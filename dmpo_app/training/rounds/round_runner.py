@@ -24,29 +24,37 @@ from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import check_fit, expected_shapes
 from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
 from dmpo_app.domain.round import RoundState
-from dmpo_app.errors import AdapterProblem, RoundFailed
+from dmpo_app.errors import AdapterError, RoundFailedError
 from dmpo_app.io import write_atomically
-from dmpo_app.labeling.quality.quality_service import weighing_of
+from dmpo_app.labeling.quality.quality_service import weighing_from_settings
 from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.store import Store
 from dmpo_app.training.data.dataset import is_held_out
-from dmpo_app.training.distributed.process_group import ALONE, Group
+from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from dmpo_app.training.loop.checkpoint import Checkpoint
 from dmpo_app.training.loop.trainer import RoundTrainer
 from dmpo_app.training.monitoring.latent_preview import read_preview
-from dmpo_app.training.reference.prefetch import calibrated_settings, reference_folder
-from dmpo_app.training.rounds.held_lease import HeldLease
-from dmpo_app.training.rounds.publishing import finish
+from dmpo_app.training.reference.prefetch import calibrate_settings, reference_folder
+from dmpo_app.training.rounds.held_lease import TrainerLease
+from dmpo_app.training.rounds.publishing import publish_or_refuse
 from dmpo_app.training.rounds.round_plan import RoundPlan, load_plan, start_round
-from dmpo_app.training.rounds.round_progress import ProgressReport, Track, not_tracked, tracked_round
+from dmpo_app.training.rounds.round_progress import (
+    MetricsCallback,
+    ProgressRecorder,
+    ignore_metrics,
+    start_round_tracker,
+)
 from dmpo_app.training.rounds.scorer_targets import AutomaticPlan, score_for_round
 
-_READS = 5
+_MAX_PLAN_READS = 5
 _log = logging.getLogger(__name__)
 
 
 class SliceOutcome(StrEnum):
-    """MORE: call again. STOPPED: told to stop; checkpointed, someone resumes later. FINISHED: published or refused."""
+    """Outcome of a slice.
+
+    MORE: call again. STOPPED: told to stop; checkpointed, someone resumes later. FINISHED: published or refused.
+    """
 
     MORE = "more"
     STOPPED = "stopped"
@@ -54,11 +62,11 @@ class SliceOutcome(StrEnum):
 
 
 class RoundRunner:
-    """One started round on one denoiser, which it has to itself until `close`.
+    """Runner of one started round on one denoiser, which it has to itself until `close`.
 
-    `heartbeat` is called before every step and may raise to end things there (LeaseLost); `should_stop` is asked
-    before every step. Everything that is written shows `token`; what is recorded goes to `track` as well. Of several
-    processes in `group` each has a runner, and the leading one's alone writes, asks and is asked.
+    `heartbeat` is called before every step and may raise to end things there (LeaseLostError); `should_stop` is asked
+    before every step. Everything that is written shows `token`; metrics go to `track` as well. Of several processes in
+    `group` each has a runner; only the main process's writes, asks and is asked.
     """
 
     def __init__(
@@ -72,8 +80,8 @@ class RoundRunner:
         heartbeat: Callable[[], None] = lambda: None,
         should_stop: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
-        track: Track = not_tracked,
-        group: Group = ALONE,
+        track: MetricsCallback = ignore_metrics,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self._store = store
         self._base = base
@@ -103,29 +111,30 @@ class RoundRunner:
     def run_slice(self, seconds: float | None = None) -> SliceOutcome:
         """Train for about `seconds` (None: as the round's settings say), then checkpoint; after the last step, finish.
 
-        A round that passes a limit ends there and goes on to its end with what it had kept by then.
+        A round that exceeds a limit ends there and finishes with its best adapter so far.
 
-        Raises RoundFailed when training cannot go on, LeaseLost, StorageFull; the live adapter is untouched then.
+        Raises RoundFailedError when training cannot go on, LeaseLostError, StorageFullError; the live adapter is
+        untouched then.
         """
         settings, started = self._plan.settings, self._clock()
         budget = settings.slice_seconds if seconds is None else seconds
-        stopped = self._train_until(started + budget)
+        was_stopped = self._train_until(started + budget)
         self._trainer.seconds += self._clock() - started
         checkpoint = self._trainer.checkpoint()
-        self._group.led(lambda: self._save(checkpoint))
+        self._group.broadcast(lambda: self._save(checkpoint))
         if not self._trainer.is_done:
-            return SliceOutcome.STOPPED if stopped else SliceOutcome.MORE
-        self._group.led(self._finish)
+            return SliceOutcome.STOPPED if was_stopped else SliceOutcome.MORE
+        self._group.broadcast(self._finish)
         return SliceOutcome.FINISHED
 
     def close(self) -> None:
-        """Leave the denoiser as the base model. The checkpoint stays."""
+        """Restore the denoiser to the base model. The checkpoint stays."""
         self._trainer.close()
 
     def _train_until(self, deadline: float) -> bool:
-        """True when told to stop. At least one step is made otherwise, so that any budget gets on."""
+        """Train until the deadline, at least one step; True when told to stop, which may come before any step."""
         steps = self._plan.settings.num_steps
-        report = ProgressReport(
+        report = ProgressRecorder(
             self._store,
             self._plan.round_id,
             first_step=self.step,
@@ -135,19 +144,19 @@ class RoundRunner:
             track=self._track,
         )
         while not self._trainer.is_done:
-            if self._group.led(self._is_told_to_stop):
+            if self._group.broadcast(self._check_stop):
                 return True
             result = self._trainer.train_step()
-            drift = self._trainer.look_if_due()
+            drift = self._trainer.measure_drift_if_due()
             evaluation = self._trainer.evaluate_if_due()
             held_out_loss = evaluation.loss if evaluation else None
-            if self._group.leads:
-                report.add(self.step, result, held_out_loss=held_out_loss, drift=drift, last=self._trainer.is_done)
-            if self._group.led(lambda: self._clock() >= deadline):
+            if self._group.is_main:
+                report.add(self.step, result, held_out_loss=held_out_loss, drift=drift, is_last=self._trainer.is_done)
+            if self._group.broadcast(lambda: self._clock() >= deadline):
                 break
         return False
 
-    def _is_told_to_stop(self) -> bool:
+    def _check_stop(self) -> bool:
         self._heartbeat()
         return self._should_stop()
 
@@ -157,69 +166,69 @@ class RoundRunner:
 
     def _finish(self) -> None:
         trainer = self._trainer
-        limited = trainer.passed is not None and trainer.best is None
-        came_to = finish(
+        is_unusable = trainer.violation is not None and trainer.best is None
+        outcome_text = publish_or_refuse(
             self._store,
             self._base,
             self._plan,
-            None if limited else trainer.result(),
-            trainer.live,
-            trainer.passed,
+            None if is_unusable else trainer.result(),
+            trainer.live_evaluation,
+            trainer.violation,
             seconds=trainer.seconds,
             token=self._token,
         )
-        _log.info("round %d %s", self._plan.round_id, came_to)
+        _log.info("round %d %s", self._plan.round_id, outcome_text)
         self._trainer.save_reference()
         remove_checkpoint(self._store.home, self._plan.round_id)
 
     def _load_plan(self, state: RoundState) -> RoundPlan:
-        """The same in all processes of the group: a vote may be taken back between two of them reading it."""
-        for _ in range(_READS):
+        """Load the same plan in all processes of the group: a vote may be undone between two of them reading it."""
+        for _ in range(_MAX_PLAN_READS):
             plan = load_plan(self._store, self._base, state)
-            if len(set(self._group.share(lambda: plan.key))) == 1:  # noqa: B023 - called before the next turn
+            if len(set(self._group.all_gather(lambda: plan.key))) == 1:  # noqa: B023 - called before the next turn
                 return plan
-        raise RoundFailed(
-            f"{self._group.size} processes read different votes for round {state.id}, {_READS} times in a row; do they "
-            "see the same home?"
+        raise RoundFailedError(
+            f"{self._group.world_size} processes read different votes for round {state.id}, {_MAX_PLAN_READS} times in "
+            "a row; do they see the same home?"
         )
 
     def _read_parent(self, denoiser: Denoiser) -> AdapterWeights | None:
-        """The version that was live when the round began; None for the base model, or when it cannot be used."""
+        """Read the version that was live when the round began; None for the base model, or when it cannot be used."""
         if self._plan.parent_version == BASE_VERSION:
             return None
         adapter = self._store.adapters.get(self._base, self._plan.parent_version)
         try:
             weights = read_adapter(adapter.folder, adapter.sha256)
             check_fit(weights.tensors, expected_shapes(denoiser.module, weights.spec))
-        except AdapterProblem as error:
+        except AdapterError as error:
             _log.warning("round %d goes on without its parent: %s", self._plan.round_id, error)
             return None
         return weights
 
 
 def round_folder(home: Path, round_id: int) -> Path:
-    """Where a round keeps its checkpoint."""
+    """The folder of a round's checkpoint."""
     return home / "rounds" / str(round_id)
 
 
 def remove_checkpoint(home: Path, round_id: int) -> None:
-    """Forget a finished round's working files. Those that cannot be removed only take space."""
+    """Delete a finished round's working files. Those that cannot be removed only take space."""
     shutil.rmtree(round_folder(home, round_id), ignore_errors=True)
 
 
-MAX_DEATHS = 10
+MAX_CRASHES = 10
 """A round that takes the whole process down this often in a row without getting any further is given up."""
 IDLE, END = "idle", "end"
-"""What a leading process tells the others between rounds; the number of a round is an order to train it with it."""
+"""Commands of the main process to the others between rounds; the number of a round is the command to train it."""
 _NO_TOKEN = -1
 
 
-def follow(store: Store, base: BaseModelRef, denoiser: Denoiser, group: Group) -> None:
-    """Train what the group's leading process trains until it says END. Raises whatever ends a round there or here."""
-    while (order := group.led(str)) != END:
-        if order == IDLE:
+def run_secondary_process(store: Store, base: BaseModelRef, denoiser: Denoiser, group: ProcessGroup) -> None:
+    """Train along with the group's main process until it sends END. Raises whatever ends a round there or here."""
+    while (command := group.broadcast(str)) != END:
+        if command == IDLE:
             continue
-        runner = RoundRunner(store, base, denoiser, store.rounds.get(int(order)), token=_NO_TOKEN, group=group)
+        runner = RoundRunner(store, base, denoiser, store.rounds.get(int(command)), token=_NO_TOKEN, group=group)
         try:
             while runner.run_slice() is SliceOutcome.MORE:
                 pass
@@ -227,8 +236,8 @@ def follow(store: Store, base: BaseModelRef, denoiser: Denoiser, group: Group) -
             runner.close()
 
 
-class RoundLeader:
-    """Trains the rounds of one lineage, one at a time, under its lease; the group's other processes `follow`."""
+class LineageTrainer:
+    """Trainer of one lineage's rounds, one at a time, under its lease; other processes run `run_secondary_process`."""
 
     def __init__(
         self,
@@ -237,9 +246,9 @@ class RoundLeader:
         settings: Settings,
         denoiser: Denoiser,
         *,
-        lease: HeldLease,
+        lease: TrainerLease,
         should_stop: Callable[[], bool],
-        group: Group,
+        group: ProcessGroup,
     ) -> None:
         self._store = store
         self._base = base
@@ -251,8 +260,8 @@ class RoundLeader:
 
     def train(self, state: RoundState) -> SliceOutcome:
         """Start or resume the round and go on until it is over or a stop is asked for. Raises whatever ends it."""
-        settings, automatic = self._prepared(state)
-        started = start_round(
+        settings, automatic = self._prepare(state)
+        round_state = start_round(
             self._store,
             self._base,
             state.id,
@@ -262,22 +271,26 @@ class RoundLeader:
             token=self._lease.token,
             question=self._settings.labeling.training_question,
             automatic=automatic,
-            weighing=weighing_of(self._settings),
+            weighing=weighing_from_settings(self._settings),
         )
-        _log.info("round %d: %d votes, attempt %d", started.id, started.num_votes, started.attempts)
-        self._group.led(lambda: str(started.id))
-        config = started.config.get("settings", {})
-        with closing(tracked_round(self._settings.trainer.tracker, self._store.home, started.id, config)) as tracked:
-            return self._run(started, tracked)
+        _log.info("round %d: %d votes, attempt %d", round_state.id, round_state.num_votes, round_state.attempts)
+        self._group.broadcast(lambda: str(round_state.id))
+        config = round_state.config.get("settings", {})
+        with closing(
+            start_round_tracker(self._settings.trainer.tracker, self._store.home, round_state.id, config)
+        ) as tracker:
+            return self._run_slices(round_state, tracker)
 
-    def _prepared(self, state: RoundState) -> tuple[RoundSettings, AutomaticPlan | None]:
-        """What a round starts with: its settings with every beta, and the evidence of scorers. One that was started
-        before keeps what it has."""
+    def _prepare(self, state: RoundState) -> tuple[RoundSettings, AutomaticPlan | None]:
+        """Prepare a round's start: settings with every beta, and the evidence of scorers.
+
+        A round that was started before keeps what it has.
+        """
         settings = self._settings.round
         if state.started_at is not None:
             return settings, None
         votes = self._store.votes.training_votes(self._base, question=self._settings.labeling.training_question)
-        calibrated = calibrated_settings(self._store, self._base, self._denoiser, settings, votes)
+        calibrated = calibrate_settings(self._store, self._base, self._denoiser, settings, votes)
         automatic = score_for_round(
             self._store,
             self._base,
@@ -285,16 +298,16 @@ class RoundLeader:
             votes,
             may_train_on=lambda prompt: not is_held_out(prompt, share=settings.held_out_share, seed=settings.seed),
             device=self._denoiser.device.type,
-            heartbeat=self._show_life,
+            heartbeat=self._heartbeat,
         )
         return calibrated, automatic
 
-    def _run(self, started: RoundState, track: Track) -> SliceOutcome:
+    def _run_slices(self, round_state: RoundState, track: MetricsCallback) -> SliceOutcome:
         runner = RoundRunner(
             self._store,
             self._base,
             self._denoiser,
-            started,
+            round_state,
             token=self._lease.token,
             heartbeat=self._lease.renew,
             should_stop=self._should_stop,
@@ -302,7 +315,7 @@ class RoundLeader:
             group=self._group,
         )
         try:
-            count_start(round_folder(self._store.home, started.id) / "starts.json", runner.step)
+            check_crash_loop(round_folder(self._store.home, round_state.id) / "starts.json", runner.step)
             outcome = SliceOutcome.MORE
             while outcome is SliceOutcome.MORE:
                 outcome = runner.run_slice()
@@ -310,14 +323,14 @@ class RoundLeader:
         finally:
             runner.close()
 
-    def _show_life(self) -> None:
-        """To the lease, and to the processes that wait to train along."""
+    def _heartbeat(self) -> None:
+        """Renew the lease, and send a heartbeat to the processes that wait to train along."""
         self._lease.renew()
-        self._group.led(lambda: IDLE)
+        self._group.broadcast(lambda: IDLE)
 
     def _environment(self) -> dict[str, str | int]:
         return {
-            "processes": self._group.size,
+            "processes": self._group.world_size,
             "device": self._denoiser.device.type,
             "dtype": self._denoiser.precision,
             "num_threads": torch.get_num_threads(),
@@ -325,8 +338,10 @@ class RoundLeader:
         }
 
 
-def count_start(path: Path, step: int) -> None:
-    """Give up on a round that kills the process again and again at one place, for want of memory most likely.
+def check_crash_loop(path: Path, step: int) -> None:
+    """Check for a crash loop: give up on a round that kills the process again and again at one step.
+
+    Most likely it lacks memory.
 
     Being killed while getting on is no failure: a round may be resumed any number of times.
     """
@@ -335,9 +350,9 @@ def count_start(path: Path, step: int) -> None:
     except (FileNotFoundError, ValueError):
         earlier = {"step": -1, "starts": 0}
     starts = earlier["starts"] + 1 if earlier["step"] == step else 1
-    if starts > MAX_DEATHS:
-        raise RoundFailed(
-            f"the trainer died {MAX_DEATHS} times in a row at step {step}; most likely the system ended it for "
+    if starts > MAX_CRASHES:
+        raise RoundFailedError(
+            f"the trainer died {MAX_CRASHES} times in a row at step {step}; most likely the system ended it for "
             "want of memory: set a smaller DMPO_ROUND__BATCH_PAIRS or DMPO_ROUND__RANK"
         )
     write_atomically(path, json.dumps({"step": step, "starts": starts}).encode())

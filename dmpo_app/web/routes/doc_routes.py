@@ -1,4 +1,4 @@
-"""The API's own documentation: OpenAPI, and a page that shows it without loading anything from elsewhere."""
+"""API documentation: the OpenAPI schema, and a page that shows it without loading anything from elsewhere."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ td{padding:.15rem .9rem .15rem 0;vertical-align:top}
 """
 
 
-def docs_router(described: APIRouter) -> APIRouter:
-    """`/openapi.json` and `/docs`, and the same under /api/v1, about the routes of `described`."""
+def docs_router(api_router: APIRouter) -> APIRouter:
+    """`/openapi.json` and `/docs`, and the same under /api/v1, about the routes of `api_router`."""
     router = APIRouter(route_class=StudioRoute, include_in_schema=False)
 
     @cache
     def schema() -> dict[str, Any]:
-        return get_openapi(title=TITLE, version=__version__, description=DESCRIPTION, routes=described.routes)
+        return get_openapi(title=TITLE, version=__version__, description=DESCRIPTION, routes=api_router.routes)
 
     @router.get("/api/v1/openapi.json")
     @router.get("/openapi.json")
@@ -77,7 +77,7 @@ def _operation(schema: Mapping[str, Any], method: str, path: str, operation: Map
         f"<td>{escape(p.get('description') or '')}</td></tr>"
         for p in operation.get("parameters", [])
     ]
-    answers = [
+    response_rows = [
         f"<tr><td><code>{escape(status)}</code></td><td>{escape(answer.get('description') or '')}</td></tr>"
         for status, answer in sorted(operation["responses"].items())
     ]
@@ -87,13 +87,13 @@ def _operation(schema: Mapping[str, Any], method: str, path: str, operation: Map
         f"<p>{escape(operation.get('description') or operation.get('summary') or '')}</p>"
         + (f"<table>{''.join(rows)}</table>" if rows else "")
         + (f"<p>Body</p>{_example(schema, body)}" if body else "")
-        + f"<p>Answers</p><table>{''.join(answers)}</table></details>"
+        + f"<p>Responses</p><table>{''.join(response_rows)}</table></details>"
     )
 
 
 def _example(schema: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
-    """The example of a referred schema, else the schema itself."""
+    """Show the example of a referenced schema, else the schema itself."""
     name = str(reference.get("$ref", "")).rsplit("/", 1)[-1]
     model = schema["components"]["schemas"].get(name, reference)
-    shown = (model.get("examples") or [model])[0]
-    return f"<pre>{escape(json.dumps(shown, indent=2))}</pre>"
+    example = (model.get("examples") or [model])[0]
+    return f"<pre>{escape(json.dumps(example, indent=2))}</pre>"

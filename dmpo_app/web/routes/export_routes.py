@@ -1,4 +1,4 @@
-"""The votes as a file, for administrators: any export format, without images, as a zip."""
+"""Export route for administrators: the votes in any export format, without images, as a zip."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
 
 from dmpo_app.domain.vote import Question
-from dmpo_app.errors import BadInput, Busy, SetupProblem
-from dmpo_app.exchange.exporting import ExportOptions, Selection, export_to, format_named
+from dmpo_app.errors import BadInputError, BusyError, SetupError
+from dmpo_app.exchange.exporting import ExportOptions, Selection, export_to, get_format
 from dmpo_app.web.api_models import INT64_MAX
-from dmpo_app.web.authentication import AdminToken, administrator_of
-from dmpo_app.web.concurrency import Lanes
-from dmpo_app.web.error_responses import ApiProblem, StudioRoute, documented
+from dmpo_app.web.authentication import AdminToken, require_administrator
+from dmpo_app.web.concurrency import RequestLimiters
+from dmpo_app.web.error_responses import ApiError, StudioRoute, document_errors
 from dmpo_app.web.services import Services
 
 MOST_PAIRS = 200_000
 """About 100 seconds of work and 300 MB on disk; more go out by `dmpo export`."""
-_ANY_TIME = (1980, 1, 1, 0, 0, 0)
-"""What zip files hold as times, so that the same votes are the same bytes."""
+_ZIP_ENTRY_TIME = (1980, 1, 1, 0, 0, 0)
+"""Fixed time of the zip entries, so that the same votes are the same bytes."""
 
 
 class ExportFormat(StrEnum):
@@ -44,7 +44,7 @@ Moment = Annotated[datetime | None, Query(description="A time; UTC where it name
 Versions = Annotated[list[Annotated[int, Query(ge=0, le=INT64_MAX)]] | None, Query(max_length=100)]
 
 
-def exports_router(services: Services, lanes: Lanes) -> APIRouter:
+def exports_router(services: Services, limiters: RequestLimiters) -> APIRouter:
     """Routes under /api/v1 about exports."""
     router = APIRouter(route_class=StudioRoute, tags=["administration"])
     one_at_a_time = threading.Lock()
@@ -54,7 +54,7 @@ def exports_router(services: Services, lanes: Lanes) -> APIRouter:
         response_class=FileResponse,
         responses={
             200: {"content": {"application/zip": {}}, "description": "Data files, card and manifest."},
-            **documented(401, 403, 503, 507),
+            **document_errors(401, 403, 503, 507),
         },
     )
     async def export(
@@ -68,11 +68,11 @@ def exports_router(services: Services, lanes: Lanes) -> APIRouter:
         min_agreement: Annotated[float, Query(ge=0, le=1)] = 0.0,
         reported: bool = False,
     ) -> FileResponse:
-        """The votes in a format of the field, without images, under hashed names; see docs/data.md. One at a time.
+        """Export the votes in a format of the field, without images, hashed names; see docs/data.md. One at a time.
 
         That it was asked for is on record among the administrators' acts.
         """
-        administrator = administrator_of(services, token)
+        administrator = require_administrator(services, token)
         selection = Selection(
             since=_aware(since),
             until=_aware(until),
@@ -85,18 +85,18 @@ def exports_router(services: Services, lanes: Lanes) -> APIRouter:
 
         def work() -> Path:
             if not one_at_a_time.acquire(blocking=False):
-                raise Busy("another export is being made; try again in a moment")
+                raise BusyError("another export is being made; try again in a moment")
             try:
-                path = _zipped(services, format.value, selection)
-                services.store.audit.note(administrator, "export", format.value)
+                path = _export_to_zip(services, format.value, selection)
+                services.store.audit.record(administrator, "export", format.value)
                 return path
             finally:
                 one_at_a_time.release()
 
         try:
-            path = await lanes.rare.run(work)
-        except SetupProblem as error:  # parquet without pyarrow: nothing that asking again would mend
-            raise ApiProblem(501, "unavailable", str(error)) from error
+            path = await limiters.background.run(work)
+        except SetupError as error:  # parquet without pyarrow: nothing that asking again would mend
+            raise ApiError(501, "unavailable", str(error)) from error
         return FileResponse(
             path,
             media_type="application/zip",
@@ -107,20 +107,22 @@ def exports_router(services: Services, lanes: Lanes) -> APIRouter:
     return router
 
 
-def _zipped(services: Services, name: str, selection: Selection) -> Path:
-    """A zip in a temporary folder of its own, which whoever gets it deletes."""
+def _export_to_zip(services: Services, name: str, selection: Selection) -> Path:
+    """Write the export as a zip in a temporary folder of its own, which the caller deletes."""
     store, base = services.store, services.base
     count = store.pairs.count(base)
     if count > MOST_PAIRS:
-        raise BadInput(f"{count} pairs are too many for one request, at most {MOST_PAIRS}; use the command dmpo export")
+        raise BadInputError(
+            f"{count} pairs are too many for one request, at most {MOST_PAIRS}; use the command dmpo export"
+        )
     folder = Path(tempfile.mkdtemp(prefix="dmpo-export-"))
     try:
         content, archive = folder / "export", folder / "export.zip"
         options = ExportOptions(with_images=False)
-        export_to(content, store, base, services.settings, format_named(name), selection, options)
+        export_to(content, store, base, services.settings, get_format(name), selection, options)
         with zipfile.ZipFile(archive, "w") as file:
             for path in sorted(path for path in content.rglob("*") if path.is_file()):
-                info = zipfile.ZipInfo(path.relative_to(content).as_posix(), _ANY_TIME)
+                info = zipfile.ZipInfo(path.relative_to(content).as_posix(), _ZIP_ENTRY_TIME)
                 info.compress_type = zipfile.ZIP_DEFLATED
                 with path.open("rb") as source, file.open(info, "w") as target:
                     shutil.copyfileobj(source, target)

@@ -1,4 +1,4 @@
-"""A person's side of a campaign: their votes, what they agree to, what they report; all of the session's annotator."""
+"""Routes of the session's annotator: own votes, export and withdrawal, consent, reports."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from dmpo_app.domain.campaign import Agreement
+from dmpo_app.domain.campaign import ConsentAgreement
 from dmpo_app.domain.vote import Annotator, VoteRecord
 from dmpo_app.labeling.tables import as_csv, as_jsonl, csv_header, document_parts
 from dmpo_app.web.api_models import INT64_MAX
-from dmpo_app.web.authentication import MaybeSessionToken, SessionToken, annotator_of
+from dmpo_app.web.authentication import MaybeSessionToken, SessionToken, require_annotator
 from dmpo_app.web.campaign_models import (
     AgreementOut,
     ConsentAnswer,
@@ -27,9 +27,9 @@ from dmpo_app.web.campaign_models import (
     TrainedVersion,
     WithdrawAnswer,
 )
-from dmpo_app.web.concurrency import Lanes
-from dmpo_app.web.error_responses import StudioRoute, documented
-from dmpo_app.web.rate_limits import Limits
+from dmpo_app.web.concurrency import RequestLimiters
+from dmpo_app.web.error_responses import StudioRoute, document_errors
+from dmpo_app.web.rate_limits import RateLimits
 from dmpo_app.web.routes.voting_routes import VoteId, image_url
 from dmpo_app.web.services import Services
 
@@ -41,26 +41,26 @@ Before = Annotated[int | None, Query(ge=0, le=INT64_MAX, description="Only those
 Limit = Annotated[int, Query(ge=1, le=200)]
 
 
-def personal_router(services: Services, lanes: Lanes, limits: Limits) -> APIRouter:
+def personal_router(services: Services, limiters: RequestLimiters, limits: RateLimits) -> APIRouter:
     """Routes under /api/v1 for annotators about themselves."""
     router = APIRouter(route_class=StudioRoute, tags=["me"])
-    _add_me(router, services, lanes)
-    _add_export(router, services, lanes)
-    _add_withdrawal(router, services, lanes)
-    _add_consent(router, services, lanes)
-    _add_reports(router, services, lanes, limits)
+    _add_me(router, services, limiters)
+    _add_export(router, services, limiters)
+    _add_withdrawal(router, services, limiters)
+    _add_consent(router, services, limiters)
+    _add_reports(router, services, limiters, limits)
     return router
 
 
-def _add_me(router: APIRouter, services: Services, lanes: Lanes) -> None:
+def _add_me(router: APIRouter, services: Services, limiters: RequestLimiters) -> None:
     store, base, labeling = services.store, services.base, services.labeling
 
-    @router.get("/session/me", responses=documented(401, 503))
+    @router.get("/session/me", responses=document_errors(401, 503))
     async def me(token: SessionToken) -> MeAnswer:
-        """Who you are here, what you gave and what became of it."""
+        """Your annotator identity, your votes, the versions trained on them, your agreements."""
 
         def work() -> MeAnswer:
-            annotator = annotator_of(labeling, token)
+            annotator = require_annotator(labeling, token)
             counts = store.own_votes.counts(annotator.id)
             return MeAnswer(
                 annotator=annotator.public_id,
@@ -74,32 +74,32 @@ def _add_me(router: APIRouter, services: Services, lanes: Lanes) -> None:
                 ),
                 trained=[
                     TrainedVersion(version=version, votes=votes)
-                    for version, votes in store.own_votes.trained(base, annotator.id)
+                    for version, votes in store.own_votes.versions_trained_on(base, annotator.id)
                 ],
-                agreements=[_agreement(one) for one in store.consents.of(annotator.id)],
+                agreements=[_agreement(one) for one in store.consents.agreements(annotator.id)],
             )
 
-        return await lanes.reads.run(work)
+        return await limiters.reads.run(work)
 
-    @router.get("/votes", responses=documented(401, 503))
+    @router.get("/votes", responses=document_errors(401, 503))
     async def own_votes(token: SessionToken, before: Before = None, limit: Limit = 50) -> OwnVotesAnswer:
         """Your own votes, newest first, also those you took back."""
 
         def work() -> OwnVotesAnswer:
-            votes = store.own_votes.page(annotator_of(labeling, token).id, before=before, limit=limit)
-            shown = [_own_vote(services, vote) for vote in votes]
-            return OwnVotesAnswer(votes=shown, next=votes[-1].vote_id if len(votes) == limit else None)
+            votes = store.own_votes.page(require_annotator(labeling, token).id, before=before, limit=limit)
+            votes_out = [_own_vote(services, vote) for vote in votes]
+            return OwnVotesAnswer(votes=votes_out, next=votes[-1].vote_id if len(votes) == limit else None)
 
-        return await lanes.reads.run(work)
+        return await limiters.reads.run(work)
 
 
-def _add_export(router: APIRouter, services: Services, lanes: Lanes) -> None:
+def _add_export(router: APIRouter, services: Services, limiters: RequestLimiters) -> None:
     @router.get(
         "/votes/export",
         response_class=StreamingResponse,
         responses={
             200: {"content": {"application/x-ndjson": {}, "text/csv": {}, _JSON: {}}, "description": "A file."},
-            **documented(401, 503),
+            **document_errors(401, 503),
         },
     )
     async def export(token: SessionToken, format: Literal["jsonl", "csv", "json"] = "jsonl") -> StreamingResponse:
@@ -107,119 +107,119 @@ def _add_export(router: APIRouter, services: Services, lanes: Lanes) -> None:
 
         `json`: one document, with the texts that you agreed to as well.
         """
-        annotator = await lanes.reads.run(lambda: annotator_of(services.labeling, token))
+        annotator = await limiters.reads.run(lambda: require_annotator(services.labeling, token))
         if format == "json":
-            agreements = await lanes.reads.run(lambda: services.store.consents.of(annotator.id))
+            agreements = await limiters.reads.run(lambda: services.store.consents.agreements(annotator.id))
             parts = document_parts(annotator, agreements)
-            lines, media_type = _lines(services, lanes, annotator, parts.votes, parts.head, parts.end), _JSON
+            lines, media_type = _lines(services, limiters, annotator, parts.votes, parts.head, parts.end), _JSON
         elif format == "csv":
-            lines, media_type = _lines(services, lanes, annotator, as_csv, csv_header()), "text/csv"
+            lines, media_type = _lines(services, limiters, annotator, as_csv, csv_header()), "text/csv"
         else:
-            lines, media_type = _lines(services, lanes, annotator, as_jsonl), "application/x-ndjson"
+            lines, media_type = _lines(services, limiters, annotator, as_jsonl), "application/x-ndjson"
         headers = {"Content-Disposition": f'attachment; filename="my-votes.{format}"'}
         return StreamingResponse(lines, media_type=media_type, headers=headers)
 
 
 async def _lines(
     services: Services,
-    lanes: Lanes,
+    limiters: RequestLimiters,
     annotator: Annotator,
-    written: Callable[[list[VoteRecord]], str],
+    format_page: Callable[[list[VoteRecord]], str],
     header: str = "",
     end: str = "",
 ) -> AsyncIterator[str]:
-    """Page by page, so that no export is ever in memory as a whole."""
+    """Stream an export page by page, so that none is ever in memory as a whole."""
     yield header
     before: int | None = None
     while True:
-        page = await lanes.reads.run(
+        page = await limiters.reads.run(
             lambda before=before: services.store.own_votes.page(annotator.id, before=before, limit=EXPORT_PAGE)  # type: ignore[misc]
         )
         if not page:
             yield end
             return
-        yield written(page)
+        yield format_page(page)
         before = page[-1].vote_id
 
 
-def _add_withdrawal(router: APIRouter, services: Services, lanes: Lanes) -> None:
+def _add_withdrawal(router: APIRouter, services: Services, limiters: RequestLimiters) -> None:
     store, labeling = services.store, services.labeling
 
-    @router.post("/votes/withdraw", responses=documented(401, 503, 507))
+    @router.post("/votes/withdraw", responses=document_errors(401, 503, 507))
     async def withdraw_all(token: SessionToken) -> WithdrawAnswer:
         """Withdraw every vote of yours. They stay on record as withdrawn; no later round learns from them."""
 
         def work() -> WithdrawAnswer:
-            with labeling.kept():
-                withdrawn = store.own_votes.withdraw_all(annotator_of(labeling, token).id)
+            with labeling.durable_write():
+                withdrawn = store.own_votes.withdraw_all(require_annotator(labeling, token).id)
             return WithdrawAnswer(withdrawn=withdrawn, votes_until_round=labeling.votes_until_round())
 
-        return await lanes.writes.run(work)
+        return await limiters.writes.run(work)
 
-    @router.post("/votes/{vote_id}/withdraw", responses=documented(401, 403, 404, 503, 507))
+    @router.post("/votes/{vote_id}/withdraw", responses=document_errors(401, 403, 404, 503, 507))
     async def withdraw(vote_id: VoteId, token: SessionToken) -> WithdrawAnswer:
         """Withdraw one vote of yours, however old. Doing so twice does no harm; the pair does not come back to you."""
 
         def work() -> WithdrawAnswer:
-            with labeling.kept():
-                withdrawn = store.own_votes.withdraw(vote_id, annotator_of(labeling, token).id)
+            with labeling.durable_write():
+                withdrawn = store.own_votes.withdraw(vote_id, require_annotator(labeling, token).id)
             return WithdrawAnswer(withdrawn=int(withdrawn), votes_until_round=labeling.votes_until_round())
 
-        return await lanes.writes.run(work)
+        return await limiters.writes.run(work)
 
 
-def _add_consent(router: APIRouter, services: Services, lanes: Lanes) -> None:
+def _add_consent(router: APIRouter, services: Services, limiters: RequestLimiters) -> None:
     labeling = services.labeling
 
-    @router.get("/consent", responses=documented(401, 503))
+    @router.get("/consent", responses=document_errors(401, 503))
     async def read(token: MaybeSessionToken) -> ConsentAnswer:
-        """What is to be agreed to before the first vote, and whether you have."""
+        """The consent text to agree to before the first vote, and your agreement to it."""
 
         def work() -> ConsentAnswer:
-            agreed = None if token is None else labeling.consent.agreement(annotator_of(labeling, token))
-            return _consent(services, agreed)
+            agreement = None if token is None else labeling.consent.agreement(require_annotator(labeling, token))
+            return _consent(services, agreement)
 
-        return await lanes.reads.run(work)
+        return await limiters.reads.run(work)
 
-    @router.post("/consent", responses=documented(401, 404, 409, 503, 507))
+    @router.post("/consent", responses=document_errors(401, 404, 409, 503, 507))
     async def agree(body: ConsentBody, token: SessionToken) -> ConsentAnswer:
         """Agree to the text with this hash. 409 when it is no longer the present one."""
 
         def work() -> ConsentAnswer:
-            with labeling.kept():
-                return _consent(services, labeling.consent.agree(annotator_of(labeling, token), body.sha256))
+            with labeling.durable_write():
+                return _consent(services, labeling.consent.agree(require_annotator(labeling, token), body.sha256))
 
-        return await lanes.writes.run(work)
+        return await limiters.writes.run(work)
 
 
-def _add_reports(router: APIRouter, services: Services, lanes: Lanes, limits: Limits) -> None:
+def _add_reports(router: APIRouter, services: Services, limiters: RequestLimiters, limits: RateLimits) -> None:
     labeling = services.labeling
 
-    @router.post("/reports", status_code=201, responses=documented(401, 403, 404, 413, 429, 503, 507))
+    @router.post("/reports", status_code=201, responses=document_errors(401, 403, 404, 413, 429, 503, 507))
     async def report(body: ReportBody, token: SessionToken) -> ReportAnswer:
         """Report the pair that was shown to you. The same person again changes nothing until that report is cleared."""
 
         def work() -> ReportAnswer:
-            annotator = annotator_of(labeling, token)
-            limits.report(f"annotator:{annotator.id}")
-            taken = labeling.report(annotator, body.assignment, body.reason, body.text)
-            return ReportAnswer(report=taken.id, retired=taken.retired_at is not None)
+            annotator = require_annotator(labeling, token)
+            limits.check_report(f"annotator:{annotator.id}")
+            filed_report = labeling.report(annotator, body.assignment, body.reason, body.text)
+            return ReportAnswer(report=filed_report.id, retired=filed_report.retired_at is not None)
 
-        return await lanes.writes.run(work)
+        return await limiters.writes.run(work)
 
 
-def _consent(services: Services, agreed: Agreement | None) -> ConsentAnswer:
+def _consent(services: Services, agreement: ConsentAgreement | None) -> ConsentAnswer:
     text = services.labeling.consent.text
     return ConsentAnswer(
-        needed=text is not None and agreed is None,
+        needed=text is not None and agreement is None,
         text=None if text is None else text.text,
         version=None if text is None else text.version,
         sha256=None if text is None else text.sha256,
-        agreed_at=None if agreed is None else agreed.at,
+        agreed_at=None if agreement is None else agreement.at,
     )
 
 
-def _agreement(agreement: Agreement) -> AgreementOut:
+def _agreement(agreement: ConsentAgreement) -> AgreementOut:
     return AgreementOut(version=agreement.version, sha256=agreement.text_sha256, at=agreement.at, text=agreement.text)
 
 

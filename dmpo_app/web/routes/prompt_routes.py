@@ -1,4 +1,4 @@
-"""Prompts: listing, importing, retiring and splitting for administrators; suggestions and proposals for everybody."""
+"""Prompt routes: listing, import, retiring and splitting for administrators; suggestions, proposals for everybody."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from dmpo_app.domain.prompt import (
     MAX_PROMPT,
     MAX_TAG,
-    ImportPlan,
     PromptEntry,
+    PromptImportPlan,
     PromptQuery,
     PromptSource,
     RefusedPrompt,
 )
-from dmpo_app.errors import BadInput
-from dmpo_app.labeling.prompt_desk import MAX_SUGGESTIONS, PromptDesk, clean_tags
+from dmpo_app.errors import BadInputError
+from dmpo_app.labeling.prompt_desk import MAX_SUGGESTIONS, PromptService, clean_tags
 from dmpo_app.labeling.prompt_files import TEXT_FORMATS, read_text
 from dmpo_app.store.prompt_catalog import PromptCatalog
 from dmpo_app.web.api_models import INT64_MAX, PlainText
-from dmpo_app.web.authentication import AdminToken, SessionToken, administrator_of, annotator_of
-from dmpo_app.web.concurrency import Lanes
-from dmpo_app.web.error_responses import StudioRoute, documented
+from dmpo_app.web.authentication import AdminToken, SessionToken, require_administrator, require_annotator
+from dmpo_app.web.concurrency import RequestLimiters
+from dmpo_app.web.error_responses import StudioRoute, document_errors
 from dmpo_app.web.services import Services
 
 MAX_EDITED = 500
@@ -46,7 +46,7 @@ class PromptOut(BaseModel):
     created_at: datetime
 
     @classmethod
-    def of(cls, prompt: PromptEntry) -> PromptOut:
+    def from_entry(cls, prompt: PromptEntry) -> PromptOut:
         return cls(
             id=prompt.id,
             text=prompt.text,
@@ -77,8 +77,8 @@ class RefusedOut(BaseModel):
     like: str = Field(description="The prompt it is too close to, if that is why.")
 
     @classmethod
-    def of(cls, row: RefusedPrompt) -> RefusedOut:
-        return cls(row=row.row, text=row.text, reason=row.reason.value, like=row.like)
+    def from_refused(cls, row: RefusedPrompt) -> RefusedOut:
+        return cls(row=row.row, text=row.text, reason=row.reason.value, like=row.similar_prompt)
 
 
 class ImportAnswer(BaseModel):
@@ -90,14 +90,14 @@ class ImportAnswer(BaseModel):
     rows: list[RefusedOut] = Field(description=f"The refused ones, {MAX_REFUSED_SHOWN} at most.")
 
     @classmethod
-    def of(cls, plan: ImportPlan, *, dry_run: bool) -> ImportAnswer:
+    def from_plan(cls, plan: PromptImportPlan, *, dry_run: bool) -> ImportAnswer:
         return cls(
             dry_run=dry_run,
-            new=len(plan.new),
+            new=len(plan.new_prompts),
             held_out=plan.num_held_out,
-            known=len(plan.known),
+            known=len(plan.stored_prompts),
             refused={reason.value: count for reason, count in plan.count_refused().items()},
-            rows=[RefusedOut.of(row) for row in plan.refused[:MAX_REFUSED_SHOWN]],
+            rows=[RefusedOut.from_refused(row) for row in plan.refusals[:MAX_REFUSED_SHOWN]],
         )
 
 
@@ -147,23 +147,23 @@ Format = Annotated[
 Share = Annotated[float, Query(ge=0, le=1, allow_inf_nan=False, description="0: train on all; 1: hold all out.")]
 
 
-class UploadRoute(StudioRoute):
-    """Takes a file of text as its body."""
+class PromptUploadRoute(StudioRoute):
+    """A route whose body is a text file of prompts."""
 
     max_body_bytes = MAX_UPLOAD_BYTES
 
 
-def prompts_router(services: Services, lanes: Lanes) -> APIRouter:
-    """Routes under /api/v1/prompts. Raises SetupProblem when the list of blocked words cannot be read."""
-    desk = PromptDesk(services.store, services.base, services.settings)
+def prompts_router(services: Services, limiters: RequestLimiters) -> APIRouter:
+    """Routes under /api/v1/prompts. Raises SetupError when the list of blocked words cannot be read."""
+    desk = PromptService(services.store, services.base, services.settings)
     router = APIRouter(route_class=StudioRoute)
-    _add_everybodys(router, services, desk, lanes)
-    _add_administration(router, services, desk, lanes)
-    router.include_router(_import_router(services, desk, lanes))
+    _add_public_routes(router, services, desk, limiters)
+    _add_administration(router, services, desk, limiters)
+    router.include_router(_import_router(services, desk, limiters))
     return router
 
 
-def _add_everybodys(router: APIRouter, services: Services, desk: PromptDesk, lanes: Lanes) -> None:
+def _add_public_routes(router: APIRouter, services: Services, desk: PromptService, limiters: RequestLimiters) -> None:
     @router.get("/prompts/suggestions", tags=["prompts"])
     async def suggestions(
         like: Search = "", count: Annotated[int, Query(ge=1, le=MAX_SUGGESTIONS)] = 8
@@ -171,10 +171,12 @@ def _add_everybodys(router: APIRouter, services: Services, desk: PromptDesk, lan
         """Prompts of the set that hold words beginning like these, the shortest first; none that are retired."""
 
         def work() -> SuggestionsAnswer:
-            found = [SuggestionOut(text=item.text, held_out=item.held_out) for item in desk.suggest(like, count)]
-            return SuggestionsAnswer(suggestions=found)
+            suggestions_out = [
+                SuggestionOut(text=item.text, held_out=item.held_out) for item in desk.suggest(like, count)
+            ]
+            return SuggestionsAnswer(suggestions=suggestions_out)
 
-        return await lanes.reads.run(work)
+        return await limiters.reads.run(work)
 
     @router.post(
         "/prompts",
@@ -182,27 +184,27 @@ def _add_everybodys(router: APIRouter, services: Services, desk: PromptDesk, lan
         status_code=201,
         responses={
             200: {"model": ProposalAnswer, "description": "The campaign had it already."},
-            **documented(401, 403, 413, 429, 503, 507),
+            **document_errors(401, 403, 413, 429, 503, 507),
         },
     )
     async def propose(body: ProposalBody, token: SessionToken, response: Response) -> ProposalAnswer:
         """Add a prompt of one's own to those that pairs are made of, if the campaign allows it (403 if not)."""
 
         def work() -> ProposalAnswer:
-            annotator = annotator_of(services.labeling, token)
+            annotator = require_annotator(services.labeling, token)
             services.labeling.consent.require(annotator)
             text, created = desk.propose(annotator, body.text)
             return ProposalAnswer(text=text, created=created)
 
-        answer = await lanes.rare.run(work)
-        response.status_code = 201 if answer.created else 200
-        return answer
+        proposal = await limiters.background.run(work)
+        response.status_code = 201 if proposal.created else 200
+        return proposal
 
 
-def _add_administration(router: APIRouter, services: Services, desk: PromptDesk, lanes: Lanes) -> None:
+def _add_administration(router: APIRouter, services: Services, desk: PromptService, limiters: RequestLimiters) -> None:
     catalog = services.store.prompt_catalog
 
-    @router.get("/prompts", tags=["administration"], responses=documented(401, 403))
+    @router.get("/prompts", tags=["administration"], responses=document_errors(401, 403))
     async def list_prompts(
         token: AdminToken,
         search: Search = "",
@@ -213,13 +215,13 @@ def _add_administration(router: APIRouter, services: Services, desk: PromptDesk,
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
     ) -> PromptsAnswer:
         """Prompts with their tags, side, pairs and votes."""
-        administrator_of(services, token)
+        require_administrator(services, token)
         query = PromptQuery(tag=tag, held_out=held_out, retired=retired, before=before, limit=limit + 1)
 
         def work() -> PromptsAnswer:
             page, counts = desk.page(search=search, query=query), catalog.counts()
             return PromptsAnswer(
-                prompts=[PromptOut.of(prompt) for prompt in page.prompts[:limit]],
+                prompts=[PromptOut.from_entry(prompt) for prompt in page.prompts[:limit]],
                 total=page.total,
                 more=len(page.prompts) > limit,
                 training=counts.num_training,
@@ -228,23 +230,23 @@ def _add_administration(router: APIRouter, services: Services, desk: PromptDesk,
                 tags=dict(counts.tags),
             )
 
-        return await lanes.rare.run(work)
+        return await limiters.background.run(work)
 
-    @router.post("/prompts/edit", tags=["administration"], responses=documented(401, 403, 404, 413, 503, 507))
+    @router.post("/prompts/edit", tags=["administration"], responses=document_errors(401, 403, 404, 413, 503, 507))
     async def edit(body: EditBody, token: AdminToken) -> EditAnswer:
         """Retire, restore, tag, untag prompts, or move them to a side of the split."""
-        by = administrator_of(services, token)
-        refused = await lanes.rare.run(lambda: _edit(desk, catalog, body, by=by))
-        done = len(set(body.prompts)) - len(refused)
-        return EditAnswer(done=done, refused=[RefusedOut.of(row) for row in refused])
+        by = require_administrator(services, token)
+        refused = await limiters.background.run(lambda: _edit(desk, catalog, body, by=by))
+        num_edited = len(set(body.prompts)) - len(refused)
+        return EditAnswer(done=num_edited, refused=[RefusedOut.from_refused(row) for row in refused])
 
 
-def _import_router(services: Services, desk: PromptDesk, lanes: Lanes) -> APIRouter:
-    router = APIRouter(route_class=UploadRoute, tags=["administration"])
+def _import_router(services: Services, desk: PromptService, limiters: RequestLimiters) -> APIRouter:
+    router = APIRouter(route_class=PromptUploadRoute, tags=["administration"])
 
     @router.post(
         "/prompts/import",
-        responses=documented(401, 403, 413, 503, 507),
+        responses=document_errors(401, 403, 413, 503, 507),
         openapi_extra={"requestBody": {"content": {"text/plain": {"schema": {"type": "string"}}}, "required": True}},
     )
     async def import_prompts(
@@ -256,20 +258,20 @@ def _import_router(services: Services, desk: PromptDesk, lanes: Lanes) -> APIRou
         column: Annotated[str | None, Query(max_length=200)] = None,
         dry_run: bool = False,
     ) -> ImportAnswer:
-        """Take in a file of prompts, the body, as UTF-8 text of at most 4 MiB; `dry_run` only says what would be done.
+        """Import a file of prompts, the body, as UTF-8 text of at most 4 MiB; `dry_run` only says what would be done.
 
         Importing the same file again changes nothing.
         """
-        by = administrator_of(services, token)  # before a byte of the body is read
+        by = require_administrator(services, token)  # before a byte of the body is read
         content = await request.body()
 
         def work() -> ImportAnswer:
             rules = desk.rules(held_out_share=held_out_share, tags=tag or ())
             rows = list(read_text(_text(content), file_format, column=column))
-            plan = desk.plan(rows, rules) if dry_run else desk.take_in(rows, rules, by=by)
-            return ImportAnswer.of(plan, dry_run=dry_run)
+            plan = desk.plan(rows, rules) if dry_run else desk.import_prompts(rows, rules, by=by)
+            return ImportAnswer.from_plan(plan, dry_run=dry_run)
 
-        return await lanes.rare.run(work)
+        return await limiters.background.run(work)
 
     return router
 
@@ -278,19 +280,19 @@ def _text(content: bytes) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadInput(
+        raise BadInputError(
             f"the file is not UTF-8 text; expected one of: {', '.join(TEXT_FORMATS)}. Parquet goes through "
             "`dmpo prompts import`"
         ) from error
 
 
-def _edit(desk: PromptDesk, catalog: PromptCatalog, body: EditBody, *, by: str) -> list[RefusedPrompt]:
+def _edit(desk: PromptService, catalog: PromptCatalog, body: EditBody, *, by: str) -> list[RefusedPrompt]:
     ids = list(dict.fromkeys(body.prompts))
     if body.act in ("hold_out", "train"):
-        return desk.place(ids, held_out=body.act == "hold_out", by=by)
+        return desk.move(ids, held_out=body.act == "hold_out", by=by)
     if body.act in ("tag", "untag"):
         if body.tag is None:
-            raise BadInput(f"which tag? {body.act!r} needs one")
+            raise BadInputError(f"which tag? {body.act!r} needs one")
         (catalog.tag if body.act == "tag" else catalog.untag)(ids, clean_tags([body.tag]), by=by)
     else:
         (catalog.retire if body.act == "retire" else catalog.restore)(ids, by=by)

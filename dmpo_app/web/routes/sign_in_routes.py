@@ -1,4 +1,4 @@
-"""Signing in with a provider: begin, come back from it in a window of its own, and take the session over."""
+"""OpenID Connect sign-in routes: begin, the callback in a window of its own, and redeeming it for a session."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
 
-from dmpo_app.errors import Busy, LoginRefused, NotFound, SetupProblem
+from dmpo_app.errors import BusyError, LoginRefusedError, NotFoundError, SetupError
 from dmpo_app.labeling.sign_in import LIFETIME
 from dmpo_app.settings import Settings
 from dmpo_app.web.api_models import PlainText, example
 from dmpo_app.web.authentication import MaybeSessionToken
-from dmpo_app.web.concurrency import Lane
-from dmpo_app.web.error_responses import StudioRoute, documented
+from dmpo_app.web.concurrency import ThreadLimiter
+from dmpo_app.web.error_responses import StudioRoute, document_errors
 from dmpo_app.web.oidc import OidcProvider
-from dmpo_app.web.rate_limits import Limits
+from dmpo_app.web.rate_limits import RateLimits
 from dmpo_app.web.routes.voting_routes import ANONYMOUS
 from dmpo_app.web.services import Services
 
@@ -45,22 +45,22 @@ setTimeout(() => { document.getElementById("by-hand").hidden = false; }, 1500);
 """
 
 
-def returned_page(way: str, code: str) -> HTMLResponse:
-    """The page for somebody who signed in."""
-    shown = f"{code[:4]} {code[4:]}"
+def signed_in_page(way: str, code: str) -> HTMLResponse:
+    """Page after a sign-in that worked."""
+    displayed_code = f"{code[:4]} {code[4:]}"
     return _page(
         "You are signed in",
         "<p>Go back to the studio; this window can be closed.</p>"
         '<div id="by-hand" hidden><p>If the studio asks for a code, it is this one. Type it in no other place.</p>'
-        f"<output>{escape(shown)}</output></div>",
+        f"<output>{escape(displayed_code)}</output></div>",
         attributes=f' data-way="{escape(way)}" data-code="{escape(code)}"',
         script=_SCRIPT,
     )
 
 
-def failed_page(why: str, status: int) -> HTMLResponse:
-    """The page for somebody whose sign-in came to nothing."""
-    words = f"<p>{escape(why[:1].upper() + why[1:])}.</p><p>Close this window and try again in the studio.</p>"
+def failed_page(reason: str, status: int) -> HTMLResponse:
+    """Page after a sign-in that failed."""
+    words = f"<p>{escape(reason[:1].upper() + reason[1:])}.</p><p>Close this window and try again in the studio.</p>"
     return _page("The sign-in did not work", words, status=status)
 
 
@@ -118,44 +118,44 @@ class LoginAnswer(BaseModel):
     )
 
 
-def provider_of(settings: Settings) -> OidcProvider | None:
-    """The provider of the settings. Raises SetupProblem when people have to sign in and cannot."""
+def oidc_provider_from_settings(settings: Settings) -> OidcProvider | None:
+    """Create the sign-in provider of the settings. Raises SetupError when people have to sign in and cannot."""
     if settings.identity.oidc_issuer is not None:
         return OidcProvider(settings.identity)
     if settings.access == "login":
-        raise SetupProblem(
+        raise SetupError(
             "DMPO_LABELING__ACCESS=login, but there is nobody to sign in with; set DMPO_IDENTITY__OIDC_ISSUER and "
             "..._CLIENT_ID, or on a Space `hf_oauth: true` in its README.md"
         )
     return None
 
 
-def login_router(services: Services, provider: OidcProvider | None, limits: Limits) -> APIRouter:
+def login_router(services: Services, provider: OidcProvider | None, limits: RateLimits) -> APIRouter:
     """Routes under /api/v1/login."""
     router = APIRouter(route_class=StudioRoute, tags=["signing in"])
     settings, labeling = services.settings, services.labeling
-    lane = Lane(4)  # of its own: it waits for another server
+    limiter = ThreadLimiter(4)  # of its own: it waits for another server
 
     @router.get("/login")
     async def about() -> LoginAbout:
-        """Whether one can, or has to, sign in."""
+        """Availability of signing in, and its necessity."""
         label = None if provider is None else settings.identity.label
         return LoginAbout(available=provider is not None, needed=settings.access == "login", label=label)
 
-    @router.post("/login", responses=documented(403, 404, 429, 503))
+    @router.post("/login", responses=document_errors(403, 404, 429, 503))
     async def begin(request: Request) -> LoginBegun:
         """Begin to sign in."""
-        asked = _configured(provider)
-        limits.session()
-        begun = labeling.logins.begin()
+        oidc = _require_provider(provider)
+        limits.check_session()
+        sign_in = labeling.logins.begin()
         back_to = _redirect_uri(settings, request)
-        url = await lane.run(lambda: asked.address(begun.way, begun.state, back_to))
+        url = await limiter.run(lambda: oidc.authorization_url(sign_in.attempt, sign_in.state, back_to))
         seconds = int(LIFETIME.total_seconds())
-        return LoginBegun(url=url, way=begun.way.id, ticket=begun.ticket, seconds=seconds)
+        return LoginBegun(url=url, way=sign_in.attempt.id, ticket=sign_in.ticket, seconds=seconds)
 
-    @router.post("/login/session", responses=documented(403, 413, 503, 507))
+    @router.post("/login/session", responses=document_errors(403, 413, 503, 507))
     async def redeem(body: RedeemBody, token: MaybeSessionToken) -> LoginAnswer:
-        """Take over the session of who signed in, once; five wrong codes end the sign-in.
+        """Redeem a sign-in for its session, once; five wrong codes end the sign-in.
 
         With the token of a session, who signs in here for the first time goes on as who they were in it.
         """
@@ -163,49 +163,49 @@ def login_router(services: Services, provider: OidcProvider | None, limits: Limi
         def work() -> LoginAnswer:
             person = labeling.logins.redeem(body.ticket, body.code)
             annotator, session = labeling.open_session_as(person.issuer, person.subject, ANONYMOUS, token=token)
-            listed = person.admin_name is not None and person.admin_name in settings.identity.admins
-            administrator = labeling.logins.seal_administrator(person.admin_name or "") if listed else None
+            is_administrator = person.admin_name is not None and person.admin_name in settings.identity.admins
+            administrator = labeling.logins.seal_administrator(person.admin_name or "") if is_administrator else None
             return LoginAnswer(
                 annotator=annotator.public_id, token=session, name=person.name, administrator=administrator
             )
 
-        return await lane.run(work)
+        return await limiter.run(work)
 
     return router
 
 
 def callback_router(services: Services, provider: OidcProvider | None) -> APIRouter:
-    """The page that a provider sends people back to."""
+    """The route of the redirect URI that a provider sends people back to."""
     router = APIRouter(route_class=StudioRoute, include_in_schema=False)
     logins = services.labeling.logins
-    lane = Lane(4)
+    limiter = ThreadLimiter(4)
 
     @router.get(CALLBACK)
     async def returned(
         request: Request, state: FromProvider = "", code: FromProvider = "", error: FromProvider = ""
     ) -> HTMLResponse:
-        asked = _configured(provider)
+        oidc = _require_provider(provider)
         back_to = _redirect_uri(services.settings, request)
 
         def work() -> HTMLResponse:
-            way = logins.returned(state)
+            attempt = logins.accept_state(state)
             if error or not code:
-                raise LoginRefused("you did not allow it, or the provider refused")
-            return returned_page(way.id, logins.end(way, asked.person(way, code, back_to)))
+                raise LoginRefusedError("you did not allow it, or the provider refused")
+            return signed_in_page(attempt.id, logins.complete(attempt, oidc.authenticate(attempt, code, back_to)))
 
         try:
-            return await lane.run(work)
-        except LoginRefused as refused:
+            return await limiter.run(work)
+        except LoginRefusedError as refused:
             return failed_page(str(refused), 403)
-        except Busy as busy:
+        except BusyError as busy:
             return failed_page(str(busy), 503)
 
     return router
 
 
-def _configured(provider: OidcProvider | None) -> OidcProvider:
+def _require_provider(provider: OidcProvider | None) -> OidcProvider:
     if provider is None:
-        raise NotFound("nobody can sign in here")
+        raise NotFoundError("nobody can sign in here")
     return provider
 
 

@@ -28,10 +28,10 @@ from dmpo_app.web.api_models import (
     StatusAnswer,
     TrainerOut,
 )
-from dmpo_app.web.authentication import MaybeSessionToken, caller_of
-from dmpo_app.web.concurrency import Lanes, Shared
-from dmpo_app.web.error_responses import ApiProblem, StudioRoute, documented, without_paths
-from dmpo_app.web.rate_limits import Limits
+from dmpo_app.web.authentication import MaybeSessionToken, rate_limit_key
+from dmpo_app.web.concurrency import Coalesced, RequestLimiters
+from dmpo_app.web.error_responses import ApiError, StudioRoute, document_errors, without_paths
+from dmpo_app.web.rate_limits import RateLimits
 from dmpo_app.web.routes.version_routes import round_out
 from dmpo_app.web.routes.voting_routes import image_url
 from dmpo_app.web.services import Services
@@ -40,23 +40,23 @@ RENDER_TIMEOUT_SECONDS = 180.0
 IMAGE_LIFETIME = timedelta(hours=12)
 
 
-def studio_router(services: Services, lanes: Lanes, limits: Limits) -> APIRouter:
+def studio_router(services: Services, limiters: RequestLimiters, limits: RateLimits) -> APIRouter:
     """Routes under /api/v1 about the studio as a whole."""
     router = APIRouter(route_class=StudioRoute)
-    _add_state(router, services, lanes)
-    _add_render(router, services, lanes, limits)
+    _add_state(router, services, limiters)
+    _add_render(router, services, limiters, limits)
     return router
 
 
-def _add_state(router: APIRouter, services: Services, lanes: Lanes) -> None:
+def _add_state(router: APIRouter, services: Services, limiters: RequestLimiters) -> None:
     store, base = services.store, services.base
-    # Every open page asks each second or two, and all are told the same.
-    shared = Shared(lanes.reads, lambda: _status(services))
+    # Every open page polls each second or two, and all get the same response.
+    coalesced_status = Coalesced(limiters.reads, lambda: _status(services))
 
     @router.get("/status", tags=["studio"])
     async def status() -> StatusAnswer:
-        """How things stand: votes, the round that runs, the version that is live. Cheap; meant to be polled."""
-        return await shared.get()
+        """Status of the studio: votes, the round that runs, the version that is live. Cheap; meant to be polled."""
+        return await coalesced_status.get()
 
     @router.get("/history", tags=["studio"])
     async def history() -> HistoryAnswer:
@@ -65,19 +65,19 @@ def _add_state(router: APIRouter, services: Services, lanes: Lanes) -> None:
         def work() -> HistoryAnswer:
             return HistoryAnswer(hours=[HourOut(hour=hour, votes=count) for hour, count in store.votes.per_hour(base)])
 
-        return await lanes.reads.run(work)
+        return await limiters.reads.run(work)
 
     @router.get("/contact-sheet", tags=["studio"])
     async def contact_sheet() -> SheetAnswer:
         """The same few prompts and seeds under every version."""
-        return await lanes.reads.run(lambda: _sheet(services, store.images.contact_sheet(base)))
+        return await limiters.reads.run(lambda: _sheet(services, store.images.contact_sheet(base)))
 
 
-def _add_render(router: APIRouter, services: Services, lanes: Lanes, limits: Limits) -> None:
-    @router.post("/render", tags=["studio"], responses=documented(401, 404, 409, 413, 429, 503, 507))
+def _add_render(router: APIRouter, services: Services, limiters: RequestLimiters, limits: RateLimits) -> None:
+    @router.post("/render", tags=["studio"], responses=document_errors(401, 404, 409, 413, 429, 503, 507))
     async def render(body: RenderBody, token: MaybeSessionToken, request: Request) -> RenderAnswer:
         """Make one image a version from one prompt and seed. Needs no token; with one, limits count for it alone."""
-        wished = RenderRequest(
+        render_request = RenderRequest(
             prompt=body.prompt,
             seed=body.seed,
             versions=tuple(body.versions),
@@ -86,17 +86,19 @@ def _add_render(router: APIRouter, services: Services, lanes: Lanes, limits: Lim
             guidance=body.guidance,
         )
 
-        trained = set(wished.versions) - {BASE_VERSION}
+        adapter_versions = set(render_request.versions) - {BASE_VERSION}
 
         def check() -> None:
-            if limits.on:
-                limits.render(caller_of(services.labeling, token, request))
-            for version in trained:
+            if limits.is_enabled:
+                limits.check_render(rate_limit_key(services.labeling, token, request))
+            for version in adapter_versions:
                 services.store.adapters.get(services.base, version)
 
-        if limits.on or trained:  # else there is nothing to look up, and a flood is turned away without a thread
-            await lanes.reads.run(check)
-        images = await _rendered(services.renderer.submit(wished))
+        if (
+            limits.is_enabled or adapter_versions
+        ):  # else there is nothing to look up, and a flood is turned away without a thread
+            await limiters.reads.run(check)
+        images = await _await_render(services.renderer.submit(render_request))
         expires_at = datetime.now(UTC) + IMAGE_LIFETIME
         return RenderAnswer(
             images=[
@@ -110,15 +112,15 @@ def _add_render(router: APIRouter, services: Services, lanes: Lanes, limits: Lim
         )
 
 
-async def _rendered(future: Future[list[RenderedImage]]) -> list[RenderedImage]:
+async def _await_render(future: Future[list[RenderedImage]]) -> list[RenderedImage]:
     """Wait for the render thread without holding a thread. When the caller leaves, what was queued is cancelled."""
     try:
         return await asyncio.wait_for(asyncio.wrap_future(future), RENDER_TIMEOUT_SECONDS)
     except TimeoutError as error:
-        raise ApiProblem(503, "busy", "The model is busy; try again later.", retry_after=10) from error
+        raise ApiError(503, "busy", "The model is busy; try again later.", retry_after=10) from error
     except asyncio.CancelledError as error:
         if future.cancelled():  # by the render thread, which is stopping; else it is this request that ends
-            raise ApiProblem(503, "not_ready", "The studio is shutting down.", retry_after=5) from error
+            raise ApiError(503, "not_ready", "The studio is shutting down.", retry_after=5) from error
         raise
 
 
@@ -147,8 +149,8 @@ def _status(services: Services) -> StatusAnswer:
 
 
 def _mode(services: Services, device: str | None) -> Mode:
-    """What the model was loaded on says more than what was found before."""
-    if services.lending is not None or device is None:
+    """Hardware mode, by the device of the loaded model where it is known, else as detected at the start."""
+    if services.gpu_minutes is not None or device is None:
         return services.mode
     return "cpu" if device.startswith("cpu") else "gpu"
 
@@ -166,8 +168,8 @@ def _sheet(services: Services, images: list[ImageRef]) -> SheetAnswer:
     expires_at = datetime.now(UTC) + IMAGE_LIFETIME
     rows: dict[int, list[SheetImage]] = {}
     for image in images:
-        made = image.provenance
-        cell = SheetImage(prompt=made.prompt, seed=made.seed, url=image_url(services, image.id, expires_at))
-        rows.setdefault(made.adapter_version, []).append(cell)
-    ordered = [SheetRow(version=v, images=sorted(rows[v], key=lambda i: (i.prompt, i.seed))) for v in sorted(rows)]
-    return SheetAnswer(rows=ordered)
+        provenance = image.provenance
+        cell = SheetImage(prompt=provenance.prompt, seed=provenance.seed, url=image_url(services, image.id, expires_at))
+        rows.setdefault(provenance.adapter_version, []).append(cell)
+    sheet_rows = [SheetRow(version=v, images=sorted(rows[v], key=lambda i: (i.prompt, i.seed))) for v in sorted(rows)]
+    return SheetAnswer(rows=sheet_rows)

@@ -11,7 +11,7 @@ from fastapi.responses import FileResponse
 
 from dmpo_app.domain.lineage import BASE_VERSION, AdapterRef
 from dmpo_app.domain.round import RoundState, Trigger
-from dmpo_app.errors import NotFound
+from dmpo_app.errors import NotFoundError
 from dmpo_app.web.api_models import (
     INT64_MAX,
     AdapterOut,
@@ -22,9 +22,9 @@ from dmpo_app.web.api_models import (
     RoundOut,
     RoundsAnswer,
 )
-from dmpo_app.web.authentication import AdminToken, administrator_of
-from dmpo_app.web.concurrency import Lanes
-from dmpo_app.web.error_responses import StudioRoute, documented, without_paths
+from dmpo_app.web.authentication import AdminToken, require_administrator
+from dmpo_app.web.concurrency import RequestLimiters
+from dmpo_app.web.error_responses import StudioRoute, document_errors, without_paths
 from dmpo_app.web.services import Services
 
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
@@ -33,15 +33,15 @@ VersionPath = Annotated[int, Path(ge=0, le=2**31 - 1)]
 RoundPath = Annotated[int, Path(ge=0, le=INT64_MAX)]
 
 
-def versions_router(services: Services, lanes: Lanes) -> APIRouter:
+def versions_router(services: Services, limiters: RequestLimiters) -> APIRouter:
     """Routes under /api/v1 about versions and rounds."""
     router = APIRouter(route_class=StudioRoute)
-    _add_adapters(router, services, lanes)
-    _add_rounds(router, services, lanes)
+    _add_adapters(router, services, limiters)
+    _add_rounds(router, services, limiters)
     return router
 
 
-def _add_adapters(router: APIRouter, services: Services, lanes: Lanes) -> None:
+def _add_adapters(router: APIRouter, services: Services, limiters: RequestLimiters) -> None:
     adapters, base = services.store.adapters, services.base
 
     @router.get("/adapters", tags=["versions"])
@@ -53,7 +53,7 @@ def _add_adapters(router: APIRouter, services: Services, lanes: Lanes) -> None:
             refs = [_base_out(live)] + [_adapter_out(ref, live) for ref in adapters.list(base)]
             return AdaptersAnswer(live_version=live, adapters=refs)
 
-        return await lanes.reads.run(work)
+        return await limiters.reads.run(work)
 
     @router.get(
         "/adapters/{version}/download",
@@ -61,27 +61,29 @@ def _add_adapters(router: APIRouter, services: Services, lanes: Lanes) -> None:
         response_class=FileResponse,
         responses={
             200: {"content": {"application/octet-stream": {}}, "description": "safetensors, LoRA of diffusers."},
-            **documented(404),
+            **document_errors(404),
         },
     )
     async def download(version: VersionPath) -> FileResponse:
         """The weights of a version: `pipe.load_lora_weights(file)` in plain diffusers."""
-        path = await lanes.rare.run(lambda: _weights(services, version))
+        path = await limiters.background.run(lambda: _weights(services, version))
         return FileResponse(path, media_type="application/octet-stream", filename=f"dmpo-version-{version}.safetensors")
 
-    @router.post("/adapters/{version}/live", tags=["administration"], responses=documented(401, 403, 404, 503, 507))
+    @router.post(
+        "/adapters/{version}/live", tags=["administration"], responses=document_errors(401, 403, 404, 503, 507)
+    )
     async def make_live(version: VersionPath, token: AdminToken) -> LiveAnswer:
         """Make a version live again; 0 is the base model. The render thread takes it up before its next image."""
-        by = administrator_of(services, token)
+        by = require_administrator(services, token)
 
         def work() -> LiveAnswer:
             adapters.set_live(base, version, by=by)
             return LiveAnswer(live_version=adapters.live_version(base))
 
-        return await lanes.rare.run(work)
+        return await limiters.background.run(work)
 
 
-def _add_rounds(router: APIRouter, services: Services, lanes: Lanes) -> None:
+def _add_rounds(router: APIRouter, services: Services, limiters: RequestLimiters) -> None:
     rounds, base = services.store.rounds, services.base
 
     @router.get("/rounds", tags=["rounds"])
@@ -92,20 +94,22 @@ def _add_rounds(router: APIRouter, services: Services, lanes: Lanes) -> None:
             ordered = sorted(rounds.list(base), key=lambda state: state.id)
             return RoundsAnswer(rounds=[round_out(state) for state in ordered])
 
-        return await lanes.reads.run(work)
+        return await limiters.reads.run(work)
 
-    @router.post("/rounds", status_code=202, tags=["administration"], responses=documented(401, 403, 409, 503, 507))
+    @router.post(
+        "/rounds", status_code=202, tags=["administration"], responses=document_errors(401, 403, 409, 503, 507)
+    )
     async def train_now(token: AdminToken) -> RoundOut:
         """Train now. 409 when a round is queued or running already, or there are too few votes."""
-        by = administrator_of(services, token)
+        by = require_administrator(services, token)
         question = services.settings.labeling.training_question
 
         def work() -> RoundOut:
             return round_out(rounds.request(base, Trigger.REQUEST, question=question, by=by))
 
-        return await lanes.rare.run(work)
+        return await limiters.background.run(work)
 
-    @router.get("/rounds/{round_id}/progress", tags=["rounds"], responses=documented(404))
+    @router.get("/rounds/{round_id}/progress", tags=["rounds"], responses=document_errors(404))
     async def progress(round_id: RoundPath) -> ProgressAnswer:
         """The curves of a round, as recorded so far."""
 
@@ -119,20 +123,20 @@ def _add_rounds(router: APIRouter, services: Services, lanes: Lanes) -> None:
                     held_out_loss=finite(p.held_out_loss),
                     health={name: value for name, value in p.health.items() if math.isfinite(value)},
                 )
-                for p in rounds.progress(rounds.get(round_id).id)
+                for p in rounds.list_progress(rounds.get(round_id).id)
             ]
             return ProgressAnswer(round=round_id, points=points)
 
-        return await lanes.reads.run(work)
+        return await limiters.reads.run(work)
 
 
 def finite(value: float | None) -> float | None:
-    """JSON has no NaN: what is not finite is null."""
+    """Replace NaN and infinity, which JSON does not have, by null."""
     return value if value is not None and math.isfinite(value) else None
 
 
 def round_out(state: RoundState) -> RoundOut:
-    """A round as the API shows it."""
+    """Convert a round to its response body."""
     return RoundOut(
         id=state.id,
         status=state.status,
@@ -180,8 +184,8 @@ def _adapter_out(ref: AdapterRef, live: int) -> AdapterOut:
 
 def _weights(services: Services, version: int) -> FilePath:
     if version == BASE_VERSION:
-        raise NotFound("version 0 is the base model itself; it has no adapter to download")
+        raise NotFoundError("version 0 is the base model itself; it has no adapter to download")
     path = services.store.adapters.get(services.base, version).folder / WEIGHTS_NAME
     if not path.is_file():
-        raise NotFound(f"the weights of version {version} are missing from the studio's folder")
+        raise NotFoundError(f"the weights of version {version} are missing from the studio's folder")
     return path

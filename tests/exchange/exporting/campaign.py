@@ -14,17 +14,17 @@ import pyarrow.parquet as pq
 
 from dmpo_app.domain.image import NewPair, PairSource
 from dmpo_app.domain.lineage import BaseModelRef
-from dmpo_app.domain.pair_choice import Offering
+from dmpo_app.domain.pair_choice import AssignmentRules
 from dmpo_app.domain.vote import Annotator, Assignment, Choice, Outcome, Question, Strength
-from dmpo_app.exchange.exporting import ExportOptions, ExportSummary, Selection, export_to, format_named
+from dmpo_app.exchange.exporting import ExportOptions, ExportSummary, Selection, export_to, get_format
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from tests.exchange.readers.preference_files import image_bytes
 from tests.store.store_data import FINGERPRINT, HOUR, Clock, new_image
 
 NUM_PAIRS = 8
-ALL_GOLD = Offering(gold_rate=1.0)
-ALL_REPEATS = Offering(repeat_rate=1.0, repeat_after=1)
+ALL_GOLD = AssignmentRules(gold_rate=1.0)
+ALL_REPEATS = AssignmentRules(repeat_rate=1.0, repeat_after=1)
 
 
 def picture_pair(number: int, prompt: str) -> NewPair:
@@ -89,13 +89,13 @@ class Campaign:
         if not showing.a_on_left:
             sides = {Outcome.A: Choice.RIGHT, Outcome.B: Choice.LEFT}
         choice = sides.get(outcome) or Choice(outcome.value)
-        return self.store.votes.take(showing.id, showing.annotator_id, choice, 1500, strength, comment).vote_id
+        return self.store.votes.record(showing.id, showing.annotator_id, choice, 1500, strength, comment).vote_id
 
-    def offered(self, name: str, offering: Offering) -> Assignment:
+    def offered(self, name: str, offering: AssignmentRules) -> Assignment:
         """The next showing by an offering, to somebody who has answered all of theirs."""
         annotator = self.person(name)
         return self.store.assignments.issue(
-            self.base, annotator.id, 1, rng=random.Random(1), lifetime=HOUR, offering=offering
+            self.base, annotator.id, 1, rng=random.Random(1), lifetime=HOUR, rules=offering
         ).result()[0]
 
     def export(
@@ -105,7 +105,7 @@ class Campaign:
         folder = self.folder / (to or name)
         settings = Settings(home=self.store.home)
         chosen = ExportOptions(**{"held_out_share": 0.0, **options})
-        form = format_named(name)
+        form = get_format(name)
         return folder, export_to(folder, self.store, self.base, settings, form, selection or Selection(), chosen)
 
     def rows(self, name: str, selection: Selection | None = None, **options: Any) -> list[dict[str, Any]]:

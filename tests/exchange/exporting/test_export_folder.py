@@ -14,10 +14,10 @@ import pytest
 
 from benchmarks.filled_store import fill
 from dmpo_app.domain.vote import Outcome
-from dmpo_app.errors import BadInput, Busy
-from dmpo_app.exchange.exporting import FORMATS, ExportOptions, Selection, export_to, format_named
-from dmpo_app.exchange.exporting.folders import MANIFEST, read_manifest, whole_folder
-from dmpo_app.exchange.exporting.row_files import Shards, row_file
+from dmpo_app.errors import BadInputError, BusyError
+from dmpo_app.exchange.exporting import FORMATS, ExportOptions, Selection, export_to, get_format
+from dmpo_app.exchange.exporting.folders import MANIFEST, atomic_folder, read_manifest
+from dmpo_app.exchange.exporting.row_files import Shards, open_row_file
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.store.files import sha256_of_file
@@ -115,7 +115,7 @@ def test_a_withdrawn_vote_changes_the_file_of_its_pair_and_no_other(
 
 
 def test_a_file_that_grows_too_large_goes_on_in_another_one(tmp_path: Path) -> None:
-    shards = Shards(tmp_path, ".jsonl", span=100, open_file=lambda path: row_file(path, []), most_bytes=180)
+    shards = Shards(tmp_path, ".jsonl", span=100, open_file=lambda path: open_row_file(path, []), max_bytes=180)
     for pair in range(1, 7):
         shards.add("train", pair, {"text": "x" * 80})
     shards.close()
@@ -126,7 +126,7 @@ def test_nothing_but_an_export_is_ever_replaced(campaign: Campaign) -> None:
     precious = campaign.folder / "precious"
     precious.mkdir(parents=True)
     (precious / "thesis.tex").write_text("six years")
-    with pytest.raises(BadInput, match="is no export"):
+    with pytest.raises(BadInputError, match="is no export"):
         campaign.export("pick-a-pic", to="precious")
     assert files_of(precious) == {"thesis.tex": b"six years"}
     assert [path.name for path in campaign.folder.iterdir()] == ["precious"]
@@ -134,20 +134,20 @@ def test_nothing_but_an_export_is_ever_replaced(campaign: Campaign) -> None:
 
 def test_two_exports_to_one_folder_do_not_meet(tmp_path: Path) -> None:
     with (
-        whole_folder(tmp_path / "out") as staging,
-        pytest.raises(Busy, match="another export"),
-        whole_folder(tmp_path / "out"),
+        atomic_folder(tmp_path / "out") as staging,
+        pytest.raises(BusyError, match="another export"),
+        atomic_folder(tmp_path / "out"),
     ):
         pass
     assert not staging.exists()
 
 
 def test_an_export_that_fails_leaves_the_earlier_one(tmp_path: Path) -> None:
-    with whole_folder(tmp_path / "out") as staging:
+    with atomic_folder(tmp_path / "out") as staging:
         (staging / MANIFEST).write_text("{}")
 
     def fail_half_way() -> None:
-        with whole_folder(tmp_path / "out") as staging:
+        with atomic_folder(tmp_path / "out") as staging:
             (staging / MANIFEST).write_text("half")
             raise ZeroDivisionError
 
@@ -171,7 +171,7 @@ def test_a_killed_export_leaves_none_that_looks_whole_and_is_cleared_away_by_the
     if folder.exists():  # it was quick
         listed = read_manifest((folder / MANIFEST).read_text())
         assert all(sha256_of_file(folder / path) == sha256 for path, sha256 in listed.items())
-    form = format_named("pick-a-pic")
+    form = get_format("pick-a-pic")
     export_to(folder, store, base, Settings(home=store.home), form, Selection(), ExportOptions())
     assert len(rows_of(folder)) == 400
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == ["out"]

@@ -12,7 +12,7 @@ from dmpo_app.domain.pair_choice import Purpose
 from dmpo_app.domain.vote import Outcome, Question, Strength
 from dmpo_app.exchange.readers.pair import PreferencePair
 from dmpo_app.exchange.readers.reader import read_row
-from dmpo_app.exchange.readers.registry import detect
+from dmpo_app.exchange.readers.registry import detect_reader
 from dmpo_app.exchange.readers.source import open_source
 from tests.exchange.exporting.campaign import ALL_GOLD, ALL_REPEATS, NUM_PAIRS, Campaign, rows_of, schema_of
 from tests.exchange.readers.preference_files import PICK_A_PIC_V2
@@ -55,7 +55,7 @@ def test_what_is_read_back_is_what_was_voted(campaign: Campaign, name: str) -> N
         campaign.vote("anna", place, answer)
     folder, summary = campaign.export(name)
     source = open_source(str(folder))
-    reader = detect(source.columns, source.name)
+    reader = detect_reader(source.columns, source.name)
     assert reader.name == name
     read = [found for row in source.open() for found in read_row(reader, row, "row", source.folder)]
     wanted = []

@@ -10,8 +10,8 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
 from dmpo_app.domain.vote import Outcome
-from dmpo_app.errors import BadInput, StudioError
-from dmpo_app.exchange.exporting.hub_push import push
+from dmpo_app.errors import BadInputError, StudioError
+from dmpo_app.exchange.exporting.hub_push import push_export
 from tests.exchange.exporting.campaign import Campaign, rows_of
 from tests.hub_fixtures import HubProcess, hub, hub_process
 from tests.studio_process import free_port
@@ -29,13 +29,13 @@ def test_what_is_on_the_hub_is_the_export_and_the_same_again_changes_nothing(
         campaign.vote("anna", pair, Outcome.A)
     folder, _ = campaign.export("pick-a-pic", licence=LICENCE)
     api = hub.api()
-    assert push(folder, REPO, private=True, api=api) == 3
+    assert push_export(folder, REPO, private=True, api=api) == 3
     there = Path(api.snapshot_download(REPO, repo_type="dataset", local_dir=tmp_path / "there"))
     assert rows_of(there) == rows_of(folder)
     assert (there / "README.md").read_bytes() == (folder / "README.md").read_bytes()
     commit = api.dataset_info(REPO).sha
     campaign.export("pick-a-pic", licence=LICENCE)
-    assert push(folder, REPO, private=True, api=api) == 0
+    assert push_export(folder, REPO, private=True, api=api) == 0
     assert api.dataset_info(REPO).sha == commit
 
 
@@ -46,14 +46,16 @@ def test_new_votes_upload_their_files_alone(
     api = hub.api()
     votes = [campaign.vote("anna", pair, Outcome.A) for pair in range(5)]
     folder, _ = campaign.export("chosen-rejected", licence=LICENCE)
-    assert push(folder, REPO, private=False, api=api) == 4
+    assert push_export(folder, REPO, private=False, api=api) == 4
     theirs = [CommitOperationAdd("notes.md", b"mine")]
     api.create_commit(REPO, theirs, commit_message="a note", repo_type="dataset")
     campaign.vote("anna", 7, Outcome.B)
     campaign.store.own_votes.withdraw(votes[0], campaign.person("anna").id)
     campaign.store.own_votes.withdraw(votes[1], campaign.person("anna").id)
     folder, _ = campaign.export("chosen-rejected", licence=LICENCE)
-    assert push(folder, REPO, private=False, api=api) == 4  # the new file, the one that is gone, card and manifest
+    assert (
+        push_export(folder, REPO, private=False, api=api) == 4
+    )  # the new file, the one that is gone, card and manifest
     assert sorted(api.list_repo_files(REPO, repo_type="dataset")) == [
         ".gitattributes",
         "README.md",
@@ -67,16 +69,16 @@ def test_new_votes_upload_their_files_alone(
 def test_without_a_licence_or_a_hub_nothing_is_pushed(campaign: Campaign, hub: HubProcess) -> None:
     campaign.vote("anna", 0, Outcome.A)
     folder, _ = campaign.export("chosen-rejected")
-    with pytest.raises(BadInput, match="needs a licence"):
-        push(folder, REPO, private=False, api=hub.api())
+    with pytest.raises(BadInputError, match="needs a licence"):
+        push_export(folder, REPO, private=False, api=hub.api())
     assert hub.asked(containing="api") == 0
     folder, _ = campaign.export("chosen-rejected", licence=LICENCE)
     hub.fail(403, times=1)
     with pytest.raises(StudioError, match="tester/votes could not be pushed to"):
-        push(folder, REPO, private=False, api=hub.api())
+        push_export(folder, REPO, private=False, api=hub.api())
     nobody = HfApi(endpoint=f"http://127.0.0.1:{free_port()}", token=hub.token)
     with pytest.raises(StudioError, match="is the name right, the network up"):
-        push(folder, REPO, private=False, api=nobody)
+        push_export(folder, REPO, private=False, api=nobody)
 
 
 def test_the_command_pushes(hub: HubProcess, tmp_path: Path) -> None:

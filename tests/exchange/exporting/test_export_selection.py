@@ -10,13 +10,13 @@ import pytest
 from dmpo_app.domain.campaign import ReportReason
 from dmpo_app.domain.pair_choice import Purpose
 from dmpo_app.domain.vote import Choice, Outcome, Question
-from dmpo_app.errors import BadInput
+from dmpo_app.errors import BadInputError
 from dmpo_app.exchange.exporting import Selection
-from dmpo_app.exchange.exporting.export_rows import majority, posterior
-from dmpo_app.exchange.exporting.row_files import split_of
-from dmpo_app.labeling.quality.quality_service import report_of
+from dmpo_app.exchange.exporting.export_rows import majority_consensus, posterior_consensus
+from dmpo_app.exchange.exporting.row_files import assign_split
+from dmpo_app.labeling.quality.quality_service import build_report
 from dmpo_app.settings import Settings
-from dmpo_app.store.voting.judgements import GivenVote
+from dmpo_app.store.voting.judgements import ExportVote
 from tests.exchange.exporting.campaign import Campaign
 from tests.store.store_data import publish_version
 
@@ -58,7 +58,7 @@ def test_votes_are_chosen_by_time_annotator_and_question(campaign: Campaign) -> 
     assert votes_in(campaign, Selection(since=start + timedelta(minutes=2))) == {second, third}
     assert votes_in(campaign, Selection(until=start + timedelta(minutes=2))) == {first}
     assert votes_in(campaign, Selection(question=Question.FIT)) == {third}
-    report = report_of(campaign.store, campaign.base, Settings(home=campaign.store.home))
+    report = build_report(campaign.store, campaign.base, Settings(home=campaign.store.home))
     by_name = [votes_in(campaign, Selection(annotators=frozenset([one.name]))) for one in report.annotators]
     assert sorted(map(sorted, by_name)) == [[first], [second, third]]
     assert len(campaign.rows("pick-a-pic")) == 2  # what rounds learn from, unless another question is named
@@ -92,7 +92,7 @@ def test_a_row_for_each_vote_or_for_each_pair(campaign: Campaign) -> None:
     (row,) = campaign.rows("chosen-rejected")
     assert (row["num_votes"], row["agreement"]) == (3, pytest.approx(2 / 3))
     assert len(campaign.rows("chosen-rejected", rows="votes")) == 3
-    with pytest.raises(BadInput, match="a row for each vote"):
+    with pytest.raises(BadInputError, match="a row for each vote"):
         campaign.export("votes-csv", rows="pairs")
 
 
@@ -107,24 +107,24 @@ def test_a_row_for_each_vote_or_for_each_pair(campaign: Campaign) -> None:
     ],
 )
 def test_the_most_frequent_answer_wins(answers: list[Outcome], outcome: Outcome, agreement: float) -> None:
-    verdict = majority([given(number, answer) for number, answer in enumerate(answers)])
+    verdict = majority_consensus([given(number, answer) for number, answer in enumerate(answers)])
     assert verdict is not None
     assert verdict.outcome is outcome
     assert verdict.agreement == pytest.approx(agreement)
 
 
 def test_skips_alone_come_to_nothing() -> None:
-    assert majority([given(0, SKIP)]) is None
+    assert majority_consensus([given(0, SKIP)]) is None
 
 
 def test_one_reliable_annotator_outweighs_two_who_click_at_random() -> None:
     votes = [given(0, A), given(1, B), given(2, B)]
-    verdict = posterior(votes, {0: 0.9, 1: 0.55, 2: 0.55})
+    verdict = posterior_consensus(votes, {0: 0.9, 1: 0.55, 2: 0.55})
     assert verdict is not None
     odds = 9 / (0.55 / 0.45) ** 2
     assert verdict.outcome is A
     assert verdict.agreement == pytest.approx(odds / (1 + odds))
-    even = posterior(votes[:2], {0: 0.7, 1: 0.7})
+    even = posterior_consensus(votes[:2], {0: 0.7, 1: 0.7})
     assert even is not None
     assert even.outcome is TIE
 
@@ -144,13 +144,13 @@ def test_the_posterior_follows_those_whom_others_bear_out(campaign: Campaign) ->
 
 
 def test_a_prompt_stays_in_its_split_however_it_is_written() -> None:
-    sides = Counter(split_of(f"prompt {number}", 0.2) for number in range(2000))
+    sides = Counter(assign_split(f"prompt {number}", 0.2) for number in range(2000))
     assert 320 < sides["test"] < 480
-    assert all(split_of(f"Prompt, {n}!", 0.2) == split_of(f"prompt {n}", 0.2) for n in range(50))
+    assert all(assign_split(f"Prompt, {n}!", 0.2) == assign_split(f"prompt {n}", 0.2) for n in range(50))
 
 
-def given(annotator: int, outcome: Outcome) -> GivenVote:
-    return GivenVote(
+def given(annotator: int, outcome: Outcome) -> ExportVote:
+    return ExportVote(
         id=annotator,
         annotator_id=annotator,
         question=Question.OVERALL,

@@ -13,22 +13,29 @@ import datasets
 import pytest
 from PIL import Image
 
-from dmpo_app.errors import SetupProblem
-from dmpo_app.exchange.readers.pair import ImageFolder, LeftOut, PreferencePair, Reason, UnusableImage, picture_of
+from dmpo_app.errors import SetupError
+from dmpo_app.exchange.readers.pair import (
+    ImageFolder,
+    LeftOutPair,
+    LeftOutReason,
+    PreferencePair,
+    UnusableImageError,
+    decode_image,
+)
 from dmpo_app.exchange.readers.reader import read_row, wins_from_scores
-from dmpo_app.exchange.readers.registry import READERS, detect
+from dmpo_app.exchange.readers.registry import READERS, detect_reader
 from dmpo_app.exchange.readers.source import open_source
 from tests.exchange.readers.preference_files import image_bytes, mixed_rows, pick_a_pic_row, write_pick_a_pic
 
 
-def read_all(dataset: Path, split: str = "train") -> tuple[str, list[PreferencePair | LeftOut]]:
+def read_all(dataset: Path, split: str = "train") -> tuple[str, list[PreferencePair | LeftOutPair]]:
     source = open_source(str(dataset), split=split)
-    reader = detect(source.columns, source.name)
+    reader = detect_reader(source.columns, source.name)
     rows = enumerate(source.open())
     return reader.name, [found for index, row in rows for found in read_row(reader, row, str(index), source.folder)]
 
 
-def summary(found: list[PreferencePair | LeftOut]) -> list[Any]:
+def summary(found: list[PreferencePair | LeftOutPair]) -> list[Any]:
     """Wins of a, or the reason, in order."""
     return [item.wins_a if isinstance(item, PreferencePair) else item.reason for item in found]
 
@@ -44,7 +51,8 @@ def test_pick_a_pic_with_ties_missing_labels_broken_and_identical_images(tmp_pat
     name, found = read_all(write_pick_a_pic(tmp_path / "train-00000.parquet", rows))
     assert name == "pick-a-pic"
     assert summary(found) == [
-        1.0, 0.0, 0.5, Reason.MISSING_LABEL, 1.0, Reason.BROKEN_IMAGE, 1.0, 0.5, Reason.IDENTICAL_IMAGES, 0.0, 1.0, 0.0,
+        1.0, 0.0, 0.5, LeftOutReason.MISSING_LABEL, 1.0, LeftOutReason.BROKEN_IMAGE, 1.0, 0.5,
+        LeftOutReason.IDENTICAL_IMAGES, 0.0, 1.0, 0.0,
     ]  # fmt: skip
     first = found[0]
     assert isinstance(first, PreferencePair)
@@ -55,16 +63,16 @@ def test_pick_a_pic_with_ties_missing_labels_broken_and_identical_images(tmp_pat
 def test_the_variant_of_pick_a_pic_without_images_counts_every_row_as_without_images(tmp_path: Path) -> None:
     rows = [pick_a_pic_row(index) for index in range(3)]
     path = write_pick_a_pic(tmp_path / "train.parquet", rows, leave_out=("jpg_0", "jpg_1"))
-    assert summary(read_all(path)[1]) == [Reason.NO_IMAGE] * 3
+    assert summary(read_all(path)[1]) == [LeftOutReason.NO_IMAGE] * 3
 
 
 def test_a_label_that_is_neither_choice_nor_tie_is_not_guessed_at() -> None:
     assert wins_from_scores(1, 0) == 1.0
     assert wins_from_scores(0.5, 0.5) == 0.5
-    assert wins_from_scores(None, 1.0) is Reason.MISSING_LABEL
-    assert wins_from_scores(float("nan"), 0.0) is Reason.MISSING_LABEL
+    assert wins_from_scores(None, 1.0) is LeftOutReason.MISSING_LABEL
+    assert wins_from_scores(float("nan"), 0.0) is LeftOutReason.MISSING_LABEL
     for scores in ((0, 0), (1, 1), (0.7, 0.3), ("left", "right"), (2, 0)):
-        assert wins_from_scores(*scores) is Reason.UNCLEAR_LABEL
+        assert wins_from_scores(*scores) is LeftOutReason.UNCLEAR_LABEL
 
 
 @pytest.mark.parametrize("binarized", [True, False])
@@ -83,13 +91,13 @@ def test_chosen_and_rejected_images_of_a_saved_data_set(tmp_path: Path, binarize
     for folder in ("saved", "parquet"):
         name, found = read_all(tmp_path / folder)
         assert name == ("open-image-preferences" if binarized else "chosen-rejected")
-        assert summary(found) == [1.0, Reason.EMPTY_PROMPT, Reason.NO_IMAGE]
+        assert summary(found) == [1.0, LeftOutReason.EMPTY_PROMPT, LeftOutReason.NO_IMAGE]
 
 
 def test_a_prompt_that_is_an_embedding_is_no_prompt() -> None:
     reader = next(reader for reader in READERS if reader.name == "open-image-preferences")
     row = {"prompt": [0.1, 0.2], "chosen": image_bytes(0), "rejected": image_bytes(1)}
-    assert summary(read_row(reader, row, "0", ImageFolder())) == [Reason.EMPTY_PROMPT]
+    assert summary(read_row(reader, row, "0", ImageFolder())) == [LeftOutReason.EMPTY_PROMPT]
     assert summary(read_row(reader, row | {"images.prompt": "a cat"}, "0", ImageFolder())) == [1.0]
 
 
@@ -113,7 +121,7 @@ def test_both_files_of_hpdv2_which_name_their_columns_differently(tmp_path: Path
     (tmp_path / "test.json").write_text(json.dumps(test))
     name, found = read_all(tmp_path, "train")
     assert name == "hpdv2"
-    assert summary(found) == [0.0, Reason.NO_IMAGE, Reason.MISSING_LABEL, Reason.BROKEN_ROW]
+    assert summary(found) == [0.0, LeftOutReason.NO_IMAGE, LeftOutReason.MISSING_LABEL, LeftOutReason.BROKEN_ROW]
     name, found = read_all(tmp_path, "test")
     assert name == "hpdv2"
     assert summary(found) == [0.0, 0.5, 1.0]  # a < b, a = c, b > c: a lower rank is better
@@ -135,7 +143,7 @@ def test_pairs_in_jsonl_with_images_beside_them(tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
     name, found = read_all(tmp_path / "pairs.jsonl")
     assert name == "pairs-jsonl"
-    assert summary(found) == [1.0, 0.0, 0.5, Reason.UNCLEAR_LABEL]
+    assert summary(found) == [1.0, 0.0, 0.5, LeftOutReason.UNCLEAR_LABEL]
 
 
 def test_two_folders_of_winners_and_losers(tmp_path: Path) -> None:
@@ -144,7 +152,7 @@ def test_two_folders_of_winners_and_losers(tmp_path: Path) -> None:
     (tmp_path / "winners/2.txt").write_text("a dog")
     name, found = read_all(tmp_path)
     assert name == "winner-loser-folders"
-    assert summary(found) == [1.0, Reason.NO_IMAGE, Reason.EMPTY_PROMPT]
+    assert summary(found) == [1.0, LeftOutReason.NO_IMAGE, LeftOutReason.EMPTY_PROMPT]
 
 
 def test_a_path_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
@@ -153,9 +161,9 @@ def test_a_path_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
     folder = ImageFolder(tmp_path / "data")
     assert folder.content("a.png") == (tmp_path / "data" / "a.png").read_bytes()
     for name in ("../secret.png", str(tmp_path / "secret.png"), "link.png", "a\0.png", "", "gone.png"):
-        with pytest.raises(UnusableImage, match="no image bytes"):
+        with pytest.raises(UnusableImageError, match="no image bytes"):
             folder.content(name)
-    with pytest.raises(UnusableImage, match="no image bytes"):
+    with pytest.raises(UnusableImageError, match="no image bytes"):
         ImageFolder().content("a.png")
 
 
@@ -163,38 +171,38 @@ def test_an_image_is_bounded_before_it_is_decoded() -> None:
     buffer = io.BytesIO()
     Image.new("1", (5001, 4000)).save(buffer, "PNG")
     assert len(buffer.getvalue()) < 100_000
-    with pytest.raises(UnusableImage, match="20 megapixels"):
-        picture_of(buffer.getvalue())
+    with pytest.raises(UnusableImageError, match="20 megapixels"):
+        decode_image(buffer.getvalue())
 
 
 @pytest.mark.parametrize(
     "content", [b"not an image", b"\x89PNG\r\n\x1a\n", image_bytes(1)[:200], b"GIF89a" + b"\0" * 40]
 )
 def test_what_is_no_whole_png_jpeg_or_webp_is_broken(content: bytes) -> None:
-    with pytest.raises(UnusableImage, match="broken image"):
-        picture_of(content)
+    with pytest.raises(UnusableImageError, match="broken image"):
+        decode_image(content)
 
 
 def test_transparent_parts_are_white_and_the_cameras_note_is_followed() -> None:
     clear = io.BytesIO()
     Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(clear, "PNG")
-    assert picture_of(clear.getvalue()).getpixel((0, 0)) == (255, 255, 255)
+    assert decode_image(clear.getvalue()).getpixel((0, 0)) == (255, 255, 255)
     turned, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (8, 4)).save(turned, "JPEG", exif=exif)
-    assert picture_of(turned.getvalue()).size == (4, 8)
+    assert decode_image(turned.getvalue()).size == (4, 8)
 
 
 def test_unknown_columns_are_refused_with_what_is_known() -> None:
-    with pytest.raises(SetupProblem, match=r"text, url; known formats(.|\n)*pick-a-pic"):
-        detect(["url", "text"], "some file")
+    with pytest.raises(SetupError, match=r"text, url; known formats(.|\n)*pick-a-pic"):
+        detect_reader(["url", "text"], "some file")
 
 
 def test_each_format_is_told_by_its_columns_alone() -> None:
     assert len(Counter(reader.name for reader in READERS)) == len(READERS)
     columns = {"prompt", "chosen", "rejected", "chosen_model", "rejected_model", "id", "evolution"}
-    assert detect(columns, "x").name == "open-image-preferences"
-    assert detect({"prompt", "chosen", "rejected"}, "x").name == "chosen-rejected"
+    assert detect_reader(columns, "x").name == "open-image-preferences"
+    assert detect_reader({"prompt", "chosen", "rejected"}, "x").name == "chosen-rejected"
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])
@@ -207,8 +215,8 @@ def test_damaged_images_are_broken_or_readable_and_never_anything_else(file_form
         for _ in range(rng.randrange(4)):
             damaged[rng.randrange(len(damaged))] = rng.randrange(256)
         try:
-            outcomes[picture_of(bytes(damaged)).mode] += 1
-        except UnusableImage as problem:
+            outcomes[decode_image(bytes(damaged)).mode] += 1
+        except UnusableImageError as problem:
             outcomes[problem.reason] += 1
-    assert outcomes[Reason.BROKEN_IMAGE] > 100
-    assert set(outcomes) <= {"RGB", Reason.BROKEN_IMAGE, Reason.TOO_LARGE}
+    assert outcomes[LeftOutReason.BROKEN_IMAGE] > 100
+    assert set(outcomes) <= {"RGB", LeftOutReason.BROKEN_IMAGE, LeftOutReason.TOO_LARGE}

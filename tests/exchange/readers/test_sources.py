@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 import pytest
 
-from dmpo_app.errors import SetupProblem, StudioError
+from dmpo_app.errors import SetupError, StudioError
 from dmpo_app.exchange.readers.source import RowsSource, open_source
 from tests.exchange.readers.preference_files import pick_a_pic_row, write_pick_a_pic
 
@@ -67,7 +67,7 @@ def test_the_split_picks_the_files_of_a_folder(tmp_path: Path) -> None:
     write_pick_a_pic(tmp_path / "test-0.parquet", [pick_a_pic_row(99)], leave_out=LIGHT)
     assert len(list(open_source(str(tmp_path)).open())) == 15
     assert [row["ranking_id"] for row in open_source(str(tmp_path), split="test").open()] == [99]
-    with pytest.raises(SetupProblem, match="validation"):
+    with pytest.raises(SetupError, match="validation"):
         open_source(str(tmp_path), split="validation")
 
 
@@ -79,16 +79,16 @@ def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:
 
 def test_what_is_no_data_set_is_said(tmp_path: Path) -> None:
     for missing in (tmp_path / "gone.parquet", tmp_path / "gone"):
-        with pytest.raises(SetupProblem, match="there is no data set"):
+        with pytest.raises(SetupError, match="there is no data set"):
             open_source(str(missing))
     (tmp_path / "model.pkl").write_bytes(b"\x80\x04N.")
-    with pytest.raises(SetupProblem, match="not of a known kind"):
+    with pytest.raises(SetupError, match="not of a known kind"):
         open_source(str(tmp_path / "model.pkl"))
-    with pytest.raises(SetupProblem, match=r"holds none; expected .parquet"):
+    with pytest.raises(SetupError, match=r"holds none; expected .parquet"):
         open_source(str(tmp_path))
     (tmp_path / "a.jsonl").write_text("{}\n")
     (tmp_path / "b.parquet").write_bytes(b"")
-    with pytest.raises(SetupProblem, match="several kinds"):
+    with pytest.raises(SetupError, match="several kinds"):
         open_source(str(tmp_path))
 
 
@@ -102,7 +102,7 @@ def test_a_damaged_file_ends_reading_with_what_to_do(tmp_path: Path) -> None:
 def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards(tmp_path)
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(SetupProblem, match=r"dmpo-studio\[offline\]"):
+    with pytest.raises(SetupError, match=r"dmpo-studio\[offline\]"):
         open_source(str(tmp_path))
 
 
@@ -110,5 +110,5 @@ def test_a_hub_id_that_cannot_be_had_is_said(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(SetupProblem, match="cannot be had from the hub"):
+    with pytest.raises(SetupError, match="cannot be had from the hub"):
         open_source("nobody/no-such-data-set")

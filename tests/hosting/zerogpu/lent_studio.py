@@ -9,7 +9,7 @@ from typing import Any
 
 from dmpo_app.domain.round import RoundState
 from dmpo_app.hosting.zerogpu.gpu_calls import GpuWorker, gpu_seconds
-from dmpo_app.hosting.zerogpu.start import LentStudio, assemble
+from dmpo_app.hosting.zerogpu.start import ZeroGpuStudio, assemble
 from dmpo_app.settings import HostingSettings, PoolSettings, RenderSettings, RoundSettings, Settings
 from tests.hosting.zerogpu.stand_in.spaces import Lender
 from tests.training.training_studio import FAST, Studio
@@ -22,7 +22,7 @@ class Lent:
     studio: Studio
     gpu: Lender
     settings: Settings
-    lent: LentStudio
+    lent: ZeroGpuStudio
 
     @classmethod
     def make(
@@ -44,9 +44,9 @@ class Lent:
 
     def advance(self, seconds: float = 45.0) -> RoundState:
         """One slice of the round that is due or under way; how it then stands."""
-        state = self.lent.rounds.next_round()
+        state = self.lent.trainer.next_round()
         assert state is not None
-        return list(self.lent.rounds.advance(state, seconds))[-1]
+        return list(self.lent.trainer.train_slice(state, seconds))[-1]
 
     @property
     def live(self) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain.round import RoundStatus
-from dmpo_app.errors import GpuAborted, GpuRefused
+from dmpo_app.errors import GpuAbortedError, GpuRefusedError
 from tests.hosting.zerogpu.lent_studio import Lent
 from tests.training.training_studio import FAST, Studio, assert_equal, twin_of, weights_of
 
@@ -65,7 +65,7 @@ def test_a_slice_that_is_killed_leaves_the_last_checkpoint_and_nothing_goes_live
     state = lent.advance(NO_TIME)
     saved = lent.checkpoint(state.id).read_bytes()
     lent.gpu.kill_after = 0
-    with pytest.raises(GpuAborted, match="goes on from there"):
+    with pytest.raises(GpuAbortedError, match="goes on from there"):
         lent.advance()
     lent.gpu.kill_after = None
     assert lent.checkpoint(state.id).read_bytes() == saved
@@ -80,7 +80,7 @@ def test_a_process_killed_after_its_last_step_but_before_it_said_so_is_not_publi
     voted: Studio,
 ) -> None:
     lent = Lent.make(voted, kill_after=1)
-    with pytest.raises(GpuAborted):
+    with pytest.raises(GpuAbortedError):
         lent.advance()
     assert lent.live == 0
     lent.gpu.kill_after = None
@@ -90,7 +90,7 @@ def test_a_process_killed_after_its_last_step_but_before_it_said_so_is_not_publi
 def test_a_refused_gpu_is_explained_and_the_round_waits(voted: Studio) -> None:
     lent = Lent.make(voted, refusal="You have exceeded your free ZeroGPU quota (60s requested vs. 0s left)")
     for _ in range(11):  # more often than a round may die
-        with pytest.raises(GpuRefused, match=r"exceeded your free ZeroGPU quota.*Nothing is lost"):
+        with pytest.raises(GpuRefusedError, match=r"exceeded your free ZeroGPU quota.*Nothing is lost"):
             lent.advance()
     lent.gpu.refusal = None
     assert lent.advance().status is RoundStatus.PUBLISHED
@@ -98,9 +98,9 @@ def test_a_refused_gpu_is_explained_and_the_round_waits(voted: Studio) -> None:
 
 def test_whoever_leaves_in_the_middle_ends_the_slice_and_the_next_may_go_on(voted: Studio) -> None:
     lent = Lent.make(voted)
-    state = lent.lent.rounds.next_round()
+    state = lent.lent.trainer.next_round()
     assert state is not None
-    events = lent.lent.rounds.advance(state, 45)
+    events = lent.lent.trainer.train_slice(state, 45)
     next(events)
     events.close()  # type: ignore[attr-defined]  # it is a generator
     assert lent.live == 0

@@ -70,4 +70,4 @@ def test_the_cap_works_with_and_without_reliability() -> None:
         weights = weighing.weights(votes)
         assert weights.summary["largest_share"] == pytest.approx(0.05)
         assert weights.summary["capped"] == 1
-        assert weights.of(0) < 0.1
+        assert weights.weight_for(0) < 0.1
