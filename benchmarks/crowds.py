@@ -72,7 +72,7 @@ class CrowdPool(Pool):
 
 
 def kinds_of(facts: Mapping[str, Any]) -> list[str]:
-    """What each annotator is; who is busy does not depend on it."""
+    """The kind of each annotator; who is busy does not depend on it."""
     count = facts["annotators"]
     clickers, hostile = round(facts["random"] * count), round(facts["hostile"] * count)
     kinds = ["random"] * clickers + ["hostile"] * hostile + [HONEST] * (count - clickers - hostile)

@@ -65,7 +65,7 @@ def press(page: Page, count: int, *, a_second: float) -> None:
 
 
 def settled(page: Page) -> list[dict[str, Any]]:
-    """What the page noted, once every vote is acknowledged."""
+    """Wait until every vote is acknowledged, and return the times that the page noted."""
     pump_until(page, lambda: page.evaluate(UNSENT) == 0, seconds=60)
     presses: list[dict[str, Any]] = page.evaluate("window.presses")
     return presses

@@ -1,4 +1,4 @@
-"""What the learning benchmark works with: pairs and yardstick pictures of the base model, made once and kept.
+"""Material of the learning benchmark: pairs and yardstick images of the base model, made once and kept.
 
 Shapes:  B pictures;  H W their height and width.
 """
@@ -90,7 +90,7 @@ class Lab:
         return [self.held_out_prompts[i % len(self.held_out_prompts)] for i in range(count)]
 
     def base_yardstick(self, count: int) -> Pictures:
-        """What the base model draws for the yardstick, uint8 (count, H, W, 3)."""
+        """The base model's images for the yardstick, uint8 (count, H, W, 3)."""
         return self.kept_pictures("yardstick", count, lambda: self.yardstick(count, BASE_VERSION))
 
     def kept_pictures(self, what: str, count: int, make: Callable[[], Pictures]) -> Pictures:

@@ -36,7 +36,7 @@ FLOOD = 1000
 
 @dataclass
 class Taken:
-    """What came back, of one run."""
+    """The responses of one run."""
 
     votes: list[float] = field(default_factory=list)
     assignments: list[float] = field(default_factory=list)

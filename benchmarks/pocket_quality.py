@@ -63,7 +63,7 @@ def pairwise_distance(pictures: Pictures) -> float:
 
 
 def spreads(classifier: AttributeClassifier, groups: Sequence[Pictures]) -> dict[str, float]:
-    """How much pictures of the same prompt differ, averaged over the prompts."""
+    """The difference between images of the same prompt, averaged over the prompts."""
     readings = [classifier.predict(pictures) for pictures in groups]
     result = {f"spread of {name}": float(np.mean([getattr(r, name).std() for r in readings])) for name in MEASURES}
     result["colours seen, of 8"] = float(np.mean([len(set(r.colour.tolist())) for r in readings]))

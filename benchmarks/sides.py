@@ -1,4 +1,4 @@
-"""Which image stands left, over many showings, and whether what a browser receives tells how an image was made.
+"""Blindness of the vote: the side of each image over many assignments, and traces of its making in what a browser gets.
 
     python -m benchmarks.sides [--showings 10000] [--quick]
 
@@ -65,7 +65,7 @@ async def show_all(url: str, showings: int) -> None:
 
 
 def sides_of(home: Path) -> Counter[bool]:
-    """How often image a stood left, of every showing that was issued."""
+    """Count how often image a stood left, of all assignments that were issued."""
     with Store.open(home) as store, store._database.reader() as connection:
         rows = connection.execute(text("SELECT a_on_left, count(*) FROM assignments GROUP BY a_on_left")).all()
     return Counter({bool(side): count for side, count in rows})
@@ -82,7 +82,7 @@ def chunks_of(png: bytes) -> Iterator[str]:
 
 @dataclass
 class Scan:
-    """What a browser received, and what in it should not be there."""
+    """A scan of everything a browser received for what should not be there."""
 
     seen: Counter[str] = field(default_factory=Counter)
     hints: list[str] = field(default_factory=list)
@@ -123,7 +123,7 @@ class Scan:
 
 
 def scan_api(client: httpx.Client, annotators: int, scan: Scan) -> None:
-    """What the API answers to some annotators' first questions."""
+    """Scan the API's responses to the first requests of some annotators."""
     for number in range(annotators):
         token = client.post("/api/v1/session", json={"handle": f"scanner {number}"}).json()["token"]
         answer = client.get("/api/v1/assignments?count=16", headers=bearer(token))

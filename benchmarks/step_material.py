@@ -1,5 +1,6 @@
-"""What the step benchmark trains on: local model folders with random weights, and pairs as the diffusers scripts want
-them (a folder with one parquet file: jpg_0, jpg_1 as bytes, label_0, caption). Nothing is downloaded.
+"""Material of the step benchmark: model folders with random weights, and pairs as the diffusers scripts want them.
+
+The pairs are a folder with one parquet file: jpg_0, jpg_1 as bytes, label_0, caption. Nothing is downloaded.
 """
 
 from __future__ import annotations

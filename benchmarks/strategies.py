@@ -1,4 +1,4 @@
-"""Which pair next: the win rate that a number of votes buys, by the strategy that chose the pairs.
+"""Strategies compared: the win rate that a number of votes buys, by the strategy that chose the pairs.
 
     python -m benchmarks.strategies --out runs.jsonl [--strategies random coverage scorers uncertainty]
                                     [--tastes large] [--votes 24 48 96] [--seeds 0 1 2 3 4]

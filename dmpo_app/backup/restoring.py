@@ -109,8 +109,9 @@ def fetch_files(
 
 
 def check_database(database: Path) -> None:
-    """Check a copy: raises BackupDamagedError where SQLite finds fault with it, SetupError for one of a newer
-    version.
+    """Check a copy of the database.
+
+    Raises BackupDamagedError where SQLite finds fault with it, SetupError for one of a newer version.
     """
     try:
         with open_copy(database) as connection:

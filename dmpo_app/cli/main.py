@@ -40,6 +40,7 @@ app.add_typer(space, name="space")
 
 @app.callback(invoke_without_command=True)
 def main(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    """The application's own options, before any command."""
     if version:
         out.print(__version__)
         raise typer.Exit

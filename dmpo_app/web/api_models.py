@@ -64,6 +64,7 @@ Number = Annotated[float, BeforeValidator(_number), AfterValidator(_finite)]
 
 
 def example(**fields: Any) -> ConfigDict:
+    """A model's configuration with an example for the OpenAPI page."""
     return ConfigDict(json_schema_extra={"examples": [fields]})
 
 

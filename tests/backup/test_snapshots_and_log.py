@@ -1,4 +1,4 @@
-"""What is shipped comes back: snapshots, their logs, files; and the one before when the newest is damaged."""
+"""Everything uploaded comes back: snapshots, their logs, files; and the one before when the newest is damaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the browser tests say to the page, and what they ask the store behind it."""
+"""Helpers of the browser tests: they act on the page, and ask the store behind it."""
 
 from __future__ import annotations
 

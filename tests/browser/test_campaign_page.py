@@ -1,4 +1,4 @@
-"""What a campaign may ask for beyond a choice. The studio's answers are made up here: only the page is tested."""
+"""The page of a campaign that asks for more than a choice. The API's responses are made up: only the page is tested."""
 
 from __future__ import annotations
 

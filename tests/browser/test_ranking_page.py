@@ -54,7 +54,7 @@ def names(page: Page) -> list[str | None]:
 
 
 def layout(page: Page) -> list[list[int]]:
-    """Where the pictures and then the answers stand and how large they are, whatever moves on them for a moment."""
+    """Places and sizes of the images and then of the buttons, whatever moves on them for a moment."""
     placed: list[list[int]] = page.eval_on_selector_all(
         ".dl-frame, .dl-answers:not([hidden])",
         "all => all.map((one) => [one.offsetLeft, one.offsetTop, one.offsetWidth, one.offsetHeight])",

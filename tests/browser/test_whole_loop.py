@@ -60,7 +60,7 @@ def test_32_votes_by_keyboard_change_the_pictures(base_model: Path, tmp_path: Pa
 
 
 def _pixels(page: Page, index: int) -> list[int]:
-    """What one of the two pictures of the before/after tab looks like, as the browser decoded it."""
+    """The pixels of one of the two images of the before/after tab, as the browser decoded it."""
     found: list[int] = (
         page.locator(".dc-box img")
         .nth(index)

@@ -1,4 +1,4 @@
-"""What each format says of votes, held against the formats as they are published and against the readers."""
+"""Each export format of votes, held against the formats as they are published and against the readers."""
 
 from __future__ import annotations
 
