@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from dmpo_app.cli.terminal import Home, Model, exit_on_error, out, progress, settings_from
+from dmpo_app.domain.limits import MAX_STRENGTH
 from dmpo_app.errors import BadInputError
 
 app = typer.Typer(no_args_is_help=True, help="The versions a lineage has published.")
@@ -112,7 +113,7 @@ def push(
 def merge(
     version: int,
     folder: Annotated[Path, typer.Argument(help="Where the pipeline goes; made")],
-    strength: Annotated[float, typer.Option(min=0, max=1.5, help="How much of the adapter")] = 1.0,
+    strength: Annotated[float, typer.Option(min=0, max=MAX_STRENGTH, help="How much of the adapter")] = 1.0,
     home: Home = None,
     base_model: Model = None,
 ) -> None:

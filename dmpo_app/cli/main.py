@@ -25,6 +25,7 @@ from dmpo_app.cli.terminal import log_to_terminal as _log_to_terminal
 from dmpo_app.cli.terminal import progress as _progress
 from dmpo_app.cli.terminal import settings_from as _settings
 from dmpo_app.cli.train_command import train
+from dmpo_app.domain.limits import MAX_STRENGTH
 from dmpo_app.errors import BadInputError, StudioError
 
 app = typer.Typer(
@@ -76,7 +77,7 @@ def render(
     prompt: str,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     versions: Annotated[str, typer.Option(help="Comma-separated version numbers, or 'live'")] = "0,live",
-    strength: Annotated[float, typer.Option(min=0, max=1.5)] = 1.0,
+    strength: Annotated[float, typer.Option(min=0, max=MAX_STRENGTH)] = 1.0,
     count: Annotated[int, typer.Option(min=1, help="How many seeds, from SEED on")] = 1,
     output: Annotated[Path, typer.Option(help="Folder for the images")] = Path(),
     home: Home = None,

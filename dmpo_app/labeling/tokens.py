@@ -18,8 +18,7 @@ from pathlib import Path
 from cryptography.fernet import Fernet, InvalidToken
 
 from dmpo_app.errors import ExpiredError, ForbiddenError, NotFoundError, NotInvitedError, SetupError
-
-KEY_NAME = "secret.key"
+from dmpo_app.store.store import SECRET_KEY_NAME
 
 _SESSION = b"s:"
 _IMAGE = b"i:"
@@ -118,7 +117,7 @@ def load_or_create_key(home: Path) -> bytes:
 
     Raises SetupError when the file holds no key.
     """
-    path = home / KEY_NAME
+    path = home / SECRET_KEY_NAME
     if not path.exists():
         _create_key(home, path)
     key = path.read_bytes().strip()
@@ -133,7 +132,7 @@ def load_or_create_key(home: Path) -> bytes:
 
 def _create_key(home: Path, path: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
-    temporary = home / f".{KEY_NAME}-{secrets.token_hex(8)}"
+    temporary = home / f".{SECRET_KEY_NAME}-{secrets.token_hex(8)}"
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
