@@ -186,7 +186,7 @@ def test_the_widget_speaks_the_browsers_language_or_the_chosen_one_and_english_f
     ]
     without = """async () => {
       const script = document.querySelector("script[src*='label.js']");
-      const { words, t } = await import(script.src.replace("label.js", "lang.js"));
+      const { words, t } = await import(script.src.replace("label/label.js", "lib/lang.js"));
       delete words.table["answer.tie"];
       return [t("answer.tie"), t("kept", { count: 2 }), t("no.such.key")];
     }"""

@@ -1,6 +1,6 @@
 // <dmpo-header>: one line that says what the studio is doing, on every tab.
 
-import { h, statusFeed } from "./studio.js";
+import { h, statusFeed } from "./lib/studio.js";
 
 class DmpoHeader extends HTMLElement {
   connectedCallback() {

@@ -1,12 +1,12 @@
 // What goes on beside the voting: new versions, the person's dialog, comments, reports, what is agreed to.
 
 import { agree, consentText, me, report, saveVotes, trainedVersions, withdrawAll } from "./campaign.js";
-import { dialogOpen } from "./dialog.js";
-import { commentDialog, consentDialog, reportDialog, withdrawDialog, youDialog } from "./label-dialogs.js";
-import { t, words } from "./lang.js";
-import { aboutLogin, signIn, signOut } from "./login.js";
+import { dialogOpen } from "../lib/dialog.js";
+import { commentDialog, consentDialog, reportDialog, withdrawDialog, youDialog } from "./dialogs.js";
+import { t, words } from "../lib/lang.js";
+import { aboutLogin, signIn, signOut } from "../lib/login.js";
 import { isSet, wordOf } from "./rank.js";
-import { ApiError, openTab, session, versions } from "./studio.js";
+import { ApiError, openTab, session, versions } from "../lib/studio.js";
 
 export class Asides {
   /** `widget`: the element, with `view`, `current`, `rename(name)`, `agreed()`, `passOver(pair)`, `another()`. */

@@ -1,8 +1,8 @@
 // Why there is nothing to judge right now, in a sentence.
 
-import { t } from "./lang.js";
+import { t } from "../lib/lang.js";
 import { wordOf } from "./rank.js";
-import { statusFeed } from "./studio.js";
+import { statusFeed } from "../lib/studio.js";
 
 /** `trouble`: of the supply; `held`: answers that wait for a connection; `set`: whether sets are ranked here. */
 export function whyWaiting({ trouble, held, bringing, judged, set }) {

@@ -1,6 +1,6 @@
 // The form that takes in a file of prompts: a preview with counts first, then the import.
 
-import { api, ApiError, h, plural } from "./studio.js";
+import { api, ApiError, h, plural } from "../lib/studio.js";
 
 const MOST_BYTES = 4 * 1024 * 1024;
 const FORMATS = ["txt", "csv", "tsv", "jsonl", "json"];

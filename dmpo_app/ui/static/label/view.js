@@ -1,9 +1,9 @@
 // What the label widget looks like: builds its elements, all of which have their place before the first pair is there.
 
-import { fill, mark, t, words } from "./lang.js";
+import { fill, mark, t, words } from "../lib/lang.js";
 import { isSet, showPlaces, wordOf } from "./rank.js";
-import { RoundCard } from "./round-card.js";
-import { h } from "./studio.js";
+import { RoundCard } from "../lib/round-card.js";
+import { h } from "../lib/studio.js";
 
 export const ANSWERS = [
   { choice: "left", keys: ["1", "arrowleft"], code: ["Digit1", "Numpad1"], hint: "1", shown: ["1", "←"], main: true },

@@ -1,12 +1,12 @@
 // The dialogs of the label widget: its keys, the person's own settings, a report, a comment, what is agreed to.
 
 import { MAX_TEXT, REASONS } from "./campaign.js";
-import { ask } from "./dialog.js";
-import { answersTo } from "./label-view.js";
-import { t, words } from "./lang.js";
+import { ask } from "../lib/dialog.js";
+import { answersTo } from "./view.js";
+import { t, words } from "../lib/lang.js";
 import { wordOf } from "./rank.js";
 import { GOALS } from "./sitting.js";
-import { h, session } from "./studio.js";
+import { h, session } from "../lib/studio.js";
 
 const CLOSE = [{ key: "dialog.close", value: "", main: true }];
 

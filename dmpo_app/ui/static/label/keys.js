@@ -1,9 +1,9 @@
 // The keyboard on the label widget: which key does what, and when keys are somebody else's.
 
-import { dialogOpen } from "./dialog.js";
-import { answersTo } from "./label-view.js";
+import { dialogOpen } from "../lib/dialog.js";
+import { answersTo } from "./view.js";
 import { isSet, pictureOfKey } from "./rank.js";
-import { isShown, takesKeys } from "./studio.js";
+import { isShown, takesKeys } from "../lib/studio.js";
 
 const PRESSED_BY_SPACE = "button:not([role=tab][aria-selected=true]), a, summary"; // what has the focus comes first
 const PANS = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };

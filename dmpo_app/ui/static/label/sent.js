@@ -1,7 +1,7 @@
 // What becomes of answers after they were shown as taken: they are saved, kept for later, or refused.
 
-import { t } from "./lang.js";
-import { session, statusFeed } from "./studio.js";
+import { t } from "../lib/lang.js";
+import { session, statusFeed } from "../lib/studio.js";
 
 export class Sent {
   /** `widget`: the element, with `view`, `asides`, `supply`, `giveUp(id)`, `startAnew()`. `on(target, name, listener)` listens. */

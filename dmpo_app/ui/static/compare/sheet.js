@@ -1,6 +1,6 @@
 // <dmpo-sheet>: one row a version, one column a prompt and seed, so that scrolling down shows how the model changed.
 
-import { address, api, ApiError, h, plural, statusFeed, versionName, versions } from "./studio.js";
+import { address, api, ApiError, h, plural, statusFeed, versionName, versions } from "../lib/studio.js";
 
 const RETRY_MS = 4000;
 

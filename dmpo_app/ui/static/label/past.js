@@ -1,6 +1,6 @@
 // The last answers, so that they can be undone, also after a reload.
 
-import { storage } from "./studio.js";
+import { storage } from "../lib/studio.js";
 
 const KEPT = "dmpo.past";
 export const MAX_UNDO = 10;

@@ -1,7 +1,7 @@
 // Votes on their way to the studio: kept in the browser's storage until they are acknowledged, sent in order, sent again
 // after any failure that may pass. The studio takes the same vote twice as one, so sending again is safe.
 
-import { api, ApiError, storage } from "./studio.js";
+import { api, ApiError, storage } from "../lib/studio.js";
 
 const PREFIX = "dmpo.op.";
 const FIRST_WAIT_MS = 500;

@@ -1,7 +1,7 @@
 // What an administrator may do: train now, make a version live. The token stays in this page's memory.
 
-import { AdminTokenField } from "./admin-token.js";
-import { api, ApiError, h, statusFeed } from "./studio.js";
+import { AdminTokenField } from "../lib/admin-token.js";
+import { api, ApiError, h, statusFeed } from "../lib/studio.js";
 
 export class AdminPanel {
   /** `done()` is called after something was changed. */

@@ -1,7 +1,7 @@
 // Ranking three or four pictures, best first: what is picked so far, kept over a reload, and its signs on the pictures.
 
-import { t } from "./lang.js";
-import { storage } from "./studio.js";
+import { t } from "../lib/lang.js";
+import { storage } from "../lib/studio.js";
 
 const KEPT = "dmpo.ranking";
 

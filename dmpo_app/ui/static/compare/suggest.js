@@ -1,7 +1,7 @@
 // <dmpo-suggest>: prompts of the set while one types into the Before / after tab's prompt field, which is Gradio's.
 // <dmpo-propose>: adds what stands there to the prompts that people vote on, where the campaign allows it.
 
-import { api, ApiError, h, session } from "./studio.js";
+import { api, ApiError, h, session } from "../lib/studio.js";
 
 const FIELD = "#ba-prompt textarea";
 const PAUSE_MS = 180;

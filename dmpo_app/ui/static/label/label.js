@@ -2,19 +2,19 @@
 
 import { asked } from "./campaign.js";
 import { Gestures } from "./gestures.js";
-import { Asides } from "./label-asides.js";
-import { keysDialog } from "./label-dialogs.js";
-import { keyDown, keyUp } from "./label-keys.js";
-import { Sent } from "./label-sent.js";
-import { LabelView, SIDES } from "./label-view.js";
-import { whyWaiting } from "./label-waiting.js";
-import { t, words } from "./lang.js";
+import { Asides } from "./asides.js";
+import { keysDialog } from "./dialogs.js";
+import { keyDown, keyUp } from "./keys.js";
+import { Sent } from "./sent.js";
+import { LabelView, SIDES } from "./view.js";
+import { whyWaiting } from "./waiting.js";
+import { t, words } from "../lib/lang.js";
 import { Outbox } from "./outbox.js";
 import { PairSupply } from "./pairs.js";
 import { Past } from "./past.js";
 import { isSet, placed, Ranking, wordOf } from "./rank.js";
 import { Sitting } from "./sitting.js";
-import { session, statusFeed } from "./studio.js";
+import { session, statusFeed } from "../lib/studio.js";
 import { Zoom } from "./zoom.js";
 
 const CLICK_GUARD_MS = 180; // the second click of a double click must not judge the next pair

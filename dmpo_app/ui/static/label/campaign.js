@@ -1,6 +1,6 @@
 // What a campaign may ask for beyond a choice. All of it is optional: a studio that knows nothing of it shows nothing.
 
-import { api, ApiError, saveFile, session } from "./studio.js";
+import { api, ApiError, saveFile, session } from "../lib/studio.js";
 
 export const QUESTIONS = ["overall", "appeal", "fit"];
 export const REASONS = ["unsafe", "broken", "other"];

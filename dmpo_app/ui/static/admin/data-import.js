@@ -1,6 +1,6 @@
 // The form that takes in a data set: it is sent or named, previewed with counts, and then taken in.
 
-import { api, ApiError, h } from "./studio.js";
+import { api, ApiError, h } from "../lib/studio.js";
 
 const ENDINGS = [".parquet", ".jsonl", ".json", ".zip"];
 const MOST_BYTES = 4 * 2 ** 30;

@@ -1,8 +1,8 @@
 // Pairs, or sets to rank, fetched ahead with all images decoded, so that the next one is on the screen the moment a vote is cast.
 
-import { t } from "./lang.js";
+import { t } from "../lib/lang.js";
 import { isSet } from "./rank.js";
-import { address, api, ApiError, h, session } from "./studio.js";
+import { address, api, ApiError, h, session } from "../lib/studio.js";
 
 const AHEAD = 6; // enough for ten answers a second while the studio takes half a second to hand out more
 const MOST_OPEN = 16; // what the studio lets one annotator hold

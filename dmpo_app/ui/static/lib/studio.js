@@ -1,7 +1,7 @@
 // What the studio's elements share: the JSON API, the session, the state of the studio, and building DOM safely.
 
-/** The page's root; three folders above this file, wherever a proxy mounts it. */
-const ROOT = new URL("../../../", import.meta.url);
+/** The page's root; four folders above this file, wherever a proxy mounts it. */
+const ROOT = new URL("../../../../", import.meta.url);
 
 /** Absolute address of a path the API answered, such as "/api/v1/images/…". */
 export const address = (path) => new URL(path.replace(/^\/+/, ""), ROOT).href;

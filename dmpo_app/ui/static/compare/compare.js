@@ -2,7 +2,7 @@
 // Gradio's; its button calls render() here, and the pictures come from the JSON API.
 
 import "./wipe.js";
-import { address, api, ApiError, h, isShown, plural, session, statusFeed, storage, versionName, versions } from "./studio.js";
+import { address, api, ApiError, h, isShown, plural, session, statusFeed, storage, versionName, versions } from "../lib/studio.js";
 
 const QUEUE_TIMEOUT_MS = 200000;
 

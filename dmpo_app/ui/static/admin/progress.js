@@ -1,9 +1,9 @@
 // <dmpo-progress>: votes over time, the round with its curves, every version, and what an administrator may do.
 
 import { AdminPanel } from "./admin.js";
-import { barChart, lineChart } from "./chart.js";
-import { RoundCard } from "./round-card.js";
-import { address, api, ApiError, h, isShown, plural, statusFeed, versionName, versions } from "./studio.js";
+import { barChart, lineChart } from "../lib/chart.js";
+import { RoundCard } from "../lib/round-card.js";
+import { address, api, ApiError, h, isShown, plural, statusFeed, versionName, versions } from "../lib/studio.js";
 
 const MOST_HOURS = 48;
 const LEAST_HOURS = 12;

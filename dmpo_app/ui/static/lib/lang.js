@@ -5,7 +5,7 @@ import { storage } from "./studio.js";
 const CODES = ["en", "de", "fr", "es"];
 const KEPT = "dmpo.language";
 
-const load = async (code) => (await fetch(new URL(`./lang/${code}.json`, import.meta.url))).json();
+const load = async (code) => (await fetch(new URL(`../lang/${code}.json`, import.meta.url))).json();
 
 /** The language kept on this device, else the first of the browser's that there is, else English. */
 function preferred() {

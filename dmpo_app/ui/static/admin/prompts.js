@@ -1,8 +1,8 @@
 // <dmpo-prompts>: the prompts of the campaign, for administrators: find, retire, restore, import.
 
-import { AdminTokenField } from "./admin-token.js";
+import { AdminTokenField } from "../lib/admin-token.js";
 import { ImportForm } from "./prompt-import.js";
-import { api, ApiError, h, isShown, plural } from "./studio.js";
+import { api, ApiError, h, isShown, plural } from "../lib/studio.js";
 
 const PAUSE_MS = 250;
 const PAGE = 50;

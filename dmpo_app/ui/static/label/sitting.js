@@ -1,6 +1,6 @@
 // One sitting of one person on this device: how many votes, how long each took, the goal, and days in a row.
 
-import { storage } from "./studio.js";
+import { storage } from "../lib/studio.js";
 
 const GOAL = "dmpo.goal";
 const SITTING = "dmpo.sitting";

@@ -1,9 +1,9 @@
 // <dmpo-quality>: how good the votes are, for administrators: agreement, checks, and what each annotator's votes count.
 
-import { AdminTokenField } from "./admin-token.js";
-import { barChart } from "./chart.js";
+import { AdminTokenField } from "../lib/admin-token.js";
+import { barChart } from "../lib/chart.js";
 import { DataImportForm } from "./data-import.js";
-import { api, ApiError, h, plural, saveFile } from "./studio.js";
+import { api, ApiError, h, plural, saveFile } from "../lib/studio.js";
 
 const CSV = "/api/v1/quality/annotators.csv";
 const FORMATS = [

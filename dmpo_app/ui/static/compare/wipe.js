@@ -1,6 +1,6 @@
 // <dmpo-wipe>: two pictures on top of each other with a line between them that is dragged, or moved by keys.
 
-import { h } from "./studio.js";
+import { h } from "../lib/studio.js";
 
 const STEP = 2;
 const LONG_STEP = 10;
