@@ -38,7 +38,7 @@ def first_sentence(path: Path) -> str:
 def lines_of(folder: Path, depth: int) -> Iterator[str]:
     entries = sorted(folder.iterdir(), key=lambda path: (path.is_dir(), path.name))
     for path in entries:
-        if path.name.startswith((".", "__pycache__")):
+        if path.name.startswith((".", "__pycache__", "node_modules")):
             continue
         indent = "  " * depth
         if path.is_dir():

@@ -9,29 +9,44 @@ export class AdminPanel {
     this.done = done;
     this.token = new AdminTokenField();
     this.message = h("p", { class: "ad-message", role: "status", "aria-live": "polite" });
-    this.trainButton = h("button", { type: "button", class: "st-button ad-train", onclick: () => this.train() }, "Train now");
+    this.trainButton = h(
+      "button",
+      { type: "button", class: "st-button ad-train", onclick: () => this.train() },
+      "Train now",
+    );
     this.element = h(
       "div",
       { class: "ad" },
-      h("p", { class: "ad-help" }, "The token is DMPO_ADMIN_TOKEN, or the one written to the terminal at start. It is kept until this page is closed."),
+      h(
+        "p",
+        { class: "ad-help" },
+        "The token is DMPO_ADMIN_TOKEN, or the one written to the terminal at start. It is kept until this page is closed.",
+      ),
       h("div", { class: "ad-line" }, this.token.input, this.trainButton),
       this.message,
     );
   }
 
   liveButton(version) {
-    const button = h("button", { type: "button", class: "st-button", onclick: () => this.makeLive(version) }, "Make live");
+    const button = h(
+      "button",
+      { type: "button", class: "st-button", onclick: () => this.makeLive(version) },
+      "Make live",
+    );
     button.setAttribute("aria-label", version === 0 ? "Make the base model live" : `Make version ${version} live`);
     return button;
   }
 
   /** On ZeroGPU a queued round waits for a GPU minute, and the administrator lends the first. */
   async train() {
-    if (await this.act("POST", "rounds", (round) => `Round ${round.id} is queued.`)) document.querySelector("#lend-minute")?.click();
+    if (await this.act("POST", "rounds", (round) => `Round ${round.id} is queued.`))
+      document.querySelector("#lend-minute")?.click();
   }
 
   makeLive(version) {
-    return this.act("POST", `adapters/${version}/live`, (answer) => (answer.live_version === 0 ? "The base model is live." : `Version ${answer.live_version} is live.`));
+    return this.act("POST", `adapters/${version}/live`, (answer) =>
+      answer.live_version === 0 ? "The base model is live." : `Version ${answer.live_version} is live.`,
+    );
   }
 
   /** Whether it was done. */

@@ -19,11 +19,41 @@ export class DataImportForm {
     this.token = token;
     this.timer = null;
     this.file = h("input", { type: "file", class: "di-input", accept: ENDINGS.join(",") });
-    this.hub = h("input", { type: "text", class: "di-input", autocomplete: "off", spellcheck: "false", placeholder: "owner/name" });
-    this.use = h("select", { class: "di-input" }, h("option", { value: "both" }, "pairs and answers"), h("option", { value: "votes" }, "answers, to train on"), h("option", { value: "pairs" }, "pairs, to be judged here"));
+    this.hub = h("input", {
+      type: "text",
+      class: "di-input",
+      autocomplete: "off",
+      spellcheck: "false",
+      placeholder: "owner/name",
+    });
+    this.use = h(
+      "select",
+      { class: "di-input" },
+      h("option", { value: "both" }, "pairs and answers"),
+      h("option", { value: "votes" }, "answers, to train on"),
+      h("option", { value: "pairs" }, "pairs, to be judged here"),
+    );
     this.preview = h("button", { type: "submit", class: "st-button" }, "Preview");
-    this.take = h("button", { type: "button", class: "st-button", disabled: true, onclick: () => this.ask((token) => api("POST", "imports/take-in", { token })) }, "Take in");
-    this.stop = h("button", { type: "button", class: "st-button", hidden: true, onclick: () => this.ask((token) => api("DELETE", "imports", { token, timeoutMs: 60000 })) }, "Stop");
+    this.take = h(
+      "button",
+      {
+        type: "button",
+        class: "st-button",
+        disabled: true,
+        onclick: () => this.ask((token) => api("POST", "imports/take-in", { token })),
+      },
+      "Take in",
+    );
+    this.stop = h(
+      "button",
+      {
+        type: "button",
+        class: "st-button",
+        hidden: true,
+        onclick: () => this.ask((token) => api("DELETE", "imports", { token, timeoutMs: 60000 })),
+      },
+      "Stop",
+    );
     this.message = h("p", { class: "di-message", role: "status", "aria-live": "polite" });
     this.bar = h("progress", { class: "di-bar", hidden: true, "aria-label": "Progress of the import" });
     this.left = h("div", {});
@@ -35,8 +65,23 @@ export class DataImportForm {
       "section",
       { class: "qu-section" },
       h("h2", {}, "Take in pairs and votes"),
-      h("p", { class: "qu-help" }, "Pick-a-Pic, HPD, Label Studio, Argilla and others, told by their columns: .parquet, .jsonl or .json, or a .zip of such files with their images, up to 4 GiB; or a data set of the Hugging Face hub."),
-      h("form", { onsubmit: submit }, h("div", { class: "di-fields" }, field("File", this.file), field("Or from the hub", this.hub), field("Take", this.use)), h("div", { class: "qu-line" }, this.preview, this.take, this.stop)),
+      h(
+        "p",
+        { class: "qu-help" },
+        "Pick-a-Pic, HPD, Label Studio, Argilla and others, told by their columns: .parquet, .jsonl or .json, or a .zip of such files with their images, up to 4 GiB; or a data set of the Hugging Face hub.",
+      ),
+      h(
+        "form",
+        { onsubmit: submit },
+        h(
+          "div",
+          { class: "di-fields" },
+          field("File", this.file),
+          field("Or from the hub", this.hub),
+          field("Take", this.use),
+        ),
+        h("div", { class: "qu-line" }, this.preview, this.take, this.stop),
+      ),
       this.message,
       this.bar,
       this.left,
@@ -53,10 +98,15 @@ export class DataImportForm {
     const hub = this.hub.value.trim();
     if (!file && hub === "") return this.say("Choose a file, or name a data set of the hub.", true);
     if (file && hub !== "") return this.say("A file or a data set of the hub, not both.", true);
-    if (file && !ENDINGS.some((ending) => file.name.toLowerCase().endsWith(ending))) return this.say(`A file ending in one of: ${ENDINGS.join(", ")}.`, true);
+    if (file && !ENDINGS.some((ending) => file.name.toLowerCase().endsWith(ending)))
+      return this.say(`A file ending in one of: ${ENDINGS.join(", ")}.`, true);
     if (file && file.size > MOST_BYTES) return this.say("The file is larger than 4 GiB; use dmpo import.", true);
     const query = new URLSearchParams({ name: file ? file.name : hub, as: this.use.value });
-    const sent = this.ask((token) => (file ? api("POST", `imports?${query}`, { text: file, token, timeoutMs: LONGEST_UPLOAD_MS }) : api("POST", `imports/hub?${query}`, { token })));
+    const sent = this.ask((token) =>
+      file
+        ? api("POST", `imports?${query}`, { text: file, token, timeoutMs: LONGEST_UPLOAD_MS })
+        : api("POST", `imports/hub?${query}`, { token }),
+    );
     if (file && this.token() !== "") this.wait(); // how much has arrived
     return sent;
   }
@@ -119,9 +169,11 @@ function share({ phase, num_bytes: arrived, total_bytes: bytes, rows, total_rows
 
 function said(now) {
   if (now.phase === "failed") return `${now.name}: ${now.problem}.`.replace(/\.\.$/, ".");
-  if (now.phase === "receiving") return `${now.name}: ${megabytes(now.num_bytes)}${now.total_bytes > 0 ? ` of ${megabytes(now.total_bytes)}` : ""} received…`;
+  if (now.phase === "receiving")
+    return `${now.name}: ${megabytes(now.num_bytes)}${now.total_bytes > 0 ? ` of ${megabytes(now.total_bytes)}` : ""} received…`;
   if (now.phase === "reading") return `${now.name}: reading, ${many(now.rows, "row")} so far…`;
-  if (now.phase === "taking_in") return `${now.name}: ${many(now.rows, "row")}, ${many(now.pairs, "pair")} and ${many(now.votes, "vote")} taken in…`;
+  if (now.phase === "taking_in")
+    return `${now.name}: ${many(now.rows, "row")}, ${many(now.pairs, "pair")} and ${many(now.votes, "vote")} taken in…`;
   const done = now.phase === "done";
   const ignored = Object.values(now.left_out).reduce((sum, more) => sum + more, 0);
   const parts = [
@@ -138,5 +190,12 @@ function said(now) {
 function leftOut(now) {
   const reasons = Object.entries(now.left_out).map(([reason, number]) => h("li", {}, `${count(number)}: ${reason}`));
   const rows = now.left_out_rows.map(({ row, reason }) => h("li", {}, `row ${row}: ${reason}`));
-  return h("details", { class: "di-left" }, h("summary", {}, "What is left out, and why"), h("ul", {}, reasons), h("p", { class: "qu-help" }, "The first of them:"), h("ul", {}, rows));
+  return h(
+    "details",
+    { class: "di-left" },
+    h("summary", {}, "What is left out, and why"),
+    h("ul", {}, reasons),
+    h("p", { class: "qu-help" }, "The first of them:"),
+    h("ul", {}, rows),
+  );
 }

@@ -19,9 +19,21 @@ const METRICS = {
 
 /** What is watched beside loss and margin: [key, name, what it is, level to mark, in words]. */
 const HEALTH = [
-  ["chosen_gain", "Preferred images", "how much smaller the error on preferred images is than the base model's; below 0 it has risen", 0, (v) => v.toPrecision(2)],
+  [
+    "chosen_gain",
+    "Preferred images",
+    "how much smaller the error on preferred images is than the base model's; below 0 it has risen",
+    0,
+    (v) => v.toPrecision(2),
+  ],
   ["rejected_gain", "Rejected images", "the same for the other images", 0, (v) => v.toPrecision(2)],
-  ["past_target", "Past the target", "share of pairs whose margin is beyond what their votes ask for", null, (v) => `${Math.round(100 * v)} %`],
+  [
+    "past_target",
+    "Past the target",
+    "share of pairs whose margin is beyond what their votes ask for",
+    null,
+    (v) => `${Math.round(100 * v)} %`,
+  ],
   ["grad_norm", "Gradient norm", "before it is scaled down", null, (v) => v.toPrecision(3)],
   ["adapter_norm", "Adapter norm", "size of all that the adapter adds to the weights", null, (v) => v.toPrecision(3)],
   ["saturation", "Saturation", "of its images, over the base model's", 1, (v) => `× ${v.toFixed(2)}`],
@@ -78,7 +90,9 @@ class DmpoProgress extends HTMLElement {
       this.showVotes(history.hours);
       this.showVersions(known);
       this.showRounds(rounds.rounds);
-      const shown = rounds.rounds.findLast((round) => round.status === "running") ?? rounds.rounds.findLast((round) => round.step > 0);
+      const shown =
+        rounds.rounds.findLast((round) => round.status === "running") ??
+        rounds.rounds.findLast((round) => round.step > 0);
       const points = shown ? (await api("GET", `rounds/${shown.id}/progress`)).points : [];
       if (shown) this.showCurves(shown, points);
       else this.curves.replaceChildren();
@@ -89,21 +103,42 @@ class DmpoProgress extends HTMLElement {
   }
 
   showTiles(status) {
-    const trainer = status.trainer.running ? (status.round ? "learning" : "waiting for votes") : status.trainer.message || "not running";
-    const phase = { starting: "starting", loading: "loading the model", ready: "ready", failed: status.renderer.message, stopped: "stopped" };
+    const trainer = status.trainer.running
+      ? status.round
+        ? "learning"
+        : "waiting for votes"
+      : status.trainer.message || "not running";
+    const phase = {
+      starting: "starting",
+      loading: "loading the model",
+      ready: "ready",
+      failed: status.renderer.message,
+      stopped: "stopped",
+    };
     const tiles = [
       ["Votes", String(status.votes)],
       ["Until the next round", String(status.votes_until_round)],
       ["Live", versionName(status.live_version)],
       ["Pairs waiting", String(status.pool)],
-      ["Renderer", phase[status.renderer.phase] + (status.renderer.device && status.mode !== "zerogpu" ? ` on ${status.renderer.device}` : "")],
+      [
+        "Renderer",
+        phase[status.renderer.phase] +
+          (status.renderer.device && status.mode !== "zerogpu" ? ` on ${status.renderer.device}` : ""),
+      ],
       ["Trainer", trainer],
       ["Runs on", MODES[status.mode]],
     ];
     if (status.encoding) tiles.push(["Imported pairs encoded", `${status.encoding.done} of ${status.encoding.total}`]);
     if (status.last_error) tiles.push(["Last error", status.last_error]);
     this.tiles.replaceChildren(
-      ...tiles.map(([name, value]) => h("div", { class: `pr-tile${name === "Last error" ? " pr-bad" : ""}` }, h("small", {}, name), h("b", {}, value))),
+      ...tiles.map(([name, value]) =>
+        h(
+          "div",
+          { class: `pr-tile${name === "Last error" ? " pr-bad" : ""}` },
+          h("small", {}, name),
+          h("b", {}, value),
+        ),
+      ),
     );
   }
 
@@ -120,13 +155,22 @@ class DmpoProgress extends HTMLElement {
     for (let hour = last - shown + 1; hour <= last; hour++) {
       const start = new Date(hour * 3600000);
       const value = counts.get(hour) ?? 0;
-      bars.push({ value, title: `${start.toLocaleString([], { weekday: "short", hour: "2-digit", minute: "2-digit" })}: ${plural(value, "vote")}` });
+      bars.push({
+        value,
+        title: `${start.toLocaleString([], { weekday: "short", hour: "2-digit", minute: "2-digit" })}: ${plural(value, "vote")}`,
+      });
     }
     const total = bars.reduce((sum, bar) => sum + bar.value, 0);
     const most = Math.max(...bars.map((bar) => bar.value));
     this.votes.replaceChildren(
       barChart(bars, `Votes an hour over the last ${shown} hours: ${total} in all`),
-      h("div", { class: "pr-axis" }, h("span", {}, `${shown} h ago`), h("span", {}, `${plural(total, "vote")}, at most ${most} an hour`), h("span", {}, "now")),
+      h(
+        "div",
+        { class: "pr-axis" },
+        h("span", {}, `${shown} h ago`),
+        h("span", {}, `${plural(total, "vote")}, at most ${most} an hour`),
+        h("span", {}, "now"),
+      ),
     );
   }
 
@@ -138,7 +182,12 @@ class DmpoProgress extends HTMLElement {
     };
     const title = round.status === "running" ? `Round ${round.id}, running` : `Round ${round.id}, ${round.status}`;
     this.curves.replaceChildren(
-      h("p", { class: "pr-which" }, `${title}, from ${plural(round.votes, "vote")}`, round.reason && h("span", { class: "pr-why" }, round.reason)),
+      h(
+        "p",
+        { class: "pr-which" },
+        `${title}, from ${plural(round.votes, "vote")}`,
+        round.reason && h("span", { class: "pr-why" }, round.reason),
+      ),
       curve("Loss", "loss", {}),
       curve("Margin", "margin", { mark: 0, range: [0, 0] }),
       curve("Accuracy", "accuracy", { mark: 0.5, range: [0.4, 1] }),
@@ -151,17 +200,32 @@ class DmpoProgress extends HTMLElement {
   }
 
   versionRow(adapter) {
-    const facts = adapter.version === 0 ? ["the model as it came, before any vote"] : [`from ${plural(adapter.votes, "vote")}`, `trained ${new Date(adapter.created_at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}`];
+    const facts =
+      adapter.version === 0
+        ? ["the model as it came, before any vote"]
+        : [
+            `from ${plural(adapter.votes, "vote")}`,
+            `trained ${new Date(adapter.created_at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}`,
+          ];
     const metrics = Object.entries(METRICS)
       .filter(([name]) => typeof adapter.metrics[name] === "number")
-      .map(([name, [title, said]]) => h("span", { class: "rc-chip" }, h("b", {}, title), ` ${said(adapter.metrics[name])}`));
+      .map(([name, [title, said]]) =>
+        h("span", { class: "rc-chip" }, h("b", {}, title), ` ${said(adapter.metrics[name])}`),
+      );
     return h(
       "div",
       { class: `pr-version${adapter.live ? " pr-live" : ""}` },
       h(
         "div",
         { class: "pr-about" },
-        h("div", {}, h("b", {}, versionName(adapter.version)), adapter.live && h("span", { class: "st-badge" }, "live"), !adapter.proven && h("span", { class: "st-badge st-pale", title: "Too few held-out votes to judge it by" }, "not yet proven")),
+        h(
+          "div",
+          {},
+          h("b", {}, versionName(adapter.version)),
+          adapter.live && h("span", { class: "st-badge" }, "live"),
+          !adapter.proven &&
+            h("span", { class: "st-badge st-pale", title: "Too few held-out votes to judge it by" }, "not yet proven"),
+        ),
         h("small", {}, facts.join(" · ")),
         metrics.length > 0 && h("div", { class: "pr-metrics" }, metrics),
       ),
@@ -179,7 +243,13 @@ class DmpoProgress extends HTMLElement {
     this.rounds.replaceChildren(
       ...items.map((round) => {
         const outcome = round.status === "published" ? `published as version ${round.adapter_version}` : round.status;
-        return h("li", { class: `pr-round pr-${round.status}` }, h("b", {}, `Round ${round.id}`), ` ${outcome}, ${plural(round.votes, "vote")}`, round.reason && h("small", {}, round.reason));
+        return h(
+          "li",
+          { class: `pr-round pr-${round.status}` },
+          h("b", {}, `Round ${round.id}`),
+          ` ${outcome}, ${plural(round.votes, "vote")}`,
+          round.reason && h("small", {}, round.reason),
+        );
       }),
     );
     if (items.length === 0) this.rounds.append(h("li", { class: "pr-empty" }, "None yet."));
@@ -193,7 +263,10 @@ function figure(round, name, data, said, options, title = "") {
     "figure",
     { class: "pr-curve", title: title || null },
     h("figcaption", {}, h("span", {}, name), h("b", {}, value)),
-    lineChart(data, `${name}${title && `, ${title}`}, over the steps of round ${round.id}, now ${value}`, { xMax: round.steps, ...options }),
+    lineChart(data, `${name}${title && `, ${title}`}, over the steps of round ${round.id}, now ${value}`, {
+      xMax: round.steps,
+      ...options,
+    }),
   );
 }
 
@@ -206,12 +279,17 @@ class Health {
   }
 
   show(round, points) {
-    const watched = HEALTH.map(([key, ...rest]) => [points.filter((point) => key in point.health).map((point) => [point.step, point.health[key]]), ...rest]).filter(([data]) => data.length > 0);
+    const watched = HEALTH.map(([key, ...rest]) => [
+      points.filter((point) => key in point.health).map((point) => [point.step, point.health[key]]),
+      ...rest,
+    ]).filter(([data]) => data.length > 0);
     this.element.hidden = watched.length === 0;
     if (watched.length === 0) return;
     this.summary.textContent = `Health of round ${round.id}`;
     this.charts.replaceChildren(
-      ...watched.map(([data, name, title, mark, said]) => figure(round, name, data, said, mark === null ? {} : { mark, range: [mark, mark] }, title)),
+      ...watched.map(([data, name, title, mark, said]) =>
+        figure(round, name, data, said, mark === null ? {} : { mark, range: [mark, mark] }, title),
+      ),
     );
   }
 }

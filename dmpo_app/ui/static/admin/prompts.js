@@ -9,7 +9,16 @@ const PAGE = 50;
 
 const option = (value, text) => h("option", { value }, text);
 const select = (label, options, onchange) =>
-  h("label", { class: "pm-field" }, h("span", {}, label), h("select", { class: "pm-input", onchange }, options.map(([value, text]) => option(value, text))));
+  h(
+    "label",
+    { class: "pm-field" },
+    h("span", {}, label),
+    h(
+      "select",
+      { class: "pm-input", onchange },
+      options.map(([value, text]) => option(value, text)),
+    ),
+  );
 
 class DmpoPrompts extends HTMLElement {
   connectedCallback() {
@@ -28,10 +37,32 @@ class DmpoPrompts extends HTMLElement {
   build() {
     this.message = h("p", { class: "pm-message", role: "status", "aria-live": "polite" });
     this.counts = h("p", { class: "pm-counts" });
-    this.search = h("input", { type: "search", class: "pm-input", placeholder: "words", autocomplete: "off", oninput: () => this.soon() });
+    this.search = h("input", {
+      type: "search",
+      class: "pm-input",
+      placeholder: "words",
+      autocomplete: "off",
+      oninput: () => this.soon(),
+    });
     this.tag = select("Tag", [["", "any"]], () => this.load());
-    this.side = select("Side", [["", "both"], ["false", "training"], ["true", "held out"]], () => this.load());
-    this.state = select("State", [["", "all"], ["false", "active"], ["true", "retired"]], () => this.load());
+    this.side = select(
+      "Side",
+      [
+        ["", "both"],
+        ["false", "training"],
+        ["true", "held out"],
+      ],
+      () => this.load(),
+    );
+    this.state = select(
+      "State",
+      [
+        ["", "all"],
+        ["false", "active"],
+        ["true", "retired"],
+      ],
+      () => this.load(),
+    );
     this.list = h("ul", { class: "pm-list", "aria-label": "Prompts" });
     this.more = h("button", { type: "button", class: "st-button", onclick: () => this.load(this.last) }, "Show more");
     this.form = new ImportForm(
@@ -41,14 +72,27 @@ class DmpoPrompts extends HTMLElement {
     this.body = h(
       "div",
       {},
-      h("div", { class: "pm-filters", role: "search" }, h("label", { class: "pm-field pm-wide" }, h("span", {}, "Search"), this.search), this.tag, this.side, this.state),
+      h(
+        "div",
+        { class: "pm-filters", role: "search" },
+        h("label", { class: "pm-field pm-wide" }, h("span", {}, "Search"), this.search),
+        this.tag,
+        this.side,
+        this.state,
+      ),
       this.counts,
       this.list,
       this.more,
       this.form.element,
     );
-    const help = "For administrators. The token is DMPO_ADMIN_TOKEN, or the one written to the terminal at start; it is kept until this page is closed.";
-    this.replaceChildren(h("p", { class: "ad-help" }, help), h("div", { class: "ad-line" }, this.token.input), this.message, this.body);
+    const help =
+      "For administrators. The token is DMPO_ADMIN_TOKEN, or the one written to the terminal at start; it is kept until this page is closed.";
+    this.replaceChildren(
+      h("p", { class: "ad-help" }, help),
+      h("div", { class: "ad-line" }, this.token.input),
+      this.message,
+      this.body,
+    );
     this.body.hidden = true;
   }
 
@@ -69,7 +113,11 @@ class DmpoPrompts extends HTMLElement {
     const asked = ++this.asked;
     this.waiting = true;
     const query = new URLSearchParams({ search: this.search.value, limit: String(PAGE) });
-    for (const [name, field] of [["tag", this.tag], ["held_out", this.side], ["retired", this.state]]) {
+    for (const [name, field] of [
+      ["tag", this.tag],
+      ["held_out", this.side],
+      ["retired", this.state],
+    ]) {
       const value = field.querySelector("select").value;
       if (value !== "") query.set(name, value);
     }
@@ -97,7 +145,11 @@ class DmpoPrompts extends HTMLElement {
     const focused = document.activeElement?.closest(".pm-row")?.dataset.id;
     if (more) this.list.append(...rows);
     else this.list.replaceChildren(...rows);
-    if (focused && !more) rows.find((row) => row.dataset.id === focused)?.querySelector("button").focus();
+    if (focused && !more)
+      rows
+        .find((row) => row.dataset.id === focused)
+        ?.querySelector("button")
+        .focus();
     if (more) rows[0]?.querySelector("button")?.focus();
     this.last = answer.prompts.at(-1)?.id ?? null;
     this.more.hidden = !answer.more;
@@ -113,7 +165,11 @@ class DmpoPrompts extends HTMLElement {
 
   row(prompt) {
     const about = [
-      h("span", { class: prompt.held_out ? "st-badge" : "st-badge st-pale" }, prompt.held_out ? "held out" : "training"),
+      h(
+        "span",
+        { class: prompt.held_out ? "st-badge" : "st-badge st-pale" },
+        prompt.held_out ? "held out" : "training",
+      ),
       prompt.retired && h("span", { class: "st-badge st-pale" }, "retired"),
       prompt.source === "annotator" && h("span", { class: "st-badge st-pale" }, "by an annotator"),
       prompt.tags.map((tag) => h("span", { class: "pm-tag" }, tag)),
@@ -122,7 +178,12 @@ class DmpoPrompts extends HTMLElement {
     const word = prompt.retired ? "Restore" : "Retire";
     const button = h("button", { type: "button", class: "st-button", onclick: () => this.flip(prompt, row) }, word);
     button.setAttribute("aria-label", `${word} “${prompt.text}”`);
-    const row = h("li", { class: prompt.retired ? "pm-row pm-retired" : "pm-row", "data-id": String(prompt.id) }, h("div", { class: "pm-words" }, h("p", { class: "pm-text" }, prompt.text), h("p", { class: "pm-about" }, about)), button);
+    const row = h(
+      "li",
+      { class: prompt.retired ? "pm-row pm-retired" : "pm-row", "data-id": String(prompt.id) },
+      h("div", { class: "pm-words" }, h("p", { class: "pm-text" }, prompt.text), h("p", { class: "pm-about" }, about)),
+      button,
+    );
     return row;
   }
 

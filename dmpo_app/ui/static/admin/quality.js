@@ -26,18 +26,36 @@ const certainty = (p) => (p === null ? "" : p < 0.001 ? "p < 0.001" : `p = ${p.t
 class DmpoQuality extends HTMLElement {
   connectedCallback() {
     this.token = new AdminTokenField("Administrator's token, to see the quality of votes");
-    this.save = h("button", { type: "button", class: "st-button", onclick: () => this.download(), disabled: true }, "Download CSV");
+    this.save = h(
+      "button",
+      { type: "button", class: "st-button", onclick: () => this.download(), disabled: true },
+      "Download CSV",
+    );
     this.message = h("p", { class: "qu-message", role: "status", "aria-live": "polite" });
     this.content = h("div", { class: "qu-content" });
     this.taking = new DataImportForm(() => this.token.value);
-    this.format = h("select", { class: "qu-format", "aria-label": "Format of the votes" }, FORMATS.map(([value, name]) => h("option", { value }, name)));
+    this.format = h(
+      "select",
+      { class: "qu-format", "aria-label": "Format of the votes" },
+      FORMATS.map(([value, name]) => h("option", { value }, name)),
+    );
     const show = (event) => {
       event.preventDefault();
       this.show();
     };
     this.replaceChildren(
-      h("p", { class: "qu-help" }, "For administrators. Annotators appear under hashed names, which differ from studio to studio."),
-      h("form", { class: "qu-line", onsubmit: show }, this.token.input, h("button", { type: "submit", class: "st-button" }, "Show"), this.save),
+      h(
+        "p",
+        { class: "qu-help" },
+        "For administrators. Annotators appear under hashed names, which differ from studio to studio.",
+      ),
+      h(
+        "form",
+        { class: "qu-line", onsubmit: show },
+        this.token.input,
+        h("button", { type: "submit", class: "st-button" }, "Show"),
+        this.save,
+      ),
       h(
         "form",
         { class: "qu-line", onsubmit: (event) => this.downloadVotes(event) },
@@ -56,7 +74,11 @@ class DmpoQuality extends HTMLElement {
     if (!report) return;
     this.taking.refresh();
     this.save.disabled = report.annotators.length === 0;
-    this.say(report.votes === 0 ? "No votes yet." : `${plural(report.votes, "vote")} by ${plural(report.annotators.length, "annotator")} on ${plural(report.pairs, "pair")}.`);
+    this.say(
+      report.votes === 0
+        ? "No votes yet."
+        : `${plural(report.votes, "vote")} by ${plural(report.annotators.length, "annotator")} on ${plural(report.pairs, "pair")}.`,
+    );
     if (report.votes === 0) this.content.replaceChildren();
     else this.content.replaceChildren(tiles(report), ...charts(report), table(report));
   }
@@ -69,7 +91,9 @@ class DmpoQuality extends HTMLElement {
   async downloadVotes(event) {
     event.preventDefault();
     const { value } = this.format;
-    const saved = await this.attempt((token) => saveFile(`/api/v1/exports/${value}`, `${value}.zip`, token).then(() => true));
+    const saved = await this.attempt((token) =>
+      saveFile(`/api/v1/exports/${value}`, `${value}.zip`, token).then(() => true),
+    );
     if (saved) this.say("The votes are downloaded.");
   }
 
@@ -100,7 +124,11 @@ class DmpoQuality extends HTMLElement {
 function tiles(report) {
   const { alpha } = report;
   const shown = [
-    ["Agreement, Krippendorff's α", alpha ? number(alpha.value) : "–", alpha ? `${number(alpha.low)} to ${number(alpha.high)}; 1 is full, 0 is chance` : "no pair was judged by several"],
+    [
+      "Agreement, Krippendorff's α",
+      alpha ? number(alpha.value) : "–",
+      alpha ? `${number(alpha.low)} to ${number(alpha.high)}; 1 is full, 0 is chance` : "no pair was judged by several",
+    ],
     ["Judged by several", plural(report.overlapping_pairs, "pair"), `of ${report.pairs}`],
     tile("As most others answered", report.agreement),
     tile("Repeats answered alike", report.repeats, "none were shown"),
@@ -109,9 +137,21 @@ function tiles(report) {
     tile("Ties", report.ties),
     tile("Under 0.6 s", report.fast, "no times known"),
     ["Median time", seconds(report.median_ms), "from showing to answer"],
-    ["Reliability", report.weights_in_use ? "weighs votes" : "off", report.max_annotator_share === null ? "no cap on one annotator" : `one annotator weighs ${percent(report.max_annotator_share)} at most`],
+    [
+      "Reliability",
+      report.weights_in_use ? "weighs votes" : "off",
+      report.max_annotator_share === null
+        ? "no cap on one annotator"
+        : `one annotator weighs ${percent(report.max_annotator_share)} at most`,
+    ],
   ];
-  return h("div", { class: "qu-tiles" }, shown.map(([name, value, note]) => h("div", { class: "qu-tile" }, h("small", {}, name), h("b", {}, value), h("small", {}, note))));
+  return h(
+    "div",
+    { class: "qu-tiles" },
+    shown.map(([name, value, note]) =>
+      h("div", { class: "qu-tile" }, h("small", {}, name), h("b", {}, value), h("small", {}, note)),
+    ),
+  );
 }
 
 function tile(name, share, none = "none", more = "") {
@@ -125,16 +165,46 @@ function charts(report) {
     return { value: count, title: `${seconds(edges[index])} ${until}: ${plural(count, "vote")}` };
   });
   const known = report.annotators.slice(0, MOST_BARS);
-  const weights = [...known].sort((a, b) => b.weight - a.weight).map((row) => ({ value: row.weight, title: `${row.name}: weight ${number(row.weight)}, ${plural(row.votes, "vote")}` }));
+  const weights = [...known]
+    .sort((a, b) => b.weight - a.weight)
+    .map((row) => ({
+      value: row.weight,
+      title: `${row.name}: weight ${number(row.weight)}, ${plural(row.votes, "vote")}`,
+    }));
   const light = known.filter((row) => row.weight < 0.5).length;
   return [
-    chart("Time per vote", barChart(times, `Votes by the time they took: median ${seconds(report.median_ms)}`), ["0 s", "1.5 s", "20 s and more"]),
-    chart("Weight of each annotator", barChart(weights, `Weights of ${plural(known.length, "annotator")}, the mean vote being 1: ${light} below one half`), ["the most reliable", `${light} below 0.5`, "the least"]),
+    chart("Time per vote", barChart(times, `Votes by the time they took: median ${seconds(report.median_ms)}`), [
+      "0 s",
+      "1.5 s",
+      "20 s and more",
+    ]),
+    chart(
+      "Weight of each annotator",
+      barChart(
+        weights,
+        `Weights of ${plural(known.length, "annotator")}, the mean vote being 1: ${light} below one half`,
+      ),
+      ["the most reliable", `${light} below 0.5`, "the least"],
+    ),
   ];
 }
 
 function chart(title, picture, axis) {
-  return h("section", { class: "qu-section" }, h("h2", {}, title), h("div", { class: "qu-chart" }, picture, h("div", { class: "qu-axis" }, axis.map((text) => h("span", {}, text)))));
+  return h(
+    "section",
+    { class: "qu-section" },
+    h("h2", {}, title),
+    h(
+      "div",
+      { class: "qu-chart" },
+      picture,
+      h(
+        "div",
+        { class: "qu-axis" },
+        axis.map((text) => h("span", {}, text)),
+      ),
+    ),
+  );
 }
 
 const COLUMNS = [
@@ -153,12 +223,18 @@ const COLUMNS = [
 ];
 
 function table(report) {
-  const head = h("tr", {}, COLUMNS.map(([name, about]) => h("th", { scope: "col", title: about }, name)));
+  const head = h(
+    "tr",
+    {},
+    COLUMNS.map(([name, about]) => h("th", { scope: "col", title: about }, name)),
+  );
   const rows = report.annotators.slice(0, MOST_ROWS).map((row) => {
     const cells = COLUMNS.map(([name, , said, share], index) => {
       const interval = share?.(row);
       const title = interval && interval.value !== null ? range(interval) : null;
-      return index === 0 ? h("th", { scope: "row" }, said(row)) : h("td", { title, class: name === "Stands out" ? "qu-flags" : null }, String(said(row)));
+      return index === 0
+        ? h("th", { scope: "row" }, said(row))
+        : h("td", { title, class: name === "Stands out" ? "qu-flags" : null }, String(said(row)));
     });
     return h("tr", {}, cells);
   });
@@ -167,7 +243,11 @@ function table(report) {
     "section",
     { class: "qu-section" },
     h("h2", {}, "Annotators"),
-    h("div", { class: "qu-scroll", tabindex: "0", role: "region", "aria-label": "Annotators, a table that scrolls" }, h("table", { class: "qu-table" }, h("thead", {}, head), h("tbody", {}, rows))),
+    h(
+      "div",
+      { class: "qu-scroll", tabindex: "0", role: "region", "aria-label": "Annotators, a table that scrolls" },
+      h("table", { class: "qu-table" }, h("thead", {}, head), h("tbody", {}, rows)),
+    ),
     more > 0 && h("p", { class: "qu-help" }, `and ${more} more; the CSV file holds them all`),
   );
 }

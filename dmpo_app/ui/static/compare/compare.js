@@ -2,7 +2,19 @@
 // Gradio's; its button calls render() here, and the pictures come from the JSON API.
 
 import "./wipe.js";
-import { address, api, ApiError, h, isShown, plural, session, statusFeed, storage, versionName, versions } from "../lib/studio.js";
+import {
+  address,
+  api,
+  ApiError,
+  h,
+  isShown,
+  plural,
+  session,
+  statusFeed,
+  storage,
+  versionName,
+  versions,
+} from "../lib/studio.js";
 
 const QUEUE_TIMEOUT_MS = 200000;
 
@@ -26,24 +38,45 @@ class DmpoCompare extends HTMLElement {
   }
 
   build() {
-    this.message = h("p", { class: "dc-message", role: "status", "aria-live": "polite" }, "Choose a prompt and press Render.");
+    this.message = h(
+      "p",
+      { class: "dc-message", role: "status", "aria-live": "polite" },
+      "Choose a prompt and press Render.",
+    );
     this.sides = [0, 1].map(() => {
       const image = h("img", { alt: "", draggable: "false", hidden: true });
       const caption = h("figcaption", {}, "");
-      const withheld = h("p", { class: "dc-withheld", hidden: true }, "Withheld: the model's safety checker flagged this picture.");
+      const withheld = h(
+        "p",
+        { class: "dc-withheld", hidden: true },
+        "Withheld: the model's safety checker flagged this picture.",
+      );
       const figure = h("figure", { class: "dc-side" }, h("div", { class: "dc-box" }, image, withheld), caption);
       return { image, caption, withheld, figure };
     });
-    this.pair = h("div", { class: "dc-pair" }, this.sides.map((side) => side.figure));
+    this.pair = h(
+      "div",
+      { class: "dc-pair" },
+      this.sides.map((side) => side.figure),
+    );
     this.wipe = document.createElement("dmpo-wipe");
     this.wipeHolder = h("div", { class: "dc-wipe" }, this.wipe);
     this.modes = ["Side by side", "Wipe"].map((name) =>
-      h("button", { type: "button", class: "dc-mode", "aria-pressed": "false", onclick: () => this.setMode(name) }, name),
+      h(
+        "button",
+        { type: "button", class: "dc-mode", "aria-pressed": "false", onclick: () => this.setMode(name) },
+        name,
+      ),
     );
     this.details = h("p", { class: "dc-details" });
     this.downloads = h("p", { class: "dc-downloads" });
     this.replaceChildren(
-      h("div", { class: "dc-bar" }, h("div", { class: "dc-modes", role: "group", "aria-label": "View" }, this.modes), this.message),
+      h(
+        "div",
+        { class: "dc-bar" },
+        h("div", { class: "dc-modes", role: "group", "aria-label": "View" }, this.modes),
+        this.message,
+      ),
       h("div", { class: "dc-stage" }, this.pair, this.wipeHolder),
       this.details,
       this.downloads,
@@ -76,9 +109,17 @@ class DmpoCompare extends HTMLElement {
     }
     this.setBusy(true);
     this.say("Rendering…");
-    if (this.getBoundingClientRect().top > innerHeight * 0.6) this.scrollIntoView({ block: "start", behavior: "smooth" });
+    if (this.getBoundingClientRect().top > innerHeight * 0.6)
+      this.scrollIntoView({ block: "start", behavior: "smooth" });
     try {
-      const body = { prompt, seed: Math.trunc(seed ?? 0), versions: [left, right], strength, steps: Math.trunc(steps), guidance };
+      const body = {
+        prompt,
+        seed: Math.trunc(seed ?? 0),
+        versions: [left, right],
+        strength,
+        steps: Math.trunc(steps),
+        guidance,
+      };
       const [answer, known] = await Promise.all([this.ask(body), versions()]);
       const pictures = await Promise.all(answer.images.map((made) => this.picture(made, known)));
       if (asked === this.asked) this.show(body, pictures);
@@ -127,7 +168,10 @@ class DmpoCompare extends HTMLElement {
   async askByQueue() {
     const answer = await new Promise((resolve) => {
       this.waiting = resolve;
-      setTimeout(() => resolve({ problem: "No answer came from the GPU. Is your share of GPU time used up?" }), QUEUE_TIMEOUT_MS);
+      setTimeout(
+        () => resolve({ problem: "No answer came from the GPU. Is your share of GPU time used up?" }),
+        QUEUE_TIMEOUT_MS,
+      );
     });
     if (answer?.images) return answer;
     throw new ApiError(503, answer?.problem ?? "The pictures could not be made.");
@@ -143,7 +187,14 @@ class DmpoCompare extends HTMLElement {
     const adapter = known.get(made.version);
     const learned = made.version === 0 ? "before any vote" : `learned from ${plural(adapter?.votes ?? 0, "vote")}`;
     const unproven = adapter && !adapter.proven ? ", not yet proven" : "";
-    return { withheld: made.withheld, url, version: made.version, name: versionName(made.version), learned: learned + unproven, download: adapter?.download };
+    return {
+      withheld: made.withheld,
+      url,
+      version: made.version,
+      name: versionName(made.version),
+      learned: learned + unproven,
+      download: adapter?.download,
+    };
   }
 
   show(asked, pictures) {
@@ -158,13 +209,21 @@ class DmpoCompare extends HTMLElement {
     this.wipe.show(...pictures);
     this.classList.add("dc-filled");
     const withheld = pictures.filter((picture) => picture.withheld).length;
-    if (withheld > 0) this.say(`${plural(withheld, "picture was", "pictures were")} withheld by the model's safety checker. Try another seed or prompt.`, "bad");
+    if (withheld > 0)
+      this.say(
+        `${plural(withheld, "picture was", "pictures were")} withheld by the model's safety checker. Try another seed or prompt.`,
+        "bad",
+      );
     else this.say("");
     this.details.textContent = `“${asked.prompt}” · seed ${asked.seed} · ${asked.steps} steps · guidance ${asked.guidance} · strength ${asked.strength}`;
     const links = new Map(pictures.filter((picture) => picture.download).map((picture) => [picture.version, picture]));
     this.downloads.replaceChildren(
       ...[...links.values()].map((picture) =>
-        h("a", { class: "dc-download", href: address(picture.download), download: true }, `↓ Download ${picture.name.toLowerCase()} for diffusers`),
+        h(
+          "a",
+          { class: "dc-download", href: address(picture.download), download: true },
+          `↓ Download ${picture.name.toLowerCase()} for diffusers`,
+        ),
       ),
     );
   }
@@ -189,8 +248,16 @@ class DmpoCompare extends HTMLElement {
       document.querySelector("#ba-refresh")?.click();
     }
     this.state = state;
-    if (status.renderer.phase !== "ready" && !this.classList.contains("dc-filled") && !this.classList.contains("dc-busy")) {
-      this.say(status.renderer.phase === "failed" ? status.renderer.message : "The model is warming up; a first picture takes a moment.");
+    if (
+      status.renderer.phase !== "ready" &&
+      !this.classList.contains("dc-filled") &&
+      !this.classList.contains("dc-busy")
+    ) {
+      this.say(
+        status.renderer.phase === "failed"
+          ? status.renderer.message
+          : "The model is warming up; a first picture takes a moment.",
+      );
       this.warming = true;
     } else if (this.warming) {
       this.warming = false;

@@ -50,13 +50,34 @@ class DmpoSheet extends HTMLElement {
       if (!seen.has(key)) columns.push({ key, prompt, seed });
       seen.add(key);
     }
-    const shown = JSON.stringify([columns, rows.map((row) => [row.version, row.images.length]), [...known.values()].map((a) => [a.version, a.live])]);
+    const shown = JSON.stringify([
+      columns,
+      rows.map((row) => [row.version, row.images.length]),
+      [...known.values()].map((a) => [a.version, a.live]),
+    ]);
     if (shown === this.shown) return; // new addresses of the same pictures: keep those that are loaded
     this.shown = shown;
-    this.note.textContent = rows.length === 0 ? "The first row is painted as soon as the model has time." : "The same prompts and seeds under every version, the newest on top.";
-    const head = h("div", { class: "ds-row ds-head" }, h("div", { class: "ds-name" }), columns.map((column) => h("div", { class: "ds-column", title: `${column.prompt} (seed ${column.seed})` }, h("span", {}, column.prompt), h("small", {}, `seed ${column.seed}`))));
+    this.note.textContent =
+      rows.length === 0
+        ? "The first row is painted as soon as the model has time."
+        : "The same prompts and seeds under every version, the newest on top.";
+    const head = h(
+      "div",
+      { class: "ds-row ds-head" },
+      h("div", { class: "ds-name" }),
+      columns.map((column) =>
+        h(
+          "div",
+          { class: "ds-column", title: `${column.prompt} (seed ${column.seed})` },
+          h("span", {}, column.prompt),
+          h("small", {}, `seed ${column.seed}`),
+        ),
+      ),
+    );
     const newestFirst = [...rows].sort((a, b) => b.version - a.version);
-    this.grid.replaceChildren(...(rows.length > 0 ? [head, ...newestFirst.map((row) => this.row(row, columns, known))] : []));
+    this.grid.replaceChildren(
+      ...(rows.length > 0 ? [head, ...newestFirst.map((row) => this.row(row, columns, known))] : []),
+    );
     this.style.setProperty("--columns", String(Math.max(1, columns.length)));
   }
 
@@ -66,9 +87,25 @@ class DmpoSheet extends HTMLElement {
     const about = row.version === 0 ? "before any vote" : plural(adapter?.votes ?? 0, "vote");
     const cells = columns.map(({ key, prompt, seed }) => {
       const image = byKey.get(key);
-      return h("div", { class: "ds-cell" }, image && h("img", { src: address(image.url), alt: `${versionName(row.version)}: ${prompt}, seed ${seed}`, loading: "lazy", decoding: "async" }));
+      return h(
+        "div",
+        { class: "ds-cell" },
+        image &&
+          h("img", {
+            src: address(image.url),
+            alt: `${versionName(row.version)}: ${prompt}, seed ${seed}`,
+            loading: "lazy",
+            decoding: "async",
+          }),
+      );
     });
-    const name = h("div", { class: "ds-name" }, h("b", {}, versionName(row.version)), h("small", {}, about), adapter?.live && h("span", { class: "st-badge" }, "live"));
+    const name = h(
+      "div",
+      { class: "ds-name" },
+      h("b", {}, versionName(row.version)),
+      h("small", {}, about),
+      adapter?.live && h("span", { class: "st-badge" }, "live"),
+    );
     return h("div", { class: "ds-row" }, name, cells);
   }
 }

@@ -27,7 +27,8 @@ class DmpoSuggest extends HTMLElement {
   }
 
   disconnectedCallback() {
-    for (const [target, name, listener, capture] of this.listeners ?? []) target.removeEventListener(name, listener, capture);
+    for (const [target, name, listener, capture] of this.listeners ?? [])
+      target.removeEventListener(name, listener, capture);
     clearTimeout(this.timer);
     this.list?.remove();
   }
@@ -48,7 +49,11 @@ class DmpoSuggest extends HTMLElement {
     const like = field.value.trim().slice(0, 200);
     try {
       const answer = await api("GET", `prompts/suggestions?${new URLSearchParams({ like })}`);
-      if (asked === this.asked && document.activeElement === field) this.show(field, answer.suggestions.filter((found) => found.text !== like));
+      if (asked === this.asked && document.activeElement === field)
+        this.show(
+          field,
+          answer.suggestions.filter((found) => found.text !== like),
+        );
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       this.close(); // a prompt can be typed without them
@@ -59,7 +64,18 @@ class DmpoSuggest extends HTMLElement {
     this.field = field;
     this.active = -1;
     const items = suggestions.map((found, index) =>
-      h("li", { class: "sg-item", id: `sg-${index}`, role: "option", "aria-selected": "false", onpointerdown: (event) => this.pressed(event, found.text) }, h("span", {}, found.text), found.held_out && h("small", {}, "never trained on")),
+      h(
+        "li",
+        {
+          class: "sg-item",
+          id: `sg-${index}`,
+          role: "option",
+          "aria-selected": "false",
+          onpointerdown: (event) => this.pressed(event, found.text),
+        },
+        h("span", {}, found.text),
+        found.held_out && h("small", {}, "never trained on"),
+      ),
     );
     this.texts = suggestions.map((found) => found.text);
     this.list.replaceChildren(...items);
@@ -67,7 +83,11 @@ class DmpoSuggest extends HTMLElement {
     field.removeAttribute("aria-activedescendant");
     this.heard.textContent = items.length === 0 ? "" : `${items.length} prompts of the set; arrow down chooses`;
     const box = field.getBoundingClientRect();
-    Object.assign(this.list.style, { left: `${box.left + scrollX}px`, top: `${box.bottom + scrollY + 4}px`, width: `${box.width}px` });
+    Object.assign(this.list.style, {
+      left: `${box.left + scrollX}px`,
+      top: `${box.bottom + scrollY + 4}px`,
+      width: `${box.width}px`,
+    });
   }
 
   key(event) {
@@ -116,7 +136,11 @@ class DmpoSuggest extends HTMLElement {
 
 class DmpoPropose extends HTMLElement {
   connectedCallback() {
-    this.button = h("button", { type: "button", class: "st-button", onclick: () => this.propose() }, "Add to the prompts people vote on");
+    this.button = h(
+      "button",
+      { type: "button", class: "st-button", onclick: () => this.propose() },
+      "Add to the prompts people vote on",
+    );
     this.message = h("p", { class: "pm-message", role: "status", "aria-live": "polite" });
     this.replaceChildren(this.button, this.message);
   }
@@ -126,7 +150,9 @@ class DmpoPropose extends HTMLElement {
     this.button.disabled = true;
     try {
       const answer = await this.send({ text });
-      this.say(answer.created ? "Added. Its pairs come up for voting soon. Thank you!" : "The campaign has it already.");
+      this.say(
+        answer.created ? "Added. Its pairs come up for voting soon. Thank you!" : "The campaign has it already.",
+      );
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       this.say(error.message, true);

@@ -134,7 +134,8 @@ export class Asides {
         const pace = sitting.medianSeconds;
         const mine = await this.trained();
         return [
-          t("session.votes", { count: sitting.count }) + (pace === null ? "" : ` · ${t("pace", { seconds: words.number(pace, 1) })}`),
+          t("session.votes", { count: sitting.count }) +
+            (pace === null ? "" : ` · ${t("pace", { seconds: words.number(pace, 1) })}`),
           sitting.days > 1 && t("days", { count: sitting.days }),
           mine.length > 0 && this.trainedLine(mine),
         ].filter(Boolean);

@@ -28,14 +28,16 @@ export async function me() {
 }
 
 /** The versions that learned from this annotator's votes, as `me()` has them. */
-export const trainedVersions = (known) => (known?.trained ?? []).map((one) => one.version).filter((version) => version > 0);
+export const trainedVersions = (known) =>
+  (known?.trained ?? []).map((one) => one.version).filter((version) => version > 0);
 
 /** What there is to agree to: {text, sha256, …}. */
 export const consentText = () => call("GET", "consent");
 
 export const agree = ({ sha256 }) => call("POST", "consent", { sha256 });
 
-export const report = (assignment, reason, text) => call("POST", "reports", { assignment, reason, ...(text && { text }) });
+export const report = (assignment, reason, text) =>
+  call("POST", "reports", { assignment, reason, ...(text && { text }) });
 
 /** Withdraw every vote of this annotator: {withdrawn}. */
 export const withdrawAll = () => call("POST", "votes/withdraw");

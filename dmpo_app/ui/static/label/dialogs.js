@@ -19,15 +19,24 @@ export function keysDialog(parent, size, strength) {
   const shift = () => h("kbd", { "data-t": "key.shift" });
   const rows = [
     set && [Array.from({ length: size }, (_, index) => kbd(String(index + 1))), "set.keys.pick"],
-    ...answersTo(set).map((answer) => [answer.shown.map(kbd), wordOf(set && answer.choice === "both_bad", `answer.${answer.choice}`)]),
+    ...answersTo(set).map((answer) => [
+      answer.shown.map(kbd),
+      wordOf(set && answer.choice === "both_bad", `answer.${answer.choice}`),
+    ]),
     strength && [[shift(), kbd("1"), kbd("2")], "keys.slightly"],
     [[kbd("Z")], wordOf(set, "keys.undo")],
     [[space()], wordOf(set, "keys.zoom")],
     [[shift(), kbd("← ↑ ↓ →")], "keys.pan"],
     [[kbd("?")], "keys.help"],
   ].filter(Boolean);
-  const list = h("dl", { class: "dd-keys" }, rows.map(([keys, key]) => [h("dt", {}, keys), h("dd", { "data-t": key })]));
-  const gestures = [wordOf(set, "keys.tap"), !set && "keys.swipe", wordOf(set, "keys.pinch")].filter(Boolean).map((key) => h("li", { "data-t": key }));
+  const list = h(
+    "dl",
+    { class: "dd-keys" },
+    rows.map(([keys, key]) => [h("dt", {}, keys), h("dd", { "data-t": key })]),
+  );
+  const gestures = [wordOf(set, "keys.tap"), !set && "keys.swipe", wordOf(set, "keys.pinch")]
+    .filter(Boolean)
+    .map((key) => h("li", { "data-t": key }));
   return ask(parent, "keys.title", [list, h("ul", { class: "dd-gestures" }, gestures)], CLOSE);
 }
 
@@ -37,13 +46,24 @@ export function keysDialog(parent, size, strength) {
  * null where nobody can.
  */
 export async function youDialog(parent, { facts, goal, renamed, goalSet, own, login }) {
-  const name = h("input", { type: "text", class: "dd-field", maxlength: "60", placeholder: t("you.anonymous"), autocomplete: "nickname" });
+  const name = h("input", {
+    type: "text",
+    class: "dd-field",
+    maxlength: "60",
+    placeholder: t("you.anonymous"),
+    autocomplete: "nickname",
+  });
   name.value = session.handle;
   name.addEventListener("change", () => renamed(name.value.trim()));
   const signedIn = login !== null && login.name !== null;
-  const goals = h("select", { class: "dd-field" }, GOALS.map((votes) => h("option", { value: String(votes) })));
+  const goals = h(
+    "select",
+    { class: "dd-field" },
+    GOALS.map((votes) => h("option", { value: String(votes) })),
+  );
   const nameGoals = () => {
-    for (const option of goals.options) option.textContent = option.value === "0" ? t("goal.none") : t("goal.votes", { count: Number(option.value) });
+    for (const option of goals.options)
+      option.textContent = option.value === "0" ? t("goal.none") : t("goal.votes", { count: Number(option.value) });
   };
   nameGoals();
   goals.value = String(goal);
@@ -54,8 +74,19 @@ export async function youDialog(parent, { facts, goal, renamed, goalSet, own, lo
     parent,
     "you.title",
     [
-      [signedIn ? null : field("you.name", name), login && loginLine(login), field("goal", goals), field("you.language", languages), list],
-      own.length > 0 && h("div", { class: "dd-own" }, own.map(({ key, act }) => h("button", { type: "button", class: "dd-link", "data-t": key, onclick: act }))),
+      [
+        signedIn ? null : field("you.name", name),
+        login && loginLine(login),
+        field("goal", goals),
+        field("you.language", languages),
+        list,
+      ],
+      own.length > 0 &&
+        h(
+          "div",
+          { class: "dd-own" },
+          own.map(({ key, act }) => h("button", { type: "button", class: "dd-link", "data-t": key, onclick: act })),
+        ),
       h("p", { class: "dd-note", "data-t": "you.device" }),
     ],
     CLOSE,
@@ -75,11 +106,22 @@ export async function youDialog(parent, { facts, goal, renamed, goalSet, own, lo
 /** Of a pair, or of a `set`. Resolves to {reason, text}, or null when nothing is to be reported. */
 export async function reportDialog(parent, set) {
   const reasons = REASONS.map((reason, index) =>
-    h("label", { class: "dd-choice" }, h("input", { type: "radio", name: "reason", value: reason, checked: index === 0 }), h("span", { "data-t": `report.${reason}` })),
+    h(
+      "label",
+      { class: "dd-choice" },
+      h("input", { type: "radio", name: "reason", value: reason, checked: index === 0 }),
+      h("span", { "data-t": `report.${reason}` }),
+    ),
   );
   const text = h("textarea", { class: "dd-field", rows: "3", maxlength: String(MAX_TEXT) });
-  const content = [h("fieldset", { class: "dd-choices" }, h("legend", { "data-t": "report.why" }), reasons), field("report.text", text)];
-  const closed = await ask(parent, wordOf(set, "report.title"), content, [cancel, { key: "report.send", value: "send", main: true }]);
+  const content = [
+    h("fieldset", { class: "dd-choices" }, h("legend", { "data-t": "report.why" }), reasons),
+    field("report.text", text),
+  ];
+  const closed = await ask(parent, wordOf(set, "report.title"), content, [
+    cancel,
+    { key: "report.send", value: "send", main: true },
+  ]);
   if (closed !== "send") return null;
   return { reason: REASONS[reasons.findIndex((reason) => reason.firstElementChild.checked)], text: text.value.trim() };
 }
@@ -90,24 +132,37 @@ const cancel = { key: "dialog.cancel", value: "" };
 export async function commentDialog(parent, before, set) {
   const text = h("textarea", { class: "dd-field", rows: "4", maxlength: String(MAX_TEXT) });
   text.value = before;
-  const closed = await ask(parent, wordOf(set, "comment.title"), [field("comment.text", text)], [cancel, { key: "comment.keep", value: "keep", main: true }]);
+  const closed = await ask(
+    parent,
+    wordOf(set, "comment.title"),
+    [field("comment.text", text)],
+    [cancel, { key: "comment.keep", value: "keep", main: true }],
+  );
   return closed === "keep" ? text.value.trim() : before;
 }
 
 /** Resolves to whether the text was agreed to. The text is the campaign's own, in whatever language it wrote it. */
 export async function consentDialog(parent, text) {
   const content = h("div", { class: "dd-consent", tabindex: "0", dir: "auto", role: "document" }, text);
-  const closed = await ask(parent, "consent.title", [content], [
-    { key: "consent.later", value: "" },
-    { key: "consent.agree", value: "agree", main: true },
-  ]);
+  const closed = await ask(
+    parent,
+    "consent.title",
+    [content],
+    [
+      { key: "consent.later", value: "" },
+      { key: "consent.agree", value: "agree", main: true },
+    ],
+  );
   return closed === "agree";
 }
 
 /** Resolves to whether all votes are to be withdrawn. */
 export async function withdrawDialog(parent) {
   const content = h("p", { class: "dd-text", "data-t": "withdraw.sure" });
-  return (await ask(parent, "withdraw", content, [cancel, { key: "withdraw", value: "withdraw", main: true }])) === "withdraw";
+  return (
+    (await ask(parent, "withdraw", content, [cancel, { key: "withdraw", value: "withdraw", main: true }])) ===
+    "withdraw"
+  );
 }
 
 /** Who signed in and a way out, or a way in. Either closes the dialog it is in. */
@@ -118,7 +173,12 @@ function loginLine({ label, name, act }) {
   };
   const words = name === null ? t("login.with", { label }) : t("login.out");
   const button = h("button", { type: "button", class: name === null ? "st-button" : "dd-link", onclick }, words);
-  return h("div", { class: "dd-login" }, name !== null && h("span", {}, t("login.as", { name: name || label })), button);
+  return h(
+    "div",
+    { class: "dd-login" },
+    name !== null && h("span", {}, t("login.as", { name: name || label })),
+    button,
+  );
 }
 
 function field(key, input) {

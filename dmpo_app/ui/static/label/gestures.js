@@ -20,7 +20,9 @@ export class Gestures {
     pair.addEventListener("pointercancel", (event) => this.up(event, false));
     pair.addEventListener("click", (event) => this.click(event), { capture: true });
     // Two fingers are ours: the browser would zoom the whole page.
-    pair.addEventListener("touchmove", (event) => event.touches.length > 1 && event.preventDefault(), { passive: false });
+    pair.addEventListener("touchmove", (event) => event.touches.length > 1 && event.preventDefault(), {
+      passive: false,
+    });
   }
 
   down(event) {

@@ -11,12 +11,15 @@ const PAN_STEP = 0.2;
 
 /** A key went down. `widget`: the element, with `current`, `chosen`, `zoom` and what the keys do. */
 export function keyDown(widget, event) {
-  if (!isShown(widget) || dialogOpen() || event.ctrlKey || event.metaKey || event.altKey || takesKeys(event.target)) return;
+  if (!isShown(widget) || dialogOpen() || event.ctrlKey || event.metaKey || event.altKey || takesKeys(event.target))
+    return;
   const { current, zoom } = widget;
   const key = event.key.toLowerCase();
   const set = isSet(current);
   const picture = set ? pictureOfKey(event, current.images.length) : -1;
-  const answer = answersTo(set).find((candidate) => candidate.keys.includes(key) || candidate.code.includes(event.code));
+  const answer = answersTo(set).find(
+    (candidate) => candidate.keys.includes(key) || candidate.code.includes(event.code),
+  );
   if (key === " ") {
     if (event.target.closest?.(PRESSED_BY_SPACE) || current === null) return;
     zoom.press();

@@ -153,7 +153,8 @@ class DmpoLabel extends HTMLElement {
   pick(index, by) {
     if (this.early(by) || !ranking.open(index)) return;
     const order = ranking.pick(index);
-    if (order) this.take(null, { order }, t("said.ranked", { order: order.map((place) => place + 1).join(", ") }), [order[0]]);
+    if (order)
+      this.take(null, { order }, t("said.ranked", { order: order.map((place) => place + 1).join(", ") }), [order[0]]);
     else this.placesChanged(placed(index, ranking.picks.length - 1));
   }
 
@@ -262,7 +263,13 @@ class DmpoLabel extends HTMLElement {
     const set = this.view.size > 2;
     const held = outbox.trouble ? outbox.ops.length : 0;
     this.view.question.textContent = t(wordOf(set, "question.overall"));
-    this.view.prompt.textContent = whyWaiting({ trouble: this.trouble, held, bringing: this.bringing, judged: past.length > 0, set });
+    this.view.prompt.textContent = whyWaiting({
+      trouble: this.trouble,
+      held,
+      bringing: this.bringing,
+      judged: past.length > 0,
+      set,
+    });
     this.view.setBusy(true, past.length > 0);
   }
 

@@ -169,7 +169,11 @@ async function decoded(item, token) {
   const urls = [item.left, item.right, ...(item.more ?? [])];
   const images = urls.map((url, index) => {
     const letter = isSet(item) ? String(index + 1) : "AB"[index];
-    const image = h("img", { alt: t("picture", { letter, prompt: item.prompt }), draggable: "false", decoding: "sync" });
+    const image = h("img", {
+      alt: t("picture", { letter, prompt: item.prompt }),
+      draggable: "false",
+      decoding: "sync",
+    });
     image.src = address(url);
     return image;
   });

@@ -10,7 +10,9 @@ export class Past {
     this.entries = [];
     try {
       const kept = JSON.parse(storage.getItem(KEPT) ?? "[]");
-      this.entries = kept.filter((entry) => typeof entry.id === "string" && typeof entry.token === "string").slice(-MAX_UNDO);
+      this.entries = kept
+        .filter((entry) => typeof entry.id === "string" && typeof entry.token === "string")
+        .slice(-MAX_UNDO);
     } catch {
       storage.removeItem(KEPT); // not one of ours
     }

@@ -12,7 +12,9 @@ export const wordOf = (set, key) => (set ? `set.${key}` : key);
 
 /** Which picture, from 0, a key stands for; -1: none. The numbers also where a layout has them behind Shift. */
 export function pictureOfKey(event, size) {
-  const number = Number(/^(?:Digit|Numpad)([1-9])$/.exec(event.code)?.[1] ?? (event.key.length === 1 ? event.key : NaN));
+  const number = Number(
+    /^(?:Digit|Numpad)([1-9])$/.exec(event.code)?.[1] ?? (event.key.length === 1 ? event.key : NaN),
+  );
   return number >= 1 && number <= size ? number - 1 : -1;
 }
 
@@ -90,7 +92,10 @@ export function showPlaces(frames, { picks, prompt }) {
     const place = picks.indexOf(index);
     frame.classList.toggle("dl-placed", place >= 0);
     frame.querySelector(".dl-place").textContent = place < 0 ? "" : t(`place.short.${place + 1}`);
-    frame.setAttribute("aria-label", place < 0 ? t("set.unplaced", { number: index + 1, prompt }) : placed(index, place));
+    frame.setAttribute(
+      "aria-label",
+      place < 0 ? t("set.unplaced", { number: index + 1, prompt }) : placed(index, place),
+    );
     frame.setAttribute("aria-disabled", String(place >= 0));
   });
 }

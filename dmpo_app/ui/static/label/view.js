@@ -28,8 +28,20 @@ export class LabelView {
     this.acts = acts;
     this.question = h("p", { class: "dl-question" });
     this.prompt = h("p", { class: "dl-prompt", dir: "auto" });
-    this.consent = h("button", { type: "button", class: "st-button dl-consent", hidden: true, "data-t": "consent.read", onclick: acts.consent });
-    this.login = h("button", { type: "button", class: "st-button dl-consent", hidden: true, "data-t": "login.in", onclick: acts.login });
+    this.consent = h("button", {
+      type: "button",
+      class: "st-button dl-consent",
+      hidden: true,
+      "data-t": "consent.read",
+      onclick: acts.consent,
+    });
+    this.login = h("button", {
+      type: "button",
+      class: "st-button dl-consent",
+      hidden: true,
+      "data-t": "login.in",
+      onclick: acts.login,
+    });
     this.frames = Array.from({ length: MOST_PICTURES }, (_, index) => this.frame(index));
     this.size = 0;
     this.buttons = ANSWERS.map((answer) => this.answer(answer));
@@ -40,7 +52,11 @@ export class LabelView {
       { class: "dl-answers dl-strengths", role: "group", hidden: true },
       this.how,
       ["slightly", "clearly"].map((strength) => this.strengthButton(strength)),
-      h("button", { type: "button", class: "dl-answer", onmousedown: keepFocus, onclick: () => acts.strength(null) }, h("span", { "data-t": "strength.back" })),
+      h(
+        "button",
+        { type: "button", class: "dl-answer", onmousedown: keepFocus, onclick: () => acts.strength(null) },
+        h("span", { "data-t": "strength.back" }),
+      ),
     );
     this.undoButton = this.tool("undo", "↶", "Z", acts.undo);
     this.zoomButton = this.tool("zoom", "⤢", null, acts.zoom);
@@ -53,7 +69,12 @@ export class LabelView {
     this.goalBar = h("span", { class: "dl-goal-fill" });
     this.goal = h("span", { class: "dl-goal" });
     this.who = h("span", { class: "dl-who-name" });
-    this.youButton = h("button", { type: "button", class: "dl-quiet dl-you", onmousedown: keepFocus, onclick: acts.you }, this.who, h("span", { "aria-hidden": "true" }, "⚙"));
+    this.youButton = h(
+      "button",
+      { type: "button", class: "dl-quiet dl-you", onmousedown: keepFocus, onclick: acts.you },
+      this.who,
+      h("span", { "aria-hidden": "true" }, "⚙"),
+    );
     this.said = h("span", { class: "dl-hidden", role: "status", "aria-live": "polite" });
     this.card = new RoundCard(words);
     this.pair = h("div", { class: "dl-pair" });
@@ -67,7 +88,13 @@ export class LabelView {
         "div",
         { class: "dl-foot" },
         [this.undoButton, this.zoomButton, this.reportButton, this.commentButton, this.keysButton],
-        h("span", { class: "dl-middle" }, this.saving, this.goal, h("span", { class: "dl-goal-bar", "aria-hidden": "true" }, this.goalBar)),
+        h(
+          "span",
+          { class: "dl-middle" },
+          this.saving,
+          this.goal,
+          h("span", { class: "dl-goal-bar", "aria-hidden": "true" }, this.goalBar),
+        ),
         this.youButton,
       ),
       this.card.element,
@@ -84,7 +111,9 @@ export class LabelView {
     this.root.dataset.pictures = String(size);
     this.pair.replaceChildren(...this.frames.slice(0, size));
     const set = size > 2;
-    this.frames.forEach((frame, index) => (frame.querySelector(".dl-letter").textContent = set ? String(index + 1) : LETTERS[index]));
+    this.frames.forEach(
+      (frame, index) => (frame.querySelector(".dl-letter").textContent = set ? String(index + 1) : LETTERS[index]),
+    );
     const offered = answersTo(set).map((answer) => answer.choice);
     for (const button of this.buttons) {
       const { choice } = button.dataset;
@@ -105,7 +134,13 @@ export class LabelView {
   frame(index) {
     return h(
       "button",
-      { type: "button", class: "dl-frame dl-loading", "data-choice": SIDES[index], onmousedown: keepFocus, onclick: (event) => this.acts.picture(index, by(event)) },
+      {
+        type: "button",
+        class: "dl-frame dl-loading",
+        "data-choice": SIDES[index],
+        onmousedown: keepFocus,
+        onclick: (event) => this.acts.picture(index, by(event)),
+      },
       h("span", { class: "dl-picture" }),
       h("span", { class: "dl-letter", "aria-hidden": "true" }),
       h("span", { class: "dl-place", "aria-hidden": "true" }),
@@ -131,13 +166,25 @@ export class LabelView {
 
   strengthButton(strength) {
     const onclick = () => this.acts.strength(strength);
-    return h("button", { type: "button", class: "dl-answer dl-main", "data-strength": strength, onmousedown: keepFocus, onclick }, h("span", { "data-t": `strength.${strength}` }));
+    return h(
+      "button",
+      { type: "button", class: "dl-answer dl-main", "data-strength": strength, onmousedown: keepFocus, onclick },
+      h("span", { "data-t": `strength.${strength}` }),
+    );
   }
 
   tool(key, sign, hint, onclick) {
     return h(
       "button",
-      { type: "button", class: `dl-quiet dl-${key}`, "aria-keyshortcuts": hint, "data-t-label": key, "data-t-title": key, onmousedown: keepFocus, onclick },
+      {
+        type: "button",
+        class: `dl-quiet dl-${key}`,
+        "aria-keyshortcuts": hint,
+        "data-t-label": key,
+        "data-t-title": key,
+        onmousedown: keepFocus,
+        onclick,
+      },
       h("span", { "aria-hidden": "true" }, sign),
       h("span", { class: "dl-tool-name", "aria-hidden": "true", "data-t": key }),
       hint && h("kbd", { "aria-hidden": "true" }, hint),
@@ -172,7 +219,8 @@ export class LabelView {
       frame.querySelector(".dl-picture").replaceChildren();
       frame.classList.remove("dl-placed");
     }
-    for (const button of [...this.buttons, this.zoomButton, this.reportButton, this.commentButton]) button.disabled = busy;
+    for (const button of [...this.buttons, this.zoomButton, this.reportButton, this.commentButton])
+      button.disabled = busy;
     this.undoButton.disabled = !undoable;
   }
 
@@ -208,7 +256,10 @@ export class LabelView {
       return;
     }
     const text = count < goal ? t("goal.of", { count, goal }) : t("goal.done", { count });
-    this.goal.replaceChildren(text, h("span", { class: "dl-pace" }, pace === null ? "" : ` · ${t("pace", { seconds: words.number(pace, 1) })}`));
+    this.goal.replaceChildren(
+      text,
+      h("span", { class: "dl-pace" }, pace === null ? "" : ` · ${t("pace", { seconds: words.number(pace, 1) })}`),
+    );
     this.goalBar.style.width = `${Math.min(100, (100 * count) / goal)}%`;
   }
 

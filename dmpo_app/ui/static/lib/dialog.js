@@ -20,7 +20,13 @@ export function ask(parent, title, content, actions) {
   const dialog = h(
     "dialog",
     { class: "dd", "aria-labelledby": id },
-    h("form", { method: "dialog" }, h("h2", { class: "dd-title", id, "data-t": title }), h("div", { class: "dd-body" }, content), h("div", { class: "dd-actions" }, buttons)),
+    h(
+      "form",
+      { method: "dialog" },
+      h("h2", { class: "dd-title", id, "data-t": title }),
+      h("div", { class: "dd-body" }, content),
+      h("div", { class: "dd-actions" }, buttons),
+    ),
   );
   fill(dialog);
   parent.append(dialog);

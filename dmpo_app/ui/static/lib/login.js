@@ -47,7 +47,13 @@ export function signOut() {
 
 /** The code of the window that came back, however it gets here; "" when it is not waited for any more. */
 async function codeOf(parent, { url, way }) {
-  const field = h("input", { type: "text", class: "dd-field", maxlength: "20", autocomplete: "off", spellcheck: "false" });
+  const field = h("input", {
+    type: "text",
+    class: "dd-field",
+    maxlength: "20",
+    autocomplete: "off",
+    spellcheck: "false",
+  });
   const content = [
     h("p", { class: "dd-text", "data-t": "login.window" }),
     h("a", { class: "dd-link", href: url, target: "_blank", rel: "opener", "data-t": "login.open" }),
@@ -62,7 +68,8 @@ async function codeOf(parent, { url, way }) {
   const listening = new AbortController();
   const { signal } = listening;
   const taken = { kind: `${KIND}-taken`, way };
-  const fromWindow = (event) => event.origin === location.origin && came(event.data) && event.source?.postMessage(taken, location.origin);
+  const fromWindow = (event) =>
+    event.origin === location.origin && came(event.data) && event.source?.postMessage(taken, location.origin);
   addEventListener("message", fromWindow, { signal });
   const channel = openChannel();
   channel?.addEventListener("message", (event) => came(event.data) && channel.postMessage(taken), { signal });

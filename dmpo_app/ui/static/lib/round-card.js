@@ -14,11 +14,23 @@ export class RoundCard {
     this.fill = h("span", { class: "rc-fill" });
     this.bar = h(
       "div",
-      { class: "rc-bar", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100", "aria-label": words.t("card.bar") },
+      {
+        class: "rc-bar",
+        role: "progressbar",
+        "aria-valuemin": "0",
+        "aria-valuemax": "100",
+        "aria-label": words.t("card.bar"),
+      },
       this.fill,
     );
     this.notes = h("div", { class: "rc-notes" });
-    this.element = h("section", { class: "rc" }, h("div", { class: "rc-line" }, this.title, this.aside), this.bar, this.notes);
+    this.element = h(
+      "section",
+      { class: "rc" },
+      h("div", { class: "rc-line" }, this.title, this.aside),
+      this.bar,
+      this.notes,
+    );
   }
 
   /** `pending`: votes of this browser that the studio has not acknowledged; they are counted in. */
@@ -37,7 +49,8 @@ export class RoundCard {
     const left = Math.max(0, status.votes_until_round - pending);
     const done = Math.max(0, status.min_votes - left);
     this.title.textContent = words.t("card.until", { done, count: status.min_votes });
-    this.aside.textContent = status.live_version === 0 ? words.t("card.base") : words.t("card.version", { version: status.live_version });
+    this.aside.textContent =
+      status.live_version === 0 ? words.t("card.base") : words.t("card.version", { version: status.live_version });
     this.setBar(done / status.min_votes);
     const last = status.last_round;
     const trouble = trainerTrouble(status, words);
@@ -59,14 +72,19 @@ export class RoundCard {
       return;
     }
     this.title.textContent = words.t("card.learning", { count: round.votes });
-    this.aside.textContent = round.eta_seconds === null ? "" : words.t("card.left", { time: duration(round.eta_seconds) });
+    this.aside.textContent =
+      round.eta_seconds === null ? "" : words.t("card.left", { time: duration(round.eta_seconds) });
     this.setBar(round.steps > 0 ? round.step / round.steps : 0);
     const chips = [["step", `${round.step} / ${round.steps}`]];
     if (round.loss !== null) chips.push(["loss", round.loss.toPrecision(3)]);
     if (round.margin !== null) chips.push(["margin", round.margin.toFixed(2)]);
     if (round.accuracy !== null) chips.push(["accuracy", percent(round.accuracy)]);
     this.notes.classList.remove("rc-bad");
-    this.notes.replaceChildren(...chips.map(([name, value]) => h("span", { class: "rc-chip" }, h("b", {}, words.t(`card.${name}`)), ` ${value}`)));
+    this.notes.replaceChildren(
+      ...chips.map(([name, value]) =>
+        h("span", { class: "rc-chip" }, h("b", {}, words.t(`card.${name}`)), ` ${value}`),
+      ),
+    );
   }
 
   setBar(share) {
@@ -85,6 +103,7 @@ export class RoundCard {
 /** What keeps rounds from happening, in words, or "". */
 function trainerTrouble(status, words) {
   if (status.renderer.phase === "failed") return words.t("wait.failed", { message: status.renderer.message });
-  if (!status.trainer.running && status.trainer.message) return words.t("card.trainer", { message: status.trainer.message });
+  if (!status.trainer.running && status.trainer.message)
+    return words.t("card.trainer", { message: status.trainer.message });
   return "";
 }

@@ -229,7 +229,9 @@ export const isShown = (element) => element.isConnected && element.getClientRect
 
 /** Whether keys go to something that takes them: a field, a slider. */
 export function takesKeys(target) {
-  return target instanceof Element && target.closest("input, textarea, select, [contenteditable], [role=slider]") !== null;
+  return (
+    target instanceof Element && target.closest("input, textarea, select, [contenteditable], [role=slider]") !== null
+  );
 }
 
 /** Opens one of the page's tabs by its name. */
