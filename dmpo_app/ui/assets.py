@@ -39,7 +39,6 @@ SCRIPTS = (
 STYLES = (
     "studio.css",
     "label/label.css",
-    "label/rank.css",
     "compare/compare.css",
     "admin/progress.css",
     "admin/quality.css",

@@ -1,5 +1,5 @@
 """The before/after tab: a form of Gradio's components; its button hands the values to `<dmpo-compare>` in the browser,
-which asks the JSON API, so that prompts and pictures pass neither Gradio's queue nor its file cache.
+which asks the JSON API, so that prompts and images pass neither Gradio's queue nor its file cache.
 """
 
 from __future__ import annotations

@@ -6,6 +6,6 @@ import gradio as gr
 
 
 def label_tab(num_images: int) -> None:
-    """Build the tab's content, with room for so many pictures, so that nothing moves when the first ones come."""
-    widget = f'<dmpo-label data-pictures="{num_images}"></dmpo-label>'
+    """Build the tab's content, with room for so many images, so that nothing moves when the first ones come."""
+    widget = f'<dmpo-label data-images="{num_images}"></dmpo-label>'
     gr.HTML(widget, apply_default_css=False, js_on_load=None, padding=False)

@@ -1,4 +1,4 @@
-"""On ZeroGPU: the button that lends a GPU minute, and pictures on request, both as events in Gradio's queue.
+"""On ZeroGPU: the button that lends a GPU minute, and images on request, both as events in Gradio's queue.
 
 That is how the request of the person comes along, and with it the quota that the GPU is asked for on. Everything else
 of the page goes by the JSON API as everywhere. Handlers answer in words; nothing that goes wrong is an exception here.
@@ -48,7 +48,7 @@ def lend_panel(lending: GpuLending) -> None:
 def render_by_queue(
     services: Services, lending: GpuLending, events: Sequence[Callable[..., Any]], inputs: list[Any]
 ) -> None:
-    """At each of these events (`button.click`) ask for pictures through the queue; `<dmpo-compare>` gets the answer."""
+    """At each of these events (`button.click`) ask for images through the queue; `<dmpo-compare>` gets the answer."""
 
     def render(prompt: Any, seed: Any, guidance: Any, steps: Any, left: Any, right: Any, strength: Any) -> Answer:
         asked = {"prompt": prompt, "seed": _whole(seed), "versions": [left, right], "steps": _whole(steps)}
@@ -67,7 +67,7 @@ def _whole(value: Any) -> Any:
 
 
 def rendered(services: Services, lending: GpuLending, asked: dict[str, Any]) -> Answer:
-    """The pictures that were asked for, with the checks of POST /api/v1/render."""
+    """The images that were asked for, with the checks of POST /api/v1/render."""
     try:
         body = RenderBody.model_validate(asked)
     except ValidationError as error:

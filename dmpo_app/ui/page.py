@@ -18,7 +18,7 @@ _HEADER = """<div class="st-top">
   <img class="st-logo" src="./studio/static/{build}/logo.svg" alt="" width="34" height="34">
   <div class="st-words">
     <h1 class="st-name">DMPO Studio</h1>
-    <p class="st-line">Say which picture you prefer. The model learns it while you watch.</p>
+    <p class="st-line">Say which image you prefer. The model learns it while you watch.</p>
   </div>
   <dmpo-header></dmpo-header>
 </div>"""

@@ -1,75 +1,85 @@
-// What an administrator may do: train now, make a version live. The token stays in this page's memory.
+// @ts-check
+// Acts of an administrator: train now, make a version live. The token stays in this page's memory.
 
 import { AdminTokenField } from "../lib/admin-token.js";
-import { api, ApiError, h, statusFeed } from "../lib/studio.js";
+import { api, ApiError } from "../lib/api.js";
+import { h, press } from "../lib/dom.js";
+import { statusFeed } from "../lib/status.js";
+
+const HELP =
+  "The token is DMPO_ADMIN_TOKEN, or the one written to the terminal at start. It is kept until this page is closed.";
 
 export class AdminPanel {
-  /** `done()` is called after something was changed. */
-  constructor(done) {
-    this.done = done;
+  /** @param {() => void} changed called after something was changed */
+  constructor(changed) {
+    this.changed = changed;
     this.token = new AdminTokenField();
     this.message = h("p", { class: "ad-message", role: "status", "aria-live": "polite" });
-    this.trainButton = h(
-      "button",
-      { type: "button", class: "st-button ad-train", onclick: () => this.train() },
-      "Train now",
-    );
+    const train = () => this.#train();
+    this.trainButton = h("button", { type: "button", class: "st-button ad-train", onclick: train }, "Train now");
     this.element = h(
       "div",
       { class: "ad" },
-      h(
-        "p",
-        { class: "ad-help" },
-        "The token is DMPO_ADMIN_TOKEN, or the one written to the terminal at start. It is kept until this page is closed.",
-      ),
+      h("p", { class: "ad-help" }, HELP),
       h("div", { class: "ad-line" }, this.token.input, this.trainButton),
       this.message,
     );
   }
 
+  /** @param {number} version */
   liveButton(version) {
-    const button = h(
-      "button",
-      { type: "button", class: "st-button", onclick: () => this.makeLive(version) },
-      "Make live",
-    );
+    const makeLive = () => this.#makeLive(version);
+    const button = h("button", { type: "button", class: "st-button", onclick: makeLive }, "Make live");
     button.setAttribute("aria-label", version === 0 ? "Make the base model live" : `Make version ${version} live`);
     return button;
   }
 
   /** On ZeroGPU a queued round waits for a GPU minute, and the administrator lends the first. */
-  async train() {
-    if (await this.act("POST", "rounds", (round) => `Round ${round.id} is queued.`))
-      document.querySelector("#lend-minute")?.click();
+  async #train() {
+    const isQueued = await this.#attempt(async (token) => {
+      const round = await api("POST rounds", { token });
+      return `Round ${round.id} is queued.`;
+    });
+    if (isQueued) press("#lend-minute");
   }
 
-  makeLive(version) {
-    return this.act("POST", `adapters/${version}/live`, (answer) =>
-      answer.live_version === 0 ? "The base model is live." : `Version ${answer.live_version} is live.`,
-    );
+  /** @param {number} version */
+  #makeLive(version) {
+    return this.#attempt(async (token) => {
+      const { live_version: live } = await api("POST adapters/{version}/live", { params: { version }, token });
+      return live === 0 ? "The base model is live." : `Version ${live} is live.`;
+    });
   }
 
-  /** Whether it was done. */
-  async act(method, path, said) {
+  /**
+   * Do something with the token. Resolves to whether it was done.
+   *
+   * @param {(token: string) => Promise<string>} act resolves to a sentence about its result
+   */
+  async #attempt(act) {
     const token = this.token.value;
     if (token === "") {
-      this.say("Enter the administrator's token first.", true);
+      this.#say("Enter the administrator's token first.", true);
       this.token.input.focus();
       return false;
     }
     try {
-      this.say(said(await api(method, path, { token })));
-      statusFeed.poll();
-      this.done();
-      return true;
+      this.#say(await act(token));
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      this.say(error.message, true);
+      this.#say(error.message, true);
       return false;
     }
+    statusFeed.poll();
+    this.changed();
+    return true;
   }
 
-  say(text, bad = false) {
+  /**
+   * @param {string} text
+   * @param {boolean} bad
+   */
+  #say(text, bad = false) {
     this.message.textContent = text;
     this.message.classList.toggle("ad-bad", bad);
   }

@@ -1,217 +1,177 @@
-// <dmpo-progress>: votes over time, the round with its curves, every version, and what an administrator may do.
+// @ts-check
+// <dmpo-progress>: votes over time, the round with its curves, every version, and the acts of an administrator.
 
-import { AdminPanel } from "./admin.js";
+import { address, api, ApiError } from "../lib/api.js";
 import { barChart, lineChart } from "../lib/chart.js";
+import { h, isShown } from "../lib/dom.js";
 import { RoundCard } from "../lib/round-card.js";
-import { address, api, ApiError, h, isShown, plural, statusFeed, versionName, versions } from "../lib/studio.js";
+import { statusFeed, versions } from "../lib/status.js";
+import { percent, plural, versionName } from "../lib/text.js";
+import { AdminPanel } from "./admin.js";
+
+/** @import { LineOptions, Point } from "../lib/chart.js" */
+/** @import { Child } from "../lib/dom.js" */
+/** @import { Adapter, Answer, Round, Status } from "../lib/types.js" */
+
+/**
+ * @typedef {(value: number) => string} Format
+ * @typedef {Answer<"GET rounds/{round_id}/progress">["points"][number]} ProgressPoint
+ * @typedef {Answer<"GET history">["hours"]} Hours
+ * @typedef {object} HealthChart
+ * @property {string} key
+ * @property {string} name
+ * @property {string} about
+ * @property {number | null} mark the level to draw
+ * @property {Format} format
+ */
 
 const MOST_HOURS = 48;
 const LEAST_HOURS = 12;
+const HOUR_MS = 3600000;
 const MIN_GAP_MS = 2500;
+const MOST_ROUNDS = 20;
+/** @type {Record<Status["mode"], string>} */
 const MODES = { cpu: "the processor", gpu: "a GPU of its own", zerogpu: "GPU minutes that people lend" };
+/** @type {Format} */
+const whole = (value) => String(Math.round(value));
+/** @type {Format} */
+const threeDigits = (value) => value.toPrecision(3);
+/** @type {Format} */
+const times = (value) => `× ${value.toFixed(2)}`;
+/** @type {Record<string, [name: string, format: Format]>} */
 const METRICS = {
-  held_out_votes: ["held-out votes", (v) => String(Math.round(v))],
-  held_out_accuracy: ["held-out accuracy", (v) => `${Math.round(100 * v)} %`],
-  held_out_margin: ["held-out margin", (v) => v.toFixed(2)],
-  held_out_loss: ["held-out loss", (v) => v.toPrecision(3)],
-  step: ["best step", (v) => String(Math.round(v))],
+  held_out_votes: ["held-out votes", whole],
+  held_out_accuracy: ["held-out accuracy", percent],
+  held_out_margin: ["held-out margin", (value) => value.toFixed(2)],
+  held_out_loss: ["held-out loss", threeDigits],
+  step: ["best step", whole],
 };
 
-/** What is watched beside loss and margin: [key, name, what it is, level to mark, in words]. */
+const OVER_BASE = "of its images, over the base model's";
+const GAIN = "how much smaller the error on preferred images is than the base model's; below 0 it has risen";
+
+/** The curves beside loss and margin. @type {HealthChart[]} */
 const HEALTH = [
-  [
-    "chosen_gain",
-    "Preferred images",
-    "how much smaller the error on preferred images is than the base model's; below 0 it has risen",
-    0,
-    (v) => v.toPrecision(2),
-  ],
-  ["rejected_gain", "Rejected images", "the same for the other images", 0, (v) => v.toPrecision(2)],
-  [
-    "past_target",
-    "Past the target",
-    "share of pairs whose margin is beyond what their votes ask for",
-    null,
-    (v) => `${Math.round(100 * v)} %`,
-  ],
-  ["grad_norm", "Gradient norm", "before it is scaled down", null, (v) => v.toPrecision(3)],
-  ["adapter_norm", "Adapter norm", "size of all that the adapter adds to the weights", null, (v) => v.toPrecision(3)],
-  ["saturation", "Saturation", "of its images, over the base model's", 1, (v) => `× ${v.toFixed(2)}`],
-  ["contrast", "Contrast", "of its images, over the base model's", 1, (v) => `× ${v.toFixed(2)}`],
-  ["sharpness", "Sharpness", "of its images, over the base model's", 1, (v) => `× ${v.toFixed(2)}`],
-  ["diversity", "Diversity", "between images of one prompt, over the base model's", 1, (v) => `× ${v.toFixed(2)}`],
+  { key: "chosen_gain", name: "Preferred images", about: GAIN, mark: 0, format: (value) => value.toPrecision(2) },
+  {
+    key: "rejected_gain",
+    name: "Rejected images",
+    about: "the same for the other images",
+    mark: 0,
+    format: (value) => value.toPrecision(2),
+  },
+  {
+    key: "past_target",
+    name: "Past the target",
+    about: "share of pairs whose margin is beyond the one that their votes ask for",
+    mark: null,
+    format: percent,
+  },
+  {
+    key: "grad_norm",
+    name: "Gradient norm",
+    about: "before it is scaled down",
+    mark: null,
+    format: threeDigits,
+  },
+  {
+    key: "adapter_norm",
+    name: "Adapter norm",
+    about: "size of all that the adapter adds to the weights",
+    mark: null,
+    format: threeDigits,
+  },
+  { key: "saturation", name: "Saturation", about: OVER_BASE, mark: 1, format: times },
+  { key: "contrast", name: "Contrast", about: OVER_BASE, mark: 1, format: times },
+  { key: "sharpness", name: "Sharpness", about: OVER_BASE, mark: 1, format: times },
+  {
+    key: "diversity",
+    name: "Diversity",
+    about: "between images of one prompt, over the base model's",
+    mark: 1,
+    format: times,
+  },
 ];
 
 class DmpoProgress extends HTMLElement {
+  #card = new RoundCard();
+  #tiles = h("div", { class: "pr-tiles" });
+  #curves = h("div", { class: "pr-curves" });
+  #health = new Health();
+  #votes = h("div", { class: "pr-chart" });
+  #versions = h("div", { class: "pr-versions" });
+  #rounds = h("ol", { class: "pr-rounds" });
+  #admin = new AdminPanel(() => this.refresh());
+  /** 0: not since the tab was opened. */
+  #refreshedAt = 0;
+  #unsubscribe = () => {};
+
   connectedCallback() {
-    this.card = new RoundCard();
-    this.tiles = h("div", { class: "pr-tiles" });
-    this.curves = h("div", { class: "pr-curves" });
-    this.health = new Health();
-    this.votes = h("div", { class: "pr-chart" });
-    this.versions = h("div", { class: "pr-versions" });
-    this.rounds = h("ol", { class: "pr-rounds" });
-    this.admin = new AdminPanel(() => this.refresh());
     this.replaceChildren(
-      this.tiles,
-      this.section("The round", this.card.element, this.curves, this.health.element),
-      this.section("Votes over time", this.votes),
-      this.section("Versions", this.versions),
-      this.section("Rounds so far", this.rounds),
-      this.section("Administration", this.admin.element),
+      this.#tiles,
+      section("The round", this.#card.element, this.#curves, this.#health.element),
+      section("Votes over time", this.#votes),
+      section("Versions", this.#versions),
+      section("Rounds so far", this.#rounds),
+      section("Administration", this.#admin.element),
     );
-    this.refreshedAt = 0;
-    this.deaf = statusFeed.listen((status) => status && this.statusCame(status));
+    this.#refreshedAt = 0;
+    this.#unsubscribe = statusFeed.listen((status) => status && this.#statusCame(status));
   }
 
   disconnectedCallback() {
-    this.deaf?.();
+    this.#unsubscribe();
   }
 
-  section(title, ...content) {
-    return h("section", { class: "pr-section" }, h("h2", { class: "pr-title" }, title), content);
-  }
-
-  statusCame(status) {
+  /** @param {Status} status */
+  #statusCame(status) {
     if (!isShown(this)) {
-      this.refreshedAt = 0;
+      this.#refreshedAt = 0;
       return;
     }
-    this.status = status;
-    this.card.update(status);
-    this.showTiles(status);
-    if (performance.now() - this.refreshedAt > MIN_GAP_MS || this.refreshedAt === 0) this.refresh();
+    this.#card.update(status);
+    this.#tiles.replaceChildren(...statusTiles(status).map(tile));
+    if (this.#refreshedAt === 0 || performance.now() - this.#refreshedAt > MIN_GAP_MS) this.refresh();
   }
 
+  /** Ask for everything anew. */
   async refresh() {
-    this.refreshedAt = performance.now();
+    this.#refreshedAt = performance.now();
     try {
-      const [history, known, rounds] = await Promise.all([api("GET", "history"), versions(), api("GET", "rounds")]);
-      this.showVotes(history.hours);
-      this.showVersions(known);
-      this.showRounds(rounds.rounds);
-      const shown =
-        rounds.rounds.findLast((round) => round.status === "running") ??
-        rounds.rounds.findLast((round) => round.step > 0);
-      const points = shown ? (await api("GET", `rounds/${shown.id}/progress`)).points : [];
-      if (shown) this.showCurves(shown, points);
-      else this.curves.replaceChildren();
-      this.health.show(shown, points);
+      const [{ hours }, adapters, { rounds }] = await Promise.all([api("GET history"), versions(), api("GET rounds")]);
+      this.#votes.replaceChildren(...voteChart(hours));
+      this.#showVersions([...adapters.values()]);
+      this.#showRounds(rounds);
+      await this.#showCurves(
+        rounds.findLast((round) => round.status === "running") ?? rounds.findLast((round) => round.step > 0),
+      );
     } catch (error) {
       if (!(error instanceof ApiError)) throw error; // the header says that the studio cannot be reached
     }
   }
 
-  showTiles(status) {
-    const trainer = status.trainer.running
-      ? status.round
-        ? "learning"
-        : "waiting for votes"
-      : status.trainer.message || "not running";
-    const phase = {
-      starting: "starting",
-      loading: "loading the model",
-      ready: "ready",
-      failed: status.renderer.message,
-      stopped: "stopped",
-    };
-    const tiles = [
-      ["Votes", String(status.votes)],
-      ["Until the next round", String(status.votes_until_round)],
-      ["Live", versionName(status.live_version)],
-      ["Pairs waiting", String(status.pool)],
-      [
-        "Renderer",
-        phase[status.renderer.phase] +
-          (status.renderer.device && status.mode !== "zerogpu" ? ` on ${status.renderer.device}` : ""),
-      ],
-      ["Trainer", trainer],
-      ["Runs on", MODES[status.mode]],
-    ];
-    if (status.encoding) tiles.push(["Imported pairs encoded", `${status.encoding.done} of ${status.encoding.total}`]);
-    if (status.last_error) tiles.push(["Last error", status.last_error]);
-    this.tiles.replaceChildren(
-      ...tiles.map(([name, value]) =>
-        h(
-          "div",
-          { class: `pr-tile${name === "Last error" ? " pr-bad" : ""}` },
-          h("small", {}, name),
-          h("b", {}, value),
-        ),
-      ),
-    );
-  }
-
-  showVotes(hours) {
-    if (hours.length === 0) {
-      this.votes.replaceChildren(h("p", { class: "pr-empty" }, "No votes yet."));
+  /** @param {Round | undefined} round */
+  async #showCurves(round) {
+    if (!round) {
+      this.#curves.replaceChildren();
+      this.#health.hide();
       return;
     }
-    const counts = new Map(hours.map(({ hour, votes }) => [Math.floor(Date.parse(hour) / 3600000), votes]));
-    const last = Math.floor(Date.now() / 3600000);
-    const since = last - Math.min(...counts.keys()) + 1;
-    const shown = Math.min(MOST_HOURS, Math.max(LEAST_HOURS, since));
-    const bars = [];
-    for (let hour = last - shown + 1; hour <= last; hour++) {
-      const start = new Date(hour * 3600000);
-      const value = counts.get(hour) ?? 0;
-      bars.push({
-        value,
-        title: `${start.toLocaleString([], { weekday: "short", hour: "2-digit", minute: "2-digit" })}: ${plural(value, "vote")}`,
-      });
-    }
-    const total = bars.reduce((sum, bar) => sum + bar.value, 0);
-    const most = Math.max(...bars.map((bar) => bar.value));
-    this.votes.replaceChildren(
-      barChart(bars, `Votes an hour over the last ${shown} hours: ${total} in all`),
-      h(
-        "div",
-        { class: "pr-axis" },
-        h("span", {}, `${shown} h ago`),
-        h("span", {}, `${plural(total, "vote")}, at most ${most} an hour`),
-        h("span", {}, "now"),
-      ),
-    );
+    const { points } = await api("GET rounds/{round_id}/progress", { params: { round_id: round.id } });
+    this.#curves.replaceChildren(...roundCurves(round, points));
+    this.#health.show(round, points);
   }
 
-  showCurves(round, points) {
-    const curve = (name, key, options) => {
-      const data = points.filter((point) => point[key] !== null).map((point) => [point.step, point[key]]);
-      const said = (value) => (key === "accuracy" ? `${Math.round(100 * value)} %` : value.toPrecision(3));
-      return figure(round, name, data, said, options);
-    };
-    const title = round.status === "running" ? `Round ${round.id}, running` : `Round ${round.id}, ${round.status}`;
-    this.curves.replaceChildren(
-      h(
-        "p",
-        { class: "pr-which" },
-        `${title}, from ${plural(round.votes, "vote")}`,
-        round.reason && h("span", { class: "pr-why" }, round.reason),
-      ),
-      curve("Loss", "loss", {}),
-      curve("Margin", "margin", { mark: 0, range: [0, 0] }),
-      curve("Accuracy", "accuracy", { mark: 0.5, range: [0.4, 1] }),
-    );
+  /** @param {Adapter[]} adapters */
+  #showVersions(adapters) {
+    const newestFirst = adapters.sort((a, b) => b.version - a.version);
+    this.#versions.replaceChildren(...newestFirst.map((adapter) => this.#versionRow(adapter)));
   }
 
-  showVersions(known) {
-    const rows = [...known.values()].sort((a, b) => b.version - a.version);
-    this.versions.replaceChildren(...rows.map((adapter) => this.versionRow(adapter)));
-  }
-
-  versionRow(adapter) {
-    const facts =
-      adapter.version === 0
-        ? ["the model as it came, before any vote"]
-        : [
-            `from ${plural(adapter.votes, "vote")}`,
-            `trained ${new Date(adapter.created_at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}`,
-          ];
-    const metrics = Object.entries(METRICS)
-      .filter(([name]) => typeof adapter.metrics[name] === "number")
-      .map(([name, [title, said]]) =>
-        h("span", { class: "rc-chip" }, h("b", {}, title), ` ${said(adapter.metrics[name])}`),
-      );
+  /** @param {Adapter} adapter */
+  #versionRow(adapter) {
+    const unproven = { class: "st-badge st-pale", title: "Too few held-out votes to judge it by" };
+    const metrics = metricChips(adapter);
     return h(
       "div",
       { class: `pr-version${adapter.live ? " pr-live" : ""}` },
@@ -223,74 +183,187 @@ class DmpoProgress extends HTMLElement {
           {},
           h("b", {}, versionName(adapter.version)),
           adapter.live && h("span", { class: "st-badge" }, "live"),
-          !adapter.proven &&
-            h("span", { class: "st-badge st-pale", title: "Too few held-out votes to judge it by" }, "not yet proven"),
+          !adapter.proven && h("span", unproven, "not yet proven"),
         ),
-        h("small", {}, facts.join(" · ")),
+        h("small", {}, adapterFacts(adapter)),
         metrics.length > 0 && h("div", { class: "pr-metrics" }, metrics),
       ),
       h(
         "div",
         { class: "pr-acts" },
         adapter.download && h("a", { class: "st-button", href: address(adapter.download), download: true }, "Download"),
-        !adapter.live && this.admin.liveButton(adapter.version),
+        !adapter.live && this.#admin.liveButton(adapter.version),
       ),
     );
   }
 
-  showRounds(rounds) {
-    const items = [...rounds].reverse().slice(0, 20);
-    this.rounds.replaceChildren(
-      ...items.map((round) => {
-        const outcome = round.status === "published" ? `published as version ${round.adapter_version}` : round.status;
-        return h(
-          "li",
-          { class: `pr-round pr-${round.status}` },
-          h("b", {}, `Round ${round.id}`),
-          ` ${outcome}, ${plural(round.votes, "vote")}`,
-          round.reason && h("small", {}, round.reason),
-        );
-      }),
-    );
-    if (items.length === 0) this.rounds.append(h("li", { class: "pr-empty" }, "None yet."));
+  /** @param {Round[]} rounds */
+  #showRounds(rounds) {
+    const newestFirst = [...rounds].reverse().slice(0, MOST_ROUNDS);
+    this.#rounds.replaceChildren(...newestFirst.map(roundLine));
+    if (newestFirst.length === 0) this.#rounds.append(h("li", { class: "pr-empty" }, "None yet."));
   }
 }
 
-/** One small chart with its name and latest value. `data`: [[step, value]]. */
-function figure(round, name, data, said, options, title = "") {
-  const value = data.length > 0 ? said(data.at(-1)[1]) : "–";
+/**
+ * @param {string} title
+ * @param {Child[]} content
+ */
+const section = (title, ...content) =>
+  h("section", { class: "pr-section" }, h("h2", { class: "pr-title" }, title), ...content);
+
+/**
+ * @param {Status} status
+ * @returns {Array<[name: string, value: string]>}
+ */
+function statusTiles(status) {
+  const { renderer, trainer, encoding } = status;
+  const phases = { starting: "starting", loading: "loading the model", ready: "ready", stopped: "stopped" };
+  const phase = renderer.phase === "failed" ? renderer.message : phases[renderer.phase];
+  const device = renderer.device && status.mode !== "zerogpu" ? ` on ${renderer.device}` : "";
+  const training = status.round ? "learning" : "waiting for votes";
+  /** @type {Array<[string, string]>} */
+  const tiles = [
+    ["Votes", String(status.votes)],
+    ["Until the next round", String(status.votes_until_round)],
+    ["Live", versionName(status.live_version)],
+    ["Pairs waiting", String(status.pool)],
+    ["Renderer", phase + device],
+    ["Trainer", trainer.running ? training : trainer.message || "not running"],
+    ["Runs on", MODES[status.mode]],
+  ];
+  if (encoding) tiles.push(["Imported pairs encoded", `${encoding.done} of ${encoding.total}`]);
+  if (status.last_error) tiles.push(["Last error", status.last_error]);
+  return tiles;
+}
+
+/** @param {[name: string, value: string]} tile */
+const tile = ([name, value]) =>
+  h("div", { class: `pr-tile${name === "Last error" ? " pr-bad" : ""}` }, h("small", {}, name), h("b", {}, value));
+
+/** @param {Hours} hours */
+function voteChart(hours) {
+  if (hours.length === 0) return [h("p", { class: "pr-empty" }, "No votes yet.")];
+  const counts = new Map(hours.map(({ hour, votes }) => [Math.floor(Date.parse(hour) / HOUR_MS), votes]));
+  const last = Math.floor(Date.now() / HOUR_MS);
+  const since = last - Math.min(...counts.keys()) + 1;
+  const length = Math.min(MOST_HOURS, Math.max(LEAST_HOURS, since));
+  const bars = Array.from({ length }, (_, index) => {
+    const hour = last - length + 1 + index;
+    const value = counts.get(hour) ?? 0;
+    const start = new Date(hour * HOUR_MS).toLocaleString([], { weekday: "short", hour: "2-digit", minute: "2-digit" });
+    return { value, title: `${start}: ${plural(value, "vote")}` };
+  });
+  const total = bars.reduce((sum, bar) => sum + bar.value, 0);
+  const most = Math.max(...bars.map((bar) => bar.value));
+  const axis = [`${length} h ago`, `${plural(total, "vote")}, at most ${most} an hour`, "now"];
+  return [
+    barChart(bars, `Votes an hour over the last ${length} hours: ${total} in all`),
+    h(
+      "div",
+      { class: "pr-axis" },
+      axis.map((text) => h("span", {}, text)),
+    ),
+  ];
+}
+
+/**
+ * @param {Round} round
+ * @param {ProgressPoint[]} points
+ */
+function roundCurves(round, points) {
+  /** @param {string} name @param {"loss" | "margin" | "accuracy"} key @param {LineOptions} options */
+  const curve = (name, key, options) =>
+    figure({
+      round,
+      name,
+      points: points.flatMap(({ step, [key]: value }) => (value === null ? [] : [[step, value]])),
+      format: key === "accuracy" ? percent : threeDigits,
+      options,
+    });
+  const title = `Round ${round.id}, ${round.status}, from ${plural(round.votes, "vote")}`;
+  return [
+    h("p", { class: "pr-which" }, title, round.reason && h("span", { class: "pr-why" }, round.reason)),
+    curve("Loss", "loss", {}),
+    curve("Margin", "margin", { mark: 0, range: [0, 0] }),
+    curve("Accuracy", "accuracy", { mark: 0.5, range: [0.4, 1] }),
+  ];
+}
+
+/**
+ * One small chart with its name and latest value.
+ *
+ * @param {{ round: Round, name: string, points: Point[], format: Format, options: LineOptions, about?: string }} curve
+ */
+function figure({ round, name, points, format, options, about = "" }) {
+  const latest = points.at(-1);
+  const value = latest ? format(latest[1]) : "–";
+  const label = `${name}${about && `, ${about}`}, over the steps of round ${round.id}, now ${value}`;
   return h(
     "figure",
-    { class: "pr-curve", title: title || null },
+    { class: "pr-curve", title: about || null },
     h("figcaption", {}, h("span", {}, name), h("b", {}, value)),
-    lineChart(data, `${name}${title && `, ${title}`}, over the steps of round ${round.id}, now ${value}`, {
-      xMax: round.steps,
-      ...options,
-    }),
+    lineChart(points, label, { xMax: round.steps, ...options }),
   );
 }
 
-/** The round's health: small charts that can be folded away. What was open stays open. */
+/** @param {Adapter} adapter */
+function adapterFacts({ version, votes, created_at: createdAt }) {
+  if (version === 0) return "the model as it came, before any vote";
+  const facts = [`from ${plural(votes, "vote")}`];
+  if (createdAt) {
+    facts.push(`trained ${new Date(createdAt).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}`);
+  }
+  return facts.join(" · ");
+}
+
+/** @param {Adapter} adapter */
+function metricChips({ metrics }) {
+  return Object.entries(METRICS).flatMap(([key, [name, format]]) => {
+    const value = metrics[key];
+    if (typeof value !== "number") return [];
+    return [h("span", { class: "rc-chip" }, h("b", {}, name), ` ${format(value)}`)];
+  });
+}
+
+/** @param {Round} round */
+function roundLine({ id, status, votes, reason, adapter_version: version }) {
+  const outcome = status === "published" ? `published as version ${version}` : status;
+  return h(
+    "li",
+    { class: `pr-round pr-${status}` },
+    h("b", {}, `Round ${id}`),
+    ` ${outcome}, ${plural(votes, "vote")}`,
+    reason && h("small", {}, reason),
+  );
+}
+
+/** The round's health: small charts that can be folded away. An open one stays open. */
 class Health {
-  constructor() {
-    this.charts = h("div", { class: "pr-small" });
-    this.summary = h("summary", {}, "Health");
-    this.element = h("details", { class: "pr-health", hidden: true }, this.summary, this.charts);
+  #charts = h("div", { class: "pr-small" });
+  #summary = h("summary", {}, "Health");
+  element = h("details", { class: "pr-health", hidden: true }, this.#summary, this.#charts);
+
+  hide() {
+    this.element.hidden = true;
   }
 
+  /**
+   * @param {Round} round
+   * @param {ProgressPoint[]} points
+   */
   show(round, points) {
-    const watched = HEALTH.map(([key, ...rest]) => [
-      points.filter((point) => key in point.health).map((point) => [point.step, point.health[key]]),
-      ...rest,
-    ]).filter(([data]) => data.length > 0);
-    this.element.hidden = watched.length === 0;
-    if (watched.length === 0) return;
-    this.summary.textContent = `Health of round ${round.id}`;
-    this.charts.replaceChildren(
-      ...watched.map(([data, name, title, mark, said]) =>
-        figure(round, name, data, said, mark === null ? {} : { mark, range: [mark, mark] }, title),
-      ),
-    );
+    const figures = HEALTH.flatMap(({ key, name, about, mark, format }) => {
+      /** @type {Point[]} */
+      const values = points.flatMap(({ step, health }) => (key in health ? [[step, health[key]]] : []));
+      if (values.length === 0) return [];
+      /** @type {LineOptions} */
+      const options = mark === null ? {} : { mark, range: [mark, mark] };
+      return [figure({ round, name, points: values, format, options, about })];
+    });
+    this.element.hidden = figures.length === 0;
+    this.#summary.textContent = `Health of round ${round.id}`;
+    this.#charts.replaceChildren(...figures);
   }
 }
 

@@ -1,27 +1,51 @@
-// The form that takes in a file of prompts: a preview with counts first, then the import.
+// @ts-check
+// The form that imports a file of prompts: a preview with counts first, then the import.
 
-import { api, ApiError, h, plural } from "../lib/studio.js";
+import { api, ApiError } from "../lib/api.js";
+import { h } from "../lib/dom.js";
+import { plural } from "../lib/text.js";
+
+/** @import { Operations } from "../lib/api-types.js" */
+/** @import { Child } from "../lib/dom.js" */
+/** @import { Answer } from "../lib/types.js" */
+
+/**
+ * @typedef {NonNullable<NonNullable<Operations["POST prompts/import"]["query"]>["format"]>} Format
+ * @typedef {Answer<"POST prompts/import">} ImportAnswer
+ */
 
 const MOST_BYTES = 4 * 1024 * 1024;
+const TIMEOUT_MS = 120000;
+/** @type {Format[]} */
 const FORMATS = ["txt", "csv", "tsv", "jsonl", "json"];
+const HELP =
+  "A file of text: .txt (a prompt a line), .csv, .tsv, .jsonl or .json, up to 4 MiB. " +
+  "Parquet and larger files: dmpo prompts import.";
 
+/**
+ * @param {string} label
+ * @param {Child} control
+ */
 const field = (label, control) => h("label", { class: "pm-field" }, h("span", {}, label), control);
 
-export class ImportForm {
-  /** `token()` is the administrator's; `done()` is called after prompts were added. */
-  constructor(token, done) {
+/** @param {File} file */
+const formatOf = (file) => FORMATS.find((format) => file.name.toLowerCase().endsWith(`.${format}`));
+
+export class PromptImportForm {
+  /**
+   * @param {() => string} token the administrator's
+   * @param {() => void} imported called after prompts were added
+   */
+  constructor(token, imported) {
     this.token = token;
-    this.done = done;
-    const changed = () => this.changed();
-    this.file = h("input", {
-      type: "file",
-      class: "pm-input",
-      accept: FORMATS.map((name) => `.${name}`).join(","),
-      onchange: changed,
-    });
+    this.imported = imported;
+    const onchange = () => this.#changed();
+    const text = { type: "text", class: "pm-input", autocomplete: "off", oninput: onchange };
+    const accept = FORMATS.map((format) => `.${format}`).join(",");
+    this.file = h("input", { type: "file", class: "pm-input", accept, onchange });
     this.side = h(
       "select",
-      { class: "pm-input", onchange: changed },
+      { class: "pm-input", onchange },
       h("option", { value: "0" }, "train on all"),
       h("option", { value: "share" }, "hold out a share"),
       h("option", { value: "1" }, "hold all out"),
@@ -33,27 +57,16 @@ export class ImportForm {
       max: "99",
       step: "1",
       value: "10",
-      oninput: changed,
+      oninput: onchange,
     });
     this.shareField = field("Share, %", this.share);
-    this.tags = h("input", {
-      type: "text",
-      class: "pm-input",
-      autocomplete: "off",
-      placeholder: "commas between",
-      oninput: changed,
-    });
-    this.column = h("input", {
-      type: "text",
-      class: "pm-input",
-      autocomplete: "off",
-      placeholder: "prompt, caption…",
-      oninput: changed,
-    });
-    this.preview = h("button", { type: "button", class: "st-button", onclick: () => this.send(true) }, "Preview");
-    this.take = h(
+    this.tags = h("input", { ...text, placeholder: "commas between" });
+    this.column = h("input", { ...text, placeholder: "prompt, caption…" });
+    const send = (/** @type {boolean} */ isDryRun) => () => this.#send(isDryRun);
+    this.previewButton = h("button", { type: "button", class: "st-button", onclick: send(true) }, "Preview");
+    this.importButton = h(
       "button",
-      { type: "button", class: "st-button", disabled: true, onclick: () => this.send(false) },
+      { type: "button", class: "st-button", disabled: true, onclick: send(false) },
       "Import",
     );
     this.message = h("p", { class: "pm-message", role: "status", "aria-live": "polite" });
@@ -62,11 +75,7 @@ export class ImportForm {
       "section",
       { class: "pm-import" },
       h("h2", {}, "Import"),
-      h(
-        "p",
-        { class: "ad-help" },
-        "A file of text: .txt (a prompt a line), .csv, .tsv, .jsonl or .json, up to 4 MiB. Parquet and larger files: dmpo prompts import.",
-      ),
+      h("p", { class: "ad-help" }, HELP),
       h(
         "div",
         { class: "pm-filters" },
@@ -76,78 +85,96 @@ export class ImportForm {
         field("Tags", this.tags),
         field("Column", this.column),
       ),
-      h("div", { class: "pm-acts" }, this.preview, this.take),
+      h("div", { class: "pm-acts" }, this.previewButton, this.importButton),
       this.message,
       this.refused,
     );
-    this.changed();
+    this.#changed();
   }
 
-  /** What was previewed is not what would be imported any more. */
-  changed() {
+  /** The previewed prompts are not those that would be imported any more. */
+  #changed() {
     this.shareField.hidden = this.side.value !== "share";
-    this.take.disabled = true;
-    this.say("");
+    this.importButton.disabled = true;
+    this.#say("");
     this.refused.replaceChildren();
   }
 
-  async send(dryRun) {
-    const [file] = this.file.files;
-    const format = file?.name.split(".").pop().toLowerCase();
-    if (!file) return this.say("Choose a file first.", true);
-    if (!FORMATS.includes(format)) return this.say(`A file ending in one of: ${FORMATS.join(", ")}.`, true);
-    if (file.size > MOST_BYTES) return this.say("The file is larger than 4 MiB; use dmpo prompts import.", true);
-    const query = new URLSearchParams({
-      format,
-      dry_run: String(dryRun),
-      held_out_share: this.side.value === "share" ? String(this.share.value / 100) : this.side.value,
-    });
-    for (const tag of this.tags.value.split(",")) if (tag.trim() !== "") query.append("tag", tag.trim());
-    if (this.column.value.trim() !== "") query.set("column", this.column.value.trim());
-    this.preview.disabled = this.take.disabled = true;
-    this.say("Reading…");
+  /** The problem with the file that was chosen, or null. */
+  #fileProblem() {
+    const file = this.file.files?.[0];
+    if (!file) return "Choose a file first.";
+    if (!formatOf(file)) return `A file ending in one of: ${FORMATS.join(", ")}.`;
+    return file.size > MOST_BYTES ? "The file is larger than 4 MiB; use dmpo prompts import." : null;
+  }
+
+  /** @param {boolean} isDryRun */
+  async #send(isDryRun) {
+    const problem = this.#fileProblem();
+    const file = this.file.files?.[0];
+    if (problem !== null || !file) {
+      this.#say(problem ?? "", true);
+      return;
+    }
+    const tags = this.tags.value.split(",").map((tag) => tag.trim());
+    const query = {
+      format: formatOf(file),
+      dry_run: isDryRun,
+      held_out_share: this.side.value === "share" ? Number(this.share.value) / 100 : Number(this.side.value),
+      tag: tags.filter((tag) => tag !== ""),
+      column: this.column.value.trim() || null,
+    };
+    this.previewButton.disabled = this.importButton.disabled = true;
+    this.#say("Reading…");
     try {
       // The bytes as they are, so that the studio and not the browser judges whether they are text.
-      this.show(
-        await api("POST", `prompts/import?${query}`, {
-          text: await file.arrayBuffer(),
-          token: this.token(),
-          timeoutMs: 120000,
-        }),
-      );
-      if (!dryRun) this.done();
+      const content = await file.arrayBuffer();
+      const request = { query, content, token: this.token(), timeoutMs: TIMEOUT_MS };
+      this.#show(await api("POST prompts/import", request));
+      if (!isDryRun) this.imported();
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      this.say(error.message, true);
+      this.#say(error.message, true);
     } finally {
-      this.preview.disabled = false;
-    }
-    return undefined;
-  }
-
-  show(answer) {
-    const refused = Object.entries(answer.refused);
-    const parts = [
-      `${plural(answer.new, "prompt")} ${answer.dry_run ? "would be added" : "added"}, ${answer.held_out} of them held out`,
-      answer.known > 0 && `${answer.known} there already`,
-      ...refused.map(([reason, count]) => `${count} refused: ${reason}`),
-    ];
-    this.say(`${parts.filter(Boolean).join(" · ")}.`);
-    this.take.disabled = !(answer.dry_run && answer.new + answer.known > 0);
-    const line = (row) =>
-      h("li", {}, `${row.row}: ${row.reason}: `, h("q", {}, row.text), row.like && [", like ", h("q", {}, row.like)]);
-    this.refused.replaceChildren();
-    if (answer.rows.length > 0) {
-      const total = refused.reduce((sum, [, count]) => sum + count, 0);
-      const summary = answer.rows.length < total ? `The first ${answer.rows.length} refused rows` : "Refused rows";
-      this.refused.append(
-        h("details", { class: "pm-refused" }, h("summary", {}, summary), h("ul", {}, answer.rows.map(line))),
-      );
+      this.previewButton.disabled = false;
     }
   }
 
-  say(text, bad = false) {
+  /** @param {ImportAnswer} answer */
+  #show(answer) {
+    this.#say(summary(answer));
+    this.importButton.disabled = !(answer.dry_run && answer.new + answer.known > 0);
+    this.refused.replaceChildren(...refusedRows(answer));
+  }
+
+  /**
+   * @param {string} text
+   * @param {boolean} bad
+   */
+  #say(text, bad = false) {
     this.message.textContent = text;
     this.message.classList.toggle("pm-bad", bad);
   }
+}
+
+/** @param {ImportAnswer} answer */
+function summary(answer) {
+  const added = `${plural(answer.new, "prompt")} ${answer.dry_run ? "would be added" : "added"}`;
+  const parts = [
+    `${added}, ${answer.held_out} of them held out`,
+    ...(answer.known > 0 ? [`${answer.known} there already`] : []),
+    ...Object.entries(answer.refused).map(([reason, count]) => `${count} refused: ${reason}`),
+  ];
+  return `${parts.join(" · ")}.`;
+}
+
+/** @param {ImportAnswer} answer */
+function refusedRows({ rows, refused }) {
+  if (rows.length === 0) return [];
+  const total = Object.values(refused).reduce((sum, count) => sum + count, 0);
+  const title = rows.length < total ? `The first ${rows.length} refused rows` : "Refused rows";
+  const lines = rows.map(({ row, reason, text, like }) =>
+    h("li", {}, `${row}: ${reason}: `, h("q", {}, text), like ? [", like ", h("q", {}, like)] : null),
+  );
+  return [h("details", { class: "pm-refused" }, h("summary", {}, title), h("ul", {}, lines))];
 }

@@ -1,11 +1,26 @@
-// <dmpo-quality>: how good the votes are, for administrators: agreement, checks, and what each annotator's votes count.
+// @ts-check
+// <dmpo-quality>: the quality of the votes, for administrators: agreement, checks, and the weight of each annotator.
 
 import { AdminTokenField } from "../lib/admin-token.js";
+import { api, ApiError, saveFile } from "../lib/api.js";
 import { barChart } from "../lib/chart.js";
+import { h } from "../lib/dom.js";
+import { percent, plural } from "../lib/text.js";
 import { DataImportForm } from "./data-import.js";
-import { api, ApiError, h, plural, saveFile } from "../lib/studio.js";
 
-const CSV = "/api/v1/quality/annotators.csv";
+/** @import { AnnotatorQuality, QualityReport, Share } from "../lib/types.js" */
+
+/**
+ * @typedef {[name: string, value: string, note: string]} Tile
+ *
+ * @typedef {object} Column
+ * @property {string} name
+ * @property {string} about
+ * @property {(row: AnnotatorQuality) => string | number} text
+ * @property {(row: AnnotatorQuality) => Share} [share] whose interval is shown on demand
+ */
+
+/** @type {Array<[format: string, name: string]>} */
 const FORMATS = [
   ["votes-jsonl", "Raw votes, JSON lines"],
   ["votes-csv", "Raw votes, CSV"],
@@ -15,241 +30,273 @@ const FORMATS = [
 ];
 const MOST_ROWS = 200;
 const MOST_BARS = 100;
+const REPORT_TIMEOUT_MS = 60000;
 
-const percent = (share) => `${Math.round(100 * share)} %`;
-const number = (value, digits = 2) => (value === null ? "–" : value.toFixed(digits));
+/** @param {number | null} value */
+const number = (value) => (value === null ? "–" : value.toFixed(2));
+/** @param {number | null} ms */
 const seconds = (ms) => (ms === null ? "–" : `${(ms / 1000).toFixed(1)} s`);
-const short = (share) => (share.value === null ? "–" : percent(share.value));
-const range = (share) => `${percent(share.low)} to ${percent(share.high)} of ${share.trials}`;
+/** @param {Share} share */
+const short = ({ value }) => (value === null ? "–" : percent(value));
+/** @param {Share} share */
+const interval = ({ low, high, trials }) => `${percent(low ?? 0)} to ${percent(high ?? 1)} of ${trials}`;
+/** @param {number | null} p */
 const certainty = (p) => (p === null ? "" : p < 0.001 ? "p < 0.001" : `p = ${p.toFixed(3)}`);
 
 class DmpoQuality extends HTMLElement {
+  #token = new AdminTokenField("Administrator's token, to see the quality of votes");
+  #save = h(
+    "button",
+    { type: "button", class: "st-button", onclick: () => this.#downloadTable(), disabled: true },
+    "Download CSV",
+  );
+  #message = h("p", { class: "qu-message", role: "status", "aria-live": "polite" });
+  #content = h("div", { class: "qu-content" });
+  #imports = new DataImportForm(() => this.#token.value);
+  #format = h(
+    "select",
+    { class: "qu-format", "aria-label": "Format of the votes" },
+    FORMATS.map(([value, name]) => h("option", { value }, name)),
+  );
+
   connectedCallback() {
-    this.token = new AdminTokenField("Administrator's token, to see the quality of votes");
-    this.save = h(
-      "button",
-      { type: "button", class: "st-button", onclick: () => this.download(), disabled: true },
-      "Download CSV",
-    );
-    this.message = h("p", { class: "qu-message", role: "status", "aria-live": "polite" });
-    this.content = h("div", { class: "qu-content" });
-    this.taking = new DataImportForm(() => this.token.value);
-    this.format = h(
-      "select",
-      { class: "qu-format", "aria-label": "Format of the votes" },
-      FORMATS.map(([value, name]) => h("option", { value }, name)),
-    );
-    const show = (event) => {
-      event.preventDefault();
-      this.show();
-    };
+    const help = "For administrators. Annotators appear under hashed names, which differ from studio to studio.";
+    const about = "A zip with card and manifest, without images; dmpo export adds them.";
     this.replaceChildren(
-      h(
-        "p",
-        { class: "qu-help" },
-        "For administrators. Annotators appear under hashed names, which differ from studio to studio.",
-      ),
+      h("p", { class: "qu-help" }, help),
       h(
         "form",
-        { class: "qu-line", onsubmit: show },
-        this.token.input,
+        { class: "qu-line", onsubmit: (event) => this.#show(event) },
+        this.#token.input,
         h("button", { type: "submit", class: "st-button" }, "Show"),
-        this.save,
+        this.#save,
       ),
       h(
         "form",
-        { class: "qu-line", onsubmit: (event) => this.downloadVotes(event) },
-        this.format,
+        { class: "qu-line", onsubmit: (event) => this.#downloadVotes(event) },
+        this.#format,
         h("button", { type: "submit", class: "st-button" }, "Download votes"),
-        h("span", { class: "qu-help" }, "A zip with card and manifest, without pictures; dmpo export adds them."),
+        h("span", { class: "qu-help" }, about),
       ),
-      this.message,
-      this.content,
-      this.taking.element,
+      this.#message,
+      this.#content,
+      this.#imports.element,
     );
   }
 
-  async show() {
-    const report = await this.attempt((token) => api("GET", "quality", { token, timeoutMs: 60000 }));
-    if (!report) return;
-    this.taking.refresh();
-    this.save.disabled = report.annotators.length === 0;
-    this.say(
-      report.votes === 0
-        ? "No votes yet."
-        : `${plural(report.votes, "vote")} by ${plural(report.annotators.length, "annotator")} on ${plural(report.pairs, "pair")}.`,
-    );
-    if (report.votes === 0) this.content.replaceChildren();
-    else this.content.replaceChildren(tiles(report), ...charts(report), table(report));
-  }
-
-  async download() {
-    const saved = await this.attempt((token) => saveFile(CSV, "annotators.csv", token).then(() => true));
-    if (saved) this.say("The table is downloaded.");
-  }
-
-  async downloadVotes(event) {
+  /** @param {SubmitEvent} event */
+  async #show(event) {
     event.preventDefault();
-    const { value } = this.format;
-    const saved = await this.attempt((token) =>
-      saveFile(`/api/v1/exports/${value}`, `${value}.zip`, token).then(() => true),
-    );
-    if (saved) this.say("The votes are downloaded.");
+    const report = await this.#attempt((token) => api("GET quality", { token, timeoutMs: REPORT_TIMEOUT_MS }));
+    if (!report) return;
+    const { votes, annotators, pairs } = report;
+    this.#imports.refresh();
+    this.#save.disabled = annotators.length === 0;
+    if (votes === 0) {
+      this.#say("No votes yet.");
+      this.#content.replaceChildren();
+      return;
+    }
+    this.#say(`${plural(votes, "vote")} by ${plural(annotators.length, "annotator")} on ${plural(pairs, "pair")}.`);
+    this.#content.replaceChildren(tiles(report), ...charts(report), table(annotators));
   }
 
-  /** What `ask(token)` resolves to, or null; why not is said on the page. */
-  async attempt(ask) {
-    const token = this.token.value;
+  async #downloadTable() {
+    const isSaved = await this.#attempt(async (token) => {
+      await saveFile("GET quality/annotators.csv", "annotators.csv", { token });
+      return true;
+    });
+    if (isSaved) this.#say("The table is downloaded.");
+  }
+
+  /** @param {SubmitEvent} event */
+  async #downloadVotes(event) {
+    event.preventDefault();
+    const { value: format } = this.#format;
+    const isSaved = await this.#attempt(async (token) => {
+      await saveFile("GET exports/{format}", `${format}.zip`, { params: { format }, token });
+      return true;
+    });
+    if (isSaved) this.#say("The votes are downloaded.");
+  }
+
+  /**
+   * The result of a request, or null; the page then says the reason.
+   *
+   * @template Result
+   * @param {(token: string) => Promise<Result>} request
+   */
+  async #attempt(request) {
+    const token = this.#token.value;
     if (token === "") {
-      this.say("Enter the administrator's token first.", true);
-      this.token.input.focus();
+      this.#say("Enter the administrator's token first.", true);
+      this.#token.input.focus();
       return null;
     }
-    this.say("Looking at the votes…");
+    this.#say("Looking at the votes…");
     try {
-      return await ask(token);
+      return await request(token);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      this.say(error.message, true);
+      this.#say(error.message, true);
       return null;
     }
   }
 
-  say(text, bad = false) {
-    this.message.textContent = text;
-    this.message.classList.toggle("qu-bad", bad);
+  /**
+   * @param {string} text
+   * @param {boolean} bad
+   */
+  #say(text, bad = false) {
+    this.#message.textContent = text;
+    this.#message.classList.toggle("qu-bad", bad);
   }
 }
 
+/** @param {QualityReport} report */
 function tiles(report) {
-  const { alpha } = report;
-  const shown = [
-    [
-      "Agreement, Krippendorff's α",
-      alpha ? number(alpha.value) : "–",
-      alpha ? `${number(alpha.low)} to ${number(alpha.high)}; 1 is full, 0 is chance` : "no pair was judged by several",
-    ],
-    ["Judged by several", plural(report.overlapping_pairs, "pair"), `of ${report.pairs}`],
-    tile("As most others answered", report.agreement),
-    tile("Repeats answered alike", report.repeats, "none were shown"),
+  const { alpha, max_annotator_share: cap } = report;
+  const alphaNote = alpha
+    ? `${number(alpha.low)} to ${number(alpha.high)}; 1 is full, 0 is chance`
+    : "no pair was voted on by several";
+  /** @type {Tile[]} */
+  const all = [
+    ["Agreement, Krippendorff's α", alpha ? number(alpha.value) : "–", alphaNote],
+    ["Voted on by several", plural(report.overlapping_pairs, "pair"), `of ${report.pairs}`],
+    tile("As most others voted", report.agreement),
+    tile("Repeats voted alike", report.repeats, "none were shown"),
     tile("Gold pairs right", report.gold, "none were shown"),
     tile("Image on the left", report.left, "none", certainty(report.left_p)),
     tile("Ties", report.ties),
     tile("Under 0.6 s", report.fast, "no times known"),
-    ["Median time", seconds(report.median_ms), "from showing to answer"],
+    ["Median time", seconds(report.median_ms), "from showing a pair to the vote"],
     [
       "Reliability",
       report.weights_in_use ? "weighs votes" : "off",
-      report.max_annotator_share === null
-        ? "no cap on one annotator"
-        : `one annotator weighs ${percent(report.max_annotator_share)} at most`,
+      cap === null ? "no cap on one annotator" : `one annotator weighs ${percent(cap)} at most`,
     ],
   ];
   return h(
     "div",
     { class: "qu-tiles" },
-    shown.map(([name, value, note]) =>
+    all.map(([name, value, note]) =>
       h("div", { class: "qu-tile" }, h("small", {}, name), h("b", {}, value), h("small", {}, note)),
     ),
   );
 }
 
+/**
+ * @param {string} name
+ * @param {Share} share
+ * @param {string} none the note where there were no trials
+ * @param {string} more
+ * @returns {Tile}
+ */
 function tile(name, share, none = "none", more = "") {
-  return [name, short(share), share.value === null ? none : [range(share), more].filter(Boolean).join(", ")];
+  const note = share.value === null ? none : [interval(share), more].filter((part) => part !== "").join(", ");
+  return [name, short(share), note];
 }
 
-function charts(report) {
-  const edges = report.time_edges_ms;
-  const times = report.time_counts.map((count, index) => {
+/** @param {QualityReport} report */
+function charts({ time_edges_ms: edges, time_counts: counts, median_ms: median, annotators }) {
+  const times = counts.map((count, index) => {
     const until = index + 1 < edges.length ? `to ${seconds(edges[index + 1])}` : "or more";
     return { value: count, title: `${seconds(edges[index])} ${until}: ${plural(count, "vote")}` };
   });
-  const known = report.annotators.slice(0, MOST_BARS);
-  const weights = [...known]
+  const rows = annotators.slice(0, MOST_BARS);
+  const weights = [...rows]
     .sort((a, b) => b.weight - a.weight)
-    .map((row) => ({
-      value: row.weight,
-      title: `${row.name}: weight ${number(row.weight)}, ${plural(row.votes, "vote")}`,
+    .map(({ weight, name, votes }) => ({
+      value: weight,
+      title: `${name}: weight ${number(weight)}, ${plural(votes, "vote")}`,
     }));
-  const light = known.filter((row) => row.weight < 0.5).length;
+  const light = rows.filter(({ weight }) => weight < 0.5).length;
+  const timeLabel = `Votes by the time they took: median ${seconds(median)}`;
+  const weightLabel = `Weights of ${plural(rows.length, "annotator")}, the mean vote being 1: ${light} below one half`;
   return [
-    chart("Time per vote", barChart(times, `Votes by the time they took: median ${seconds(report.median_ms)}`), [
-      "0 s",
-      "1.5 s",
-      "20 s and more",
+    chart("Time per vote", barChart(times, timeLabel), ["0 s", "1.5 s", "20 s and more"]),
+    chart("Weight of each annotator", barChart(weights, weightLabel), [
+      "the most reliable",
+      `${light} below 0.5`,
+      "the least",
     ]),
-    chart(
-      "Weight of each annotator",
-      barChart(
-        weights,
-        `Weights of ${plural(known.length, "annotator")}, the mean vote being 1: ${light} below one half`,
-      ),
-      ["the most reliable", `${light} below 0.5`, "the least"],
-    ),
   ];
 }
 
-function chart(title, picture, axis) {
+/**
+ * @param {string} title
+ * @param {Node} drawing
+ * @param {string[]} axis
+ */
+function chart(title, drawing, axis) {
+  const labels = axis.map((text) => h("span", {}, text));
   return h(
     "section",
     { class: "qu-section" },
     h("h2", {}, title),
-    h(
-      "div",
-      { class: "qu-chart" },
-      picture,
-      h(
-        "div",
-        { class: "qu-axis" },
-        axis.map((text) => h("span", {}, text)),
-      ),
-    ),
+    h("div", { class: "qu-chart" }, drawing, h("div", { class: "qu-axis" }, labels)),
   );
 }
 
+/**
+ * @param {string} name
+ * @param {string} about
+ * @param {(row: AnnotatorQuality) => Share} share
+ * @returns {Column}
+ */
+const shareColumn = (name, about, share) => ({ name, about, text: (row) => short(share(row)), share });
+
+/** @type {Column[]} */
 const COLUMNS = [
-  ["Annotator", "a hashed name", (row) => row.name],
-  ["Votes", "all of them, skips included", (row) => row.votes],
-  ["Agrees", "with what most others answered on the pair", (row) => short(row.agreement), (row) => row.agreement],
-  ["Repeats", "answered as the first time", (row) => short(row.repeats), (row) => row.repeats],
-  ["Gold", "right on pairs whose answer is known", (row) => short(row.gold), (row) => row.gold],
-  ["Left", "for the image on the left", (row) => short(row.left), (row) => row.left],
-  ["Median", "time per vote", (row) => seconds(row.median_ms)],
-  ["Ties", "share of ties", (row) => short(row.ties), (row) => row.ties],
-  ["Weight", "by reliability; the mean vote is 1", (row) => number(row.weight)],
-  ["Counts", "what a vote counts in rounds as set now", (row) => number(row.counts)],
-  ["Share", "of all votes, as they count now", (row) => percent(row.vote_share)],
-  ["Stands out", "tests are corrected for the number of annotators", (row) => row.flags.join(", ")],
+  { name: "Annotator", about: "a hashed name", text: (row) => row.name },
+  { name: "Votes", about: "all of them, skips included", text: (row) => row.votes },
+  shareColumn("Agrees", "with the choice of most others on the pair", (row) => row.agreement),
+  shareColumn("Repeats", "voted as the first time", (row) => row.repeats),
+  shareColumn("Gold", "right on pairs whose better image is known", (row) => row.gold),
+  shareColumn("Left", "for the image on the left", (row) => row.left),
+  { name: "Median", about: "time per vote", text: (row) => seconds(row.median_ms) },
+  { name: "Ties", about: "share of ties", text: (row) => short(row.ties) },
+  { name: "Weight", about: "by reliability; the mean vote is 1", text: (row) => number(row.weight) },
+  { name: "Counts", about: "weight of a vote in rounds as set now", text: (row) => number(row.counts) },
+  { name: "Share", about: "of all votes, as they count now", text: (row) => percent(row.vote_share) },
+  {
+    name: "Stands out",
+    about: "tests are corrected for the number of annotators",
+    text: (row) => row.flags.join(", "),
+  },
 ];
 
-function table(report) {
-  const head = h(
-    "tr",
-    {},
-    COLUMNS.map(([name, about]) => h("th", { scope: "col", title: about }, name)),
+/** @param {AnnotatorQuality[]} annotators */
+function table(annotators) {
+  const head = COLUMNS.map(({ name, about }) => h("th", { scope: "col", title: about }, name));
+  const rows = annotators.slice(0, MOST_ROWS).map((row) =>
+    h(
+      "tr",
+      {},
+      COLUMNS.map((column, index) => cell(row, column, index === 0)),
+    ),
   );
-  const rows = report.annotators.slice(0, MOST_ROWS).map((row) => {
-    const cells = COLUMNS.map(([name, , said, share], index) => {
-      const interval = share?.(row);
-      const title = interval && interval.value !== null ? range(interval) : null;
-      return index === 0
-        ? h("th", { scope: "row" }, said(row))
-        : h("td", { title, class: name === "Stands out" ? "qu-flags" : null }, String(said(row)));
-    });
-    return h("tr", {}, cells);
-  });
-  const more = report.annotators.length - rows.length;
+  const more = annotators.length - rows.length;
+  const frame = { class: "qu-scroll", tabindex: "0", role: "region", "aria-label": "Annotators, a table that scrolls" };
   return h(
     "section",
     { class: "qu-section" },
     h("h2", {}, "Annotators"),
-    h(
-      "div",
-      { class: "qu-scroll", tabindex: "0", role: "region", "aria-label": "Annotators, a table that scrolls" },
-      h("table", { class: "qu-table" }, h("thead", {}, head), h("tbody", {}, rows)),
-    ),
+    h("div", frame, h("table", { class: "qu-table" }, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows))),
     more > 0 && h("p", { class: "qu-help" }, `and ${more} more; the CSV file holds them all`),
   );
+}
+
+/**
+ * @param {AnnotatorQuality} row
+ * @param {Column} column
+ * @param {boolean} isHead
+ */
+function cell(row, { name, text, share }, isHead) {
+  if (isHead) return h("th", { scope: "row" }, text(row));
+  const value = share?.(row);
+  const title = value && value.value !== null ? interval(value) : null;
+  return h("td", { title, class: name === "Stands out" ? "qu-flags" : null }, String(text(row)));
 }
 
 customElements.define("dmpo-quality", DmpoQuality);

@@ -1,101 +1,115 @@
-// Ranking three or four pictures, best first: what is picked so far, kept over a reload, and its signs on the pictures.
+// @ts-check
+// Ranking three or four images, best first: the picks so far, kept over a reload.
 
 import { t } from "../lib/lang.js";
-import { storage } from "../lib/studio.js";
+import { readJson, storage, writeJson } from "../lib/storage.js";
 
-const KEPT = "dmpo.ranking";
+/** @import { Assignment, Pair } from "../lib/types.js" */
 
-export const isSet = (item) => (item?.more?.length ?? 0) > 0;
+const RANKING = "dmpo.ranking";
 
-/** The key of a text about a pair, or of its form for sets. */
-export const wordOf = (set, key) => (set ? `set.${key}` : key);
+/**
+ * Whether an assignment is a set to rank rather than a pair.
+ *
+ * @param {Pick<Assignment, "more"> | null} assignment
+ */
+export const isSet = (assignment) => (assignment?.more?.length ?? 0) > 0;
 
-/** Which picture, from 0, a key stands for; -1: none. The numbers also where a layout has them behind Shift. */
-export function pictureOfKey(event, size) {
-  const number = Number(
-    /^(?:Digit|Numpad)([1-9])$/.exec(event.code)?.[1] ?? (event.key.length === 1 ? event.key : NaN),
-  );
-  return number >= 1 && number <= size ? number - 1 : -1;
-}
+/**
+ * The key of a text about a pair, or of its form for sets.
+ *
+ * @param {boolean} set
+ * @param {string} key
+ */
+export const textKey = (set, key) => (set ? `set.${key}` : key);
 
-/** One set at a time. What is picked stays with the set too (`picks`), for when an undo brings it back. */
+/**
+ * @param {number} index of an image, from 0
+ * @param {number} place that it has, from 0
+ */
+export const placeText = (index, place) => t("set.placed", { number: index + 1, place: t(`place.${place + 1}`) });
+
+/** One set at a time. The picks stay with the set too (`set.picks`), for when an undo brings it back. */
 export class Ranking {
-  constructor() {
-    this.set = null;
-  }
+  /** @type {Pair | null} */
+  #set = null;
 
+  /** @param {Pair} set */
   begin(set) {
-    this.set = set;
-    this.keep(set.picks ?? restored(set));
+    this.#set = set;
+    this.#store(set, set.picks ?? storedPicks(set));
   }
 
   get picks() {
-    return this.set?.picks ?? [];
+    return this.#set?.picks ?? [];
   }
 
-  open(index) {
-    return index >= 0 && index < this.set.images.length && !this.picks.includes(index);
+  /**
+   * Whether an image can be picked now.
+   *
+   * @param {number} index
+   */
+  isOpen(index) {
+    return this.#set !== null && index >= 0 && index < this.#set.images.length && !this.picks.includes(index);
   }
 
-  /** Give the next place to an open picture. Returns the whole order, best first, once one picture is left; else null. */
+  /**
+   * Give the next place to an open image. Returns the whole order, best first, once one image is left; else null.
+   *
+   * @param {number} index
+   */
   pick(index) {
-    const places = this.set.images.map((_, place) => place);
-    const picked = [...this.picks, index];
-    const left = places.filter((place) => !picked.includes(place));
+    if (this.#set === null) throw new Error("No set is being ranked.");
+    const picks = [...this.picks, index];
+    const left = this.#set.images.map((_, number) => number).filter((number) => !picks.includes(number));
     // The pick that ends it is not kept: an undo brings the set back as it was before that one.
-    if (left.length <= 1) return [...picked, ...left];
-    this.keep(picked);
+    if (left.length <= 1) return [...picks, ...left];
+    this.#store(this.#set, picks);
     return null;
   }
 
-  /** Returns the picture that lost its place, or null when none has one. */
+  /** Returns the image that lost its place, or null when none has one. */
   takeBack() {
-    if (this.picks.length === 0) return null;
     const index = this.picks.at(-1);
-    this.keep(this.picks.slice(0, -1));
+    if (this.#set === null || index === undefined) return null;
+    this.#store(this.#set, this.picks.slice(0, -1));
     return index;
   }
 
-  /** The set was answered or passed over, or is not shown any more. */
+  /** The set comes back later, with its picks. */
+  suspend() {
+    this.#set = null;
+  }
+
+  /** The set was ranked or passed over. */
   end() {
-    this.set = null;
-    storage.removeItem(KEPT);
+    this.#set = null;
+    storage.removeItem(RANKING);
   }
 
-  keep(picks) {
-    this.set.picks = picks;
-    try {
-      storage.setItem(KEPT, JSON.stringify({ id: this.set.id, picks }));
-    } catch {
-      // Storage is full: what is picked is then lost with the page.
-    }
-  }
-}
-
-/** What was picked of this set before a reload. */
-function restored({ id, images }) {
-  try {
-    const kept = JSON.parse(storage.getItem(KEPT));
-    const inSet = (place) => Number.isInteger(place) && place >= 0 && place < images.length;
-    const sound = kept?.id === id && new Set(kept.picks).size === kept.picks.length && kept.picks.every(inSet);
-    return sound && kept.picks.length < images.length - 1 ? kept.picks : [];
-  } catch {
-    return []; // not one of ours
+  /**
+   * Where storage is full, the picks are lost with the page.
+   *
+   * @param {Pair} set
+   * @param {number[]} picks
+   */
+  #store(set, picks) {
+    set.picks = picks;
+    writeJson(RANKING, { id: set.id, picks });
   }
 }
 
-export const placed = (index, place) => t("set.placed", { number: index + 1, place: t(`place.${place + 1}`) });
-
-/** Show on the frames which place each picture has, and say it to a screen reader. */
-export function showPlaces(frames, { picks, prompt }) {
-  frames.forEach((frame, index) => {
-    const place = picks.indexOf(index);
-    frame.classList.toggle("dl-placed", place >= 0);
-    frame.querySelector(".dl-place").textContent = place < 0 ? "" : t(`place.short.${place + 1}`);
-    frame.setAttribute(
-      "aria-label",
-      place < 0 ? t("set.unplaced", { number: index + 1, prompt }) : placed(index, place),
-    );
-    frame.setAttribute("aria-disabled", String(place >= 0));
-  });
+/**
+ * The picks in this set before a reload.
+ *
+ * @param {Pair} set
+ * @returns {number[]}
+ */
+function storedPicks({ id, images }) {
+  const stored = readJson(RANKING);
+  if (stored?.id !== id || !Array.isArray(stored.picks)) return [];
+  const { picks } = stored;
+  const inSet = (/** @type {unknown} */ index) => images.some((_, number) => number === index);
+  const isSound = picks.every(inSet) && new Set(picks).size === picks.length && picks.length < images.length - 1;
+  return isSound ? picks : [];
 }
