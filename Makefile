@@ -33,9 +33,10 @@ test: $(SETUP_DEV)  ## Set up, then pass all tests, browser included
 	@DMPO_TEST_DATABASE=postgresql $(PYTHON_IN_VENV) -m pytest -n 2 tests/store tests/exchange/test_importing.py
 	@$(PYTHON_IN_VENV) -m pytest -n 2 --dist loadfile $(ALONE) $(OTHERS)
 
-lint: $(SETUP_DEV)  ## ruff, mypy --strict, import-linter, docs/code.md up to date
+lint: $(SETUP_DEV)  ## ruff, mypy --strict, import-linter, docs/code.md up to date; prettier, eslint, tsc
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
 	@$(PYTHON_IN_VENV) scripts/code_tree.py --check
+	@scripts/lint_js.sh
 
 audit: $(SETUP_DEV)  ## Known vulnerabilities of the locked dependencies, where an index can tell
 	@$(PYTHON_IN_VENV) scripts/audit.py
