@@ -110,6 +110,8 @@ test("it stops asking once six are ready", async () => {
   open = ["as_1", "as_2", "as_3", "as_4", "as_5", "as_6"];
   const supply = newSupply();
   supply.start();
+  await settle();
+  await pass(60000);
   await pass(60000);
   assert.equal(studio.requests.length, 1);
   supply.next();
@@ -130,6 +132,18 @@ test("a wanted assignment comes first once it is open again, and one that does n
   await pass(5000);
   assert.equal(supply.ready[0].id, "as_back");
   assert.deepEqual(events, [["missing", "as_gone"]]);
+});
+
+test("a wanted assignment comes again though it was shown before", async () => {
+  const supply = newSupply();
+  supply.start();
+  await settle();
+  assert.equal(supply.next()?.id, "as_1");
+  await settle();
+  supply.want("as_1");
+  supply.reopened("as_1");
+  await settle();
+  assert.equal(supply.next()?.id, "as_1");
 });
 
 test("of two wanted ones the one asked for last comes first", async () => {

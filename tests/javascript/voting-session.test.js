@@ -142,6 +142,16 @@ test("the second click of a double click is no vote on the next pair; a key is",
   );
 });
 
+test("the second click of a double click picks no image of the next set", async () => {
+  open = [newSet("as_1"), newSet("as_2")];
+  const { session } = await begin();
+  session.chooseImage(0, "click");
+  session.chooseImage(1, "click");
+  now += 100;
+  session.chooseImage(1, "click");
+  assert.deepEqual([shown(session), session.pair?.picks], ["as_2", []]);
+});
+
 test("a skip is sent and can be undone, but counts in no statistics", async () => {
   const { session, parts } = await begin();
   session.choose("skip", "key");
@@ -280,6 +290,27 @@ test("after a reload undo brings a pair back from the studio, and shows no other
   assert.equal(shown(session), "as_2");
 });
 
+test("a pair that comes while another one is being brought back is not shown before it", async () => {
+  const before = await begin();
+  before.session.choose("left", "key");
+  await settle();
+  before.session.stop();
+  open = [assignment("as_2")];
+  const { session } = await begin();
+  const undone = deferred();
+  studio.answer = (request) => (request.method === "DELETE" ? undone.promise : takingStudio(request));
+  session.undo();
+  open = [assignment("as_2"), assignment("as_7")];
+  await pass(2000);
+  await pass(2000);
+  assert.deepEqual(session.state, { name: "waiting", pendingUndoId: "as_1" });
+  open = [...open, assignment("as_1")];
+  undone.resolve({ json: { vote: 1, undone: true, votes_until_round: 4 } });
+  await settle();
+  await pass(2000);
+  assert.equal(shown(session), "as_1");
+});
+
 test("where the pair does not come back, it goes on with the next one", async () => {
   const before = await begin();
   before.session.choose("left", "key");
@@ -299,13 +330,17 @@ test("where an undo is refused, it goes on with the next pair and says so", asyn
   before.session.choose("left", "key");
   await settle();
   before.session.stop();
-  open = [assignment("as_2")];
+  open = [assignment("as_2"), assignment("as_3")];
   const refuse = { status: 409, json: { detail: "a round learned from it", code: "too_late" } };
   studio.answer = (request) => (request.method === "DELETE" ? refuse : takingStudio(request));
   const { session, events } = await begin();
   session.undo();
   await settle();
   assert.deepEqual([shown(session), named(events, "refused")[0].kind], ["as_2", "undo"]);
+  open = [...open, assignment("as_1")];
+  await pass(5000);
+  session.choose("skip", "key");
+  assert.equal(shown(session), "as_3", "the pair that was to come back is not more urgent than others any more");
 });
 
 test("a session that the studio does not know is replaced: all begins anew, without a history", async () => {
@@ -332,6 +367,26 @@ test("trouble with getting pairs is told while there is none, and forgotten when
   session.resume();
   await settle();
   assert.deepEqual([shown(session), session.trouble], ["as_1", null]);
+});
+
+test("trouble that passes by itself is forgotten with the first pair", async () => {
+  studio.answer = () => null;
+  const { session } = await begin();
+  assert.equal(session.trouble?.status, 0);
+  studio.answer = takingStudio;
+  await pass(1500);
+  assert.deepEqual([shown(session), session.trouble], ["as_1", null]);
+});
+
+test("a vote that waits for consent is sent when there is some", async () => {
+  const { session } = await begin();
+  studio.answer = () => ({ status: 403, json: { detail: "agree first", code: "consent_needed" } });
+  session.choose("left", "key");
+  await settle();
+  studio.answer = takingStudio;
+  session.resume();
+  await settle();
+  assert.equal(votes.length, 1);
 });
 
 test("votes that are held up go on as soon as the studio can be reached", async () => {
@@ -375,6 +430,8 @@ test("passing over a pair that is gone already leaves the one that is shown", as
   session.passOver(reported);
   await pass(2000);
   assert.equal(shown(session), "as_2");
+  session.choose("skip", "key");
+  assert.equal(shown(session), "as_3", "it does not come a second time");
 });
 
 test("another annotator gets other pairs and cannot undo what was not theirs", async () => {

@@ -76,11 +76,6 @@ export class Ranking {
     return index;
   }
 
-  /** The set comes back later, with its picks. */
-  suspend() {
-    this.#set = null;
-  }
-
   /** The set was ranked or passed over. */
   end() {
     this.#set = null;

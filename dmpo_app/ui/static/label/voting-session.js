@@ -199,7 +199,6 @@ export class VotingSession extends EventTarget {
     if (!entry) return;
     if (this.pair) this.#supply.putBack(this.pair);
     this.#state = { name: "waiting", pendingUndoId: entry.pair ? null : entry.id };
-    this.#ranking.suspend();
     this.#outbox.undo(entry.token, entry.id, entry.vote);
     if (entry.counted) this.#stats.remove();
     if (entry.pair) this.#show(entry.pair, t(textKey(isSet(entry.pair), "said.undone")));
