@@ -24,7 +24,7 @@ ALONE := tests/training/test_trainer_process.py tests/training/test_distributed.
 	tests/hosting/test_running_backup.py
 
 # Whole servers, browsers and trainings in several processes: two files at a time, each as one.
-OTHERS := $(filter-out $(TOGETHER:%=%/) %__pycache__/,$(wildcard tests/*/ tests/test_*.py))
+OTHERS := $(filter-out $(TOGETHER:%=%/) %__pycache__/ tests/javascript/,$(wildcard tests/*/ tests/test_*.py))
 
 # What is compiled is kept, also where the environment forbids it: the tests start Python a hundred times.
 test soak: export PYTHONDONTWRITEBYTECODE =
