@@ -24,7 +24,7 @@ ALONE := tests/training/test_trainer_process.py tests/training/test_distributed.
 	tests/backup/test_running_backup.py
 
 # Whole servers, browsers and trainings in several processes: two files at a time, each as one.
-OTHERS := $(filter-out $(TOGETHER:%=%/) %__pycache__/,$(wildcard tests/*/ tests/test_*.py))
+OTHERS := $(filter-out $(TOGETHER:%=%/) %__pycache__/ tests/javascript/,$(wildcard tests/*/ tests/test_*.py))
 
 # What is compiled is kept, also where the environment forbids it: the tests start Python a hundred times.
 test soak: export PYTHONDONTWRITEBYTECODE =
@@ -33,9 +33,10 @@ test: $(SETUP_DEV)  ## Set up, then pass all tests, browser included
 	@DMPO_TEST_DATABASE=postgresql $(PYTHON_IN_VENV) -m pytest -n 2 tests/store tests/exchange/test_importing.py
 	@$(PYTHON_IN_VENV) -m pytest -n 2 --dist loadfile $(ALONE) $(OTHERS)
 
-lint: $(SETUP_DEV)  ## ruff, mypy --strict, import-linter, docs/code.md up to date
+lint: $(SETUP_DEV)  ## ruff, mypy --strict, import-linter, docs/code.md up to date; prettier, eslint, tsc
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
 	@$(PYTHON_IN_VENV) scripts/code_tree.py --check
+	@scripts/lint_js.sh
 
 audit: $(SETUP_DEV)  ## Known vulnerabilities of the locked dependencies, where an index can tell
 	@$(PYTHON_IN_VENV) scripts/audit.py

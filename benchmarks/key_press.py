@@ -29,7 +29,7 @@ from tests.studio_process import StudioProcess
 
 WATCH = """
 window.presses = [];
-const shown = () => [...document.querySelectorAll(".dl-picture img")].map(image => image.src).join();
+const shown = () => [...document.querySelectorAll(".dl-image img")].map(image => image.src).join();
 addEventListener("keydown", event => {
   const met = document.querySelector(".dl-pair")?.getAttribute("aria-busy") === "false";
   const press = { met, frame: null, painted: null }, before = shown(), begun = event.timeStamp;

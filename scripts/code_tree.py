@@ -30,7 +30,7 @@ def first_sentence(path: Path) -> str:
     if path.suffix == ".py":
         text = ast.get_docstring(ast.parse(source)) or ""
     else:
-        lines = [line for line in source.splitlines() if not line.startswith("#!")]
+        lines = [line for line in source.splitlines() if not line.startswith(("#!", "// @ts-check"))]
         block = next((lines[:i] for i, line in enumerate(lines) if not re.match(r"^(//|#|/\*)", line)), [])
         text = "\n".join(re.sub(r"^(//|#|/\*+)\s?|\*/$", "", line) for line in block)
     paragraph = " ".join(text.split("\n\n")[0].split())
@@ -51,7 +51,7 @@ def nameless(path: Path) -> Iterator[str]:
 def lines_of(folder: Path, depth: int) -> Iterator[str]:
     entries = sorted(folder.iterdir(), key=lambda path: (path.is_dir(), path.name))
     for path in entries:
-        if path.name.startswith((".", "__pycache__")):
+        if path.name.startswith((".", "__pycache__", "node_modules")):
             continue
         indent = "  " * depth
         if path.is_dir():
@@ -60,7 +60,7 @@ def lines_of(folder: Path, depth: int) -> Iterator[str]:
                 said = first_sentence(init) if init.exists() else ""
                 yield f"{indent}- **{path.name}/** {said}".rstrip()
                 yield from lines_of(path, depth + 1)
-        elif path.suffix in {".py", ".js", ".css", ".sh"} and path.name != "__init__.py":
+        elif path.suffix in {".py", ".js", ".ts", ".css", ".sh"} and path.name != "__init__.py":
             yield f"{indent}- `{path.name}` {first_sentence(path)}".rstrip()
 
 

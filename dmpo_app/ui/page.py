@@ -12,7 +12,7 @@ from dmpo_app.web.services import Services
 
 def label_tab(num_images: int) -> None:
     """Build the tab's content, with room for `num_images` images, so that nothing moves when the first ones come."""
-    widget = f'<dmpo-label data-pictures="{num_images}"></dmpo-label>'
+    widget = f'<dmpo-label data-images="{num_images}"></dmpo-label>'
     gr.HTML(widget, apply_default_css=False, js_on_load=None, padding=False)
 
 

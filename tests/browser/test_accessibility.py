@@ -47,7 +47,7 @@ def test_axe_finds_nothing_wrong_with_any_tab_or_dialog(page_studio: PageStudio,
     assert {place: found for place, found in wrong.items() if found} == {}
 
 
-def test_the_focus_goes_from_the_pictures_over_the_answers_to_the_tools(
+def test_the_focus_goes_from_the_images_over_the_choices_to_the_tools(
     page_studio: PageStudio, new_page: NewPage
 ) -> None:
     page = new_page()
