@@ -24,7 +24,7 @@ _CLIP_TOKENS = 77
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A model to measure: the script for it, its picture and latent sizes in pixels."""
+    """A model to measure: the script for it, its image and latent sizes in pixels."""
 
     script: str
     resolution: int

@@ -1,4 +1,4 @@
-"""A small campaign for exports: eight pairs of real pictures, and votes as a test asks for them."""
+"""A small campaign for exports: eight pairs of real images, and votes as a test asks for them."""
 
 from __future__ import annotations
 
