@@ -18,6 +18,7 @@ from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.errors import AdapterMismatch, SetupProblem, StudioError
 from dmpo_app.settings import RenderSettings
 from tests.adapters import SPEC, random_adapter
+from tests.model_fixtures import NUM_THREADS
 from tests.tiny_pipeline import MAX_TOKENS, make_tiny_pipeline
 from tests.tolerance import assert_images_agree, assert_latents_agree, images_agree
 
@@ -231,7 +232,7 @@ def test_provenance_says_how_an_image_was_made(model: LiveModel) -> None:
     assert (base.adapter_version, base.strength) == (0, 0.0)
     assert (adapted.adapter_version, adapted.strength) == (3, 0.7)
     assert (adapted.sampler, adapted.num_steps, adapted.guidance, adapted.batch_size) == ("ddim", 3, 2, 2)
-    assert (adapted.num_threads, adapted.device, adapted.dtype) == (1, "cpu", "float32")
+    assert (adapted.num_threads, adapted.device, adapted.dtype) == (NUM_THREADS, "cpu", "float32")
 
 
 def test_a_prompt_that_is_too_long_is_cut(model: LiveModel) -> None:

@@ -21,6 +21,7 @@ from dmpo_app.rendering.contact_sheet import NUM_PROMPTS, SEEDS
 from dmpo_app.rendering.images import encode_png
 from dmpo_app.rendering.render_thread import RenderThread
 from tests.adapters import SPEC
+from tests.model_fixtures import NUM_THREADS
 from tests.rendering.rendering_studio import TRAIN_PROMPTS, Studio, wait_until
 
 MakeAdapter = Callable[[int], AdapterWeights]
@@ -29,7 +30,7 @@ REQUEST = RenderRequest("a red fox", 5, (0,))
 
 @pytest.fixture
 def thread(studio: Studio) -> Iterator[RenderThread]:
-    thread = RenderThread(studio.store, studio.base, studio.settings, num_threads=1)
+    thread = RenderThread(studio.store, studio.base, studio.settings, num_threads=NUM_THREADS)
     yield thread
     thread.stop()
 
@@ -176,7 +177,7 @@ def test_a_model_that_cannot_be_loaded_is_said_to_everybody_who_asks(tmp_path: P
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     studio = Studio.open(tmp_path / "home", folder)
     shutil.rmtree(folder / "vae")
-    thread = RenderThread(studio.store, studio.base, studio.settings, num_threads=1)
+    thread = RenderThread(studio.store, studio.base, studio.settings, num_threads=NUM_THREADS)
     waiting = thread.submit(REQUEST)
     thread.start()
     with pytest.raises(NotReady, match="vae"):
@@ -212,7 +213,7 @@ def test_renders_that_are_too_old_are_deleted(studio: Studio, thread: RenderThre
         studio.store,
         studio.base,
         studio.settings.model_copy(update={"render": studio.settings.render.model_copy(update={"keep_days": 1e-9})}),
-        num_threads=1,
+        num_threads=NUM_THREADS,
     )
     later.start()
     wait_until(lambda: not studio.store.files.image_path(image.image.sha256).exists(), "the old image is deleted")

@@ -22,6 +22,7 @@ from dmpo_app.cli_train import EXIT_STOPPED
 from dmpo_app.settings import POCKET_MODEL, PROJECT_ROOT
 from dmpo_app.training import round_trainer
 from dmpo_app.training.step import StepResult, train_step
+from tests.model_fixtures import NUM_THREADS
 from tests.preferences.preference_files import pick_a_pic_row, write_pick_a_pic
 from tests.training.test_distributed import SECONDS, TOLERANCE, environment, norm_of_difference, start_two
 from tests.training.training_studio import assert_equal
@@ -37,7 +38,7 @@ def options(data: Path, model: Path, output: Path, *, steps: int = 6, caption_dr
     named += ["--batch-pairs", "4", "--held-out-share", "0.4", "--seed", "1"]
     settings = ["round.rank=2", "round.slots_per_pair=8", f"round.caption_dropout={caption_dropout}"]
     settings += ["round.evaluate_every=6"]
-    settings += ["round.slice_seconds=0.2", "trainer.num_threads=1", "render.device=cpu"]
+    settings += ["round.slice_seconds=0.2", f"trainer.num_threads={NUM_THREADS}", "render.device=cpu"]
     return [*named, *(word for setting in settings for word in ("--set", setting))]
 
 

@@ -22,6 +22,7 @@ from dmpo_app.training.distributed import own_device
 from dmpo_app.training.group import Group
 from dmpo_app.training.launch import world_size
 from dmpo_app.training.step import StepResult, train_step
+from tests.model_fixtures import NUM_THREADS
 from tests.tolerance import LOSS_RELATIVE
 from tests.training.training_studio import FAST, Studio, assert_equal, twin_of, weights_of
 
@@ -77,7 +78,7 @@ def train_with_torchrun(studio: Studio) -> None:
             **names,
             DMPO_HOME=str(studio.home),
             DMPO_BASE_MODEL=str(studio.source),
-            DMPO_TRAINER__NUM_THREADS="1",
+            DMPO_TRAINER__NUM_THREADS=str(NUM_THREADS),
             DMPO_RENDER__DEVICE="cpu",
         ),
         check=True,

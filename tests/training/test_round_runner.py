@@ -25,6 +25,7 @@ from dmpo_app.training.plan import load_plan
 from dmpo_app.training.round_runner import RoundRunner, SliceOutcome, round_folder
 from dmpo_app.training.slots import draws_of_step
 from dmpo_app.training.step import StepResult, train_step
+from tests.model_fixtures import NUM_THREADS
 from tests.tolerance import LOSS_RELATIVE
 from tests.training.training_studio import FAST, Studio, assert_equal, only_single_pairs_fit, twin_of, weights_of
 
@@ -66,7 +67,7 @@ def test_the_published_files_say_what_they_were_made_of_and_load_in_plain_diffus
     assert manifest["round"] == round_id
     assert manifest["seed"] == voted.store.rounds.get(round_id).seed
     assert manifest["config"]["settings"] == FAST.model_dump(mode="json")
-    assert manifest["num_threads"] == 1
+    assert manifest["num_threads"] == NUM_THREADS
     assert manifest["weights_sha256"] == adapter.sha256
     assert {"torch", "diffusers", "peft"} <= manifest["libraries"].keys()
     pipeline = StableDiffusionPipeline.from_pretrained(voted.source)
@@ -126,9 +127,10 @@ def test_a_round_cut_into_slices_ends_bit_for_bit_where_an_uninterrupted_one_doe
 RESUME = """
 import sys, torch
 from pathlib import Path
+from tests.model_fixtures import NUM_THREADS
 from tests.training.training_studio import Studio
 from dmpo_app.diffusion.loading import load_denoiser
-torch.set_num_threads(1)
+torch.set_num_threads(NUM_THREADS)
 studio = Studio.open(Path(sys.argv[1]), Path(sys.argv[2]))
 studio.run(load_denoiser(sys.argv[2], device="cpu", dtype="float32"), int(sys.argv[3]), int(sys.argv[4]))
 studio.store.close()

@@ -15,6 +15,7 @@ import torch
 from dmpo_app.errors import PeerLost
 from dmpo_app.training.distributed import joined
 from dmpo_app.training.group import Group
+from tests.model_fixtures import NUM_THREADS
 
 PATIENCE = timedelta(seconds=60)
 IMPATIENCE = timedelta(seconds=8)
@@ -110,7 +111,7 @@ class _OutOfMemory:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
+    torch.set_num_threads(NUM_THREADS)
     with joined(IMPATIENCE if sys.argv[1] == "wait" else PATIENCE) as group:
         if sys.argv[1] == "agree":
             agree(group)

@@ -11,6 +11,7 @@ from dmpo_app.domain import RoundState
 from dmpo_app.settings import HostingSettings, PoolSettings, RenderSettings, RoundSettings, Settings
 from dmpo_app.zerogpu.start import LentStudio, assemble
 from dmpo_app.zerogpu.worker import GpuWorker, gpu_seconds
+from tests.model_fixtures import NUM_THREADS
 from tests.training.training_studio import FAST, Studio
 from tests.zerogpu.stand_in.spaces import Lender
 
@@ -38,7 +39,7 @@ class Lent:
             hosting=HostingSettings(slice_seconds=slice_seconds, checkpoint_seconds=10),
         )
         lender = Lender(**gpu)
-        worker = GpuWorker.load(studio.base, settings, num_threads=1)
+        worker = GpuWorker.load(studio.base, settings, num_threads=NUM_THREADS)
         work = lender(duration=gpu_seconds)(worker.work)
         return cls(studio, lender, settings, assemble(studio.store, studio.base, settings, work))
 
