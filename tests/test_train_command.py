@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from dmpo_app.cli import app
 from dmpo_app.cli_train import EXIT_STOPPED, nested_settings
 from dmpo_app.errors import BadInput
+from tests.patience import PATIENCE
 from tests.preferences.preference_files import mixed_rows, pick_a_pic_row, write_pick_a_pic
 from tests.studio_process import PROJECT_ROOT
 from tests.tiny_pipeline import make_tiny_pipeline
@@ -70,7 +71,7 @@ class Training:
             assert process.poll() is None, process.communicate()[0].decode()
             time.sleep(0.002)
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
         assert process.returncode == -signal.SIGKILL
 
     def index(self) -> bytes:

@@ -18,6 +18,7 @@ from dmpo_app.exchange.incoming import unpacking
 from dmpo_app.exchange.incoming.import_desk import Import, ImportDesk, Phase
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
+from tests.patience import PATIENCE, wait_until
 from tests.preferences.preference_files import image_bytes, mixed_rows, pick_a_pic_row, write_pick_a_pic
 from tests.store.store_data import scalar
 
@@ -37,15 +38,13 @@ def send(desk: ImportDesk, name: str, content: bytes, use: ImportUse = ImportUse
 
 
 def settled(desk: ImportDesk) -> Import:
-    deadline = time.monotonic() + 60
-    while desk.current is None or desk.current.is_busy:
-        assert time.monotonic() < deadline, desk.current
-        time.sleep(0.01)
+    wait_until(lambda: desk.current is not None and not desk.current.is_busy, "the import has settled")
+    assert desk.current is not None
     return desk.current
 
 
 def wait_for_a_batch(desk: ImportDesk) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while desk.current is None or desk.current.counts.rows == 0:
         assert time.monotonic() < deadline
         time.sleep(0.001)

@@ -13,6 +13,7 @@ from dmpo_app.errors import BadInput, SetupProblem
 from dmpo_app.hosting.space import SpaceWish, space_files, steps_to
 from dmpo_app.settings import PROJECT_ROOT
 from tests.hub_fixtures import HubProcess, hub, hub_process
+from tests.patience import PATIENCE
 
 __all__ = ["hub", "hub_process"]
 
@@ -87,7 +88,7 @@ def test_the_command_shows_what_it_does_and_goes_on_where_the_hub_failed(hub: Hu
         command = [sys.executable, "-m", "dmpo_app.cli", "space", *arguments, "--yes"]
         environment = hub.environment(COLUMNS="200", **more)
         return subprocess.run(
-            command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
+            command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
 
     made = dmpo("create", SPACE, "--secret", "DMPO_ADMIN_TOKEN", DMPO_ADMIN_TOKEN="canary")

@@ -23,6 +23,7 @@ from dmpo_app.training.group import Group
 from dmpo_app.training.launch import world_size
 from dmpo_app.training.step import StepResult, train_step
 from tests.model_fixtures import NUM_THREADS
+from tests.patience import PATIENCE
 from tests.tolerance import LOSS_RELATIVE
 from tests.training.training_studio import FAST, Studio, assert_equal, twin_of, weights_of
 
@@ -30,7 +31,7 @@ TOLERANCE = 1e-5
 """Relative, in the norm of all A and of all B. Two processes have other batch shapes than one, so other last bits."""
 SIX_STEPS = FAST.model_copy(update={"evaluate_every": 6})
 OWN = {"beta", "num_steps", "batch_pairs", "evaluate_every", "rank", "slots_per_pair"}
-SECONDS = 240
+SECONDS = 2 * PATIENCE
 
 
 def environment(**named: str) -> dict[str, str]:

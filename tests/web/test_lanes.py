@@ -11,6 +11,7 @@ from concurrent.futures import Future
 import pytest
 
 from dmpo_app.web.lanes import Lane, Shared, WriterLane
+from tests.patience import PATIENCE
 
 
 def test_all_who_ask_while_one_answer_is_made_share_the_next_one() -> None:
@@ -18,7 +19,7 @@ def test_all_who_ask_while_one_answer_is_made_share_the_next_one() -> None:
 
     def work() -> int:
         asked.append(time.monotonic())
-        gate.wait(5)
+        gate.wait(PATIENCE)
         return len(asked)
 
     async def many() -> list[int]:

@@ -14,6 +14,7 @@ from dmpo_app.errors import BadInput, StudioError
 from dmpo_app.exchange.outgoing.push import push
 from tests.exchange.outgoing.campaign import Campaign, rows_of
 from tests.hub_fixtures import HubProcess, hub, hub_process
+from tests.patience import PATIENCE
 from tests.studio_process import free_port
 
 __all__ = ["hub", "hub_process"]
@@ -83,7 +84,7 @@ def test_the_command_pushes(hub: HubProcess, tmp_path: Path) -> None:
     environment = hub.environment(DMPO_HOME=str(tmp_path / "home"), DMPO_LABELING__LICENCE="cc-by-4.0")
     command = [sys.executable, "-m", "dmpo_app.cli", "export", "votes-jsonl", "--push", REPO]
     for words in ("files changed", "nothing changed"):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
         assert words in done.stdout
     assert hub.token not in done.stdout + done.stderr
