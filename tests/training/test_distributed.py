@@ -31,7 +31,7 @@ TOLERANCE = 1e-5
 """Relative, in the norm of all A and of all B. Two processes have other batch shapes than one, so other last bits."""
 SIX_STEPS = FAST.model_copy(update={"evaluate_every": 6})
 OWN = {"beta", "num_steps", "batch_pairs", "evaluate_every", "rank", "slots_per_pair"}
-SECONDS = 2 * PATIENCE
+SECONDS = 5 * PATIENCE
 
 
 def environment(**named: str) -> dict[str, str]:
