@@ -65,12 +65,13 @@ def test_rounds_whose_trainer_is_killed_at_random_moments_are_each_published_onc
         if pid is not None and current_round(studio) is not None:
             os.kill(pid, signal.SIGKILL)
             kills += 1
+            # Until then its number stands in the state, and would be killed twice.
+            wait_until(lambda kills=kills: trainer.state.restarts == kills, "the one that was killed is started again")  # type: ignore[misc]
     wait_until(lambda: current_round(studio) is None, "the last round has ended")
     rounds = studio.store.rounds.list(studio.base)
     assert [state.status for state in rounds] == [RoundStatus.PUBLISHED] * (votes // 8)
     versions = studio.store.adapters.list(studio.base)
     assert [version.round_id for version in versions] == [state.id for state in rounds]
-    wait_until(lambda: trainer.state.restarts == kills, "the last one that was killed is started again")
     for version in versions:
         assert (version.folder / "manifest.json").is_file()
 
