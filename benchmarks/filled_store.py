@@ -14,8 +14,8 @@ from sqlalchemy import Connection, insert
 from dmpo_app.domain.image import ImageKind, PairSource
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import Choice, Outcome, Question
+from dmpo_app.io import sha256_hex
 from dmpo_app.store import Store
-from dmpo_app.store.files import sha256_hex
 from dmpo_app.store.schema import AnnotatorRow, AssignmentRow, AssignmentState, ImageRow, PairRow, VoteRow
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -5,7 +5,6 @@ Shapes:  B images;  H W their height and width.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from collections.abc import Callable, Sequence
@@ -28,6 +27,7 @@ from dmpo_app.diffusion.tensor_files import dump_conditioning
 from dmpo_app.domain.image import NewPair, PairSource
 from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
 from dmpo_app.exchange.importing.starter_pairs import read_starter_pairs, write_starter_pairs
+from dmpo_app.io import sha256_hex
 from dmpo_app.rendering.engine import image_from_sample
 from dmpo_app.server.wiring import read_prompts
 from dmpo_app.settings import Settings
@@ -116,7 +116,7 @@ class Lab:
         facts: list[object] = [self.fingerprint, self.settings.render.model_dump(mode="json"), self.train_prompts]
         facts.append(asdict(resolve_sampling(self.source, self.settings.render)))
         facts += [self.held_out_prompts, torch.get_num_threads(), BATCH]
-        key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+        key = sha256_hex(json.dumps(facts).encode())[:12]
         self._work.mkdir(parents=True, exist_ok=True)
         return self._work / f"{what}-{count}-{key}{suffix}"
 

@@ -31,7 +31,7 @@ VOTER = """
 import os, random, sys, threading
 from datetime import timedelta
 from pathlib import Path
-from dmpo_app.domain import Choice
+from dmpo_app.domain.vote import Choice
 from dmpo_app.store import Store
 
 store = Store.open(Path(sys.argv[1]))
@@ -41,7 +41,7 @@ def vote_on(name, count):
     annotator, rng = store.annotators.ensure(name), random.Random(name)
     for _ in range(count):
         [assignment] = store.assignments.issue(base, annotator.id, 1, rng=rng, lifetime=timedelta(hours=1)).result()
-        vote = store.votes.take(assignment.id, annotator.id, Choice.LEFT, 10)
+        vote = store.votes.record(assignment.id, annotator.id, Choice.LEFT, 10)
         os.write(1, b"vote %d\\n" % vote.vote_id)  # the acknowledgement
 
 threads = [threading.Thread(target=vote_on, args=(f"voter {n}", int(sys.argv[2]) // 3)) for n in range(3)]

@@ -36,6 +36,7 @@ from benchmarks.seeded_home import quiet_studio, seed
 from dmpo_app.store import Store
 from tests.browser.conftest import ARGUMENTS, chromium_path
 from tests.browser.page_studio import READY, open_label
+from tests.patience import PATIENCE
 
 PAIRS = 200
 NEWEST = 12
@@ -143,7 +144,8 @@ def scan_page(url: str, presses: int, scan: Scan) -> None:
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=ARGUMENTS)
         page = browser.new_page()
         page.on("response", lambda answer: received.append(answer))
-        open_label(page, url, seconds=60)
+        page.set_default_timeout(1000 * PATIENCE)
+        open_label(page, url)
         for number in range(presses):
             page.keyboard.press("12"[number % 2])
             page.wait_for_selector(READY)

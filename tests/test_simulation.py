@@ -16,6 +16,7 @@ from dmpo_app.cli.simulation import SimulatedAnnotator
 from dmpo_app.domain.vote import Choice
 from dmpo_app.errors import BadInputError, StudioError
 from dmpo_app.labeling.tastes import TASTES
+from tests.patience import PATIENCE
 
 
 class Studio(BaseHTTPRequestHandler):
@@ -62,7 +63,7 @@ def client() -> Iterator[httpx.Client]:
     Studio.taken, Studio.more = [], []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Studio)
     Thread(target=server.serve_forever, daemon=True).start()
-    with httpx.Client(base_url=f"http://127.0.0.1:{server.server_port}") as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.server_port}", timeout=PATIENCE) as client:
         yield client
     server.shutdown()
     server.server_close()

@@ -7,7 +7,6 @@ that is cut off leaves a home without a database, and the next one goes on from 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from dmpo_app.backup.home_files import PREFIX, ReferencedFile, check_file, is_ho
 from dmpo_app.backup.remotes.remote import Remote
 from dmpo_app.backup.snapshots import RebuiltDatabase, rebuild, snapshot_names
 from dmpo_app.errors import BackupDamagedError, NotFoundError, SetupError
+from dmpo_app.io import move_durably
 from dmpo_app.store.db.migrate import HEAD
 from dmpo_app.store.db.sqlite import open_copy, safe_driver
 from dmpo_app.store.store import DATABASE_NAME, SECRET_KEY_NAME
@@ -154,10 +154,7 @@ def _first_whole(
 
 
 def _put_in_place(source: Path, target: Path) -> None:
-    """Move a finished file to its place, durably."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with source.open("rb") as file:
-        os.fsync(file.fileno())
+    """Move a restored file to its place, the key for its owner alone."""
     if target.name == SECRET_KEY_NAME:
         source.chmod(0o600)
-    source.replace(target)
+    move_durably(source, target)

@@ -21,7 +21,7 @@ from pathlib import Path
 from dmpo_app.backup.page_delta import apply_delta, compress, decompress
 from dmpo_app.backup.remotes.remote import Remote
 from dmpo_app.errors import BackupDamagedError, NotFoundError
-from dmpo_app.store.files import sha256_of_file
+from dmpo_app.io import sha256_of_file
 
 log = logging.getLogger(__name__)
 

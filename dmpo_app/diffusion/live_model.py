@@ -1,7 +1,7 @@
 """The live model: one pipeline, the adapter version it holds, and images made with it.
 
-One thread owns a LiveModel; nothing here is safe to call from two. Its images are those of the stock pipelines: the
-same bits from the same noise and embeddings.
+One thread owns a LiveModel; nothing here is safe to call from two. Its images are those of the stock pipelines up to
+rounding, from the same noise and embeddings; the same request gives the same bits again.
 
 Shapes:  B images of a batch;  C H W latent channels, height, width.
 """

@@ -122,7 +122,7 @@ def dmpo(*arguments: str) -> str:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "dmpo_app.cli.main", *arguments]
+    return [sys.executable, "-m", "dmpo_app.cli", *arguments]
 
 
 def environment() -> dict[str, str]:

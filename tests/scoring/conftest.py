@@ -9,10 +9,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from tests.model_fixtures import one_thread
+from tests.model_fixtures import fixed_threads
 from tests.scoring.tiny_scorers import make_aesthetic, make_clip, make_hpsv2, make_imagereward
 
-__all__ = ["one_thread"]
+__all__ = ["fixed_threads"]
 
 MAKERS: dict[str, Callable[..., Path]] = {
     "pickscore": make_clip,

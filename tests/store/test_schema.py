@@ -23,6 +23,7 @@ from dmpo_app.store import Store
 from dmpo_app.store.db.migrate import HEAD, MIGRATIONS
 from dmpo_app.store.db.sqlite import safe_driver
 from dmpo_app.store.schema import Table
+from tests.patience import PATIENCE
 from tests.store.store_data import HOUR, broken_counts, integrity_of, new_pair, scalar, vote_once
 from tests.store.store_fixtures import reopened, sqlite_only
 
@@ -84,7 +85,7 @@ def test_two_processes_can_open_a_fresh_home_at_once(tmp_path: Path) -> None:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    answers = [process.communicate(timeout=60)[0].strip() for process in processes]
+    answers = [process.communicate(timeout=PATIENCE)[0].strip() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert answers == ["1", "1"]
     assert integrity_of(home) == "ok"

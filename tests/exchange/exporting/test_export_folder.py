@@ -18,9 +18,9 @@ from dmpo_app.errors import BadInputError, BusyError
 from dmpo_app.exchange.exporting import FORMATS, ExportOptions, Selection, export_to, get_format
 from dmpo_app.exchange.exporting.folders import MANIFEST, atomic_folder, read_manifest
 from dmpo_app.exchange.exporting.row_files import Shards, open_row_file
+from dmpo_app.io import sha256_of_file
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
-from dmpo_app.store.files import sha256_of_file
 from tests.exchange.exporting.campaign import Campaign, rows_of
 
 _KILLED = """
@@ -33,7 +33,7 @@ from dmpo_app.store import Store
 home, folder = map(Path, sys.argv[1:])
 with Store.open(home) as store:
     base = store.models.register("benchmark", "stable_diffusion", "f" * 64)
-    settings, form = Settings(home=home), format_named("pick-a-pic")
+    settings, form = Settings(home=home), get_format("pick-a-pic")
     while True:
         export_to(folder, store, base, settings, form, Selection(), ExportOptions(),
                   progress=lambda pair: print(pair, flush=True) if pair == 60 else None)
