@@ -27,7 +27,7 @@ from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.errors import BadInputError, HomeLockedError, StudioError
 from dmpo_app.exchange.readers.reader import PreferenceReader
 from dmpo_app.exchange.readers.source import PreferenceSource
-from dmpo_app.objective import get_objective
+from dmpo_app.objective import load_objective
 from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.training.data.encoded_pairs import EncodedPairs, EncodingCounts, PairTable
 from dmpo_app.training.distributed.process_group import (
@@ -80,7 +80,7 @@ def train_on_dataset(
     """
     watcher = watcher or TrainingCallback()
     check_world_size(group, settings.round.batch_pairs)
-    get_objective(settings.round.objective, settings.round.objective_options)  # raises if there is none such
+    load_objective(settings.round.objective, settings.round.objective_options)  # raises if there is none such
     with ExitStack() as stack:
 
         def prepare() -> dict[str, object]:
@@ -97,6 +97,7 @@ def join_training(settings: Settings, request: TrainingRequest, group: ProcessGr
     Waits, for as long as it takes, until that one has encoded the data. Raises PeerLostError when it fails.
     """
     check_world_size(group, settings.round.batch_pairs)
+    load_objective(settings.round.objective, settings.round.objective_options)
     preparation = Preparation(**group.broadcast_with_heartbeat(dict))
     return _train(preparation, settings, request, TrainingCallback(), time.monotonic, group)
 
