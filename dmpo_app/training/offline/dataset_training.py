@@ -147,9 +147,12 @@ def _same_table(encoded: EncodedPairs, request: TrainingRequest, group: ProcessG
 
 def _load_denoiser(preparation: Preparation, settings: Settings, request: TrainingRequest) -> Denoiser:
     render = settings.render
-    denoiser = load_denoiser(
-        settings.base_model, device=device_for_process(render.device), dtype=render.dtype, quantize=render.quantize
-    )
+    if request.loaded is not None:
+        denoiser = request.loaded.denoiser()
+    else:
+        denoiser = load_denoiser(
+            settings.base_model, device=device_for_process(render.device), dtype=render.dtype, quantize=render.quantize
+        )
     return replace(denoiser, empty_prompt=get_empty_prompt(preparation.encoding_key, settings, request))
 
 
