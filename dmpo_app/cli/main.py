@@ -180,7 +180,7 @@ def objectives() -> None:
     """List the preference objectives a round can minimise: name, formula, options, source."""
     from dmpo_app.objective import OBJECTIVES, load_installed
 
-    with _spoken_errors():
+    with exit_on_error():
         load_installed()
     out.print("DMPO_ROUND__OBJECTIVE=\n")
     for objective in OBJECTIVES.values():
