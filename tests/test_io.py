@@ -166,7 +166,7 @@ def test_of_many_that_create_a_file_one_does_and_the_others_are_told(
     for number in range(20):
         path = tmp_path / str(number) / "file"
         with ThreadPoolExecutor(8) as pool:
-            created = list(pool.map(lambda content, path=path: io.create_exclusively(path, content), contents))  # type: ignore[misc]
+            created = list(pool.map(lambda content, path=path: io.create_exclusively(path, content), contents))
         assert created.count(True) == 1
         assert path.read_bytes() == contents[created.index(True)]
         assert names(path.parent) == ["file"]

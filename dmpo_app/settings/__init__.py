@@ -5,7 +5,8 @@ The most used ones stand at the top level (`DMPO_MIN_VOTES`); groups nest with t
 """
 
 from dmpo_app.settings.round_settings import RoundLimitSettings, RoundSettings, ScorerSettings, ScoringSettings
-from dmpo_app.settings.sections import PROJECT_ROOT, BackupSettings, IdentitySettings, LabelingSettings
+from dmpo_app.settings.sections import BackupSettings, IdentitySettings, LabelingSettings
+from dmpo_app.settings.shipped import PROJECT_ROOT, shipped_data
 from dmpo_app.settings.space_defaults import Mode, apply_mode, detect_mode, on_space
 from dmpo_app.settings.tree import (
     POCKET_MODEL,
@@ -39,4 +40,5 @@ __all__ = [
     "apply_mode",
     "detect_mode",
     "on_space",
+    "shipped_data",
 ]

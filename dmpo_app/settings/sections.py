@@ -12,8 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from dmpo_app.domain.vote import Question
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
-
 
 class SettingsGroup(BaseModel):
     """A group of settings: frozen, refuses unknown names, and takes the text under a field as its description."""
