@@ -23,7 +23,7 @@ def test_two_sessions_of_one_name_are_two_annotators(studio: Studio) -> None:
 
 def test_a_handle_may_be_as_long_as_the_studio_stores_it_and_no_longer(studio: Studio) -> None:
     longest = studio.client.post("/api/v1/session", json={"handle": "é" * MAX_HANDLE}).json()["annotator"]
-    assert studio.store.annotators.get(longest).handle == "é" * MAX_HANDLE
+    assert studio.services.store.annotators.get(longest).handle == "é" * MAX_HANDLE
     assert studio.client.post("/api/v1/session", json={"handle": "é" * (MAX_HANDLE + 1)}).status_code == 422
 
 
