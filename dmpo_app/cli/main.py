@@ -178,8 +178,10 @@ def settings(
 
 def objectives() -> None:
     """List the preference objectives a round can minimise: name, formula, options, source."""
-    from dmpo_app.objective import OBJECTIVES
+    from dmpo_app.objective import OBJECTIVES, load_installed
 
+    with exit_on_error():
+        load_installed()
     out.print("DMPO_ROUND__OBJECTIVE=\n")
     for objective in OBJECTIVES.values():
         options = ", ".join(f"{name}={value:g}" for name, value in objective.options.items())

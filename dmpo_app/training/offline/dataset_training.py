@@ -27,7 +27,7 @@ from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.errors import BadInputError, HomeLockedError, StudioError
 from dmpo_app.exchange.readers.reader import PreferenceReader
 from dmpo_app.exchange.readers.source import PreferenceSource
-from dmpo_app.objective import get_objective
+from dmpo_app.objective import load_objective
 from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.training.data.encoded_pairs import EncodedPairs, EncodingCounts, PairTable
 from dmpo_app.training.distributed.process_group import (
@@ -86,6 +86,7 @@ def join_training(settings: Settings, request: TrainingRequest, group: ProcessGr
     Waits, for as long as it takes, until that one has encoded the data. Raises PeerLostError when it fails.
     """
     check_world_size(group, settings.round.batch_pairs)
+    load_objective(settings.round.objective, settings.round.objective_options)
     preparation = Preparation(**group.broadcast_with_heartbeat(dict))
     watcher = TrainingCallback()
     return _run_to_end(_steps(preparation, settings, request, watcher, time.monotonic, group), watcher)
@@ -121,7 +122,7 @@ def dataset_steps(
     process trains into the same output, PeerLostError when a process of the group fails.
     """
     check_world_size(group, settings.round.batch_pairs)
-    get_objective(settings.round.objective, settings.round.objective_options)  # raises if there is none such
+    load_objective(settings.round.objective, settings.round.objective_options)  # raises if there is none such
     with ExitStack() as stack:
 
         def prepare() -> dict[str, object]:
@@ -177,9 +178,12 @@ def _same_table(encoded: EncodedPairs, request: TrainingRequest, group: ProcessG
 
 def _load_denoiser(preparation: Preparation, settings: Settings, request: TrainingRequest) -> Denoiser:
     render = settings.render
-    denoiser = load_denoiser(
-        settings.base_model, device=device_for_process(render.device), dtype=render.dtype, quantize=render.quantize
-    )
+    if request.loaded is not None:
+        denoiser = request.loaded.denoiser()
+    else:
+        denoiser = load_denoiser(
+            settings.base_model, device=device_for_process(render.device), dtype=render.dtype, quantize=render.quantize
+        )
     return replace(denoiser, empty_prompt=get_empty_prompt(preparation.encoding_key, settings, request))
 
 
