@@ -35,11 +35,6 @@ from dmpo_app.training.rounds.round_plan import RoundPlan
 
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
-_OUT_OF_MEMORY = (
-    "out of memory with a single pair at a time; free memory that other programs hold, or set a smaller "
-    "DMPO_ROUND__RANK, DMPO_ROUND__TARGET_MODULES=attention, DMPO_RENDER__QUANTIZE=nf4 or a smaller base model"
-)
-_EVEN_SO = "; DMPO_ROUND__GRADIENT_CHECKPOINTING=auto would save the most"
 
 
 class RoundTrainer:
