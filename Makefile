@@ -16,12 +16,12 @@ run: $(SETUP)  ## Set up, then start the studio
 	@$(if $(MODEL),DMPO_BASE_MODEL="$(MODEL)") $(if $(PORT),DMPO_PORT="$(PORT)") .venv/bin/dmpo serve
 
 # Two at a time.
-TOGETHER := tests/diffusion tests/exchange tests/hosting tests/labeling tests/objective tests/pocket tests/preferences \
-	tests/rendering tests/scoring tests/zerogpu \
+TOGETHER := tests/backup tests/diffusion tests/exchange tests/hosting tests/labeling tests/objective tests/pocket \
+	tests/rendering tests/scoring \
 	tests/store tests/training tests/ui tests/web
 ALONE := tests/training/test_trainer_process.py tests/training/test_distributed.py \
-	tests/training/test_dataset_training_in_two_processes.py tests/hosting/test_wiped_disk.py \
-	tests/hosting/test_running_backup.py
+	tests/training/test_dataset_training_in_two_processes.py tests/backup/test_wiped_disk.py \
+	tests/backup/test_running_backup.py
 
 # Whole servers, browsers and trainings in several processes: two files at a time, each as one.
 OTHERS := $(filter-out $(TOGETHER:%=%/) %__pycache__/ tests/javascript/,$(wildcard tests/*/ tests/test_*.py))
@@ -62,7 +62,7 @@ bench: $(SETUP_DEV)  ## The numbers of docs/benchmarks.md; those that need more 
 	@$(PYTHON_IN_VENV) -m benchmarks.few_votes_report build/few-votes.jsonl
 
 pocket: $(SETUP)  ## Train the pocket model from scratch (resumable, about 90 minutes on 2 cores)
-	@$(PYTHON_IN_VENV) -m dmpo_app.pocket train
+	@$(PYTHON_IN_VENV) -m examples.pocket_model train
 
 starter: $(SETUP)  ## Render the starter pairs that ship with the pocket model
 	@.venv/bin/dmpo starter-pairs

@@ -32,11 +32,12 @@ from benchmarks.learning import with_overrides
 from benchmarks.learning_lab import Lab, Pictures
 from benchmarks.report import print_table
 from dmpo_app.diffusion.adapter_files import AdapterWeights
-from dmpo_app.domain import BASE_VERSION, Outcome
+from dmpo_app.domain.lineage import BASE_VERSION
+from dmpo_app.domain.vote import Outcome
 from dmpo_app.labeling.quality import VoteWeighing
-from dmpo_app.labeling.tastes import taste_named
+from dmpo_app.labeling.tastes import get_taste
 from dmpo_app.settings import RoundSettings, Settings
-from dmpo_app.training.dataset import PairDataset, is_held_out
+from dmpo_app.training.data.dataset import PairDataset, is_held_out
 
 MISTAKEN = 0.1
 """Share of an honest annotator's votes that go the other way."""
@@ -84,7 +85,7 @@ def crowd_votes(pool: Pool, facts: Mapping[str, Any]) -> list[CrowdVote]:
     rng, kinds = np.random.default_rng(facts["seed"]), kinds_of(facts)
     busy = 1 / np.arange(1.0, len(kinds) + 1)
     pairs = np.sort(rng.choice(len(pool.pairs), facts["votes"] // facts["overlap"], replace=False))
-    score = taste_named(facts["taste"]).scores
+    score = get_taste(facts["taste"]).scores
     margins = score(pool.pictures_a[pairs]) - score(pool.pictures_b[pairs])
     votes = []
     for pair, margin in zip(pairs, margins, strict=True):
@@ -102,7 +103,7 @@ def weights_of(pool: Pool, votes: Sequence[CrowdVote], facts: Mapping[str, Any],
     prompts = pool.pairs
     trained_on = [v for v in votes if not is_held_out(prompts[v.pair_id].prompt, share=share, seed=facts["seed"])]
     found = ARMS[facts["arm"]].weights(trained_on)
-    return {annotator: found.of(annotator) for annotator in range(facts["annotators"])}
+    return {annotator: found.weight_for(annotator) for annotator in range(facts["annotators"])}
 
 
 def gathered(votes: Sequence[CrowdVote], weights: Mapping[int, float]) -> tuple[dict[int, float], dict[int, float]]:

@@ -23,18 +23,12 @@ from sqlalchemy import Connection, insert
 
 from benchmarks.report import machine, print_table
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
-from dmpo_app.domain import Choice, ImageKind, NewImage, NewPair, Outcome, PairSource, Provenance, Question
+from dmpo_app.domain.image import ImageKind, NewImage, NewPair, PairSource, Provenance
+from dmpo_app.domain.vote import Choice, Outcome, Question
 from dmpo_app.store import Store
-from dmpo_app.store.schema import (
-    AnnotatorRow,
-    AssignmentRow,
-    AssignmentState,
-    ImageRow,
-    PairRow,
-    VoteRow,
-)
+from dmpo_app.store.schema import AnnotatorRow, AssignmentRow, AssignmentState, ImageRow, PairRow, VoteRow
 from dmpo_app.store.store import utc_now
-from dmpo_app.training.dataset import build_dataset
+from dmpo_app.training.data.dataset import build_dataset
 
 LATENTS, EMBEDS = (4, 64, 64), (77, 768)
 """What an image of Stable Diffusion 1.5 has at 512 pixels."""

@@ -20,15 +20,15 @@ from pathlib import Path
 
 from benchmarks.filled_store import fill
 from benchmarks.report import machine, print_table
-from dmpo_app.domain import Outcome
-from dmpo_app.exchange.outgoing import FORMATS, ExportOptions, Selection, export_to, format_named
-from dmpo_app.preferences.pair import PreferencePair
-from dmpo_app.preferences.reader import read_row
-from dmpo_app.preferences.registry import detect
-from dmpo_app.preferences.source import open_source
+from dmpo_app.domain.vote import Outcome
+from dmpo_app.exchange.exporting import FORMATS, ExportOptions, Selection, export_to, get_format
+from dmpo_app.exchange.readers.pair import PreferencePair
+from dmpo_app.exchange.readers.reader import read_row
+from dmpo_app.exchange.readers.registry import detect_reader
+from dmpo_app.exchange.readers.source import open_source
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
-from dmpo_app.store.files import sha256_of, sha256_of_file
+from dmpo_app.store.files import sha256_hex, sha256_of_file
 
 _Answer = tuple[str, str, str, float]
 """Prompt, sha256 of both images, whether the first won."""
@@ -39,7 +39,7 @@ def measure(home: Path, name: str, *, with_images: bool) -> None:
     """Export a filled home, which may have been exported before; prints rows, seconds and MB."""
     with Store.open(home) as store:
         base = store.models.register("benchmark", "stable_diffusion", "f" * 64)
-        settings, form = Settings(home=home), format_named(name)
+        settings, form = Settings(home=home), get_format(name)
         options = ExportOptions(with_images=with_images, held_out_share=0)
         before = _most_memory()
         started = time.perf_counter()
@@ -57,12 +57,12 @@ def _most_memory() -> float:
 
 def differences(home: Path, name: str) -> int:
     """Pairs that an export with images does not give back as the store has them; missing and doubled ones too."""
-    holds_ties = format_named(name).holds_ties
+    holds_ties = get_format(name).holds_ties
     with Store.open(home) as store:
         base = store.models.register("benchmark", "stable_diffusion", "f" * 64)
         wanted: set[_Answer] = set()
-        after, last = 0, store.judgements.last_vote(base)
-        while page := store.judgements.page(base, after=after, last_vote=last):
+        after, last = 0, store.voted_pairs.last_vote(base)
+        while page := store.voted_pairs.page(base, after=after, last_vote=last):
             after = page[-1].id
             for pair in page:
                 a, b, wins = pair.image_a.sha256, pair.image_b.sha256, _WINS[pair.votes[0].outcome]
@@ -77,11 +77,11 @@ def differences(home: Path, name: str) -> int:
 
 def _rows_of(folder: Path) -> Iterator[_Answer]:
     source = open_source(str(folder))
-    reader = detect(source.columns, source.name)
+    reader = detect_reader(source.columns, source.name)
     for row in source.open():
         for found in read_row(reader, row, "row", source.folder):
             if isinstance(found, PreferencePair):
-                yield found.prompt, sha256_of(found.image_a), sha256_of(found.image_b), found.wins_a
+                yield found.prompt, sha256_hex(found.image_a), sha256_hex(found.image_b), found.wins_a
 
 
 def _table(folder: Path) -> Iterator[_Answer]:

@@ -19,12 +19,12 @@ from sqlalchemy import text
 
 from benchmarks.filled_store import fill
 from benchmarks.report import machine, print_table
-from dmpo_app.exchange.outgoing import ExportOptions, Selection, export_to, format_named
+from dmpo_app.exchange.exporting import ExportOptions, Selection, export_to, get_format
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
-from dmpo_app.store.sqlite import safe_driver
+from dmpo_app.store.db.sqlite import safe_driver
 
-COMMAND = (sys.executable, "-c", "from dmpo_app.cli import app; app()", "import")
+COMMAND = (sys.executable, "-c", "from dmpo_app.cli.main import app; app()", "import")
 PROMPTS = 2_000
 USERS = 50
 
@@ -69,7 +69,7 @@ def make_rows(folder: Path, rows: int, size: int) -> None:
     with tempfile.TemporaryDirectory() as scratch, Store.open(Path(scratch) / "home") as store:
         base = fill(store, rows, size=size, num_annotators=USERS, num_prompts=PROMPTS)
         options = ExportOptions(with_images=True, held_out_share=0)
-        export_to(folder, store, base, Settings(home=store.home), format_named("pick-a-pic"), Selection(), options)
+        export_to(folder, store, base, Settings(home=store.home), get_format("pick-a-pic"), Selection(), options)
 
 
 def _take_in(home: Path, data: Path, *options: str) -> Taken:

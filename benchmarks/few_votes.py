@@ -31,16 +31,16 @@ from benchmarks.memory_files import MemoryPairs
 from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.live_model import Shot
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.domain import BASE_VERSION
-from dmpo_app.labeling.tastes import taste_named
+from dmpo_app.domain.lineage import BASE_VERSION
+from dmpo_app.labeling.tastes import get_taste
 from dmpo_app.settings import RoundSettings, Settings
-from dmpo_app.training.calibration import with_betas
-from dmpo_app.training.dataset import PairDataset, is_held_out
-from dmpo_app.training.denoising import PairErrors
-from dmpo_app.training.plan import RoundPlan
-from dmpo_app.training.reference_cache import ReferenceCache
-from dmpo_app.training.reference_filler import numerics_key
-from dmpo_app.training.round_trainer import RoundTrainer
+from dmpo_app.training.data.dataset import PairDataset, is_held_out
+from dmpo_app.training.loop.trainer import RoundTrainer
+from dmpo_app.training.reference.calibration import calibrate_betas
+from dmpo_app.training.reference.denoising_errors import PairErrors
+from dmpo_app.training.reference.prefetch import numerics_key
+from dmpo_app.training.reference.reference_cache import ReferenceCache
+from dmpo_app.training.rounds.round_plan import RoundPlan
 
 SEEDS_PER_PROMPT = 2
 """Of a yardstick prompt; their distance is the diversity."""
@@ -67,7 +67,7 @@ def votes_of(pool: Pool, taste: str, count: int, wrong: float, seed: int) -> tup
     """Pair ids and wins of image a: `count` pairs drawn by `seed`, the taste's votes, a share of them turned."""
     rng = random.Random(seed)
     ids = sorted(rng.sample(range(len(pool.pairs)), count))
-    score = taste_named(taste).scores
+    score = get_taste(taste).scores
     margins = score(pool.pictures_a[ids]) - score(pool.pictures_b[ids])
     wins = [0.5 if margin == 0 else float(margin > 0) for margin in margins]
     for position in rng.sample(range(count), round(wrong * count)):
@@ -96,7 +96,7 @@ def train(
         seed=seed,
         parent_version=BASE_VERSION,
         settings=settings,
-        spec=LoraSpec.of(settings, lab.denoiser.family),
+        spec=LoraSpec.from_settings(settings, lab.denoiser.family),
         train=data,
         held_out=held_out,
         train_vote_ids=data.pair_ids,
@@ -121,7 +121,7 @@ def train(
 def calibrated(lab: Lab, pool: Pool, settings: RoundSettings, work: Path) -> RoundSettings:
     """Betas from the pool's first pairs: the same for every run."""
     errors, _, _ = errors_of(lab, pool, min(64, len(pool.pairs)), settings, work)
-    return with_betas(settings, errors)
+    return calibrate_betas(settings, errors)
 
 
 def fill_references(lab: Lab, pool: Pool, settings: RoundSettings, work: Path) -> None:
@@ -140,7 +140,7 @@ def errors_of(
     data = pool.dataset(range(count), [0.5] * count, settings)
     key = numerics_key(lab.denoiser, data, settings, base_fingerprint=lab.fingerprint, micro_pairs=settings.batch_pairs)
     cache = ReferenceCache.load(work / pool.references, key)
-    return PairErrors.of(lab.denoiser, data, cache, settings), cache, key
+    return PairErrors.from_settings(lab.denoiser, data, cache, settings), cache, key
 
 
 def yardstick(lab: Lab, count: int, version: int) -> Pictures:
@@ -161,7 +161,7 @@ def diversity(pictures: Pictures) -> float:
 
 
 def measure(lab: Lab, taste: str, before: Pictures, after: Pictures) -> dict[str, Any]:
-    score = taste_named(taste).scores
+    score = get_taste(taste).scores
     old, new = score(before), score(after)
     prompts = [lab.held_out_prompts[i // SEEDS_PER_PROMPT] for i in range(len(after))]
     return {

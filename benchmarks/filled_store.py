@@ -11,16 +11,11 @@ import numpy as np
 from PIL import Image
 from sqlalchemy import Connection, insert
 
-from dmpo_app.domain import (
-    BaseModelRef,
-    Choice,
-    ImageKind,
-    Outcome,
-    PairSource,
-    Question,
-)
+from dmpo_app.domain.image import ImageKind, PairSource
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Choice, Outcome, Question
 from dmpo_app.store import Store
-from dmpo_app.store.files import sha256_of
+from dmpo_app.store.files import sha256_hex
 from dmpo_app.store.schema import AnnotatorRow, AssignmentRow, AssignmentState, ImageRow, PairRow, VoteRow
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -77,7 +72,7 @@ def _images(store: Store, numbers: range, size: int | None) -> Iterator[str]:
             yield f"{number:064x}"
         else:
             content = picture(number, size)
-            name = store.files.image_path(sha256_of(content))
+            name = store.files.image_path(sha256_hex(content))
             name.parent.mkdir(parents=True, exist_ok=True)
             name.write_bytes(content)
             yield name.stem

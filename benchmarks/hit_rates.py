@@ -13,11 +13,11 @@ import random
 from dataclasses import dataclass
 
 from benchmarks.report import print_table
+from dmpo_app.server.wiring import read_prompts
 from dmpo_app.settings import RoundSettings, Settings
-from dmpo_app.training.calibration import MAX_PAIRS
-from dmpo_app.training.dataset import is_held_out
-from dmpo_app.training.slots import draws_of_step, evaluation_slots, keyed_seed
-from dmpo_app.wiring import read_prompts
+from dmpo_app.training.data.dataset import is_held_out
+from dmpo_app.training.data.slots import evaluation_slots, examples_for_step, keyed_seed
+from dmpo_app.training.reference.calibration import MAX_PAIRS
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def _run(number: int, train: list[int], settings: RoundSettings, known: set[tupl
     """One round; what it computes is known afterwards."""
     num_hits, passes, unknown = 0, 0, 0
     for step in range(settings.num_steps):
-        draws = draws_of_step(
+        draws = examples_for_step(
             step,
             num_pairs=len(train),
             batch_pairs=settings.batch_pairs,

@@ -30,14 +30,15 @@ import torch
 from benchmarks.learning_lab import Lab, Pictures, pixels
 from benchmarks.report import machine, print_table
 from dmpo_app.diffusion.adapter_files import read_adapter
-from dmpo_app.domain import BaseModelRef, Choice
-from dmpo_app.labeling.tastes import Taste, taste_named
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Choice
+from dmpo_app.labeling.tastes import Taste, get_taste
 from dmpo_app.pocket.classifiers import AttributeClassifier
 from dmpo_app.pocket.language import parse
 from dmpo_app.settings import PROJECT_ROOT, Settings
 from dmpo_app.store import Store
 from dmpo_app.store.store import utc_now
-from dmpo_app.training.worker import Tick, Worker
+from dmpo_app.training.rounds.scheduler import RoundScheduler, Tick
 
 CLASSIFIER = PROJECT_ROOT / "data" / "classifiers" / "attributes.safetensors"
 KINDS = ("subject", "setting")
@@ -73,7 +74,7 @@ def simulate(lab: Lab, taste: Taste, seed: int, arguments: argparse.Namespace) -
         pairs = lab.base_pairs(arguments.pool)
         rng.shuffle(pairs)
         seconds = []
-        worker = Worker(
+        worker = RoundScheduler(
             store,
             base,
             lab.settings.model_copy(update={"home": Path(folder), "min_votes": arguments.votes}),
@@ -117,7 +118,7 @@ def vote(store: Store, base: BaseModelRef, taste: Taste, count: int, *, wrong: f
             left, right = taste.scores(np.stack([pixels(store.files.read_image(image.sha256)) for image in sides]))
             prefers_left = bool(left > right) != (rng.random() < wrong)
             choice = Choice.TIE if left == right else Choice.LEFT if prefers_left else Choice.RIGHT
-            store.votes.take(assignment.id, annotator.id, choice, 800)
+            store.votes.record(assignment.id, annotator.id, choice, 800)
             count -= 1
 
 
@@ -212,7 +213,7 @@ def main() -> None:
     runs = []
     for name in arguments.tastes:
         for seed in arguments.seeds:
-            runs.append(simulate(lab, taste_named(name), seed, arguments))
+            runs.append(simulate(lab, get_taste(name), seed, arguments))
             print(f"{name}, seed {seed}: {runs[-1].win_rate:.1%}", flush=True)
             if arguments.json:
                 record = {"set": arguments.overrides, "wrong": arguments.wrong, **asdict(runs[-1])}

@@ -18,19 +18,20 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from dmpo_app.diffusion.base_models import detect_family, fingerprint, resolve_sampling
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.families.registry import family_named
-from dmpo_app.diffusion.family import family_of, fingerprint, sampling_of
+from dmpo_app.diffusion.families.registry import get_family
 from dmpo_app.diffusion.live_model import LiveModel, Shot
 from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.diffusion.tensor_files import dump_conditioning
-from dmpo_app.domain import BASE_VERSION, BaseModelRef, NewPair, PairSource
-from dmpo_app.rendering.images import new_image
+from dmpo_app.domain.image import NewPair, PairSource
+from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
+from dmpo_app.exchange.importing.starter_pairs import read_starter_pairs, write_starter_pairs
+from dmpo_app.rendering.engine import image_from_sample
+from dmpo_app.server.wiring import read_prompts
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
-from dmpo_app.store.starter_pairs import read_starter_pairs, write_starter_pairs
-from dmpo_app.wiring import read_prompts
 
 Pictures = NDArray[np.uint8]
 BATCH = 8
@@ -46,14 +47,14 @@ class Lab:
         self.source = settings.base_model
         self.fingerprint = fingerprint(self.source)
         self._work = work
-        self._spec = LoraSpec.of(settings.round, family_named(family_of(self.source)))
+        self._spec = LoraSpec.from_settings(settings.round, get_family(detect_family(self.source)))
         self.model = LiveModel.load(self.source, settings.render, self._spec)
         self.denoiser: Denoiser = load_denoiser(self.source, device=settings.render.device, dtype=settings.render.dtype)
         self.train_prompts = read_prompts(settings.pool.train_prompts)
         self.held_out_prompts = read_prompts(settings.pool.held_out_prompts)
 
     def register(self, store: Store) -> BaseModelRef:
-        return store.models.register(self.source, family_of(self.source), self.fingerprint)
+        return store.models.register(self.source, detect_family(self.source), self.fingerprint)
 
     def base_pairs(self, count: int) -> list[NewPair]:
         """`count` pairs of the base model, the same at every call: training prompts in shuffled passes."""
@@ -72,7 +73,7 @@ class Lab:
         images = []
         for start in range(0, len(shots), BATCH):
             samples = self.model.render(shots[start : start + BATCH])
-            images += [new_image(sample, with_latents=True) for sample in samples]
+            images += [image_from_sample(sample, with_latents=True) for sample in samples]
         return [
             NewPair(
                 prompt=prompt,
@@ -113,7 +114,7 @@ class Lab:
     def _kept(self, what: str, count: int, suffix: str) -> Path:
         """Another model, other render settings, other prompts or another number of threads: another file."""
         facts: list[object] = [self.fingerprint, self.settings.render.model_dump(mode="json"), self.train_prompts]
-        facts.append(asdict(sampling_of(self.source, self.settings.render)))
+        facts.append(asdict(resolve_sampling(self.source, self.settings.render)))
         facts += [self.held_out_prompts, torch.get_num_threads(), BATCH]
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
         self._work.mkdir(parents=True, exist_ok=True)

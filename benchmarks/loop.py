@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 
 from benchmarks.report import machine, print_table
+from dmpo_app.cli.simulation import SimulatedAnnotator
 from dmpo_app.labeling.tastes import TASTES
-from dmpo_app.simulation import SimulatedAnnotator
 from tests.studio_process import StudioProcess
 
 

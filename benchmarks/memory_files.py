@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from dmpo_app.domain import NewPair
+from dmpo_app.domain.image import NewPair
 from dmpo_app.objective import soft_target
-from dmpo_app.training.dataset import PairDataset
-from dmpo_app.training.pair_tensors import PairFiles, PairTensors
+from dmpo_app.training.data.dataset import PairDataset, PairFiles, PairTensors
 
 
 class MemoryPairs:

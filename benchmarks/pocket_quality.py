@@ -19,10 +19,10 @@ from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 
 from benchmarks.report import machine, print_table
-from dmpo_app.pocket.classifiers import AttributeClassifier, Reading
+from dmpo_app.pocket.classifiers import AttributeClassifier, AttributePredictions
 from dmpo_app.pocket.language import parse
-from dmpo_app.pocket.render import render
-from dmpo_app.pocket.scenes import Wish, sample_scene
+from dmpo_app.pocket.scenes import SceneConstraints, sample_scene
+from examples.pocket_model.render import render
 
 Pictures = NDArray[np.uint8]
 MEASURES = ("size", "place", "warmth", "brightness")
@@ -43,7 +43,7 @@ def sample(pipeline: StableDiffusionPipeline, prompts: Sequence[str], *, steps: 
     return np.concatenate(batches)
 
 
-def right_shares(reading: Reading, wishes: Sequence[Wish]) -> list[tuple[str, str, str]]:
+def right_shares(reading: AttributePredictions, wishes: Sequence[SceneConstraints]) -> list[tuple[str, str, str]]:
     """(attribute, share that is right, number judged) for each attribute that prompts name."""
     rows = []
     for name in ("subject", "colour", "setting", "time"):

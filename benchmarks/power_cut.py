@@ -23,7 +23,7 @@ from pathlib import Path
 
 from benchmarks.report import machine, print_table
 from dmpo_app.store import Store
-from dmpo_app.store.sqlite import safe_driver
+from dmpo_app.store.db.sqlite import safe_driver
 from dmpo_app.store.store import DATABASE_NAME
 from tests.store.store_data import FINGERPRINT, new_pair
 

@@ -23,17 +23,19 @@ from datetime import timedelta
 from pathlib import Path
 
 from benchmarks.report import machine, print_table
-from dmpo_app.domain import Choice, NewImage, NewPair, OnThisDisk, PairSource, Provenance, Safekeeping
-from dmpo_app.hosting.arrival import arrive
-from dmpo_app.hosting.backup import Backup
-from dmpo_app.hosting.remote import open_remote
-from dmpo_app.hosting.restoring import restore
-from dmpo_app.hosting.shipping import Shipper
-from dmpo_app.hosting.snapshots import snapshot_names
+from dmpo_app.backup.backup_service import Backup
+from dmpo_app.backup.remotes.remote import open_remote
+from dmpo_app.backup.restoring import restore
+from dmpo_app.backup.snapshots import snapshot_names
+from dmpo_app.backup.startup import claim_and_restore
+from dmpo_app.backup.uploader import BackupUploader
+from dmpo_app.domain.durability import DurabilityPolicy, LocalDurability
+from dmpo_app.domain.image import NewImage, NewPair, PairSource, Provenance
+from dmpo_app.domain.vote import Choice
 from dmpo_app.labeling.tokens import load_or_create_key
 from dmpo_app.settings import BackupSettings
 from dmpo_app.store import Store
-from dmpo_app.store.copying import open_copy
+from dmpo_app.store.db.sqlite import open_copy
 from dmpo_app.store.store import DATABASE_NAME, utc_now
 
 VOTES_PER_SECOND = 100
@@ -58,10 +60,10 @@ def studio(home: Path, storage: Path, *, interval: float, log_seconds: float) ->
         url=str(storage), interval_seconds=interval, log_seconds=log_seconds, acknowledge="remote", handover_seconds=0
     )
     remote = open_remote(str(storage))
-    claim = arrive(home, remote, handover_seconds=0, now=utc_now)
+    claim = claim_and_restore(home, remote, handover_seconds=0, now=utc_now)
     load_or_create_key(home)
     with Store.open(home) as store:
-        backup = Backup(Shipper(home, remote, claim, settings, now=utc_now), remote, claim, settings)
+        backup = Backup(BackupUploader(home, remote, claim, settings, now=utc_now), remote, claim, settings)
         backup.start()
         try:
             yield store, backup
@@ -69,7 +71,7 @@ def studio(home: Path, storage: Path, *, interval: float, log_seconds: float) ->
             backup.stop()
 
 
-def vote_forever(store: Store, backup: Safekeeping, acknowledged: Acknowledged, stopping: threading.Event) -> None:
+def vote_forever(store: Store, backup: DurabilityPolicy, acknowledged: Acknowledged, stopping: threading.Event) -> None:
     """Vote at the rate; every second vote waits for the backup, in a thread of its own as in the server."""
     base = store.models.register("benchmark", "stable_diffusion", "f" * 64)
     if store.pairs.count(base) == 0:
@@ -82,7 +84,7 @@ def vote_forever(store: Store, backup: Safekeeping, acknowledged: Acknowledged, 
         person = store.annotators.ensure("somebody")
         issued = store.assignments.issue(base, person.id, SESSION_PAIRS, rng=rng, lifetime=timedelta(hours=1)).result()
         for assignment in issued:
-            vote = store.votes.take(assignment.id, person.id, Choice.LEFT, 900).vote_id
+            vote = store.votes.record(assignment.id, person.id, Choice.LEFT, 900).vote_id
             acknowledged.by_disk[vote] = time.monotonic()
             count += 1
             if count % 2:
@@ -91,8 +93,8 @@ def vote_forever(store: Store, backup: Safekeeping, acknowledged: Acknowledged, 
             time.sleep(max(0.0, due - time.monotonic()))
 
 
-def _settle(backup: Safekeeping, vote: int, acknowledged: Acknowledged) -> None:
-    backup.settle()
+def _settle(backup: DurabilityPolicy, vote: int, acknowledged: Acknowledged) -> None:
+    backup.wait_until_durable()
     acknowledged.by_backup[vote] = time.monotonic()
 
 
@@ -182,19 +184,19 @@ def many_votes(folder: Path, num_votes: int) -> list[object]:
     home, storage = folder / "home", open_remote(str(folder / "storage"))
     with Store.open(home) as store:
         fill(store, num_votes, num_votes // 10)
-        claim = arrive(home, storage, handover_seconds=0, now=utc_now)
-        shipper = Shipper(home, storage, claim, BackupSettings(url="here"), now=utc_now)
-        snapshot = _timed(shipper.ship)
+        claim = claim_and_restore(home, storage, handover_seconds=0, now=utc_now)
+        shipper = BackupUploader(home, storage, claim, BackupSettings(url="here"), now=utc_now)
+        snapshot = _timed(shipper.upload_changes)
         packed = sum(path.stat().st_size for path in (folder / "storage").rglob("database.gz"))
         acknowledged, stopping = Acknowledged(), threading.Event()
 
-        voter = threading.Thread(target=vote_forever, args=(store, OnThisDisk(), acknowledged, stopping))
+        voter = threading.Thread(target=vote_forever, args=(store, LocalDurability(), acknowledged, stopping))
         voter.start()
         while len(acknowledged.by_disk) < 20 * VOTES_PER_SECOND:
             time.sleep(0.1)
         stopping.set()
         voter.join()
-        delta = _timed(shipper.ship)
+        delta = _timed(shipper.upload_changes)
         logged = sum(path.stat().st_size for path in (folder / "storage").rglob("000001.gz"))
         shipper.close()
     restored = _timed(lambda: restore(storage, folder / "new"))

@@ -8,11 +8,11 @@ from typing import Any
 
 import psutil
 
-from dmpo_app.diffusion.family import family_of, fingerprint
-from dmpo_app.domain import NewPair, PairSource
+from dmpo_app.diffusion.base_models import detect_family, fingerprint
+from dmpo_app.domain.image import NewPair, PairSource
+from dmpo_app.server.wiring import read_prompts
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
-from dmpo_app.wiring import read_prompts
 from tests.studio_process import StudioProcess
 from tests.web.studio_fakes import Rounds, scene_image
 
@@ -33,7 +33,7 @@ def seed(home: Path, pairs: int, *, size: int = 128, newest: int = 0) -> Path:
         a, b = (scene_image(prompt, 2 * number + side, version, size=size, latents=True) for side in (0, 1))
         made.append(NewPair(prompt, a, b, b"embeds", PairSource.POOL))
     with Store.open(home) as store:
-        base = store.models.register(source, family_of(source), fingerprint(source))
+        base = store.models.register(source, detect_family(source), fingerprint(source))
         rounds = Rounds(store, base)
         for _ in range(newest):
             rounds.publish(rounds.start(), proven=False)
@@ -62,4 +62,4 @@ def votes_in(home: Path) -> int:
     """Live votes of the pocket model; for a home whose studio has stopped."""
     source = Settings().base_model
     with Store.open(home) as store:
-        return store.votes.count(store.models.register(source, family_of(source), fingerprint(source)))
+        return store.votes.count(store.models.register(source, detect_family(source), fingerprint(source)))

@@ -25,12 +25,13 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.report import machine, print_table
-from dmpo_app.domain import Choice, RoundStatus
+from dmpo_app.domain.round import RoundStatus
+from dmpo_app.domain.vote import Choice
+from dmpo_app.hosting.zerogpu.gpu_calls import GpuWorker, gpu_seconds
+from dmpo_app.hosting.zerogpu.start import assemble
+from dmpo_app.server.wiring import Lineage, open_lineage
 from dmpo_app.settings import RoundSettings, Settings
-from dmpo_app.wiring import Lineage, open_lineage
-from dmpo_app.zerogpu.start import assemble
-from dmpo_app.zerogpu.worker import GpuWorker, gpu_seconds
-from tests.zerogpu.stand_in.spaces import Lender
+from tests.hosting.zerogpu.stand_in.spaces import Lender
 
 UNCUT = 1e9
 BETA = 503.0
@@ -58,7 +59,7 @@ def prepare(settings: Settings, votes: int) -> None:
             for assignment in store.assignments.issue(
                 base, annotator.id, min(10, votes - taken), rng=rng, lifetime=timedelta(hours=1)
             ).result():
-                store.votes.take(assignment.id, annotator.id, rng.choice((Choice.LEFT, Choice.RIGHT)), 500)
+                store.votes.record(assignment.id, annotator.id, rng.choice((Choice.LEFT, Choice.RIGHT)), 500)
                 taken += 1
 
 
@@ -66,12 +67,12 @@ def train(settings: Settings, worker: GpuWorker, seconds: float) -> Run:
     """One round in slices of `seconds`, each in a process of its own."""
     with open_lineage(settings) as lineage:
         lender = Lender(reuse=False)
-        rounds = assemble(lineage.store, lineage.base, settings, lender(duration=gpu_seconds)(worker.work)).rounds
+        rounds = assemble(lineage.store, lineage.base, settings, lender(duration=gpu_seconds)(worker.work)).trainer
         started, cpu_before = time.perf_counter(), cpu_of_children()
         state = rounds.next_round()
         assert state is not None
         while state.finished_at is None:
-            *_, state = rounds.advance(state, seconds)
+            *_, state = rounds.train_slice(state, seconds)
         took, cpu = time.perf_counter() - started, cpu_of_children() - cpu_before
         assert state.status in (RoundStatus.PUBLISHED, RoundStatus.REFUSED), state.reason
         return Run(len(lender.pids), cpu, took, weights_of(lineage))

@@ -13,8 +13,8 @@ from typing import Any
 
 from PIL import Image
 
+from dmpo_app.exchange.importing.starter_pairs import read_starter_pairs
 from dmpo_app.settings import POCKET_MODEL, Settings
-from dmpo_app.store.starter_pairs import read_starter_pairs
 
 SPLIT = "validation"
 """The scripts' default."""

@@ -24,16 +24,16 @@ from dmpo_app.diffusion.fused_lora import fuse
 from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec, attach, reference_mode
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
-from dmpo_app.domain import NewImage, NewPair, PairSource, Provenance
-from dmpo_app.objective import objective_named
+from dmpo_app.domain.image import NewImage, NewPair, PairSource, Provenance
+from dmpo_app.exchange.importing.starter_pairs import read_starter_pairs
+from dmpo_app.objective import get_objective
 from dmpo_app.settings import POCKET_MODEL, RoundSettings, Settings
-from dmpo_app.store.starter_pairs import read_starter_pairs
-from dmpo_app.training.dataset import PairDataset
-from dmpo_app.training.denoising import PairErrors
-from dmpo_app.training.optimizers import make_optimizer
-from dmpo_app.training.reference_cache import ReferenceCache
-from dmpo_app.training.slots import Draw, draws_of_step
-from dmpo_app.training.step import LossSettings, train_step
+from dmpo_app.training.data.dataset import PairDataset
+from dmpo_app.training.data.slots import Example, examples_for_step
+from dmpo_app.training.loop.optimizers import make_optimizer
+from dmpo_app.training.loop.step import PreferenceLoss, train_step
+from dmpo_app.training.reference.denoising_errors import PairErrors
+from dmpo_app.training.reference.reference_cache import ReferenceCache
 
 NUM_PAIRS = 48
 _RANDOM_TOKENS = 77
@@ -48,11 +48,11 @@ class OurSteps:
         self._settings = settings
         self._micro_pairs = settings.batch_pairs
         self._known = ReferenceCache()
-        self._parameters = attach(denoiser.module, LoraSpec.of(settings, denoiser.family), seed=0)
+        self._parameters = attach(denoiser.module, LoraSpec.from_settings(settings, denoiser.family), seed=0)
         fuse(denoiser.module)
         self._optimizer = make_optimizer(self._parameters, learning_rate=settings.learning_rate)
         beta = settings.beta or 500.0
-        self._loss = LossSettings(objective_named(settings.objective, {}), beta=beta, margin_beta=beta, options={})
+        self._loss = PreferenceLoss(get_objective(settings.objective, {}), beta=beta, margin_beta=beta, options={})
 
     @property
     def micro_pairs(self) -> int:
@@ -105,9 +105,9 @@ class OurSteps:
             micro_pairs=self._micro_pairs,
         )
 
-    def _draws(self, index: int) -> list[Draw]:
+    def _draws(self, index: int) -> list[Example]:
         settings = self._settings
-        return draws_of_step(
+        return examples_for_step(
             index,
             num_pairs=len(self._data),
             batch_pairs=settings.batch_pairs,

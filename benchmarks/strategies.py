@@ -35,12 +35,13 @@ from benchmarks.few_votes import Pool, done, errors_of, fill_references, measure
 from benchmarks.learning_lab import Lab
 from benchmarks.report import print_table
 from dmpo_app.diffusion.adapter_files import AdapterWeights
-from dmpo_app.domain import BASE_VERSION, Candidate, Strategy
+from dmpo_app.domain.lineage import BASE_VERSION
+from dmpo_app.domain.pair_choice import Candidate, Strategy
 from dmpo_app.labeling.strategies import STRATEGIES
-from dmpo_app.labeling.tastes import taste_named
+from dmpo_app.labeling.tastes import get_taste
 from dmpo_app.scoring.registry import build_scorer
 from dmpo_app.settings import LabelingSettings, Settings
-from dmpo_app.training.pair_margins import policy_margins
+from dmpo_app.training.reference.vote_margins import policy_margins
 
 SCORERS = ("sharpness", "contrast", "saturation", "pocket-fidelity")
 A_REQUEST = 4
@@ -85,7 +86,7 @@ def candidates_of(pool: Pool, scores: Sequence[tuple[float, ...]], seed: int) ->
 
 
 def votes_on(pool: Pool, taste: str, ids: Sequence[int]) -> list[float]:
-    score = taste_named(taste).scores
+    score = get_taste(taste).scores
     margins = score(pool.pictures_a[list(ids)]) - score(pool.pictures_b[list(ids)])
     return [0.5 if margin == 0 else float(margin > 0) for margin in margins]
 

@@ -22,23 +22,25 @@ import torch
 
 from benchmarks.report import machine, print_table
 from dmpo_app.diffusion.adapter_files import AdapterWeights, read_adapter, write_adapter
-from dmpo_app.diffusion.families.registry import family_named
-from dmpo_app.diffusion.family import family_of, fingerprint
+from dmpo_app.diffusion.base_models import detect_family, fingerprint
+from dmpo_app.diffusion.families.registry import get_family
 from dmpo_app.diffusion.live_model import LiveModel, Shot
 from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec, expected_shapes
-from dmpo_app.domain import BaseModelRef, NewAdapter, Pair, Trigger
-from dmpo_app.rendering.images import encode_png
+from dmpo_app.domain.image import Pair
+from dmpo_app.domain.lineage import BaseModelRef, NewAdapter
+from dmpo_app.domain.round import Trigger
+from dmpo_app.rendering.engine import encode_png
 from dmpo_app.rendering.render_thread import RenderThread
+from dmpo_app.server.wiring import open_lineage, read_prompts
 from dmpo_app.settings import PoolSettings, RenderSettings, Settings
 from dmpo_app.store import Store
-from dmpo_app.wiring import open_lineage, read_prompts
 
 NUM_STEPS = 4
 
 
 def lora_spec(settings: Settings) -> LoraSpec:
-    return LoraSpec.of(settings.round, family_named(family_of(settings.base_model)))
+    return LoraSpec.from_settings(settings.round, get_family(detect_family(settings.base_model)))
 
 
 def adapter_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
@@ -76,7 +78,7 @@ def render_under_fire(settings: Settings, every_ms: float, num_pairs: int) -> tu
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     with Store.open(settings.home) as store:
-        family, prompts = family_of(settings.base_model), read_prompts(settings.pool.train_prompts)
+        family, prompts = detect_family(settings.base_model), read_prompts(settings.pool.train_prompts)
         base = store.models.register(settings.base_model, family, fingerprint(settings.base_model))
         store.prompts.ensure(prompts, held_out=False)  # no held-out prompt, so no contact sheet of every version
         publisher = context.Process(target=publish_all_the_time, args=(settings, base, every_ms, stop))

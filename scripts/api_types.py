@@ -16,7 +16,7 @@ from unittest.mock import MagicMock
 from fastapi.openapi.utils import get_openapi
 
 from dmpo_app.settings import Settings
-from dmpo_app.web.routes import PREFIX, create_router
+from dmpo_app.web.router import PREFIX, create_router
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "dmpo_app" / "ui" / "static" / "lib" / "api-types.d.ts"

@@ -42,8 +42,8 @@ install_locked() {
 # for what the studio imports, and serves as well where the environment forbids later starts to write what they compiled.
 compile_imports() {
   PYTHONDONTWRITEBYTECODE='' .venv/bin/python -c "
-import dmpo_app.cli, dmpo_app.serving, dmpo_app.ui
-import dmpo_app.rendering.engine, dmpo_app.training.process, dmpo_app.training.worker
+import dmpo_app.cli.main, dmpo_app.server.run, dmpo_app.ui
+import dmpo_app.rendering.engine, dmpo_app.training.process.trainer_process, dmpo_app.training.rounds.scheduler
 from dmpo_app.diffusion.families.registry import family_named
 family_named('stable_diffusion')"
 }

@@ -6,10 +6,10 @@ import torch
 from diffusers import ModelMixin
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights
-from dmpo_app.diffusion.families.unet import WIDE
+from dmpo_app.diffusion.families.components import UNET_WIDE
 from dmpo_app.diffusion.lora import LoraSpec, expected_shapes
 
-SPEC = LoraSpec(rank=4, lora_alpha=6.0, target_modules=WIDE)
+SPEC = LoraSpec(rank=4, lora_alpha=6.0, target_modules=UNET_WIDE)
 
 
 def random_adapter(denoiser: ModelMixin, seed: int, spec: LoraSpec = SPEC, *, scale: float = 0.1) -> AdapterWeights:

@@ -22,12 +22,13 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 import httpx
-from joserfc import jwt
+from joserfc import jws, jwt
 from joserfc.jwk import ECKey, OctKey
 
 from tests.studio_process import PROJECT_ROOT, free_port
 
 CLIENT_ID, CLIENT_SECRET = "dmpo studio", "s3cret: of tests"
+SHARED_KEY = OctKey.import_key("a key that is published, though it is symmetric", {"kid": "shared"})
 
 
 class Provider(ThreadingHTTPServer):
@@ -53,7 +54,8 @@ class Handler(BaseHTTPRequestHandler):
             found = {name: f"{issuer}/{path}" for name, path in names.items()}
             self._json({"issuer": issuer, "userinfo_endpoint": f"{issuer}/userinfo", **found})
         elif path == "/jwks":
-            self._json({"keys": [{"kty": "new kind of key"}, self.server.key.as_dict(private=False)]})
+            shared = [SHARED_KEY.as_dict(private=True)] if self.server.lies.get("signature") == "symmetric" else []
+            self._json({"keys": [{"kty": "new kind of key"}, *shared, self.server.key.as_dict(private=False)]})
         elif path == "/userinfo":
             subject = self.server.access.get(self.headers.get("Authorization", "").removeprefix("Bearer "))
             self._json({"sub": subject, "preferred_username": subject}, 200 if subject else 401)
@@ -109,7 +111,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.access[access] = asked["as"]
         claims = {
             "iss": self.server.issuer, "sub": asked["as"], "aud": CLIENT_ID, "iat": now, "exp": now + 300,
-            "nonce": asked["nonce"], **self.server.lies.get("claims", {}),
+            "nonce": asked["nonce"], "at_hash": _half_of_sha256(access), **self.server.lies.get("claims", {}),
         }  # fmt: skip
         claims = {name: value for name, value in claims.items() if value is not None}
         self._json({"access_token": access, "token_type": "Bearer", "id_token": self._signed(claims)})
@@ -121,8 +123,16 @@ class Handler(BaseHTTPRequestHandler):
             return ".".join(base64.urlsafe_b64encode(json.dumps(p).encode()).rstrip(b"=").decode() for p in parts) + "."
         if how == "hs256":  # as if the client's secret were a key
             return jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(CLIENT_SECRET * 2), algorithms=["HS256"])
+        if how == "public key":  # as if what everybody may read were a secret
+            public = OctKey.import_key(base64.b64encode(self.server.key.as_der(private=False)))
+            return jwt.encode({"alg": "HS256", "kid": "1"}, claims, public, algorithms=["HS256"])
+        if how == "symmetric":  # by a key that is published as "kty": "oct"
+            return jwt.encode({"alg": "HS256", "kid": "shared"}, claims, SHARED_KEY, algorithms=["HS256"])
+        if how == "its own key":  # one that comes with the token
+            key = ECKey.generate_key("P-256")
+            return jwt.encode({"alg": "ES256", "jwk": key.as_dict(private=False)}, claims, key)
         key = ECKey.generate_key("P-256") if how == "foreign" else self.server.key
-        return jwt.encode({"alg": "ES256", "kid": "1"}, claims, key)
+        return jws.serialize_compact({"alg": "ES256", "kid": "1"}, json.dumps(claims), key)
 
     def _is_client(self) -> bool:
         given = base64.b64decode(self.headers.get("Authorization", "").removeprefix("Basic ")).decode()
@@ -138,7 +148,11 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Cross-Origin-Opener-Policy", "same-origin")
 
     def _json(self, content: dict[str, Any], status: int = 200) -> None:
-        self._answer(self.server.lies.get("status", status), json.dumps(content).encode(), "application/json")
+        path, _ = self._asked()
+        body = json.dumps({**content, **self.server.lies.get("answers", {}).get(path, {})}).encode()
+        body = self.server.lies.get("bodies", {}).get(path, "").encode() or body
+        status = self.server.lies.get("statuses", {}).get(path, self.server.lies.get("status", status))
+        self._answer(status, body, "application/json")
 
     def _answer(self, status: int, content: bytes, kind: str) -> None:
         self.send_response(status)
@@ -150,6 +164,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing is logged."""
+
+
+def _half_of_sha256(text: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()[:16]).rstrip(b"=").decode()
 
 
 class RunningProvider:
@@ -164,7 +182,7 @@ class RunningProvider:
         return {"oidc_issuer": self.issuer, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, "label": "Tests"}
 
     def misbehave(self, **lies: Any) -> None:
-        httpx.post(f"{self.issuer}/misbehave", json=lies).raise_for_status()
+        httpx.post(f"{self.issuer}/misbehave", content=json.dumps(lies)).raise_for_status()
 
     def allow(self, url: str, who: str | None = "ada") -> dict[str, str]:
         """Allow, as `who`, what an authorization address asks for; None refuses. Returns what comes back."""

@@ -16,10 +16,10 @@ from pathlib import Path
 from tests.studio_process import PROJECT_ROOT, StudioProcess
 
 PRELOADED = [
-    "dmpo_app.cli",
-    "dmpo_app.serving",
+    "dmpo_app.cli.main",
+    "dmpo_app.server.run",
     "dmpo_app.diffusion.loading",
-    "dmpo_app.diffusion.families.unet",
+    "dmpo_app.diffusion.families.components",
     "dmpo_app.rendering.engine",
     "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
     "tests.browser.served_home",
@@ -43,7 +43,7 @@ def be_dmpo(arguments: Sequence[str], environment: Mapping[str, str], log: Path)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = ["dmpo", *arguments]
-    from dmpo_app.cli import app
+    from dmpo_app.cli.main import app
 
     app()
 

@@ -62,7 +62,7 @@ class StudioProcess:
         return self
 
     def _spawn(self, arguments: list[str]) -> Running:
-        command = [sys.executable, "-m", "dmpo_app.cli", *arguments]
+        command = [sys.executable, "-m", "dmpo_app.cli.main", *arguments]
         with self.log_path.open("ab") as log:
             return subprocess.Popen(
                 command, cwd=PROJECT_ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True

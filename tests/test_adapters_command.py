@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dmpo_app.cli.adapter_repository import merge_version
 from dmpo_app.diffusion.loading import load_denoiser
-from dmpo_app.errors import BadInput
-from dmpo_app.exchange.outgoing.adapter_push import push_adapter
-from dmpo_app.offline_adapters import merge_version
+from dmpo_app.errors import BadInputError
+from dmpo_app.exchange.exporting.hub_push import push_adapter
 from dmpo_app.settings import RoundSettings
 from tests.adapters import random_adapter
 from tests.hub_fixtures import HubProcess, hub, hub_process
@@ -62,7 +62,7 @@ def test_a_version_on_the_hub_and_a_merged_pipeline_draw_what_the_studio_draws(
     environment = hub.environment(
         DMPO_HOME=str(studio.settings.home), DMPO_BASE_MODEL=studio.settings.base_model, DMPO_RENDER__NUM_STEPS="2"
     )
-    command = [sys.executable, "-m", "dmpo_app.cli", "adapters", "push", "1", REPO, "--licence", "openrail"]
+    command = [sys.executable, "-m", "dmpo_app.cli.main", "adapters", "push", "1", REPO, "--licence", "openrail"]
     for said in ("version 1 is pushed", "version 1 is there already"):
         finished = subprocess.run(
             [*command, "--prompts", "1"], cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=False
@@ -103,5 +103,5 @@ def test_versions_are_revisions_and_an_older_one_does_not_take_mains_place(hub: 
 
 def test_nothing_is_merged_over_a_folder_that_is_there(studio: Studio, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
-    with pytest.raises(BadInput, match="is there already"):
+    with pytest.raises(BadInputError, match="is there already"):
         merge_version(studio.settings, 1, tmp_path / "there", strength=1.0)

@@ -9,8 +9,8 @@ import pytest
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from dmpo_app.cli import app
-from dmpo_app.diffusion.families.unet import ATTENTION
+from dmpo_app.cli.main import app
+from dmpo_app.diffusion.families.components import UNET_ATTENTION
 from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.labeling import Sealer, load_or_create_key
@@ -105,7 +105,7 @@ def test_doctor_finds_nothing_wrong_here_and_says_what_is_missing() -> None:
 
 def test_a_version_is_exported_for_diffusers_and_in_kohyas_naming(tmp_path: Path, model: Path) -> None:
     studio = Studio.open(tmp_path / "home", model)
-    spec = LoraSpec(4, 6.0, ATTENTION)
+    spec = LoraSpec(4, 6.0, UNET_ATTENTION)
     studio.publish(random_adapter(load_denoiser(str(model), device="cpu").module, 1, spec))
     studio.store.close()
     for file_format in ("diffusers", "kohya"):

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from dmpo_app.cli import app
-from dmpo_app.domain import Choice
+from dmpo_app.cli.main import app
+from dmpo_app.domain.vote import Choice
+from dmpo_app.server.wiring import open_lineage
 from dmpo_app.settings import Settings
-from dmpo_app.wiring import open_lineage
-from tests.exchange.outgoing.campaign import rows_of
+from tests.exchange.exporting.campaign import rows_of
 from tests.store.store_data import HOUR
 
 
@@ -24,7 +24,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with open_lineage(Settings(home=folder)) as lineage:
         store, anna = lineage.store, lineage.store.annotators.ensure("anna")
         for shown in store.assignments.issue(lineage.base, anna.id, 4, rng=random.Random(0), lifetime=HOUR).result():
-            store.votes.take(shown.id, anna.id, Choice.LEFT, 900)
+            store.votes.record(shown.id, anna.id, Choice.LEFT, 900)
     return folder
 
 

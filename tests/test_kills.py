@@ -18,9 +18,9 @@ import psutil
 import pytest
 from sqlalchemy import text
 
+from dmpo_app.server.wiring import open_lineage
 from dmpo_app.settings import Settings
-from dmpo_app.store.database import Database, sqlite_url
-from dmpo_app.wiring import open_lineage
+from dmpo_app.store.db.database import Database, sqlite_url
 from tests.preloaded_studio import PreloadedStudio
 from tests.tiny_pipeline import make_tiny_pipeline
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.diffusion.family import fingerprint
+from dmpo_app.diffusion.base_models import fingerprint
 from dmpo_app.store import Store
 from tests.postgres_server import PostgresServer, running_server
 from tests.preloaded_studio import PreloadedStudio

@@ -13,9 +13,9 @@ import httpx
 import psutil
 import pytest
 
-from dmpo_app.errors import SetupProblem
+from dmpo_app.errors import SetupError
+from dmpo_app.server.wiring import build_renderer, open_lineage
 from dmpo_app.settings import RenderSettings, Settings
-from dmpo_app.wiring import build_renderer, open_lineage
 from tests.preloaded_studio import PreloadedStudio
 from tests.studio_process import PROJECT_ROOT, StudioProcess
 
@@ -27,7 +27,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioProcess]:
 
 
 def serve(home: Path, port: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dmpo_app.cli", "serve", "--home", str(home), "--port", str(port)]
+    command = [sys.executable, "-m", "dmpo_app.cli.main", "serve", "--home", str(home), "--port", str(port)]
     return subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -67,7 +67,7 @@ def test_a_port_in_use_is_named_with_what_to_do(tmp_path: Path) -> None:
 
 
 def test_a_missing_model_is_named_with_what_to_do(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "dmpo_app.cli", "serve", "--home", str(tmp_path / "home"), "--port", "0"]
+    command = [sys.executable, "-m", "dmpo_app.cli.main", "serve", "--home", str(tmp_path / "home"), "--port", "0"]
     finished = subprocess.run(
         [*command, "--base-model", str(tmp_path / "nowhere")],
         cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60, check=False,
@@ -81,7 +81,7 @@ def test_a_model_without_a_safety_checker_is_refused_where_one_is_wanted(tmp_pat
     settings = Settings(home=tmp_path / "home", render=RenderSettings(safety_checker="on"))
     with (
         open_lineage(settings) as lineage,
-        pytest.raises(SetupProblem, match=r"pocket comes without a safety checker.*auto or off"),
+        pytest.raises(SetupError, match=r"pocket comes without a safety checker.*auto or off"),
     ):
         build_renderer(settings, lineage)
 

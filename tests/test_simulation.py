@@ -12,10 +12,10 @@ import httpx
 import pytest
 from PIL import Image
 
-from dmpo_app.domain import Choice
-from dmpo_app.errors import BadInput, StudioError
+from dmpo_app.cli.simulation import SimulatedAnnotator
+from dmpo_app.domain.vote import Choice
+from dmpo_app.errors import BadInputError, StudioError
 from dmpo_app.labeling.tastes import TASTES
-from dmpo_app.simulation import SimulatedAnnotator
 
 
 class Studio(BaseHTTPRequestHandler):
@@ -83,9 +83,9 @@ def test_a_share_of_the_votes_is_wrong_and_says_so(client: httpx.Client) -> None
     votes = list(annotator(client, wrong_share=0.3).votes(60))
     right = [Choice.LEFT, Choice.RIGHT] * 30
     assert [vote.choice is not expected for vote, expected in zip(votes, right, strict=True)] == [
-        vote.wrong for vote in votes
+        vote.is_wrong for vote in votes
     ]
-    assert 8 <= sum(vote.wrong for vote in votes) <= 30
+    assert 8 <= sum(vote.is_wrong for vote in votes) <= 30
 
 
 def test_a_set_is_ranked_by_the_scores_of_the_taste_and_a_wrong_ranking_is_worst_first(client: httpx.Client) -> None:
@@ -97,15 +97,15 @@ def test_a_set_is_ranked_by_the_scores_of_the_taste_and_a_wrong_ranking_is_worst
     middles = set()
     for number, vote in enumerate(votes):
         red, blue = (0, 1) if number % 2 == 0 else (1, 0)
-        first, *middle, last = reversed(vote.order) if vote.wrong else vote.order
+        first, *middle, last = reversed(vote.order) if vote.is_wrong else vote.order
         assert (first, last) == (red, blue)
         middles.add(tuple(middle))
     assert middles == {(2, 3), (3, 2)}, "what is equal comes by lot"
-    assert 4 <= sum(vote.wrong for vote in votes) <= 22
+    assert 4 <= sum(vote.is_wrong for vote in votes) <= 22
 
 
 def test_a_share_that_is_none_is_refused(client: httpx.Client) -> None:
-    with pytest.raises(BadInput, match=r"1\.5"):
+    with pytest.raises(BadInputError, match=r"1\.5"):
         annotator(client, wrong_share=1.5)
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dmpo_app.domain import NewImage, NewPair, PairSource, Provenance
-from dmpo_app.errors import SetupProblem
-from dmpo_app.store.starter_pairs import read_starter_pairs, write_starter_pairs
+from dmpo_app.domain.image import NewImage, NewPair, PairSource, Provenance
+from dmpo_app.errors import SetupError
+from dmpo_app.exchange.importing.starter_pairs import read_starter_pairs, write_starter_pairs
 
 
 def image(seed: int) -> NewImage:
@@ -36,11 +36,11 @@ def test_a_changed_member_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "good.zip") as good, zipfile.ZipFile(tmp_path / "bad.zip", "w") as bad:
         for name in good.namelist():
             bad.writestr(name, b"something else" if name.endswith(".png") else good.read(name))
-    with pytest.raises(SetupProblem, match="sha256"):
+    with pytest.raises(SetupError, match="sha256"):
         read_starter_pairs(tmp_path / "bad.zip")
 
 
 def test_a_file_that_is_no_zip_is_refused_with_advice(tmp_path: Path) -> None:
     (tmp_path / "not.zip").write_text("hello")
-    with pytest.raises(SetupProblem, match="DMPO_POOL__STARTER_PAIRS"):
+    with pytest.raises(SetupError, match="DMPO_POOL__STARTER_PAIRS"):
         read_starter_pairs(tmp_path / "not.zip")

@@ -17,10 +17,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from dmpo_app.cli import app
-from dmpo_app.cli_train import EXIT_STOPPED, nested_settings
-from dmpo_app.errors import BadInput
-from tests.preferences.preference_files import mixed_rows, pick_a_pic_row, write_pick_a_pic
+from dmpo_app.cli.main import app
+from dmpo_app.cli.train_command import EXIT_STOPPED, nested_settings
+from dmpo_app.errors import BadInputError
+from tests.exchange.readers.preference_files import mixed_rows, pick_a_pic_row, write_pick_a_pic
 from tests.studio_process import PROJECT_ROOT
 from tests.tiny_pipeline import make_tiny_pipeline
 
@@ -62,7 +62,7 @@ class Training:
         """Run it in a process, and kill -9 that as soon as the condition holds, which it must while it runs."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DMPO_")}
         environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        command = [sys.executable, "-m", "dmpo_app.cli", "train", *self._options]
+        command = [sys.executable, "-m", "dmpo_app.cli.main", "train", *self._options]
         process = subprocess.Popen(
             command, cwd=PROJECT_ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
@@ -168,7 +168,7 @@ def test_settings_are_given_by_name_and_flags_win() -> None:
         "round": {"rank": 16, "target_modules": "wide", "seed": 3}
     }
     assert nested_settings(["round.num_steps=7"], {"round.num_steps": 9}) == {"round": {"num_steps": 9}}
-    with pytest.raises(BadInput, match="GROUP"):
+    with pytest.raises(BadInputError, match="GROUP"):
         nested_settings(["round.=1"], {})
-    with pytest.raises(BadInput, match="as a whole"):
+    with pytest.raises(BadInputError, match="as a whole"):
         nested_settings(["round=1", "round.rank=2"], {})

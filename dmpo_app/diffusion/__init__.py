@@ -1,4 +1,4 @@
-"""Everything that touches the weights of a diffusion model: loading, encoding, LoRA, adapter files, the live model.
+"""The diffusion model and its weights: loading, encoding, LoRA, adapter files, the live model.
 
 Nothing is imported here: `diffusion.family` must stay importable without torch.
 """

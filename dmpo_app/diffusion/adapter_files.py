@@ -1,4 +1,4 @@
-"""Adapters on disk: immutable folders that plain diffusers loads.
+"""Adapter folders on disk: immutable, checked by hash, and loadable by plain diffusers.
 
     <version, 5 digits>-<first 8 of the weights' sha256>/
         pytorch_lora_weights.safetensors    the tensors; rank, lora_alpha and targets in its metadata
@@ -30,7 +30,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.errors import AdapterCorrupt, AdapterMismatch
+from dmpo_app.errors import AdapterCorruptError, AdapterMismatchError
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 MANIFEST_FILE = "manifest.json"
@@ -67,8 +67,8 @@ def write_adapter(
 
     `tensors` by file key (`lora.lora_state`); stored as float32. `manifest` is what the caller wants recorded: parent,
     configuration, seed, votes. Writing the same tensors as the same version again finds the folder there and leaves it
-    alone, so a publisher killed in between can simply start over. Raises AdapterCorrupt for values that are not finite:
-    such an adapter is not written at all.
+    alone, so a publisher killed in between can simply start over. Raises AdapterCorruptError for values that are not
+    finite: such an adapter is not written at all.
     """
     data = _serialize(tensors, spec)
     digest = hashlib.sha256(data).hexdigest()
@@ -95,7 +95,7 @@ def write_adapter(
 def read_adapter(folder: Path, sha256: str) -> AdapterWeights:
     """Read and check an adapter; nothing but a copy on the CPU is made.
 
-    Raises AdapterCorrupt for a missing or unreadable file, another hash, another format (only safetensors is ever
+    Raises AdapterCorruptError for a missing or unreadable file, another hash, another format (only safetensors is ever
     parsed, whatever the file is called), tensors that are not LoRA floats, or values that are not finite. Whether the
     shapes fit a model is checked against that model (`lora.expected_shapes`, `lora.check_fit`).
     """
@@ -103,36 +103,36 @@ def read_adapter(folder: Path, sha256: str) -> AdapterWeights:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise AdapterCorrupt(f"adapter {folder.name}: {WEIGHTS_FILE} cannot be read: {error}") from error
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise AdapterCorrupt(
-            f"adapter {folder.name}: {WEIGHTS_FILE} has sha256 {found[:12]}..., recorded was {sha256[:12]}...; "
+        raise AdapterCorruptError(f"adapter {folder.name}: {WEIGHTS_FILE} cannot be read: {error}") from error
+    actual_sha256 = hashlib.sha256(data).hexdigest()
+    if actual_sha256 != sha256:
+        raise AdapterCorruptError(
+            f"adapter {folder.name}: {WEIGHTS_FILE} has sha256 {actual_sha256[:12]}..., recorded was {sha256[:12]}...; "
             "the file was truncated or changed after it was published"
         )
     return parse_adapter(data, folder.name)
 
 
 def parse_adapter(data: bytes, name: str) -> AdapterWeights:
-    """The checks of `read_adapter` after the hash, on the bytes of a weights file; `name` is for messages."""
+    """Parse and check the bytes of a weights file: all of `read_adapter` but the hash; `name` is for messages."""
     try:
         tensors: dict[str, Tensor] = load(data)
         metadata = _metadata(data)
     except (SafetensorError, ValueError, KeyError, struct.error) as error:
-        raise AdapterCorrupt(f"adapter {name}: {WEIGHTS_FILE} is no valid safetensors file: {error}") from error
+        raise AdapterCorruptError(f"adapter {name}: {WEIGHTS_FILE} is no valid safetensors file: {error}") from error
     text = metadata.get(_METADATA_KEY)
     if not isinstance(text, str):
-        raise AdapterCorrupt(f"adapter {name}: rank and lora_alpha are missing from the file's metadata")
+        raise AdapterCorruptError(f"adapter {name}: rank and lora_alpha are missing from the file's metadata")
     try:
         spec = LoraSpec.from_metadata(text)
-    except AdapterMismatch as error:
-        raise AdapterCorrupt(f"adapter {name}: {error}") from error
+    except AdapterMismatchError as error:
+        raise AdapterCorruptError(f"adapter {name}: {error}") from error
     _check_values(tensors, spec, name)
     return AdapterWeights(spec=spec, tensors=tensors)
 
 
-def remove_leftovers(root: Path) -> int:
-    """Delete staging folders of publishers that died; the number deleted. Only for whoever holds the lease."""
+def remove_staging_folders(root: Path) -> int:
+    """Delete staging folders of publishers that died; return how many. Only the holder of the lease may call this."""
     leftovers = [path for path in root.glob(f"{_STAGING_PREFIX}*") if path.is_dir()]
     for path in leftovers:
         shutil.rmtree(path, ignore_errors=True)
@@ -149,21 +149,21 @@ def _serialize(tensors: Mapping[str, Tensor], spec: LoraSpec) -> bytes:
 
 def _check_values(tensors: Mapping[str, Tensor], spec: LoraSpec, name: str) -> None:
     if not tensors:
-        raise AdapterCorrupt(f"adapter {name}: the file holds no tensors")
+        raise AdapterCorruptError(f"adapter {name}: the file holds no tensors")
     for key, tensor in tensors.items():
         is_lora = key.startswith(f"{spec.component}.") and key.endswith((".lora_A.weight", ".lora_B.weight"))
         if not is_lora or tensor.dtype not in _FLOATS:
-            raise AdapterCorrupt(f"adapter {name}: {key} ({tensor.dtype}) is not a LoRA tensor of the denoiser")
+            raise AdapterCorruptError(f"adapter {name}: {key} ({tensor.dtype}) is not a LoRA tensor of the denoiser")
         if not bool(torch.isfinite(tensor).all()):
-            raise AdapterCorrupt(f"adapter {name}: {key} holds values that are not finite; the training diverged")
+            raise AdapterCorruptError(f"adapter {name}: {key} holds values that are not finite; the training diverged")
 
 
 def _metadata(data: bytes) -> dict[str, Any]:
     """The metadata of a safetensors file: 8 bytes of length, little endian, then a JSON header."""
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
-    found = header.get("__metadata__", {})
-    return found if isinstance(found, dict) else {}
+    metadata = header.get("__metadata__", {})
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _manifest(version: int, digest: str, spec: LoraSpec, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""What training needs of a base model: its denoiser and its noise schedule, neither autoencoder nor text encoder.
+"""The denoiser and the noise schedule of a base model: all that training needs of it.
+
+Neither autoencoder nor text encoder is loaded.
 
 Shapes:  B images;  C H W latent channels, height, width.
 """
@@ -38,12 +40,12 @@ class Denoiser:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What it computes in; the weights of a quantised one are smaller."""
+        """The dtype that the denoiser computes in; the weights of a quantised one are smaller."""
         return cast(torch.dtype, self.module.dtype)
 
     @property
     def precision(self) -> str:
-        """`dtype` in words and, where the weights are smaller, how: `float32`, `bfloat16+nf4`."""
+        """The name of `dtype` and, where the weights are quantised, of their format: `float32`, `bfloat16+nf4`."""
         return precision_name(self.dtype, self.quantize)
 
     @property
@@ -52,7 +54,7 @@ class Denoiser:
 
     @property
     def prediction_type(self) -> str:
-        """What it predicts: epsilon, v_prediction or flow."""
+        """The prediction type: epsilon, v_prediction or flow."""
         return self.family.process.prediction_type(self.noise_scheduler)
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -60,11 +62,11 @@ class Denoiser:
         return self.family.process.add_noise(self.noise_scheduler, latents, noise, timesteps)
 
     def training_target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What it should predict of them, float32 (B, C, H, W)."""
+        """The training target of the denoiser's prediction, float32 (B, C, H, W)."""
         return self.family.process.training_target(self.noise_scheduler, latents, noise, timesteps)
 
     def noise_error_weight(self, timesteps: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B,) float32 in 0..1: times this, a squared error of the prediction is one of the noise that it implies.
+        """Weight (B,), float32 in 0..1, that turns a squared error of the prediction into one of the implied noise.
 
         `size` is (H, W) of the latents: some schedules depend on it.
         """

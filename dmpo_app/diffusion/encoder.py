@@ -1,4 +1,4 @@
-"""Images and prompts from elsewhere, as the denoiser takes them.
+"""Encoder of images and prompts from elsewhere into the latents and conditioning that the denoiser takes.
 
 Shapes:  B images;  C H W latent channels, height, width.
 """
@@ -15,9 +15,9 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
+from dmpo_app.diffusion.base_models import detect_family
 from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
-from dmpo_app.diffusion.families.registry import family_named
-from dmpo_app.diffusion.family import family_of
+from dmpo_app.diffusion.families.registry import get_family
 from dmpo_app.diffusion.loading import load_encoders
 
 Pixels = npt.NDArray[np.uint8]
@@ -33,15 +33,18 @@ class Encoder:
 
     @classmethod
     def load(cls, source: str, *, device: str, dtype: str, resolution: int | None) -> Encoder:
-        """`resolution` pixels a side; None: the model's own size. Raises like `loading.load_pipeline`."""
+        """Load the encoders for images of `resolution` pixels a side; None: of the model's own size.
+
+        Raises like `loading.load_pipeline`.
+        """
         pipeline, (_, height, width) = load_encoders(source, device=device, dtype=dtype, resolution=resolution)
         scale = pipeline.vae_scale_factor
-        return cls(pipeline, family_named(family_of(source)), (height * scale, width * scale))
+        return cls(pipeline, get_family(detect_family(source)), (height * scale, width * scale))
 
     @torch.no_grad()
-    def latents(self, pictures: Sequence[Pixels]) -> Tensor:
-        """Scaled latents (B, C, H, W) on the CPU of pictures of `size`, each uint8 (height, width, 3)."""
-        pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(self.pipeline.vae.device)
+    def latents(self, images: Sequence[Pixels]) -> Tensor:
+        """Scaled latents (B, C, H, W) on the CPU of images of `size`, each uint8 (height, width, 3)."""
+        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self.pipeline.vae.device)
         return self.family.encode(self.pipeline, pixels.float() / 127.5 - 1).cpu()
 
     @torch.no_grad()
@@ -51,7 +54,10 @@ class Encoder:
 
     @torch.no_grad()
     def empty_conditioning(self) -> Conditioning:
-        """No prompt, as guidance has it (zeros in some models), else the empty one encoded; like `conditioning`."""
+        """The unconditional conditioning of guidance (zeros in some models), else the encoded empty prompt.
+
+        Without batch dimension, on the CPU, like `conditioning`.
+        """
         unconditional = self.family.unconditional(self.pipeline)
         return self.conditioning("") if unconditional is None else _on_cpu(unconditional)
 
@@ -60,14 +66,14 @@ def _on_cpu(conditioning: Conditioning) -> Conditioning:
     return {name: tensor.cpu() for name, tensor in conditioning.items()}
 
 
-def fitted(picture: Image.Image, size: tuple[int, int]) -> Pixels:
-    """Resized until it just covers `size` (height, width), then cropped around the middle; uint8 (height, width, 3).
+def resize_and_crop(image: Image.Image, size: tuple[int, int]) -> Pixels:
+    """Resize an image until it just covers `size` (height, width) and crop the middle; uint8 (height, width, 3).
 
-    Proportions are kept: what does not fit is cut off at both ends of the longer side. Smaller pictures are enlarged.
+    Proportions are kept: what does not fit is cut off at both ends of the longer side. Smaller images are enlarged.
     """
     height, width = size
-    scale = max(height / picture.height, width / picture.width)
-    wide, high = max(width, round(picture.width * scale)), max(height, round(picture.height * scale))
-    resized = picture.resize((wide, high), Image.Resampling.LANCZOS) if picture.size != (wide, high) else picture
+    scale = max(height / image.height, width / image.width)
+    wide, high = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+    resized = image.resize((wide, high), Image.Resampling.LANCZOS) if image.size != (wide, high) else image
     left, top = (wide - width) // 2, (high - height) // 2
     return np.asarray(resized.crop((left, top, left + width, top + height)), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""One operation for a layer with its adapter, where peft takes six: for training, where every step pays for them.
+"""Fused LoRA layers for training: one autograd operation for a layer with its adapter, where peft takes six.
 
 A layer computes what peft's does,  y = base(x) + B(A(x)) * scaling.  What is saved:
 
@@ -26,7 +26,7 @@ from dmpo_app.diffusion.lora import ADAPTER_NAME, lora_layers
 
 
 def fuse(denoiser: nn.Module) -> None:
-    """Let the adapter's layers compute in one operation, until the adapter is detached.
+    """Fuse the adapter's layers into one operation each, until the adapter is detached.
 
     Layers that this does not know (quantised, dilated, grouped) stay as they are.
     """
@@ -37,7 +37,7 @@ def fuse(denoiser: nn.Module) -> None:
 
 
 def is_fusible(base: nn.Module) -> bool:
-    """Whether this is a layer whose gradients are known here: plain linear ones and plain convolutions."""
+    """True for layers whose gradients are implemented here: plain linear ones and plain convolutions."""
     if type(base) is not nn.Conv2d:
         return type(base) is nn.Linear
     padded_by_zeros = base.padding_mode == "zeros" and not isinstance(base.padding, str)
@@ -48,20 +48,20 @@ def _linear(layer: LoraLayer, x: Tensor) -> Tensor:
     base = cast(nn.Linear, layer.get_base_layer())
     if layer.disable_adapters:
         return cast(Tensor, base(x))
-    return cast(Tensor, _Linear.apply(*_in_one_dtype(layer, base, x)))
+    return cast(Tensor, _Linear.apply(*_cast_for_autocast(layer, base, x)))
 
 
 def _conv(layer: LoraLayer, x: Tensor) -> Tensor:
     base = cast(nn.Conv2d, layer.get_base_layer())
     if layer.disable_adapters:
         return cast(Tensor, base(x))
-    return cast(Tensor, _Conv.apply(*_in_one_dtype(layer, base, x), base.stride, base.padding))
+    return cast(Tensor, _Conv.apply(*_cast_for_autocast(layer, base, x), base.stride, base.padding))
 
 
-def _in_one_dtype(layer: LoraLayer, base: nn.Linear | nn.Conv2d, x: Tensor) -> tuple[Tensor | None, ...]:
-    """x, weight, bias, A and scaled B in what autocast would compute in; their casts carry the gradients back."""
-    kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+def _cast_for_autocast(layer: LoraLayer, base: nn.Linear | nn.Conv2d, x: Tensor) -> tuple[Tensor | None, ...]:
+    """Cast x, weight, bias, A and scaled B to autocast's dtype; gradients flow back through the casts."""
+    device_type = x.device.type
+    dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else x.dtype
     a, b = layer.lora_A[ADAPTER_NAME].weight, layer.lora_B[ADAPTER_NAME].weight
     scaling = layer.scaling[ADAPTER_NAME]
     if scaling != 1:
@@ -126,8 +126,8 @@ class _Conv(torch.autograd.Function):
         grad_a = _conv_gradients(grad_down, x, a, ctx.place, of_input=False)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            both, stacked = torch.cat([grad, grad_down], 1), torch.cat([weight, a])
-            grad_x = _conv_gradients(both, x, stacked, ctx.place, of_input=True)
+            both, weights = torch.cat([grad, grad_down], 1), torch.cat([weight, a])
+            grad_x = _conv_gradients(both, x, weights, ctx.place, of_input=True)
         return grad_x, None, None, grad_a, grad_b, None, None
 
 

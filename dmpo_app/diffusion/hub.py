@@ -1,4 +1,4 @@
-"""Base models from the Hugging Face Hub: which files are fetched, and what goes wrong in words that help.
+"""Downloads of base models from the Hugging Face Hub: the files that are fetched, and errors in words that help.
 
 huggingface_hub is imported when a hub id is really used; a local folder never needs it.
 """
@@ -9,17 +9,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from dmpo_app.errors import ModelUnavailable
-from dmpo_app.hub_errors import hub_http_errors
+from dmpo_app.errors import ModelUnavailableError, hub_http_errors
 
 BASE_MODEL = "DMPO_BASE_MODEL"
 
 
 def fetch_index(repo_id: str) -> Path:
-    """The repository's `model_index.json`: from the cache, or downloaded. Raises ModelUnavailable."""
+    """The repository's `model_index.json`: from the cache, or downloaded. Raises ModelUnavailableError."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    with _explained(repo_id):
+    with _translate_hub_errors(repo_id):
         cached = try_to_load_from_cache(repo_id, "model_index.json")
         return Path(cached if isinstance(cached, str) else hf_hub_download(repo_id, "model_index.json"))
 
@@ -32,7 +31,7 @@ def cached_snapshot(repo_id: str, *, setting: str = BASE_MODEL) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    with _explained(repo_id, setting):
+    with _translate_hub_errors(repo_id, setting):
         try:
             return Path(snapshot_download(repo_id, local_files_only=True))
         except LocalEntryNotFoundError:
@@ -43,24 +42,24 @@ def fetch_snapshot(repo_id: str, weight_stems: Sequence[str]) -> Path:
     """Download the newest revision's JSON, text and wanted safetensors files and return their folder.
 
     `weight_stems` are paths without ending, such as `unet/diffusion_pytorch_model`; their other variants (fp16, EMA,
-    pickle) are left where they are. Raises ModelUnavailable.
+    pickle) are left where they are. Raises ModelUnavailableError.
     """
-    return fetch_files(repo_id, wanted_files(weight_stems))
+    return fetch_files(repo_id, download_patterns(weight_stems))
 
 
 def fetch_files(repo_id: str, patterns: Sequence[str], *, setting: str = BASE_MODEL) -> Path:
     """Download the newest revision's files that match `patterns` and return their folder; the rest stays where it is.
 
-    `setting` is what a message tells the user to change. Raises ModelUnavailable.
+    `setting` is what a message tells the user to change. Raises ModelUnavailableError.
     """
     from huggingface_hub import snapshot_download
 
-    with _explained(repo_id, setting):
+    with _translate_hub_errors(repo_id, setting):
         return Path(snapshot_download(repo_id, allow_patterns=list(patterns)))
 
 
-def wanted_files(weight_stems: Sequence[str]) -> list[str]:
-    """Patterns of the files that are fetched."""
+def download_patterns(weight_stems: Sequence[str]) -> list[str]:
+    """Glob patterns of the files to download for these weight files."""
     patterns = ["model_index.json", "sampling.json", "*/config.json", "scheduler/*.json", "feature_extractor/*.json"]
     patterns += ["tokenizer*/*.json", "tokenizer*/*.txt", "tokenizer*/*.model"]
     for stem in weight_stems:
@@ -69,8 +68,8 @@ def wanted_files(weight_stems: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def _explained(repo_id: str, setting: str = BASE_MODEL) -> Iterator[None]:
-    """Turn the hub client's errors into ModelUnavailable that says what to do."""
+def _translate_hub_errors(repo_id: str, setting: str = BASE_MODEL) -> Iterator[None]:
+    """Turn the hub client's errors into ModelUnavailableError that says what to do."""
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -80,32 +79,32 @@ def _explained(repo_id: str, setting: str = BASE_MODEL) -> Iterator[None]:
         RepositoryNotFoundError,
     )
 
-    broken: tuple[type[Exception], ...] = (ConnectionError, TimeoutError, *hub_http_errors())
+    connection_errors: tuple[type[Exception], ...] = (ConnectionError, TimeoutError, *hub_http_errors())
     try:
         yield
     except GatedRepoError as error:
-        raise ModelUnavailable(
+        raise ModelUnavailableError(
             f"{repo_id} is behind terms of use; accept them on https://huggingface.co/{repo_id}, then `hf auth login`"
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise ModelUnavailable(
+        raise ModelUnavailableError(
             f"{repo_id} is neither a folder here nor a public model on the Hugging Face Hub; check {setting} "
             "(a private model needs `hf auth login`)"
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise _out_of_reach(repo_id, setting, error) from error
+        raise _hub_unreachable(repo_id, setting, error) from error
     except EntryNotFoundError as error:
-        raise ModelUnavailable(
+        raise ModelUnavailableError(
             f"{repo_id} holds no model_index.json; a repository in the diffusers format is needed"
         ) from error
-    except broken as error:
-        raise _out_of_reach(repo_id, setting, error) from error
+    except connection_errors as error:
+        raise _hub_unreachable(repo_id, setting, error) from error
     except OSError as error:
-        raise ModelUnavailable(f"{repo_id} could not be downloaded: {error}") from error
+        raise ModelUnavailableError(f"{repo_id} could not be downloaded: {error}") from error
 
 
-def _out_of_reach(repo_id: str, setting: str, error: Exception) -> ModelUnavailable:
-    return ModelUnavailable(
+def _hub_unreachable(repo_id: str, setting: str, error: Exception) -> ModelUnavailableError:
+    return ModelUnavailableError(
         f"{repo_id} is not on this machine and the Hugging Face Hub cannot be reached; connect to the network for the "
         f"first start, or set {setting} to a local folder ({type(error).__name__})"
     )

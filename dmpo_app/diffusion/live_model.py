@@ -13,35 +13,70 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers import DiffusionPipeline, ModelMixin
+from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
 from PIL import Image
 from torch import Tensor, nn
 
 from dmpo_app.diffusion import lora
 from dmpo_app.diffusion.adapter_files import AdapterWeights
+from dmpo_app.diffusion.base_models import detect_family, resolve_sampling
 from dmpo_app.diffusion.encoder import Encoder
 from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
-from dmpo_app.diffusion.families.registry import family_named
-from dmpo_app.diffusion.family import family_of, sampling_of
+from dmpo_app.diffusion.families.registry import get_family
 from dmpo_app.diffusion.loading import latent_shape_at, load_pipeline
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.diffusion.quantization import precision_name
-from dmpo_app.diffusion.sampling import sample
-from dmpo_app.domain import BASE_VERSION, Provenance, Sampling
-from dmpo_app.errors import AdapterMismatch, SetupProblem, StudioError
+from dmpo_app.domain.image import Provenance
+from dmpo_app.domain.lineage import BASE_VERSION, Sampling
+from dmpo_app.errors import AdapterMismatchError, SetupError, StudioError
 from dmpo_app.settings import RenderSettings
+
+
+def sample(
+    module: ModelMixin,
+    family: ModelFamily,
+    scheduler: SchedulerMixin,
+    noise: Tensor,
+    conditioning: Conditioning,
+    *,
+    num_steps: int,
+    guidance: float | None,
+    guided: bool = False,
+    before_step: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """Sample final latents, (B, C, H, W), from `noise` of that shape; both in the module's dtype on its device.
+
+    `guided`: classifier-free guidance at scale `guidance`, with `conditioning` of (2B, ...); else of (B, ...), and
+    `guidance` only goes to denoisers that take it as an input. `before_step` may raise to end things between two steps.
+    Draws no random numbers: the samplers in use are deterministic.
+    """
+    family.process.set_timesteps(scheduler, num_steps, (noise.shape[-2], noise.shape[-1]), noise.device)
+    latents = noise
+    for timestep in scheduler.timesteps:
+        before_step()
+        inputs = torch.cat([latents] * 2) if guided else latents
+        prediction = family.forward(module, inputs, timestep, conditioning, guidance=guidance)
+        if guided and guidance is not None:
+            unconditional, conditional = prediction.chunk(2)
+            prediction = unconditional + guidance * (conditional - unconditional)
+        latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+    return latents
+
 
 MAX_STRENGTH = 1.5
 _CACHED_PROMPTS = 256
 
 
 class RenderInterrupted(Exception):
-    """`should_stop` said yes between two denoising steps; nothing came of the images."""
+    """A rendering that `should_stop` ended between two denoising steps; it made no images."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One image to make. `version` is 0 or the one the model holds; `strength` in 0..1.5 means nothing at version 0."""
+    """Request for one image.
+
+    `version` is 0 or the one the model holds; `strength` in 0..1.5 means nothing at version 0.
+    """
 
     prompt: str
     seed: int
@@ -51,8 +86,11 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image made. `latents` (C, H, W) on the CPU, scaled latent space, the model's dtype. `flagged`: the model's
-    own safety checker blacked it out."""
+    """A rendered image with its latents.
+
+    `latents` (C, H, W) are on the CPU, in scaled latent space and the model's dtype. `flagged`: the model's own safety
+    checker blacked the image out.
+    """
 
     image: Image.Image
     latents: Tensor
@@ -61,25 +99,25 @@ class Sample:
 
 
 class LiveModel:
-    """Owns the pipeline. `version` is the adapter version whose weights are in it; 0 means that none is."""
+    """The pipeline and the adapter in it. `version` is the adapter version whose weights are loaded; 0: none."""
 
     def __init__(
         self,
         pipeline: DiffusionPipeline,
         family: ModelFamily,
         settings: RenderSettings,
-        usual: Sampling,
+        default_sampling: Sampling,
         spec: LoraSpec,
     ) -> None:
         self._pipeline = pipeline
         self._family = family
-        self._usual = usual
+        self._default_sampling = default_sampling
         # Read once: diffusers walks all modules for each of these.
         self._denoiser: ModelMixin = getattr(pipeline, family.component)
         self.device: torch.device = self._denoiser.device
         self.dtype: torch.dtype = self._denoiser.dtype
         self._precision = precision_name(self.dtype, settings.quantize)
-        self._sampler = _sampler(settings.sampler, family)
+        self._sampler = _resolve_sampler(settings.sampler, family)
         self._scheduler = family.process.sampling_scheduler(self._sampler, pipeline.scheduler.config)
         self._latent_shape = latent_shape_at(pipeline, family, settings.resolution)
         with torch.inference_mode():
@@ -94,9 +132,9 @@ class LiveModel:
     def load(cls, source: str, settings: RenderSettings, spec: LoraSpec) -> LiveModel:
         """Load a base model from a folder or hub id and make room for adapters of `spec`.
 
-        Raises ModelUnavailable, UnknownFamily or SetupProblem; the message says what to do.
+        Raises ModelUnavailableError, UnknownFamilyError or SetupError; the message says what to do.
         """
-        family, usual = family_named(family_of(source)), sampling_of(source, settings)
+        family, default_sampling = get_family(detect_family(source)), resolve_sampling(source, settings)
         pipeline = load_pipeline(
             source,
             device=settings.device,
@@ -106,18 +144,18 @@ class LiveModel:
         )
         torch.backends.cudnn.deterministic = True  # the same request gives the same bytes
         torch.backends.cudnn.benchmark = False
-        return cls(pipeline, family, settings, usual, spec)
+        return cls(pipeline, family, settings, default_sampling, spec)
 
     def encoder(self) -> Encoder:
-        """The model's autoencoder and text encoders, for pictures of the size it renders."""
+        """The model's autoencoder and text encoders, for images of the size it renders."""
         scale = self._pipeline.vae_scale_factor
         return Encoder(self._pipeline, self._family, (self._latent_shape[1] * scale, self._latent_shape[2] * scale))
 
     def swap(self, version: int, adapter: AdapterWeights | None) -> None:
-        """Hold another version from the next image on; `None` goes with version 0, the base model.
+        """Load another adapter version for the next images; `None` goes with version 0, the base model.
 
-        Everything is checked before the first byte moves: after AdapterMismatch the model is as it was. Should the copy
-        itself fail (a lost GPU), the model holds no version, which is version 0, and never a mixture.
+        Everything is checked before the first byte moves: after AdapterMismatchError the model is as it was. Should the
+        copy itself fail (a lost GPU), the model holds no version, which is version 0, and never a mixture.
         """
         if (version == BASE_VERSION) != (adapter is None):
             raise ValueError(f"version {version} cannot be held with adapter={adapter and adapter.spec}")
@@ -126,7 +164,7 @@ class LiveModel:
             return
         spec = adapter.spec
         if spec.component != self._family.component:
-            raise AdapterMismatch(
+            raise AdapterMismatchError(
                 f"adapter {version} does not fit the live model: it is one of a {spec.component}, the model has a "
                 f"{self._family.component}; was it trained on a model of another family?"
             )
@@ -147,13 +185,13 @@ class LiveModel:
     @torch.inference_mode()
     def conditioning(self, prompt: str) -> Conditioning:
         """The encoded prompt on the model's device, no batch dimension; computed once for each of the last 256."""
-        found = self._prompts.get(prompt)
-        if found is None:
-            found = self._prompts[prompt] = self._family.encode_prompt(self._pipeline, prompt)
+        conditioning = self._prompts.get(prompt)
+        if conditioning is None:
+            conditioning = self._prompts[prompt] = self._family.encode_prompt(self._pipeline, prompt)
             if len(self._prompts) > _CACHED_PROMPTS:
                 self._prompts.popitem(last=False)
         self._prompts.move_to_end(prompt)
-        return found
+        return conditioning
 
     def render(
         self,
@@ -169,8 +207,8 @@ class LiveModel:
         the batch. Raises RenderInterrupted when `should_stop` says so, StudioError when the model produced values that
         are not finite.
         """
-        steps = self._usual.num_steps if num_steps is None else num_steps
-        scale = self._usual.guidance if guidance is None else guidance
+        steps = self._default_sampling.num_steps if num_steps is None else num_steps
+        scale = self._default_sampling.guidance if guidance is None else guidance
         strengths = [self._strength(shot) for shot in shots]
         latents = self._denoise(shots, strengths, steps, scale, should_stop)
         images, flags = self._decode(latents)
@@ -188,12 +226,12 @@ class LiveModel:
         self._spec, self._parameters = spec, parameters
 
     def _check_range(self, version: int, adapter: AdapterWeights) -> None:
-        """float16 ends at 65504: a weight beyond it would become infinite in the copy."""
+        """Raise AdapterMismatchError for weights beyond float16's 65504, which would become infinite in the copy."""
         if self.dtype is not torch.float16:
             return
         for key, tensor in adapter.tensors.items():
             if float(tensor.abs().max()) > torch.finfo(self.dtype).max:
-                raise AdapterMismatch(
+                raise AdapterMismatchError(
                     f"adapter {version} does not fit the live model: {key} exceeds the range of float16; "
                     "set DMPO_RENDER__DTYPE=bfloat16 or float32"
                 )
@@ -241,7 +279,7 @@ class LiveModel:
         return latents
 
     def _batch(self, shots: Sequence[Shot], *, guided: bool) -> Conditioning:
-        """The prompts of all shots, (B, ...) each; guided (2B, ...), the unconditional halves first."""
+        """The batched conditioning of all shots, (B, ...); guided (2B, ...), the unconditional half first."""
         encoded = [self.conditioning(shot.prompt) for shot in shots]
         batch = {name: torch.stack([one[name] for one in encoded]) for name in encoded[0]}
         if not guided or self._unconditional is None:
@@ -249,7 +287,10 @@ class LiveModel:
         return {name: torch.cat([self._unconditional[name].expand_as(own), own]) for name, own in batch.items()}
 
     def _noise(self, seeds: Sequence[int]) -> Tensor:
-        """One generator an image, on the CPU: an image depends on its own seed, not on its neighbours or the device."""
+        """Initial noise from one CPU generator per image, so that an image depends on its own seed alone.
+
+        Neither its neighbours in the batch nor the device matter.
+        """
         noise = [
             torch.randn((1, *self._latent_shape), generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
             for seed in seeds
@@ -280,12 +321,12 @@ class LiveModel:
         )
 
 
-def _sampler(wanted: str, family: ModelFamily) -> str:
-    """The sampler's own name; a scheduler of its own is made with it, the pipeline's may be of another kind."""
-    known = family.process.samplers
-    if wanted != "auto" and wanted not in known:
-        raise SetupProblem(
-            f"the sampler {wanted!r} does not go with a {family.name} model; set DMPO_RENDER__SAMPLER to auto or one "
-            f"of {', '.join(known)}"
+def _resolve_sampler(setting: str, family: ModelFamily) -> str:
+    """The name of the sampler for a setting; the pipeline's own scheduler may be of another kind."""
+    samplers = family.process.samplers
+    if setting != "auto" and setting not in samplers:
+        raise SetupError(
+            f"the sampler {setting!r} does not go with a {family.name} model; set DMPO_RENDER__SAMPLER to auto or one "
+            f"of {', '.join(samplers)}"
         )
-    return known[0] if wanted == "auto" else wanted
+    return samplers[0] if setting == "auto" else setting

@@ -16,13 +16,13 @@ from packaging.version import Version
 from safetensors import SafetensorError
 from torch import nn
 
-from dmpo_app.devices import resolve_device
+from dmpo_app.diffusion.base_models import detect_family, locate, require_safety_checker
 from dmpo_app.diffusion.denoiser import Denoiser
+from dmpo_app.diffusion.devices import resolve_device
 from dmpo_app.diffusion.families.protocol import ModelFamily
-from dmpo_app.diffusion.families.registry import family_named
-from dmpo_app.diffusion.family import family_of, locate, require_safety_checker
+from dmpo_app.diffusion.families.registry import get_family
 from dmpo_app.diffusion.quantization import Quantize, quantization_config
-from dmpo_app.errors import ModelUnavailable, SetupProblem
+from dmpo_app.errors import ModelUnavailableError, SetupError
 
 SafetyChecker = Literal["auto", "on", "off"]
 
@@ -37,43 +37,43 @@ def load_pipeline(
     quantize: Quantize = "none",
     safety_checker: SafetyChecker = "auto",
 ) -> DiffusionPipeline:
-    """The whole pipeline, frozen and in evaluation mode, from a folder or hub id; safetensors only.
+    """Load the whole pipeline, frozen and in evaluation mode, from a folder or hub id; safetensors only.
 
     A safety checker that the model comes with is kept (images it flags come out black) unless `safety_checker` is off;
     a model whose `model_index.json` has `"safety_checker": [null, null]` runs without, but not if it is on. `quantize`
-    is for the denoiser alone. Raises ModelUnavailable, UnknownFamily or SetupProblem.
+    is for the denoiser alone. Raises ModelUnavailableError, UnknownFamilyError or SetupError.
     """
     if safety_checker == "on":
         require_safety_checker(source)
-    folder, family = locate(source), family_named(family_of(source))
-    where = resolve_device(device)
-    wanted = resolve_dtype(dtype, where)
+    folder, family = locate(source), get_family(detect_family(source))
+    torch_device = resolve_device(device)
+    torch_dtype = resolve_dtype(dtype, torch_device)
     _no_progress_bars()
-    quantized = quantization_config(quantize, where, wanted)
-    with _explained(source, where):
-        parts = _left_out(folder, family)
+    quantization = quantization_config(quantize, torch_device, torch_dtype)
+    with _translate_load_errors(source, torch_device):
+        parts = _omitted_parts(folder, family)
         if safety_checker == "off":
             parts |= _no_safety_checker(family)
-        if quantized is not None:
-            parts[family.component] = _load_module(folder, family, wanted, quantized)
+        if quantization is not None:
+            parts[family.component] = _load_module(folder, family, torch_dtype, quantization)
         pipeline = family.pipeline_class.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, **_dtype_keyword(wanted), **parts
+            folder, use_safetensors=True, local_files_only=True, **_dtype_keyword(torch_dtype), **parts
         )
-        pipeline.to(where)
+        pipeline.to(torch_device)
     _freeze(pipeline)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 def load_denoiser(source: str, *, device: str = "auto", dtype: str = "auto", quantize: Quantize = "none") -> Denoiser:
-    """Denoiser and noise schedule only, frozen and in evaluation mode. Raises like `load_pipeline`."""
-    folder, family = locate(source), family_named(family_of(source))
-    where = resolve_device(device)
-    wanted = resolve_dtype(dtype, where)
-    quantized = quantization_config(quantize, where, wanted)
-    with _explained(source, where):
-        module = _load_module(folder, family, wanted, quantized)
-        module.to(where).eval().requires_grad_(False)
+    """Load denoiser and noise schedule only, frozen and in evaluation mode. Raises like `load_pipeline`."""
+    folder, family = locate(source), get_family(detect_family(source))
+    torch_device = resolve_device(device)
+    torch_dtype = resolve_dtype(dtype, torch_device)
+    quantization = quantization_config(quantize, torch_device, torch_dtype)
+    with _translate_load_errors(source, torch_device):
+        module = _load_module(folder, family, torch_dtype, quantization)
+        module.to(torch_device).eval().requires_grad_(False)
         noise_scheduler = family.process.load_scheduler(folder)
     return Denoiser(module, noise_scheduler, family, quantize)
 
@@ -81,51 +81,51 @@ def load_denoiser(source: str, *, device: str = "auto", dtype: str = "auto", qua
 def load_encoders(
     source: str, *, device: str = "auto", dtype: str = "auto", resolution: int | None = None
 ) -> tuple[DiffusionPipeline, tuple[int, int, int]]:
-    """The pipeline without its denoiser, to encode images and prompts with, and (C, H, W) of the latents it makes.
+    """Load the pipeline without its denoiser, to encode images and prompts; also return (C, H, W) of its latents.
 
-    The safety checker, which only looks at what is rendered, is left out too. Raises like `load_pipeline`.
+    The safety checker, which only checks rendered images, is left out too. Raises like `load_pipeline`.
     """
-    folder, family = locate(source), family_named(family_of(source))
-    where = resolve_device(device)
-    wanted = resolve_dtype(dtype, where)
+    folder, family = locate(source), get_family(detect_family(source))
+    torch_device = resolve_device(device)
+    torch_dtype = resolve_dtype(dtype, torch_device)
     _no_progress_bars()
-    with _explained(source, where):
-        parts = _left_out(folder, family)
+    with _translate_load_errors(source, torch_device):
+        parts = _omitted_parts(folder, family)
         config = family.denoiser_class.load_config(folder, subfolder=family.component, local_files_only=True)
         with torch.device("meta"):  # its shapes alone: they say how large its latents are
             parts[family.component] = family.denoiser_class.from_config(config)
         parts |= _no_safety_checker(family)
         pipeline = family.pipeline_class.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, **_dtype_keyword(wanted), **parts
+            folder, use_safetensors=True, local_files_only=True, **_dtype_keyword(torch_dtype), **parts
         )
         shape = latent_shape_at(pipeline, family, resolution)
         setattr(pipeline, family.component, None)
-        pipeline.to(where)
+        pipeline.to(torch_device)
     _freeze(pipeline)
     return pipeline, shape
 
 
 def latent_shape_at(pipeline: DiffusionPipeline, family: ModelFamily, resolution: int | None) -> tuple[int, int, int]:
-    """(C, H, W) for a square image of `resolution` pixels, or of the model's own size."""
+    """The latent shape (C, H, W) of a square image of `resolution` pixels, or of the model's own size."""
     channels, height, width = family.latent_shape(pipeline)
     if resolution is None:
         return channels, height, width
     unit = pipeline.vae_scale_factor * family.latent_multiple
     if resolution % unit:
-        raise SetupProblem(f"a resolution of {resolution} is not a multiple of this model's {unit} pixels")
+        raise SetupError(f"a resolution of {resolution} is not a multiple of this model's {unit} pixels")
     side = resolution // pipeline.vae_scale_factor
     return channels, side, side
 
 
 def free_memory() -> None:
-    """Let a model that nothing refers to any more go, on the GPU too, so that the next one gets its place."""
+    """Free the memory of models that nothing refers to any more, on the GPU too."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is float32 on a CPU, bfloat16 on a GPU that has it, else float16."""
+    """The torch dtype of a setting; `auto` is float32 on a CPU, bfloat16 on a GPU that has it, else float16."""
     if name != "auto":
         return _DTYPES[name]
     if device.type == "cuda":
@@ -139,45 +139,45 @@ def _no_progress_bars() -> None:
 
 
 def _freeze(pipeline: DiffusionPipeline) -> None:
-    """Every part in evaluation mode, without gradients."""
+    """Put every part in evaluation mode, without gradients."""
     for part in pipeline.components.values():
         if isinstance(part, nn.Module):
             part.eval().requires_grad_(False)
 
 
-def _left_out(folder: Path, family: ModelFamily) -> dict[str, Any]:
-    """Parts that the model was saved without, such as T5; diffusers misses them unless it is told, with None."""
+def _omitted_parts(folder: Path, family: ModelFamily) -> dict[str, Any]:
+    """Keywords (None) for the parts that the model was saved without, such as T5; diffusers insists on them."""
     index = family.pipeline_class.load_config(folder)
     optional = family.pipeline_class._optional_components
     return {name: None for name, entry in index.items() if entry == [None, None] and name not in optional}
 
 
 def _no_safety_checker(family: ModelFamily) -> dict[str, Any]:
-    """What leaves the safety checker out, of a family that can have one."""
+    """Keywords that leave out the safety checker of a family that can have one."""
     if "safety_checker" not in family.pipeline_class._optional_components:
         return {}
     return {"safety_checker": None, "requires_safety_checker": False}
 
 
-def _load_module(folder: Path, family: ModelFamily, dtype: torch.dtype, quantized: Any | None) -> ModelMixin:
+def _load_module(folder: Path, family: ModelFamily, dtype: torch.dtype, quantization: Any | None) -> ModelMixin:
     return family.denoiser_class.from_pretrained(
         folder,
         subfolder=family.component,
         use_safetensors=True,
         local_files_only=True,
         **_dtype_keyword(dtype),
-        **({} if quantized is None else {"quantization_config": quantized}),
+        **({} if quantization is None else {"quantization_config": quantization}),
     )
 
 
 def _dtype_keyword(dtype: torch.dtype) -> dict[str, torch.dtype]:
-    """from_pretrained's name for it: diffusers 0.42 deprecated the one that earlier versions know."""
+    """The dtype under the keyword of this diffusers' from_pretrained: 0.42 deprecated the earlier one."""
     return {"dtype" if Version(diffusers.__version__) >= Version("0.42") else "torch_dtype": dtype}
 
 
 @contextmanager
-def _explained(source: str, device: torch.device) -> Iterator[None]:
-    """Turn what loading can raise into ModelUnavailable that says what to do."""
+def _translate_load_errors(source: str, device: torch.device) -> Iterator[None]:
+    """Translate loading errors into ModelUnavailableError with advice."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -185,14 +185,14 @@ def _explained(source: str, device: torch.device) -> Iterator[None]:
     except (OSError, ValueError, KeyError, AttributeError, ImportError, SafetensorError, RuntimeError) as error:
         if "memory" in str(error).lower() and "alloc" in str(error).lower():  # the CPU allocator's RuntimeError
             raise _too_large(source, device) from error
-        raise ModelUnavailable(
+        raise ModelUnavailableError(
             f"{source} could not be loaded ({type(error).__name__}: {error}); is the folder complete and unchanged?"
         ) from error
 
 
-def _too_large(source: str, device: torch.device) -> ModelUnavailable:
+def _too_large(source: str, device: torch.device) -> ModelUnavailableError:
     dtype = "DMPO_RENDER__DTYPE=float16 or " if device.type != "cpu" else "DMPO_RENDER__DTYPE=bfloat16 or "
-    return ModelUnavailable(
+    return ModelUnavailableError(
         f"{source} does not fit into the memory of {device}; set {dtype}DMPO_RENDER__QUANTIZE=nf4 (on a CUDA GPU), "
         "a smaller DMPO_BASE_MODEL, or free memory that other programs hold"
     )

@@ -1,4 +1,4 @@
-"""LoRA on the denoiser: attach, read out, copy in, switch off, and a strength of its own for every image of a batch.
+"""LoRA on the denoiser: attach, read, load in place, disable, and a strength for every image of a batch.
 
 The layers are peft's, so that the files are standard. A model holds exactly one adapter, always under the same name;
 another version is a copy into the same tensors (`load_state_in_place`), never a second adapter: libraries that keep
@@ -28,7 +28,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from dmpo_app.diffusion.families.protocol import ModelFamily
-from dmpo_app.errors import AdapterCorrupt, AdapterMismatch
+from dmpo_app.errors import AdapterCorruptError, AdapterMismatchError
 from dmpo_app.settings import RoundSettings
 
 ADAPTER_NAME = "studio"
@@ -38,7 +38,7 @@ MAX_RANK = 512
 
 @dataclass(frozen=True, slots=True)
 class LoraSpec:
-    """What decides the tensors of an adapter: `rank` in 1..512, `lora_alpha` > 0, and which layers of which denoiser.
+    """The shape of a LoRA adapter: `rank` in 1..512, `lora_alpha` > 0, and the denoiser's layers that carry it.
 
     `target_modules` are ends of module names (whole parts between dots); `component` is the denoiser's name in a
     pipeline. A family has presets of the former (`ModelFamily.targets`).
@@ -51,26 +51,26 @@ class LoraSpec:
 
     def __post_init__(self) -> None:
         if not 1 <= self.rank <= MAX_RANK:
-            raise AdapterMismatch(f"a LoRA rank of {self.rank} is not between 1 and {MAX_RANK}")
+            raise AdapterMismatchError(f"a LoRA rank of {self.rank} is not between 1 and {MAX_RANK}")
         if not (math.isfinite(self.lora_alpha) and self.lora_alpha > 0):
-            raise AdapterMismatch(f"a lora_alpha of {self.lora_alpha} is not a positive number")
+            raise AdapterMismatchError(f"a lora_alpha of {self.lora_alpha} is not a positive number")
         names = self.target_modules
         if not isinstance(names, tuple) or not names or not all(isinstance(name, str) and name for name in names):
-            raise AdapterMismatch(f"target_modules {names!r} is not a tuple of the ends of module names")
+            raise AdapterMismatchError(f"target_modules {names!r} is not a tuple of the ends of module names")
         if self.component not in COMPONENTS:
-            raise AdapterMismatch(f"an adapter of {self.component!r} is of none of {', '.join(COMPONENTS)}")
+            raise AdapterMismatchError(f"an adapter of {self.component!r} is of none of {', '.join(COMPONENTS)}")
 
     @classmethod
-    def of(cls, settings: RoundSettings, family: ModelFamily) -> LoraSpec:
-        """The adapter that rounds with these settings train on models of this family."""
-        wanted = settings.target_modules
-        preset = family.usual_targets if wanted == "auto" else wanted
+    def from_settings(cls, settings: RoundSettings, family: ModelFamily) -> LoraSpec:
+        """The spec of the adapters that rounds with these settings train on models of this family."""
+        setting = settings.target_modules
+        preset = family.default_targets if setting == "auto" else setting
         modules = family.targets[preset] if isinstance(preset, str) else preset
         return cls(settings.rank, settings.lora_alpha, modules, family.component)
 
     @property
     def scaling(self) -> float:
-        """lora_alpha / rank: what B(A(x)) is multiplied by at strength 1."""
+        """The factor of B(A(x)) at strength 1: lora_alpha / rank."""
         return self.lora_alpha / self.rank
 
     def to_config(self) -> LoraConfig:
@@ -83,16 +83,16 @@ class LoraSpec:
 
     @classmethod
     def from_metadata(cls, text: str) -> LoraSpec:
-        """Inverse of `to_metadata`. Raises AdapterCorrupt on anything else."""
+        """Inverse of `to_metadata`. Raises AdapterCorruptError on anything else."""
         try:
             fields = json.loads(text)
             component = next(name for name in COMPONENTS if f"{name}.r" in fields)
             rank, lora_alpha = fields[f"{component}.r"], fields[f"{component}.lora_alpha"]
             modules = fields[f"{component}.target_modules"]
         except (ValueError, KeyError, TypeError, StopIteration) as error:
-            raise AdapterCorrupt(f"the adapter's metadata cannot be read: {error!r}") from error
+            raise AdapterCorruptError(f"the adapter's metadata cannot be read: {error!r}") from error
         if not isinstance(rank, int) or not isinstance(lora_alpha, int | float) or not isinstance(modules, list):
-            raise AdapterCorrupt(f"the adapter's metadata describes no adapter of the studio: {text[:200]}")
+            raise AdapterCorruptError(f"the adapter's metadata describes no adapter of the studio: {text[:200]}")
         return cls(rank, float(lora_alpha), tuple(modules), component)
 
 
@@ -119,7 +119,7 @@ def attach(
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for key, parameter in parameters.items():
-            if _is_a(key):
+            if _is_a_matrix(key):
                 bound = 1 / math.sqrt(parameter[0].numel())
                 parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
             else:
@@ -129,19 +129,19 @@ def attach(
 
 
 def detach(denoiser: ModelMixin) -> None:
-    """Take the adapter's layers out again; the denoiser is the base model. Nothing happens when there are none."""
+    """Remove the adapter's layers, so that the denoiser is the base model. Nothing happens when there are none."""
     if getattr(denoiser, "peft_config", None):
         denoiser.unload_lora()
 
 
 def lora_layers(denoiser: nn.Module) -> dict[str, LoraLayer]:
     """The denoiser's layers that carry the adapter, by module name, sorted."""
-    found = {
+    layers = {
         name: module
         for name, module in denoiser.named_modules()
         if isinstance(module, LoraLayer) and ADAPTER_NAME in module.lora_A
     }
-    return dict(sorted(found.items()))
+    return dict(sorted(layers.items()))
 
 
 def lora_parameters(denoiser: nn.Module, component: str) -> dict[str, nn.Parameter]:
@@ -162,7 +162,7 @@ def lora_state(denoiser: nn.Module, component: str) -> dict[str, Tensor]:
 
 
 def expected_shapes(denoiser: nn.Module, spec: LoraSpec) -> dict[str, tuple[int, ...]]:
-    """The tensors an adapter of `spec` must have on this denoiser, whether or not one is attached."""
+    """The names and shapes of the tensors of an adapter of `spec` on this denoiser, attached or not."""
     suffixes = tuple(f".{suffix}" for suffix in spec.target_modules)
     shapes: dict[str, tuple[int, ...]] = {}
     for wrapped_name, module in denoiser.named_modules():
@@ -175,7 +175,7 @@ def expected_shapes(denoiser: nn.Module, spec: LoraSpec) -> dict[str, tuple[int,
 
 
 def _sizes(module: nn.Linear | nn.Conv2d) -> tuple[int, tuple[int, ...]]:
-    """(outputs, the other sides of the weight); a quantised linear layer keeps its weight in another shape."""
+    """The output and the other dimensions of a layer's weight; a quantised one stores it in another shape."""
     if isinstance(module, nn.Linear):
         return module.out_features, (module.in_features,)
     return module.weight.shape[0], tuple(module.weight.shape[1:])
@@ -183,35 +183,35 @@ def _sizes(module: nn.Linear | nn.Conv2d) -> tuple[int, tuple[int, ...]]:
 
 def _check_targets(denoiser: nn.Module, spec: LoraSpec) -> None:
     if not expected_shapes(denoiser, spec):
-        raise AdapterMismatch(
+        raise AdapterMismatchError(
             f"no layer of the {type(denoiser).__name__} ends in any of {', '.join(spec.target_modules)}; "
             "check DMPO_ROUND__TARGET_MODULES"
         )
 
 
 def check_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]]) -> None:
-    """Raise AdapterMismatch unless the tensors have exactly the expected names and shapes."""
+    """Raise AdapterMismatchError unless the tensors have exactly the expected names and shapes."""
     missing, surplus = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     if missing or surplus:
         example = f"{missing[0]} is missing" if missing else f"{surplus[0]} is not one of its layers"
-        raise AdapterMismatch(
+        raise AdapterMismatchError(
             f"the adapter does not fit the model: {len(missing)} tensors missing, {len(surplus)} unexpected "
             f"({example}); was it trained on another base model or with other target modules?"
         )
     for key, tensor in tensors.items():
         if tuple(tensor.shape) != tuple(expected[key]):
-            raise AdapterMismatch(
+            raise AdapterMismatchError(
                 f"the adapter does not fit the model: {key} is {tuple(tensor.shape)}, expected "
                 f"{tuple(expected[key])}; was it trained with another rank or on another base model?"
             )
 
 
 def load_state_in_place(parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
-    """Overwrite an adapter's parameters with `tensors`; names and shapes are checked before the first byte moves.
+    """Overwrite an adapter's parameters with `tensors`, after checking all names and shapes.
 
     `parameters` come from `lora_parameters` or `attach`. The tensors keep their identity, so optimizers, compiled
     graphs and gates stay valid. The caller must be the only thread that uses the model: a swap under a running
-    forward pass gives an image that belongs to no version. Values are not looked at here (`adapter_files` does).
+    forward pass gives an image that belongs to no version. Values are not checked here (`adapter_files` does).
     """
     check_fit(tensors, {key: parameter.shape for key, parameter in parameters.items()})
     keys = list(parameters)
@@ -221,9 +221,9 @@ def load_state_in_place(parameters: Mapping[str, Tensor], tensors: Mapping[str, 
 
 @contextmanager
 def reference_mode(denoiser: nn.Module) -> Iterator[None]:
-    """The base model, without the adapter. The adapter is back on exit, whatever happens inside.
+    """Context manager for the base model: the adapter is disabled inside and enabled again on exit.
 
-    Seen by everything that holds this module, so only for the thread that owns it.
+    Everything that holds this module sees the switch, so only the thread that owns it may use this.
     """
     layers = list(lora_layers(denoiser).values())
     weights = [getattr(layer, name)[ADAPTER_NAME].weight for layer in layers for name in ("lora_A", "lora_B")]
@@ -242,7 +242,7 @@ def reference_mode(denoiser: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def gate(denoiser: nn.Module, spec: LoraSpec, strengths: Sequence[float]) -> Iterator[None]:
-    """Give image i of the batch the adapter at strength `strengths[i]`: 0 is the base model, 1 the adapter.
+    """Apply the adapter to image i of the batch at strength `strengths[i]`: 0 is the base model, 1 the adapter.
 
     The scaling is held as a tensor with one value an image, as many dimensions as the layer's input has: (B, 1) for
     embeddings, (B, 1, 1) for sequences of tokens, (B, 1, 1, 1) for convolutions. So one pass renders base and adapted
@@ -274,7 +274,7 @@ def gate(denoiser: nn.Module, spec: LoraSpec, strengths: Sequence[float]) -> Ite
 
 
 class _Gate:
-    """Before a layer computes, the scaling of its adapter in the shape that goes with its input.
+    """Forward pre-hook that sets the scaling of a layer's adapter in the shape that goes with the layer's input.
 
     Only the input shows the shape: one linear layer may see tokens (B, S, D), the next a whole embedding (B, D).
     """
@@ -290,5 +290,5 @@ class _Gate:
         cast(Any, layer).scaling[ADAPTER_NAME] = self._shaped[ndim]
 
 
-def _is_a(key: str) -> bool:
+def _is_a_matrix(key: str) -> bool:
     return key.endswith(".lora_A.weight")

@@ -1,4 +1,4 @@
-"""A denoiser in fewer bits, for base models that do not fit otherwise. The adapter on top stays as it is.
+"""Quantization of the denoiser, for base models that do not fit otherwise. The adapter on top stays as it is.
 
 nf4 is bitsandbytes' 4-bit NormalFloat (Dettmers et al. 2023, arXiv 2305.14314); int8 is torchao's weight-only format
 or, where torchao is not installed, bitsandbytes' (Dettmers et al. 2022, arXiv 2208.07339). Neither is a dependency.
@@ -12,35 +12,35 @@ from typing import Any, Literal
 import torch
 from packaging.version import Version
 
-from dmpo_app.errors import SetupProblem
+from dmpo_app.errors import SetupError
 
 Quantize = Literal["none", "nf4", "int8"]
-_OLDEST = {"bitsandbytes": Version("0.48"), "torchao": Version("0.15")}
+_MIN_VERSIONS = {"bitsandbytes": Version("0.48"), "torchao": Version("0.15")}
 
 
 def quantization_config(quantize: Quantize, device: torch.device, dtype: torch.dtype) -> Any | None:
-    """What `from_pretrained` takes as `quantization_config`; None for "none".
+    """The `quantization_config` for `from_pretrained`; None for "none".
 
-    Raises SetupProblem when the library is not installed, too old, or does not serve the device.
+    Raises SetupError when the library is not installed, too old, or does not serve the device.
     """
     if quantize == "none":
         return None
-    if quantize == "int8" and _installed("torchao"):
+    if quantize == "int8" and _is_installed("torchao"):
         from diffusers import TorchAoConfig
         from torchao.quantization import Int8WeightOnlyConfig
 
         return TorchAoConfig(Int8WeightOnlyConfig())
     if device.type != "cuda":
         other = "; int8 with torchao runs elsewhere too (`pip install torchao`)" if quantize == "int8" else ""
-        raise SetupProblem(
+        raise SetupError(
             f"a base model in {quantize} needs bitsandbytes and a CUDA GPU, and the device is {device}{other}. "
             "Set DMPO_RENDER__QUANTIZE=none or another DMPO_RENDER__DEVICE"
         )
-    if not _installed("bitsandbytes"):
-        wanted = "bitsandbytes" if quantize == "nf4" else "torchao or bitsandbytes"
-        raise SetupProblem(
-            f"DMPO_RENDER__QUANTIZE={quantize} needs {wanted}, which is not installed or older than "
-            f"{_OLDEST['bitsandbytes']}: `pip install -U bitsandbytes`, or set DMPO_RENDER__QUANTIZE=none"
+    if not _is_installed("bitsandbytes"):
+        package_names = "bitsandbytes" if quantize == "nf4" else "torchao or bitsandbytes"
+        raise SetupError(
+            f"DMPO_RENDER__QUANTIZE={quantize} needs {package_names}, which is not installed or older than "
+            f"{_MIN_VERSIONS['bitsandbytes']}: `pip install -U bitsandbytes`, or set DMPO_RENDER__QUANTIZE=none"
         )
     from diffusers import BitsAndBytesConfig
 
@@ -50,14 +50,14 @@ def quantization_config(quantize: Quantize, device: torch.device, dtype: torch.d
 
 
 def precision_name(dtype: torch.dtype, quantize: Quantize) -> str:
-    """`float32`, `bfloat16+nf4`: what a denoiser computes in and, where its weights are smaller, in which format."""
+    """The name of a denoiser's dtype and, if quantised, of the weights' format: `float32`, `bfloat16+nf4`."""
     name = str(dtype).removeprefix("torch.")
     return name if quantize == "none" else f"{name}+{quantize}"
 
 
-def _installed(package: str) -> bool:
-    """Whether a recent enough version of it is there."""
+def _is_installed(package: str) -> bool:
+    """True when a recent enough version of the package is installed."""
     try:
-        return Version(version(package)) >= _OLDEST[package]
+        return Version(version(package)) >= _MIN_VERSIONS[package]
     except PackageNotFoundError:
         return False

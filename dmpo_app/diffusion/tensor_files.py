@@ -1,4 +1,4 @@
-"""Latents and encoded prompts as the bytes of safetensors files, and back.
+"""Serialization of latents and encoded prompts as the bytes of safetensors files.
 
 Bytes and not arrays, because bfloat16 has no numpy. Tensors stand under fixed names:
 
@@ -31,17 +31,17 @@ def dump_latents(latents_CHW: Tensor) -> bytes:
 
 
 def load_latents(data: bytes) -> Tensor:
-    """(C, H, W) on the CPU, in the dtype it was stored in. Raises StudioError for any other file."""
+    """Parse latents (C, H, W), on the CPU in the stored dtype. Raises StudioError for any other file."""
     return _load(data, LATENTS, num_dimensions=3)[LATENTS]
 
 
 def dump_conditioning(conditioning: Mapping[str, Tensor]) -> bytes:
-    """`conditioning` of one prompt, without batch dimension; `prompt_embeds` must be among it."""
+    """Serialize the conditioning of one prompt, without batch dimension; `prompt_embeds` must be among it."""
     return _dump(conditioning, PROMPT_EMBEDS, num_dimensions=2)
 
 
 def load_conditioning(data: bytes) -> dict[str, Tensor]:
-    """One prompt's tensors by name on the CPU, as they were stored. Raises StudioError for any other file."""
+    """Parse one prompt's tensors by name, on the CPU as they were stored. Raises StudioError for any other file."""
     return _load(data, PROMPT_EMBEDS, num_dimensions=2)
 
 

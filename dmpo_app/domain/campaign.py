@@ -1,4 +1,4 @@
-"""How people take part: what they agree to, report, are invited by, and what administrators did."""
+"""Values of a campaign: consent, reports of pairs, invitations, and the audit log of administrators."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class ReportReason(StrEnum):
-    """Why a pair should not be shown."""
+    """The reason given for a report of a pair."""
 
     UNSAFE = "unsafe"
     BROKEN = "broken"
@@ -34,8 +34,8 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
-    """What an annotator agreed to. `text_sha256` is of the text as UTF-8; None stands for a text that was not kept."""
+class ConsentAgreement:
+    """An annotator's consent to a text. `text_sha256` is of the text as UTF-8; `text` None: it was not stored."""
 
     text_sha256: str
     version: str
@@ -44,8 +44,8 @@ class Agreement:
 
 
 @dataclass(frozen=True, slots=True)
-class AgreedText:
-    """A text that people agreed to, since when, and how many of them."""
+class ConsentTextSummary:
+    """A consent text with the number of people who agreed to it, and since when."""
 
     text_sha256: str
     version: str
@@ -56,7 +56,7 @@ class AgreedText:
 
 @dataclass(frozen=True, slots=True)
 class Invite:
-    """A link that opens so many sessions until a time."""
+    """An invitation: a link that opens a limited number of sessions until a time."""
 
     public_id: str
     name: str
@@ -68,7 +68,7 @@ class Invite:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One act of an administrator."""
+    """An entry of the audit log: one act of an administrator."""
 
     id: int
     at: datetime

@@ -26,7 +26,7 @@ class BaseModelRef:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a model's images are usually made: denoising steps, and the guidance scale (1 or less: none)."""
+    """The default sampling of a model: denoising steps, and the guidance scale (1 or less: none)."""
 
     num_steps: int
     guidance: float
@@ -34,7 +34,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class AdapterRef:
-    """A published version. `folder` is absolute; `sha256` is of the weights file."""
+    """A published adapter version. `folder` is absolute; `sha256` is of the weights file."""
 
     version: int
     parent: int
@@ -61,7 +61,7 @@ class NewAdapter:
 
 @dataclass(frozen=True, slots=True)
 class LiveChange:
-    """A version was made live, by an administrator or by the round that published it."""
+    """A change of the live version, by an administrator or by the round that published it."""
 
     version: int
     by: str

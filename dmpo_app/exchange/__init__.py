@@ -1,1 +1,1 @@
-"""Data in and out: a home's votes in the formats the field uses, and those of others taken into a home. No torch."""
+"""Import and export: a home's votes in the formats the field uses, and those of others in a home. No torch."""

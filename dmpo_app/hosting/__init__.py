@@ -1,1 +1,1 @@
-"""Where the studio runs and what keeps it beyond its own disk: backups, Spaces, the Hub."""
+"""Hugging Face: Spaces and ZeroGPU."""

@@ -1,4 +1,4 @@
-"""A Hugging Face Space of this studio: what it lacks of what is wanted, and making it so."""
+"""Deployment to a Hugging Face Space: compare the Space with its specification and plan the steps."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoFile, SpaceHardware
 from huggingface_hub.errors import BucketNotFoundError, RepositoryNotFoundError
 
-from dmpo_app.errors import BadInput, SetupProblem
+from dmpo_app.errors import BadInputError, SetupError
 
-_LEFT_AT_HOME = ("tests/", "benchmarks/", "scripts/", ".ci/", "Makefile", "Dockerfile", "compose", ".dockerignore")
-_MADE_BY_THE_HUB = (".gitattributes",)
+_EXCLUDED_PREFIXES = ("tests/", "benchmarks/", "scripts/", ".ci/", "Makefile", "Dockerfile", "compose", ".dockerignore")
+_HUB_FILES = (".gitattributes",)
 BACKUP_VARIABLE = "DMPO_BACKUP__URL"
 
 
 @dataclass(frozen=True, slots=True)
-class SpaceWish:
-    """What a Space is to be. `secrets` by name, never shown; `bucket` user/name, which keeps the backup."""
+class SpaceSpec:
+    """Specification of a Space. `secrets` by name, never shown; `bucket` user/name, which keeps the backup."""
 
     repo_id: str
     private: bool = False
@@ -36,27 +36,27 @@ class SpaceWish:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One thing to be done, in words that name no secret's value, and the doing of it."""
+class DeploymentStep:
+    """One deployment step: its description, which names no secret's value, and the function that does it."""
 
-    words: str
-    do: Callable[[], object]
+    description: str
+    run: Callable[[], object]
 
 
 def space_files(root: Path) -> dict[str, Path]:
-    """What of a checkout goes to a Space, by its name there: what git tracks, but for what only developers need.
+    """Files of a checkout that go to a Space, by name: those git tracks, without what only developers need.
 
-    Raises SetupProblem where there is no checkout.
+    Raises SetupError where there is no checkout.
     """
     listed = subprocess.run(["git", "-C", str(root), "ls-files", "-z"], capture_output=True, check=False)
-    names = [name for name in listed.stdout.decode().split("\0") if name and not name.startswith(_LEFT_AT_HOME)]
+    names = [name for name in listed.stdout.decode().split("\0") if name and not name.startswith(_EXCLUDED_PREFIXES)]
     if listed.returncode != 0 or "app.py" not in names:
-        raise SetupProblem(f"{root} is no git checkout of DMPO Studio; a Space is made of one: git clone it first")
+        raise SetupError(f"{root} is no git checkout of DMPO Studio; a Space is made of one: git clone it first")
     return {name: root / name for name in names if (root / name).is_file()}
 
 
 def exists(api: HfApi, repo_id: str) -> bool:
-    """Whether there is such a Space that this token may see."""
+    """True when there is such a Space that this token may see."""
     try:
         api.repo_info(repo_id, repo_type="space")
     except RepositoryNotFoundError:
@@ -64,52 +64,58 @@ def exists(api: HfApi, repo_id: str) -> bool:
     return True
 
 
-def steps_to(api: HfApi, wish: SpaceWish, files: Mapping[str, Path]) -> list[Step]:
-    """What has to be done until the Space is as wished, in order; nothing for what is so already.
+def plan_steps(api: HfApi, spec: SpaceSpec, files: Mapping[str, Path]) -> list[DeploymentStep]:
+    """Plan the steps that bring the Space to its specification, in order; none for what is so already.
 
-    The Hub tells nobody a secret's value, so those that are wished for are always set. Raises BadInput for hardware
-    there is not, and what the Hub's client raises.
+    The Hub tells nobody a secret's value, so those of the specification are always set. Raises BadInputError for
+    hardware there is not, and what the Hub's client raises.
     """
-    there = exists(api, wish.repo_id)
-    steps = list(_housing(api, wish, there))
-    steps += _settings(api, wish, there)
-    listed = _listed(api, wish.repo_id) if there else {}
-    changed = {name: path for name, path in files.items() if name not in listed or not _is_same(listed[name], path)}
-    gone = sorted(name for name in listed if name not in files and name not in _MADE_BY_THE_HUB)
-    if changed or gone:
+    is_existing = exists(api, spec.repo_id)
+    steps = list(_creation_steps(api, spec, is_existing))
+    steps += _settings(api, spec, is_existing)
+    remote_files = _list_files(api, spec.repo_id) if is_existing else {}
+    changed = {
+        name: path for name, path in files.items() if name not in remote_files or not _is_same(remote_files[name], path)
+    }
+    deleted = sorted(name for name in remote_files if name not in files and name not in _HUB_FILES)
+    if changed or deleted:
         total = sum(path.stat().st_size for path in changed.values())
-        words = f"upload {len(changed)} files ({total / 1e6:.1f} MB)" + (f", delete {len(gone)}" if gone else "")
-        steps.append(Step(words, lambda: _commit(api, wish.repo_id, changed, gone)))
-    if wish.hardware is not None and (not there or wish.hardware != _hardware(api, wish.repo_id)):
-        hardware = _known_hardware(wish.hardware)
-        steps.append(Step(f"run on {wish.hardware}", lambda: api.request_space_hardware(wish.repo_id, hardware)))
+        words = f"upload {len(changed)} files ({total / 1e6:.1f} MB)" + (f", delete {len(deleted)}" if deleted else "")
+        steps.append(DeploymentStep(words, lambda: _commit(api, spec.repo_id, changed, deleted)))
+    if spec.hardware is not None and (not is_existing or spec.hardware != _hardware(api, spec.repo_id)):
+        hardware = _parse_hardware(spec.hardware)
+        steps.append(
+            DeploymentStep(f"run on {spec.hardware}", lambda: api.request_space_hardware(spec.repo_id, hardware))
+        )
     return steps
 
 
-def _housing(api: HfApi, wish: SpaceWish, there: bool) -> Iterator[Step]:
-    if not there:
-        kind = "private" if wish.private else "public"
+def _creation_steps(api: HfApi, spec: SpaceSpec, is_existing: bool) -> Iterator[DeploymentStep]:
+    if not is_existing:
+        kind = "private" if spec.private else "public"
 
         def make() -> object:
-            return api.create_repo(wish.repo_id, repo_type="space", space_sdk="gradio", private=wish.private)
+            return api.create_repo(spec.repo_id, repo_type="space", space_sdk="gradio", private=spec.private)
 
-        yield Step(f"make the {kind} Space {wish.repo_id}", make)
-    if (bucket := wish.bucket) is not None and not _bucket_exists(api, bucket):
-        yield Step(f"make the private bucket {bucket}", lambda: api.create_bucket(bucket, private=True, exist_ok=True))
+        yield DeploymentStep(f"make the {kind} Space {spec.repo_id}", make)
+    if (bucket := spec.bucket) is not None and not _bucket_exists(api, bucket):
+        yield DeploymentStep(
+            f"make the private bucket {bucket}", lambda: api.create_bucket(bucket, private=True, exist_ok=True)
+        )
 
 
-def _settings(api: HfApi, wish: SpaceWish, there: bool) -> Iterator[Step]:
-    variables = {key: one.value for key, one in api.get_space_variables(wish.repo_id).items()} if there else {}
-    for key, value in wish.all_variables.items():
+def _settings(api: HfApi, spec: SpaceSpec, is_existing: bool) -> Iterator[DeploymentStep]:
+    variables = {key: one.value for key, one in api.get_space_variables(spec.repo_id).items()} if is_existing else {}
+    for key, value in spec.all_variables.items():
         if variables.get(key) != value:
-            yield Step(
+            yield DeploymentStep(
                 f"set the variable {key}={value}",
-                lambda key=key, value=value: api.add_space_variable(wish.repo_id, key, value),  # type: ignore[misc]
+                lambda key=key, value=value: api.add_space_variable(spec.repo_id, key, value),  # type: ignore[misc]
             )
-    for key, value in wish.secrets.items():
-        yield Step(
+    for key, value in spec.secrets.items():
+        yield DeploymentStep(
             f"set the secret {key}",
-            lambda key=key, value=value: api.add_space_secret(wish.repo_id, key, value),  # type: ignore[misc]
+            lambda key=key, value=value: api.add_space_secret(spec.repo_id, key, value),  # type: ignore[misc]
         )
 
 
@@ -123,35 +129,35 @@ def _bucket_exists(api: HfApi, bucket: str) -> bool:
 
 def _hardware(api: HfApi, repo_id: str) -> str | None:
     runtime = api.get_space_runtime(repo_id)
-    wanted = runtime.requested_hardware or runtime.hardware
-    return None if wanted is None else str(getattr(wanted, "value", wanted))
+    hardware = runtime.requested_hardware or runtime.hardware
+    return None if hardware is None else str(getattr(hardware, "value", hardware))
 
 
-def _known_hardware(name: str) -> SpaceHardware:
+def _parse_hardware(name: str) -> SpaceHardware:
     try:
         return SpaceHardware(name)
     except ValueError:
-        known = ", ".join(one.value for one in SpaceHardware)
-        raise BadInput(f"Spaces have no hardware {name!r}; they have {known}") from None
+        available = ", ".join(one.value for one in SpaceHardware)
+        raise BadInputError(f"Spaces have no hardware {name!r}; they have {available}") from None
 
 
-def _listed(api: HfApi, repo_id: str) -> dict[str, RepoFile]:
+def _list_files(api: HfApi, repo_id: str) -> dict[str, RepoFile]:
     tree = api.list_repo_tree(repo_id, recursive=True, repo_type="space")
     return {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
 
 
-def _is_same(there: RepoFile, path: Path) -> bool:
-    """By the hash that the Hub tells: of large files sha256, of others git's."""
+def _is_same(remote_file: RepoFile, path: Path) -> bool:
+    """Compare a file with the Space's by the hash that the Hub tells: of large files sha256, of others git's."""
     content = path.read_bytes()
-    if there.lfs is not None:
-        return there.lfs.sha256 == hashlib.sha256(content).hexdigest()
+    if remote_file.lfs is not None:
+        return remote_file.lfs.sha256 == hashlib.sha256(content).hexdigest()
     blob = hashlib.sha1(f"blob {len(content)}\0".encode() + content, usedforsecurity=False)
-    return there.blob_id == blob.hexdigest()
+    return remote_file.blob_id == blob.hexdigest()
 
 
-def _commit(api: HfApi, repo_id: str, changed: Mapping[str, Path], gone: Sequence[str]) -> object:
+def _commit(api: HfApi, repo_id: str, changed: Mapping[str, Path], deleted: Sequence[str]) -> object:
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
         CommitOperationAdd(name, path) for name, path in changed.items()
     ]
-    operations += [CommitOperationDelete(name) for name in gone]
+    operations += [CommitOperationDelete(name) for name in deleted]
     return api.create_commit(repo_id, operations, commit_message="Update the studio", repo_type="space")

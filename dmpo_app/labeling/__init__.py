@@ -1,4 +1,4 @@
-"""Which pair is shown to whom, and taking votes. No torch, no web framework."""
+"""Labeling: sessions, consent, assignments, votes and prompts. No torch, no web framework."""
 
 from dmpo_app.labeling.service import LabelingService
 from dmpo_app.labeling.tokens import Sealer, load_or_create_key

@@ -1,4 +1,4 @@
-"""Files of prompts as people and the field have them, read row by row.
+"""Prompt files: reading every format that people send, and writing the studio's own.
 
 | file | prompts are | sets of this kind |
 |---|---|---|
@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from dmpo_app.errors import BadInput, SetupProblem
+from dmpo_app.domain.prompt import PromptEntry
+from dmpo_app.errors import BadInputError, SetupError
 
 COLUMNS = ("prompt", "prompts", "caption", "text")
-"""Where the prompts are when no column is named: the first of these that there is, in any case."""
+"""Names of the column with the prompts, unless one is given: the first of these that exists, in any case."""
 CATEGORIES = ("category",)
 """The column whose value becomes a tag."""
 MAX_ROWS = 1_000_000
@@ -34,8 +35,10 @@ _PARQUET_BATCH = 2048
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """A row as it is, nothing checked. `number` counts lines or records from 1; `prompt` may be anything, None where
-    there is none."""
+    """A row of a prompt file, unchecked.
+
+    `number` counts lines or records from 1; `prompt` may be anything, None where there is none.
+    """
 
     number: int
     prompt: object
@@ -43,47 +46,50 @@ class FileRow:
 
 
 def read_file(path: Path, *, column: str | None = None) -> Iterator[FileRow]:
-    """The rows of a file, by its ending. Raises BadInput for a file of another kind, another encoding or without the
-    column, SetupProblem when it cannot be read at all."""
+    """Read the rows of a file, by its ending.
+
+    Raises BadInputError for a file of another kind, another encoding or without the column, SetupError when it cannot
+    be read at all.
+    """
     file_format = path.suffix.lower().removeprefix(".")
     try:
         if file_format == "parquet":
-            yield from _bounded(_parquet(path, column))
+            yield from _limit_rows(_parquet(path, column))
         else:
             with path.open(encoding="utf-8-sig", newline="") as stream:
                 yield from read_stream(stream, file_format, name=path.name, column=column)
     except OSError as error:
-        raise SetupProblem(f"{path} cannot be read: {error}") from error
+        raise SetupError(f"{path} cannot be read: {error}") from error
 
 
 def read_text(text: str, file_format: str, *, name: str = "the file", column: str | None = None) -> Iterator[FileRow]:
-    """The rows of a file that is at hand as text. Raises BadInput as `read_file`."""
+    """Read the rows of a file's text. Raises BadInputError as `read_file`."""
     return read_stream(io.StringIO(text.removeprefix("\ufeff"), newline=""), file_format, name=name, column=column)
 
 
 def read_stream(stream: TextIO, file_format: str, *, name: str, column: str | None) -> Iterator[FileRow]:
-    """The rows of an open text file, its line ends untranslated. Raises BadInput as `read_file`."""
+    """Read the rows of an open text file, its line ends untranslated. Raises BadInputError as `read_file`."""
     reader = _READERS.get(file_format)
     if reader is None:
-        raise BadInput(f"{name} is of no known kind; its name has to end in one of: {', '.join(FORMATS)}")
+        raise BadInputError(f"{name} is of no known kind; its name has to end in one of: {', '.join(FORMATS)}")
     try:
-        yield from _bounded(reader(stream, name, column))
+        yield from _limit_rows(reader(stream, name, column))
     except UnicodeDecodeError as error:
-        raise BadInput(f"{name} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+        raise BadInputError(f"{name} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
     except csv.Error as error:
-        raise BadInput(f"{name} is not a table that can be read: {error}; is it {file_format}?") from error
+        raise BadInputError(f"{name} is not a table that can be read: {error}; is it {file_format}?") from error
 
 
-def _bounded(rows: Iterator[FileRow]) -> Iterator[FileRow]:
+def _limit_rows(rows: Iterator[FileRow]) -> Iterator[FileRow]:
     for row in rows:
         if row.number > MAX_ROWS:
-            raise BadInput(f"the file holds more than {MAX_ROWS} rows; import it in parts")
+            raise BadInputError(f"the file holds more than {MAX_ROWS} rows; import it in parts")
         yield row
 
 
 def _lines(stream: TextIO, name: str, column: str | None) -> Iterator[FileRow]:
     if column is not None:
-        raise BadInput(f"{name} is plain text, which has no column {column!r}")
+        raise BadInputError(f"{name} is plain text, which has no column {column!r}")
     for number, line in enumerate(stream, 1):
         if line.strip() and not line.startswith("#"):
             yield FileRow(number, line)
@@ -99,7 +105,7 @@ def _table(delimiter: str) -> Callable[[TextIO, str, str | None], Iterator[FileR
     return read
 
 
-def _objects_a_line(stream: TextIO, name: str, column: str | None) -> Iterator[FileRow]:
+def _json_lines(stream: TextIO, name: str, column: str | None) -> Iterator[FileRow]:
     columns: tuple[str, str | None] | None = None
     for number, line in enumerate(stream, 1):
         if not line.strip():
@@ -111,22 +117,22 @@ def _objects_a_line(stream: TextIO, name: str, column: str | None) -> Iterator[F
             continue
         if isinstance(value, dict) and columns is None:
             columns = _find_columns(list(value), name, column)
-        yield _of_value(number, value, columns)
+        yield _row_from_value(number, value, columns)
 
 
-def _list(stream: TextIO, name: str, column: str | None) -> Iterator[FileRow]:
+def _json_list(stream: TextIO, name: str, column: str | None) -> Iterator[FileRow]:
     try:
         values = json.load(stream)
     except UnicodeDecodeError:
         raise
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"{name} is not JSON ({type(error).__name__}); one object a line is .jsonl") from error
+        raise BadInputError(f"{name} is not JSON ({type(error).__name__}); one object a line is .jsonl") from error
     if not isinstance(values, list):
-        raise BadInput(f"{name} holds a JSON {type(values).__name__}; expected a list of strings or of objects")
+        raise BadInputError(f"{name} holds a JSON {type(values).__name__}; expected a list of strings or of objects")
     first = next((value for value in values if isinstance(value, dict)), None)
     columns = None if first is None else _find_columns(list(first), name, column)
     for number, value in enumerate(values, 1):
-        yield _of_value(number, value, columns)
+        yield _row_from_value(number, value, columns)
 
 
 def _parquet(path: Path, column: str | None) -> Iterator[FileRow]:
@@ -134,30 +140,30 @@ def _parquet(path: Path, column: str | None) -> Iterator[FileRow]:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
-        raise SetupProblem("parquet files need pyarrow: pip install 'dmpo-studio[offline]'") from error
+        raise SetupError("parquet files need pyarrow: pip install 'dmpo-studio[offline]'") from error
     number = 0
     try:
         with ParquetFile(path) as file:
             prompt, category = _find_columns(list(file.schema_arrow.names), path.name, column)
-            wanted = [name for name in (prompt, category) if name is not None]
+            columns = [name for name in (prompt, category) if name is not None]
             # Only these columns are read: the field's sets hold gigabytes of images beside them.
-            for batch in file.iter_batches(batch_size=_PARQUET_BATCH, columns=wanted):
+            for batch in file.iter_batches(batch_size=_PARQUET_BATCH, columns=columns):
                 for row in batch.to_pylist():
                     number += 1
                     yield FileRow(number, row[prompt], _category(row, category))
     except ArrowException as error:
-        raise BadInput(f"{path.name} is not a parquet file that can be read: {error}") from error
+        raise BadInputError(f"{path.name} is not a parquet file that can be read: {error}") from error
 
 
 def _find_columns(names: Sequence[str], name: str, column: str | None) -> tuple[str, str | None]:
-    """The column of the prompts, and that of a category if there is one."""
+    """Find the column of the prompts, and that of a category if there is one."""
     lowered = {known.strip().lower(): known for known in reversed(names) if known is not None}
-    wanted = (column.strip().lower(),) if column is not None else COLUMNS
-    prompt = next((lowered[known] for known in wanted if known in lowered), None)
+    candidates = (column.strip().lower(),) if column is not None else COLUMNS
+    prompt = next((lowered[known] for known in candidates if known in lowered), None)
     if prompt is None:
-        shown = ", ".join(repr(known) for known in names[:20]) or "none"
-        what = f"no column {column!r}" if column is not None else f"none of the columns {', '.join(COLUMNS)}"
-        raise BadInput(f"{name} has {what}; it has: {shown}. Name the one with the prompts (--column)")
+        available = ", ".join(repr(known) for known in names[:20]) or "none"
+        problem = f"no column {column!r}" if column is not None else f"none of the columns {', '.join(COLUMNS)}"
+        raise BadInputError(f"{name} has {problem}; it has: {available}. Name the one with the prompts (--column)")
     return prompt, next((lowered[known] for known in CATEGORIES if known in lowered), None)
 
 
@@ -166,7 +172,7 @@ def _category(row: Mapping[str, Any], column: str | None) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _of_value(number: int, value: object, columns: tuple[str, str | None] | None) -> FileRow:
+def _row_from_value(number: int, value: object, columns: tuple[str, str | None] | None) -> FileRow:
     if isinstance(value, dict) and columns is not None:
         return FileRow(number, value.get(columns[0]), _category(value, columns[1]))
     return FileRow(number, value)
@@ -176,6 +182,44 @@ _READERS: dict[str, Callable[[TextIO, str, str | None], Iterator[FileRow]]] = {
     "txt": _lines,
     "csv": _table(","),
     "tsv": _table("\t"),
-    "jsonl": _objects_a_line,
-    "json": _list,
+    "jsonl": _json_lines,
+    "json": _json_list,
 }
+
+
+FIELDS = ("id", "prompt", "held_out", "tags", "source", "retired", "pairs", "votes", "created_at")
+
+
+def format_prompts(prompts: Sequence[PromptEntry], file_format: str) -> str:
+    """Format prompts as txt (texts alone, a line each), csv or jsonl. Raises BadInputError for another format."""
+    write = _WRITERS.get(file_format)
+    if write is None:
+        raise BadInputError(f"prompts cannot be written as {file_format!r}; there are: {', '.join(_WRITERS)}")
+    return write([_fields(prompt) for prompt in prompts])
+
+
+def _fields(prompt: PromptEntry) -> dict[str, Any]:
+    values = (
+        prompt.id, prompt.text, prompt.held_out, list(prompt.tags), prompt.source.value, prompt.retired_at is not None,
+        prompt.num_pairs, prompt.num_votes, prompt.created_at.isoformat(),
+    )  # fmt: skip
+    return dict(zip(FIELDS, values, strict=True))
+
+
+def _texts(rows: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(" ".join(row["prompt"].split()) + "\n" for row in rows)
+
+
+def _csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**row, "tags": " ".join(row["tags"])} for row in rows)
+    return stream.getvalue()
+
+
+def _objects(rows: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+_WRITERS: dict[str, Callable[[Sequence[Mapping[str, Any]]], str]] = {"txt": _texts, "csv": _csv_text, "jsonl": _objects}

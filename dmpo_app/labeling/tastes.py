@@ -1,7 +1,7 @@
-"""Named tastes computed from pixels: what a simulated annotator prefers. For trying the loop alone and for benchmarks.
+"""Tastes of simulated annotators, computed from pixels, for trying the loop alone and for benchmarks.
 
-Each is a pure function of images (B, H, W, 3), uint8 RGB; a higher score is preferred. They look at colour and light,
-at detail, and at where something stands out from its surroundings; none knows what is in a picture.
+Each is a pure function of images (B, H, W, 3), uint8 RGB; a higher score is preferred. They measure colour and light,
+detail, and where something stands out from its surroundings; none knows what is in an image.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dmpo_app.errors import BadInput
+from dmpo_app.errors import BadInputError
 from dmpo_app.scoring.measures import (
     Images,
     Scores,
@@ -21,14 +21,14 @@ from dmpo_app.scoring.measures import (
     mean,
     saturation,
     sharpness,
-    unit,
+    to_unit_range,
     warmth,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Taste:
-    """A preference over images. `kind` groups tastes that ask for the same sort of change."""
+    """A taste: a preference over images. `kind` groups tastes that ask for the same sort of change."""
 
     name: str
     kind: str
@@ -38,7 +38,7 @@ class Taste:
     def scores(self, images: Images) -> Scores:
         """One score an image, (B,), for uint8 RGB images (B, H, W, 3). Higher is preferred."""
         if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-            raise BadInput(f"images are {images.dtype} {images.shape}; expected uint8 (B, H, W, 3)")
+            raise BadInputError(f"images are {images.dtype} {images.shape}; expected uint8 (B, H, W, 3)")
         return self.score(images)
 
 
@@ -51,12 +51,12 @@ def _darkness(images: Images) -> Scores:
 
 
 def _subject_size(images: Images) -> Scores:
-    """Share of the image that stands out, in [0, 1]; see `_salience`."""
+    """Size of the subject: the share of the image that stands out, in [0, 1]; see `_salience`."""
     return mean(_salience(images))
 
 
 def _subject_on_left(images: Images) -> Scores:
-    """How far left of the middle the centre of gravity of what stands out lies, in [-0.5, 0.5]."""
+    """Distance of the subject's centre of gravity to the left of the middle, in [-0.5, 0.5]."""
     columns = _salience(images).sum(1)
     leftness = 0.5 - (np.arange(columns.shape[1]) + 0.5) / columns.shape[1]
     scores: Scores = columns @ leftness / np.maximum(columns.sum(1), 1e-9)
@@ -68,13 +68,13 @@ def _subject_on_right(images: Images) -> Scores:
 
 
 def _salience(images: Images) -> NDArray[np.float64]:
-    """How much each pixel stands out, in [0, 1], (B, rows, W); the uppermost quarter, where suns stand, is left out.
+    """Salience of each pixel, in [0, 1], (B, rows, W); the uppermost quarter, where suns stand, is left out.
 
     A row's background is the median colour of its outermost 1/32 on either side. The distance of a pixel to the nearer
     of the two (sum over lightness, red - blue, magenta - green) rises from 0 at 0.15 to 1 at 0.35. On the scenes of the
     pocket model with one subject this ranks sizes with a correlation of 0.8, places with 0.95.
     """
-    rgb = unit(images[:, images.shape[1] // 4 :])
+    rgb = to_unit_range(images[:, images.shape[1] // 4 :])
     red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
     colour = np.stack([(red + green + blue) / 3, red - blue, (red + blue) / 2 - green], axis=-1)
     edge = max(1, colour.shape[2] // 32)
@@ -92,8 +92,8 @@ TASTES: dict[str, Taste] = {
         Taste("warm", "colour", "warm colours: red over blue", warmth),
         Taste("cool", "colour", "cool colours: blue over red", _coolness),
         Taste("vivid", "colour", "saturated colours", saturation),
-        Taste("bright", "light", "bright pictures", brightness),
-        Taste("dark", "light", "dark pictures", _darkness),
+        Taste("bright", "light", "bright images", brightness),
+        Taste("dark", "light", "dark images", _darkness),
         Taste("contrast", "light", "strong contrast of light and dark", contrast),
         Taste("large", "size", "a large subject", _subject_size),
         Taste("left", "place", "the subject on the left", _subject_on_left),
@@ -103,9 +103,9 @@ TASTES: dict[str, Taste] = {
 }
 
 
-def taste_named(name: str) -> Taste:
-    """The taste of that name. Raises BadInput with the names there are."""
+def get_taste(name: str) -> Taste:
+    """Get a taste by name. Raises BadInputError with the names there are."""
     try:
         return TASTES[name]
     except KeyError:
-        raise BadInput(f"there is no taste named {name!r}; there are {', '.join(TASTES)}") from None
+        raise BadInputError(f"there is no taste named {name!r}; there are {', '.join(TASTES)}") from None

@@ -1,6 +1,6 @@
-"""Sealed tokens: what the server hands out and recognises again, and nobody else can read, make or change.
+"""Sealed tokens, which the server alone can make, read and change.
 
-Fernet: AES-128 in CBC mode under HMAC-SHA256, with a random part, so that two tokens for the same image look unrelated.
+Fernet: AES-128 in CBC mode under HMAC-SHA256, with a random part, so that two tokens for the same image seem unrelated.
 The key lies in the home, so tokens stay good over a restart.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken
 
-from dmpo_app.errors import Expired, NotFound, NotInvited, NotYours, SetupProblem
+from dmpo_app.errors import ExpiredError, ForbiddenError, NotFoundError, NotInvitedError, SetupError
 
 KEY_NAME = "secret.key"
 
@@ -26,7 +26,7 @@ _IMAGE = b"i:"
 _INVITE = b"v:"
 _NOTE = b"n:"
 _MAX_LENGTH = 512
-"""A token is about 140 characters; what is much longer is not worth decoding."""
+"""The longest token that is decoded; the usual one has about 140 characters."""
 
 
 class Sealer:
@@ -38,57 +38,59 @@ class Sealer:
         self._identity_key = hmac.digest(key, b"dmpo studio: identities of annotators", hashlib.sha256)
 
     def seal_session(self, annotator_public_id: str) -> str:
-        """A token by which an annotator is recognised."""
+        """Seal a session token, by which an annotator is recognised."""
         return self._seal(_SESSION + annotator_public_id.encode())
 
     def open_session(self, token: str) -> str:
-        """The public id of the annotator it was made for. Raises NotYours for anything but such a token."""
+        """The public id of a session token's annotator. Raises ForbiddenError for anything but such a token."""
         content = self._open(token, _SESSION)
         if content is None:
-            raise NotYours("this session token is not one of this studio; open a new session")
+            raise ForbiddenError("this session token is not one of this studio; open a new session")
         return content.decode()
 
     def seal_image(self, image_id: int, expires_at: datetime) -> str:
-        """A token that shows one image until a time. It tells nothing about the image."""
+        """Seal an image token, which shows one image until a time. It tells nothing about the image."""
         # All of one length: the longer number of a newer image would show in the length of its address.
         return self._seal(_IMAGE + b"%019d:%d" % (image_id, int(expires_at.timestamp())))
 
     def open_image(self, token: str, *, now: datetime) -> int:
-        """The id of the image. Raises NotFound for anything but an image token, Expired after its time."""
+        """The id of an image token's image. Raises NotFoundError for any other token, ExpiredError after its time."""
         content = self._open(token, _IMAGE)
         if content is None:
-            raise NotFound("there is no such image")
+            raise NotFoundError("there is no such image")
         image_id, expires_at = map(int, content.split(b":"))
         if now >= datetime.fromtimestamp(expires_at, UTC):
-            raise Expired("the address of this image has expired; ask for the pair again")
+            raise ExpiredError("the address of this image has expired; ask for the pair again")
         return image_id
 
     def seal_invite(self, public_id: str) -> str:
-        """A token that opens sessions as often as the invitation says."""
+        """Seal an invitation token, which opens sessions as often as the invitation says."""
         return self._seal(_INVITE + public_id.encode())
 
     def open_invite(self, token: str) -> str:
-        """The public id of the invitation. Raises NotInvited for anything but such a token."""
+        """The public id of an invitation token's invitation. Raises NotInvitedError for anything but such a token."""
         content = self._open(token, _INVITE)
         if content is None:
-            raise NotInvited("this invitation is not one of this studio; ask for a new link")
+            raise NotInvitedError("this invitation is not one of this studio; ask for a new link")
         return content.decode()
 
     def seal_note(self, purpose: str, content: str, expires_at: datetime) -> str:
-        """A note of the studio to itself that comes back by way of others, good until a time. No colon in a purpose."""
+        """Seal a note of the studio to itself that travels by way of others until a time. No colon in a purpose."""
         return self._seal(_NOTE + f"{purpose}:{int(expires_at.timestamp())}:{content}".encode())
 
     def open_note(self, purpose: str, token: str, *, now: datetime) -> str | None:
-        """What was noted for that purpose; None for anything but such a note, and after its time."""
+        """The content of a note for that purpose; None for anything but such a note, and after its time."""
         content = self._open(token, _NOTE)
         if content is None:
             return None
-        noted_for, expires_at, text = content.decode().split(":", 2)
-        return text if noted_for == purpose and now.timestamp() < int(expires_at) else None
+        note_purpose, expires_at, text = content.decode().split(":", 2)
+        return text if note_purpose == purpose and now.timestamp() < int(expires_at) else None
 
     def identity(self, provider: str, subject: str) -> str:
-        """Who somebody is elsewhere, as HMAC-SHA256 under a key of this home: the same each time, 64 hex digits, and
-        without the key nobody can tell whose it is, not even by trying names."""
+        """The identity of a person at a provider, as HMAC-SHA256 under a key of this home: 64 hex digits.
+
+        It is the same each time; without the key nobody can tell whose it is, not even by trying names.
+        """
         # The length keeps apart what would read alike when joined.
         message = f"{len(provider)}:{provider}{subject}".encode()
         return hmac.new(self._identity_key, message, hashlib.sha256).hexdigest()
@@ -97,7 +99,7 @@ class Sealer:
         return self._fernet.encrypt(content).decode().rstrip("=")
 
     def _open(self, token: str, kind: bytes) -> bytes | None:
-        """What was sealed as this kind, or None."""
+        """The content of a token of this kind, or None."""
         if len(token) > _MAX_LENGTH or not token.isascii():
             return None
         sealed = token.encode() + b"=" * (-len(token) % 4)
@@ -112,9 +114,9 @@ class Sealer:
 
 
 def load_or_create_key(home: Path) -> bytes:
-    """The home's key, made on first use and readable by its owner only. Two processes at once end up with the same.
+    """Load the home's key, made on first use and readable by its owner only. Two processes at once get the same.
 
-    Raises SetupProblem when the file holds no key.
+    Raises SetupError when the file holds no key.
     """
     path = home / KEY_NAME
     if not path.exists():
@@ -123,7 +125,7 @@ def load_or_create_key(home: Path) -> bytes:
     try:
         Fernet(key)
     except ValueError as error:
-        raise SetupProblem(
+        raise SetupError(
             f"{path} does not hold a key; delete it and a new one is made (open sessions will have to start again)"
         ) from error
     return key
@@ -144,7 +146,7 @@ def _create_key(home: Path, path: Path) -> None:
 
 
 def _publish(temporary: Path, path: Path) -> None:
-    """Give the whole file its name, unless another process was first: then theirs stands."""
+    """Publish the whole key file under its name, unless another process was first: then theirs stands."""
     try:
         path.hardlink_to(temporary)
     except FileExistsError:

@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from dmpo_app.objective.conservative_dpo import conservative_dpo
 from dmpo_app.objective.dmpo import dmpo
-from dmpo_app.objective.protocol import Objective, of_margin
+from dmpo_app.objective.protocol import Objective, loss_from_margin
 from dmpo_app.objective.terms import by_side
 
 
@@ -39,14 +39,14 @@ def alpha_divergence(margin: Tensor, target: Tensor, *, order: float) -> Tensor:
     # sum q (e^(a r) - 1) with r = log p - log q, or the same seen from p: whichever end is nearer keeps the digits that
     # the small divisor asks for.
     if order < 0.5:
-        terms = [_grown(lq, order * (lp - lq)) for lp, lq in zip(log_p, log_q, strict=True)]
+        terms = [_weighted_expm1(lq, order * (lp - lq)) for lp, lq in zip(log_p, log_q, strict=True)]
     else:
-        terms = [_grown(lp, (1 - order) * (lq - lp)) for lp, lq in zip(log_p, log_q, strict=True)]
+        terms = [_weighted_expm1(lp, (1 - order) * (lq - lp)) for lp, lq in zip(log_p, log_q, strict=True)]
     return (terms[0] + terms[1]) / (order * (order - 1))
 
 
 def alpha_po(margin: Tensor, target: Tensor, *, order: float) -> Tensor:
-    """The winner's term alone of the alpha-divergence to a certain winner, per pair.
+    """Alpha-PO: the winner's term alone of the alpha-divergence to a certain winner, per pair.
 
         ( p^a - (1 - a) - a p ) / ( a (a - 1) ),   p = sigmoid(u_w)
 
@@ -62,24 +62,24 @@ def alpha_po(margin: Tensor, target: Tensor, *, order: float) -> Tensor:
     """
     if not 0 <= order <= 1:
         raise ValueError(f"the order of an alpha-divergence is {order}, expected between 0 and 1")
-    return by_side(target, _alpha_po_of(margin, order), _alpha_po_of(-margin, order))
+    return by_side(target, _alpha_po_from_margin(margin, order), _alpha_po_from_margin(-margin, order))
 
 
-def _alpha_po_of(margin_w: Tensor, order: float) -> Tensor:
-    p, log_p, lost = torch.sigmoid(margin_w), logsigmoid(margin_w), torch.sigmoid(-margin_w)
+def _alpha_po_from_margin(margin_w: Tensor, order: float) -> Tensor:
+    p, log_p, q_loser = torch.sigmoid(margin_w), logsigmoid(margin_w), torch.sigmoid(-margin_w)
     if order == 1:
-        return p * log_p + lost
+        return p * log_p + q_loser
     if order == 0:
-        return -log_p - lost
+        return -log_p - q_loser
     # p^a - 1 + a (1 - p), from whichever end of the range keeps the digits.
     if order < 0.5:
-        return (torch.expm1(order * log_p) + order * lost) / (order * (order - 1))
+        return (torch.expm1(order * log_p) + order * q_loser) / (order * (order - 1))
     # p^a - (1 - a) - a p = p (p^(a-1) - 1) + (1 - a) (p - 1)
-    return (_grown(log_p, (order - 1) * log_p) - (1 - order) * lost) / (order * (order - 1))
+    return (_weighted_expm1(log_p, (order - 1) * log_p) - (1 - order) * q_loser) / (order * (order - 1))
 
 
-def _grown(log_weight: Tensor, exponent: Tensor) -> Tensor:
-    """w (e^x - 1), exact for small x, and finite where e^x alone is not but w e^x is."""
+def _weighted_expm1(log_weight: Tensor, exponent: Tensor) -> Tensor:
+    """The product w (e^x - 1), exact for small x, and finite where e^x alone is not but w e^x is."""
     weight = log_weight.exp()
     return torch.where(
         exponent < 1, weight * torch.expm1(exponent.clamp(max=1)), (log_weight + exponent).exp() - weight
@@ -91,7 +91,7 @@ OBJECTIVE = Objective(
     title="alpha-divergence",
     formula="(sum p^a q^(1-a) - 1) / (a (a - 1)); order a = 0 is cDPO, 1 is DMPO",
     source="Minka 2005; Han et al. 2024, arXiv 2410.21662",
-    loss=of_margin(alpha_divergence),
+    loss=loss_from_margin(alpha_divergence),
     soft=True,
     options={"order": 0.5},
 )
@@ -100,6 +100,6 @@ ALPHA_PO = Objective(
     title="alpha-PO",
     formula="(p_w^a - (1 - a) - a p_w) / (a (a - 1))",
     source="Han et al. 2024, arXiv 2410.21662",
-    loss=of_margin(alpha_po),
+    loss=loss_from_margin(alpha_po),
     options={"order": 0.5},
 )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from dmpo_app.objective.protocol import Objective, of_margin
+from dmpo_app.objective.protocol import Objective, loss_from_margin
 
 
 def conservative_dpo(margin: Tensor, target: Tensor) -> Tensor:
@@ -35,6 +35,6 @@ OBJECTIVE = Objective(
     title="cDPO",
     formula="KL(Bern(q) || Bern(p))",
     source="Mitchell 2023, A note on DPO with noisy preferences",
-    loss=of_margin(conservative_dpo),
+    loss=loss_from_margin(conservative_dpo),
     soft=True,
 )

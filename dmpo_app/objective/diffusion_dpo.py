@@ -8,12 +8,12 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from dmpo_app.objective.protocol import Objective, of_margin
+from dmpo_app.objective.protocol import Objective, loss_from_margin
 from dmpo_app.objective.terms import by_side
 
 
 def diffusion_dpo(margin: Tensor, target: Tensor) -> Tensor:
-    """-log sigmoid(u_w), per pair, where u_w is the margin counted towards the chosen image.
+    """Diffusion-DPO's loss, -log sigmoid(u_w), per pair, where u_w is the margin counted towards the chosen image.
 
         KL( Bern(1) || Bern(p) );  dL/du_w = -sigmoid(-u_w)
 
@@ -35,5 +35,5 @@ OBJECTIVE = Objective(
     title="Diffusion-DPO",
     formula="-log sigmoid(u_w)",
     source="Wallace et al. 2023, arXiv 2311.12908",
-    loss=of_margin(diffusion_dpo),
+    loss=loss_from_margin(diffusion_dpo),
 )

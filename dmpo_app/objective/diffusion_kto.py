@@ -1,4 +1,4 @@
-"""Diffusion-KTO: every image judged on its own, desirable or not, against what the batch gains on average.
+"""Diffusion-KTO: every image on its own, desirable or not, against the average gain of the batch.
 
 Shapes:  B pairs.
 """

@@ -1,4 +1,4 @@
-"""The loss: Divergence Minimization Preference Optimization, the reverse-KL form of preference learning.
+"""DMPO: Divergence Minimization Preference Optimization, the reverse-KL form of preference learning.
 
 Shapes:  B pairs.
 """
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from dmpo_app.objective.protocol import Objective, of_margin
+from dmpo_app.objective.protocol import Objective, loss_from_margin
 
 
 def dmpo(margin: Tensor, target: Tensor | float) -> Tensor:
@@ -56,6 +56,6 @@ OBJECTIVE = Objective(
     title="DMPO",
     formula="KL(Bern(p) || Bern(q))",
     source="Li et al. 2025, arXiv 2507.07510",
-    loss=of_margin(dmpo),
+    loss=loss_from_margin(dmpo),
     soft=True,
 )

@@ -1,4 +1,4 @@
-"""The winner-preserving guard: the loser may push the policy away from itself only as far as the winner does not pay.
+"""The winner-preserving guard: the loser's gradient is scaled down where it would raise the winner's error.
 
 Shapes:  B pairs;  C H W latent channels, height, width.
 """
@@ -14,7 +14,7 @@ from dmpo_app.objective.terms import PairTerms
 
 
 def guarded(terms: PairTerms, *, mu: float) -> PairTerms:
-    """The same terms, with the gradient of each loser's error scaled by lambda in [0, 1]. No value changes.
+    """Scale the gradient of each loser's error by lambda in [0, 1]. No value of the terms changes.
 
     Seen in the space of predictions, a step along -grad e_w + lambda grad e_l changes the winner's error by
     -|g_w|^2 + lambda <g_l, g_w> to first order, where g = prediction - target. Asking for at most -mu |g_w|^2 gives

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dmpo_app.objective.protocol import Objective, of_margin
+from dmpo_app.objective.protocol import Objective, loss_from_margin
 from dmpo_app.objective.terms import by_side
 
 
 def ipo(margin: Tensor, target: Tensor) -> Tensor:
-    """(u_w - 1/2)^2, per pair, where u_w is the margin counted towards the chosen image.
+    """IPO's loss, (u_w - 1/2)^2, per pair, where u_w is the margin counted towards the chosen image.
 
     The loss of the paper is (h - 1 / (2 tau))^2 with h the difference of log ratios; with u = tau h that is this one
     over tau^2, which is a matter of the learning rate. Of the target only the side counts; a tie is pulled towards 0.
@@ -31,5 +31,5 @@ OBJECTIVE = Objective(
     title="IPO",
     formula="(u_w - 1/2)^2",
     source="Azar et al. 2023, arXiv 2310.12036",
-    loss=of_margin(ipo),
+    loss=loss_from_margin(ipo),
 )

@@ -1,4 +1,4 @@
-"""What an objective is: a function of `PairTerms`, with what one has to know to use and to compare it.
+"""The objective: a loss as a function of `PairTerms`, with the facts needed to use and to compare it.
 
 An objective lives in a file of its own that defines `OBJECTIVE` and is named in `registry`.
 
@@ -17,7 +17,7 @@ from dmpo_app.objective.terms import PairTerms
 
 
 class Needs(StrEnum):
-    """What of the reference an objective's loss depends on.
+    """The reference's outputs that an objective's loss depends on.
 
     NOTHING: the policy alone. ERRORS: two numbers a pair, which can be kept from step to step. PREDICTIONS: the whole
     prediction, which costs a pass of the base model in every step.
@@ -34,7 +34,9 @@ Loss = Callable[..., Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """`name` is what settings say, `title` what people say; `formula` is in terms of u, p, q and the errors.
+    """A preference objective: its loss with name, formula, source and options.
+
+    `name` is what settings say, `title` what people say; `formula` is in terms of u, p, q and the errors.
 
     `options` are the objective's own numbers with their usual values. `soft` tells whether the whole target q counts,
     and the margin comes to rest at its log odds, or only the side that it takes. `start_spread` says how beta is found
@@ -53,8 +55,8 @@ class Objective:
     options: Mapping[str, float] = field(default_factory=dict)
 
 
-def of_margin(function: Callable[..., Tensor]) -> Loss:
-    """The loss of an objective that is a function of margin and target alone."""
+def loss_from_margin(function: Callable[..., Tensor]) -> Loss:
+    """Make a loss of a function of margin and target alone."""
 
     def loss(terms: PairTerms, *, beta: float, **options: float) -> Tensor:
         return function(terms.margin(beta), terms.target, **options)

@@ -25,11 +25,11 @@ def ranking_dmpo(policy_errors: Tensor, reference_errors: Tensor, target: Tensor
 
     Li et al. 2025 (arXiv 2507.07510) in the form of EXO with K samples (arXiv 2402.00856).
     """
-    gained = reference_errors - policy_errors
-    return ranking_dmpo_of_margins(0.5 * beta * (gained[:, :-1] - gained[:, 1:]), target)
+    error_reduction = reference_errors - policy_errors
+    return ranking_dmpo_from_margins(0.5 * beta * (error_reduction[:, :-1] - error_reduction[:, 1:]), target)
 
 
-def ranking_dmpo_of_margins(chain_margins: Tensor, target: Tensor) -> Tensor:
+def ranking_dmpo_from_margins(chain_margins: Tensor, target: Tensor) -> Tensor:
     """`ranking_dmpo` from the margins of neighbours alone, per prompt, (B,).
 
         s_0 = 0,   s_{i+1} = s_i - u_i,   p = softmax(s),   L = KL(p || q)
@@ -49,7 +49,7 @@ def ranking_dmpo_of_margins(chain_margins: Tensor, target: Tensor) -> Tensor:
 
 
 def ranking_target(scores: Tensor, *, temperature: float) -> Tensor:
-    """q = softmax_i(r_i / temperature), (B, K), from scores (B, K) in which more is better.
+    """The target q = softmax_i(r_i / temperature), (B, K), from scores (B, K) in which more is better.
 
     For a ranking without scores, minus the rank will do: at temperature 1 / log((1 - alpha) / alpha) two neighbours
     then stand to each other as the images of a pair do with that alpha.

@@ -1,11 +1,11 @@
-"""The objectives there are, by name."""
+"""Registry of the objectives by name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from dmpo_app.errors import SetupProblem
+from dmpo_app.errors import SetupError
 from dmpo_app.objective.alpha_divergence import ALPHA_PO
 from dmpo_app.objective.alpha_divergence import OBJECTIVE as ALPHA_DIVERGENCE
 from dmpo_app.objective.conservative_dpo import OBJECTIVE as CONSERVATIVE_DPO
@@ -22,12 +22,12 @@ _ALL = (DMPO, DIFFUSION_DPO, CONSERVATIVE_DPO, IPO, ALPHA_DIVERGENCE, ALPHA_PO, 
 OBJECTIVES: Mapping[str, Objective] = MappingProxyType({objective.name: objective for objective in _ALL})
 
 
-def objective_named(name: str, options: Mapping[str, float] | None = None) -> Objective:
-    """The objective of that name, checked to know all of `options`. Raises SetupProblem that says what there is."""
+def get_objective(name: str, options: Mapping[str, float] | None = None) -> Objective:
+    """The objective of that name, which must know all of `options`. Raises SetupError that lists what there is."""
     if name not in OBJECTIVES:
-        raise SetupProblem(f"DMPO_ROUND__OBJECTIVE={name!r} is no objective; there are {', '.join(OBJECTIVES)}")
+        raise SetupError(f"DMPO_ROUND__OBJECTIVE={name!r} is no objective; there are {', '.join(OBJECTIVES)}")
     objective = OBJECTIVES[name]
     if unknown := sorted(set(options or {}) - set(objective.options)):
-        known = ", ".join(objective.options) or "none"
-        raise SetupProblem(f"the objective {name} has no option {unknown[0]!r}; it has: {known}")
+        option_names = ", ".join(objective.options) or "none"
+        raise SetupError(f"the objective {name} has no option {unknown[0]!r}; it has: {option_names}")
     return objective

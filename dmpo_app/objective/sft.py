@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on the winners: what the denoiser's own training would do with them.
+"""SFT: supervised fine-tuning on the winners with the denoiser's own training loss.
 
 Shapes:  B pairs.
 """

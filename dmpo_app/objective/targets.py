@@ -1,4 +1,4 @@
-"""Soft targets: which probability the votes on a pair, and automatic scorers, ask of the model.
+"""Soft targets: the probability q that the votes on a pair, and automatic scorers, ask of the model.
 
 Shapes:  B pairs.
 """
@@ -36,7 +36,7 @@ def soft_target(wins_a: Tensor, num_votes: Tensor, *, alpha: float) -> Tensor:
 
 
 def graded_win(wins_a: float, strength: float) -> float:
-    """What a vote counts for image a, in [0, 1]: `wins_a` (1 for a, 0 for b, 0.5 a tie) drawn to the middle.
+    """The graded win of image a from one vote, in [0, 1]: `wins_a` (1 for a, 0 for b, 0.5 a tie) moved to the middle.
 
     `strength` in [0, 1]: 1 leaves the vote as it is, 0 makes it a tie.
     """
@@ -44,7 +44,7 @@ def graded_win(wins_a: float, strength: float) -> float:
 
 
 def score_target(scores_a: Tensor, scores_b: Tensor, *, temperature: float) -> Tensor:
-    """q = sigmoid((r_A - r_B) / tau), (B,): how surely a scorer holds image a to be the better one.
+    """The target q = sigmoid((r_A - r_B) / tau), (B,): a scorer's probability that image a is the better one.
 
     Args:
         scores_a, scores_b: (B,) more is better.
@@ -56,7 +56,7 @@ def score_target(scores_a: Tensor, scores_b: Tensor, *, temperature: float) -> T
 
 
 def mixed_target(human: Tensor, num_votes: Tensor, automatic: Tensor, *, human_share: float, alpha: float) -> Tensor:
-    """Human and automatic evidence in one target, (B,):
+    """Mix human and automatic evidence into one target, (B,):
 
         q = w human + (1 - w) automatic   where there are votes,   q = automatic   where there are none
 
@@ -64,12 +64,12 @@ def mixed_target(human: Tensor, num_votes: Tensor, automatic: Tensor, *, human_s
 
     Args:
         human: (B,) from `soft_target`.
-        num_votes: (B,) votes behind it; 0 means that nobody has judged the pair.
+        num_votes: (B,) votes behind it; 0 means that nobody has voted on the pair.
         automatic: (B,) from `score_target`, or a mean of several.
         human_share: w in [0, 1].
         alpha: softness of the target, 0 < alpha <= 0.5.
     """
     if not 0 <= human_share <= 1:
         raise ValueError(f"a human share of {human_share} is not between 0 and 1")
-    mixed = human_share * human + (1 - human_share) * automatic
-    return torch.where(num_votes > 0, mixed, automatic).clamp(alpha, 1 - alpha)
+    mixture = human_share * human + (1 - human_share) * automatic
+    return torch.where(num_votes > 0, mixture, automatic).clamp(alpha, 1 - alpha)

@@ -1,4 +1,4 @@
-"""What an objective sees of a batch of pairs, and small operations on it that several objectives share.
+"""The terms of a batch of pairs, which are an objective's input, and operations on them that objectives share.
 
 Shapes:  B pairs;  C H W latent channels, height, width.
 """
@@ -43,22 +43,22 @@ class PairTerms:
     residuals: Residuals | None = None
 
     def margin(self, beta: float) -> Tensor:
-        """u of each pair, (B,), positive where the policy gained on image a; see `margins.margin`."""
+        """The margin u of each pair, (B,), positive where the policy gained on image a; see `margins.margin`."""
         return margin(self.policy_a, self.policy_b, self.reference_a, self.reference_b, beta=beta)
 
-    def at(self, positions: Sequence[int]) -> PairTerms:
-        """The errors and targets of some of the pairs, without residuals."""
-        chosen = list(positions)
+    def select(self, positions: Sequence[int]) -> PairTerms:
+        """Select the errors and targets of some of the pairs, without residuals."""
+        indices = list(positions)
         return PairTerms(
-            self.policy_a[chosen],
-            self.policy_b[chosen],
-            self.reference_a[chosen],
-            self.reference_b[chosen],
-            self.target[chosen],
+            self.policy_a[indices],
+            self.policy_b[indices],
+            self.reference_a[indices],
+            self.reference_b[indices],
+            self.target[indices],
         )
 
     def swapped(self) -> PairTerms:
-        """The same pairs with the images' places exchanged, and the target with them."""
+        """Swap the images a and b of all pairs, and the target with them."""
         residuals = self.residuals
         if residuals is not None:
             residuals = Residuals(residuals.policy_b, residuals.policy_a, residuals.reference_b, residuals.reference_a)
@@ -74,7 +74,7 @@ class PairTerms:
 
 
 def by_side(target: Tensor, if_a: Tensor, if_b: Tensor) -> Tensor:
-    """The loss of pairs by the side their target takes: `if_a` where q > 1/2, `if_b` where q < 1/2.
+    """Select the loss of each pair by the side its target takes: `if_a` where q > 1/2, `if_b` where q < 1/2.
 
     For objectives that know a chosen and a rejected image and nothing in between. A tie has no side and takes the mean
     of both, which asks for neither. All (B,).

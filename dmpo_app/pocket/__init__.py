@@ -1,24 +1,5 @@
-"""The pocket model: a text-to-image model small enough to ship, draw and learn on a laptop's processor.
+"""The world of the pocket model: scenes, the language that describes them, and classifiers that read images back.
 
-Its world is little scenes with a subject, a colour, a setting and attributes that a prompt may leave open. Read it in
-this order:
-
-    scenes.py               what a scene is made of, and how what is left open is drawn by lot
-    language.py             from a scene to a prompt and from a prompt to what it names
-    prompts.py              the shipped prompt files
-    canvas.py, light.py, landscapes.py, brush.py, subjects.py (living.py, things.py), render.py
-                            a scene as pixels
-    renders.py              many of them, on disk
-    networks.py             the networks: Stable Diffusion's classes, made small
-    tokenizer.py            the words they know
-    autoencoder.py, latents.py, denoiser.py, decoder.py
-                            the stages of training
-    muon.py, parallel.py, progress.py, checkpoint.py
-                            what the stages share
-    train.py, export.py, __main__.py
-                            the stages in order, and the folder that ships
-    classifiers.py, classifier_training.py
-                            a judge of pictures, trained on renders only
-
-Nothing outside this folder needs it to use the model: `data/pocket/` is an ordinary Stable Diffusion pipeline.
+Using the model needs none of it: `data/pocket/` is an ordinary Stable Diffusion pipeline. `examples/pocket_model/`
+draws the scenes and trains it.
 """

@@ -1,9 +1,9 @@
-"""Reads a picture's attributes: one small network, trained on renders only, that judges what the model draws.
+"""Attribute classifier of the pocket world: one small network, trained on renders only, that judges the model's images.
 
-It never sees the model's own pictures in training, so it is a judge and not an accomplice; noise, blur, coarser
-copies and shifts of colour in training stand for what the autoencoder and the denoiser do to a picture.
+It never sees the model's own images in training, so it is a judge and not an accomplice; noise, blur, coarser
+copies and shifts of colour in training stand for what the autoencoder and the denoiser do to an image.
 
-Shapes:  B pictures;  pixels (B, 3, 64, 64) in 0 to 1;  logits (B, number of classes) for each head.
+Shapes:  B images;  pixels (B, 3, 64, 64) in 0 to 1;  logits (B, number of classes) for each head.
 """
 
 import itertools
@@ -31,8 +31,8 @@ MEASURES = ("size", "place", "warmth", "brightness")  # as `Scene` has them
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What the network sees in B pictures; every array has length B."""
+class AttributePredictions:
+    """The predicted attributes of B images; every array has length B."""
 
     subject: NDArray[np.str_]
     colour: NDArray[np.str_]
@@ -46,7 +46,7 @@ class Reading:
 
 
 class AttributeNetwork(nn.Module):
-    """Five convolutions down to 4 x 4, then one linear layer a head."""
+    """The classifier's network: five convolutions down to 4 x 4, then one linear layer a head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,29 +76,29 @@ class AttributeClassifier:
 
     @classmethod
     def load(cls, path: Path) -> "AttributeClassifier":
-        """From a safetensors file, float16 on disk and float32 in memory."""
+        """Load the classifier from a safetensors file, float16 on disk and float32 in memory."""
         network = AttributeNetwork()
         network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
         return cls(network)
 
     def save(self, path: Path) -> None:
-        """As float16 safetensors."""
+        """Write the weights as float16 safetensors."""
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: value.half().contiguous() for name, value in self.network.state_dict().items()}, path)
 
     @torch.no_grad()
-    def predict(self, images: NDArray[np.uint8], *, batch: int = 64) -> Reading:
-        """The attributes of images uint8 (B, H, W, 3) of any square size from 64 pixels."""
-        parts = [self.network(as_input(images[i : i + batch])) for i in range(0, len(images), batch)]
-        chosen = {name: torch.cat([logits[name] for logits, _ in parts]).argmax(1).numpy() for name in HEADS}
+    def predict(self, images: NDArray[np.uint8], *, batch: int = 64) -> AttributePredictions:
+        """Predict the attributes of images uint8 (B, H, W, 3) of any square size from 64 pixels."""
+        parts = [self.network(to_network_input(images[i : i + batch])) for i in range(0, len(images), batch)]
+        class_indices = {name: torch.cat([logits[name] for logits, _ in parts]).argmax(1).numpy() for name in HEADS}
         measures = torch.cat([measures for _, measures in parts]).numpy()
-        named = {name: np.array(HEADS[name])[chosen[name]] for name in ("subject", "colour", "setting", "time")}
+        labels = {name: np.array(HEADS[name])[class_indices[name]] for name in ("subject", "colour", "setting", "time")}
         values = {name: measures[:, i] for i, name in enumerate(MEASURES)}
-        return Reading(**named, number=chosen["number"] + 1, **values)
+        return AttributePredictions(**labels, number=class_indices["number"] + 1, **values)
 
 
-def as_input(images: NDArray[np.uint8]) -> Tensor:
-    """uint8 (B, H, W, 3) to float32 (B, 3, 64, 64) in 0 to 1."""
+def to_network_input(images: NDArray[np.uint8]) -> Tensor:
+    """Convert images, uint8 (B, H, W, 3), to the network's input, float32 (B, 3, 64, 64) in 0 to 1."""
     pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
     if pixels.shape[-1] == INPUT_SIZE:
         return pixels

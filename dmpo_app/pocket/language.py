@@ -1,6 +1,6 @@
-"""Prompts: from a scene to words and from words back to what they name.
+"""The prompt grammar of the pocket world: phrasing prompts of a scene, and parsing prompts.
 
-The grammar is small on purpose. `describe` phrases a wish in one of several ways; `parse` finds the named attributes
+The grammar is small on purpose. `describe` phrases a scene in one of several ways; `parse` finds the named attributes
 in any prompt by its words, in any order, and ignores words it does not know, as the model learns to do.
 """
 
@@ -16,7 +16,7 @@ from dmpo_app.pocket.scenes import (
     SETTINGS,
     SUBJECTS,
     Scene,
-    Wish,
+    SceneConstraints,
     is_held_out,
     place_name,
     size_name,
@@ -84,28 +84,30 @@ _WORD_VALUES: tuple[tuple[str, dict[str, str]], ...] = (
 )
 
 
-def words_of(prompt: str) -> list[str]:
+def split_words(prompt: str) -> list[str]:
     return re.findall(r"[a-z]+", prompt.lower())
 
 
-def parse(prompt: str) -> Wish:
-    """What a prompt names. Of two words for the same attribute the first counts; unknown words are ignored."""
-    wish = Wish()
-    words = words_of(prompt)
+def parse(prompt: str) -> SceneConstraints:
+    """Parse the attributes that a prompt names. Of two words for one the first counts; unknown ones are ignored."""
+    constraints = SceneConstraints()
+    words = split_words(prompt)
     singular = {subject: subject for subject in SUBJECTS}
     plural = {many: subject for subject, many in PLURALS.items()}
     for i, word in enumerate(words):
-        if wish.subject is None and (word in singular or word in plural):
-            wish = replace(wish, subject=singular.get(word) or plural[word], numbers=_numbers(words[:i], word))
+        if constraints.subject is None and (word in singular or word in plural):
+            constraints = replace(
+                constraints, subject=singular.get(word) or plural[word], numbers=_numbers(words[:i], word)
+            )
         for name, values in _WORD_VALUES:
-            if word in values and getattr(wish, name) is None:
-                wish = _with(wish, name, values[word])
-    return wish
+            if word in values and getattr(constraints, name) is None:
+                constraints = _with(constraints, name, values[word])
+    return constraints
 
 
-def _with(wish: Wish, name: str, value: str) -> Wish:
+def _with(constraints: SceneConstraints, name: str, value: str) -> SceneConstraints:
     changes: dict[str, str] = {name: value}
-    return replace(wish, **changes)  # type: ignore[arg-type]  # every name in _WORD_VALUES is a `str | None` field
+    return replace(constraints, **changes)  # type: ignore[arg-type]  # every name in _WORD_VALUES is a `str | None` field
 
 
 def _numbers(before: Sequence[str], noun: str) -> tuple[int, ...]:
@@ -119,85 +121,89 @@ def _numbers(before: Sequence[str], noun: str) -> tuple[int, ...]:
     return NUMBERS
 
 
-def wish_from(scene: Scene, generator: np.random.Generator) -> Wish:
-    """A random part of the scene, to be named in a caption; never a held-out combination."""
-    named = dict(
+def sample_constraints(scene: Scene, generator: np.random.Generator) -> SceneConstraints:
+    """Sample the attributes of a scene that its caption names; never a held-out combination."""
+    is_named = dict(
         zip(
             ("colour", "setting", "time", "weather", "size", "place", "numbers"),
             generator.uniform(size=7) < (0.68, 0.9, 0.4, 0.2, 0.35, 0.6, 0.75),
             strict=True,
         )
     )
-    setting = scene.setting if named["setting"] else None
-    colour = scene.colour if named["colour"] else None
+    setting = scene.setting if is_named["setting"] else None
+    colour = scene.colour if is_named["colour"] else None
     if is_held_out(scene.subject, colour, setting):
         setting = None
-    return Wish(
+    return SceneConstraints(
         subject=scene.subject,
         colour=colour,
         setting=setting,
-        time=scene.time if named["time"] else None,
-        weather=scene.weather if named["weather"] else None,
-        size=size_name(scene.size) if named["size"] else None,
-        place=place_name(scene.place) if named["place"] else None,
-        numbers=(scene.number,) if named["numbers"] else NUMBERS,
+        time=scene.time if is_named["time"] else None,
+        weather=scene.weather if is_named["weather"] else None,
+        size=size_name(scene.size) if is_named["size"] else None,
+        place=place_name(scene.place) if is_named["place"] else None,
+        numbers=(scene.number,) if is_named["numbers"] else NUMBERS,
     )
 
 
-def phrase(wish: Wish, generator: np.random.Generator) -> str:
-    """A prompt that names exactly what the wish names: a sentence, or a list of words with commas."""
-    if generator.uniform() < 0.2 or wish.numbers == NUMBERS:
-        return _as_list(wish, generator)
+def phrase(constraints: SceneConstraints, generator: np.random.Generator) -> str:
+    """Phrase a prompt that names exactly these attributes: a sentence, or a list of words with commas."""
+    if generator.uniform() < 0.2 or constraints.numbers == NUMBERS:
+        return _as_list(constraints, generator)
     details = [
         str(generator.choice(phrases[value]))
-        for phrases, value in ((TIME_PHRASES, wish.time), (WEATHER_PHRASES, wish.weather), (PLACE_PHRASES, wish.place))
+        for phrases, value in (
+            (TIME_PHRASES, constraints.time),
+            (WEATHER_PHRASES, constraints.weather),
+            (PLACE_PHRASES, constraints.place),
+        )
         if value is not None
     ]
     generator.shuffle(details)
-    if wish.setting is not None:
+    if constraints.setting is not None:
         at = int(generator.integers(len(details) + 1)) if generator.uniform() < 0.4 else 0
-        details.insert(at, str(generator.choice(SETTING_PHRASES[wish.setting])))
+        details.insert(at, str(generator.choice(SETTING_PHRASES[constraints.setting])))
     joint = ", " if generator.uniform() < 0.35 else " "
-    return joint.join([_noun(wish, generator), *details])
+    return joint.join([_noun_phrase(constraints, generator), *details])
 
 
-def _noun(wish: Wish, generator: np.random.Generator) -> str:
-    assert wish.subject is not None, "a prompt names its subject"
-    adjectives = [str(generator.choice(SIZE_WORDS[wish.size]))] if wish.size else []
-    if wish.colour:
-        adjectives.append(wish.colour)
-    if wish.numbers == (1,):
-        first = (adjectives or [wish.subject])[0]
+def _noun_phrase(constraints: SceneConstraints, generator: np.random.Generator) -> str:
+    assert constraints.subject is not None, "a prompt names its subject"
+    adjectives = [str(generator.choice(SIZE_WORDS[constraints.size]))] if constraints.size else []
+    if constraints.colour:
+        adjectives.append(constraints.colour)
+    if constraints.numbers == (1,):
+        first = (adjectives or [constraints.subject])[0]
         article = "an" if first[0] in "aeiou" else "a"
-        return " ".join(["one" if generator.uniform() < 0.1 else article, *adjectives, wish.subject])
-    count = [NUMBER_WORDS[wish.numbers[0]]] if len(wish.numbers) == 1 else []
-    return " ".join([*count, *adjectives, PLURALS[wish.subject]])
+        return " ".join(["one" if generator.uniform() < 0.1 else article, *adjectives, constraints.subject])
+    count = [NUMBER_WORDS[constraints.numbers[0]]] if len(constraints.numbers) == 1 else []
+    return " ".join([*count, *adjectives, PLURALS[constraints.subject]])
 
 
-def _as_list(wish: Wish, generator: np.random.Generator) -> str:
-    assert wish.subject is not None, "a prompt names its subject"
-    noun = wish.subject
-    if len(wish.numbers) == 1:
-        noun = f"{NUMBER_WORDS[wish.numbers[0]]} {noun if wish.numbers == (1,) else PLURALS[noun]}"
-    elif 1 not in wish.numbers:
+def _as_list(constraints: SceneConstraints, generator: np.random.Generator) -> str:
+    assert constraints.subject is not None, "a prompt names its subject"
+    noun = constraints.subject
+    if len(constraints.numbers) == 1:
+        noun = f"{NUMBER_WORDS[constraints.numbers[0]]} {noun if constraints.numbers == (1,) else PLURALS[noun]}"
+    elif 1 not in constraints.numbers:
         noun = PLURALS[noun]
-    weather = {"snowfall": "snowflakes", "clear": "clear sky"}.get(wish.weather or "", wish.weather)
-    words = [wish.colour, wish.setting, wish.time, weather, wish.size, wish.place]
+    weather = {"snowfall": "snowflakes", "clear": "clear sky"}.get(constraints.weather or "", constraints.weather)
+    words = [constraints.colour, constraints.setting, constraints.time, weather, constraints.size, constraints.place]
     rest = [word for word in words if word is not None]
     generator.shuffle(rest)
-    if wish.colour and generator.uniform() < 0.5:
-        rest.remove(wish.colour)
-        noun = noun.replace(noun.split()[-1], f"{wish.colour} {noun.split()[-1]}")
+    if constraints.colour and generator.uniform() < 0.5:
+        rest.remove(constraints.colour)
+        noun = noun.replace(noun.split()[-1], f"{constraints.colour} {noun.split()[-1]}")
     return (", " if generator.uniform() < 0.75 else " ").join([noun, *rest])
 
 
 def describe(scene: Scene, generator: np.random.Generator) -> str:
-    """A prompt that is true of the scene and leaves part of it open."""
-    return phrase(wish_from(scene, generator), generator)
+    """Phrase a prompt that is true of the scene and leaves part of it open."""
+    return phrase(sample_constraints(scene, generator), generator)
 
 
-def with_fillers(prompt: str, generator: np.random.Generator) -> str:
-    """The prompt with one to three words before or behind it that mean nothing to the model."""
+def add_filler_words(prompt: str, generator: np.random.Generator) -> str:
+    """Add one to three filler words, which mean nothing to the model, before or behind a prompt."""
     fillers = [
         str(generator.choice(FILLERS))
         if generator.uniform() < 0.6
@@ -210,7 +216,7 @@ def with_fillers(prompt: str, generator: np.random.Generator) -> str:
 
 
 def vocabulary() -> list[str]:
-    """Every word the grammar can say, and the marks between them."""
+    """The vocabulary of the grammar: every word and punctuation mark it can produce, sorted."""
     phrases: tuple[dict[str, tuple[str, ...]], ...] = (
         SETTING_PHRASES,
         TIME_PHRASES,
@@ -219,6 +225,6 @@ def vocabulary() -> list[str]:
         SIZE_WORDS,
     )
     texts = [text for group in phrases for values in group.values() for text in values]
-    words = {word for text in texts for word in words_of(text)}
+    words = {word for text in texts for word in split_words(text)}
     words |= {*SUBJECTS, *PLURALS.values(), *COLOURS, *SETTINGS, *NUMBER_WORDS.values(), "a", "an", ","}
     return sorted(words)

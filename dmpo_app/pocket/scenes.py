@@ -1,7 +1,7 @@
-"""What a little scene is made of: its attributes, which of them a prompt may name, and how the rest is drawn by lot.
+"""The scenes of the pocket world: their attributes, those that a prompt may name, and random sampling of the rest.
 
-A `Scene` says everything `render` needs. A `Wish` says only what a prompt names; everything it leaves open (None)
-varies widely, because tastes (warm light, a large subject, a subject on the left) are learnt from that variety.
+A `Scene` says everything `render` needs. `SceneConstraints` hold only what a prompt names; everything they leave open
+(None) varies widely, because tastes (warm light, a large subject, a subject on the left) are learnt from that variety.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ PLACE_RANGES = {"left": (0.22, 0.36), "centre": (0.44, 0.56), "right": (0.64, 0.
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture, completely: two equal scenes render to the same pixels."""
+    """The complete description of one image: two equal scenes render to the same pixels."""
 
     subject: str
     colour: str  # of the subject
@@ -31,18 +31,18 @@ class Scene:
     time: str
     weather: str
     size: float  # of the subject, 0.62 (small) to 1.36 (large)
-    place: float  # of the subject's middle, 0.22 (left) to 0.78 (right) of the picture's width
+    place: float  # of the subject's middle, 0.22 (left) to 0.78 (right) of the image's width
     number: int  # of subjects, 1 to 3
     facing: int  # 1: to the right, -1: to the left
     warmth: float  # of the light, -1 (cool) to 1 (warm)
     brightness: float  # of the light, -1 (dim) to 1 (bright)
-    horizon: float  # its height from the top, as a share of the picture
+    horizon: float  # its height from the top, as a share of the image
     arrangement: int  # seed of the small things: hills, clouds, windows, tufts of grass
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What a prompt names. None: left open. `numbers` are the numbers of subjects that fit the prompt."""
+class SceneConstraints:
+    """Attributes that a prompt names; None: left open. `numbers` are the numbers of subjects that fit the prompt."""
 
     subject: str | None = None
     colour: str | None = None
@@ -55,7 +55,7 @@ class Wish:
 
 
 def is_held_out(subject: str | None, colour: str | None, setting: str | None) -> bool:
-    """Whether this combination is kept for held-out prompts: no training caption names it.
+    """True for a combination reserved for held-out prompts: no training caption names it.
 
     Of every subject in every setting one colour is held out, and a fifth of the pairs without a colour.
     A prompt that names no subject or no setting is never held out.
@@ -69,12 +69,12 @@ def is_held_out(subject: str | None, colour: str | None, setting: str | None) ->
 
 
 def size_name(size: float) -> str | None:
-    """'small', 'large' or None for what lies between."""
+    """The name of a size: 'small', 'large' or None for what lies between."""
     return _range_name(size, SIZE_RANGES)
 
 
 def place_name(place: float) -> str | None:
-    """'left', 'centre', 'right' or None for what lies between."""
+    """The name of a place: 'left', 'centre', 'right' or None for what lies between."""
     return _range_name(place, PLACE_RANGES)
 
 
@@ -85,19 +85,19 @@ def _range_name(value: float, ranges: dict[str | None, tuple[float, float]]) -> 
     return None
 
 
-def sample_scene(generator: np.random.Generator, wish: Wish | None = None) -> Scene:
-    """A scene that fulfils the wish; what the wish leaves open is drawn by lot."""
-    wish = wish or Wish()
-    setting = wish.setting or str(generator.choice(SETTINGS))
+def sample_scene(generator: np.random.Generator, constraints: SceneConstraints | None = None) -> Scene:
+    """Sample a scene that fulfils the constraints; what they leave open is random."""
+    constraints = constraints or SceneConstraints()
+    setting = constraints.setting or str(generator.choice(SETTINGS))
     return Scene(
-        subject=wish.subject or str(generator.choice(SUBJECTS)),
-        colour=wish.colour or str(generator.choice(COLOURS)),
+        subject=constraints.subject or str(generator.choice(SUBJECTS)),
+        colour=constraints.colour or str(generator.choice(COLOURS)),
         setting=setting,
-        time=wish.time or str(generator.choice(TIMES, p=(0.46, 0.26, 0.28))),
-        weather=wish.weather or _sample_weather(generator, setting),
-        size=float(generator.uniform(*SIZE_RANGES[wish.size])),
-        place=float(generator.uniform(*PLACE_RANGES[wish.place])),
-        number=_sample_number(generator, wish.numbers),
+        time=constraints.time or str(generator.choice(TIMES, p=(0.46, 0.26, 0.28))),
+        weather=constraints.weather or _sample_weather(generator, setting),
+        size=float(generator.uniform(*SIZE_RANGES[constraints.size])),
+        place=float(generator.uniform(*PLACE_RANGES[constraints.place])),
+        number=_sample_number(generator, constraints.numbers),
         facing=int(generator.choice((-1, 1))),
         warmth=float(generator.uniform(-1, 1)),
         brightness=float(generator.uniform(-1, 1)),
@@ -107,10 +107,10 @@ def sample_scene(generator: np.random.Generator, wish: Wish | None = None) -> Sc
 
 
 def _sample_weather(generator: np.random.Generator, setting: str) -> str:
-    chances = (0.42, 0.26, 0.02, 0.30) if setting == "snow" else (0.48, 0.34, 0.15, 0.03)
-    return str(generator.choice(WEATHERS, p=chances))
+    probabilities = (0.42, 0.26, 0.02, 0.30) if setting == "snow" else (0.48, 0.34, 0.15, 0.03)
+    return str(generator.choice(WEATHERS, p=probabilities))
 
 
 def _sample_number(generator: np.random.Generator, numbers: tuple[int, ...]) -> int:
-    chances = np.array([(0.6, 0.22, 0.18)[number - 1] for number in numbers])
-    return int(generator.choice(numbers, p=chances / chances.sum()))
+    probabilities = np.array([(0.6, 0.22, 0.18)[number - 1] for number in numbers])
+    return int(generator.choice(numbers, p=probabilities / probabilities.sum()))

@@ -1,4 +1,4 @@
-"""What the render thread does while nobody is asking: pairs, the contact sheet, tidying up. Imports no torch."""
+"""Background work of the render thread between requests: pairs, the contact sheet, purging. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from dmpo_app.domain import BaseModelRef
-from dmpo_app.errors import AdapterProblem, BadInput, Conflict
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.errors import AdapterError, BadInputError, ConflictError
 from dmpo_app.rendering.contact_sheet import ContactSheetPlanner
 from dmpo_app.rendering.pool import PairPlan, PoolPlanner
 from dmpo_app.settings import Settings
@@ -24,7 +24,7 @@ _PURGE_EVERY = timedelta(hours=1)
 
 
 class BackgroundWork:
-    """`step` does one thing and returns; whoever calls it decides what is more urgent."""
+    """The background tasks in order of urgency; `step` does one and returns, so that requests can come in between."""
 
     def __init__(
         self,
@@ -70,36 +70,36 @@ class BackgroundWork:
         return self._encode_imported() or self._make_pair(should_stop)
 
     def _encode_imported(self) -> bool:
-        """Rests while a round trains on the same processor: both would take twice as long."""
-        return not self._pool.rests_for_a_round() and self._engine.encode_imported()
+        """Encode imported pairs, but not while a round trains on the same processor: both would take twice as long."""
+        return not self._pool.is_paused_by_round() and self._engine.encode_imported()
 
     def _make_pair(self, should_stop: Callable[[], bool]) -> bool:
-        plan: PairPlan | None = self._pool.next(self._engine.live_version)
+        plan: PairPlan | None = self._pool.next_pair(self._engine.live_version)
         if plan is None:
             return False
         try:
-            made = self._engine.make_pair(plan, should_stop)
-        except Conflict as error:  # its prompt was held out of training while the pair was made
+            is_stored = self._engine.make_pair(plan, should_stop)
+        except ConflictError as error:  # its prompt was held out of training while the pair was made
             _log.info("a pair was thrown away: %s", error)
-            made = False
-        if not made:
-            self._pool.refuse(plan)
+            is_stored = False
+        if not is_stored:
+            self._pool.record_refusal(plan)
         return True
 
     def _make_sheet_row(self, should_stop: Callable[[], bool]) -> bool:
-        plan = self._sheet.next(self._engine.live_version)
+        plan = self._sheet.next_row(self._engine.live_version)
         if plan is None:
             return False
         try:
             self._engine.make_sheet_row(plan, should_stop)
-        except (AdapterProblem, BadInput):
-            self._sheet.give_up(plan.version)
+        except (AdapterError, BadInputError):
+            self._sheet.skip_version(plan.version)
         else:
-            self._sheet.done(plan)
+            self._sheet.mark_done(plan)
         return True
 
     def _purge(self) -> None:
-        """Once an hour, the before/after tab's images that are older than `render.keep_days`."""
+        """Purge the before/after tab's images that are older than `render.keep_days`, once an hour."""
         if self._now() >= self._next_purge:
             self._next_purge = self._now() + _PURGE_EVERY
             self._store.images.purge_renders(self._base, self._now() - timedelta(days=self._settings.render.keep_days))

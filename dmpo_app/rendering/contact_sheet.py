@@ -1,4 +1,4 @@
-"""The contact sheet: for every version the same few held-out prompts and seeds, so that one sees how the model changed.
+"""The contact sheet: for every version the same few held-out prompts and seeds, to show how the model changed.
 
 Version 0 is on it too. What is missing is made whenever nothing more urgent waits, the live version first, so a studio
 that was stopped in between catches up after the next start.
@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dmpo_app.domain import BASE_VERSION, BaseModelRef
+from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
 from dmpo_app.store import Store
 
 NUM_PROMPTS = 4
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SheetPlan:
-    """One row: a prompt under one version, once per seed, made in one batch."""
+    """One row of the contact sheet: a prompt under one version, once per seed, made in one batch."""
 
     prompt: str
     version: int
@@ -29,50 +29,50 @@ class SheetPlan:
 
 
 class ContactSheetPlanner:
-    """Knows which rows are missing. The store is read once; from then on `done` keeps count."""
+    """Planner of the missing rows. The store is read once; from then on `mark_done` keeps count."""
 
     def __init__(self, store: Store, base: BaseModelRef) -> None:
         self._store = store
         self._base = base
-        self._made: set[tuple[int, str]] | None = None
+        self._complete_rows: set[tuple[int, str]] | None = None
         self._prompts: list[str] = []
-        self._given_up: set[int] = set()
+        self._skipped_versions: set[int] = set()
 
-    def next(self, live_version: int) -> SheetPlan | None:
+    def next_row(self, live_version: int) -> SheetPlan | None:
         """The next missing row, or None when the sheet is complete or there are no held-out prompts."""
-        if self._made is None or not self._prompts:
-            self._made, self._prompts = self._read()
+        if self._complete_rows is None or not self._prompts:
+            self._complete_rows, self._prompts = self._read()
         for version in self._versions(live_version):
             for prompt in self._prompts:
-                if (version, prompt) not in self._made:
+                if (version, prompt) not in self._complete_rows:
                     return SheetPlan(prompt=prompt, version=version)
         return None
 
-    def done(self, plan: SheetPlan) -> None:
-        """A row has been stored."""
-        if self._made is not None:
-            self._made.add((plan.version, plan.prompt))
+    def mark_done(self, plan: SheetPlan) -> None:
+        """Record that a row has been stored."""
+        if self._complete_rows is not None:
+            self._complete_rows.add((plan.version, plan.prompt))
 
-    def give_up(self, version: int) -> None:
-        """A version that cannot be loaded is left out until the next start."""
+    def skip_version(self, version: int) -> None:
+        """Leave out a version that cannot be loaded, until the next start."""
         _log.warning("no contact sheet for version %d: it cannot be loaded", version)
-        self._given_up.add(version)
+        self._skipped_versions.add(version)
 
     def _versions(self, live_version: int) -> Iterator[int]:
         published = [adapter.version for adapter in self._store.adapters.list(self._base)]
         for version in dict.fromkeys([live_version, BASE_VERSION, *reversed(published)]):
-            if version not in self._given_up:
+            if version not in self._skipped_versions:
                 yield version
 
     def _read(self) -> tuple[set[tuple[int, str]], list[str]]:
-        """The complete rows, and the prompts: those in use already, else some spread over the held-out ones."""
-        seeds_of: dict[tuple[int, str], set[int]] = {}
+        """Read the complete rows, and the prompts: those in use already, else some spread over the held-out ones."""
+        seeds_by_row: dict[tuple[int, str], set[int]] = {}
         for image in self._store.images.contact_sheet(self._base):
-            made = image.provenance
-            seeds_of.setdefault((made.adapter_version, made.prompt), set()).add(made.seed)
-        complete = {row for row, seeds in seeds_of.items() if seeds.issuperset(SEEDS)}
-        in_use = list(dict.fromkeys(prompt for _, prompt in seeds_of))[:NUM_PROMPTS]
+            provenance = image.provenance
+            seeds_by_row.setdefault((provenance.adapter_version, provenance.prompt), set()).add(provenance.seed)
+        complete = {row for row, seeds in seeds_by_row.items() if seeds.issuperset(SEEDS)}
+        in_use = list(dict.fromkeys(prompt for _, prompt in seeds_by_row))[:NUM_PROMPTS]
         held_out = [prompt.text for prompt in self._store.prompts.list(held_out=True) if prompt.text not in in_use]
         missing = min(NUM_PROMPTS - len(in_use), len(held_out))
-        spread = [held_out[index * len(held_out) // missing] for index in range(missing)]
-        return complete, in_use + spread
+        new_prompts = [held_out[index * len(held_out) // missing] for index in range(missing)]
+        return complete, in_use + new_prompts

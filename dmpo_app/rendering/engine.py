@@ -1,50 +1,93 @@
-"""The live model at work for the studio: which version is live, batches over several versions, images for the store.
+"""Render engine: keeps the live version loaded, batches over several versions, stores the images.
 
 Owned by the render thread alone. This module imports torch.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import torch
+from PIL import Image
 
-from dmpo_app.diffusion.families.registry import family_named
+from dmpo_app.diffusion.adapter_files import AdapterWeights, read_adapter
+from dmpo_app.diffusion.families.registry import get_family
 from dmpo_app.diffusion.live_model import LiveModel, Sample, Shot
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.diffusion.tensor_files import dump_conditioning
-from dmpo_app.domain import (
-    BASE_VERSION,
-    BaseModelRef,
-    ImageKind,
-    NewPair,
-    PairSource,
-    RenderedImage,
-    RenderRequest,
-)
-from dmpo_app.errors import AdapterProblem, BadInput, StudioError
-from dmpo_app.rendering.adapter_library import AdapterLibrary
+from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
+from dmpo_app.domain.image import ImageKind, NewImage, NewPair, PairSource
+from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
+from dmpo_app.domain.render_request import RenderedImage, RenderRequest
+from dmpo_app.errors import AdapterError, BadInputError, StudioError
 from dmpo_app.rendering.contact_sheet import SheetPlan
-from dmpo_app.rendering.images import new_image
 from dmpo_app.rendering.import_encoding import ImportEncoder
 from dmpo_app.rendering.pool import PairPlan
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
+
+MAX_BYTES = 256 << 20
+
+
+class AdapterCache:
+    """LRU cache of adapter weights, up to 256 MiB; a version is read once; hash, format and values are checked."""
+
+    def __init__(self, store: Store, base: BaseModelRef) -> None:
+        self._store = store
+        self._base = base
+        self._cache: OrderedDict[tuple[int, str], AdapterWeights] = OrderedDict()
+
+    def get(self, version: int) -> AdapterWeights:
+        """The tensors of a published version. Raises NotFoundError where there is none, AdapterCorruptError for a
+        damaged one.
+        """
+        adapter = self._store.adapters.get(self._base, version)
+        key = (version, adapter.sha256)
+        adapter_weights = self._cache.get(key)
+        if adapter_weights is None:
+            adapter_weights = self._cache[key] = read_adapter(adapter.folder, adapter.sha256)
+        self._cache.move_to_end(key)
+        while len(self._cache) > 1 and sum(weights.num_bytes for weights in self._cache.values()) > MAX_BYTES:
+            self._cache.popitem(last=False)
+        return adapter_weights
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """Encode an image as PNG without metadata; the same pixels give the same bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=4)
+    return buffer.getvalue()
+
+
+def image_from_sample(sample: Sample, *, with_latents: bool = False) -> NewImage:
+    """Convert a sample to an image for the store; with its latents when it is to be trained on."""
+    return NewImage(
+        png=encode_png(sample.image),
+        width=sample.image.width,
+        height=sample.image.height,
+        provenance=sample.provenance,
+        latents=dump_latents(sample.latents) if with_latents else None,
+    )
+
 
 _RETRY_SECONDS = 30.0
 _log = logging.getLogger(__name__)
 
 
 class Engine:
-    """`live_version` is what pairs are made with; `problem` says why it is not the store's live one, or is empty."""
+    """The live model with the store behind it.
+
+    `live_version` is what pairs are made with; `problem` says why it is not the store's live one, or is empty.
+    """
 
     def __init__(self, model: LiveModel, store: Store, base: BaseModelRef, *, clock: Callable[[], float]) -> None:
         self._model = model
         self._store = store
         self._base = base
-        self._library = AdapterLibrary(store, base)
+        self._adapter_cache = AdapterCache(store, base)
         self._clock = clock
         self._retry_at: dict[int, float] = {}
         self._imports = ImportEncoder(store, base, model.encoder())
@@ -55,8 +98,8 @@ class Engine:
     def load(
         cls, store: Store, base: BaseModelRef, settings: Settings, *, clock: Callable[[], float] = time.monotonic
     ) -> Engine:
-        """Load the base model. Raises SetupProblem and its kind when that cannot be."""
-        spec = LoraSpec.of(settings.round, family_named(base.family))
+        """Load the base model. Raises SetupError and its kind when that cannot be."""
+        spec = LoraSpec.from_settings(settings.round, get_family(base.family))
         return cls(LiveModel.load(base.source, settings.render, spec), store, base, clock=clock)
 
     @property
@@ -65,40 +108,43 @@ class Engine:
 
     @property
     def shares_cpu(self) -> bool:
-        """Whether rendering takes the same processor as training."""
+        """True when rendering takes the same processor as training."""
         return self._model.device.type == "cpu"
 
-    def follow_live(self) -> None:
-        """Hold the version the store calls live. A bad one changes nothing: the last good one stays, and `problem`
-        says so; it is tried again after half a minute, or at once when the store names another."""
-        wanted = self._store.adapters.live_version(self._base)
-        if wanted == self.live_version:
+    def sync_live_version(self) -> None:
+        """Load the version the store calls live.
+
+        A bad one changes nothing: the last good one stays, and `problem` says so; it is tried again after half a
+        minute, or at once when the store names another.
+        """
+        target_version = self._store.adapters.live_version(self._base)
+        if target_version == self.live_version:
             self.problem = ""
-            self._restore()
+            self._restore_live_version()
             return
-        if self._clock() < self._retry_at.get(wanted, 0.0):
-            self._restore()
+        if self._clock() < self._retry_at.get(target_version, 0.0):
+            self._restore_live_version()
             return
         try:
-            self._hold(wanted)
-        except (AdapterProblem, BadInput) as error:
-            self._retry_at[wanted] = self._clock() + _RETRY_SECONDS
-            self.problem = f"version {wanted} could not be loaded, version {self.live_version} stays: {error}"
+            self._load_version(target_version)
+        except (AdapterError, BadInputError) as error:
+            self._retry_at[target_version] = self._clock() + _RETRY_SECONDS
+            self.problem = f"version {target_version} could not be loaded, version {self.live_version} stays: {error}"
             _log.error("%s", self.problem)
-            self._restore()
+            self._restore_live_version()
             return
-        _log.info("version %d is live (before: %d)", wanted, self.live_version)
-        self.live_version, self.problem = wanted, ""
+        _log.info("version %d is live (before: %d)", target_version, self.live_version)
+        self.live_version, self.problem = target_version, ""
         self._retry_at.clear()
 
     def render(self, request: RenderRequest, should_stop: Callable[[], bool]) -> list[RenderedImage]:
         """Make and store a person's images, in the order of the versions asked for."""
         shots = [Shot(request.prompt, request.seed, version, request.strength) for version in request.versions]
-        samples = self._make(shots, should_stop, num_steps=request.num_steps, guidance=request.guidance)
+        samples = self._render_shots(shots, should_stop, num_steps=request.num_steps, guidance=request.guidance)
         return [
             RenderedImage(
                 version=sample.provenance.adapter_version,
-                image=self._store.images.add(self._base, new_image(sample), ImageKind.RENDER),
+                image=self._store.images.add(self._base, image_from_sample(sample), ImageKind.RENDER),
                 withheld=sample.flagged,
             )
             for sample in samples
@@ -110,11 +156,11 @@ class Engine:
         False when the model's safety checker blacked out one of its images: such a pair says nothing and is not kept.
         """
         shots = [Shot(plan.prompt, seed, self.live_version) for seed in plan.seeds]
-        samples = self._make(shots, should_stop)
+        samples = self._render_shots(shots, should_stop)
         if any(sample.flagged for sample in samples):
             _log.info("a pair was dropped: the model's safety checker flagged it")
             return False
-        image_a, image_b, *more = (new_image(sample, with_latents=True) for sample in samples)
+        image_a, image_b, *more = (image_from_sample(sample, with_latents=True) for sample in samples)
         pair = NewPair(
             prompt=plan.prompt,
             image_a=image_a,
@@ -129,14 +175,14 @@ class Engine:
     def make_sheet_row(self, plan: SheetPlan, should_stop: Callable[[], bool]) -> None:
         """Make and store one row of the contact sheet."""
         shots = [Shot(plan.prompt, seed, plan.version) for seed in plan.seeds]
-        for sample in self._make(shots, should_stop):
-            self._store.images.add(self._base, new_image(sample), ImageKind.CONTACT_SHEET)
+        for sample in self._render_shots(shots, should_stop):
+            self._store.images.add(self._base, image_from_sample(sample), ImageKind.CONTACT_SHEET)
 
     def encode_imported(self) -> bool:
         """Make latents of a few imported pairs; False when all have some."""
         return self._imports.step()
 
-    def _make(
+    def _render_shots(
         self,
         shots: Sequence[Shot],
         should_stop: Callable[[], bool],
@@ -144,34 +190,37 @@ class Engine:
         num_steps: int | None = None,
         guidance: float | None = None,
     ) -> list[Sample]:
-        """Make shots of any versions, in order. Base images share the batch of the first adapted version; every further
-        version is a batch of its own. The live version is back afterwards, whatever happens."""
-        made: dict[int, Sample] = {}
+        """Render shots of any versions, in order.
+
+        Base images share the batch of the first adapted version; every further version is a batch of its own. The live
+        version is loaded again afterwards, whatever happens.
+        """
+        samples_by_index: dict[int, Sample] = {}
         try:
             for version, indices in batches_by_version(shots):
-                self._hold(version)
+                self._load_version(version)
                 batch = [shots[index] for index in indices]
                 samples = self._model.render(batch, num_steps=num_steps, guidance=guidance, should_stop=should_stop)
-                made.update(zip(indices, samples, strict=True))
+                samples_by_index.update(zip(indices, samples, strict=True))
         except torch.OutOfMemoryError as error:
             raise StudioError(
                 f"{self.device} ran out of memory; ask for fewer versions at once or set a smaller "
                 "DMPO_RENDER__RESOLUTION"
             ) from error
         finally:
-            self._restore()
-        return [made[index] for index in range(len(shots))]
+            self._restore_live_version()
+        return [samples_by_index[index] for index in range(len(shots))]
 
-    def _hold(self, version: int) -> None:
-        """Make the model hold `version`; checks come first, so an error leaves it as it was."""
+    def _load_version(self, version: int) -> None:
+        """Load `version` into the model; checks come first, so an error leaves it as it was."""
         if version != self._model.version:
-            self._model.swap(version, None if version == BASE_VERSION else self._library.weights(version))
+            self._model.swap(version, None if version == BASE_VERSION else self._adapter_cache.get(version))
 
-    def _restore(self) -> None:
-        """The live version again. Should its own files have gone bad meanwhile, the model shows the base."""
+    def _restore_live_version(self) -> None:
+        """Load the live version again; the base model, should its files have gone bad meanwhile."""
         try:
-            self._hold(self.live_version)
-        except (AdapterProblem, BadInput) as error:
+            self._load_version(self.live_version)
+        except (AdapterError, BadInputError) as error:
             self.problem = f"version {self.live_version} can no longer be loaded, the base model is shown: {error}"
             _log.error("%s", self.problem)
             self._model.swap(BASE_VERSION, None)
@@ -179,7 +228,7 @@ class Engine:
 
 
 def batches_by_version(shots: Sequence[Shot]) -> list[tuple[int, list[int]]]:
-    """(version to hold, positions of the shots made with it)."""
+    """Group shots into batches: (version to load, positions of the shots made with it)."""
     by_version: dict[int, list[int]] = {}
     for index, shot in enumerate(shots):
         by_version.setdefault(shot.version, []).append(index)

@@ -1,6 +1,6 @@
-"""Latents and prompt embeddings of imported pairs, which nobody rendered here. This module imports torch.
+"""Encoding of imported pairs: latents and prompt embeddings of images that were not rendered here. Imports torch.
 
-Pictures are enlarged or reduced until they cover the base model's size and cut around the middle: a pair of two sizes
+Images are enlarged or reduced until they cover the base model's size and cut around the middle: a pair of two sizes
 becomes one of the same.
 """
 
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 
-from dmpo_app.diffusion.encoder import Encoder, Pixels, fitted
+from dmpo_app.diffusion.encoder import Encoder, Pixels, resize_and_crop
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
-from dmpo_app.domain import BaseModelRef, UnencodedPair
-from dmpo_app.errors import NotFound
-from dmpo_app.preferences.images import UnusableImage, picture_of
+from dmpo_app.domain.data_import import UnencodedPair
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.errors import NotFoundError
+from dmpo_app.exchange.readers.pair import UnusableImageError, decode_image
 from dmpo_app.store import Store
 
 BATCH_PAIRS = 4
@@ -22,39 +23,41 @@ _log = logging.getLogger(__name__)
 
 
 class ImportEncoder:
-    """Encodes what the store lacks, a batch at a time, each pair once. A pair whose image files were deleted by hand is
-    passed over until the next start."""
+    """Encoder of the imported pairs that lack latents, a batch at a time, each pair once.
+
+    A pair whose image files were deleted by hand is passed over until the next start.
+    """
 
     def __init__(self, store: Store, base: BaseModelRef, encoder: Encoder) -> None:
         self._store = store
         self._base = base
         self._encoder = encoder
-        self._after = 0
+        self._last_pair_id = 0
 
     def step(self) -> bool:
-        """Encode the next batch; False when there is nothing to encode. Raises StorageFull."""
-        pairs = self._store.imports.unencoded(self._base, after=self._after, limit=BATCH_PAIRS)
+        """Encode the next batch; False when there is nothing to encode. Raises StorageFullError."""
+        pairs = self._store.imports.list_unencoded(self._base, after=self._last_pair_id, limit=BATCH_PAIRS)
         if not pairs:
             return False
         usable: list[UnencodedPair] = []
-        pictures: list[Pixels] = []
+        images: list[Pixels] = []
         for pair in pairs:
             try:
-                pictures += [self._picture(pair.png_a), self._picture(pair.png_b)]
-            except (NotFound, UnusableImage) as error:
+                images += [self._load_image(pair.png_a), self._load_image(pair.png_b)]
+            except (NotFoundError, UnusableImageError) as error:
                 _log.warning("the imported pair %d cannot be encoded: %s", pair.id, error)
-                del pictures[2 * len(usable) :]
+                del images[2 * len(usable) :]
             else:
                 usable.append(pair)
         if usable:
-            latents = [dump_latents(one) for one in self._encoder.latents(pictures)]
+            latents = [dump_latents(one) for one in self._encoder.latents(images)]
             both = {pair.id: (latents[2 * n], latents[2 * n + 1]) for n, pair in enumerate(usable)}
             self._store.imports.record_encoding(self._base, both, self._embeds(usable))
-        self._after = pairs[-1].id
+        self._last_pair_id = pairs[-1].id
         return True
 
-    def _picture(self, sha256: str) -> Pixels:
-        return fitted(picture_of(self._store.files.read_image(sha256)), self._encoder.size)
+    def _load_image(self, sha256: str) -> Pixels:
+        return resize_and_crop(decode_image(self._store.files.read_image(sha256)), self._encoder.size)
 
     def _embeds(self, pairs: list[UnencodedPair]) -> dict[str, bytes]:
         prompts = dict.fromkeys(pair.prompt for pair in pairs if not pair.has_embeds)

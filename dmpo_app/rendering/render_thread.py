@@ -1,9 +1,9 @@
 """The render thread: the one owner of the live model.
 
-Everybody else hands in requests and gets futures. Between two jobs the thread looks whether another version is live and
-swaps it in. A person waiting comes first; the background (pairs, contact sheet) gets the rest. A job is one request,
-one pair or one row of the sheet, so a person waits for at most one of those. torch is imported inside the
-thread: the page is up long before.
+Everybody else submits requests and gets futures. Between two jobs the thread checks whether another version is live and
+swaps it in. A waiting person comes first; the background (pairs, contact sheet) gets the rest. A job is one request,
+one pair or one row of the sheet, so a person waits for at most one of those. torch is imported inside the thread: the
+page is up long before.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from dmpo_app.domain import BaseModelRef, RenderedImage, RendererState, RenderRequest
-from dmpo_app.errors import BadInput, Busy, NotReady, StorageFull, StudioError
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.render_request import RenderedImage, RendererState, RenderRequest
+from dmpo_app.errors import BadInputError, BusyError, NotReadyError, StorageFullError, StudioError
 from dmpo_app.rendering.background import BackgroundWork
 from dmpo_app.rendering.pool import MAX_SEED
 from dmpo_app.settings import Settings
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS = 0.2
 ERROR_PAUSE_SECONDS = 5.0
-LOADING_PATIENCE_SECONDS = 1.0
+LOADING_STOP_SECONDS = 1.0
 """Loading cannot be interrupted; the thread is a daemon, and has nothing to lose."""
 MAX_VERSIONS = 8
 MAX_STRENGTH = 1.5
@@ -42,13 +43,16 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _QueuedRender:
     request: RenderRequest
     future: Future[list[RenderedImage]] = field(default_factory=Future)
 
 
 class RenderThread:
-    """Implements `domain.Renderer`. `start` once; once the model is loaded `stop` takes at most a denoising step."""
+    """The thread that renders requests and, between them, background work. Implements `domain.Renderer`.
+
+    `start` it once; once the model is loaded `stop` takes at most a denoising step.
+    """
 
     def __init__(
         self,
@@ -60,7 +64,7 @@ class RenderThread:
         rng: random.Random | None = None,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
-        """`num_threads`: torch's threads for rendering; None leaves torch's own choice."""
+        """Prepare the thread. `num_threads`: torch's threads for rendering; None leaves torch's own choice."""
         self._store = store
         self._base = base
         self._settings = settings
@@ -68,7 +72,7 @@ class RenderThread:
         self._rng = rng or random.Random()
         self._now = now
         self._wake = threading.Condition()  # guards everything below
-        self._jobs: deque[_Job] = deque()
+        self._jobs: deque[_QueuedRender] = deque()
         self._stopping = False
         self._phase: Literal["starting", "loading", "ready", "failed", "stopped"] = "starting"
         self._message = "starting"
@@ -80,15 +84,15 @@ class RenderThread:
         self._thread.start()
 
     def stop(self, timeout: float = 10.0) -> None:
-        """Abandon what is being made, refuse what waits, and end. What is stored already stays."""
+        """Abandon the running job, refuse the queued ones, and end the thread. What is stored already stays."""
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
             if self._phase == "loading":
-                timeout = min(timeout, LOADING_PATIENCE_SECONDS)
+                timeout = min(timeout, LOADING_STOP_SECONDS)
         if self._thread.is_alive():
             self._thread.join(timeout)
-        self._refuse_waiting(_SHUTTING_DOWN)
+        self._fail_queued(_SHUTTING_DOWN)
 
     @property
     def state(self) -> RendererState:
@@ -98,16 +102,17 @@ class RenderThread:
     def submit(self, request: RenderRequest) -> Future[list[RenderedImage]]:
         """Queue a person's request; it may wait for the model to load.
 
-        Raises BadInput for values out of range, Busy when the queue is full, NotReady when there will be no model.
-        The future raises StudioError: NotFound for a version there is not, AdapterProblem for one that is damaged.
+        Raises BadInputError for values out of range, BusyError when the queue is full, NotReadyError when there will be
+        no model.
+        The future raises StudioError: NotFoundError for a version there is not, AdapterError for one that is damaged.
         """
         check_request(request)
-        job = _Job(request)
+        job = _QueuedRender(request)
         with self._wake:
             if self._stopping or self._phase in ("failed", "stopped"):
-                raise NotReady(self._message if self._phase == "failed" else _SHUTTING_DOWN)
+                raise NotReadyError(self._message if self._phase == "failed" else _SHUTTING_DOWN)
             if len(self._jobs) >= self._settings.render.queue_size:
-                raise Busy(f"{len(self._jobs)} images are waiting to be made already; try again in a moment")
+                raise BusyError(f"{len(self._jobs)} images are waiting to be made already; try again in a moment")
             self._jobs.append(job)
             self._wake.notify_all()
         return job.future
@@ -115,13 +120,13 @@ class RenderThread:
     def _run(self) -> None:
         engine = self._load()
         if engine is None:
-            self._refuse_waiting(self.state.message)
+            self._fail_queued(self.state.message)
             return
         work = BackgroundWork(engine, self._store, self._base, self._settings, rng=self._rng, now=self._now)
         while not self._is_stopping():
             self._step(engine, work)
         self._set("stopped", _SHUTTING_DOWN)
-        self._refuse_waiting(_SHUTTING_DOWN)
+        self._fail_queued(_SHUTTING_DOWN)
 
     def _load(self) -> Engine | None:
         """Import torch and load the model; on failure the phase is 'failed' and the message is fit for people."""
@@ -148,16 +153,16 @@ class RenderThread:
         return engine
 
     def _step(self, engine: Engine, work: BackgroundWork) -> None:
-        """One job, or a short sleep. Whatever goes wrong is logged and shown; the thread goes on."""
+        """Run one job, or sleep shortly. Every error is logged and shown; the thread goes on."""
         try:
-            engine.follow_live()
+            engine.sync_live_version()
             self._set("ready", engine.problem, engine.live_version)
             job = self._next_job()
             if job is not None:
-                self._answer(engine, job)
+                self._run_job(engine, job)
             elif not work.step(self._is_stopping):
                 self._sleep(IDLE_SECONDS)
-        except StorageFull as error:
+        except StorageFullError as error:
             self._set("ready", f"the disk is full, no new pairs are made: {error}")
             _log.error("no new pairs are made: %s", error)
             self._sleep(ERROR_PAUSE_SECONDS)
@@ -168,7 +173,7 @@ class RenderThread:
             self._set("ready", f"making images failed: {error}" if isinstance(error, StudioError) else "see the log")
             self._sleep(ERROR_PAUSE_SECONDS)
 
-    def _answer(self, engine: Engine, job: _Job) -> None:
+    def _run_job(self, engine: Engine, job: _QueuedRender) -> None:
         if not job.future.set_running_or_notify_cancel():
             return
         try:
@@ -177,7 +182,7 @@ class RenderThread:
             job.future.set_exception(error)
         except Exception as error:  # noqa: BLE001 - whoever asked gets an answer
             if self._is_stopping():
-                job.future.set_exception(NotReady(_SHUTTING_DOWN))
+                job.future.set_exception(NotReadyError(_SHUTTING_DOWN))
                 return
             _log.exception("a request failed: versions %s, seed %d", job.request.versions, job.request.seed)
             failure = StudioError("the image could not be made; the server's log says why")
@@ -186,12 +191,12 @@ class RenderThread:
         else:
             job.future.set_result(images)
 
-    def _next_job(self) -> _Job | None:
+    def _next_job(self) -> _QueuedRender | None:
         with self._wake:
             return self._jobs.popleft() if self._jobs else None
 
     def _sleep(self, seconds: float) -> None:
-        """Until something is asked for, the thread is to end, or the time is over."""
+        """Sleep until there is a request, the thread is to end, or the time is over."""
         with self._wake:
             self._wake.wait_for(lambda: self._stopping or bool(self._jobs), seconds)
 
@@ -209,21 +214,21 @@ class RenderThread:
             if live_version is not None:
                 self._live_version = live_version
 
-    def _refuse_waiting(self, reason: str) -> None:
+    def _fail_queued(self, reason: str) -> None:
         while (job := self._next_job()) is not None:
             if job.future.set_running_or_notify_cancel():
-                job.future.set_exception(NotReady(reason))
+                job.future.set_exception(NotReadyError(reason))
 
 
 def check_request(request: RenderRequest) -> None:
-    """Raise BadInput for values that no image can be made of."""
+    """Raise BadInputError for values that no image can be made of."""
     if not 1 <= len(request.versions) <= MAX_VERSIONS:
-        raise BadInput(f"1 to {MAX_VERSIONS} versions can be compared at once, not {len(request.versions)}")
+        raise BadInputError(f"1 to {MAX_VERSIONS} versions can be compared at once, not {len(request.versions)}")
     if not 0 <= request.seed <= MAX_SEED:
-        raise BadInput(f"a seed of {request.seed} is not between 0 and {MAX_SEED}")
+        raise BadInputError(f"a seed of {request.seed} is not between 0 and {MAX_SEED}")
     if not 0 <= request.strength <= MAX_STRENGTH:
-        raise BadInput(f"a strength of {request.strength} is not between 0 and {MAX_STRENGTH}")
+        raise BadInputError(f"a strength of {request.strength} is not between 0 and {MAX_STRENGTH}")
     if request.num_steps is not None and not 1 <= request.num_steps <= MAX_STEPS:
-        raise BadInput(f"{request.num_steps} steps are not between 1 and {MAX_STEPS}")
+        raise BadInputError(f"{request.num_steps} steps are not between 1 and {MAX_STEPS}")
     if request.guidance is not None and not 0 <= request.guidance <= MAX_GUIDANCE:
-        raise BadInput(f"a guidance of {request.guidance} is not between 0 and {MAX_GUIDANCE}")
+        raise BadInputError(f"a guidance of {request.guidance} is not between 0 and {MAX_GUIDANCE}")

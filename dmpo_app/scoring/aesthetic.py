@@ -21,23 +21,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPModel
 
-from dmpo_app.devices import resolve_device
-from dmpo_app.scoring import conversions, weights
-from dmpo_app.scoring.batches import in_batches
-from dmpo_app.scoring.clip import preprocess_of
-from dmpo_app.scoring.loading import frozen, load_pretrained, read_tensors
-from dmpo_app.scoring.preprocess import Preprocess
-from dmpo_app.scoring.reward_head import RewardHead, build_head
+from dmpo_app.diffusion.devices import resolve_device
+from dmpo_app.scoring import weights
+from dmpo_app.scoring.clip import load_preprocess
+from dmpo_app.scoring.network_loading import RewardHead, build_head, freeze, load_pretrained, read_tensors
+from dmpo_app.scoring.preprocess import Preprocess, score_in_batches
 
 _CODE_VERSION = 1
 # The head was fitted to people's ratings by least squares, so it has no log odds of its own. In AVA, most of its data,
-# one picture's ratings spread by 1.4; two people's by 2, which is a logistic scale of 2 * sqrt(3) / pi = 1.1.
+# one image's ratings spread by 1.4; two people's by 2, which is a logistic scale of 2 * sqrt(3) / pi = 1.1.
 _SCALE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class AestheticScorer:
-    """The predicted rating; prompts do not matter."""
+    """Scorer by the predicted aesthetic rating; prompts do not matter."""
 
     identity: str
     tower: nn.Module
@@ -50,8 +48,8 @@ class AestheticScorer:
     scale: float = _SCALE
 
     def score(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:
-        """As `Scorer.score`."""
-        return in_batches(self.name, lambda batch, _: self._rate(batch), images, prompts, self.batch_size)
+        """Score images; see `Scorer.score`."""
+        return score_in_batches(self.name, lambda batch, _: self._rate(batch), images, prompts, self.batch_size)
 
     @torch.inference_mode()
     def _rate(self, images: Sequence[PIL.Image.Image]) -> NDArray[np.float32]:
@@ -61,25 +59,26 @@ class AestheticScorer:
 
 
 def build_aesthetic(source: str, device: str, batch_size: int) -> AestheticScorer:
-    """From the head's safetensors file, or a folder with it and with CLIP ViT-L/14 (config.json, model.safetensors).
+    """Build the aesthetic scorer from the head's safetensors file, or a folder with it and with CLIP ViT-L/14.
 
-    Without CLIP beside the head, openai/clip-vit-large-patch14 is used. Raises ModelUnavailable or SetupProblem.
+    CLIP's files are config.json and model.safetensors. Without them beside the head, openai/clip-vit-large-patch14 is
+    used. Raises ModelUnavailableError or SetupError.
     """
-    where = resolve_device(device)
-    head_path = weights.find_weights_file(source, conversion=conversions.AESTHETIC, besides=("model.safetensors",))
+    torch_device = resolve_device(device)
+    head_path = weights.find_weights_file(source, conversion=weights.AESTHETIC, besides=("model.safetensors",))
     clip_source = _clip_beside(head_path)
     folder = weights.find_model_folder(clip_source)
     clip = load_pretrained(CLIPModel, folder, clip_source)
     head = build_head(read_tensors(head_path), int(clip.config.projection_dim), source)
-    preprocess, configs = preprocess_of(folder, int(clip.config.vision_config.image_size))
+    preprocess, configs = load_preprocess(folder, int(clip.config.vision_config.image_size))
     files = [head_path, *weights.model_files(folder, clip_source), *configs]
     return AestheticScorer(
         identity=weights.identify("aesthetic", _CODE_VERSION, files),
-        tower=frozen(clip.vision_model, where),
-        projection=frozen(clip.visual_projection, where),
-        head=frozen(head, where),
+        tower=freeze(clip.vision_model, torch_device),
+        projection=freeze(clip.visual_projection, torch_device),
+        head=freeze(head, torch_device),
         preprocess=preprocess,
-        device=where,
+        device=torch_device,
         batch_size=batch_size,
     )
 

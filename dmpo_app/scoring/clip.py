@@ -13,55 +13,159 @@ Shapes:  B images;  D the towers' shared dimension;  L the longest prompt in tok
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import accelerate
 import numpy as np
 import PIL.Image
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from dmpo_app.devices import resolve_device
-from dmpo_app.errors import ModelUnavailable
-from dmpo_app.scoring import conversions, weights
-from dmpo_app.scoring.batches import in_batches
-from dmpo_app.scoring.loading import explained, frozen, load_pretrained, read_tensors
-from dmpo_app.scoring.open_clip import VIT_H_14, build_clip_model
-from dmpo_app.scoring.preprocess import CLIP_DEVIATION, CLIP_MEAN, Preprocess
+from dmpo_app.diffusion.devices import resolve_device
+from dmpo_app.errors import ModelUnavailableError
+from dmpo_app.scoring import weights
+from dmpo_app.scoring.network_loading import freeze, load_pretrained, load_strict, read_tensors, translate_load_errors
+from dmpo_app.scoring.preprocess import CLIP_DEVIATION, CLIP_MEAN, Preprocess, score_in_batches
+
+# open_clip's model_configs/ViT-H-14.json
+VIT_H_14: dict[str, Any] = {
+    "embed_dim": 1024,
+    "vision_cfg": {"image_size": 224, "layers": 32, "width": 1280, "head_width": 80, "patch_size": 14},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 1024, "heads": 16, "layers": 24},
+}
+
+_BLOCK = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+_WHOLE = {
+    "logit_scale": "logit_scale",
+    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+    "positional_embedding": "text_model.embeddings.position_embedding.weight",
+    "ln_final.weight": "text_model.final_layer_norm.weight",
+    "ln_final.bias": "text_model.final_layer_norm.bias",
+    "visual.class_embedding": "vision_model.embeddings.class_embedding",
+    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
+    "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+    "visual.ln_pre.weight": "vision_model.pre_layrnorm.weight",  # the spelling is transformers'
+    "visual.ln_pre.bias": "vision_model.pre_layrnorm.bias",
+    "visual.ln_post.weight": "vision_model.post_layernorm.weight",
+    "visual.ln_post.bias": "vision_model.post_layernorm.bias",
+}
+_TRANSPOSED = {"text_projection": "text_projection.weight", "visual.proj": "visual_projection.weight"}
+_TOWERS = {"visual.transformer.resblocks.": "vision_model", "transformer.resblocks.": "text_model"}
+_RECOMPUTED = {"attn_mask"}  # the causal mask, a buffer that older checkpoints carry
+
+
+def build_clip_model(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: str) -> CLIPModel:
+    """Build the model from open_clip's tensors and `model_cfg`. Raises ModelUnavailableError when they do not fit."""
+    with translate_load_errors(source):
+        config = _config(settings)
+        with accelerate.init_empty_weights():  # a billion random numbers would only be overwritten
+            model = CLIPModel(config)
+    load_strict(model, rename_tensors(tensors, source), source)
+    return model
+
+
+def rename_tensors(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Rename tensors to CLIPModel's names. Raises ModelUnavailableError for a name open_clip's CLIP does not have."""
+    renamed: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        if name in _RECOMPUTED:
+            continue
+        if name in _WHOLE:
+            renamed[_WHOLE[name]] = value
+        elif name in _TRANSPOSED:
+            renamed[_TRANSPOSED[name]] = value.T.contiguous()
+        else:
+            renamed.update(_rename_in_block(name, value, source))
+    return renamed
+
+
+def _rename_in_block(name: str, value: Tensor, source: str) -> Iterable[tuple[str, Tensor]]:
+    for prefix, tower in _TOWERS.items():
+        if name.startswith(prefix):
+            number, _, part = name.removeprefix(prefix).partition(".")
+            layer = f"{tower}.encoder.layers.{number}"
+            if part in {"attn.in_proj_weight", "attn.in_proj_bias"}:
+                kind = part.removeprefix("attn.in_proj_")
+                thirds = zip("qkv", value.chunk(3), strict=True)
+                return [(f"{layer}.self_attn.{letter}_proj.{kind}", third.contiguous()) for letter, third in thirds]
+            stem, _, kind = part.rpartition(".")
+            if stem in _BLOCK:
+                return [(f"{layer}.{_BLOCK[stem]}.{kind}", value)]
+    raise ModelUnavailableError(
+        f"{source} holds {name}, which open_clip's CLIP does not have; weights in open_clip's layout are needed "
+        "(the state_dict of HPS_v2.1_compressed.pt, for example)"
+    )
+
+
+def _config(settings: Mapping[str, Any]) -> CLIPConfig:
+    vision, text = settings["vision_cfg"], settings["text_cfg"]
+    activation = "quick_gelu" if settings.get("quick_gelu") else "gelu"
+    return CLIPConfig(
+        projection_dim=settings["embed_dim"],
+        vision_config={
+            "hidden_size": vision["width"],
+            "intermediate_size": int(vision["width"] * vision.get("mlp_ratio", 4.0)),
+            "num_hidden_layers": vision["layers"],
+            "num_attention_heads": vision["width"] // vision.get("head_width", 64),
+            "image_size": vision["image_size"],
+            "patch_size": vision["patch_size"],
+            "hidden_act": activation,
+        },
+        text_config={
+            "vocab_size": text["vocab_size"],
+            "hidden_size": text["width"],
+            "intermediate_size": int(text["width"] * text.get("mlp_ratio", 4.0)),
+            "num_hidden_layers": text["layers"],
+            "num_attention_heads": text["heads"],
+            "max_position_embeddings": text["context_length"],
+            "hidden_act": activation,
+            # open_clip reads the prompt at its highest token, which is the end mark, the last of the vocabulary.
+            "eos_token_id": text["vocab_size"] - 1,
+            "bos_token_id": text["vocab_size"] - 2,
+        },
+    )
+
 
 _CODE_VERSION = 1
 
 
-class Towers:
-    """CLIP's image and text tower with what goes before them."""
+class ClipTowers:
+    """CLIP's image and text tower with their tokenizer and preprocessing."""
 
     def __init__(self, model: Any, tokenizer: CLIPTokenizer, preprocess: Preprocess, device: torch.device) -> None:
         self.logit_scale = float(model.logit_scale.detach().exp())
-        self._model: Any = frozen(model, device)
+        self._model: Any = freeze(model, device)
         self._tokenizer = tokenizer
         self._preprocess = preprocess
         self._device = device
         self._num_tokens = int(model.config.text_config.max_position_embeddings)
 
     def cosines(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:
-        """cos(image, its prompt), (B,), in [-1, 1]."""
+        """The cosine similarity of each image and its prompt, (B,), in [-1, 1]."""
         with torch.inference_mode():
             cosines = (self._embed_images(images) * self._embed_prompts(prompts)).sum(-1)
         return cast(NDArray[np.float32], cosines.float().cpu().numpy())
 
     def _embed_images(self, images: Sequence[PIL.Image.Image]) -> Tensor:
-        """Unit vectors (B, D)."""
+        """Embed images as unit vectors (B, D)."""
         pixels = torch.from_numpy(self._preprocess(images)).to(self._device)
         embeds: Tensor = self._model.get_image_features(pixel_values=pixels).pooler_output
         return functional.normalize(embeds, dim=-1)
 
     def _embed_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """Unit vectors (B, D). The two images of a pair share their prompt: each is embedded once."""
+        """Embed prompts as unit vectors (B, D). The two images of a pair share their prompt: each is embedded once."""
         distinct = list(dict.fromkeys(prompts))
         tokens = tokenize(self._tokenizer, distinct, self._num_tokens).to(self._device)
         embeds: Tensor = self._model.get_text_features(input_ids=tokens).pooler_output
@@ -70,55 +174,55 @@ class Towers:
 
 @dataclass(frozen=True, slots=True)
 class ClipScorer:
-    """`factor` times the cosine of image and prompt."""
+    """Scorer by `factor` times the cosine of image and prompt."""
 
     name: str
     identity: str
     scale: float
     factor: float
-    towers: Towers
+    towers: ClipTowers
     batch_size: int
 
     def score(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:
-        """As `Scorer.score`."""
-        return in_batches(self.name, self._score_batch, images, prompts, self.batch_size)
+        """Score images for their prompts; see `Scorer.score`."""
+        return score_in_batches(self.name, self._score_batch, images, prompts, self.batch_size)
 
     def _score_batch(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:
         return self.towers.cosines(images, prompts) * np.float32(self.factor)
 
 
 def build_clip(source: str, device: str, batch_size: int) -> ClipScorer:
-    """CLIP score of any CLIPModel folder or hub id, 100 cos. Raises ModelUnavailable or SetupProblem."""
+    """Build the CLIP score, 100 cos, of any CLIPModel folder or hub id. Raises ModelUnavailableError or SetupError."""
     towers, identity = _load_towers("clip", source, device, tokenizer_otherwise=None)
     return ClipScorer("clip", identity, 100.0 / towers.logit_scale, 100.0, towers, batch_size)
 
 
 def build_pickscore(source: str, device: str, batch_size: int) -> ClipScorer:
-    """PickScore of its CLIPModel folder or hub id, exp(logit_scale) cos. Raises ModelUnavailable or SetupProblem."""
+    """Build PickScore, exp(logit_scale) cos, of its folder or hub id. Raises ModelUnavailableError or SetupError."""
     towers, identity = _load_towers("pickscore", source, device, tokenizer_otherwise=weights.LAION_CLIP_H)
     return ClipScorer("pickscore", identity, 1.0, towers.logit_scale, towers, batch_size)
 
 
 def build_hpsv2(source: str, device: str, batch_size: int) -> ClipScorer:
-    """HPSv2.1 from a safetensors file in open_clip's layout, cos. Raises ModelUnavailable or SetupProblem.
+    """Build HPSv2.1, cos, from a safetensors file in open_clip's layout. Raises ModelUnavailableError or SetupError.
 
     ViT-H-14 unless an `open_clip_config.json` beside the file says otherwise.
     """
-    where = resolve_device(device)
-    path = weights.find_weights_file(source, conversion=conversions.HPSV2)
+    torch_device = resolve_device(device)
+    path = weights.find_weights_file(source, conversion=weights.HPSV2)
     config = path.parent / "open_clip_config.json"
     settings = weights.read_json(config) if config.is_file() else VIT_H_14
     model = build_clip_model(read_tensors(path), settings.get("model_cfg", settings), source)
     vocabulary = weights.clip_tokenizer_folder(path.parent, otherwise=weights.LAION_CLIP_H)
     preprocess = Preprocess(int(model.config.vision_config.image_size))
-    towers = Towers(model, load_tokenizer(vocabulary, model.config.text_config), preprocess, where)
+    towers = ClipTowers(model, load_tokenizer(vocabulary, model.config.text_config), preprocess, torch_device)
     files = [*([config] if config.is_file() else []), path, *weights.tokenizer_files(vocabulary)]
     identity = weights.identify("hpsv2", _CODE_VERSION, files)
     return ClipScorer("hpsv2", identity, 1.0 / towers.logit_scale, 1.0, towers, batch_size)
 
 
-def preprocess_of(folder: Path, size: int) -> tuple[Preprocess, list[Path]]:
-    """With the mean and deviation of `preprocessor_config.json`, or CLIP's own; and the files they are from."""
+def load_preprocess(folder: Path, size: int) -> tuple[Preprocess, list[Path]]:
+    """Load mean and deviation from `preprocessor_config.json`, else CLIP's own; return the files they are from too."""
     path = folder / "preprocessor_config.json"
     config = weights.read_json(path) if path.is_file() else {}
     mean, deviation = config.get("image_mean", CLIP_MEAN), config.get("image_std", CLIP_DEVIATION)
@@ -126,7 +230,7 @@ def preprocess_of(folder: Path, size: int) -> tuple[Preprocess, list[Path]]:
 
 
 def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str], num_tokens: int) -> Tensor:
-    """(len(prompts), num_tokens), cut and padded to one length, so that a prompt's neighbours do not matter."""
+    """Tokenize prompts, (len(prompts), num_tokens), cut and padded to one length, so that neighbours do not matter."""
     encoded = tokenizer(
         list(prompts), padding="max_length", truncation=True, max_length=num_tokens, return_tensors="pt"
     )
@@ -134,25 +238,28 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str], num_tokens: int) 
 
 
 def load_tokenizer(folder: Path, text_config: Any) -> CLIPTokenizer:
-    """Raises ModelUnavailable when its end mark is not the model's: every prompt would be read at its first token."""
-    with explained(str(folder)):
+    """Load the tokenizer of a model.
+
+    Raises ModelUnavailableError when its end mark is not the model's: every prompt would be read at its first token.
+    """
+    with translate_load_errors(str(folder)):
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    end, vocab_size = text_config.eos_token_id, text_config.vocab_size
+    end_token_id, vocab_size = text_config.eos_token_id, text_config.vocab_size
     # 2 stands in configurations of before transformers 4.31, which then looks for the highest token, as CLIP did.
-    if (end != 2 and tokenizer.eos_token_id != end) or len(tokenizer) > vocab_size:
-        raise ModelUnavailable(
+    if (end_token_id != 2 and tokenizer.eos_token_id != end_token_id) or len(tokenizer) > vocab_size:
+        raise ModelUnavailableError(
             f"the tokenizer in {folder} ends prompts with token {tokenizer.eos_token_id} of {len(tokenizer)}, "
-            f"the model expects {end} of {vocab_size}; it belongs to another model"
+            f"the model expects {end_token_id} of {vocab_size}; it belongs to another model"
         )
     return tokenizer
 
 
-def _load_towers(name: str, source: str, device: str, *, tokenizer_otherwise: str | None) -> tuple[Towers, str]:
-    where = resolve_device(device)
+def _load_towers(name: str, source: str, device: str, *, tokenizer_otherwise: str | None) -> tuple[ClipTowers, str]:
+    torch_device = resolve_device(device)
     folder = weights.find_model_folder(source)
     model = load_pretrained(CLIPModel, folder, source)
     vocabulary = weights.clip_tokenizer_folder(folder, otherwise=tokenizer_otherwise)
-    preprocess, configs = preprocess_of(folder, int(model.config.vision_config.image_size))
-    towers = Towers(model, load_tokenizer(vocabulary, model.config.text_config), preprocess, where)
+    preprocess, configs = load_preprocess(folder, int(model.config.vision_config.image_size))
+    towers = ClipTowers(model, load_tokenizer(vocabulary, model.config.text_config), preprocess, torch_device)
     files = [*weights.model_files(folder, source), *configs, *weights.tokenizer_files(vocabulary)]
     return towers, weights.identify(name, _CODE_VERSION, files)

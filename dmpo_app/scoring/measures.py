@@ -1,6 +1,6 @@
 """Measures of pixels: pure functions of images (B, H, W, 3), uint8 RGB, to one float64 each, (B,).
 
-numpy only. They look at colour, light and detail; none knows what is in a picture.
+numpy only. They measure colour, light and detail; none knows what is in an image.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ Scores = NDArray[np.float64]
 
 
 def warmth(images: Images) -> Scores:
-    """Mean of red minus blue, in [-1, 1]."""
-    rgb = unit(images)
+    """Colour warmth: mean of red minus blue, in [-1, 1]."""
+    rgb = to_unit_range(images)
     return mean(rgb[..., 0] - rgb[..., 2])
 
 
 def brightness(images: Images) -> Scores:
-    """Mean luma (Rec. 601), in [0, 1]."""
+    """Brightness: mean luma (Rec. 601), in [0, 1]."""
     return mean(luma(images))
 
 
 def contrast(images: Images) -> Scores:
-    """Standard deviation of the luma over the image, in [0, 0.5]."""
+    """Contrast: standard deviation of the luma over the image, in [0, 0.5]."""
     deviation: Scores = luma(images).std((1, 2))
     return deviation
 
 
 def saturation(images: Images) -> Scores:
-    """Mean of the largest minus the smallest channel, in [0, 1]."""
-    rgb = unit(images)
+    """Saturation: mean of the largest minus the smallest channel, in [0, 1]."""
+    rgb = to_unit_range(images)
     return mean(rgb.max(-1) - rgb.min(-1))
 
 
 def sharpness(images: Images) -> Scores:
-    """Mean absolute difference of the luma between neighbours, across and down, in [0, 2].
+    """Sharpness: mean absolute difference of the luma between neighbours, across and down, in [0, 2].
 
-    Per pixel, so the same picture at a larger size is less sharp. A single row or column has no neighbours and adds 0.
+    Per pixel, so the same image at a larger size is less sharp. A single row or column has no neighbours and adds 0.
     """
     values = luma(images)
     return _mean_step(values, axis=1) + _mean_step(values, axis=2)
@@ -51,17 +51,17 @@ def _mean_step(values: NDArray[np.float64], axis: int) -> Scores:
 
 
 def mean(values: NDArray[np.float64]) -> Scores:
-    """Over rows and columns, (B,)."""
+    """The mean over rows and columns, (B,)."""
     averages: Scores = values.mean((1, 2))
     return averages
 
 
-def unit(images: Images) -> NDArray[np.float64]:
-    """0..255 as 0..1."""
+def to_unit_range(images: Images) -> NDArray[np.float64]:
+    """Scale pixels from 0..255 to 0..1."""
     return images.astype(np.float64) / 255.0
 
 
 def luma(images: Images) -> NDArray[np.float64]:
-    """Rec. 601, (B, H, W), in [0, 1]."""
-    values: NDArray[np.float64] = unit(images) @ np.array([0.299, 0.587, 0.114])
+    """The luma of Rec. 601, (B, H, W), in [0, 1]."""
+    values: NDArray[np.float64] = to_unit_range(images) @ np.array([0.299, 0.587, 0.114])
     return values

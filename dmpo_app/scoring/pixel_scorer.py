@@ -1,4 +1,4 @@
-"""A measure of pixels as a scorer. No weights, no torch; prompts do not matter."""
+"""Scorers by a measure of pixels. No weights, no torch; prompts do not matter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from dmpo_app.scoring import measures
-from dmpo_app.scoring.batches import in_batches
+from dmpo_app.scoring.preprocess import score_in_batches
 
 _CODE_VERSION = 1
 _MEASURES: dict[str, Callable[[measures.Images], measures.Scores]] = {
@@ -20,14 +20,14 @@ _MEASURES: dict[str, Callable[[measures.Images], measures.Scores]] = {
     "saturation": measures.saturation,
     "sharpness": measures.sharpness,
 }
-# The median difference between the two pictures of a pair, over the pairs that ship with the pocket model: of an
+# The median difference between the two images of a pair, over the pairs that ship with the pocket model: of an
 # ordinary pair the better one is then preferred at 73 %.
 _SCALES = {"warmth": 0.07, "brightness": 0.06, "contrast": 0.02, "saturation": 0.03, "sharpness": 0.003}
 
 
 @dataclass(frozen=True, slots=True)
 class PixelScorer:
-    """One of the measures in `measures`, whatever the prompt says."""
+    """Scorer by one of the measures in `measures`, whatever the prompt says."""
 
     name: str
 
@@ -40,8 +40,8 @@ class PixelScorer:
         return _SCALES[self.name]
 
     def score(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:
-        """As `Scorer.score`. Each image is measured at its own size."""
-        return in_batches(self.name, lambda batch, _: self._measure(batch), images, prompts, batch_size=1)
+        """Score images; see `Scorer.score`. Each image is measured at its own size."""
+        return score_in_batches(self.name, lambda batch, _: self._measure(batch), images, prompts, batch_size=1)
 
     def _measure(self, images: Sequence[PIL.Image.Image]) -> NDArray[np.float32]:
         pixels = np.stack([np.asarray(image.convert("RGB")) for image in images])

@@ -1,4 +1,4 @@
-"""What a scorer is."""
+"""The protocol of an automatic scorer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 class Scorer(Protocol):
-    """Scores images, each for its prompt. The same image and prompt get the same score in any batch, but for rounding.
+    """Scorer of images, each for its prompt; the same image and prompt get the same score in any batch, up to rounding.
 
     `name` is the one in the registry. `identity` is part of a cache's key: it changes with the weights and with the
     code that computes the score. `scale` is the usual tau of sigmoid((r_a - r_b) / tau): a difference of this size is
@@ -28,8 +28,10 @@ class Scorer(Protocol):
     def scale(self) -> float: ...
 
     def score(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:
-        """(B,), higher is better, finite. Images may differ in size and mode; prompts that are too long are cut.
+        """Score images, (B,), finite, higher is better.
 
-        Raises BadInput unless there are as many prompts as images, StudioError when a score is not finite.
+        Images may differ in size and mode; prompts that are too long are cut.
+
+        Raises BadInputError unless there are as many prompts as images, StudioError when a score is not finite.
         """
         ...

@@ -1,18 +1,18 @@
-"""The scorers there are, and building one by name. Nothing heavy is imported before one is built."""
+"""Registry of the scorers, and building one by name. Nothing heavy is imported before one is built."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dmpo_app.errors import BadInput, ModelUnavailable
-from dmpo_app.scoring import conversions
+from dmpo_app.errors import BadInputError, ModelUnavailableError
+from dmpo_app.scoring import weights
 from dmpo_app.scoring.protocol import Scorer
 
 _PIXELS = {
     "warmth": "red over blue",
     "brightness": "mean lightness",
-    "contrast": "spread of lightness over the picture",
+    "contrast": "spread of lightness over the image",
     "saturation": "strength of colours",
     "sharpness": "fine detail and hard edges",
 }
@@ -20,7 +20,7 @@ _PIXELS = {
 
 @dataclass(frozen=True, slots=True)
 class ScorerInfo:
-    """What `dmpo scorers` lists.
+    """Description of a scorer, as `dmpo scorers` lists it.
 
     `needs_weights` is False for what works as it is, without a download. `default_source` is a hub id, or None where
     the authors publish a pickle file only: then `conversion` is the command that makes the file the user names.
@@ -60,7 +60,7 @@ SCORERS: dict[str, ScorerInfo] = {
             True,
             "HPS_v2.1_compressed.pt of xswu/HPSv2, converted",
             "Apache-2.0",
-            conversion=conversions.HPSV2,
+            conversion=weights.HPSV2,
         ),
         ScorerInfo(
             "aesthetic",
@@ -68,7 +68,7 @@ SCORERS: dict[str, ScorerInfo] = {
             True,
             "sac+logos+ava1-l14-linearMSE.pth of improved-aesthetic-predictor, converted; CLIP-L from the hub",
             "Apache-2.0 (head), MIT (CLIP)",
-            conversion=conversions.AESTHETIC,
+            conversion=weights.AESTHETIC,
         ),
         ScorerInfo(
             "imagereward",
@@ -76,11 +76,11 @@ SCORERS: dict[str, ScorerInfo] = {
             True,
             "ImageReward.pt of THUDM/ImageReward, converted",
             "Apache-2.0; BLIP is BSD-3-Clause",
-            conversion=conversions.IMAGEREWARD,
+            conversion=weights.IMAGEREWARD,
         ),
         ScorerInfo(
             "pocket-fidelity",
-            "whether a picture of the pocket world shows what the prompt names",
+            "whether an image of the pocket world shows what the prompt names",
             False,
             "ships with the studio",
             "Apache-2.0",
@@ -94,37 +94,37 @@ SCORERS: dict[str, ScorerInfo] = {
 
 
 def build_scorer(name: str, *, source: str | None, device: str, batch_size: int) -> Scorer:
-    """The scorer of that name, ready on `device` (auto, cuda, mps, cpu), which scores `batch_size` images at a time.
+    """Build the scorer of that name on `device` (auto, cuda, mps, cpu), for `batch_size` images at a time.
 
     `source` is a file, a folder or a hub id with its weights; None takes the usual one where there is one. Raises
-    BadInput for a name or number that cannot be, ModelUnavailable for weights that are missing or of another kind,
-    SetupProblem for a device that cannot be used.
+    BadInputError for a name or number that cannot be, ModelUnavailableError for weights that are missing or of another
+    kind, SetupError for a device that cannot be used.
     """
     info = SCORERS.get(name)
     if info is None:
-        raise BadInput(f"there is no scorer named {name!r}; there are {', '.join(SCORERS)}")
+        raise BadInputError(f"there is no scorer named {name!r}; there are {', '.join(SCORERS)}")
     if batch_size < 1:
-        raise BadInput(f"the batch size of a scorer is at least 1, not {batch_size}")
+        raise BadInputError(f"the batch size of a scorer is at least 1, not {batch_size}")
     if name in _PIXELS:
         return _build_pixel_scorer(name, source)
     if name == "pocket-fidelity":
         from dmpo_app.scoring.pocket_fidelity import build_pocket_fidelity
 
         return build_pocket_fidelity(source, device, batch_size)
-    found = source or info.default_source
-    if found is None:
-        raise ModelUnavailable(
+    weights_source = source or info.default_source
+    if weights_source is None:
+        raise ModelUnavailableError(
             f"{name} needs its weights as a safetensors file: {info.weights_from}. Convert it once where you trust it, "
             f"then name the file as the scorer's source: {info.conversion}"
         )
-    return _builder(name)(found, device, batch_size)
+    return _builder(name)(weights_source, device, batch_size)
 
 
 def _build_pixel_scorer(name: str, source: str | None) -> Scorer:
     from dmpo_app.scoring.pixel_scorer import PixelScorer
 
     if source is not None:
-        raise BadInput(f"{name} is computed from pixels and takes no weights; leave out the source {source!r}")
+        raise BadInputError(f"{name} is computed from pixels and takes no weights; leave out the source {source!r}")
     return PixelScorer(name)
 
 

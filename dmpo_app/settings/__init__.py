@@ -1,15 +1,12 @@
-"""One typed tree of settings: DMPO_* environment variables over dmpo.toml over the defaults here.
+"""The typed settings: DMPO_* environment variables over dmpo.toml over the defaults here.
 
 The most used ones stand at the top level (`DMPO_MIN_VOTES`); groups nest with two underscores (`DMPO_ROUND__BETA`).
 `dmpo.toml` is read from the current folder. Nonsense is refused with the value in the message.
 """
 
-from dmpo_app.settings.backup import BackupSettings
-from dmpo_app.settings.group import PROJECT_ROOT
-from dmpo_app.settings.hosted import Mode, for_mode, mode_of, on_space
-from dmpo_app.settings.identity import IdentitySettings
-from dmpo_app.settings.labeling import LabelingSettings
-from dmpo_app.settings.training_round import RoundLimitSettings, RoundSettings, ScorerSettings, ScoringSettings
+from dmpo_app.settings.round_settings import RoundLimitSettings, RoundSettings, ScorerSettings, ScoringSettings
+from dmpo_app.settings.sections import PROJECT_ROOT, BackupSettings, IdentitySettings, LabelingSettings
+from dmpo_app.settings.space_defaults import Mode, apply_mode, detect_mode, on_space
 from dmpo_app.settings.tree import (
     POCKET_MODEL,
     HostingSettings,
@@ -39,7 +36,7 @@ __all__ = [
     "SettingNote",
     "Settings",
     "TrainerSettings",
-    "for_mode",
-    "mode_of",
+    "apply_mode",
+    "detect_mode",
     "on_space",
 ]

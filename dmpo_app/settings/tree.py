@@ -1,4 +1,4 @@
-"""The whole tree of settings, with the groups that are not about a round."""
+"""The root of the settings, with the groups for rendering, pool, trainer, limits and hosting."""
 
 from __future__ import annotations
 
@@ -9,18 +9,15 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from dmpo_app.settings.backup import BackupSettings
-from dmpo_app.settings.group import PROJECT_ROOT, Group
-from dmpo_app.settings.hosted import on_space, usual_home
-from dmpo_app.settings.identity import IdentitySettings
-from dmpo_app.settings.labeling import LabelingSettings
-from dmpo_app.settings.training_round import RoundSettings
+from dmpo_app.settings.round_settings import RoundSettings
+from dmpo_app.settings.sections import PROJECT_ROOT, BackupSettings, IdentitySettings, LabelingSettings, SettingsGroup
+from dmpo_app.settings.space_defaults import default_home, on_space
 
 POCKET_MODEL = PROJECT_ROOT / "data" / "pocket"
 
 
-class RenderSettings(Group):
-    """How images are made."""
+class RenderSettings(SettingsGroup):
+    """Rendering of images."""
 
     num_steps: Annotated[int, Field(ge=1, le=200)] | None = None
     """Denoising steps; None: what goes with the base model (pocket model 20, Stable Diffusion and XL 30, 3.5 and
@@ -49,11 +46,11 @@ class RenderSettings(Group):
     """Images rendered for the before/after tab are deleted after this many days. Pairs and contact sheets stay."""
 
 
-class PoolSettings(Group):
-    """The pool of unjudged pairs."""
+class PoolSettings(SettingsGroup):
+    """The pool of pairs without votes."""
 
     size: Annotated[int, Field(ge=0, le=10_000)] = 48
-    """Unjudged pairs kept ready; 0: none are made, and only those are shown that came from elsewhere."""
+    """Pairs without votes kept ready; 0: none are made, and only imported ones are shown."""
     train_prompts: Path = PROJECT_ROOT / "data" / "prompts" / "train.txt"
     """Prompts that pairs are made of, one a line."""
     held_out_prompts: Path = PROJECT_ROOT / "data" / "prompts" / "held-out.txt"
@@ -63,14 +60,14 @@ class PoolSettings(Group):
     starter_pairs: Path = PROJECT_ROOT / "data" / "starter-pairs.zip"
     """Pairs shipped with the pocket model; used when the base model is the one they were made with."""
     assignment_minutes: Annotated[float, Field(gt=0)] = 60.0
-    """How long a showing can be answered."""
+    """Minutes until an assignment expires."""
 
 
-class TrainerSettings(Group):
-    """The worker that decides when to train."""
+class TrainerSettings(SettingsGroup):
+    """The trainer, and when it starts a round."""
 
     poll_seconds: Annotated[float, Field(gt=0, le=60)] = 0.5
-    """Pause between two looks at the store."""
+    """Pause between two polls of the store."""
     period_minutes: Annotated[float, Field(gt=0)] | None = 30.0
     """Train after this long even with fewer than `min_votes` new votes; None: never."""
     period_min_votes: Annotated[int, Field(ge=1)] = 8
@@ -84,14 +81,14 @@ class TrainerSettings(Group):
     lease_seconds: Annotated[float, Field(gt=1)] = 30.0
     """A trainer silent for this long may be replaced."""
     tracker: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
-    """Where the values that are logged while training go as well, one run a round; the package must be installed."""
+    """Experiment tracker for the values logged while training, one run a round; the package must be installed."""
 
 
-class LimitSettings(Group):
+class LimitSettings(SettingsGroup):
     """Limits per identity; they apply in public mode only."""
 
     renders_per_minute: Annotated[int, Field(ge=1)] = 12
-    """Pictures asked for by one annotator."""
+    """Images requested by one annotator."""
     votes_per_minute: Annotated[int, Field(ge=1)] = 120
     """Votes of one annotator."""
     reports_per_minute: Annotated[int, Field(ge=1)] = 6
@@ -100,14 +97,14 @@ class LimitSettings(Group):
     """New sessions from everybody together; bounds what an address-hopping client can do."""
 
 
-class HostingSettings(Group):
-    """What the studio runs on."""
+class HostingSettings(SettingsGroup):
+    """The hardware that the studio runs on."""
 
     mode: Literal["auto", "cpu", "gpu", "zerogpu"] = "auto"
-    """cpu: everything on the processor; gpu: a GPU of its own; zerogpu: Hugging Face's shared GPUs, lent for a minute
-    at a time by whoever presses a button. auto: found out."""
+    """cpu: everything on the processor; gpu: a GPU of its own; zerogpu: Hugging Face's shared GPUs, for a minute at a
+    time on the quota of whoever presses a button. auto: detected."""
     slice_seconds: Annotated[float, Field(gt=0, le=45)] = 45.0
-    """ZeroGPU: what a lent minute trains or renders for; the rest of it goes into starting."""
+    """ZeroGPU: seconds of a GPU minute for training or rendering; the rest of it goes into starting."""
     checkpoint_seconds: Annotated[float, Field(gt=0, le=45)] = 10.0
     """ZeroGPU: a round that is cut off loses at most this much."""
 
@@ -121,7 +118,7 @@ class SettingNote(NamedTuple):
 
 
 class Settings(BaseSettings):
-    """Everything that can be set."""
+    """All settings of the studio."""
 
     model_config = SettingsConfigDict(
         env_prefix="DMPO_",
@@ -132,13 +129,13 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    home: Path = Field(default_factory=usual_home)
+    home: Path = Field(default_factory=default_home)
     """Folder of everything a run writes. On a Space below /data, where that is a disk that stays."""
     database_url: SecretStr | None = None
     """postgresql://user:password@host/name: a PostgreSQL database in place of the SQLite file in the home, which it
     belongs to alone. None: SQLite."""
     files_url: str | None = None
-    """s3://bucket/folder, or what else fsspec reads and writes: pictures, latents and embeddings are kept there as
+    """s3://bucket/folder, or what else fsspec reads and writes: images, latents and embeddings are kept there as
     well, and fetched when this disk does not have them. Beside PostgreSQL; a home with SQLite has the backup."""
     host: str = Field(default_factory=lambda: "0.0.0.0" if on_space() else "127.0.0.1")
     """Address to listen on; loopback unless told otherwise, all addresses on a Space."""
@@ -187,26 +184,26 @@ class Settings(BaseSettings):
 
     @property
     def access(self) -> Literal["open", "invite", "login"]:
-        """Who may take part, with `labeling.access` found out where it is auto."""
-        wanted = self.labeling.access
-        if wanted != "auto":
-            return wanted
+        """The access mode in force: `labeling.access`, resolved where it is auto."""
+        access = self.labeling.access
+        if access != "auto":
+            return access
         return "login" if self.public and self.identity.oidc_issuer is not None else "open"
 
     @property
     def database(self) -> str | None:
-        """`database_url` in the open, for whoever connects to it."""
+        """`database_url` in plain text, for connecting to it."""
         return self.database_url.get_secret_value() if self.database_url else None
 
     def notes(self) -> list[SettingNote]:
-        """Every setting with its environment variable, present value and meaning, groups last."""
+        """List every setting with its environment variable, present value and meaning, groups last."""
         return list(_notes(self, self.model_config.get("env_prefix", "")))
 
 
 def _notes(group: BaseModel, prefix: str) -> Iterator[SettingNote]:
     fields = type(group).model_fields
-    plain = {name: field for name, field in fields.items() if not isinstance(getattr(group, name), BaseModel)}
-    for name, field in plain.items():
+    plain_fields = {name: field for name, field in fields.items() if not isinstance(getattr(group, name), BaseModel)}
+    for name, field in plain_fields.items():
         yield SettingNote(f"{prefix}{name.upper()}", str(getattr(group, name)), (field.description or "").strip())
-    for name in (name for name in fields if name not in plain):
+    for name in (name for name in fields if name not in plain_fields):
         yield from _notes(getattr(group, name), f"{prefix}{name.upper()}__")

@@ -1,4 +1,4 @@
-"""What the studio remembers: tables, transactions, files. Knows nothing of models, pages or HTTP."""
+"""The store: tables, transactions, files. Independent of models, pages and HTTP."""
 
 from dmpo_app.store.store import Store, utc_now
 

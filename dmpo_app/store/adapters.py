@@ -1,4 +1,4 @@
-"""Published versions, and which of them is live."""
+"""Published adapter versions, and the live one."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select
 
-from dmpo_app.domain import BASE_VERSION, AdapterRef, BaseModelRef, LiveChange, NewAdapter, RoundState
-from dmpo_app.errors import NotFound
+from dmpo_app.domain.lineage import BASE_VERSION, AdapterRef, BaseModelRef, LiveChange, NewAdapter
+from dmpo_app.domain.round import RoundState
+from dmpo_app.errors import NotFoundError
 from dmpo_app.store.audit import record_act
-from dmpo_app.store.database import Database
+from dmpo_app.store.db.database import Database
 from dmpo_app.store.schema import AdapterRow, AdapterVoteRow, BaseModelRow, LiveChangeRow
 
 _ADAPTERS: Select[*tuple[Any, ...]] = (
@@ -21,7 +22,7 @@ _ADAPTERS: Select[*tuple[Any, ...]] = (
     .join(BaseModelRow, BaseModelRow.id == AdapterRow.base_id)
     .where(AdapterRow.version > BASE_VERSION)
 )
-# Those that are run several times a second are built once: building one costs more than running it.
+# Statements that are run several times a second are built once: building one costs more than running it.
 _LIST = _ADAPTERS.where(AdapterRow.base_id == bindparam("base_id")).order_by(AdapterRow.version)
 _LIVE = (
     select(LiveChangeRow.version)
@@ -44,16 +45,16 @@ class Adapters:
         return root
 
     def list(self, base: BaseModelRef) -> builtins.list[AdapterRef]:
-        """Every published version in order; version 0, which is the base model, is not among them."""
+        """List every published version in order, without version 0, which is the base model."""
         with self._database.reader() as connection:
-            return [self._adapter_of(row) for row in connection.execute(_LIST, {"base_id": base.id})]
+            return [self._adapter_from_row(row) for row in connection.execute(_LIST, {"base_id": base.id})]
 
     def get(self, base: BaseModelRef, version: int) -> AdapterRef:
-        """Raises NotFound, for version 0 too."""
+        """Get a published version. Raises NotFoundError, for version 0 too."""
         with self._database.reader() as connection:
             return self.find(connection, base.id, version)
 
-    def votes_of(self, base: BaseModelRef, version: int) -> builtins.list[int]:
+    def vote_ids(self, base: BaseModelRef, version: int) -> builtins.list[int]:
         """The ids of the votes a version was trained on."""
         query = (
             select(AdapterVoteRow.vote_id)
@@ -64,26 +65,30 @@ class Adapters:
             return builtins.list(connection.execute(query).scalars())
 
     def next_version(self, base: BaseModelRef) -> int:
-        """The number the next published version will get, if nothing is published before it."""
+        """The number of the next published version, if nothing is published before it."""
         with self._database.reader() as connection:
-            return _newest(connection, base.id) + 1
+            return _newest_version(connection, base.id) + 1
 
     def live_version(self, base: BaseModelRef) -> int:
         """The version that is live; 0 until one was published."""
         with self._database.reader() as connection:
-            return _live(connection, base.id)
+            return _live_version(connection, base.id)
 
     def set_live(self, base: BaseModelRef, version: int, by: str) -> None:
         """Make a version live, 0 for the base model: an act of `by`. Nothing is recorded when it is already.
 
-        Raises NotFound.
+        Raises NotFoundError.
         """
 
         def work(connection: Connection) -> None:
-            known = select(AdapterRow.version).where(AdapterRow.base_id == base.id, AdapterRow.version == version)
-            if connection.execute(known).first() is None:
-                raise NotFound(f"there is no version {version}; the newest is {_newest(connection, base.id)}")
-            if _live(connection, base.id) != version:
+            version_query = select(AdapterRow.version).where(
+                AdapterRow.base_id == base.id, AdapterRow.version == version
+            )
+            if connection.execute(version_query).first() is None:
+                raise NotFoundError(
+                    f"there is no version {version}; the newest is {_newest_version(connection, base.id)}"
+                )
+            if _live_version(connection, base.id) != version:
                 at = self._now()
                 _make_live(connection, base.id, version, by, at=at)
                 record_act(connection, by, "make_live", f"version {version}", at=at)
@@ -101,19 +106,19 @@ class Adapters:
             return [LiveChange(*row) for row in connection.execute(query)]
 
     def find(self, connection: Connection, base_id: int, version: int) -> AdapterRef:
-        """`get` as a part of a transaction."""
+        """Get a version as a part of a transaction. Raises NotFoundError."""
         row = connection.execute(
             _ADAPTERS.where(AdapterRow.base_id == base_id, AdapterRow.version == version)
         ).one_or_none()
         if row is None:
-            raise NotFound(f"there is no adapter version {version} of this base model")
-        return self._adapter_of(row)
+            raise NotFoundError(f"there is no adapter version {version} of this base model")
+        return self._adapter_from_row(row)
 
     def insert(
-        self, connection: Connection, base_id: int, made_by: RoundState, adapter: NewAdapter, *, at: datetime
+        self, connection: Connection, base_id: int, round_state: RoundState, adapter: NewAdapter, *, at: datetime
     ) -> AdapterRef:
         """Record a version with the votes behind it and make it live, as a part of the round's last transaction."""
-        version = _newest(connection, base_id) + 1
+        version = _newest_version(connection, base_id) + 1
         connection.execute(
             insert(AdapterRow).values(
                 base_id=base_id,
@@ -121,24 +126,24 @@ class Adapters:
                 parent=adapter.parent,
                 folder=adapter.folder_name,
                 sha256=adapter.sha256,
-                round_id=made_by.id,
+                round_id=round_state.id,
                 num_votes=len(adapter.vote_ids),
                 proven=adapter.proven,
                 metrics=dict(adapter.metrics),
-                config=dict(made_by.config),
+                config=dict(round_state.config),
                 created_at=at,
             )
         )
         votes = [{"base_id": base_id, "version": version, "vote_id": vote_id} for vote_id in adapter.vote_ids]
         if votes:
             connection.execute(insert(AdapterVoteRow), votes)
-        _make_live(connection, base_id, version, f"round {made_by.id}", at=at)
+        _make_live(connection, base_id, version, f"round {round_state.id}", at=at)
         return self.find(connection, base_id, version)
 
     def _root(self, fingerprint: str) -> Path:
         return self._home / "adapters" / fingerprint[:12]
 
-    def _adapter_of(self, row: Row[*tuple[Any, ...]]) -> AdapterRef:
+    def _adapter_from_row(self, row: Row[*tuple[Any, ...]]) -> AdapterRef:
         return AdapterRef(
             version=row.version,
             parent=row.parent,
@@ -152,12 +157,12 @@ class Adapters:
         )
 
 
-def _newest(connection: Connection, base_id: int) -> int:
+def _newest_version(connection: Connection, base_id: int) -> int:
     query = select(func.coalesce(func.max(AdapterRow.version), BASE_VERSION)).where(AdapterRow.base_id == base_id)
     return connection.execute(query).scalar_one()
 
 
-def _live(connection: Connection, base_id: int) -> int:
+def _live_version(connection: Connection, base_id: int) -> int:
     live = connection.execute(_LIVE, {"base_id": base_id}).scalar_one_or_none()
     return BASE_VERSION if live is None else live
 

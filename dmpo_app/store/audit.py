@@ -1,4 +1,4 @@
-"""What administrators did: who, what, on what, when. Append-only; an act that changes something is noted with it."""
+"""The audit log of administrators: actor, act, subject, time. Append-only, in the transaction of the act."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection, insert, select
 
-from dmpo_app.domain import AuditEntry
-from dmpo_app.store.database import Database
+from dmpo_app.domain.campaign import AuditEntry
+from dmpo_app.store.db.database import Database
 from dmpo_app.store.schema import AuditRow
 
 
@@ -18,12 +18,12 @@ class Audit:
         self._database = database
         self._now = now
 
-    def note(self, actor: str, act: str, subject: str) -> None:
-        """Note an act that changes nothing in the database."""
+    def record(self, actor: str, act: str, subject: str) -> None:
+        """Record an act that changes nothing in the database."""
         self._database.write(lambda connection: record_act(connection, actor, act, subject, at=self._now()))
 
     def list(self, *, before: int | None = None, limit: int = 100) -> builtins.list[AuditEntry]:
-        """The acts, newest first; `before`: only those with a smaller id."""
+        """List the acts, newest first; `before`: only those with a smaller id."""
         query = select(AuditRow.id, AuditRow.created_at, AuditRow.actor, AuditRow.act, AuditRow.subject)
         if before is not None:
             query = query.where(AuditRow.id < before)
@@ -33,12 +33,12 @@ class Audit:
 
 
 def record_act(connection: Connection, actor: str, act: str, subject: str, *, at: datetime) -> None:
-    """Note an act as a part of its transaction."""
+    """Record an act as a part of its transaction."""
     connection.execute(insert(AuditRow).values(created_at=at, actor=actor, act=act, subject=subject))
 
 
-def in_ranges(ids: Iterable[int]) -> str:
-    """Numbers in few characters, each once: "1-3, 7"."""
+def format_ranges(ids: Iterable[int]) -> str:
+    """Format numbers as ranges, each once: "1-3, 7"."""
     runs: list[list[int]] = []
     for number in sorted(set(ids)):
         if runs and number == runs[-1][1] + 1:

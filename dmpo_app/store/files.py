@@ -1,9 +1,9 @@
-"""Images, latents and embeddings: files named by the sha256 of their content.
+"""Content-addressed files of images, latents and embeddings, named by their sha256.
 
 A file is written under a temporary name, flushed, renamed, and its folder flushed: a name that exists holds the whole
 content, whatever happened to the machine. The same content is written once.
 
-With a storage elsewhere a content is there as well before anybody is told its name, and what this disk lacks is fetched
+With a remote storage a content is there as well before anybody is told its name, and what this disk lacks is fetched
 from it and checked: the disk is then a cache.
 """
 
@@ -21,8 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
-from dmpo_app.errors import NotFound, StorageFull
-from dmpo_app.store.sqlite import is_disk_error
+from dmpo_app.errors import NotFoundError, StorageFullError
+from dmpo_app.store.db.sqlite import is_disk_error
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PARALLEL_FLUSHES = 8
@@ -31,24 +31,24 @@ _LEFTOVER_SECONDS = 24 * 3600.0
 _IMAGES, _LATENTS, _EMBEDS = ("images", ".png"), ("latents", ".safetensors"), ("embeds", ".safetensors")
 
 
-def sha256_of(content: bytes) -> str:
-    """The name of a content."""
+def sha256_hex(content: bytes) -> str:
+    """The sha256 (hex) of a content, which is its name."""
     return hashlib.sha256(content).hexdigest()
 
 
 def sha256_of_file(path: Path) -> str:
-    """The name of a file's content, read in pieces."""
+    """The sha256 (hex) of a file's content, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class Elsewhere(Protocol):
-    """A storage that holds the same files under the same names, relative to the home; see `hosting.remote.Remote`."""
+class RemoteFiles(Protocol):
+    """A remote storage that holds the same files under the same names, relative to the home; a part of `Remote`."""
 
     def put(self, items: Sequence[tuple[str, bytes | Path]]) -> None: ...
 
     def fetch(self, items: Sequence[tuple[str, Path]]) -> None:
-        """Raises NotFound for a name that is not there."""
+        """Download files by name. Raises NotFoundError for a name that is not there."""
         ...
 
     def delete(self, names: Sequence[str]) -> None: ...
@@ -57,30 +57,30 @@ class Elsewhere(Protocol):
 class Files:
     """The files of one home. Safe for any number of threads and processes.
 
-    With a storage `elsewhere` every method may raise what that raises when it is out of reach.
+    With a storage `remote` every method may raise what that raises when it is out of reach.
     """
 
-    def __init__(self, home: Path, elsewhere: Elsewhere | None = None) -> None:
+    def __init__(self, home: Path, remote: RemoteFiles | None = None) -> None:
         self._home = home
-        self._elsewhere = elsewhere
+        self._remote = remote
         self._temporary = home / "tmp"
         self._temporary.mkdir(parents=True, exist_ok=True)
         self._remove_leftovers()
 
     def put_image(self, png: bytes) -> str:
-        """Store a PNG; returns its sha256. Raises StorageFull."""
+        """Store a PNG; returns its sha256. Raises StorageFullError."""
         return self._put(png, *_IMAGES)
 
     def put_latents(self, content: bytes) -> str:
-        """Store the bytes of a latents file; returns their sha256. Raises StorageFull."""
+        """Store the bytes of a latents file; returns their sha256. Raises StorageFullError."""
         return self._put(content, *_LATENTS)
 
     def put_embeds(self, content: bytes) -> str:
-        """Store the bytes of a prompt embeddings file; returns their sha256. Raises StorageFull."""
+        """Store the bytes of a prompt embeddings file; returns their sha256. Raises StorageFullError."""
         return self._put(content, *_EMBEDS)
 
     def put_all(self, images: Sequence[bytes], latents: Sequence[bytes], embeds: Sequence[bytes]) -> None:
-        """Store many at once: flushing in parallel lets the disk take several in one go. Raises StorageFull."""
+        """Store many at once: flushing in parallel lets the disk take several in one go. Raises StorageFullError."""
         with ThreadPoolExecutor(_PARALLEL_FLUSHES, thread_name_prefix="store-files") as pool:
             written = [pool.submit(self.put_image, content) for content in images]
             written += [pool.submit(self.put_latents, content) for content in latents]
@@ -89,12 +89,15 @@ class Files:
             future.result()
 
     def put_images(self, contents: Sequence[bytes]) -> list[str]:
-        """Store many PNGs; returns their sha256. As durable as one by one, but the disk is told to flush twice in all,
-        where the system can do that. Raises StorageFull."""
+        """Store many PNGs; returns their sha256.
+
+        As durable as one by one, but the disk is told to flush twice in all, where the system can do that. Raises
+        StorageFullError.
+        """
         if sys.platform != "linux":
             self.put_all(images=contents, latents=(), embeds=())
-            return [sha256_of(content) for content in contents]
-        names = [sha256_of(content) for content in contents]
+            return [sha256_hex(content) for content in contents]
+        names = [sha256_hex(content) for content in contents]
         new: dict[str, str] = {}
         try:
             for sha256, content in dict(zip(names, contents, strict=True)).items():
@@ -102,78 +105,78 @@ class Files:
                     new[sha256] = f"{self._temporary}/{sha256[:16]}-{secrets.token_hex(8)}"
                     _write_new(new[sha256], content)
             if new:
-                if self._elsewhere is not None:
-                    items = [(self._name(self.image_path(sha256)), Path(file)) for sha256, file in new.items()]
-                    self._elsewhere.put(items)
+                if self._remote is not None:
+                    items = [(self._relative_name(self.image_path(sha256)), Path(file)) for sha256, file in new.items()]
+                    self._remote.put(items)
                 _flush_file_system(self._temporary)
                 for sha256 in {name[:2]: name for name in new}.values():
                     _make_folder(self.image_path(sha256).parent)
                 for sha256, file in new.items():
-                    os.replace(file, self._text(sha256, *_IMAGES))  # noqa: PTH105 - see _text
+                    os.replace(file, self._path_string(sha256, *_IMAGES))  # noqa: PTH105 - see _text
                 _flush_file_system(self._temporary)
         except BaseException as error:
             for file in new.values():
                 Path(file).unlink(missing_ok=True)
             if isinstance(error, OSError) and is_disk_error(error):
-                raise StorageFull(
+                raise StorageFullError(
                     f"images could not be written ({error.strerror}); free some space in {self._home}"
                 ) from error
             raise
         return names
 
     def has_image(self, sha256: str) -> bool:
-        """Whether the image of that name is on this disk. Raises NotFound for what is no sha256."""
-        return os.access(self._text(sha256, *_IMAGES), os.F_OK)
+        """True for an image on this disk. Raises NotFoundError for what is no sha256."""
+        return os.access(self._path_string(sha256, *_IMAGES), os.F_OK)
 
     def image_path(self, sha256: str) -> Path:
-        """Where the image of that name is, or would be. Raises NotFound for what is no sha256."""
+        """The path of an image, stored or not. Raises NotFoundError for what is no sha256."""
         return self._path(sha256, *_IMAGES)
 
     def latents_path(self, sha256: str) -> Path:
-        """Where the latents of that name are, or would be. Raises NotFound for what is no sha256."""
+        """The path of a latents file, stored or not. Raises NotFoundError for what is no sha256."""
         return self._path(sha256, *_LATENTS)
 
     def embeds_path(self, sha256: str) -> Path:
-        """Where the embeddings of that name are, or would be. Raises NotFound for what is no sha256."""
+        """The path of an embeddings file, stored or not. Raises NotFoundError for what is no sha256."""
         return self._path(sha256, *_EMBEDS)
 
     def read_image(self, sha256: str) -> bytes:
-        """The PNG of that name. Raises NotFound."""
+        """Read a PNG. Raises NotFoundError."""
         return self._read(self.image_path(sha256))
 
     def read_latents(self, sha256: str) -> bytes:
-        """The latents file of that name. Raises NotFound."""
+        """Read a latents file. Raises NotFoundError."""
         return self._read(self.latents_path(sha256))
 
     def read_embeds(self, sha256: str) -> bytes:
-        """The embeddings file of that name. Raises NotFound."""
+        """Read an embeddings file. Raises NotFoundError."""
         return self._read(self.embeds_path(sha256))
 
     def delete(self, paths: Sequence[Path]) -> None:
-        """Remove files by the paths that they have here; those that are gone do no harm."""
+        """Delete files by their local paths; missing ones do no harm."""
         for path in paths:
             path.unlink(missing_ok=True)
-        if self._elsewhere is not None:
-            self._elsewhere.delete([self._name(path) for path in paths])
+        if self._remote is not None:
+            self._remote.delete([self._relative_name(path) for path in paths])
 
-    def _name(self, path: Path) -> str:
+    def _relative_name(self, path: Path) -> str:
         return path.relative_to(self._home).as_posix()
 
     def _read(self, path: Path) -> bytes:
         try:
             return path.read_bytes()
         except FileNotFoundError:
-            if self._elsewhere is None:
-                raise NotFound(f"{path.name} is not in the store; was it deleted by hand?") from None
-        return self._fetched(path, self._elsewhere)
+            if self._remote is None:
+                raise NotFoundError(f"{path.name} is not in the store; was it deleted by hand?") from None
+        return self._fetch(path, self._remote)
 
-    def _fetched(self, path: Path, elsewhere: Elsewhere) -> bytes:
+    def _fetch(self, path: Path, remote: RemoteFiles) -> bytes:
         temporary = self._temporary / f"{path.stem[:16]}-{secrets.token_hex(8)}"
         try:
-            elsewhere.fetch([(self._name(path), temporary)])
+            remote.fetch([(self._relative_name(path), temporary)])
             content = temporary.read_bytes()
-            if sha256_of(content) != path.stem:
-                raise NotFound(f"{path.name} is damaged in the storage elsewhere")
+            if sha256_hex(content) != path.stem:
+                raise NotFoundError(f"{path.name} is damaged in the storage elsewhere")
             _make_folder(path.parent)
             temporary.replace(path)
         finally:
@@ -181,16 +184,16 @@ class Files:
         return content
 
     def _path(self, sha256: str, folder: str, suffix: str) -> Path:
-        return Path(self._text(sha256, folder, suffix))
+        return Path(self._path_string(sha256, folder, suffix))
 
-    def _text(self, sha256: str, folder: str, suffix: str) -> str:
-        """`_path` as text, where many are needed: making paths took as long as writing small images."""
+    def _path_string(self, sha256: str, folder: str, suffix: str) -> str:
+        """The path as a string, where many are needed: making paths took as long as writing small images."""
         if not _SHA256.fullmatch(sha256):
-            raise NotFound(f"{sha256!r} is not the sha256 of a stored file")
+            raise NotFoundError(f"{sha256!r} is not the sha256 of a stored file")
         return f"{self._home}/{folder}/{sha256[:2]}/{sha256}{suffix}"
 
     def _put(self, content: bytes, folder: str, suffix: str) -> str:
-        sha256 = sha256_of(content)
+        sha256 = sha256_hex(content)
         path = self._path(sha256, folder, suffix)
         if path.exists():
             return sha256
@@ -201,14 +204,14 @@ class Files:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            if self._elsewhere is not None:
-                self._elsewhere.put([(self._name(path), content)])
+            if self._remote is not None:
+                self._remote.put([(self._relative_name(path), content)])
             temporary.replace(path)
             flush_folder(path.parent)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             if is_disk_error(error):
-                raise StorageFull(
+                raise StorageFullError(
                     f"{path.name} could not be written ({error.strerror}); free some space in {self._home}"
                 ) from error
             raise
@@ -218,7 +221,7 @@ class Files:
         return sha256
 
     def _remove_leftovers(self) -> None:
-        """Temporary files of processes that died. Those of living ones are seconds old."""
+        """Remove temporary files of processes that died. Those of living ones are seconds old."""
         oldest = time.time() - _LEFTOVER_SECONDS
         for path in self._temporary.iterdir():
             try:
@@ -229,7 +232,7 @@ class Files:
 
 
 def _write_new(path: str, content: bytes) -> None:
-    """Write a file that does not exist, with as few calls of the system as that takes."""
+    """Write a new file, with as few system calls as that takes."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         rest = memoryview(content)
@@ -261,7 +264,7 @@ def _flush_file_system(folder: Path) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Make what was renamed in a folder durable."""
+    """Make renames in a folder durable."""
     if os.name == "nt":
         return  # Windows cannot open a folder; NTFS journals the rename itself
     descriptor = os.open(folder, os.O_RDONLY)

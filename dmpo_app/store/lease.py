@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, insert, select, update
 
-from dmpo_app.domain import BaseModelRef
-from dmpo_app.errors import LeaseLost
-from dmpo_app.store.database import Database
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.errors import LeaseLostError
+from dmpo_app.store.db.database import Database
 from dmpo_app.store.schema import LeaseRow
 
 
@@ -23,7 +23,7 @@ class Lease:
         self._now = now
 
     def acquire(self, base: BaseModelRef, owner: str, *, lease_seconds: float) -> int | None:
-        """Become the trainer: a token greater than any before, or None while another owner's lease is fresh."""
+        """Acquire the lease: a token greater than any before, or None while another owner's lease is fresh."""
 
         def work(connection: Connection) -> int | None:
             now = self._now()
@@ -33,22 +33,22 @@ class Lease:
             if row is not None and row.owner not in (None, owner) and row.expires_at > now:
                 return None
             token = 1 if row is None else row.token + 1
-            held = {
+            lease_values = {
                 "owner": owner,
                 "token": token,
                 "lease_seconds": lease_seconds,
                 "expires_at": now + timedelta(seconds=lease_seconds),
             }
             if row is None:
-                connection.execute(insert(LeaseRow).values(base_id=base.id, **held))
+                connection.execute(insert(LeaseRow).values(base_id=base.id, **lease_values))
             else:
-                connection.execute(update(LeaseRow).where(LeaseRow.base_id == base.id).values(**held))
+                connection.execute(update(LeaseRow).where(LeaseRow.base_id == base.id).values(**lease_values))
             return token
 
         return self._database.write(work)
 
     def renew(self, base: BaseModelRef, token: int) -> None:
-        """Keep the lease fresh for as long again. Raises LeaseLost."""
+        """Renew the lease for as long again. Raises LeaseLostError."""
 
         def work(connection: Connection) -> None:
             seconds = require_token(connection, base.id, token)
@@ -61,7 +61,7 @@ class Lease:
         self._database.write(work)
 
     def release(self, base: BaseModelRef, token: int) -> None:
-        """Let the next one have it at once; the token is good for nothing afterwards. Raises LeaseLost."""
+        """Release the lease; its token is invalid afterwards. Raises LeaseLostError."""
 
         def work(connection: Connection) -> None:
             require_token(connection, base.id, token)
@@ -73,11 +73,11 @@ class Lease:
 
 
 def require_token(connection: Connection, base_id: int, token: int) -> float:
-    """Raise LeaseLost unless `token` is the one that holds the lineage now; returns the lease's length in seconds."""
+    """Raise LeaseLostError unless `token` holds the lineage now; returns the lease's length in seconds."""
     row = connection.execute(
         select(LeaseRow.owner, LeaseRow.token, LeaseRow.lease_seconds).where(LeaseRow.base_id == base_id)
     ).one_or_none()
     if row is None or row.owner is None or row.token != token:
         holder = "nobody" if row is None or row.owner is None else f"{row.owner} with token {row.token}"
-        raise LeaseLost(f"the trainer with token {token} may not write any more: {holder} holds the lineage now")
+        raise LeaseLostError(f"the trainer with token {token} may not write any more: {holder} holds the lineage now")
     return float(row.lease_seconds)

@@ -1,4 +1,4 @@
-"""Prompts that pairs are made of, and prompts kept out of training for good."""
+"""Training prompts, of which pairs are made, and held-out prompts."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, exists, func, insert, select, update
 from sqlalchemy.orm import aliased
 
-from dmpo_app.domain import KnownPrompt, NewPrompt, Prompt, PromptSnapshot, PromptSource, PromptsState
-from dmpo_app.domain.prompt_text import fold
-from dmpo_app.errors import Conflict, TooMany
-from dmpo_app.store.audit import in_ranges, record_act
-from dmpo_app.store.database import Database
+from dmpo_app.domain.image import Prompt
+from dmpo_app.domain.prompt import NewPrompt, PromptSnapshot, PromptSource, PromptsState, StoredPrompt, fold
+from dmpo_app.errors import ConflictError, RateLimitError
+from dmpo_app.store.audit import format_ranges, record_act
+from dmpo_app.store.db.database import Database
 from dmpo_app.store.schema import BaseModelRow, PairRow, PromptProposalRow, PromptRow, PromptTagRow
 
 _CHUNK = 500
-"""Texts in one IN (...): databases bound the number of parameters."""
+"""Texts in one IN (...), since databases bound the number of parameters."""
 
 _DAY = timedelta(days=1)
 
 
 class Prompts:
-    """Which prompts there are and on which side each is.
+    """All prompts of a home, and the side of each: training or held out.
 
-    New prompts are compared with a `snapshot` first, which may take a while; the methods that then write are given the
-    snapshot's state, and do nothing and answer None when it is no longer the state of things.
+    New prompts are compared with a `snapshot` first, which may take a while; the methods that then write take the
+    snapshot's state, and do nothing and return None when it is no longer the present one.
     """
 
     def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
@@ -33,17 +33,17 @@ class Prompts:
         self._now = now
 
     def ensure(self, texts: Sequence[str], *, held_out: bool) -> list[Prompt]:
-        """The prompts of these texts, in their order, added where new. Those that were moved by hand are left there.
+        """Get or add the prompts of these texts, in their order. Those that were moved by hand are left there.
 
-        Raises Conflict when one, or a twin of it, is on the other side already: a yardstick that was trained on
+        Raises ConflictError when one, or a twin of it, is on the other side already: a yardstick that was trained on
         measures nothing.
         """
         return self._database.write(
-            lambda connection: ensure_prompts(connection, texts, held_out=held_out, at=self._now(), moved_may_stay=True)
+            lambda connection: ensure_prompts(connection, texts, held_out=held_out, at=self._now(), allow_moved=True)
         )
 
     def list(self, held_out: bool | None = None) -> list[Prompt]:
-        """All prompts in the order they were added, or one side of them."""
+        """List all prompts in the order they were added, or one side of them."""
         query = select(PromptRow.id, PromptRow.text, PromptRow.held_out).order_by(PromptRow.id)
         if held_out is not None:
             query = query.where(PromptRow.held_out == held_out)
@@ -51,8 +51,10 @@ class Prompts:
             return [Prompt(*row) for row in connection.execute(query)]
 
     def for_pairs(self, tags: Sequence[str] = ()) -> Sequence[str]:
-        """The training prompts that new pairs may be made of, by age: not retired, no twin held out, with any of
-        `tags` if there are some."""
+        """List the training prompts for new pairs, by age.
+
+        They are not retired, have no twin that is held out, and have any of `tags` if there are some.
+        """
         twin = aliased(PromptRow)
         query = select(PromptRow.text).where(
             PromptRow.held_out.is_(False),
@@ -65,16 +67,16 @@ class Prompts:
             return connection.execute(query.order_by(PromptRow.id)).scalars().all()
 
     def snapshot(self, held_out: bool | None = None) -> PromptSnapshot:
-        """What new prompts are compared with: all prompts, retired ones too, or one side of them."""
+        """A snapshot of all prompts, retired ones too, or of one side, to compare new prompts with."""
         query = select(PromptRow.id, PromptRow.text, PromptRow.folded, PromptRow.held_out).order_by(PromptRow.id)
         if held_out is not None:
             query = query.where(PromptRow.held_out == held_out)
         with self._database.reader() as connection:
             state = _state(connection)
-            return PromptSnapshot(state, [KnownPrompt(*row) for row in connection.execute(query)])
+            return PromptSnapshot(state, [StoredPrompt(*row) for row in connection.execute(query)])
 
-    def take_in(self, prompts: Sequence[NewPrompt], *, expected: PromptsState, by: str) -> PromptsState | None:
-        """Add imported prompts in one transaction, an act of `by`; returns the state after it. None: see the class.
+    def insert_imported(self, prompts: Sequence[NewPrompt], *, expected: PromptsState, by: str) -> PromptsState | None:
+        """Insert imported prompts in one transaction, an act of `by`; returns the state after it. None: see the class.
 
         Raises IntegrityError for a text that is there already, or that the database refuses to hold out.
         """
@@ -85,16 +87,16 @@ class Prompts:
             now = self._now()
             ids = _insert(connection, prompts, PromptSource.IMPORT, now)
             held_out = sum(prompt.held_out for prompt in prompts)
-            subject = f"{len(ids)} prompts, {held_out} of them held out: {in_ranges(ids)}"
+            subject = f"{len(ids)} prompts, {held_out} of them held out: {format_ranges(ids)}"
             record_act(connection, by, "import_prompts", subject, at=now)
             return _state(connection)
 
         return self._database.write(work)
 
     def propose(self, prompt: NewPrompt, *, annotator_id: int, per_day: int, expected: PromptsState) -> bool | None:
-        """Add a training prompt that an annotator thought of. False: it, or a twin, is there; None: see the class.
+        """Add a training prompt of an annotator. False: it, or a twin, is there already; None: see the class.
 
-        Raises TooMany when they proposed `per_day` within the last 24 hours.
+        Raises RateLimitError when they proposed `per_day` within the last 24 hours.
         """
         since = self._now() - _DAY
 
@@ -103,10 +105,10 @@ class Prompts:
                 return None
             if connection.execute(select(PromptRow.id).where(PromptRow.folded == prompt.folded)).first() is not None:
                 return False
-            mine = (PromptProposalRow.annotator_id == annotator_id, PromptProposalRow.created_at > since)
-            proposed = select(func.count()).select_from(PromptProposalRow).where(*mine)
-            if connection.execute(proposed).scalar_one() >= per_day:
-                raise TooMany(f"you have added {per_day} prompts within a day, which is the limit; thank you")
+            recent_conditions = (PromptProposalRow.annotator_id == annotator_id, PromptProposalRow.created_at > since)
+            count_query = select(func.count()).select_from(PromptProposalRow).where(*recent_conditions)
+            if connection.execute(count_query).scalar_one() >= per_day:
+                raise RateLimitError(f"you have added {per_day} prompts within a day, which is the limit; thank you")
             [prompt_id] = _insert(connection, [prompt], PromptSource.ANNOTATOR, self._now())
             connection.execute(
                 insert(PromptProposalRow).values(prompt_id=prompt_id, annotator_id=annotator_id, created_at=self._now())
@@ -115,7 +117,7 @@ class Prompts:
 
         return self._database.write(work)
 
-    def place(self, ids: Sequence[int], *, held_out: bool, expected: PromptsState, by: str) -> PromptsState | None:
+    def move(self, ids: Sequence[int], *, held_out: bool, expected: PromptsState, by: str) -> PromptsState | None:
         """Move prompts to one side, in one transaction, an act of `by`; None: see the class.
 
         Raises IntegrityError when one that has pairs, or a twin with pairs, would be held out.
@@ -125,7 +127,7 @@ class Prompts:
             if _state(connection) != expected:
                 return None
             now = self._now()
-            moved: list[int] = []
+            moved_ids: list[int] = []
             for start in range(0, len(ids), _CHUNK):
                 statement = (
                     update(PromptRow)
@@ -133,16 +135,16 @@ class Prompts:
                     .values(held_out=held_out, placed_at=now)
                     .returning(PromptRow.id)
                 )
-                moved += connection.execute(statement).scalars()
-            if moved:
+                moved_ids += connection.execute(statement).scalars()
+            if moved_ids:
                 act = "hold_out_prompts" if held_out else "train_prompts"
-                record_act(connection, by, act, f"prompts {in_ranges(moved)}", at=now)
+                record_act(connection, by, act, f"prompts {format_ranges(moved_ids)}", at=now)
             return _state(connection)
 
         return self._database.write(work)
 
-    def with_pairs(self) -> set[int]:
-        """The ids of prompts that have pairs, of whichever base model."""
+    def ids_with_pairs(self) -> set[int]:
+        """Find the ids of prompts that have pairs, of whichever base model."""
         query = select(PromptRow.id).where(
             exists().where(PairRow.base_id == BaseModelRow.id, PairRow.prompt_id == PromptRow.id)
         )
@@ -151,12 +153,12 @@ class Prompts:
 
 
 def ensure_prompts(
-    connection: Connection, texts: Sequence[str], *, held_out: bool, at: datetime, moved_may_stay: bool = False
+    connection: Connection, texts: Sequence[str], *, held_out: bool, at: datetime, allow_moved: bool = False
 ) -> list[Prompt]:
-    """`Prompts.ensure` as a part of a transaction. `moved_may_stay`: no Conflict for prompts moved by hand."""
-    wanted = list(dict.fromkeys(texts))
-    known = _find(connection, wanted, held_out=held_out, moved_may_stay=moved_may_stay)
-    new = [text for text in wanted if text not in known]
+    """Get or add prompts as a part of a transaction. `allow_moved`: no ConflictError for prompts moved by hand."""
+    unique_texts = list(dict.fromkeys(texts))
+    prompts_by_text = _find(connection, unique_texts, held_out=held_out, allow_moved=allow_moved)
+    new = [text for text in unique_texts if text not in prompts_by_text]
     if new:
         folded = {text: fold(text) for text in new}
         _refuse_twins(connection, folded, held_out=held_out)
@@ -164,21 +166,21 @@ def ensure_prompts(
             insert(PromptRow),
             [{"text": text, "folded": folded[text], "held_out": held_out, "created_at": at} for text in new],
         )
-        known |= _find(connection, new, held_out=held_out, moved_may_stay=False)
-    return [known[text] for text in texts]
+        prompts_by_text |= _find(connection, new, held_out=held_out, allow_moved=False)
+    return [prompts_by_text[text] for text in texts]
 
 
-def _find(connection: Connection, texts: Sequence[str], *, held_out: bool, moved_may_stay: bool) -> dict[str, Prompt]:
-    found: dict[str, Prompt] = {}
+def _find(connection: Connection, texts: Sequence[str], *, held_out: bool, allow_moved: bool) -> dict[str, Prompt]:
+    prompts_by_text: dict[str, Prompt] = {}
     for start in range(0, len(texts), _CHUNK):
         query = select(PromptRow.id, PromptRow.text, PromptRow.held_out, PromptRow.placed_at).where(
             PromptRow.text.in_(texts[start : start + _CHUNK])
         )
         for row in connection.execute(query):
-            if row.held_out != held_out and not (moved_may_stay and row.placed_at is not None):
+            if row.held_out != held_out and not (allow_moved and row.placed_at is not None):
                 _refuse(row.text, row.text, held_out=held_out)
-            found[row.text] = Prompt(row.id, row.text, row.held_out)
-    return found
+            prompts_by_text[row.text] = Prompt(row.id, row.text, row.held_out)
+    return prompts_by_text
 
 
 def _refuse_twins(connection: Connection, folded: dict[str, str], *, held_out: bool) -> None:
@@ -194,12 +196,14 @@ def _refuse_twins(connection: Connection, folded: dict[str, str], *, held_out: b
 
 def _refuse(text: str, twin: str, *, held_out: bool) -> None:
     side = "has been trained on in this home" if held_out else "is held out of training"
-    which = f"the prompt {text!r} {side}" if text == twin else f"the prompt {text!r} has a twin, {twin!r}, that {side}"
-    raise Conflict(f"{which}; it cannot be both. Take it out of one of the lists")
+    subject = (
+        f"the prompt {text!r} {side}" if text == twin else f"the prompt {text!r} has a twin, {twin!r}, that {side}"
+    )
+    raise ConflictError(f"{subject}; it cannot be both. Take it out of one of the lists")
 
 
 def _insert(connection: Connection, prompts: Sequence[NewPrompt], source: PromptSource, at: datetime) -> list[int]:
-    """Few statements however many prompts: votes wait while this runs. Returns their ids."""
+    """Insert prompts in few statements, since votes wait while this runs; returns their ids."""
     if not prompts:
         return []
     rows = [{"text": prompt.text, "folded": prompt.folded, "held_out": prompt.held_out} for prompt in prompts]
@@ -209,9 +213,9 @@ def _insert(connection: Connection, prompts: Sequence[NewPrompt], source: Prompt
         texts = [row["text"] for row in rows[start : start + _CHUNK]]
         query = select(PromptRow.text, PromptRow.id).where(PromptRow.text.in_(texts))
         ids |= {row.text: row.id for row in connection.execute(query)}
-    tagged = [{"prompt_id": ids[prompt.text], "tag": tag} for prompt in prompts for tag in dict.fromkeys(prompt.tags)]
-    if tagged:
-        connection.execute(insert(PromptTagRow), tagged)
+    tag_rows = [{"prompt_id": ids[prompt.text], "tag": tag} for prompt in prompts for tag in dict.fromkeys(prompt.tags)]
+    if tag_rows:
+        connection.execute(insert(PromptTagRow), tag_rows)
     return [ids[prompt.text] for prompt in prompts]
 
 

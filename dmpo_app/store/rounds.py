@@ -1,4 +1,4 @@
-"""Training rounds: asked for, run in slices, finished once.
+"""Training rounds: requested, run in slices, finished once.
 
 Whoever writes as the trainer shows its fencing token, and every write checks it in the transaction it writes in.
 """
@@ -11,36 +11,105 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, insert, select, text, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, text, update
 
-from dmpo_app.domain import (
-    AdapterRef,
-    BaseModelRef,
-    NewAdapter,
-    Question,
-    RoundProgress,
-    RoundState,
-    RoundStatus,
-    Trigger,
-)
-from dmpo_app.errors import BadInput, Conflict
+from dmpo_app.domain.lineage import AdapterRef, BaseModelRef, NewAdapter
+from dmpo_app.domain.round import RoundProgress, RoundState, RoundStatus, Trigger
+from dmpo_app.domain.vote import Question
+from dmpo_app.errors import BadInputError, ConflictError, NotFoundError
 from dmpo_app.store.adapters import Adapters
 from dmpo_app.store.audit import record_act
-from dmpo_app.store.database import Database
+from dmpo_app.store.db.database import Database
 from dmpo_app.store.lease import require_token
-from dmpo_app.store.round_rows import (
-    ROUNDS,
-    UNFINISHED,
-    base_of,
-    find_round,
-    fix_votes,
-    held_round,
-    newest_vote,
-    require_none_under_way,
-    round_of,
+from dmpo_app.store.schema import IS_UNFINISHED, AdapterRow, RoundProgressRow, RoundRow, RoundVoteRow, VoteRow
+from dmpo_app.store.voting.vote_statements import COUNT_TRAINED_ON
+
+UNFINISHED = (RoundStatus.QUEUED, RoundStatus.RUNNING)
+
+ROUNDS: Select[*tuple[Any, ...]] = select(RoundRow, AdapterRow.version.label("adapter_version")).outerjoin(
+    AdapterRow, AdapterRow.round_id == RoundRow.id
 )
-from dmpo_app.store.schema import IS_UNFINISHED, RoundProgressRow, RoundRow, RoundVoteRow
-from dmpo_app.store.vote_statements import COUNT_TRAINED_ON
+
+
+def round_from_row(row: Row[*tuple[Any, ...]]) -> RoundState:
+    """Make a RoundState from a row of `ROUNDS`."""
+    return RoundState(
+        id=row.id,
+        status=row.status,
+        trigger=row.trigger,
+        seed=row.seed,
+        step=row.step,
+        steps=row.steps,
+        loss=row.loss,
+        margin=row.margin,
+        accuracy=row.accuracy,
+        eta_seconds=row.eta_seconds,
+        attempts=row.attempts,
+        num_votes=row.num_votes,
+        last_vote_id=row.last_vote_id,
+        parent_version=row.parent_version,
+        adapter_version=row.adapter_version,
+        reason=row.reason,
+        config=row.config,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )
+
+
+def find_round(connection: Connection, round_id: int) -> RoundState:
+    """Get a round by id. Raises NotFoundError."""
+    row = connection.execute(ROUNDS.where(RoundRow.id == round_id)).one_or_none()
+    if row is None:
+        raise NotFoundError(f"there is no round {round_id}")
+    return round_from_row(row)
+
+
+def require_no_open_round(connection: Connection, base_id: int) -> None:
+    """Raise ConflictError when a round of this lineage is queued or running."""
+    row = connection.execute(
+        select(RoundRow.id, RoundRow.status).where(RoundRow.base_id == base_id, text(IS_UNFINISHED))
+    ).one_or_none()
+    if row is not None:
+        raise ConflictError(f"round {row.id} is {row.status.value}; one at a time")
+
+
+def require_held_round(
+    connection: Connection, round_id: int, token: int, *, status: Sequence[RoundStatus]
+) -> RoundState:
+    """Require that `token` holds the round's lineage and its status is one of these; returns the round.
+
+    Raises NotFoundError, LeaseLostError, ConflictError.
+    """
+    base_id = get_base_id(connection, round_id)
+    require_token(connection, base_id, token)
+    round_state = find_round(connection, round_id)
+    if round_state.status not in status:
+        allowed = " or ".join(one.value for one in status)
+        raise ConflictError(f"round {round_id} is {round_state.status.value}, not {allowed}")
+    return round_state
+
+
+def get_base_id(connection: Connection, round_id: int) -> int:
+    """The base model id of a round. Raises NotFoundError."""
+    base_id = connection.execute(select(RoundRow.base_id).where(RoundRow.id == round_id)).scalar_one_or_none()
+    if base_id is None:
+        raise NotFoundError(f"there is no round {round_id}")
+    return base_id
+
+
+def record_round_votes(connection: Connection, round_id: int, votes: Sequence[tuple[int, bool]]) -> None:
+    """Record the votes that a round is trained on, for good."""
+    rows = [{"round_id": round_id, "vote_id": vote_id, "held_out": held_out} for vote_id, held_out in votes]
+    if rows:
+        connection.execute(insert(RoundVoteRow), rows)
+
+
+def newest_vote_id(connection: Connection, base_id: int) -> int:
+    """The id of the lineage's newest vote, 0 without any."""
+    query = select(func.coalesce(func.max(VoteRow.id), 0)).where(VoteRow.base_id == base_id)
+    return connection.execute(query).scalar_one()
+
 
 # Built once, since they are run several times a second.
 _CURRENT = ROUNDS.where(RoundRow.base_id == bindparam("base_id"), text(IS_UNFINISHED))
@@ -68,19 +137,21 @@ class Rounds:
     ) -> RoundState:
         """Queue a round for the trainer. `by`: the administrator whose act it is, if it is one.
 
-        Raises Conflict when one is under way or there are too few preferences on the question.
+        Raises ConflictError when one is under way or there are too few preferences on the question.
         """
 
         def work(connection: Connection) -> RoundState:
-            require_none_under_way(connection, base.id)
-            wanted = {"base_id": base.id, "question": question}
-            count = connection.execute(COUNT_TRAINED_ON, wanted).scalar_one()
+            require_no_open_round(connection, base.id)
+            parameters = {"base_id": base.id, "question": question}
+            count = connection.execute(COUNT_TRAINED_ON, parameters).scalar_one()
             if count < min_preferences:
-                raise Conflict(f"a round needs at least {min_preferences} votes for a side or a tie; there are {count}")
-            found = find_round(connection, self._insert(connection, base, trigger))
+                raise ConflictError(
+                    f"a round needs at least {min_preferences} votes for a side or a tie; there are {count}"
+                )
+            round_state = find_round(connection, self._insert(connection, base, trigger))
             if by is not None:
-                record_act(connection, by, "train_now", f"round {found.id}", at=found.created_at)
-            return found
+                record_act(connection, by, "train_now", f"round {round_state.id}", at=round_state.created_at)
+            return round_state
 
         return self._database.write(work)
 
@@ -100,10 +171,10 @@ class Rounds:
         """Set a round running: the one queued, or a new one when `round_id` is None.
 
         Its first start fixes its votes (id, whether held out), seed, steps, config and parent. A later one, after a
-        kill or a failure, only counts the attempt and leaves those as they were: take them from the answer.
-        Raises LeaseLost, NotFound, Conflict (another round is under way, or this one is finished).
+        kill or a failure, only counts the attempt and leaves those as they were: take them from the result.
+        Raises LeaseLostError, NotFoundError, ConflictError (another round is under way, or this one is finished).
         """
-        fixed: dict[str, Any] = {
+        first_start_values: dict[str, Any] = {
             "seed": seed,
             "steps": steps,
             "config": dict(config),
@@ -114,24 +185,25 @@ class Rounds:
 
         def work(connection: Connection) -> RoundState:
             require_token(connection, base.id, token)
-            started = round_id
-            if started is None:
-                require_none_under_way(connection, base.id)
-                started = self._insert(connection, base, trigger)
-            found = held_round(connection, started, token, status=UNFINISHED)
-            changes: dict[str, Any] = {"status": RoundStatus.RUNNING, "attempts": found.attempts + 1}
-            if found.started_at is None:
-                changes |= fixed | {"started_at": self._now()}
-                fix_votes(connection, started, votes)
-            connection.execute(update(RoundRow).where(RoundRow.id == started).values(**changes))
-            return find_round(connection, started)
+            started_id = round_id
+            if started_id is None:
+                require_no_open_round(connection, base.id)
+                started_id = self._insert(connection, base, trigger)
+            round_state = require_held_round(connection, started_id, token, status=UNFINISHED)
+            changes: dict[str, Any] = {"status": RoundStatus.RUNNING, "attempts": round_state.attempts + 1}
+            if round_state.started_at is None:
+                changes |= first_start_values | {"started_at": self._now()}
+                record_round_votes(connection, started_id, votes)
+            connection.execute(update(RoundRow).where(RoundRow.id == started_id).values(**changes))
+            return find_round(connection, started_id)
 
         return self._database.write(work)
 
     def record(self, round_id: int, progress: RoundProgress, *, token: int) -> None:
-        """Note how far a round is. A step done again after a kill replaces what was noted of it.
+        """Record the progress of a round. A step done again after a kill replaces its earlier record.
 
-        Raises LeaseLost, NotFound, Conflict when it is not running, BadInput for a value that is not finite.
+        Raises LeaseLostError, NotFoundError, ConflictError when it is not running, BadInputError for a value that is
+        not finite.
         """
         values = {
             "loss": progress.loss,
@@ -141,19 +213,19 @@ class Rounds:
         }
         numbers = (*values.values(), *progress.health.values(), progress.held_out_loss or 0.0)
         if not all(math.isfinite(value) for value in numbers):
-            raise BadInput(f"round {round_id} reported a value that is not finite: {progress}")
+            raise BadInputError(f"round {round_id} reported a value that is not finite: {progress}")
 
         def work(connection: Connection) -> None:
-            held_round(connection, round_id, token, status=(RoundStatus.RUNNING,))
+            require_held_round(connection, round_id, token, status=(RoundStatus.RUNNING,))
             connection.execute(update(RoundRow).where(RoundRow.id == round_id).values(step=progress.step, **values))
             point: dict[str, Any] = {**values, "held_out_loss": progress.held_out_loss, "created_at": self._now()}
             point["health"] = dict(progress.health)
-            again = connection.execute(
+            replacement = connection.execute(
                 update(RoundProgressRow)
                 .where(RoundProgressRow.round_id == round_id, RoundProgressRow.step == progress.step)
                 .values(**point)
             )
-            if not again.rowcount:
+            if not replacement.rowcount:
                 connection.execute(insert(RoundProgressRow).values(round_id=round_id, step=progress.step, **point))
 
         self._database.write(work)
@@ -161,41 +233,48 @@ class Rounds:
     def publish(self, round_id: int, adapter: NewAdapter, *, token: int, reason: str | None = None) -> AdapterRef:
         """Finish a round with a new version and make it live, all at once. `reason`: why it ended early, if it did.
 
-        Publishing a published round again answers with its version and writes nothing. Raises LeaseLost, NotFound,
-        Conflict when the round is not running.
+        Publishing a published round again returns its version and writes nothing. Raises LeaseLostError, NotFoundError,
+        ConflictError when the round is not running.
         """
 
         def work(connection: Connection) -> AdapterRef:
-            found = held_round(connection, round_id, token, status=(RoundStatus.RUNNING, RoundStatus.PUBLISHED))
-            base_id = base_of(connection, round_id)
-            if found.adapter_version is not None:
-                return self._adapters.find(connection, base_id, found.adapter_version)
+            round_state = require_held_round(
+                connection, round_id, token, status=(RoundStatus.RUNNING, RoundStatus.PUBLISHED)
+            )
+            base_id = get_base_id(connection, round_id)
+            if round_state.adapter_version is not None:
+                return self._adapters.find(connection, base_id, round_state.adapter_version)
             at = self._now()
-            published = self._adapters.insert(connection, base_id, found, adapter, at=at)
+            adapter_ref = self._adapters.insert(connection, base_id, round_state, adapter, at=at)
             self._finish(connection, round_id, RoundStatus.PUBLISHED, reason=reason, at=at)
-            return published
+            return adapter_ref
 
         return self._database.write(work)
 
     def refuse(self, round_id: int, reason: str, *, token: int) -> None:
-        """Finish a round without a version, for it was no better. Raises LeaseLost, NotFound, Conflict."""
+        """Finish a round that was no better, without a version. Raises LeaseLostError, NotFoundError, ConflictError."""
 
         def work(connection: Connection) -> None:
-            held_round(connection, round_id, token, status=(RoundStatus.RUNNING,))
+            require_held_round(connection, round_id, token, status=(RoundStatus.RUNNING,))
             self._finish(connection, round_id, RoundStatus.REFUSED, reason=reason, at=self._now())
 
         self._database.write(work)
 
     def fail(self, round_id: int, reason: str, *, token: int, final: bool) -> None:
-        """Give a round up, or queue it for another attempt when not `final`. Raises LeaseLost, NotFound, Conflict."""
+        """Fail a round, or queue it for another attempt when not `final`.
+
+        Raises LeaseLostError, NotFoundError, ConflictError.
+        """
 
         def work(connection: Connection) -> None:
-            found = held_round(connection, round_id, token, status=UNFINISHED)
+            round_state = require_held_round(connection, round_id, token, status=UNFINISHED)
             changes: dict[str, Any] = {"reason": reason, "eta_seconds": None, "status": RoundStatus.QUEUED}
             if final:
                 changes |= {"status": RoundStatus.FAILED, "finished_at": self._now()}
-            if final and found.started_at is None:  # it took no votes: those there are must not start it over at once
-                changes["last_vote_id"] = newest_vote(connection, base_of(connection, round_id))
+            if (
+                final and round_state.started_at is None
+            ):  # it took no votes: those there are must not start it over at once
+                changes["last_vote_id"] = newest_vote_id(connection, get_base_id(connection, round_id))
             connection.execute(update(RoundRow).where(RoundRow.id == round_id).values(**changes))
 
         self._database.write(work)
@@ -209,18 +288,18 @@ class Rounds:
         return self._first(_LAST, base)
 
     def get(self, round_id: int) -> RoundState:
-        """Raises NotFound."""
+        """Get a round by id. Raises NotFoundError."""
         with self._database.reader() as connection:
             return find_round(connection, round_id)
 
     def list(self, base: BaseModelRef) -> builtins.list[RoundState]:
-        """Every round of a lineage, oldest first."""
+        """List every round of a lineage, oldest first."""
         with self._database.reader() as connection:
             rows = connection.execute(ROUNDS.where(RoundRow.base_id == base.id).order_by(RoundRow.id))
-            return [round_of(row) for row in rows]
+            return [round_from_row(row) for row in rows]
 
-    def votes_of(self, round_id: int) -> builtins.list[tuple[int, bool]]:
-        """The votes a round was started with, by id, and whether each is held out of training."""
+    def votes(self, round_id: int) -> builtins.list[tuple[int, bool]]:
+        """List the votes a round was started with, by id, and whether each is held out of training."""
         query = (
             select(RoundVoteRow.vote_id, RoundVoteRow.held_out)
             .where(RoundVoteRow.round_id == round_id)
@@ -229,8 +308,8 @@ class Rounds:
         with self._database.reader() as connection:
             return [(row.vote_id, row.held_out) for row in connection.execute(query)]
 
-    def progress(self, round_id: int) -> builtins.list[RoundProgress]:
-        """What was noted of a round, by step."""
+    def list_progress(self, round_id: int) -> builtins.list[RoundProgress]:
+        """List the recorded progress of a round, by step."""
         query = (
             select(
                 RoundProgressRow.step,
@@ -250,7 +329,7 @@ class Rounds:
     def _first(self, query: Select[*tuple[Any, ...]], base: BaseModelRef) -> RoundState | None:
         with self._database.reader() as connection:
             row = connection.execute(query, {"base_id": base.id}).first()
-        return None if row is None else round_of(row)
+        return None if row is None else round_from_row(row)
 
     def _insert(self, connection: Connection, base: BaseModelRef, trigger: Trigger) -> int:
         return connection.execute(

@@ -1,4 +1,4 @@
-"""The store of one home."""
+"""The store of one home: the entry to all its subjects."""
 
 from __future__ import annotations
 
@@ -12,32 +12,27 @@ from filelock import FileLock
 from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
 
-from dmpo_app.errors import SetupProblem
+from dmpo_app.errors import SetupError
 from dmpo_app.store.adapters import Adapters
-from dmpo_app.store.annotators import Annotators
-from dmpo_app.store.assignments import Assignments
 from dmpo_app.store.audit import Audit
-from dmpo_app.store.consents import Consents
-from dmpo_app.store.database import Database, sqlite_url
-from dmpo_app.store.files import Elsewhere, Files
-from dmpo_app.store.gold import GoldPairs
-from dmpo_app.store.images import Images
-from dmpo_app.store.imports import Imports
-from dmpo_app.store.invites import Invites
-from dmpo_app.store.judgements import Judgements
+from dmpo_app.store.db.database import Database, sqlite_url
+from dmpo_app.store.db.migrate import upgrade
+from dmpo_app.store.files import Files, RemoteFiles
+from dmpo_app.store.imports.imports import Imports
 from dmpo_app.store.lease import Lease
-from dmpo_app.store.migrate import upgrade
-from dmpo_app.store.models import Models
-from dmpo_app.store.own_votes import OwnVotes
-from dmpo_app.store.pair_margins import PairMargins
-from dmpo_app.store.pairs import Pairs
+from dmpo_app.store.pairs.images import Images, Models
+from dmpo_app.store.pairs.pair_values import GoldPairs, PairMargins, Scores
+from dmpo_app.store.pairs.pairs import Pairs
 from dmpo_app.store.prompt_catalog import PromptCatalog
 from dmpo_app.store.prompts import Prompts
-from dmpo_app.store.reports import Reports
 from dmpo_app.store.rounds import Rounds
-from dmpo_app.store.scores import Scores
-from dmpo_app.store.vote_records import VoteRecords
-from dmpo_app.store.votes import Votes
+from dmpo_app.store.voting.annotators import Annotators, Invites
+from dmpo_app.store.voting.assignments import Assignments
+from dmpo_app.store.voting.consents import Consents
+from dmpo_app.store.voting.judgements import VotedPairs
+from dmpo_app.store.voting.own_votes import OwnVotes
+from dmpo_app.store.voting.reports import Reports
+from dmpo_app.store.voting.votes import VoteRecords, Votes
 
 DATABASE_NAME = "studio.db"
 
@@ -45,15 +40,15 @@ _LOCK_SECONDS = 120.0
 
 
 def utc_now() -> datetime:
-    """The time, in UTC."""
+    """The present time, in UTC."""
     return datetime.now(UTC)
 
 
 class Store:
-    """Everything a home remembers, by subject. Safe for any number of threads and processes.
+    """The store of one home, by subject. Safe for any number of threads and processes.
 
-    A method is a transaction; one that writes returns when its work is on disk. Any of them raises Busy when too many
-    are waiting, and StorageFull when the disk takes no more; then nothing was recorded.
+    A method is a transaction; one that writes returns when its work is on disk. Any of them raises BusyError when too
+    many are waiting, and StorageFullError when the disk takes no more; then nothing was recorded.
     """
 
     def __init__(self, home: Path, database: Database, files: Files, now: Callable[[], datetime]) -> None:
@@ -78,7 +73,7 @@ class Store:
         self.invites = Invites(database, now)
         self.audit = Audit(database, now)
         self.vote_records = VoteRecords(database)
-        self.judgements = Judgements(database)
+        self.voted_pairs = VotedPairs(database)
         self.adapters = Adapters(database, home, now)
         self.rounds = Rounds(database, self.adapters, now)
         self.lease = Lease(database, now)
@@ -89,14 +84,14 @@ class Store:
         home: Path,
         *,
         database_url: str | None = None,
-        elsewhere: Elsewhere | None = None,
+        remote: RemoteFiles | None = None,
         now: Callable[[], datetime] = utc_now,
     ) -> Store:
         """Open a home, made and brought to the present schema if need be; two processes may do so at once.
 
-        Its database is a file in it, or the one at `database_url`, which belongs to this home alone. Pictures, latents
-        and embeddings are files in it, and `elsewhere` as well where that is given.
-        Raises UnsafeSQLite, and SetupProblem for a home that cannot be written or comes from a newer version.
+        Its database is a file in it, or the one at `database_url`, which belongs to this home alone. Images, latents
+        and embeddings are files in it, and in `remote` as well where that is set.
+        Raises UnsafeSQLiteError, and SetupError for a home that cannot be written or comes from a newer version.
         """
         home = home.expanduser().absolute()
         url = make_url(database_url) if database_url else sqlite_url(home / DATABASE_NAME)
@@ -110,25 +105,25 @@ class Store:
                         # third; on a fresh one they are not.
                         database.close()
                         database = Database.open(url)
-                    return cls(home, database, Files(home, elsewhere), now)
+                    return cls(home, database, Files(home, remote), now)
                 except BaseException:
                     database.close()
                     raise
         except DBAPIError as error:
-            name, other = url.database, "DMPO_HOME to another folder"
+            name, advice = url.database, "DMPO_HOME to another folder"
             if database_url:
-                name, other = url.render_as_string(), "DMPO_DATABASE_URL to another database"
-            raise SetupProblem(
+                name, advice = url.render_as_string(), "DMPO_DATABASE_URL to another database"
+            raise SetupError(
                 f"{name} could not be brought to the present schema ({error.orig}); it was left as it was. Is it of "
-                f"another program? Set {other} to start afresh."
+                f"another program? Set {advice} to start afresh."
             ) from error
         except OSError as error:
-            raise SetupProblem(
+            raise SetupError(
                 f"the home {home} cannot be used ({error}); set DMPO_HOME to a folder that can be written"
             ) from error
 
     def close(self) -> None:
-        """Finish what is queued and let go of the database. Calling it again does nothing."""
+        """Finish queued writes and close the database. Calling it again does nothing."""
         self._database.close()
 
     def __enter__(self) -> Self:

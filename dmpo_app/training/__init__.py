@@ -1,1 +1,1 @@
-"""From votes to a published adapter: the dataset, one step, a round in slices, the worker that decides when."""
+"""Training, from votes to a published adapter: the dataset, one step, a round in slices, the scheduler of rounds."""

@@ -1,4 +1,4 @@
-"""The page's own scripts and styles: files under `static/`, served by a route that knows them by name.
+"""Static assets of the page: scripts and styles under `static/`, served by a route that knows them by name.
 
 The address carries a hash over all of them, so browsers may keep them for ever and modules that import one another
 still come from the same build.
@@ -14,8 +14,8 @@ from typing import Annotated
 from fastapi import APIRouter, Response
 from fastapi import Path as PathParameter
 
-from dmpo_app.errors import NotFound
-from dmpo_app.web.answers import StudioRoute
+from dmpo_app.errors import NotFoundError
+from dmpo_app.web.error_responses import StudioRoute
 
 FOLDER = Path(__file__).parent / "static"
 PREFIX = "/studio/static"
@@ -48,15 +48,15 @@ STYLES = (
 
 @dataclass(frozen=True)
 class Assets:
-    """The files by their name under `static/`, read once, and the hash of their build."""
+    """The static files by their name under `static/`, read once, and the hash of their build."""
 
     files: dict[str, bytes]
     build: str
 
     @classmethod
     def load(cls) -> Assets:
-        found = (path for path in sorted(FOLDER.rglob("*")) if path.suffix in _TYPES)
-        files = {path.relative_to(FOLDER).as_posix(): path.read_bytes() for path in found}
+        paths = (path for path in sorted(FOLDER.rglob("*")) if path.suffix in _TYPES)
+        files = {path.relative_to(FOLDER).as_posix(): path.read_bytes() for path in paths}
         digest = hashlib.sha256()
         for name, content in files.items():
             digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
@@ -79,7 +79,7 @@ class Assets:
         ) -> Response:
             content = self.files.get(name)
             if content is None:
-                raise NotFound("no such file")
+                raise NotFoundError("no such file")
             # A page of an older build gets today's files, but may not keep them under the old name.
             keep = "public, max-age=31536000, immutable" if build == self.build else "no-cache"
             return Response(content, media_type=_TYPES[Path(name).suffix], headers={"Cache-Control": keep})

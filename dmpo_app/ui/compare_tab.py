@@ -1,5 +1,7 @@
-"""The before/after tab: a form of Gradio's components; its button hands the values to `<dmpo-compare>` in the browser,
-which asks the JSON API, so that prompts and images pass neither Gradio's queue nor its file cache.
+"""The before/after tab: a form of Gradio's components.
+
+Its button hands the values to `<dmpo-compare>` in the browser, which asks the JSON API, so that prompts and images pass
+neither Gradio's queue nor its file cache.
 """
 
 from __future__ import annotations
@@ -9,10 +11,10 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from dmpo_app.domain import BASE_VERSION
-from dmpo_app.domain.prompt_text import MAX_PROMPT
-from dmpo_app.ui.lending import render_by_queue
-from dmpo_app.web.models import MAX_SEED
+from dmpo_app.domain.lineage import BASE_VERSION
+from dmpo_app.domain.prompt import MAX_PROMPT
+from dmpo_app.ui.zerogpu_events import render_by_queue
+from dmpo_app.web.api_models import MAX_SEED
 from dmpo_app.web.services import Services
 
 MAX_SUGGESTIONS = 6
@@ -24,8 +26,8 @@ _REFRESHED = """() => { document.querySelector("dmpo-compare")?.refreshed(); }""
 _DICE = "() => Math.floor(Math.random() * 2147483648)"
 
 
-class Lists(NamedTuple):
-    """What the refresh writes, in the order of its outputs."""
+class VersionLists(NamedTuple):
+    """Version lists written by the refresh, in the order of its outputs."""
 
     left: Any
     right: Any
@@ -33,7 +35,7 @@ class Lists(NamedTuple):
 
 
 class Controls(NamedTuple):
-    """The form, in the order in which the browser is handed its values."""
+    """Controls of the form, in the order in which the browser gets their values."""
 
     prompt: gr.Textbox
     seed: gr.Number
@@ -46,40 +48,40 @@ class Controls(NamedTuple):
 
 def compare_tab(services: Services) -> None:
     """Build the tab's content."""
-    choices, live = versions_of(services)
-    known_live = gr.State(live)
+    choices, live = version_choices(services)
+    live_state = gr.State(live)
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
             controls, dice = _form(services, choices, live)
             render = gr.Button("Render", variant="primary", elem_id="ba-render")
         with gr.Column(scale=3, min_width=300):
-            lent = "" if services.lending is None else " lent"
-            elements = f"<dmpo-compare{lent}></dmpo-compare><dmpo-suggest></dmpo-suggest>"
+            gpu_minutes_attribute = "" if services.gpu_minutes is None else " lent"
+            elements = f"<dmpo-compare{gpu_minutes_attribute}></dmpo-compare><dmpo-suggest></dmpo-suggest>"
             gr.HTML(elements, apply_default_css=False, js_on_load=None, padding=False)
     refresh = gr.Button(visible="hidden", elem_id="ba-refresh")
 
     inputs = list(controls)
     render.click(fn=None, inputs=inputs, outputs=None, js=_RENDER, api_visibility="private")
-    rolled = dice.click(fn=None, inputs=None, outputs=controls.seed, js=_DICE, api_visibility="private").then(
+    seed_event = dice.click(fn=None, inputs=None, outputs=controls.seed, js=_DICE, api_visibility="private").then(
         fn=None, inputs=inputs, outputs=None, js=_RENDER, api_visibility="private"
     )
 
-    if services.lending is not None:
-        render_by_queue(services, services.lending, [render.click, rolled.then], inputs)
+    if services.gpu_minutes is not None:
+        render_by_queue(services, services.gpu_minutes, [render.click, seed_event.then], inputs)
 
-    def refreshed(left_now: int, right_now: int, live_before: int) -> Lists:
-        """The lists with today's versions. A side that showed the live version goes on showing the live one."""
-        fresh, live_now = versions_of(services)
+    def refresh_versions(left_now: int, right_now: int, live_before: int) -> VersionLists:
+        """Refresh the version lists. A side that showed the live version goes on showing the live one."""
+        fresh, live_now = version_choices(services)
         follow = right_now == live_before
-        return Lists(
+        return VersionLists(
             gr.update(choices=fresh, value=left_now),
             gr.update(choices=fresh, value=live_now if follow else right_now),
             live_now,
         )
 
-    lists = [controls.left, controls.right, known_live]
+    lists = [controls.left, controls.right, live_state]
     refresh.click(
-        refreshed, inputs=lists, outputs=lists, queue=False, show_progress="hidden", api_visibility="private"
+        refresh_versions, inputs=lists, outputs=lists, queue=False, show_progress="hidden", api_visibility="private"
     ).then(fn=None, inputs=None, outputs=None, js=_REFRESHED, api_visibility="private")
 
 
@@ -114,7 +116,7 @@ def _form(services: Services, choices: list[tuple[str, int]], live: int) -> tupl
     return Controls(prompt, seed, guidance, steps, left, right, strength), dice
 
 
-def versions_of(services: Services) -> tuple[list[tuple[str, int]], int]:
+def version_choices(services: Services) -> tuple[list[tuple[str, int]], int]:
     """Names and numbers of every version for a list, the newest first, and the live one."""
     live = services.store.adapters.live_version(services.base)
     names = [("Base", BASE_VERSION)]

@@ -1,4 +1,4 @@
-"""The whole page: a line on top, and the tabs."""
+"""The whole page: a line on top, and the tabs; those that are one custom element each are made here."""
 
 from __future__ import annotations
 
@@ -6,12 +6,37 @@ import gradio as gr
 
 from dmpo_app.ui.assets import Assets
 from dmpo_app.ui.compare_tab import compare_tab
-from dmpo_app.ui.contact_sheet_tab import contact_sheet_tab
-from dmpo_app.ui.label_tab import label_tab
-from dmpo_app.ui.progress_tab import progress_tab
-from dmpo_app.ui.prompts_tab import prompts_tab
-from dmpo_app.ui.quality_tab import quality_tab
+from dmpo_app.ui.zerogpu_events import gpu_minute_panel
 from dmpo_app.web.services import Services
+
+
+def label_tab(num_images: int) -> None:
+    """Build the tab's content, with room for `num_images` images, so that nothing moves when the first ones come."""
+    widget = f'<dmpo-label data-images="{num_images}"></dmpo-label>'
+    gr.HTML(widget, apply_default_css=False, js_on_load=None, padding=False)
+
+
+def contact_sheet_tab() -> None:
+    """Build the tab's content."""
+    gr.HTML("<dmpo-sheet></dmpo-sheet>", apply_default_css=False, js_on_load=None, padding=False)
+
+
+def progress_tab(services: Services) -> None:
+    """Build the tab's content."""
+    if services.gpu_minutes is not None:
+        gpu_minute_panel(services.gpu_minutes)
+    gr.HTML("<dmpo-progress></dmpo-progress>", apply_default_css=False, js_on_load=None, padding=False)
+
+
+def prompts_tab() -> None:
+    """Build the tab's content."""
+    gr.HTML("<dmpo-prompts></dmpo-prompts>", apply_default_css=False, js_on_load=None, padding=False)
+
+
+def quality_tab() -> None:
+    """Build the tab's content."""
+    gr.HTML("<dmpo-quality></dmpo-quality>", apply_default_css=False, js_on_load=None, padding=False)
+
 
 TITLE = "DMPO Studio"
 _HEADER = """<div class="st-top">
@@ -25,7 +50,7 @@ _HEADER = """<div class="st-top">
 
 
 def build_ui(services: Services) -> gr.Blocks:
-    """The page's blocks; nothing listens yet."""
+    """Build the Gradio blocks of the page; nothing listens yet."""
     blocks = gr.Blocks(title=TITLE, analytics_enabled=False)
     with blocks:
         header = _HEADER.format(build=Assets.load().build)

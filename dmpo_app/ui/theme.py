@@ -1,4 +1,4 @@
-"""The look: warm paper, dark ink, one deep green. Fonts come with Gradio and the system, never from a network."""
+"""Theme: warm paper, dark ink, one deep green. Fonts come with Gradio and the system, never from a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies and answers about taking part: one's own votes, agreements, reports, and what administrators see of them."""
+"""Request and response bodies about taking part: own votes, agreements, reports, gold pairs, the audit log."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from dmpo_app.domain import Choice, Outcome, Question, ReportReason, Strength
-from dmpo_app.web.models import PlainText, Remark, example
+from dmpo_app.domain.campaign import ReportReason
+from dmpo_app.domain.vote import Choice, Outcome, Question, Strength
+from dmpo_app.web.api_models import PlainText, Remark, example
 
 
 class AgreementOut(BaseModel):

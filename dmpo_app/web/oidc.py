@@ -1,4 +1,4 @@
-"""A provider of OpenID Connect, asked who somebody is: authorization code with PKCE, the identity token verified.
+"""OpenID Connect client: authorization code flow with PKCE, and verification of the identity token.
 
 Signatures and claims are checked by joserfc against the provider's published keys. Blocking; call it in a thread.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import threading
 import time
 from collections.abc import Mapping
@@ -19,10 +20,10 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
-from dmpo_app.errors import Busy, LoginRefused
-from dmpo_app.labeling.login import Person, Way
+from dmpo_app.errors import BusyError, LoginRefusedError
+from dmpo_app.labeling.sign_in import LoginAttempt, Person
 from dmpo_app.settings import IdentitySettings
-from dmpo_app.settings.identity import is_loopback
+from dmpo_app.settings.sections import is_loopback
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA")
 """Signatures by the provider's private key. `none`, and HS256 by a secret that is no key, are not among them."""
@@ -31,7 +32,7 @@ LEEWAY_SECONDS = 60
 METADATA_SECONDS = 3600.0
 MAX_NAME = 60
 MAX_SUBJECT = 255
-_MAX_ANSWER = 256 * 1024
+_MAX_RESPONSE_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,69 +47,74 @@ class _Metadata:
 
 
 class OidcProvider:
-    """The provider of the settings. Its metadata and keys are read when they are first needed."""
+    """The OpenID Connect provider of the settings. Its metadata and keys are read when they are first needed."""
 
     def __init__(self, settings: IdentitySettings) -> None:
         if settings.oidc_issuer is None or settings.client_id is None:
             raise ValueError("there is no provider in these settings")
         self._issuer = settings.oidc_issuer
         self._client_id = settings.client_id
-        self._secret = None if settings.client_secret is None else settings.client_secret.get_secret_value()
+        self._client_secret = None if settings.client_secret is None else settings.client_secret.get_secret_value()
         self._settings = settings
         self._lock = threading.Lock()
-        self._known: _Metadata | None = None
+        self._cached_metadata: _Metadata | None = None
 
-    def address(self, way: Way, state: str, redirect_uri: str) -> str:
-        """Where somebody signs in. Raises Busy when the provider does not answer."""
-        challenge = hashlib.sha256(way.verifier.encode()).digest()
+    def authorization_url(self, attempt: LoginAttempt, state: str, redirect_uri: str) -> str:
+        """Authorization URL that a person signs in at. Raises BusyError when the provider does not answer."""
         query = {
             "response_type": "code",
             "client_id": self._client_id,
             "redirect_uri": redirect_uri,
             "scope": " ".join(self._settings.scopes),
             "state": state,
-            "nonce": way.nonce,
-            "code_challenge": base64.urlsafe_b64encode(challenge).rstrip(b"=").decode(),
+            "nonce": attempt.nonce,
+            "code_challenge": _base64url(hashlib.sha256(attempt.verifier.encode()).digest()),
             "code_challenge_method": "S256",
         }
-        endpoint = self._metadata().authorization_endpoint
+        endpoint = self._load_metadata().authorization_endpoint
         return f"{endpoint}{'&' if urlsplit(endpoint).query else '?'}{urlencode(query)}"
 
-    def person(self, way: Way, code: str, redirect_uri: str) -> Person:
-        """Who came back with a code. Raises LoginRefused when anything about it is not right, Busy as above."""
-        metadata = self._metadata()
+    def authenticate(self, attempt: LoginAttempt, code: str, redirect_uri: str) -> Person:
+        """Exchange an authorization code for the person. Raises LoginRefusedError when anything is wrong, BusyError as
+        above.
+        """
+        metadata = self._load_metadata()
         with _client() as client:
-            tokens = self._exchange(client, metadata, way, code, redirect_uri)
-            claims = self._verified(client, metadata, way, tokens.get("id_token"))
+            tokens = self._exchange_code(client, metadata, attempt, code, redirect_uri)
+            claims = self._verify_id_token(client, metadata, attempt, tokens)
             if not {"preferred_username", "name"} & claims.keys():
-                claims = {**self._userinfo(client, metadata, tokens.get("access_token"), claims["sub"]), **claims}
-        return Person(metadata.issuer, claims["sub"], _name_of(claims), self._admin_name(claims))
+                claims = {**self._fetch_userinfo(client, metadata, tokens.get("access_token"), claims["sub"]), **claims}
+        return Person(metadata.issuer, claims["sub"], _display_name(claims), self._admin_name(claims))
 
-    def _exchange(
-        self, client: httpx.Client, metadata: _Metadata, way: Way, code: str, redirect_uri: str
+    def _exchange_code(
+        self, client: httpx.Client, metadata: _Metadata, attempt: LoginAttempt, code: str, redirect_uri: str
     ) -> Mapping[str, Any]:
         body = {
             "grant_type": "authorization_code",
             "code": code,
             "redirect_uri": redirect_uri,
-            "code_verifier": way.verifier,
+            "code_verifier": attempt.verifier,
         }
         auth: httpx.BasicAuth | None = None
-        if self._secret is None:
+        if self._client_secret is None:
             body["client_id"] = self._client_id
         elif metadata.secret_in_body:
-            body |= {"client_id": self._client_id, "client_secret": self._secret}
+            body |= {"client_id": self._client_id, "client_secret": self._client_secret}
         else:  # RFC 6749, 2.3.1: both are form-encoded first
-            auth = httpx.BasicAuth(quote(self._client_id, safe=""), quote(self._secret, safe=""))
+            auth = httpx.BasicAuth(quote(self._client_id, safe=""), quote(self._client_secret, safe=""))
         return _json(client, "POST", metadata.token_endpoint, data=body, auth=auth)
 
-    def _verified(self, client: httpx.Client, metadata: _Metadata, way: Way, id_token: object) -> dict[str, Any]:
-        """The claims of an identity token that is the provider's, for this studio, of this way, and of now."""
+    def _verify_id_token(
+        self, client: httpx.Client, metadata: _Metadata, attempt: LoginAttempt, tokens: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Verify an identity token (issuer, audience, nonce, time) and return its claims."""
+        id_token, access_token = tokens.get("id_token"), tokens.get("access_token")
         if not isinstance(id_token, str):
-            raise LoginRefused("the provider did not say who signed in")
+            raise LoginRefusedError("the provider did not say who signed in")
         try:
             keys = KeySet.import_key_set(dict(_json(client, "GET", metadata.jwks_uri)))  # type: ignore[arg-type]
-            claims = jwt.decode(id_token, keys, algorithms=list(ALGORITHMS)).claims
+            token = jwt.decode(id_token, keys, algorithms=list(ALGORITHMS))
+            claims = token.claims
             jwt.JWTClaimsRegistry(
                 leeway=LEEWAY_SECONDS,
                 iss={"essential": True, "value": metadata.issuer},
@@ -116,21 +122,26 @@ class OidcProvider:
                 sub={"essential": True},
                 exp={"essential": True},
                 iat={"essential": True},
-                nonce={"essential": True, "value": way.nonce},
+                nonce={"essential": True, "value": attempt.nonce},
             ).validate(claims)
-        except (JoseError, ValueError, TypeError, KeyError) as error:
-            raise LoginRefused(f"what the provider said cannot be relied on ({type(error).__name__})") from error
+            claims["sub"].encode()  # JSON can say half a character, which nothing can be stored or hashed by
+            if isinstance(access_token, str):
+                at_hash = access_token_hash(access_token, token.header["alg"])
+                if claims.get("at_hash", at_hash) != at_hash:
+                    raise LoginRefusedError("the provider's two tokens do not belong together")
+        except (JoseError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise LoginRefusedError(f"what the provider said cannot be relied on ({type(error).__name__})") from error
         parties = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
-        authorized = claims.get("azp", self._client_id if len(parties) == 1 else None)
-        if authorized != self._client_id or claims["nonce"] != way.nonce or len(claims["sub"]) > MAX_SUBJECT:
-            raise LoginRefused("what the provider said is not meant for this studio")
+        authorized_party = claims.get("azp", self._client_id if len(parties) == 1 else None)
+        if authorized_party != self._client_id or claims["nonce"] != attempt.nonce or len(claims["sub"]) > MAX_SUBJECT:
+            raise LoginRefusedError("what the provider said is not meant for this studio")
         return claims
 
-    def _userinfo(
+    def _fetch_userinfo(
         self, client: httpx.Client, metadata: _Metadata, access_token: object, subject: str
     ) -> Mapping[str, Any]:
-        """What the provider tells beside the identity token; nothing where that is of somebody else."""
-        if metadata.userinfo_endpoint is None or not isinstance(access_token, str):
+        """Fetch the userinfo claims; empty where they are of another subject."""
+        if metadata.userinfo_endpoint is None or not (isinstance(access_token, str) and access_token.isascii()):
             return {}
         headers = {"Authorization": f"Bearer {access_token}"}
         more = _json(client, "GET", metadata.userinfo_endpoint, headers=headers)
@@ -140,29 +151,31 @@ class OidcProvider:
         claim = self._settings.admin_claim
         if claim == "email" and claims.get("email_verified") is not True:
             return None
-        found = claims.get(claim)
-        return found if isinstance(found, str) and 0 < len(found) <= MAX_SUBJECT else None
+        value = claims.get(claim)
+        return value if isinstance(value, str) and 0 < len(value) <= MAX_SUBJECT else None
 
-    def _metadata(self) -> _Metadata:
+    def _load_metadata(self) -> _Metadata:
         with self._lock:
-            if self._known is None or time.monotonic() - self._known.read_at > METADATA_SECONDS:
+            if self._cached_metadata is None or time.monotonic() - self._cached_metadata.read_at > METADATA_SECONDS:
                 with _client() as client:
-                    self._known = self._read(_json(client, "GET", f"{self._issuer}/.well-known/openid-configuration"))
-            return self._known
+                    self._cached_metadata = self._parse_metadata(
+                        _json(client, "GET", f"{self._issuer}/.well-known/openid-configuration")
+                    )
+            return self._cached_metadata
 
-    def _read(self, found: Mapping[str, Any]) -> _Metadata:
-        issuer = found.get("issuer")
+    def _parse_metadata(self, document: Mapping[str, Any]) -> _Metadata:
+        issuer = document.get("issuer")
         if not isinstance(issuer, str) or issuer.rstrip("/") != self._issuer:
-            raise LoginRefused(f"the provider at {self._issuer} says that it is another one")
-        methods = found.get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
-        userinfo = found.get("userinfo_endpoint")
+            raise LoginRefusedError(f"the provider at {self._issuer} says that it is another one")
+        methods = document.get("token_endpoint_auth_methods_supported")
+        userinfo = document.get("userinfo_endpoint")
         return _Metadata(
             issuer=issuer,
-            authorization_endpoint=_endpoint(found, "authorization_endpoint"),
-            token_endpoint=_endpoint(found, "token_endpoint"),
-            jwks_uri=_endpoint(found, "jwks_uri"),
-            userinfo_endpoint=None if userinfo is None else _endpoint(found, "userinfo_endpoint"),
-            secret_in_body="client_secret_basic" not in methods,
+            authorization_endpoint=_endpoint(document, "authorization_endpoint"),
+            token_endpoint=_endpoint(document, "token_endpoint"),
+            jwks_uri=_endpoint(document, "jwks_uri"),
+            userinfo_endpoint=None if userinfo is None else _endpoint(document, "userinfo_endpoint"),
+            secret_in_body=isinstance(methods, list) and bool(methods) and "client_secret_basic" not in methods,
             read_at=time.monotonic(),
         )
 
@@ -172,34 +185,63 @@ def _client() -> httpx.Client:
 
 
 def _json(client: httpx.Client, method: str, url: str, **more: Any) -> Mapping[str, Any]:
-    """The JSON object that the provider answers. Raises Busy when it does not, LoginRefused when it says no."""
+    """The JSON object that the provider answers. Raises BusyError when it does not, LoginRefusedError when it says no.
+
+    No more is read than an answer may be long.
+    """
+    content = bytearray()
     try:
-        answer = client.request(method, url, **more)
+        with client.stream(method, url, **more) as response:
+            for chunk in response.iter_bytes():
+                content += chunk
+                if len(content) > _MAX_RESPONSE_BYTES:
+                    raise LoginRefusedError(
+                        f"the sign-in provider answered more than {_MAX_RESPONSE_BYTES // 1024} KiB"
+                    )
     except httpx.HTTPError as error:
-        raise Busy("the sign-in provider does not answer; try again in a moment") from error
-    if answer.status_code >= 500:
-        raise Busy("the sign-in provider has a problem; try again in a moment")
+        raise BusyError("the sign-in provider does not answer; try again in a moment") from error
+    if response.status_code >= 500:
+        raise BusyError("the sign-in provider has a problem; try again in a moment")
     try:
-        found = answer.json() if answer.is_success and len(answer.content) <= _MAX_ANSWER else None
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise LoginRefused(f"the sign-in provider refused ({answer.status_code})")
-    return found
+        document = json.loads(content) if response.is_success else None
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise LoginRefusedError(f"the sign-in provider refused ({response.status_code})")
+    return document
 
 
-def _endpoint(found: Mapping[str, Any], name: str) -> str:
-    url = found.get(name)
-    scheme = urlsplit(url).scheme if isinstance(url, str) else ""
-    if not isinstance(url, str) or not (scheme == "https" or (scheme == "http" and is_loopback(url))):
-        raise LoginRefused(f"the provider's {name} is no address that begins with https://")
+def access_token_hash(access_token: str, algorithm: str) -> str:
+    """The `at_hash` of an identity token signed by `algorithm`: half a hash (OpenID Connect Core 1.0, 3.1.3.6)."""
+    name = "sha512" if algorithm in ("Ed25519", "EdDSA") else f"sha{algorithm[-3:]}"
+    digest = hashlib.new(name, access_token.encode()).digest()
+    return _base64url(digest[: len(digest) // 2])
+
+
+def _base64url(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
+def _endpoint(document: Mapping[str, Any], name: str) -> str:
+    url = document.get(name)
+    if not isinstance(url, str) or not _is_safe(url):
+        raise LoginRefusedError(f"the provider's {name} is no address that begins with https://")
     return url
 
 
-def _name_of(claims: Mapping[str, Any]) -> str:
-    """A name to greet somebody by, without anything that cannot be seen; empty where the provider tells none."""
+def _is_safe(url: str) -> bool:
+    try:
+        httpx.URL(url)  # neither of the two refuses all that the other does
+        parts = urlsplit(url)
+    except (httpx.InvalidURL, ValueError):
+        return False
+    return bool(parts.hostname) and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(url)))
+
+
+def _display_name(claims: Mapping[str, Any]) -> str:
+    """Display name from the claims, printable characters only; empty where the provider gives none."""
     for claim in ("preferred_username", "name"):
-        found = claims.get(claim)
-        if isinstance(found, str) and (name := "".join(c for c in found if c.isprintable()).strip()):
+        value = claims.get(claim)
+        if isinstance(value, str) and (name := "".join(c for c in value if c.isprintable()).strip()):
             return name[:MAX_NAME]
     return ""

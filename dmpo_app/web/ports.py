@@ -1,15 +1,15 @@
-"""Which port to listen on."""
+"""The port to listen on."""
 
 from __future__ import annotations
 
 import os
 import socket
 
-from dmpo_app.errors import SetupProblem
+from dmpo_app.errors import SetupError
 
 
 def free_port(host: str, port: int) -> int:
-    """`port` if it can be listened on; 0 takes any. Raises SetupProblem with advice rather than taking another one."""
+    """Return `port` if it is free; 0 takes any. Raises SetupError with advice rather than taking another one."""
     address = host.strip("[]")
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -19,12 +19,12 @@ def free_port(host: str, port: int) -> int:
             probe.bind((address, port))
             probe.listen(1)
         except OSError as error:
-            raise SetupProblem(taken(host, port)) from error
+            raise SetupError(port_taken_message(host, port)) from error
         return int(probe.getsockname()[1])
 
 
-def taken(host: str, port: int) -> str:
-    """What to tell a person who cannot have this port."""
+def port_taken_message(host: str, port: int) -> str:
+    """Error message for a port that is taken, with advice."""
     return (
         f"cannot listen on {host} port {port}: another program uses it (a studio that still runs?), or the address is "
         f"not one of this machine. Stop the other program, or choose another port: `dmpo serve --port {port + 1}` or "

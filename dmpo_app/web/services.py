@@ -1,12 +1,14 @@
-"""What the page and the JSON API are given; wiring fills it in."""
+"""Container of the services behind the page and the JSON API; wiring fills it in."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from dmpo_app.domain import BaseModelRef, GpuLending, Renderer, Sampling, TrainerSupervisor
-from dmpo_app.exchange.incoming.import_desk import ImportDesk
+from dmpo_app.domain.lineage import BaseModelRef, Sampling
+from dmpo_app.domain.render_request import Renderer, ZeroGpuService
+from dmpo_app.domain.round import TrainerSupervisor
+from dmpo_app.exchange.importing.import_desk import ImportService
 from dmpo_app.labeling.service import LabelingService
 from dmpo_app.settings import Mode, Settings
 from dmpo_app.store import Store
@@ -14,7 +16,7 @@ from dmpo_app.store import Store
 
 @dataclass(frozen=True)
 class Services:
-    """The objects behind every request. `base` is the lineage that is served."""
+    """The services behind every request. `base` is the lineage that is served."""
 
     store: Store
     base: BaseModelRef
@@ -25,13 +27,13 @@ class Services:
     admin_token: str = field(repr=False)
     """Administrators send it as a Bearer token; never logged, so it is not in the repr either."""
     sampling: Sampling
-    """How the base model's images are made where a request does not say."""
+    """Sampling defaults of the base model, for requests that set none."""
     mode: Mode = "cpu"
-    """What the studio runs on, as far as it is known before the model is loaded."""
-    lending: GpuLending | None = None
-    """On ZeroGPU, where the GPU is lent by the person who asks."""
+    """Hardware mode of the studio, as far as it is known before the model is loaded."""
+    gpu_minutes: ZeroGpuService | None = None
+    """GPU minutes of ZeroGPU, on the quota of the person who asks; None elsewhere."""
 
     @cached_property
-    def imports(self) -> ImportDesk:
-        """The one desk for data that administrators send; whoever opens the studio closes it."""
-        return ImportDesk(self.store, self.base, self.settings)
+    def imports(self) -> ImportService:
+        """The import desk for data sets that administrators send; whoever opens the studio closes it."""
+        return ImportService(self.store, self.base, self.settings)

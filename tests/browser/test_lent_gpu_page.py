@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 from playwright.sync_api import expect
 
-from dmpo_app.domain import RenderedImage, RenderRequest
-from dmpo_app.errors import GpuRefused
+from dmpo_app.domain.render_request import RenderedImage, RenderRequest
+from dmpo_app.errors import GpuRefusedError
 from dmpo_app.ui import build_ui, launch
 from tests.browser.conftest import NewPage
 from tests.browser.page_studio import PageStudio, open_label, open_tab, vote
@@ -28,16 +28,16 @@ class FakeLending:
     lent: int = 0
     asked: list[RenderRequest] = field(default_factory=list)
 
-    def lend(self) -> Iterator[str]:
+    def run_minute(self) -> Iterator[str]:
         if self.refuses:
-            raise GpuRefused(REFUSAL)
+            raise GpuRefusedError(REFUSAL)
         yield "Asking for a GPU…"
         self.lent += 1
         yield f"Thank you, {self.lent}."
 
     def render(self, request: RenderRequest) -> list[RenderedImage]:
         if self.refuses:
-            raise GpuRefused(REFUSAL)
+            raise GpuRefusedError(REFUSAL)
         self.asked.append(request)
         return self.renderer.submit(request).result()
 
@@ -51,7 +51,7 @@ class LentPage:
 @pytest.fixture
 def lent(page_studio: PageStudio) -> Iterator[LentPage]:
     lending = FakeLending(page_studio.renderer)
-    services = replace(page_studio.services, mode="zerogpu", lending=lending)
+    services = replace(page_studio.services, mode="zerogpu", gpu_minutes=lending)
     server = launch(build_ui(services), services)
     yield LentPage(server.url, lending)
     server.close()

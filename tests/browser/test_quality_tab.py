@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from dmpo_app.domain import Choice, ImportUse
+from dmpo_app.domain.data_import import ImportUse
+from dmpo_app.domain.vote import Choice
 from tests.browser.conftest import NewPage
 from tests.browser.page_studio import PageStudio, open_label, open_tab
-from tests.preferences.preference_files import mixed_rows, write_pick_a_pic
+from tests.exchange.readers.preference_files import mixed_rows, write_pick_a_pic
 
 pytestmark = pytest.mark.browser
 
@@ -28,7 +29,7 @@ def judge_all(studio: PageStudio, how: str, *, elapsed_ms: int) -> None:
     while showings := store.assignments.issue(base, who, 8, rng=rng, lifetime=timedelta(hours=1)).result():
         for showing in showings:
             left = how == "left" or (showing.a_on_left == (showing.pair_id % 2 == 0))
-            store.votes.take(showing.id, who, Choice.LEFT if left else Choice.RIGHT, elapsed_ms + showing.pair_id)
+            store.votes.record(showing.id, who, Choice.LEFT if left else Choice.RIGHT, elapsed_ms + showing.pair_id)
 
 
 def test_an_administrator_sees_who_goes_by_the_side_and_takes_the_table_home(
@@ -126,7 +127,7 @@ def test_an_import_under_way_is_shown_again_after_a_reload_and_can_be_forgotten(
     page_studio: PageStudio, new_page: NewPage, tmp_path: Path
 ) -> None:
     content = write_pick_a_pic(tmp_path / "theirs.parquet", mixed_rows()).read_bytes()
-    with page_studio.services.imports.receiving("theirs.parquet", ImportUse.BOTH, len(content)) as write:
+    with page_studio.services.imports.receive_file("theirs.parquet", ImportUse.BOTH, len(content)) as write:
         write(content)
     page = new_page()
     open_label(page, page_studio.url)

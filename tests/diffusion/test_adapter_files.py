@@ -17,10 +17,10 @@ from dmpo_app.diffusion.adapter_files import (
     StagedAdapter,
     parse_adapter,
     read_adapter,
-    remove_leftovers,
+    remove_staging_folders,
     write_adapter,
 )
-from dmpo_app.errors import AdapterCorrupt
+from dmpo_app.errors import AdapterCorruptError
 from tests.adapters import SPEC, random_adapter
 
 
@@ -65,7 +65,7 @@ def test_values_that_are_not_finite_are_never_written(tmp_path: Path, adapter: A
     key = next(iter(adapter.tensors))
     for value in (float("nan"), float("inf")):
         broken = {**adapter.tensors, key: torch.full_like(adapter.tensors[key], value)}
-        with pytest.raises(AdapterCorrupt, match="not finite"):
+        with pytest.raises(AdapterCorruptError, match="not finite"):
             write_adapter(tmp_path / "root", 1, broken, adapter.spec, {})
     assert not (tmp_path / "root").exists()
 
@@ -80,7 +80,7 @@ def test_a_damaged_file_is_refused_by_its_hash(tmp_path: Path, staged: StagedAda
         path.unlink()
     else:
         path.write_bytes({"truncated": data[:-100], "grown": data + b"\0", "empty": bytearray()}.get(damage, data))
-    with pytest.raises(AdapterCorrupt):
+    with pytest.raises(AdapterCorruptError):
         read_adapter(tmp_path / staged.folder_name, staged.sha256)
 
 
@@ -94,7 +94,7 @@ def test_nan_is_refused_even_with_the_right_hash(tmp_path: Path, adapter: Adapte
     key = list(adapter.tensors)[-1]
     broken = {**adapter.tensors, key: torch.full_like(adapter.tensors[key], float("nan"))}
     data = save(broken, metadata={"lora_adapter_metadata": SPEC.to_metadata()})
-    with pytest.raises(AdapterCorrupt, match="not finite"):
+    with pytest.raises(AdapterCorruptError, match="not finite"):
         read_adapter(tmp_path / "a", _write(tmp_path / "a", data))
 
 
@@ -105,7 +105,7 @@ def test_a_pickle_is_refused_and_never_run(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return Path.touch, (canary,)  # type: ignore[return-value]
 
-    with pytest.raises(AdapterCorrupt, match="no valid safetensors"):
+    with pytest.raises(AdapterCorruptError, match="no valid safetensors"):
         read_adapter(tmp_path / "a", _write(tmp_path / "a", pickle.dumps({"unet.x.lora_A.weight": Payload()})))
     assert not canary.exists()
 
@@ -122,7 +122,7 @@ def test_files_of_another_kind_are_refused(adapter: AdapterWeights) -> None:
         save({key: torch.zeros(2, 2)}, metadata={"lora_adapter_metadata": SPEC.to_metadata().replace(": 4", ": -4")}),
         b"\x00" * 4,
     ):
-        with pytest.raises(AdapterCorrupt):
+        with pytest.raises(AdapterCorruptError):
             parse_adapter(data, "under test")
 
 
@@ -131,5 +131,5 @@ def test_what_a_killed_publisher_leaves_behind_is_no_adapter_and_can_be_removed(
 ) -> None:
     (tmp_path / ".staging-dead").mkdir()
     (tmp_path / ".staging-dead" / WEIGHTS_FILE).write_bytes(b"half")
-    assert remove_leftovers(tmp_path) == 1
+    assert remove_staging_folders(tmp_path) == 1
     assert [path.name for path in tmp_path.iterdir()] == [staged.folder_name]

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from dmpo_app.diffusion.encoder import Encoder, fitted
+from dmpo_app.diffusion.encoder import Encoder, resize_and_crop
 from dmpo_app.diffusion.loading import load_pipeline
-from dmpo_app.errors import SetupProblem
+from dmpo_app.errors import SetupError
 from tests.tiny_models.cases import Case
 from tests.tiny_models.sdxl import make_tiny_sdxl
 
@@ -19,7 +19,7 @@ from tests.tiny_models.sdxl import make_tiny_sdxl
 def pictures(size: tuple[int, int], count: int = 3) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
-    return [fitted(Image.fromarray(one).resize((size[1], size[0])), size) for one in coarse]
+    return [resize_and_crop(Image.fromarray(one).resize((size[1], size[0])), size) for one in coarse]
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_an_autoencoder_with_channel_statistics_is_undone_too(tmp_path: Path) ->
 
 
 def test_a_resolution_that_the_model_cannot_have_is_refused(folder: Path) -> None:
-    with pytest.raises(SetupProblem, match="67 is not a multiple"):
+    with pytest.raises(SetupError, match="67 is not a multiple"):
         Encoder.load(str(folder), device="cpu", dtype="float32", resolution=67)
 
 
@@ -87,7 +87,7 @@ def test_a_resolution_that_the_model_cannot_have_is_refused(folder: Path) -> Non
 def test_a_picture_is_resized_to_cover_and_cropped_around_its_middle(size: tuple[int, int]) -> None:
     picture = Image.new("RGB", size, "black")
     picture.paste((255, 255, 255), (size[0] // 2 - 1, size[1] // 2 - 1, size[0] // 2 + 1, size[1] // 2 + 1))
-    found = fitted(picture, (32, 32))
+    found = resize_and_crop(picture, (32, 32))
     assert found.shape == (32, 32, 3)
     bright = np.argwhere(found[..., 0] > found[..., 0].max() // 2).mean(0)
     assert np.abs(bright - 15.5).max() < 2.5
@@ -95,4 +95,4 @@ def test_a_picture_is_resized_to_cover_and_cropped_around_its_middle(size: tuple
 
 def test_a_picture_of_the_right_size_is_left_as_it_is() -> None:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
-    assert np.array_equal(fitted(picture, (32, 32)), np.asarray(picture))
+    assert np.array_equal(resize_and_crop(picture, (32, 32)), np.asarray(picture))

@@ -10,18 +10,18 @@ from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from torch import Tensor
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights, write_adapter
-from dmpo_app.diffusion.families.unet import ATTENTION as ATTENTION_LAYERS
-from dmpo_app.diffusion.families.unet import WIDE
+from dmpo_app.diffusion.families.components import UNET_ATTENTION as ATTENTION_LAYERS
+from dmpo_app.diffusion.families.components import UNET_WIDE
 from dmpo_app.diffusion.live_model import LiveModel, RenderInterrupted, Sample, Shot
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.errors import AdapterMismatch, SetupProblem, StudioError
+from dmpo_app.errors import AdapterMismatchError, SetupError, StudioError
 from dmpo_app.settings import RenderSettings
 from tests.adapters import SPEC, random_adapter
 from tests.tiny_pipeline import MAX_TOKENS, make_tiny_pipeline
 
 PROMPT = "a red fox at night"
 SETTINGS = RenderSettings(num_steps=3, guidance=3.0, device="cpu", dtype="float32")
-ATTENTION = LoraSpec(rank=2, lora_alpha=5.0, target_modules=ATTENTION_LAYERS)
+UNET_ATTENTION = LoraSpec(rank=2, lora_alpha=5.0, target_modules=ATTENTION_LAYERS)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_model_that_predicts_velocity_is_rendered_as_the_stock_pipeline_does(t
     assert pixels(model.render([Shot(PROMPT, 1, 0)])) == stock_images(stock, [1])
 
 
-@pytest.mark.parametrize("spec", [SPEC, ATTENTION])
+@pytest.mark.parametrize("spec", [SPEC, UNET_ATTENTION])
 def test_plain_diffusers_loads_a_published_adapter_and_makes_the_same_image(
     tmp_path: Path, model: LiveModel, stock: StableDiffusionPipeline, spec: LoraSpec
 ) -> None:
@@ -139,7 +139,7 @@ def test_the_same_request_gives_the_same_bytes(model: LiveModel, tiny_model: Pat
     assert pixels(model.render(shots)) == pixels(model.render(shots)) == pixels(again.render(shots))
 
 
-@pytest.mark.parametrize("other", [ATTENTION, LoraSpec(7, 3.0, WIDE), LoraSpec(4, 1.0, WIDE)])
+@pytest.mark.parametrize("other", [UNET_ATTENTION, LoraSpec(7, 3.0, UNET_WIDE), LoraSpec(4, 1.0, UNET_WIDE)])
 def test_a_version_of_another_shape_is_shown_as_plain_diffusers_shows_it_and_the_first_comes_back(
     tmp_path: Path, model: LiveModel, stock: StableDiffusionPipeline, other: LoraSpec
 ) -> None:
@@ -158,8 +158,8 @@ def bad_adapters(good: AdapterWeights) -> Iterator[AdapterWeights]:
     last = list(good.tensors)[-1]
     yield AdapterWeights(good.spec, {k: v for k, v in good.tensors.items() if k != last})
     yield AdapterWeights(good.spec, {**good.tensors, last: torch.zeros(1, 1)})
-    yield AdapterWeights(LoraSpec(8, 8.0, WIDE), good.tensors)
-    yield AdapterWeights(ATTENTION, good.tensors)
+    yield AdapterWeights(LoraSpec(8, 8.0, UNET_WIDE), good.tensors)
+    yield AdapterWeights(UNET_ATTENTION, good.tensors)
 
 
 def test_an_adapter_that_does_not_fit_leaves_the_live_model_as_it_was(model: LiveModel) -> None:
@@ -167,7 +167,7 @@ def test_an_adapter_that_does_not_fit_leaves_the_live_model_as_it_was(model: Liv
     model.swap(1, good)
     before = latents(model, 0, 1)
     for bad in bad_adapters(adapter(model, 2)):
-        with pytest.raises(AdapterMismatch):
+        with pytest.raises(AdapterMismatchError):
             model.swap(2, bad)
         assert model.version == 1
         after = latents(model, 0, 1)
@@ -178,7 +178,7 @@ def test_a_weight_beyond_float16_is_refused_instead_of_becoming_infinite(tiny_mo
     half = LiveModel.load(str(tiny_model), SETTINGS.model_copy(update={"dtype": "float16"}), SPEC)
     huge = adapter(half, 1)
     key = next(iter(huge.tensors))
-    with pytest.raises(AdapterMismatch, match="float16"):
+    with pytest.raises(AdapterMismatchError, match="float16"):
         half.swap(1, AdapterWeights(SPEC, {**huge.tensors, key: torch.full_like(huge.tensors[key], 1e6)}))
     assert half.version == 0
 
@@ -234,7 +234,7 @@ def test_a_prompt_that_is_too_long_is_cut(model: LiveModel) -> None:
 def test_another_resolution_gives_images_of_that_size_or_a_clear_refusal(tiny_model: Path) -> None:
     larger = LiveModel.load(str(tiny_model), SETTINGS.model_copy(update={"resolution": 64}), SPEC)
     assert larger.render([Shot(PROMPT, 1, 0)])[0].image.size == (64, 64)
-    with pytest.raises(SetupProblem, match="66"):
+    with pytest.raises(SetupError, match="66"):
         LiveModel.load(str(tiny_model), SETTINGS.model_copy(update={"resolution": 66}), SPEC)
 
 

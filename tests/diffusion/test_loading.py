@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from dmpo_app.devices import resolve_device
 from dmpo_app.diffusion.denoiser import Denoiser
+from dmpo_app.diffusion.devices import resolve_device
 from dmpo_app.diffusion.families.stable_diffusion import FAMILY
 from dmpo_app.diffusion.loading import load_denoiser, load_pipeline, resolve_dtype
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents, load_conditioning, load_latents
-from dmpo_app.errors import ModelUnavailable, SetupProblem, StudioError
+from dmpo_app.errors import ModelUnavailableError, SetupError, StudioError
 from tests.tiny_pipeline import make_tiny_pipeline
 
 
@@ -48,7 +48,7 @@ def test_a_prediction_type_that_is_not_known_is_refused_at_loading(tmp_path: Pat
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     config = folder / "scheduler" / "scheduler_config.json"
     config.write_text(config.read_text().replace("epsilon", "sample"))
-    with pytest.raises(ModelUnavailable, match="sample"):
+    with pytest.raises(ModelUnavailableError, match="sample"):
         load_denoiser(str(folder), device="cpu")
 
 
@@ -73,7 +73,7 @@ def test_damaged_weights_are_reported_as_such(tmp_path: Path, tiny_model: Path) 
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ModelUnavailable, match="could not be loaded"):
+    with pytest.raises(ModelUnavailableError, match="could not be loaded"):
         load_pipeline(str(folder), device="cpu")
 
 
@@ -82,7 +82,7 @@ def test_too_little_memory_says_what_to_set(tiny_model: Path, monkeypatch: pytes
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(FAMILY.pipeline_class, "from_pretrained", too_large)
-    with pytest.raises(ModelUnavailable, match=r"does not fit.*DMPO_RENDER__DTYPE"):
+    with pytest.raises(ModelUnavailableError, match=r"does not fit.*DMPO_RENDER__DTYPE"):
         load_pipeline(str(tiny_model), device="cpu")
 
 
@@ -91,7 +91,7 @@ def test_devices_and_dtypes() -> None:
     assert resolve_dtype("auto", cpu) is torch.float32
     assert resolve_dtype("float16", cpu) is torch.float16
     assert resolve_dtype("auto", torch.device("mps")) is torch.float16
-    with pytest.raises(SetupProblem, match="'toaster'"):
+    with pytest.raises(SetupError, match="'toaster'"):
         resolve_device("toaster")
 
 

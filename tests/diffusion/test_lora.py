@@ -7,14 +7,14 @@ from peft.utils import get_peft_model_state_dict
 from torch import Tensor
 
 from dmpo_app.diffusion import lora
-from dmpo_app.diffusion.families.unet import ATTENTION as ATTENTION_LAYERS
-from dmpo_app.diffusion.families.unet import WIDE
+from dmpo_app.diffusion.families.components import UNET_ATTENTION as ATTENTION_LAYERS
+from dmpo_app.diffusion.families.components import UNET_WIDE
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.errors import AdapterCorrupt, AdapterMismatch
+from dmpo_app.errors import AdapterCorruptError, AdapterMismatchError
 from tests.adapters import SPEC, random_adapter
 from tests.tiny_pipeline import tiny_unet
 
-ATTENTION = LoraSpec(rank=2, lora_alpha=2.0, target_modules=ATTENTION_LAYERS)
+UNET_ATTENTION = LoraSpec(rank=2, lora_alpha=2.0, target_modules=ATTENTION_LAYERS)
 
 
 def predict(unet: UNet2DConditionModel, batch: int = 2) -> Tensor:
@@ -31,7 +31,7 @@ def load(unet: UNet2DConditionModel, seed: int, spec: LoraSpec = SPEC) -> None:
     lora.load_state_in_place(parameters, random_adapter(unet, seed, spec).tensors)
 
 
-@pytest.mark.parametrize("spec", [SPEC, ATTENTION])
+@pytest.mark.parametrize("spec", [SPEC, UNET_ATTENTION])
 def test_a_fresh_adapter_changes_nothing(unet: UNet2DConditionModel, spec: LoraSpec) -> None:
     before = predict(unet)
     lora.attach(unet, spec, seed=1)
@@ -62,7 +62,7 @@ def test_the_seed_decides_the_start_and_the_global_random_state_is_left_alone(un
 
 
 def test_wide_adds_convolutions_and_projections_to_attention(unet: UNet2DConditionModel) -> None:
-    attention = lora.expected_shapes(unet, ATTENTION).keys()
+    attention = lora.expected_shapes(unet, UNET_ATTENTION).keys()
     wide = lora.expected_shapes(unet, SPEC).keys()
     assert attention < wide
     for part in ("attn1.to_q", "attn2.to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "resnets.0.conv1"):
@@ -70,7 +70,7 @@ def test_wide_adds_convolutions_and_projections_to_attention(unet: UNet2DConditi
     assert not any("time_emb" in key or "conv_in" in key for key in wide)
 
 
-@pytest.mark.parametrize("spec", [SPEC, ATTENTION])
+@pytest.mark.parametrize("spec", [SPEC, UNET_ATTENTION])
 def test_expected_shapes_are_those_of_an_attached_adapter(unet: UNet2DConditionModel, spec: LoraSpec) -> None:
     without = lora.expected_shapes(unet, spec)
     parameters = lora.attach(unet, spec, seed=1)
@@ -169,19 +169,19 @@ def test_tensors_that_do_not_fit_change_nothing(unet: UNet2DConditionModel) -> N
         _transposed(good, last),
         {key: value for key, value in good.items() if key != last},
         {**good, "unet.other.lora_A.weight": torch.zeros(1)},
-        dict(random_adapter(unet, 1, LoraSpec(8, 8.0, WIDE)).tensors),
+        dict(random_adapter(unet, 1, LoraSpec(8, 8.0, UNET_WIDE)).tensors),
     ]
     for tensors in bad:
-        with pytest.raises(AdapterMismatch, match="does not fit the model"):
+        with pytest.raises(AdapterMismatchError, match="does not fit the model"):
             lora.load_state_in_place(parameters, tensors)
         assert all(torch.equal(value, before[key]) for key, value in lora.lora_state(unet, "unet").items())
 
 
 def test_loading_keeps_the_parameters_identity_and_training_works_on(unet: UNet2DConditionModel) -> None:
-    parameters = lora.attach(unet, ATTENTION, seed=0)
+    parameters = lora.attach(unet, UNET_ATTENTION, seed=0)
     with torch.inference_mode():
         pass
-    lora.load_state_in_place(parameters, random_adapter(unet, 1, ATTENTION).tensors)
+    lora.load_state_in_place(parameters, random_adapter(unet, 1, UNET_ATTENTION).tensors)
     assert all(lora.lora_parameters(unet, "unet")[key] is parameter for key, parameter in parameters.items())
     loss = unet(torch.zeros(1, 4, 8, 8), torch.tensor([5]), torch.zeros(1, 16, 16)).sample.square().mean()
     loss.backward()
@@ -189,18 +189,18 @@ def test_loading_keeps_the_parameters_identity_and_training_works_on(unet: UNet2
 
 
 def test_nonsense_in_a_spec_is_refused_with_the_value() -> None:
-    with pytest.raises(AdapterMismatch, match="rank of 0"):
-        LoraSpec(0, 1.0, WIDE)
-    with pytest.raises(AdapterMismatch, match="nan"):
-        LoraSpec(4, float("nan"), WIDE)
-    with pytest.raises(AdapterMismatch, match="attention"):
+    with pytest.raises(AdapterMismatchError, match="rank of 0"):
+        LoraSpec(0, 1.0, UNET_WIDE)
+    with pytest.raises(AdapterMismatchError, match="nan"):
+        LoraSpec(4, float("nan"), UNET_WIDE)
+    with pytest.raises(AdapterMismatchError, match="attention"):
         LoraSpec(4, 4.0, "attention")  # type: ignore[arg-type]
-    with pytest.raises(AdapterMismatch, match="text_encoder"):
-        LoraSpec(4, 4.0, WIDE, "text_encoder")
+    with pytest.raises(AdapterMismatchError, match="text_encoder"):
+        LoraSpec(4, 4.0, UNET_WIDE, "text_encoder")
 
 
 def test_a_spec_survives_the_files_metadata_and_strange_metadata_is_refused() -> None:
     assert LoraSpec.from_metadata(SPEC.to_metadata()) == SPEC
     for text in ("", "[]", "{}", '{"unet.r": 4, "unet.lora_alpha": 4, "unet.target_modules": 3}'):
-        with pytest.raises(AdapterCorrupt):
+        with pytest.raises(AdapterCorruptError):
             LoraSpec.from_metadata(text)

@@ -15,11 +15,11 @@ from torch import Tensor
 from dmpo_app.diffusion import lora
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.flux import image_ids, pack, unpack
-from dmpo_app.diffusion.families.registry import FAMILIES, family_named
+from dmpo_app.diffusion.families.registry import FAMILIES, get_family
 from dmpo_app.diffusion.families.stable_diffusion_xl import time_ids
 from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.errors import AdapterMismatch, ModelUnavailable
+from dmpo_app.errors import AdapterMismatchError, ModelUnavailableError
 from dmpo_app.settings import RoundSettings
 from tests.adapters import random_adapter
 from tests.tiny_models.cases import CASES, Case
@@ -99,7 +99,7 @@ def test_the_weight_turns_an_error_of_the_prediction_into_one_of_the_noise_it_im
 def test_training_tells_the_denoiser_the_times_that_sampling_tells_it(case: Case, denoiser: Denoiser) -> None:
     family, size = denoiser.family, case.latent_shape[1:]
     sampler = family.process.sampling_scheduler(family.process.samplers[0], denoiser.noise_scheduler.config)
-    family.process.start(sampler, 4, size, torch.device("cpu"))
+    family.process.set_timesteps(sampler, 4, size, torch.device("cpu"))
     told = family.process.model_time(denoiser.noise_scheduler, torch.arange(denoiser.num_timesteps), size)
     gaps = (told[None, :].float() - sampler.timesteps[:, None].float()).abs().min(1).values
     assert float(gaps.max()) < 3.1, "every time of sampling lies between two of training"
@@ -130,13 +130,13 @@ def test_the_schedule_of_another_kind_of_diffusion_is_refused(
     copy = Path(shutil.copytree(case_folder(case), tmp_path / "model"))
     other = case_folder(CASES["sd1" if case.is_flow else "sd3"])
     shutil.copy(other / "scheduler" / "scheduler_config.json", copy / "scheduler")
-    with pytest.raises(ModelUnavailable, match="noise schedule"):
+    with pytest.raises(ModelUnavailableError, match="noise schedule"):
         load_denoiser(str(copy), device="cpu")
 
 
 def specs(case: Case) -> list[LoraSpec]:
     """The presets, and one that reaches layers which see one embedding (B, D) for each image."""
-    family = family_named(case.family)
+    family = get_family(case.family)
     embedding_layers = ("time_emb_proj", "linear_1", "norm1.linear", "norm.linear", "to_q")
     modules = [*family.targets.values(), embedding_layers]
     return [LoraSpec(4, 6.0, names, family.component) for names in modules]
@@ -178,18 +178,21 @@ def test_the_gate_gives_each_image_what_a_pass_of_its_own_strength_gives_it(case
 
 def test_the_adapters_layers_are_the_familys_unless_the_settings_name_some() -> None:
     for entry in FAMILIES.values():
-        family = family_named(entry.name)
+        family = get_family(entry.name)
         assert (family.name, family.component) == (entry.name, entry.component)
-        usual = LoraSpec.of(RoundSettings(), family)
+        usual = LoraSpec.from_settings(RoundSettings(), family)
         assert usual.target_modules == family.targets["wide" if entry.name == "stable_diffusion" else "attention"]
-        assert LoraSpec.of(RoundSettings(target_modules="wide"), family).target_modules == family.targets["wide"]
-        own = LoraSpec.of(RoundSettings(target_modules=("to_q",)), family)
+        assert (
+            LoraSpec.from_settings(RoundSettings(target_modules="wide"), family).target_modules
+            == family.targets["wide"]
+        )
+        own = LoraSpec.from_settings(RoundSettings(target_modules=("to_q",)), family)
         assert (own.target_modules, own.component) == (("to_q",), entry.component)
 
 
 def test_layers_that_the_model_does_not_have_are_named(case: Case, denoiser: Denoiser) -> None:
     spec = LoraSpec(4, 4.0, ("no_such_layer",), denoiser.family.component)
-    with pytest.raises(AdapterMismatch, match=r"no_such_layer.*DMPO_ROUND__TARGET_MODULES"):
+    with pytest.raises(AdapterMismatchError, match=r"no_such_layer.*DMPO_ROUND__TARGET_MODULES"):
         lora.attach(denoiser.module, spec, seed=0)
 
 
@@ -208,11 +211,11 @@ def test_time_ids_speak_of_pixels() -> None:
 
 def test_a_family_that_nobody_registered_is_named() -> None:
     with pytest.raises(KeyError, match="sana"):
-        family_named("sana")
+        get_family("sana")
 
 
 def test_that_torchvision_is_not_installed_is_no_news_and_all_else_is() -> None:
-    family_named("stable_diffusion")
+    get_family("stable_diffusion")
     log = logging.getLogger("transformers.utils.import_utils")
 
     def shown(message: str) -> bool:

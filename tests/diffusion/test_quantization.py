@@ -10,7 +10,7 @@ from dmpo_app.diffusion.live_model import LiveModel, Shot
 from dmpo_app.diffusion.loading import load_denoiser, load_pipeline
 from dmpo_app.diffusion.lora import LoraSpec, attach
 from dmpo_app.diffusion.quantization import quantization_config
-from dmpo_app.errors import SetupProblem
+from dmpo_app.errors import SetupError
 from dmpo_app.settings import RenderSettings
 from tests.adapters import random_adapter
 from tests.tiny_models.cases import Case
@@ -24,19 +24,19 @@ def test_without_it_nothing_is_asked_of_any_library() -> None:
 
 def test_four_bits_without_a_gpu_are_refused_before_anything_is_loaded(tiny_model: Path) -> None:
     for load in (load_pipeline, load_denoiser):
-        with pytest.raises(SetupProblem, match=r"nf4 needs bitsandbytes and a CUDA GPU.*cpu.*QUANTIZE=none"):
+        with pytest.raises(SetupError, match=r"nf4 needs bitsandbytes and a CUDA GPU.*cpu.*QUANTIZE=none"):
             load(str(tiny_model), device="cpu", quantize="nf4")
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed here")
 def test_a_library_that_is_not_installed_is_named_with_the_way_to_get_it() -> None:
-    with pytest.raises(SetupProblem, match=r"pip install -U bitsandbytes"):
+    with pytest.raises(SetupError, match=r"pip install -U bitsandbytes"):
         quantization_config("nf4", CUDA, torch.bfloat16)
 
 
 @pytest.mark.skipif(find_spec("torchao") is not None, reason="torchao is installed here")
 def test_eight_bits_on_a_cpu_point_to_the_library_that_can() -> None:
-    with pytest.raises(SetupProblem, match=r"pip install torchao"):
+    with pytest.raises(SetupError, match=r"pip install torchao"):
         quantization_config("int8", CPU, torch.float32)
 
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from dmpo_app.diffusion.adapter_export import exported
+from dmpo_app.diffusion.adapter_export import export_adapter
 from dmpo_app.diffusion.adapter_files import AdapterWeights, write_adapter
-from dmpo_app.diffusion.families.registry import family_named
+from dmpo_app.diffusion.families.registry import get_family
 from dmpo_app.diffusion.live_model import LiveModel, Sample, Shot
 from dmpo_app.diffusion.loading import load_pipeline
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.errors import AdapterMismatch, BadInput, SetupProblem
+from dmpo_app.errors import AdapterMismatchError, BadInputError, SetupError
 from dmpo_app.settings import RenderSettings
 from tests.adapters import random_adapter
 from tests.tiny_models.cases import CASES, NUM_STEPS, Case
@@ -32,7 +32,7 @@ def settings_of(case: Case) -> RenderSettings:
 
 
 def spec_of(case: Case, preset: str = "wide") -> LoraSpec:
-    family = family_named(case.family)
+    family = get_family(case.family)
     return LoraSpec(4, 6.0, family.targets[preset], family.component)
 
 
@@ -75,7 +75,7 @@ def test_without_guidance_they_are_too(case: Case, folder: Path, model: LiveMode
 
 
 def test_prompts_are_encoded_as_the_stock_pipeline_does(case: Case, folder: Path) -> None:
-    family, pipeline, stock = family_named(case.family), load_pipeline(str(folder), device="cpu"), case.stock(folder)
+    family, pipeline, stock = get_family(case.family), load_pipeline(str(folder), device="cpu"), case.stock(folder)
     for prompt in PROMPTS:
         expected = case.stock_encoding(stock, prompt)
         ours = family.encode_prompt(pipeline, prompt)
@@ -89,7 +89,7 @@ def test_prompts_are_encoded_as_the_stock_pipeline_does(case: Case, folder: Path
 def test_an_xl_model_that_does_not_zero_the_empty_prompt_encodes_it(tmp_path: Path) -> None:
     pipeline = load_pipeline(str(make_tiny_sdxl(tmp_path / "xl", zeros_for_empty=False)), device="cpu")
     _, negative, _, pooled = pipeline.encode_prompt(PROMPTS[0])
-    ours = family_named("stable_diffusion_xl").unconditional(pipeline)
+    ours = get_family("stable_diffusion_xl").unconditional(pipeline)
     assert ours is not None
     assert torch.equal(ours["prompt_embeds"], negative[0])
     assert torch.equal(ours["pooled_prompt_embeds"], pooled[0])
@@ -158,7 +158,7 @@ def test_an_adapter_of_another_kind_of_denoiser_is_refused(case: Case, model: Li
     other = "unet" if spec.component == "transformer" else "transformer"
     tensors = adapter(model, 1, spec).tensors
     foreign = AdapterWeights(LoraSpec(4, 6.0, spec.target_modules, other), tensors)
-    with pytest.raises(AdapterMismatch, match=f"one of a {other}"):
+    with pytest.raises(AdapterMismatchError, match=f"one of a {other}"):
         model.swap(1, foreign)
     assert model.version == 0
 
@@ -170,10 +170,10 @@ def test_kohyas_naming_gives_plain_diffusers_the_same_image_where_it_is_defined(
     weights = adapter(model, 1, spec)
     published = tmp_path / write_adapter(tmp_path, 1, weights.tensors, spec, {}).folder_name
     if spec.component != "unet":
-        with pytest.raises(BadInput, match="--format diffusers"):
-            exported(published, "kohya")
+        with pytest.raises(BadInputError, match="--format diffusers"):
+            export_adapter(published, "kohya")
         return
-    (tmp_path / "kohya.safetensors").write_bytes(exported(published, "kohya"))
+    (tmp_path / "kohya.safetensors").write_bytes(export_adapter(published, "kohya"))
     stock = case.stock(folder)
     stock.load_lora_weights(tmp_path, weight_name="kohya.safetensors")
     model.swap(1, weights)
@@ -187,10 +187,10 @@ def test_a_sampler_or_a_size_that_does_not_go_with_the_model_is_refused_with_wha
     for name, sampler in (("flux", "ddim"), ("sdxl", "flow-euler")):
         case = CASES[name]
         settings = settings_of(case).model_copy(update={"sampler": sampler})
-        with pytest.raises(SetupProblem, match=f"{sampler}.*{case.family}.*auto or one of"):
+        with pytest.raises(SetupError, match=f"{sampler}.*{case.family}.*auto or one of"):
             LiveModel.load(str(case_folder(case)), settings, spec_of(case))
     case = CASES["flux"]
-    with pytest.raises(SetupProblem, match="68 is not a multiple of this model's 8 pixels"):
+    with pytest.raises(SetupError, match="68 is not a multiple of this model's 8 pixels"):
         LiveModel.load(str(case_folder(case)), settings_of(case).model_copy(update={"resolution": 68}), spec_of(case))
 
 

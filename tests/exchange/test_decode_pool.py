@@ -14,14 +14,14 @@ import pytest
 from PIL import Image
 
 from dmpo_app.errors import StudioError
-from dmpo_app.exchange.incoming.decode_pool import Decoded, DecodePool
-from dmpo_app.preferences.pair import Reason
-from tests.preferences.preference_files import image_bytes
+from dmpo_app.exchange.importing.decode_pool import DecodedImage, DecodePool
+from dmpo_app.exchange.readers.pair import LeftOutReason
+from tests.exchange.readers.preference_files import image_bytes
 
 POISON = b"a file that brings a decoder down"
 BROUGHT_DOWN = f"""
 import os
-import dmpo_app.exchange.incoming.decode_process as process
+import dmpo_app.exchange.importing.decode_process as process
 look = process.picture_of
 process.picture_of = lambda file: os.abort() if file == {POISON!r} else look(file)
 process.main()
@@ -32,25 +32,25 @@ def test_what_images_are_comes_back_in_order() -> None:
     files = [image_bytes(1, size=(20, 10)), b"no image", image_bytes(2, file_format="PNG", size=(8, 8))]
     with DecodePool(keeps_images=True) as pool:
         first, second, third = pool.decode(files).result(60)
-    assert isinstance(first, Decoded)
-    assert isinstance(third, Decoded)
-    assert (first.width, first.height, second, third.width) == (20, 10, Reason.BROKEN_IMAGE.value, 8)
+    assert isinstance(first, DecodedImage)
+    assert isinstance(third, DecodedImage)
+    assert (first.width, first.height, second, third.width) == (20, 10, LeftOutReason.BROKEN_IMAGE.value, 8)
     assert first.png is not None
     assert Image.open(io.BytesIO(first.png), formats=["PNG"]).size == (20, 10)
 
 
 def test_images_are_let_go_of_when_only_asked_whether_they_can_be_used() -> None:
     with DecodePool(keeps_images=False) as pool:
-        assert pool.decode([image_bytes(1, size=(20, 10))]).result(60) == [Decoded(None, 20, 10)]
+        assert pool.decode([image_bytes(1, size=(20, 10))]).result(60) == [DecodedImage(None, 20, 10)]
 
 
 def test_a_file_that_brings_the_decoder_down_costs_itself_alone() -> None:
     files = [image_bytes(1), POISON, image_bytes(2), POISON]
     with DecodePool(keeps_images=True, command=(sys.executable, "-c", BROUGHT_DOWN)) as pool:
         found = pool.decode(files).result(120)
-        assert [isinstance(one, Decoded) for one in found] == [True, False, True, False]
-        assert found[1] == Reason.CRASHING_IMAGE.value
-        assert isinstance(pool.decode(files[:1]).result(60)[0], Decoded)
+        assert [isinstance(one, DecodedImage) for one in found] == [True, False, True, False]
+        assert found[1] == LeftOutReason.CRASHING_IMAGE.value
+        assert isinstance(pool.decode(files[:1]).result(60)[0], DecodedImage)
 
 
 def test_a_decoder_that_does_not_start_is_no_fault_of_the_images() -> None:
@@ -75,7 +75,7 @@ def test_no_process_outlives_a_killed_parent(tmp_path: Path) -> None:
     parent = psutil.Popen(
         [sys.executable, "-c", f"""
 import pathlib, time
-from dmpo_app.exchange.incoming.decode_pool import DecodePool
+from dmpo_app.exchange.importing.decode_pool import DecodePool
 pool = DecodePool(keeps_images=True)
 pool.decode([pathlib.Path({str(image)!r}).read_bytes()]).result()
 print("decoded", flush=True)

@@ -12,31 +12,32 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.domain import BaseModelRef, ImportUse
-from dmpo_app.errors import BadInput, Conflict, NotFound, StorageFull
-from dmpo_app.exchange.incoming import unpacking
-from dmpo_app.exchange.incoming.import_desk import Import, ImportDesk, Phase
+from dmpo_app.domain.data_import import ImportUse
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.errors import BadInputError, ConflictError, NotFoundError, StorageFullError
+from dmpo_app.exchange.importing import import_desk
+from dmpo_app.exchange.importing.import_desk import ImportJob, ImportPhase, ImportService
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
-from tests.preferences.preference_files import image_bytes, mixed_rows, pick_a_pic_row, write_pick_a_pic
+from tests.exchange.readers.preference_files import image_bytes, mixed_rows, pick_a_pic_row, write_pick_a_pic
 from tests.store.store_data import scalar
 
 
 @pytest.fixture
-def desk(store: Store, base: BaseModelRef) -> Iterator[ImportDesk]:
-    desk = ImportDesk(store, base, Settings(home=store.home))
+def desk(store: Store, base: BaseModelRef) -> Iterator[ImportService]:
+    desk = ImportService(store, base, Settings(home=store.home))
     yield desk
     desk.close()
 
 
-def send(desk: ImportDesk, name: str, content: bytes, use: ImportUse = ImportUse.BOTH) -> Import:
-    with desk.receiving(name, use, len(content)) as write:
+def send(desk: ImportService, name: str, content: bytes, use: ImportUse = ImportUse.BOTH) -> ImportJob:
+    with desk.receive_file(name, use, len(content)) as write:
         for start in range(0, len(content), 1000):
             write(content[start : start + 1000])
     return settled(desk)
 
 
-def settled(desk: ImportDesk) -> Import:
+def settled(desk: ImportService) -> ImportJob:
     deadline = time.monotonic() + 60
     while desk.current is None or desk.current.is_busy:
         assert time.monotonic() < deadline, desk.current
@@ -44,15 +45,15 @@ def settled(desk: ImportDesk) -> Import:
     return desk.current
 
 
-def wait_for_a_batch(desk: ImportDesk) -> None:
+def wait_for_a_batch(desk: ImportService) -> None:
     deadline = time.monotonic() + 60
     while desk.current is None or desk.current.counts.rows == 0:
         assert time.monotonic() < deadline
         time.sleep(0.001)
 
 
-def take_in(desk: ImportDesk) -> Import:
-    desk.take_in(nullcontext, lambda done: None)
+def take_in(desk: ImportService) -> ImportJob:
+    desk.start_import(nullcontext, lambda done: None)
     return settled(desk)
 
 
@@ -76,25 +77,31 @@ def folders(count: int) -> dict[str, bytes]:
     return pictures | {f"my data/winners/{n}.txt": f"a boat, number {n}".encode() for n in range(count)}
 
 
-def test_a_file_is_previewed_without_writing_and_then_taken_in(desk: ImportDesk, store: Store, tmp_path: Path) -> None:
+def test_a_file_is_previewed_without_writing_and_then_taken_in(
+    desk: ImportService, store: Store, tmp_path: Path
+) -> None:
     content = write_pick_a_pic(tmp_path / "train-0.parquet", mixed_rows()).read_bytes()
     preview = send(desk, "theirs.PARQUET", content)
-    assert (preview.phase, preview.format, preview.num_bytes) == (Phase.PREVIEWED, "pick-a-pic", len(content))
+    assert (preview.phase, preview.format, preview.num_bytes) == (ImportPhase.PREVIEWED, "pick-a-pic", len(content))
     assert (preview.counts.rows, preview.counts.pairs, preview.counts.votes) == (12, 10, 9)
     assert sorted(preview.left_out) == [("5", "broken image"), ("8", "identical images")]
     assert scalar(store, "SELECT (SELECT count(*) FROM imports) + (SELECT count(*) FROM pairs)") == 0
-    told: list[Import] = []
-    desk.take_in(nullcontext, told.append)
+    told: list[ImportJob] = []
+    desk.start_import(nullcontext, told.append)
     done = settled(desk)
-    assert (done.phase, done.counts, sorted(done.left_out)) == (Phase.DONE, preview.counts, sorted(preview.left_out))
+    assert (done.phase, done.counts, sorted(done.left_out)) == (
+        ImportPhase.DONE,
+        preview.counts,
+        sorted(preview.left_out),
+    )
     assert [one.counts for one in told] == [done.counts]
     assert scalar(store, "SELECT count(*) FROM pairs") == 10
     assert not (store.home / "imports" / "sent").exists()
-    with pytest.raises(Conflict, match="no preview"):
-        desk.take_in(nullcontext, told.append)
+    with pytest.raises(ConflictError, match="no preview"):
+        desk.start_import(nullcontext, told.append)
 
 
-def test_the_same_file_again_adds_nothing(desk: ImportDesk, tmp_path: Path) -> None:
+def test_the_same_file_again_adds_nothing(desk: ImportService, tmp_path: Path) -> None:
     content = rows(tmp_path, 4)
     send(desk, "a.parquet", content)
     assert take_in(desk).counts.pairs == 4
@@ -102,26 +109,26 @@ def test_the_same_file_again_adds_nothing(desk: ImportDesk, tmp_path: Path) -> N
     assert (again.counts.pairs, again.is_resumed) == (0, True)
 
 
-def test_a_zip_of_folders_is_taken_in_with_its_images(desk: ImportDesk, store: Store) -> None:
+def test_a_zip_of_folders_is_taken_in_with_its_images(desk: ImportService, store: Store) -> None:
     preview = send(desk, "folders.zip", zipped(folders(3)), ImportUse.PAIRS)
     assert (preview.format, preview.counts.pairs, preview.counts.votes) == ("winner-loser-folders", 3, 0)
-    assert take_in(desk).phase is Phase.DONE
+    assert take_in(desk).phase is ImportPhase.DONE
     assert scalar(store, "SELECT count(*) FROM pairs WHERE is_offered") == 3
 
 
-def test_a_zip_writes_nowhere_else(desk: ImportDesk, store: Store, tmp_path: Path) -> None:
+def test_a_zip_writes_nowhere_else(desk: ImportService, store: Store, tmp_path: Path) -> None:
     outside = tmp_path / "outside.txt"
     hostile = {f"{'../' * 12}{outside.relative_to('/')}": b"x", str(outside): b"x", "../../../studio.db": b"x"}
     before = (store.home / "studio.db").read_bytes()[:16]
-    assert send(desk, "hostile.zip", zipped(hostile)).phase is Phase.FAILED
+    assert send(desk, "hostile.zip", zipped(hostile)).phase is ImportPhase.FAILED
     assert not outside.exists()
     assert (store.home / "studio.db").read_bytes()[:16] == before
 
 
-def test_a_zip_that_unpacks_to_too_much_is_refused(desk: ImportDesk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpacking, "MOST_BYTES", 1000)
+def test_a_zip_that_unpacks_to_too_much_is_refused(desk: ImportService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_desk, "MAX_UNPACKED_BYTES", 1000)
     failed = send(desk, "bomb.zip", zipped({"winners/1.png": bytes(2000)}))
-    assert failed.phase is Phase.FAILED
+    assert failed.phase is ImportPhase.FAILED
     assert "unpacks to 1 files" in failed.problem
 
 
@@ -134,75 +141,80 @@ def test_a_zip_that_unpacks_to_too_much_is_refused(desk: ImportDesk, monkeypatch
         ("a.jsonl", b'{"neither": 1}\n', "known formats are"),
     ],
 )
-def test_what_is_no_data_set_says_so(desk: ImportDesk, name: str, content: bytes, said: str) -> None:
+def test_what_is_no_data_set_says_so(desk: ImportService, name: str, content: bytes, said: str) -> None:
     failed = send(desk, name, content)
-    assert failed.phase is Phase.FAILED
+    assert failed.phase is ImportPhase.FAILED
     assert said in failed.problem
     assert "Something went wrong" not in failed.problem
 
 
-def test_other_endings_and_other_ids_are_refused_before_anything_is_received(desk: ImportDesk) -> None:
+def test_other_endings_and_other_ids_are_refused_before_anything_is_received(desk: ImportService) -> None:
     for name in ("data.pkl", "data", "data.tar.gz"):
-        with pytest.raises(BadInput, match=r"ending in one of \.parquet"), desk.receiving(name, ImportUse.BOTH, 1):
+        with (
+            pytest.raises(BadInputError, match=r"ending in one of \.parquet"),
+            desk.receive_file(name, ImportUse.BOTH, 1),
+        ):
             pass
     for name in ("../secrets", "/etc/passwd", "a/b/c", "https://example.invalid/a"):
-        with pytest.raises(BadInput, match="owner/name"):
+        with pytest.raises(BadInputError, match="owner/name"):
             desk.read_hub(name, ImportUse.BOTH)
     assert desk.current is None
 
 
-def test_one_import_at_a_time(desk: ImportDesk, tmp_path: Path) -> None:
+def test_one_import_at_a_time(desk: ImportService, tmp_path: Path) -> None:
     content = rows(tmp_path, 3)
-    with desk.receiving("a.parquet", ImportUse.BOTH, len(content)) as write:
+    with desk.receive_file("a.parquet", ImportUse.BOTH, len(content)) as write:
         write(content)
-        with pytest.raises(Conflict, match="another import"), desk.receiving("b.parquet", ImportUse.BOTH, 1):
+        with pytest.raises(ConflictError, match="another import"), desk.receive_file("b.parquet", ImportUse.BOTH, 1):
             pass
     assert settled(desk).counts.pairs == 3
 
 
-def test_an_upload_that_breaks_off_is_said_and_the_next_one_goes_through(desk: ImportDesk, tmp_path: Path) -> None:
+def test_an_upload_that_breaks_off_is_said_and_the_next_one_goes_through(desk: ImportService, tmp_path: Path) -> None:
     content = rows(tmp_path, 3)
     with pytest.raises(ConnectionError):  # noqa: PT012, SIM117 - it is raised inside, as by a client that is gone
-        with desk.receiving("a.parquet", ImportUse.BOTH, len(content)) as write:
+        with desk.receive_file("a.parquet", ImportUse.BOTH, len(content)) as write:
             write(content[:100])
             raise ConnectionResetError
-    assert settled(desk).phase is Phase.FAILED
+    assert settled(desk).phase is ImportPhase.FAILED
     assert send(desk, "a.parquet", content).counts.pairs == 3
 
 
-def test_a_full_disk_is_said(desk: ImportDesk) -> None:
-    with pytest.raises(StorageFull, match="free some space"), desk.receiving("a.parquet", ImportUse.BOTH, 1):
+def test_a_full_disk_is_said(desk: ImportService) -> None:
+    with pytest.raises(StorageFullError, match="free some space"), desk.receive_file("a.parquet", ImportUse.BOTH, 1):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert "free some space" in settled(desk).problem
 
 
 def test_what_is_stopped_half_way_goes_on_when_it_is_sent_again(
-    desk: ImportDesk, store: Store, base: BaseModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    desk: ImportService, store: Store, base: BaseModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dmpo_app.exchange.incoming.batches.BATCH_ROWS", 2)
+    monkeypatch.setattr("dmpo_app.exchange.importing.batches.BATCH_ROWS", 2)
     content = rows(tmp_path, 24)
     send(desk, "a.parquet", content)
-    desk.take_in(nullcontext, lambda done: None)
+    desk.start_import(nullcontext, lambda done: None)
     wait_for_a_batch(desk)
     desk.discard()
     assert desk.current is None
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         desk.discard()
     taken = store.pairs.count(base)
     assert 0 < taken < 24
     preview = send(desk, "a.parquet", content)
     assert (preview.is_resumed, preview.counts.pairs) == (True, 24 - taken)
-    assert take_in(desk).phase is Phase.DONE
+    assert take_in(desk).phase is ImportPhase.DONE
     assert scalar(store, "SELECT count(*) FROM pairs") == scalar(store, "SELECT count(*) FROM votes") == 24
 
 
-def test_stopping_while_it_is_received_or_read_leaves_nothing(desk: ImportDesk, store: Store, tmp_path: Path) -> None:
+def test_stopping_while_it_is_received_or_read_leaves_nothing(
+    desk: ImportService, store: Store, tmp_path: Path
+) -> None:
     content = rows(tmp_path, 3)
     with ExitStack() as stack:
-        write = stack.enter_context(desk.receiving("a.parquet", ImportUse.BOTH, len(content)))
+        write = stack.enter_context(desk.receive_file("a.parquet", ImportUse.BOTH, len(content)))
         write(content[:100])
         desk.discard()
-        with pytest.raises(Conflict, match="stopped"):
+        with pytest.raises(ConflictError, match="stopped"):
             write(content[100:])
     assert desk.current is None
     assert not (store.home / "imports" / "sent").exists()

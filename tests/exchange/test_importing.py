@@ -20,18 +20,20 @@ from PIL import Image
 from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import IntegrityError
 
-from dmpo_app.domain import BaseModelRef, Choice, ImportBatch, ImportCounts, ImportUse, Outcome, Question, Strength
-from dmpo_app.errors import Conflict
-from dmpo_app.exchange.incoming.importing import Importer, reader_for
-from dmpo_app.labeling.quality.names import hashed_names
+from dmpo_app.domain.data_import import ImportBatch, ImportCounts, ImportUse
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Choice, Outcome, Question, Strength
+from dmpo_app.errors import ConflictError
+from dmpo_app.exchange.importing.importer import Importer, get_reader
+from dmpo_app.exchange.readers.source import open_source
+from dmpo_app.labeling.quality.quality_service import make_name_hasher
 from dmpo_app.labeling.tokens import load_or_create_key
-from dmpo_app.preferences.source import open_source
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
-from dmpo_app.store.import_rows import HELD_OUT
+from dmpo_app.store.imports.import_rows import HELD_OUT
 from dmpo_app.store.schema import ImportedPairRow
-from tests.exchange.outgoing.campaign import Campaign
-from tests.preferences.preference_files import image_bytes, mixed_rows, pick_a_pic_row, write_pick_a_pic
+from tests.exchange.exporting.campaign import Campaign
+from tests.exchange.readers.preference_files import image_bytes, mixed_rows, pick_a_pic_row, write_pick_a_pic
 from tests.store.store_data import HOUR, Clock, integrity_of, issue, scalar, vote_once
 
 PNG = "PNG"
@@ -39,7 +41,7 @@ PNG = "PNG"
 
 def importer(store: Store, base: BaseModelRef, path: Path, use: ImportUse = ImportUse.BOTH) -> Importer:
     source = open_source(str(path))
-    return Importer(store, base, Settings(home=store.home), source, reader_for(source, "auto"), use)
+    return Importer(store, base, Settings(home=store.home), source, get_reader(source, "auto"), use)
 
 
 def take_in(store: Store, base: BaseModelRef, path: Path, use: ImportUse = ImportUse.BOTH) -> ImportCounts:
@@ -150,10 +152,10 @@ def test_pairs_can_be_shown_trained_on_or_both(
     assert len(issue(store, base, anna, 8)) == shown
     assert store.votes.training_votes(base) == []
     assert store.votes.new_preferences(base).count == 0, "nothing has latents yet"
-    for pair in store.imports.unencoded(base, after=0, limit=9):
+    for pair in store.imports.list_unencoded(base, after=0, limit=9):
         embeds = {} if pair.has_embeds else {pair.prompt: pair.prompt.encode()}
         store.imports.record_encoding(base, {pair.id: (b"latents a", b"latents b")}, embeds)
-    assert store.imports.encoding(base) is None
+    assert store.imports.encoding_progress(base) is None
     assert len(store.votes.training_votes(base)) == store.votes.new_preferences(base).count == votes
 
 
@@ -161,7 +163,7 @@ def test_imported_pairs_are_judged_here_like_any_other(store: Store, base: BaseM
     take_in(store, base, write_pick_a_pic(tmp_path / "train-0.parquet", [pick_a_pic_row(0)]), ImportUse.PAIRS)
     anna = store.annotators.ensure("anna")
     vote_once(store, base, anna)
-    [pair] = store.imports.unencoded(base, after=0, limit=9)
+    [pair] = store.imports.list_unencoded(base, after=0, limit=9)
     assert store.votes.training_votes(base) == []
     store.imports.record_encoding(base, {pair.id: (b"a", b"b")}, {pair.prompt: b"embeds"})
     assert [vote.annotator_id for vote in store.votes.training_votes(base)] == [anna.id]
@@ -172,7 +174,7 @@ def test_raw_votes_of_a_studio_come_back_to_their_own_annotators(
 ) -> None:
     take_in(store, base, write_pick_a_pic(tmp_path / "train-0.parquet", [pick_a_pic_row(0)]))
     [(annotator, public_id)] = rows_of(store, "SELECT id, public_id FROM annotators")
-    own_name = hashed_names(load_or_create_key(store.home), {annotator: public_id})(annotator)
+    own_name = make_name_hasher(load_or_create_key(store.home), {annotator: public_id})(annotator)
     files = [store.files.read_image(sha256) for (sha256,) in rows_of(store, "SELECT sha256 FROM images ORDER BY id")]
     names = [sha256 for (sha256,) in rows_of(store, "SELECT sha256 FROM images ORDER BY id")]
     for name, content in zip(names, files, strict=True):
@@ -290,8 +292,8 @@ def test_two_imports_of_the_same_data_at_once_cannot_double_it(
     one = importer(store, base, path)
     state = store.imports.begin(base, one.spec)
     one.run()
-    with pytest.raises(Conflict, match="another process"):
-        store.imports.take_in(base, state, ImportBatch(0, [], [], {}, True), {}).result()
+    with pytest.raises(ConflictError, match="another process"):
+        store.imports.insert_batch(base, state, ImportBatch(0, [], [], {}, True), {}).result()
 
 
 def test_a_kill_in_the_middle_and_a_second_run_lose_and_double_nothing(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi
 
-from dmpo_app.errors import BadInput, SetupProblem
-from dmpo_app.hosting.space import SpaceWish, space_files, steps_to
+from dmpo_app.errors import BadInputError, SetupError
+from dmpo_app.hosting.space import SpaceSpec, plan_steps, space_files
 from dmpo_app.settings import PROJECT_ROOT
 from tests.hub_fixtures import HubProcess, hub, hub_process
 
@@ -34,16 +34,16 @@ def files(tmp_path: Path) -> dict[str, Path]:
     return found
 
 
-def do(api: HfApi, wish: SpaceWish, files: dict[str, Path]) -> list[str]:
-    steps = steps_to(api, wish, files)
+def do(api: HfApi, wish: SpaceSpec, files: dict[str, Path]) -> list[str]:
+    steps = plan_steps(api, wish, files)
     for step in steps:
-        step.do()
-    return [step.words for step in steps]
+        step.run()
+    return [step.description for step in steps]
 
 
 def test_a_space_is_made_once_and_then_changed_only_where_it_differs(hub: HubProcess, files: dict[str, Path]) -> None:
     api = hub.api()
-    wish = SpaceWish(SPACE, True, "t4-small", "tester/votes", {"DMPO_MIN_VOTES": "8"}, {"DMPO_ADMIN_TOKEN": "canary"})
+    wish = SpaceSpec(SPACE, True, "t4-small", "tester/votes", {"DMPO_MIN_VOTES": "8"}, {"DMPO_ADMIN_TOKEN": "canary"})
     said = do(api, wish, files)
     assert said[0] == f"make the private Space {SPACE}"
     assert "make the private bucket tester/votes" in said
@@ -53,11 +53,11 @@ def test_a_space_is_made_once_and_then_changed_only_where_it_differs(hub: HubPro
     assert hub.secrets(SPACE) == {"DMPO_ADMIN_TOKEN": "canary"}
     assert api.get_space_variables(SPACE)["DMPO_MIN_VOTES"].value == "8"
     assert set(files) <= set(api.list_repo_files(SPACE, repo_type="space"))
-    again = SpaceWish(SPACE, True, "t4-small", "tester/votes", {"DMPO_MIN_VOTES": "8"})
-    assert steps_to(api, again, files) == []
+    again = SpaceSpec(SPACE, True, "t4-small", "tester/votes", {"DMPO_MIN_VOTES": "8"})
+    assert plan_steps(api, again, files) == []
     files["app.py"].write_bytes(b"print(1)\n")
     del files["README.md"]
-    changed = SpaceWish(SPACE, hardware="t4-small", bucket="tester/votes", variables={"DMPO_MIN_VOTES": "16"})
+    changed = SpaceSpec(SPACE, hardware="t4-small", bucket="tester/votes", variables={"DMPO_MIN_VOTES": "16"})
     assert do(api, changed, files) == ["set the variable DMPO_MIN_VOTES=16", "upload 1 files (0.0 MB), delete 1"]
     assert "README.md" not in api.list_repo_files(SPACE, repo_type="space")
 
@@ -66,25 +66,25 @@ def test_hardware_that_spaces_do_not_have_is_refused_before_anything_is_done(
     hub: HubProcess, files: dict[str, Path]
 ) -> None:
     api = hub.api()
-    with pytest.raises(BadInput, match="no hardware 'toaster'; they have cpu-basic"):
-        steps_to(api, SpaceWish(SPACE, hardware="toaster"), files)
+    with pytest.raises(BadInputError, match="no hardware 'toaster'; they have cpu-basic"):
+        plan_steps(api, SpaceSpec(SPACE, hardware="toaster"), files)
     assert not api.repo_exists(SPACE, repo_type="space")
 
 
 def test_what_goes_to_a_space_is_what_it_runs_on() -> None:
     names = set(space_files(PROJECT_ROOT))
-    assert {"app.py", "requirements.txt", "README.md", "data/pocket/model_index.json", "dmpo_app/cli.py"} <= names
+    assert {"app.py", "requirements.txt", "README.md", "data/pocket/model_index.json", "dmpo_app/cli/main.py"} <= names
     assert not any(name.startswith(("tests/", "benchmarks/", "data/studio")) for name in names)
 
 
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SetupProblem, match="git clone"):
+    with pytest.raises(SetupError, match="git clone"):
         space_files(tmp_path)
 
 
 def test_the_command_shows_what_it_does_and_goes_on_where_the_hub_failed(hub: HubProcess) -> None:
     def dmpo(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "dmpo_app.cli", "space", *arguments, "--yes"]
+        command = [sys.executable, "-m", "dmpo_app.cli.main", "space", *arguments, "--yes"]
         environment = hub.environment(COLUMNS="200", **more)
         return subprocess.run(
             command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False

@@ -7,11 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.domain import Answer, BaseModelRef, Choice, Question, Strength
-from dmpo_app.errors import BadInput, Conflict, ConsentNeeded, NotFound, NotInvited, SetupProblem
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Choice, Question, Strength, SubmittedVote
+from dmpo_app.errors import (
+    BadInputError,
+    ConflictError,
+    ConsentRequiredError,
+    NotFoundError,
+    NotInvitedError,
+    SetupError,
+)
 from dmpo_app.labeling import LabelingService, Sealer
 from dmpo_app.labeling.consent import read_consent
-from dmpo_app.labeling.words import MAX_COMMENT
+from dmpo_app.labeling.text_checks import MAX_COMMENT
 from dmpo_app.settings import LabelingSettings, Settings
 from dmpo_app.store import Store
 from tests.store.store_data import HOUR, Clock
@@ -29,11 +37,11 @@ def test_by_invitation_only_a_link_opens_a_session(
     (invite,) = store.invites.create(["class"], max_uses=1, lifetime=HOUR, by="cli")
     link = sealer.seal_invite(invite.public_id)
     for wrong in (None, "", "nonsense", link[:-3], sealer.seal_session(invite.public_id), invite.public_id):
-        with pytest.raises(NotInvited):
+        with pytest.raises(NotInvitedError):
             service.open_session("anna", wrong)
     anna, token = service.open_session("anna", link)
-    assert service.annotator_of(token) == anna
-    with pytest.raises(NotInvited, match="as often"):
+    assert service.authenticate(token) == anna
+    with pytest.raises(NotInvitedError, match="as often"):
         service.open_session("ben", link)
 
 
@@ -43,16 +51,16 @@ def test_with_a_text_to_agree_to_nothing_is_shown_or_taken_before(
     anna, _ = service_with(store, base, sealer, clock).open_session("anna")
     shown = service_with(store, base, sealer, clock).assignments(anna, 1).result()[0]
     service = service_with(store, base, sealer, clock, consent="We keep your votes.")
-    with pytest.raises(ConsentNeeded):
+    with pytest.raises(ConsentRequiredError):
         service.assignments(anna, 1).result()
-    with pytest.raises(ConsentNeeded):
-        service.vote(anna, shown.id, Answer(Choice.LEFT), 10).result()
+    with pytest.raises(ConsentRequiredError):
+        service.vote(anna, shown.id, SubmittedVote(Choice.LEFT), 10).result()
     text = service.consent.text
     assert text is not None
-    with pytest.raises(Conflict, match="changed"):
+    with pytest.raises(ConflictError, match="changed"):
         service.consent.agree(anna, "0" * 64)
     service.consent.agree(anna, text.sha256)
-    assert service.vote(anna, shown.id, Answer(Choice.LEFT), 10).result().created
+    assert service.vote(anna, shown.id, SubmittedVote(Choice.LEFT), 10).result().is_new
     assert service.assignments(anna, 1).result()
 
 
@@ -65,22 +73,22 @@ def test_a_new_text_or_version_is_agreed_to_anew(
     first.consent.agree(anna, first.consent.text.sha256)
     first.consent.require(anna)
     for changed in ({"consent": "We publish your votes."}, {"consent": "We keep your votes.", "consent_version": "2"}):
-        with pytest.raises(ConsentNeeded):
+        with pytest.raises(ConsentRequiredError):
             service_with(store, base, sealer, clock, **changed).consent.require(anna)
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         service_with(store, base, sealer, clock).consent.agree(anna, "0" * 64)
 
 
 def test_the_text_to_agree_to_may_lie_in_a_file_that_must_be_there(tmp_path: Path) -> None:
     path = tmp_path / "consent.txt"
-    with pytest.raises(SetupProblem, match=r"consent\.txt"):
+    with pytest.raises(SetupError, match=r"consent\.txt"):
         read_consent(LabelingSettings(consent=str(path)))
     path.write_text(" Wir speichern, was du wählst.\n", encoding="utf-8")
     read = read_consent(LabelingSettings(consent=str(path)))
     assert read is not None
     assert read.text == "Wir speichern, was du wählst."
     path.write_text("  \n")
-    with pytest.raises(SetupProblem, match="0 characters"):
+    with pytest.raises(SetupError, match="0 characters"):
         read_consent(LabelingSettings(consent=str(path)))
 
 
@@ -90,7 +98,7 @@ def test_somebody_who_signs_in_elsewhere_is_the_same_annotator_and_only_a_hash_i
     service = service_with(store, base, sealer, clock)
     first, token = service.open_session_as("huggingface", "ada-lovelace-1815", "Ada")
     assert service.open_session_as("huggingface", "ada-lovelace-1815", "A. L.")[0] == first
-    assert service.annotator_of(token) == first
+    assert service.authenticate(token) == first
     for provider, subject in (("oidc", "ada-lovelace-1815"), ("huggingface", "ada-lovelace-1816")):
         assert service.open_session_as(provider, subject, "Ada")[0].id != first.id
     assert sealer.identity("ab", "c") != sealer.identity("a", "bc")
@@ -103,18 +111,18 @@ def test_somebody_who_signs_in_elsewhere_is_the_same_annotator_and_only_a_hash_i
 def test_a_strength_goes_with_a_side(service: LabelingService, choice: Choice) -> None:
     anna, _ = service.open_session("anna")
     shown = service.assignments(anna, 1).result()[0]
-    with pytest.raises(BadInput, match="left or right"):
-        service.vote(anna, shown.id, Answer(choice, Strength.CLEARLY), 10)
+    with pytest.raises(BadInputError, match="left or right"):
+        service.vote(anna, shown.id, SubmittedVote(choice, Strength.CLEARLY), 10)
 
 
 def test_a_comment_is_plain_text_of_bounded_length(service: LabelingService, store: Store) -> None:
     anna, _ = service.open_session("anna")
     shown = service.assignments(anna, 3).result()
     for wrong in ("x" * (MAX_COMMENT + 1), "a\x00b", "\ud800"):
-        with pytest.raises(BadInput, match="comment"):
-            service.vote(anna, shown[0].id, Answer(Choice.LEFT, comment=wrong), 10).result()
+        with pytest.raises(BadInputError, match="comment"):
+            service.vote(anna, shown[0].id, SubmittedVote(Choice.LEFT, comment=wrong), 10).result()
     for one, given in zip(shown, (" e\u0301\r\nb ", "  \n", "x" * MAX_COMMENT), strict=True):
-        service.vote(anna, one.id, Answer(Choice.LEFT, comment=given), 10).result()
+        service.vote(anna, one.id, SubmittedVote(Choice.LEFT, comment=given), 10).result()
     assert [vote.comment for vote in store.own_votes.page(anna.id)] == ["x" * MAX_COMMENT, None, "é\nb"]
 
 
@@ -126,7 +134,7 @@ def test_the_votes_on_the_trained_question_start_rounds(
     )
     anna, _ = service.open_session("anna")
     left = [
-        service.votes_until_round(service.vote(anna, one.id, Answer(Choice.LEFT), 10).result())
+        service.votes_until_round(service.vote(anna, one.id, SubmittedVote(Choice.LEFT), 10).result())
         for one in service.assignments(anna, 4).result()
     ]
     assert left == [4, 3, 3, 2]

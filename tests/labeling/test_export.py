@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dmpo_app.domain import Choice, Question, Strength, VoteRecord
-from dmpo_app.labeling.export import as_csv, as_jsonl, csv_header, safe_cell
+from dmpo_app.domain.vote import Choice, Question, Strength, VoteRecord
+from dmpo_app.labeling.tables import as_csv, as_jsonl, csv_header, safe_cell
 
 AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
 VOTE = VoteRecord(

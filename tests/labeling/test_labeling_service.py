@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.domain import Answer, BaseModelRef, Choice, RoundStatus, Trigger
-from dmpo_app.errors import BadInput, Conflict, Expired, NotFound, NotYours
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.round import RoundStatus, Trigger
+from dmpo_app.domain.vote import Choice, SubmittedVote
+from dmpo_app.errors import BadInputError, ConflictError, ExpiredError, ForbiddenError, NotFoundError
 from dmpo_app.labeling import LabelingService, Sealer, load_or_create_key
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
@@ -19,7 +21,7 @@ from tests.store.store_fixtures import reopened
 
 def test_a_session_is_recognised_by_its_token_after_a_restart_too(service: LabelingService, store: Store) -> None:
     annotator, token = service.open_session("Anna")
-    assert service.annotator_of(token) == annotator
+    assert service.authenticate(token) == annotator
     assert annotator.handle == "Anna"
     store.close()
     with reopened(store) as again:
@@ -27,20 +29,20 @@ def test_a_session_is_recognised_by_its_token_after_a_restart_too(service: Label
         restarted = LabelingService(
             again, base, Settings(), Sealer(load_or_create_key(store.home)), rng=random.Random(0)
         )
-        assert restarted.annotator_of(token) == annotator
+        assert restarted.authenticate(token) == annotator
 
 
 def test_knowing_a_handle_gives_nobody_its_session(service: LabelingService) -> None:
     first, _ = service.open_session("anna")
     second, _ = service.open_session("anna")
     assert first.id != second.id
-    with pytest.raises(NotYours):
-        service.annotator_of(first.public_id)
+    with pytest.raises(ForbiddenError):
+        service.authenticate(first.public_id)
 
 
 def test_a_token_of_a_home_that_is_gone_is_refused(service: LabelingService, sealer: Sealer) -> None:
-    with pytest.raises(NotYours, match="home that is gone"):
-        service.annotator_of(sealer.seal_session("somebody else"))
+    with pytest.raises(ForbiddenError, match="home that is gone"):
+        service.authenticate(sealer.seal_session("somebody else"))
 
 
 @pytest.mark.parametrize(
@@ -52,13 +54,13 @@ def test_a_handle_is_kept_as_it_would_be_written(service: LabelingService, given
 
 @pytest.mark.parametrize("handle", ["", " \t ", "x" * 65, "a\x00b", "a\x1b[31m", "\ud800"])
 def test_a_handle_that_is_no_name_is_refused(service: LabelingService, handle: str) -> None:
-    with pytest.raises(BadInput, match="handle"):
+    with pytest.raises(BadInputError, match="handle"):
         service.open_session(handle)
 
 
 @pytest.mark.parametrize("count", [0, -1, 17])
 def test_only_so_many_assignments_can_be_held(service: LabelingService, count: int) -> None:
-    with pytest.raises(BadInput, match="between 1 and 16"):
+    with pytest.raises(BadInputError, match="between 1 and 16"):
         service.assignments(service.open_session("anna")[0], count).result()
 
 
@@ -72,7 +74,7 @@ def test_votes_count_down_to_the_round_if_they_are_preferences(service: Labeling
     anna, _ = service.open_session("anna")
     choices = [Choice.LEFT, Choice.SKIP, Choice.TIE, Choice.BOTH_BAD, Choice.RIGHT, Choice.LEFT, Choice.LEFT]
     left = [
-        service.votes_until_round(service.vote(anna, assignment.id, Answer(choice), 100).result())
+        service.votes_until_round(service.vote(anna, assignment.id, SubmittedVote(choice), 100).result())
         for assignment, choice in zip(service.assignments(anna, 7).result(), choices, strict=True)
     ]
     assert left == [3, 3, 2, 2, 1, 0, 0]
@@ -82,14 +84,14 @@ def test_a_vote_can_be_taken_back_and_given_anew(service: LabelingService, store
     anna, _ = service.open_session("anna")
     ben, _ = service.open_session("ben")
     (assignment,) = service.assignments(anna, 1).result()
-    vote = service.vote(anna, assignment.id, Answer(Choice.LEFT), 100).result()
-    with pytest.raises(Conflict):
-        service.vote(anna, assignment.id, Answer(Choice.RIGHT), 100).result()
-    with pytest.raises(NotYours):
+    vote = service.vote(anna, assignment.id, SubmittedVote(Choice.LEFT), 100).result()
+    with pytest.raises(ConflictError):
+        service.vote(anna, assignment.id, SubmittedVote(Choice.RIGHT), 100).result()
+    with pytest.raises(ForbiddenError):
         service.undo(ben, vote.vote_id)
     service.undo(anna, vote.vote_id)
     assert service.votes_until_round() == 4
-    assert service.vote(anna, assignment.id, Answer(Choice.RIGHT), 100).result().created
+    assert service.vote(anna, assignment.id, SubmittedVote(Choice.RIGHT), 100).result().is_new
     assert store.votes.count(base) == 1
 
 
@@ -97,9 +99,9 @@ def test_a_time_to_answer_that_cannot_be_is_refused(service: LabelingService) ->
     anna, _ = service.open_session("anna")
     (assignment,) = service.assignments(anna, 1).result()
     for elapsed_ms in (-1, 24 * 3600 * 1000 + 1):
-        with pytest.raises(BadInput, match="elapsed_ms"):
-            service.vote(anna, assignment.id, Answer(Choice.LEFT), elapsed_ms).result()
-    assert service.vote(anna, assignment.id, Answer(Choice.LEFT), 0).result().created
+        with pytest.raises(BadInputError, match="elapsed_ms"):
+            service.vote(anna, assignment.id, SubmittedVote(Choice.LEFT), elapsed_ms).result()
+    assert service.vote(anna, assignment.id, SubmittedVote(Choice.LEFT), 0).result().is_new
 
 
 def test_an_image_is_shown_by_its_token_alone_and_not_for_ever(
@@ -108,14 +110,14 @@ def test_an_image_is_shown_by_its_token_alone_and_not_for_ever(
     anna, _ = service.open_session("anna")
     (assignment,) = service.assignments(anna, 1).result()
     token = service.image_url_token(assignment.left_image_id, assignment.expires_at)
-    assert service.image_for(token) == store.images.get(assignment.left_image_id)
-    with pytest.raises(NotFound):
-        service.image_for(str(assignment.left_image_id))
-    with pytest.raises(NotFound):
-        service.image_for(service.image_url_token(999, assignment.expires_at))
+    assert service.open_image(token) == store.images.get(assignment.left_image_id)
+    with pytest.raises(NotFoundError):
+        service.open_image(str(assignment.left_image_id))
+    with pytest.raises(NotFoundError):
+        service.open_image(service.image_url_token(999, assignment.expires_at))
     clock.advance(HOUR)
-    with pytest.raises(Expired):
-        service.image_for(token)
+    with pytest.raises(ExpiredError):
+        service.open_image(token)
 
 
 def test_the_status_tells_where_things_stand(
@@ -126,7 +128,7 @@ def test_the_status_tells_where_things_stand(
     assert (status.round, status.last_round, status.last_error) == (None, None, None)
     anna, _ = service.open_session("anna")
     votes = [
-        service.vote(anna, one.id, Answer(Choice.LEFT), 10).result().vote_id
+        service.vote(anna, one.id, SubmittedVote(Choice.LEFT), 10).result().vote_id
         for one in service.assignments(anna, 4).result()
     ]
     token = store.lease.acquire(base, "trainer", lease_seconds=30)
@@ -148,7 +150,7 @@ def test_the_status_says_why_a_round_failed_until_one_succeeds(
 ) -> None:
     anna, _ = service.open_session("anna")
     votes = [
-        service.vote(anna, one.id, Answer(Choice.LEFT), 10).result().vote_id
+        service.vote(anna, one.id, SubmittedVote(Choice.LEFT), 10).result().vote_id
         for one in service.assignments(anna, 4).result()
     ]
     token = store.lease.acquire(base, "trainer", lease_seconds=30)

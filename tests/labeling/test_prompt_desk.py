@@ -12,17 +12,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from dmpo_app.domain import KnownPrompt, NewPair, PromptQuery, Refusal
-from dmpo_app.domain.prompt_text import clean_tag, fold, has_control_characters, similarity, words_of
-from dmpo_app.errors import BadInput, NotYours, SetupProblem
-from dmpo_app.labeling.block_list import BlockList
-from dmpo_app.labeling.near_duplicates import NearDuplicates
-from dmpo_app.labeling.prompt_desk import PromptDesk
-from dmpo_app.labeling.prompt_export import exported
-from dmpo_app.labeling.prompt_files import FileRow, read_file, read_text
-from dmpo_app.labeling.prompt_import import ImportRules, plan_import
+from dmpo_app.domain.image import NewPair
+from dmpo_app.domain.prompt import (
+    PromptQuery,
+    Refusal,
+    StoredPrompt,
+    clean_tag,
+    fold,
+    has_control_characters,
+    jaccard_similarity,
+    word_set,
+)
+from dmpo_app.errors import BadInputError, ForbiddenError, SetupError
+from dmpo_app.labeling.prompt_desk import PromptService
+from dmpo_app.labeling.prompt_files import FileRow, format_prompts, read_file, read_text
+from dmpo_app.labeling.prompt_import import PromptImportRules, plan_import
+from dmpo_app.labeling.text_checks import BlockList, NearDuplicateIndex
 from dmpo_app.settings import Settings
-from dmpo_app.settings.labeling import LabelingSettings
+from dmpo_app.settings.sections import LabelingSettings
 from dmpo_app.store import Store
 from tests.store.store_data import FINGERPRINT, new_pair
 
@@ -33,19 +40,19 @@ def rows(*texts: object) -> list[FileRow]:
     return [FileRow(number, text) for number, text in enumerate(texts, 1)]
 
 
-def known(*texts: str, held_out: bool = False) -> list[KnownPrompt]:
-    return [KnownPrompt(number, text, fold(text), held_out) for number, text in enumerate(texts, 1)]
+def known(*texts: str, held_out: bool = False) -> list[StoredPrompt]:
+    return [StoredPrompt(number, text, fold(text), held_out) for number, text in enumerate(texts, 1)]
 
 
 @pytest.fixture
-def desk(store: Store) -> PromptDesk:
+def desk(store: Store) -> PromptService:
     return desk_of(store)
 
 
-def desk_of(store: Store, **changes: object) -> PromptDesk:
+def desk_of(store: Store, **changes: object) -> PromptService:
     base = store.models.register("pocket", "stable-diffusion", FINGERPRINT)
     labeling = LabelingSettings.model_validate(changes)
-    return PromptDesk(store, base, Settings(home=store.home, labeling=labeling))
+    return PromptService(store, base, Settings(home=store.home, labeling=labeling))
 
 
 def texts_of(store: Store, held_out: bool | None = None) -> list[str]:
@@ -86,10 +93,10 @@ words = st.lists(
 @given(st.lists(words, max_size=12), words, st.sampled_from([0.5, 0.7, 0.8, 1.0]))
 def test_the_index_finds_what_comparing_with_each_finds(many: list[list[str]], one: list[str], least: float) -> None:
     texts = [" ".join(words) for words in many]
-    index = NearDuplicates(enumerate(texts), least)
+    index = NearDuplicateIndex(enumerate(texts), least)
     text = " ".join(one)
-    near = [n for n, other in enumerate(texts) if similarity(words_of(text), words_of(other)) >= least - 1e-9]
-    assert list(index.of(text)) == near
+    near = [n for n, other in enumerate(texts) if jaccard_similarity(word_set(text), word_set(other)) >= least - 1e-9]
+    assert list(index.find(text)) == near
 
 
 def test_every_kind_of_file_gives_its_prompts(tmp_path: Path) -> None:
@@ -133,14 +140,14 @@ def test_every_kind_of_file_gives_its_prompts(tmp_path: Path) -> None:
 )
 def test_a_file_that_cannot_be_read_is_refused_in_words(tmp_path: Path, name: str, content: bytes, words: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(BadInput, match=words):
+    with pytest.raises(BadInputError, match=words):
         list(read_file(tmp_path / name))
 
 
 def test_a_file_that_is_not_there_is_a_setup_problem(tmp_path: Path) -> None:
-    with pytest.raises(SetupProblem, match=r"gone\.txt"):
+    with pytest.raises(SetupError, match=r"gone\.txt"):
         list(read_file(tmp_path / "gone.txt"))
-    with pytest.raises(SetupProblem, match="BLOCKED_WORDS"):
+    with pytest.raises(SetupError, match="BLOCKED_WORDS"):
         BlockList.read(tmp_path / "gone.txt")
 
 
@@ -149,15 +156,18 @@ def test_every_refused_row_has_its_reason() -> None:
     texts = ["a red fox in snow", "", "   ", 7, None, "x" * 1001, "a\x00b", "ÄRGER im Wald", "a bad  word", "badword",
              "A red fox, in snow!", "a blue fox in snow at night", "a green owl"]  # fmt: skip
     plan = plan_import(
-        rows(*texts), known("a blue fox in the snow at night", "an owl green", held_out=True), ImportRules(), blocked
+        rows(*texts),
+        known("a blue fox in the snow at night", "an owl green", held_out=True),
+        PromptImportRules(),
+        blocked,
     )
-    assert [prompt.text for prompt in plan.new] == ["a red fox in snow", "badword"]
-    assert [(row.row, row.reason) for row in plan.refused] == [
+    assert [prompt.text for prompt in plan.new_prompts] == ["a red fox in snow", "badword"]
+    assert [(row.row, row.reason) for row in plan.refusals] == [
         (2, Refusal.EMPTY), (3, Refusal.EMPTY), (4, Refusal.NOT_TEXT), (5, Refusal.EMPTY), (6, Refusal.TOO_LONG),
         (7, Refusal.CONTROL_CHARACTERS), (8, Refusal.BLOCKED), (9, Refusal.BLOCKED), (11, Refusal.DUPLICATE),
         (12, Refusal.NEAR_HELD_OUT), (13, Refusal.NEAR_HELD_OUT),
     ]  # fmt: skip
-    assert plan.refused[-2].like == "a blue fox in the snow at night"
+    assert plan.refusals[-2].similar_prompt == "a blue fox in the snow at night"
 
 
 def test_a_share_is_held_out_by_groups_of_near_duplicates_whatever_their_order() -> None:
@@ -165,14 +175,14 @@ def test_a_share_is_held_out_by_groups_of_near_duplicates_whatever_their_order()
         f"{colour} {thing} number {n}" for n in range(40) for colour in ("red", "blue") for thing in ("fox", "owl")
     ]
     texts += [f"{text}!" for text in texts] + [f"the {text} number" for text in texts]
-    rules = ImportRules(held_out_share=0.3)
+    rules = PromptImportRules(held_out_share=0.3)
     plan = plan_import(rows(*texts), [], rules, NOTHING_BLOCKED)
-    held_out = {prompt.folded for prompt in plan.new if prompt.held_out}
-    assert len(plan.new) == 320
-    assert 0.2 < len(held_out) / len(plan.new) < 0.4
+    held_out = {prompt.folded for prompt in plan.new_prompts if prompt.held_out}
+    assert len(plan.new_prompts) == 320
+    assert 0.2 < len(held_out) / len(plan.new_prompts) < 0.4
     assert all((f"the {folded} number" in held_out) == (folded in held_out) for folded in map(fold, texts[:160]))
     again = plan_import(rows(*texts[::-1]), [], rules, NOTHING_BLOCKED)
-    assert {prompt.folded for prompt in again.new if prompt.held_out} == held_out
+    assert {prompt.folded for prompt in again.new_prompts if prompt.held_out} == held_out
 
 
 def test_with_a_share_near_duplicates_join_the_side_they_are_near_to() -> None:
@@ -180,57 +190,57 @@ def test_with_a_share_near_duplicates_join_the_side_they_are_near_to() -> None:
     training = [replace(prompt, id=9) for prompt in known("six seven eight nine ten")]
     texts = ["one two three four five more", "six seven eight nine ten more"]
     for share in (0.01, 0.99):
-        plan = plan_import(rows(*texts), held_out + training, ImportRules(held_out_share=share), NOTHING_BLOCKED)
-        assert [(prompt.text, prompt.held_out) for prompt in plan.new] == [(texts[0], True), (texts[1], False)]
+        plan = plan_import(rows(*texts), held_out + training, PromptImportRules(held_out_share=share), NOTHING_BLOCKED)
+        assert [(prompt.text, prompt.held_out) for prompt in plan.new_prompts] == [(texts[0], True), (texts[1], False)]
     # A chain that reaches both sides is trained on, but for what is near the held-out one.
     chain = known("a1 a2 a3 a4", held_out=True) + [replace(prompt, id=9) for prompt in known("a1 a2 a3 a4 a5 a6")]
     plan = plan_import(
-        rows("a1 a2 a3 a4 a5", "a1 a2 a3 a4 a5 a6 a7"), chain, ImportRules(held_out_share=0.99), NOTHING_BLOCKED
+        rows("a1 a2 a3 a4 a5", "a1 a2 a3 a4 a5 a6 a7"), chain, PromptImportRules(held_out_share=0.99), NOTHING_BLOCKED
     )
-    assert [(prompt.text, prompt.held_out) for prompt in plan.new] == [("a1 a2 a3 a4 a5 a6 a7", False)]
-    assert [row.reason for row in plan.refused] == [Refusal.NEAR_HELD_OUT]
+    assert [(prompt.text, prompt.held_out) for prompt in plan.new_prompts] == [("a1 a2 a3 a4 a5 a6 a7", False)]
+    assert [row.reason for row in plan.refusals] == [Refusal.NEAR_HELD_OUT]
 
 
-def test_importing_again_changes_nothing_but_the_tags(store: Store, desk: PromptDesk) -> None:
+def test_importing_again_changes_nothing_but_the_tags(store: Store, desk: PromptService) -> None:
     texts = rows(*(f"prompt number {n} of many" for n in range(600)))
-    first = desk.take_in(texts, desk.rules(held_out_share=0.1, tags=["Set One"]), by="test")
+    first = desk.import_prompts(texts, desk.rules(held_out_share=0.1, tags=["Set One"]), by="test")
     before = store.prompts.snapshot()
-    again = desk.take_in(texts, desk.rules(held_out_share=0.5, tags=["two"]), by="test")
-    assert (len(first.new), len(again.new), len(again.known)) == (600, 0, 600)
+    again = desk.import_prompts(texts, desk.rules(held_out_share=0.5, tags=["two"]), by="test")
+    assert (len(first.new_prompts), len(again.new_prompts), len(again.stored_prompts)) == (600, 0, 600)
     assert store.prompts.snapshot() == before
     assert store.prompt_catalog.counts().tags == {"set-one": 600, "two": 600}
     assert first.num_held_out == len(texts_of(store, held_out=True))
 
 
-def test_held_out_prompts_too_near_to_training_ones_are_not_taken(store: Store, desk: PromptDesk) -> None:
+def test_held_out_prompts_too_near_to_training_ones_are_not_taken(store: Store, desk: PromptService) -> None:
     store.prompts.ensure(["a red fox in the snow"], held_out=False)
-    plan = desk.take_in(rows("red fox in snow", "an owl"), desk.rules(held_out_share=1), by="test")
-    assert [row.reason for row in plan.refused] == [Refusal.NEAR_TRAINING]
+    plan = desk.import_prompts(rows("red fox in snow", "an owl"), desk.rules(held_out_share=1), by="test")
+    assert [row.reason for row in plan.refusals] == [Refusal.NEAR_TRAINING]
     assert texts_of(store, held_out=True) == ["an owl"]
 
 
-def test_prompts_change_sides_unless_they_were_trained_on_or_near_what_stays(store: Store, desk: PromptDesk) -> None:
+def test_prompts_change_sides_unless_they_were_trained_on_or_near_what_stays(store: Store, desk: PromptService) -> None:
     base = store.models.register("pocket", "stable-diffusion", FINGERPRINT)
     pair: NewPair = new_pair(0, prompt="a big red fox on snow tonight")
     store.pairs.add(base, pair)
     texts = ["a red fox on snow tonight", "one two three four five", "one two three four five six", "an owl"]
     near, one, two, owl = (prompt.id for prompt in store.prompts.ensure(texts, held_out=False))
     fox = store.prompts.list()[0].id
-    refused = desk.place([fox, near, one, owl], held_out=True, by="test")
+    refused = desk.move([fox, near, one, owl], held_out=True, by="test")
     assert [(row.row, row.reason) for row in refused] == [
         (fox, Refusal.HAS_PAIRS), (near, Refusal.NEAR_TRAINING), (one, Refusal.NEAR_TRAINING)
     ]  # fmt: skip
-    assert desk.place([one, two], held_out=True, by="test") == []
+    assert desk.move([one, two], held_out=True, by="test") == []
     assert texts_of(store, held_out=True) == [*texts[1:3], "an owl"]
-    assert [row.row for row in desk.place([two, owl], held_out=False, by="test")] == [two]
-    assert desk.across() == []
-    with pytest.raises(BadInput, match="no prompt 99"):
-        desk.place([99], held_out=True, by="test")
+    assert [row.row for row in desk.move([two, owl], held_out=False, by="test")] == [two]
+    assert desk.find_across_split() == []
+    with pytest.raises(BadInputError, match="no prompt 99"):
+        desk.move([99], held_out=True, by="test")
 
 
 def test_annotators_add_prompts_only_where_the_campaign_allows_it(store: Store, tmp_path: Path) -> None:
     anna = store.annotators.ensure("anna")
-    with pytest.raises(NotYours, match="takes no others"):
+    with pytest.raises(ForbiddenError, match="takes no others"):
         desk_of(store).propose(anna, "a fox")
     (tmp_path / "blocked.txt").write_text("# not here\nwolf\n")
     desk = desk_of(store, free_prompts=True, free_prompt_length=30, blocked_words=tmp_path / "blocked.txt")
@@ -242,24 +252,24 @@ def test_annotators_add_prompts_only_where_the_campaign_allows_it(store: Store, 
         ("a\x07b", "cannot be seen"),
         ("the white owl, at night", "judged by"),
     ):
-        with pytest.raises(BadInput, match=words):
+        with pytest.raises(BadInputError, match=words):
             desk.propose(anna, text)
     assert desk.propose(anna, "  a red\n fox ") == ("a red fox", True)
     assert desk.propose(anna, "A red fox") == ("A red fox", False)
     assert store.prompts.for_pairs() == ["a red fox"]
 
 
-def test_what_is_exported_can_be_imported_elsewhere(store: Store, desk: PromptDesk) -> None:
-    desk.take_in(rows('a "red" fox, in snow', "=1+1 owls"), desk.rules(tags=["x"]), by="test")
+def test_what_is_exported_can_be_imported_elsewhere(store: Store, desk: PromptService) -> None:
+    desk.import_prompts(rows('a "red" fox, in snow', "=1+1 owls"), desk.rules(tags=["x"]), by="test")
     page = desk.page(search="", query=PromptQuery())
     for file_format in ("txt", "csv", "jsonl"):
-        again = read_text(exported(page.prompts, file_format), file_format)
+        again = read_text(format_prompts(page.prompts, file_format), file_format)
         assert [str(row.prompt).strip() for row in again] == ["=1+1 owls", 'a "red" fox, in snow']
-    with pytest.raises(BadInput, match="txt, csv, jsonl"):
-        exported(page.prompts, "pdf")
+    with pytest.raises(BadInputError, match="txt, csv, jsonl"):
+        format_prompts(page.prompts, "pdf")
 
 
-def test_suggestions_match_beginnings_of_words_and_mind_no_symbols(store: Store, desk: PromptDesk) -> None:
+def test_suggestions_match_beginnings_of_words_and_mind_no_symbols(store: Store, desk: PromptService) -> None:
     store.prompts.ensure(["a red fox in the snow", "a red fox"], held_out=False)
     store.prompts.ensure(["a redder sunset"], held_out=True)
     assert [found.text for found in desk.suggest("RED f", 8)] == ["a red fox", "a red fox in the snow"]

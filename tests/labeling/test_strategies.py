@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from dmpo_app.domain import Candidate
-from dmpo_app.labeling.strategies import STRATEGIES, offering_of
+from dmpo_app.domain.pair_choice import Candidate
+from dmpo_app.labeling.strategies import STRATEGIES, assignment_rules
 from dmpo_app.settings import LabelingSettings
 
 
@@ -54,7 +54,7 @@ def test_random_is_another_order_of_the_same() -> None:
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 def test_every_strategy_can_be_set_and_loses_no_candidate(name: str) -> None:
-    offering = offering_of(LabelingSettings.model_validate({"strategy": name}))
+    offering = assignment_rules(LabelingSettings.model_validate({"strategy": name}))
     pairs = [candidate(number) for number in range(5)]
     if offering.strategy is not None:
         assert sorted(one.pair_id for one in offering.strategy.order(pairs, random.Random(1))) == list(range(5))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dmpo_app.errors import BadInput
-from dmpo_app.labeling.tastes import TASTES, taste_named
+from dmpo_app.errors import BadInputError
+from dmpo_app.labeling.tastes import TASTES, get_taste
 
 SIZE = 64
 
@@ -67,11 +67,11 @@ def test_a_picture_in_which_nothing_stands_out_has_its_subject_in_the_middle() -
 
 
 def test_an_unknown_taste_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(BadInput, match=r"bitter.*warm"):
-        taste_named("bitter")
+    with pytest.raises(BadInputError, match=r"bitter.*warm"):
+        get_taste("bitter")
 
 
 def test_images_of_another_type_are_refused() -> None:
     images: NDArray[Any] = np.zeros((1, 8, 8, 3))
-    with pytest.raises(BadInput, match="float64"):
+    with pytest.raises(BadInputError, match="float64"):
         TASTES["warm"].scores(images)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
-from dmpo_app.errors import Expired, NotFound, NotYours, SetupProblem
+from dmpo_app.errors import ExpiredError, ForbiddenError, NotFoundError, SetupError
 from dmpo_app.labeling import Sealer, load_or_create_key
 from tests.store.store_data import Clock
 
@@ -25,7 +25,7 @@ def test_an_image_token_is_good_until_its_time(sealer: Sealer, clock: Clock) -> 
     token = sealer.seal_image(42, clock() + timedelta(minutes=1))
     assert sealer.open_image(token, now=clock()) == 42
     clock.advance(timedelta(minutes=1))
-    with pytest.raises(Expired):
+    with pytest.raises(ExpiredError):
         sealer.open_image(token, now=clock())
 
 
@@ -37,12 +37,12 @@ def test_two_tokens_for_one_image_have_nothing_in_common(sealer: Sealer, clock: 
 
 
 def test_one_kind_of_token_never_opens_as_the_other(sealer: Sealer, clock: Clock) -> None:
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         sealer.open_image(sealer.seal_session("anna"), now=clock())
-    with pytest.raises(NotYours):
+    with pytest.raises(ForbiddenError):
         sealer.open_session(sealer.seal_image(42, clock() + timedelta(hours=1)))
     later = clock() + timedelta(hours=1)
-    with pytest.raises(NotYours):
+    with pytest.raises(ForbiddenError):
         sealer.open_session(sealer.seal_note("login", "s:anna", later))
     assert sealer.open_note("login", sealer.seal_note("login", "a:b", later), now=clock()) == "a:b"
     for token in (sealer.seal_session("login"), sealer.seal_image(42, later), sealer.seal_note("admin", "a:b", later)):
@@ -58,10 +58,10 @@ def test_no_forgery_opens(sealer: Sealer, clock: Clock) -> None:
     image = sealer.seal_image(42, clock() + timedelta(hours=1))
     session = sealer.seal_session("anna")
     for forged in [*forgeries(image), Sealer(Fernet.generate_key()).seal_image(42, clock() + timedelta(hours=1))]:
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFoundError):
             sealer.open_image(forged, now=clock())
     for forged in [*forgeries(session), Sealer(Fernet.generate_key()).seal_session("anna")]:
-        with pytest.raises(NotYours):
+        with pytest.raises(ForbiddenError):
             sealer.open_session(forged)
 
 
@@ -83,5 +83,5 @@ def test_a_home_has_one_key_even_if_many_make_it_at_once(tmp_path: Path) -> None
 
 def test_a_spoilt_key_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "secret.key").write_bytes(b"not a key")
-    with pytest.raises(SetupProblem, match="delete it"):
+    with pytest.raises(SetupError, match="delete it"):
         load_or_create_key(tmp_path)

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 
-from dmpo_app.errors import SetupProblem
+from dmpo_app.errors import SetupError
 from dmpo_app.objective import (
     OBJECTIVES,
     Needs,
     dmpo,
+    get_objective,
     margin,
-    objective_named,
     ranking_dmpo,
-    ranking_dmpo_of_margins,
+    ranking_dmpo_from_margins,
     ranking_target,
 )
 from dmpo_app.objective.alpha_divergence import alpha_divergence, alpha_po
@@ -222,7 +222,7 @@ def test_margins_of_neighbours_say_all_of_a_ranking_and_of_two_images_what_a_pai
     generator = torch.Generator().manual_seed(5)
     u = (torch.randn(16, 1, generator=generator, dtype=torch.float64) * 5).requires_grad_()
     q = torch.rand(16, generator=generator, dtype=torch.float64) * 0.9 + 0.05
-    ranked, paired = ranking_dmpo_of_margins(u, torch.stack([q, 1 - q], dim=1)), dmpo(u[:, 0], q)
+    ranked, paired = ranking_dmpo_from_margins(u, torch.stack([q, 1 - q], dim=1)), dmpo(u[:, 0], q)
     torch.testing.assert_close(ranked, paired)
     slopes = [torch.autograd.grad(loss.sum(), u)[0] for loss in (ranked, paired)]
     torch.testing.assert_close(*slopes)
@@ -231,7 +231,7 @@ def test_margins_of_neighbours_say_all_of_a_ranking_and_of_two_images_what_a_pai
 def test_a_ranking_is_finite_where_the_model_is_sure_and_a_target_has_rounded_to_nothing() -> None:
     margins = torch.tensor([[1e4, -1e4, 1e4], [-1e4, -1e4, -1e4], [0.0, 0.0, 0.0]], requires_grad=True)
     target = torch.tensor([[1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.25, 0.25, 0.25, 0.25]])
-    losses = ranking_dmpo_of_margins(margins, target)
+    losses = ranking_dmpo_from_margins(margins, target)
     assert losses.isfinite().all()
     assert losses[2] == 0
     assert torch.autograd.grad(losses.sum(), margins)[0].isfinite().all()
@@ -296,8 +296,8 @@ def test_soft_objectives_rest_at_the_targets_log_odds(name: str) -> None:
 
 
 def test_an_unknown_objective_or_option_is_refused_with_what_there_is() -> None:
-    with pytest.raises(SetupProblem, match=r"'ppo'.*dmpo, dpo"):
-        objective_named("ppo")
-    with pytest.raises(SetupProblem, match=r"'order'.*weight"):
-        objective_named("mapo", {"order": 0.5})
-    assert objective_named("alpha-divergence", {"order": 0.2}).title == "alpha-divergence"
+    with pytest.raises(SetupError, match=r"'ppo'.*dmpo, dpo"):
+        get_objective("ppo")
+    with pytest.raises(SetupError, match=r"'order'.*weight"):
+        get_objective("mapo", {"order": 0.5})
+    assert get_objective("alpha-divergence", {"order": 0.2}).title == "alpha-divergence"

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dmpo_app.pocket.language import describe, parse, phrase, vocabulary, wish_from, with_fillers
-from dmpo_app.pocket.prompts import write_prompts
-from dmpo_app.pocket.render import render
-from dmpo_app.pocket.scenes import COLOURS, SETTINGS, SUBJECTS, Wish, is_held_out, sample_scene
-from dmpo_app.pocket.tokenizer import MAX_TOKENS, build_tokenizer
+from dmpo_app.pocket.language import add_filler_words, describe, parse, phrase, sample_constraints, vocabulary
+from dmpo_app.pocket.scenes import COLOURS, SETTINGS, SUBJECTS, SceneConstraints, is_held_out, sample_scene
+from examples.pocket_model.prompts import write_prompts
+from examples.pocket_model.render import render
+from examples.pocket_model.tokenizer import MAX_TOKENS, build_tokenizer
 
 PROMPTS = Path(__file__).parents[2] / "data" / "prompts"
 
@@ -40,7 +40,7 @@ def test_another_arrangement_gives_other_pixels() -> None:
 def test_every_subject_is_drawn_in_every_setting(subject: str) -> None:
     generator = np.random.default_rng(5)
     for setting in SETTINGS:
-        scene = sample_scene(generator, Wish(subject=subject, setting=setting))
+        scene = sample_scene(generator, SceneConstraints(subject=subject, setting=setting))
         picture = render(scene, size=64)
         assert picture.shape == (64, 64, 3)
         assert picture.std() > 10
@@ -58,7 +58,7 @@ def test_the_same_seed_gives_the_same_scenes_and_prompts() -> None:
 def test_a_prompt_parses_back_to_what_it_names() -> None:
     generator = np.random.default_rng(0)
     for _ in range(1000):
-        wish = wish_from(sample_scene(generator), generator)
+        wish = sample_constraints(sample_scene(generator), generator)
         prompt = phrase(wish, generator)
         assert parse(prompt) == wish, prompt
 
@@ -67,14 +67,14 @@ def test_words_that_mean_nothing_change_nothing_named() -> None:
     generator = np.random.default_rng(0)
     for _ in range(200):
         prompt = describe(sample_scene(generator), generator)
-        named, filled = parse(prompt), parse(with_fillers(prompt, generator))
+        named, filled = parse(prompt), parse(add_filler_words(prompt, generator))
         # Random letters can spell "a"; everything but the number is safe from them.
         assert replace(filled, numbers=named.numbers) == named, prompt
 
 
 def test_a_wish_is_fulfilled_and_the_rest_varies() -> None:
     generator = np.random.default_rng(0)
-    scenes = [sample_scene(generator, Wish(subject="cat", size="large", numbers=(2, 3))) for _ in range(60)]
+    scenes = [sample_scene(generator, SceneConstraints(subject="cat", size="large", numbers=(2, 3))) for _ in range(60)]
     assert {scene.subject for scene in scenes} == {"cat"}
     assert min(scene.size for scene in scenes) >= 1.08
     assert {scene.number for scene in scenes} == {2, 3}

@@ -10,9 +10,9 @@ from diffusers import StableDiffusionPipeline
 
 from dmpo_app.pocket.classifiers import AttributeClassifier
 from dmpo_app.pocket.language import parse
-from dmpo_app.pocket.parallel import one_thread_an_operator
-from dmpo_app.pocket.render import render
 from dmpo_app.pocket.scenes import sample_scene
+from examples.pocket_model.parallel import single_threaded_operators
+from examples.pocket_model.render import render
 
 DATA = Path(__file__).parents[2] / "data"
 MODEL, CLASSIFIER = DATA / "pocket", DATA / "classifiers" / "attributes.safetensors"
@@ -27,7 +27,7 @@ PROMPTS = (
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Two threads in one operator stall for seconds when another program has a core; one thread does not."""
-    with one_thread_an_operator():
+    with single_threaded_operators():
         yield
 
 

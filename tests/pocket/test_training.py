@@ -8,27 +8,27 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from dmpo_app.pocket import checkpoint
-from dmpo_app.pocket.autoencoder import AutoencoderPlan, train_autoencoder
-from dmpo_app.pocket.decoder import DecoderPlan, train_decoder
-from dmpo_app.pocket.denoiser import DenoiserPlan, DenoiserTraining, train_denoiser
-from dmpo_app.pocket.export import build_pipeline, save_pipeline
-from dmpo_app.pocket.latents import LatentCache
-from dmpo_app.pocket.muon import orthogonalised
-from dmpo_app.pocket.networks import build_autoencoder
-from dmpo_app.pocket.progress import Rhythm, learning_rate
-from dmpo_app.pocket.render import render
-from dmpo_app.pocket.renders import Renders, scenes_of
+from examples.pocket_model import checkpoint
+from examples.pocket_model.autoencoder import AutoencoderPlan, train_autoencoder
+from examples.pocket_model.decoder import DecoderPlan, train_decoder
+from examples.pocket_model.denoiser import DenoiserPlan, DenoiserTraining, train_denoiser
+from examples.pocket_model.export import build_pipeline, save_pipeline
+from examples.pocket_model.latents import LatentCache
+from examples.pocket_model.muon import orthogonalize
+from examples.pocket_model.networks import build_autoencoder
+from examples.pocket_model.progress import ReportIntervals, learning_rate
+from examples.pocket_model.render import render
+from examples.pocket_model.renders import Renders, generate_scenes
 
-ALWAYS_SAVE = Rhythm(save_seconds=-1.0)
-SCENES = scenes_of(1, 0, 12)
+ALWAYS_SAVE = ReportIntervals(save_seconds=-1.0)
+SCENES = generate_scenes(1, 0, 12)
 
 
 class Interrupted(Exception):
     """Stands for a killed process."""
 
 
-def rhythm_that_stops_after(saves: int) -> Rhythm:
+def rhythm_that_stops_after(saves: int) -> ReportIntervals:
     """Asks the clock after every step; the clock breaks when `saves` checkpoints have been written."""
     ticks = iter(range(10_000))
 
@@ -39,7 +39,7 @@ def rhythm_that_stops_after(saves: int) -> Rhythm:
             raise Interrupted
         return float(tick)
 
-    return Rhythm(print_every=10_000, save_seconds=-1.0, now=now)
+    return ReportIntervals(print_every=10_000, save_seconds=-1.0, now=now)
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_the_learning_rate_warms_up_and_ends_near_zero() -> None:
 
 def test_orthogonalised_gives_every_direction_about_the_same_length() -> None:
     matrix = torch.randn((24, 60), generator=torch.Generator().manual_seed(0)) * torch.logspace(-1, 0, 24)[:, None]
-    lengths = torch.linalg.svdvals(orthogonalised(matrix))
+    lengths = torch.linalg.svdvals(orthogonalize(matrix))
     assert float(lengths.min()) > 0.5
     assert float(lengths.max()) < 1.5
 

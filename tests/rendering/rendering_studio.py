@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights, write_adapter
-from dmpo_app.diffusion.family import family_of, fingerprint
-from dmpo_app.domain import AdapterRef, BaseModelRef, NewAdapter, RoundState, Trigger
+from dmpo_app.diffusion.base_models import detect_family, fingerprint
+from dmpo_app.domain.lineage import AdapterRef, BaseModelRef, NewAdapter
+from dmpo_app.domain.round import RoundState, Trigger
 from dmpo_app.settings import PoolSettings, RenderSettings, Settings
 from dmpo_app.store import Store
 
@@ -27,7 +28,7 @@ class Studio:
     @classmethod
     def open(cls, home: Path, source: Path, *, pool_size: int = 4, queue_size: int = 8) -> Studio:
         store = Store.open(home)
-        base = store.models.register(str(source), family_of(str(source)), fingerprint(str(source)))
+        base = store.models.register(str(source), detect_family(str(source)), fingerprint(str(source)))
         store.prompts.ensure(TRAIN_PROMPTS, held_out=False)
         store.prompts.ensure(HELD_OUT_PROMPTS, held_out=True)
         settings = Settings(

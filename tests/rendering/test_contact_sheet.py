@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights
-from dmpo_app.domain import ImageKind, NewImage, Provenance
+from dmpo_app.domain.image import ImageKind, NewImage, Provenance
 from dmpo_app.rendering.contact_sheet import NUM_PROMPTS, SEEDS, ContactSheetPlanner, SheetPlan
 from tests.rendering.rendering_studio import HELD_OUT_PROMPTS, Studio
 
@@ -19,9 +19,9 @@ def store_row(studio: Studio, plan: SheetPlan, seeds: tuple[int, ...] | None = N
 
 def make_all(studio: Studio, planner: ContactSheetPlanner, live_version: int) -> list[SheetPlan]:
     made = []
-    while (plan := planner.next(live_version)) is not None:
+    while (plan := planner.next_row(live_version)) is not None:
         store_row(studio, plan)
-        planner.done(plan)
+        planner.mark_done(plan)
         made.append(plan)
     return made
 
@@ -52,10 +52,10 @@ def test_a_restart_makes_only_what_is_missing(studio: Studio, adapter: MakeAdapt
 
 
 def test_a_row_that_was_interrupted_is_made_again(studio: Studio) -> None:
-    first = ContactSheetPlanner(studio.store, studio.base).next(0)
+    first = ContactSheetPlanner(studio.store, studio.base).next_row(0)
     assert first is not None
     store_row(studio, first, SEEDS[:1])
-    assert ContactSheetPlanner(studio.store, studio.base).next(0) == first
+    assert ContactSheetPlanner(studio.store, studio.base).next_row(0) == first
 
 
 def test_the_prompts_stay_when_others_are_added_later(studio: Studio) -> None:
@@ -68,5 +68,5 @@ def test_the_prompts_stay_when_others_are_added_later(studio: Studio) -> None:
 def test_a_version_that_cannot_be_loaded_does_not_hold_up_the_others(studio: Studio, adapter: MakeAdapter) -> None:
     studio.publish(adapter(1))
     planner = ContactSheetPlanner(studio.store, studio.base)
-    planner.give_up(1)
+    planner.skip_version(1)
     assert {plan.version for plan in make_all(studio, planner, 1)} == {0}

@@ -11,9 +11,9 @@ from PIL import Image
 from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.live_model import LiveModel, Shot
 from dmpo_app.diffusion.tensor_files import load_conditioning, load_latents
-from dmpo_app.domain import RenderRequest
-from dmpo_app.errors import AdapterCorrupt, NotFound, SetupProblem, StudioError
-from dmpo_app.rendering import adapter_library
+from dmpo_app.domain.render_request import RenderRequest
+from dmpo_app.errors import AdapterCorruptError, NotFoundError, SetupError, StudioError
+from dmpo_app.rendering import engine as engine_module
 from dmpo_app.rendering.contact_sheet import SheetPlan
 from dmpo_app.rendering.engine import Engine
 from dmpo_app.rendering.pool import PairPlan
@@ -59,7 +59,7 @@ def test_versions_come_in_the_order_asked_each_made_with_its_own_weights(
 ) -> None:
     for seed in (1, 2):
         studio.publish(adapter(seed))
-    engine.follow_live()
+    engine.sync_live_version()
     alone = dict(render(studio, engine, 0) + render(studio, engine, 1) + render(studio, engine, 2))
     assert len(set(alone.values())) == 3
     assert [version for version, _ in render(studio, engine, 2, 0, 1)] == [2, 0, 1]
@@ -72,7 +72,7 @@ def test_base_and_live_share_a_batch_and_equal_their_own_batches_of_that_size(
     studio: Studio, engine: Engine, adapter: MakeAdapter
 ) -> None:
     studio.publish(adapter(1))
-    engine.follow_live()
+    engine.sync_live_version()
     (_, base), (_, live) = render(studio, engine, 0, 1)
     assert base == render(studio, engine, 0, 0)[0][1]
     assert live == render(studio, engine, 1, 1)[1][1]
@@ -85,7 +85,7 @@ def test_a_request_for_another_version_leaves_the_live_one_in_place(
 ) -> None:
     for seed in (1, 2):
         studio.publish(adapter(seed))
-    engine.follow_live()
+    engine.sync_live_version()
     expected = render(studio, engine, 2)
     render(studio, engine, 1)
     assert engine._model.version == 2
@@ -99,7 +99,7 @@ def test_going_back_to_an_earlier_version_and_to_the_base_is_followed(
         studio.publish(adapter(seed))
     for version in (2, 1, 0, 2):
         studio.store.adapters.set_live(studio.base, version, "test")
-        engine.follow_live()
+        engine.sync_live_version()
         assert (engine.live_version, engine.problem) == (version, "")
         assert engine.make_pair(PLAN, never)
     assert studio.store.pairs.count_unjudged(studio.base, adapter_version=2) == 2
@@ -109,35 +109,35 @@ def test_a_damaged_version_never_goes_live_and_the_last_good_one_stays(
     studio: Studio, engine: Engine, clock: Clock, adapter: MakeAdapter
 ) -> None:
     studio.publish(adapter(1))
-    engine.follow_live()
+    engine.sync_live_version()
     before = render(studio, engine, 1)
     bad = studio.publish(adapter(2))
     studio.damage(bad)
-    engine.follow_live()
+    engine.sync_live_version()
     assert engine.live_version == 1
     assert "version 2" in engine.problem
     assert "version 1 stays" in engine.problem
     assert render(studio, engine, 1) == before
-    with pytest.raises(AdapterCorrupt, match="sha256"):
+    with pytest.raises(AdapterCorruptError, match="sha256"):
         render(studio, engine, 2)
     assert render(studio, engine, 1) == before
 
     studio.damage(bad)  # the same bit once more: whole again
-    engine.follow_live()
+    engine.sync_live_version()
     assert engine.live_version == 1, "not tried again at once"
     clock.seconds += 31
-    engine.follow_live()
+    engine.sync_live_version()
     assert (engine.live_version, engine.problem) == (2, "")
 
 
 def test_a_live_version_whose_file_goes_bad_later_gives_way_to_the_base_and_never_to_a_mixture(
     studio: Studio, engine: Engine, adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adapter_library, "MAX_BYTES", 0)  # keeps one version in memory
+    monkeypatch.setattr(engine_module, "MAX_BYTES", 0)  # keeps one version in memory
     base, expected = render(studio, engine, 0), []
     for seed in (1, 2):
         studio.publish(adapter(seed))
-        engine.follow_live()
+        engine.sync_live_version()
         expected += render(studio, engine, seed)
     studio.damage(studio.store.adapters.get(studio.base, 2))
     assert render(studio, engine, 1) == expected[:1]
@@ -164,20 +164,20 @@ def test_an_adapter_of_another_base_model_never_goes_live(studio: Studio, engine
     studio.publish(
         AdapterWeights(SPEC, {key.replace("down_blocks.0", "down_blocks.7"): tensors[key] for key in tensors})
     )
-    engine.follow_live()
+    engine.sync_live_version()
     assert engine.live_version == 0
     assert "does not fit" in engine.problem
 
 
 def test_a_version_that_does_not_exist_is_not_found(studio: Studio, engine: Engine) -> None:
-    with pytest.raises(NotFound, match="7"):
+    with pytest.raises(NotFoundError, match="7"):
         render(studio, engine, 0, 7)
     assert render(studio, engine, 0)
 
 
 def test_a_pair_is_stored_with_what_training_needs(studio: Studio, engine: Engine, adapter: MakeAdapter) -> None:
     studio.publish(adapter(1))
-    engine.follow_live()
+    engine.sync_live_version()
     assert engine.make_pair(PLAN, never)
     pair = studio.store.pairs.get(1)
     assert (pair.prompt, pair.adapter_version) == ("a red fox", 1)
@@ -228,7 +228,7 @@ def test_a_flagged_image_that_a_person_asked_for_is_said_to_be_withheld(tmp_path
 
 def test_a_safety_checker_that_is_wanted_and_missing_keeps_the_model_from_loading(studio: Studio) -> None:
     settings = studio.settings.render.model_copy(update={"safety_checker": "on"})
-    with pytest.raises(SetupProblem, match=r"SAFETY_CHECKER=on.*without a safety checker"):
+    with pytest.raises(SetupError, match=r"SAFETY_CHECKER=on.*without a safety checker"):
         Engine.load(studio.store, studio.base, studio.settings.model_copy(update={"render": settings}))
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from dmpo_app.diffusion.loading import load_denoiser
-from dmpo_app.domain import RenderRequest
+from dmpo_app.domain.render_request import RenderRequest
 from dmpo_app.rendering.engine import Engine
 from dmpo_app.rendering.pool import PairPlan
 from dmpo_app.settings import RenderSettings, RoundSettings, Settings
-from dmpo_app.training.round_runner import SliceOutcome
+from dmpo_app.training.rounds.round_runner import SliceOutcome
 from tests.tiny_models.cases import Case
 from tests.training.training_studio import FAST, Studio
 
@@ -40,7 +40,7 @@ def test_pairs_are_made_voted_on_trained_on_and_the_version_is_shown(case: Case,
     denoiser = load_denoiser(str(voted.source), device="cpu", dtype="float32")
     round_id, token = voted.start(settings=ROUND)
     assert voted.run(denoiser, round_id, token) is SliceOutcome.FINISHED
-    engine.follow_live()
+    engine.sync_live_version()
     assert (engine.live_version, engine.problem) == (1, "")
     made = engine.render(RenderRequest("a red fox", 5, (0, 1), 1.0), lambda: False)
     assert [image.version for image in made] == [0, 1]

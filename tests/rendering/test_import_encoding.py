@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from dmpo_app.diffusion.tensor_files import load_conditioning, load_latents
-from dmpo_app.domain import EncodingProgress, ImportUse
-from dmpo_app.exchange.incoming.importing import Importer, reader_for
-from dmpo_app.preferences.source import open_source
+from dmpo_app.domain.data_import import EncodingProgress, ImportUse
+from dmpo_app.exchange.importing.importer import Importer, get_reader
+from dmpo_app.exchange.readers.source import open_source
 from dmpo_app.rendering.engine import Engine
-from tests.preferences.preference_files import image_bytes
+from tests.exchange.readers.preference_files import image_bytes
 from tests.rendering.rendering_studio import Studio
 
 
@@ -21,7 +21,7 @@ def take_in(studio: Studio, folder: Path, count: int) -> None:
             (folder / side / f"{number}.png").write_bytes(image_bytes(first + number, file_format="PNG", size=size))
             (folder / side / f"{number}.txt").write_text(f"a cat of {number % 2}")
     source = open_source(str(folder))
-    reader = reader_for(source, "auto")
+    reader = get_reader(source, "auto")
     Importer(studio.store, studio.base, studio.settings, source, reader, ImportUse.BOTH).run()
 
 
@@ -30,12 +30,12 @@ def test_imported_pairs_of_any_size_get_latents_of_the_model_and_count_from_then
 ) -> None:
     take_in(studio, tmp_path / "data", 6)
     store, base = studio.store, studio.base
-    gone = store.imports.unencoded(base, after=0, limit=9)[1]
+    gone = store.imports.list_unencoded(base, after=0, limit=9)[1]
     store.files.image_path(gone.png_a).unlink()
-    assert store.imports.encoding(base) == EncodingProgress(0, 6)
+    assert store.imports.encoding_progress(base) == EncodingProgress(0, 6)
     engine = Engine.load(store, base, studio.settings)
     assert [engine.encode_imported() for _ in range(3)] == [True, True, False]
-    assert store.imports.encoding(base) == EncodingProgress(5, 6)
+    assert store.imports.encoding_progress(base) == EncodingProgress(5, 6)
     votes = store.votes.training_votes(base)
     assert len(votes) == store.votes.new_preferences(base).count == 5
     assert gone.id not in [vote.pair_id for vote in votes]

@@ -14,11 +14,11 @@ from PIL import Image
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.live_model import LiveModel, Shot
-from dmpo_app.domain import RenderRequest
-from dmpo_app.errors import BadInput, Busy, NotFound, NotReady, StorageFull, StudioError
+from dmpo_app.domain.render_request import RenderRequest
+from dmpo_app.errors import BadInputError, BusyError, NotFoundError, NotReadyError, StorageFullError, StudioError
 from dmpo_app.rendering import render_thread
 from dmpo_app.rendering.contact_sheet import NUM_PROMPTS, SEEDS
-from dmpo_app.rendering.images import encode_png
+from dmpo_app.rendering.engine import encode_png
 from dmpo_app.rendering.render_thread import RenderThread
 from tests.adapters import SPEC
 from tests.rendering.rendering_studio import TRAIN_PROMPTS, Studio, wait_until
@@ -101,7 +101,7 @@ def test_a_damaged_version_is_reported_and_the_studio_goes_on(
 def test_an_error_reaches_whoever_asked_and_nobody_else(thread: RenderThread) -> None:
     thread.start()
     bad, good = thread.submit(RenderRequest("a red fox", 5, (9,))), thread.submit(REQUEST)
-    with pytest.raises(NotFound, match="9"):
+    with pytest.raises(NotFoundError, match="9"):
         bad.result(timeout=60)
     assert good.result(timeout=60)
 
@@ -130,7 +130,7 @@ def test_a_full_disk_is_said_and_pairs_are_made_again_when_there_is_space(
     studio: Studio, thread: RenderThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(**_: object) -> None:
-        raise StorageFull("no space left on the device")
+        raise StorageFullError("no space left on the device")
 
     monkeypatch.setattr(render_thread, "ERROR_PAUSE_SECONDS", 0.2)
     with monkeypatch.context() as patch:
@@ -157,7 +157,7 @@ def test_a_full_disk_is_said_and_pairs_are_made_again_when_there_is_space(
     ],
 )
 def test_values_no_image_can_be_made_of_are_refused_at_once(thread: RenderThread, request_: RenderRequest) -> None:
-    with pytest.raises(BadInput):
+    with pytest.raises(BadInputError):
         thread.submit(request_)
     assert thread.state.pending == 0
 
@@ -165,7 +165,7 @@ def test_values_no_image_can_be_made_of_are_refused_at_once(thread: RenderThread
 def test_a_full_queue_is_busy(studio: Studio, thread: RenderThread) -> None:
     for _ in range(studio.settings.render.queue_size):
         thread.submit(REQUEST)
-    with pytest.raises(Busy, match="8"):
+    with pytest.raises(BusyError, match="8"):
         thread.submit(REQUEST)
     thread.start()
     wait_until(lambda: thread.state.pending == 0, "the queue is empty")
@@ -179,11 +179,11 @@ def test_a_model_that_cannot_be_loaded_is_said_to_everybody_who_asks(tmp_path: P
     thread = RenderThread(studio.store, studio.base, studio.settings, num_threads=1)
     waiting = thread.submit(REQUEST)
     thread.start()
-    with pytest.raises(NotReady, match="vae"):
+    with pytest.raises(NotReadyError, match="vae"):
         waiting.result(timeout=60)
     assert thread.state.phase == "failed"
     assert "no vae folder" in thread.state.message
-    with pytest.raises(NotReady, match="vae"):
+    with pytest.raises(NotReadyError, match="vae"):
         thread.submit(REQUEST)
     thread.stop()
     studio.store.close()
@@ -198,9 +198,9 @@ def test_stopping_interrupts_a_long_image_and_refuses_what_waits(studio: Studio,
     thread.stop()
     assert thread.state.phase == "stopped"
     for future in (long, waiting):
-        with pytest.raises(NotReady, match="shutting down"):
+        with pytest.raises(NotReadyError, match="shutting down"):
             future.result(timeout=1)
-    with pytest.raises(NotReady):
+    with pytest.raises(NotReadyError):
         thread.submit(REQUEST)
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from transformers import BertTokenizer, CLIPModel, CLIPTokenizer
 
-from dmpo_app.errors import ModelUnavailable
+from dmpo_app.errors import ModelUnavailableError
 from dmpo_app.scoring.preprocess import Preprocess
 from dmpo_app.scoring.registry import build_scorer
 from tests.scoring.plain_networks import linear_head, open_clip_cosine
@@ -103,7 +103,7 @@ def test_hpsv2_weights_of_another_network_are_refused_by_name(
     shutil.copytree(sources["hpsv2"], folder)
     tensors = {**open_clip_tensors(seed=0), **change}
     save_file({name: value for name, value in tensors.items() if value is not None}, folder / "hps.safetensors")
-    with pytest.raises(ModelUnavailable, match=words):
+    with pytest.raises(ModelUnavailableError, match=words):
         build_scorer("hpsv2", source=str(folder), device="cpu", batch_size=1)
 
 
@@ -111,7 +111,7 @@ def test_without_a_configuration_hpsv2_expects_the_published_size(sources: dict[
     folder = tmp_path / "bare"
     shutil.copytree(sources["hpsv2"], folder)
     (folder / "open_clip_config.json").unlink()
-    with pytest.raises(ModelUnavailable, match=r"layers\.2\.|expected \(1280"):
+    with pytest.raises(ModelUnavailableError, match=r"layers\.2\.|expected \(1280"):
         build_scorer("hpsv2", source=str(folder / "hps.safetensors"), device="cpu", batch_size=1)
     assert OPEN_CLIP["vision_cfg"]["layers"] == 2
 
@@ -132,7 +132,7 @@ def test_an_aesthetic_head_for_another_clip_is_refused(sources: dict[str, str], 
     folder = tmp_path / "other"
     shutil.copytree(sources["aesthetic"], folder)
     save_file(head_tensors(768, seed=0), folder / "sac+logos+ava1-l14-linearMSE.safetensors")
-    with pytest.raises(ModelUnavailable, match="takes 768 features and the model gives 20"):
+    with pytest.raises(ModelUnavailableError, match="takes 768 features and the model gives 20"):
         build_scorer("aesthetic", source=str(folder), device="cpu", batch_size=1)
 
 
@@ -144,7 +144,7 @@ def test_a_weight_that_is_not_in_the_files_is_named_and_not_drawn_at_random(
     tensors = load_file(folder / "model.safetensors")
     del tensors["visual_projection.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelUnavailable, match=r"visual_projection\.weight is not in its weights"):
+    with pytest.raises(ModelUnavailableError, match=r"visual_projection\.weight is not in its weights"):
         build_scorer("clip", source=str(folder), device="cpu", batch_size=1)
 
 
@@ -152,7 +152,7 @@ def test_a_damaged_file_is_said_to_be_one(sources: dict[str, str], tmp_path: Pat
     folder = tmp_path / "damaged"
     shutil.copytree(sources["clip"], folder)
     (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:1000])
-    with pytest.raises(ModelUnavailable, match="could not be loaded"):
+    with pytest.raises(ModelUnavailableError, match="could not be loaded"):
         build_scorer("clip", source=str(folder), device="cpu", batch_size=1)
 
 
@@ -160,7 +160,9 @@ def test_a_folder_with_a_pickle_file_only_is_refused_with_the_way_out(sources: d
     folder = tmp_path / "pickled"
     shutil.copytree(sources["clip"], folder)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(ModelUnavailable, match=r"no model\.safetensors.*CLIPModel\.from_pretrained.*save_pretrained"):
+    with pytest.raises(
+        ModelUnavailableError, match=r"no model\.safetensors.*CLIPModel\.from_pretrained.*save_pretrained"
+    ):
         build_scorer("clip", source=str(folder), device="cpu", batch_size=1)
 
 
@@ -170,7 +172,7 @@ def test_a_tokenizer_of_another_model_is_refused(sources: dict[str, str], tmp_pa
     for path in [*folder.glob("*token*"), *folder.glob("vocab*")]:
         path.unlink()
     BertTokenizer(vocab={"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}).save_pretrained(folder)
-    with pytest.raises(ModelUnavailable):
+    with pytest.raises(ModelUnavailableError):
         build_scorer("clip", source=str(folder), device="cpu", batch_size=1)
 
 
@@ -178,7 +180,7 @@ def test_without_a_tokenizer_a_clip_folder_is_incomplete(sources: dict[str, str]
     folder = tmp_path / "mute"
     shutil.copytree(sources["clip"], folder)
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(ModelUnavailable, match="holds no tokenizer"):
+    with pytest.raises(ModelUnavailableError, match="holds no tokenizer"):
         build_scorer("clip", source=str(folder), device="cpu", batch_size=1)
 
 
@@ -190,7 +192,7 @@ def test_pickscore_without_a_tokenizer_asks_for_laions_and_says_so_when_offline(
     folder = tmp_path / "mute"
     shutil.copytree(sources["pickscore"], folder)
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(ModelUnavailable, match=r"laion/CLIP-ViT-H-14.*the scorer's source"):
+    with pytest.raises(ModelUnavailableError, match=r"laion/CLIP-ViT-H-14.*the scorer's source"):
         build_scorer("pickscore", source=str(folder), device="cpu", batch_size=1)
 
 
@@ -207,7 +209,7 @@ def test_a_model_in_the_hubs_cache_needs_no_network(
     local = build_scorer("clip", source=sources["clip"], device="cpu", batch_size=4)
     assert cached.identity == local.identity
     np.testing.assert_array_equal(cached.score(pictures, prompts), local.score(pictures, prompts))
-    with pytest.raises(ModelUnavailable, match="somebody/another is not on this machine"):
+    with pytest.raises(ModelUnavailableError, match="somebody/another is not on this machine"):
         build_scorer("clip", source="somebody/another", device="cpu", batch_size=4)
 
 
@@ -224,7 +226,7 @@ def test_a_mean_and_deviation_that_come_with_the_model_are_used(
 
 
 def test_a_source_that_is_nowhere_is_named() -> None:
-    with pytest.raises(ModelUnavailable, match=r"/does/not/exist does not exist"):
+    with pytest.raises(ModelUnavailableError, match=r"/does/not/exist does not exist"):
         build_scorer("clip", source="/does/not/exist", device="cpu", batch_size=1)
 
 
@@ -232,6 +234,6 @@ def test_of_several_safetensors_files_one_must_be_named(sources: dict[str, str],
     folder = tmp_path / "two"
     shutil.copytree(sources["hpsv2"], folder)
     shutil.copyfile(folder / "hps.safetensors", folder / "hps-2.safetensors")
-    with pytest.raises(ModelUnavailable, match=r"hps-2\.safetensors, hps\.safetensors.*name the one"):
+    with pytest.raises(ModelUnavailableError, match=r"hps-2\.safetensors, hps\.safetensors.*name the one"):
         build_scorer("hpsv2", source=str(folder), device="cpu", batch_size=1)
     build_scorer("hpsv2", source=str(folder / "hps-2.safetensors"), device="cpu", batch_size=1)

@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from dmpo_app.errors import BadInput, ModelUnavailable, SetupProblem, StudioError
-from dmpo_app.scoring import conversions
-from dmpo_app.scoring.batches import in_batches
+from dmpo_app.errors import BadInputError, ModelUnavailableError, SetupError, StudioError
+from dmpo_app.scoring import weights
+from dmpo_app.scoring.preprocess import score_in_batches
 from dmpo_app.scoring.protocol import Scorer
 from dmpo_app.scoring.registry import SCORERS, build_scorer
 from dmpo_app.settings import PROJECT_ROOT
@@ -94,9 +94,9 @@ def test_no_images_have_no_scores_and_each_image_needs_its_prompt(
 ) -> None:
     scorer = build(name, sources)
     assert scorer.score([], []).shape == (0,)
-    with pytest.raises(BadInput, match="7 images and 1 prompts"):
+    with pytest.raises(BadInputError, match="7 images and 1 prompts"):
         scorer.score(pictures, ["a red cat"])
-    with pytest.raises(BadInput, match="single string"):
+    with pytest.raises(BadInputError, match="single string"):
         scorer.score(pictures, "a cat!!")
 
 
@@ -118,28 +118,28 @@ def test_scorers_without_weights_have_identities_of_their_own() -> None:
 
 
 def test_an_unknown_scorer_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(BadInput, match=r"hpsv3.*pickscore"):
+    with pytest.raises(BadInputError, match=r"hpsv3.*pickscore"):
         build_scorer("hpsv3", source=None, device="cpu", batch_size=1)
 
 
 def test_a_batch_of_nothing_is_refused(sources: dict[str, str]) -> None:
-    with pytest.raises(BadInput, match="at least 1, not 0"):
+    with pytest.raises(BadInputError, match="at least 1, not 0"):
         build("clip", sources, batch_size=0)
 
 
 def test_a_source_for_what_has_no_weights_is_refused() -> None:
-    with pytest.raises(BadInput, match="takes no weights"):
+    with pytest.raises(BadInputError, match="takes no weights"):
         build_scorer("warmth", source="somewhere", device="cpu", batch_size=1)
 
 
 def test_a_device_that_is_not_there_is_named(sources: dict[str, str]) -> None:
-    with pytest.raises(SetupProblem, match="'quantum'"):
+    with pytest.raises(SetupError, match="'quantum'"):
         build_scorer("clip", source=sources["clip"], device="quantum", batch_size=1)
 
 
 @pytest.mark.parametrize("name", PICKLED)
 def test_weights_that_are_published_as_pickle_only_must_be_converted_and_named(name: str) -> None:
-    with pytest.raises(ModelUnavailable, match=rf"{name} needs its weights.*converted.*python -c .*torch\.load"):
+    with pytest.raises(ModelUnavailableError, match=rf"{name} needs its weights.*converted.*python -c .*torch\.load"):
         build_scorer(name, source=None, device="cpu", batch_size=1)
 
 
@@ -148,9 +148,9 @@ def test_a_pickle_file_is_never_opened_and_the_way_out_is_one_command(
     name: str, published: str, tmp_path: Path
 ) -> None:
     (tmp_path / published).write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
-    with pytest.raises(ModelUnavailable, match=rf"pickle file.*python -c .*{re.escape(published)}"):
+    with pytest.raises(ModelUnavailableError, match=rf"pickle file.*python -c .*{re.escape(published)}"):
         build_scorer(name, source=str(tmp_path / published), device="cpu", batch_size=1)
-    with pytest.raises(ModelUnavailable, match=r"no safetensors file.*python -c"):
+    with pytest.raises(ModelUnavailableError, match=r"no safetensors file.*python -c"):
         build_scorer(name, source=str(tmp_path), device="cpu", batch_size=1)
 
 
@@ -183,7 +183,7 @@ def test_the_docs_name_every_scorer_and_give_the_same_commands() -> None:
     for name, info in SCORERS.items():
         assert f"| `{name}` |" in text
         assert (info.conversion or "") in text
-    assert conversions.CLIP_FOLDER in text
+    assert weights.CLIP_FOLDER in text
 
 
 def test_a_score_that_is_not_finite_never_leaves_a_scorer(pictures: Pictures, prompts: list[str]) -> None:
@@ -191,11 +191,11 @@ def test_a_score_that_is_not_finite_never_leaves_a_scorer(pictures: Pictures, pr
         return np.array([np.nan if image.size == (40, 90) else 1.0 for image in images], np.float32)
 
     with pytest.raises(StudioError, match=r"broken gave image 2 \('a red cat'\) the score nan"):
-        in_batches("broken", broken, pictures, prompts, batch_size=2)
+        score_in_batches("broken", broken, pictures, prompts, batch_size=2)
 
 
 def test_an_image_without_pixels_is_refused() -> None:
-    with pytest.raises(BadInput, match="image 0 is 0 x 5"):
+    with pytest.raises(BadInputError, match="image 0 is 0 x 5"):
         build("warmth", {}).score([PIL.Image.new("RGB", (0, 5))], [""])
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import BertTokenizer
 
-from dmpo_app.errors import ModelUnavailable
+from dmpo_app.errors import ModelUnavailableError
 from dmpo_app.scoring.preprocess import Preprocess
 from dmpo_app.scoring.registry import build_scorer
 from tests.scoring.plain_networks import image_reward
@@ -54,11 +54,11 @@ def test_weights_of_another_network_are_refused_by_name(
     shutil.copytree(sources["imagereward"], folder)
     tensors = {**image_reward_tensors(seed=0), **change}
     save_file({name: value for name, value in tensors.items() if value is not None}, folder / "ImageReward.safetensors")
-    with pytest.raises(ModelUnavailable, match=words):
+    with pytest.raises(ModelUnavailableError, match=words):
         build_scorer("imagereward", source=str(folder), device="cpu", batch_size=1)
 
 
 def test_a_file_without_blip_is_refused(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(1)}, tmp_path / "ImageReward.safetensors")
-    with pytest.raises(ModelUnavailable, match=r"holds no blip\.visual_encoder"):
+    with pytest.raises(ModelUnavailableError, match=r"holds no blip\.visual_encoder"):
         build_scorer("imagereward", source=str(tmp_path), device="cpu", batch_size=1)

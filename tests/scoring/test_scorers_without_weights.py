@@ -8,11 +8,11 @@ import pytest
 
 from dmpo_app.labeling.tastes import TASTES
 from dmpo_app.pocket.language import describe
-from dmpo_app.pocket.render import render
-from dmpo_app.pocket.scenes import Wish, sample_scene
+from dmpo_app.pocket.scenes import SceneConstraints, sample_scene
 from dmpo_app.scoring import measures
 from dmpo_app.scoring.protocol import Scorer
 from dmpo_app.scoring.registry import build_scorer
+from examples.pocket_model.render import render
 
 SIZE = 64
 TASTE_OF = {
@@ -28,7 +28,7 @@ def build(name: str) -> Scorer:
     return build_scorer(name, source=None, device="cpu", batch_size=8)
 
 
-def picture(wish: Wish, seed: int = 0, size: int = SIZE) -> PIL.Image.Image:
+def picture(wish: SceneConstraints, seed: int = 0, size: int = SIZE) -> PIL.Image.Image:
     return PIL.Image.fromarray(render(sample_scene(np.random.default_rng(seed), wish), size=size))
 
 
@@ -62,13 +62,13 @@ def test_sharpness_is_the_mean_step_across_and_down() -> None:
 
 def test_a_picture_of_what_was_asked_for_beats_pictures_of_something_else() -> None:
     asked = "a red boat at night on the beach"
-    right = Wish(subject="boat", colour="red", setting="beach", time="night", numbers=(1,))
+    right = SceneConstraints(subject="boat", colour="red", setting="beach", time="night", numbers=(1,))
     wrong = [
-        Wish(subject="cat", colour="red", setting="beach", time="night", numbers=(1,)),
-        Wish(subject="boat", colour="white", setting="beach", time="night", numbers=(1,)),
-        Wish(subject="boat", colour="red", setting="snow", time="night", numbers=(1,)),
-        Wish(subject="boat", colour="red", setting="beach", time="day", numbers=(1,)),
-        Wish(subject="boat", colour="red", setting="beach", time="night", numbers=(3,)),
+        SceneConstraints(subject="cat", colour="red", setting="beach", time="night", numbers=(1,)),
+        SceneConstraints(subject="boat", colour="white", setting="beach", time="night", numbers=(1,)),
+        SceneConstraints(subject="boat", colour="red", setting="snow", time="night", numbers=(1,)),
+        SceneConstraints(subject="boat", colour="red", setting="beach", time="day", numbers=(1,)),
+        SceneConstraints(subject="boat", colour="red", setting="beach", time="night", numbers=(3,)),
     ]
     scorer = build("pocket-fidelity")
     kept, *others = scorer.score([picture(wish, seed=3) for wish in (right, *wrong)], [asked] * 6)
@@ -87,19 +87,19 @@ def test_pictures_drawn_for_their_prompts_beat_the_same_pictures_with_other_prom
 
 
 def test_a_prompt_that_names_nothing_prefers_no_picture() -> None:
-    images = [picture(Wish(), seed) for seed in (0, 1)]
+    images = [picture(SceneConstraints(), seed) for seed in (0, 1)]
     np.testing.assert_array_equal(build("pocket-fidelity").score(images, ["something lovely"] * 2), [0, 0])
 
 
 def test_a_number_left_open_allows_all_that_fit() -> None:
     """'boats' allows two and three, 'two boats' only two: of a picture of three the first is at least as true."""
-    three = picture(Wish(subject="boat", numbers=(3,)), seed=5)
+    three = picture(SceneConstraints(subject="boat", numbers=(3,)), seed=5)
     some, two = build("pocket-fidelity").score([three] * 2, ["boats", "two boats"])
     assert some > two
 
 
 def test_of_a_wide_picture_the_middle_is_judged() -> None:
-    square = picture(Wish(subject="house", numbers=(1,)), size=64)
+    square = picture(SceneConstraints(subject="house", numbers=(1,)), size=64)
     wide = PIL.Image.new("RGB", (128, 64))
     wide.paste(square, (32, 0))
     alone, framed = build("pocket-fidelity").score([square, wide], ["a house"] * 2)

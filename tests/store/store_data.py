@@ -8,23 +8,13 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from dmpo_app.domain import (
-    Annotator,
-    Assignment,
-    BaseModelRef,
-    Choice,
-    NewAdapter,
-    NewImage,
-    NewPair,
-    PairSource,
-    Provenance,
-    RoundState,
-    TakenVote,
-    Trigger,
-)
+from dmpo_app.domain.image import NewImage, NewPair, PairSource, Provenance
+from dmpo_app.domain.lineage import BaseModelRef, NewAdapter
+from dmpo_app.domain.round import RoundState, Trigger
+from dmpo_app.domain.vote import Annotator, Assignment, Choice, RecordedVote
 from dmpo_app.store import Store
-from dmpo_app.store.database import sqlite_url
-from dmpo_app.store.sqlite import safe_driver
+from dmpo_app.store.db.database import sqlite_url
+from dmpo_app.store.db.sqlite import safe_driver
 
 HOUR = timedelta(hours=1)
 FINGERPRINT = "f" * 64
@@ -94,10 +84,10 @@ def issue(store: Store, base: BaseModelRef, annotator: Annotator, count: int = 1
 
 def vote_once(
     store: Store, base: BaseModelRef, annotator: Annotator, choice: Choice = Choice.LEFT
-) -> tuple[Assignment, TakenVote]:
+) -> tuple[Assignment, RecordedVote]:
     """Answer the next pair."""
     assignment = issue(store, base, annotator)[0]
-    return assignment, store.votes.take(assignment.id, annotator.id, choice, 1500)
+    return assignment, store.votes.record(assignment.id, annotator.id, choice, 1500)
 
 
 def start_round(store: Store, base: BaseModelRef, token: int, votes: list[int]) -> RoundState:

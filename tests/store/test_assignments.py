@@ -7,8 +7,9 @@ from datetime import timedelta
 
 import pytest
 
-from dmpo_app.domain import Annotator, Assignment, BaseModelRef, Choice
-from dmpo_app.errors import Expired, NotFound
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Annotator, Assignment, Choice
+from dmpo_app.errors import ExpiredError, NotFoundError
 from dmpo_app.store import Store
 from tests.store.store_data import HOUR, Clock, broken_counts, issue, new_pair, publish_version, scalar, vote_once
 
@@ -48,7 +49,7 @@ def test_asking_again_shows_the_same_until_answered(store: Store, base: BaseMode
     first = issue(store, base, anna, 3)
     assert issue(store, base, anna, 3) == first
     assert issue(store, base, anna, 2) == first[:2]
-    store.votes.take(first[0].id, anna.id, Choice.LEFT, 10)
+    store.votes.record(first[0].id, anna.id, Choice.LEFT, 10)
     topped_up = issue(store, base, anna, 3)
     assert topped_up[:2] == first[1:]
     assert len(topped_up) == 3
@@ -60,7 +61,7 @@ def test_ids_cannot_be_guessed(store: Store, base: BaseModelRef, anna: Annotator
     ids = [assignment.id for assignment in issue(store, base, anna, 4, seed=1)]
     assert all(len(identifier) >= 22 for identifier in ids), "128 bits and more"
     assert len(set(ids)) == 4
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         store.assignments.get("1")
 
 
@@ -108,9 +109,9 @@ def test_an_unanswered_showing_expires_and_its_pair_comes_back(
     again = issue(store, base, anna)[0]
     assert again.pair_id == pair.id
     assert again.id != expired.id
-    with pytest.raises(Expired):
-        store.votes.take(expired.id, anna.id, Choice.LEFT, 10)
-    assert store.votes.take(again.id, anna.id, Choice.LEFT, 10).created
+    with pytest.raises(ExpiredError):
+        store.votes.record(expired.id, anna.id, Choice.LEFT, 10)
+    assert store.votes.record(again.id, anna.id, Choice.LEFT, 10).is_new
 
 
 def test_people_who_leave_do_not_push_pairs_to_the_back(
@@ -157,8 +158,8 @@ def test_counts_stay_right_whatever_people_do(store: Store, base: BaseModelRef, 
         if action < 0.6:
             assignments = issue(store, base, person, rng.randint(1, 3), seed=rng.randrange(100))
             for assignment in assignments[: rng.randint(0, 2)]:
-                taken = store.votes.take(assignment.id, person.id, rng.choice(list(Choice)), 10)
-                assert taken.created
+                taken = store.votes.record(assignment.id, person.id, rng.choice(list(Choice)), 10)
+                assert taken.is_new
                 votes[person.id].append(taken.vote_id)
                 judged[person.id].add(assignment.pair_id)
         elif action < 0.85 and votes[person.id]:

@@ -9,8 +9,10 @@ from functools import partial
 import pytest
 from sqlalchemy import text
 
-from dmpo_app.domain import Annotator, BaseModelRef, Choice, Trigger
-from dmpo_app.errors import BadInput, NotFound, NotInvited
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.round import Trigger
+from dmpo_app.domain.vote import Annotator, Choice
+from dmpo_app.errors import BadInputError, NotFoundError, NotInvitedError
 from dmpo_app.store import Store
 from tests.store.store_data import Clock, new_pair, publish_version, scalar, vote_once
 from tests.store.test_many_voters import in_threads
@@ -26,7 +28,7 @@ def test_an_invitation_never_opens_more_sessions_than_it_has_uses(store: Store) 
     def come(number: int) -> None:
         try:
             opened.append(store.invites.accept(invite.public_id, f"guest {number}"))
-        except NotInvited as error:
+        except NotInvitedError as error:
             refused.append(str(error))
 
     in_threads([partial(come, number) for number in range(40)])
@@ -39,16 +41,16 @@ def test_an_invitation_never_opens_more_sessions_than_it_has_uses(store: Store) 
 def test_an_expired_or_made_up_invitation_opens_nothing(store: Store, clock: Clock) -> None:
     (invite,) = store.invites.create([""], max_uses=1, lifetime=DAY, by="cli")
     clock.advance(DAY)
-    with pytest.raises(NotInvited, match="expired"):
+    with pytest.raises(NotInvitedError, match="expired"):
         store.invites.accept(invite.public_id, "late")
-    with pytest.raises(NotInvited, match="not one of this studio"):
+    with pytest.raises(NotInvitedError, match="not one of this studio"):
         store.invites.accept("made up", "stranger")
     assert store.invites.list()[0].num_uses == 0
 
 
 @pytest.mark.parametrize(("uses", "lifetime"), [(0, DAY), (10**7, DAY), (1, timedelta(0)), (1, 9999 * DAY)])
 def test_invitations_out_of_range_are_refused(store: Store, uses: int, lifetime: timedelta) -> None:
-    with pytest.raises(BadInput, match="an invitation"):
+    with pytest.raises(BadInputError, match="an invitation"):
         store.invites.create(["x"], max_uses=uses, lifetime=lifetime, by="cli")
 
 
@@ -59,9 +61,9 @@ def test_an_agreement_is_stored_once_and_belongs_to_its_text_and_version(
     clock.advance(DAY)
     assert store.consents.agree(anna.id, "a" * 64, "1") == first
     store.consents.agree(anna.id, "a" * 64, "2")
-    assert [one.version for one in store.consents.of(anna.id)] == ["1", "2"]
+    assert [one.version for one in store.consents.agreements(anna.id)] == ["1", "2"]
     assert store.consents.find(anna.id, first.text_sha256, "3") is None
-    assert store.consents.of(ben.id) == []
+    assert store.consents.agreements(ben.id) == []
 
 
 def test_the_texts_that_were_agreed_to_are_kept_word_for_word(
@@ -76,19 +78,19 @@ def test_the_texts_that_were_agreed_to_are_kept_word_for_word(
         (words, "1", 2),
         ("Other words.", "2", 1),
     ]
-    [kept] = store.consents.texts_of(first.text_sha256[:8].upper())
+    [kept] = store.consents.find_texts(first.text_sha256[:8].upper())
     assert (kept.text, kept.first_at) == (words, first.at)
     assert hashlib.sha256(words.encode()).hexdigest() == kept.text_sha256
     for unknown in ("", "0000", first.text_sha256[:3]):
-        with pytest.raises(NotFound, match="dmpo consent list"):
-            store.consents.texts_of(unknown)
+        with pytest.raises(NotFoundError, match="dmpo consent list"):
+            store.consents.find_texts(unknown)
 
 
 def test_an_agreement_from_before_texts_were_kept_is_still_listed(store: Store, anna: Annotator) -> None:
     row = "INSERT INTO consents (annotator_id, text_sha256, version, created_at) VALUES (:who, :sha256, '1', 0)"
     store._database.write(lambda c: c.execute(text(row), {"who": anna.id, "sha256": "a" * 64}))
     assert [(one.text, one.num_agreed) for one in store.consents.texts()] == [(None, 1)]
-    assert store.consents.of(anna.id)[0].text is None
+    assert store.consents.agreements(anna.id)[0].text is None
 
 
 def test_one_identity_is_one_annotator_however_often_they_come(store: Store) -> None:

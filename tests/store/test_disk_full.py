@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.domain import Annotator, Assignment, BaseModelRef, Choice, ImageKind
-from dmpo_app.errors import StorageFull
+from dmpo_app.domain.image import ImageKind
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Annotator, Assignment, Choice
+from dmpo_app.errors import StorageFullError
 from dmpo_app.store import Store
 from tests.store.store_data import FINGERPRINT, broken_counts, integrity_of, issue, new_image, new_pair
 from tests.store.store_fixtures import sqlite_only
@@ -73,8 +75,8 @@ def vote_until_full(store: Store, assignments: Sequence[Assignment], anna: Annot
     refusals = 0
     for assignment in assignments:
         try:
-            acknowledged.append(store.votes.take(assignment.id, anna.id, Choice.LEFT, 10).vote_id)
-        except StorageFull:
+            acknowledged.append(store.votes.record(assignment.id, anna.id, Choice.LEFT, 10).vote_id)
+        except StorageFullError:
             refusals += 1
         if refusals == REFUSALS:
             return acknowledged
@@ -91,13 +93,13 @@ def test_a_full_disk_refuses_loses_nothing_and_recovers_by_itself(tmp_path: Path
             opened = issue(store, base, anna, 500)
             set_full(True)
             acknowledged = vote_until_full(store, opened, anna)
-            with pytest.raises(StorageFull):
+            with pytest.raises(StorageFullError):
                 store.images.add(base, new_image(png=os.urandom(20_000)), ImageKind.RENDER)
             assert store.votes.count(base) == len(acknowledged), "reading goes on"
             set_full(False)
             assert store.votes.count(base) == len(acknowledged)
             open_now = issue(store, base, anna, 500)[0]
-            acknowledged.append(store.votes.take(open_now.id, anna.id, Choice.TIE, 10).vote_id)
+            acknowledged.append(store.votes.record(open_now.id, anna.id, Choice.TIE, 10).vote_id)
             stored = store.images.add(base, new_image(png=os.urandom(20_000)), ImageKind.RENDER)
             assert store.files.image_path(stored.sha256).stat().st_size == 20_000
         assert integrity_of(home) == "ok"
@@ -112,6 +114,6 @@ def test_a_database_at_its_size_limit_fails_the_whole_batch_and_goes_on(
 ) -> None:
     store.pairs.add_many(base, [new_pair(number) for number in range(500)])
     store._database.write(lambda connection: connection.exec_driver_sql("PRAGMA max_page_count=1").scalar())
-    with pytest.raises(StorageFull, match="Free some space"):
+    with pytest.raises(StorageFullError, match="Free some space"):
         issue(store, base, anna, 500)
     assert len(issue(store, base, anna, 500)) == 500, "on a fresh connection, which has no such limit"

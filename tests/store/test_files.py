@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.errors import NotFound, StorageFull
+from dmpo_app.errors import NotFoundError, StorageFullError
 from dmpo_app.store.files import Files
 
 
@@ -54,12 +54,12 @@ def test_many_threads_storing_the_same_content_leave_one_whole_file(files: Files
 
 @pytest.mark.parametrize("name", ["", "../../secret.key", "a" * 63, "A" * 64, "a" * 64 + "\n", "a/" * 32])
 def test_what_is_no_sha256_is_no_path(files: Files, name: str) -> None:
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         files.image_path(name)
 
 
 def test_a_file_that_is_missing_is_not_found(files: Files) -> None:
-    with pytest.raises(NotFound, match="deleted by hand"):
+    with pytest.raises(NotFoundError, match="deleted by hand"):
         files.read_latents("a" * 64)
 
 
@@ -71,7 +71,7 @@ def test_a_failing_disk_leaves_no_name_and_no_litter(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", no_space)
-        with pytest.raises(StorageFull, match="free some space"):
+        with pytest.raises(StorageFullError, match="free some space"):
             files.put_image(b"picture")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     assert files.read_image(files.put_image(b"picture")) == b"picture"

@@ -7,8 +7,9 @@ from typing import TypeVar
 import pytest
 from sqlalchemy import Connection
 
-from dmpo_app.domain import BaseModelRef, ImageKind
-from dmpo_app.errors import NotFound
+from dmpo_app.domain.image import ImageKind
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.errors import NotFoundError
 from dmpo_app.store import Store
 from tests.store.store_data import Clock, new_image, new_pair, publish_version
 
@@ -32,7 +33,7 @@ def test_an_image_may_come_without_latents(store: Store, base: BaseModelRef) -> 
 
 
 def test_an_unknown_image_is_not_found(store: Store) -> None:
-    with pytest.raises(NotFound, match="no image 5"):
+    with pytest.raises(NotFoundError, match="no image 5"):
         store.images.get(5)
 
 
@@ -54,7 +55,7 @@ def test_old_renders_go_with_their_files_and_everything_else_stays(
     clock.advance(timedelta(days=8))
     new = store.images.add(base, new_image(seed=4), ImageKind.RENDER)
     assert store.images.purge_renders(base, clock() - timedelta(days=7)) == 1
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         store.images.get(old.id)
     assert not store.files.image_path(old.sha256).exists()
     assert old.latents_sha256 is not None

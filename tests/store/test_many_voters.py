@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
-from dmpo_app.domain import Annotator, Assignment, BaseModelRef, Choice, TakenVote
-from dmpo_app.errors import Conflict
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Annotator, Assignment, Choice, RecordedVote
+from dmpo_app.errors import ConflictError
 from dmpo_app.store import Store
 from tests.store.store_data import issue, new_pair, scalar
 
@@ -37,7 +38,7 @@ def test_eight_people_voting_at_once_lose_and_double_nothing(store: Store, base:
     def judge_everything(person: Annotator) -> None:
         while assignments := issue(store, base, person, 4, seed=person.id):
             for assignment in assignments:
-                taken.append(store.votes.take(assignment.id, person.id, Choice.LEFT, 10).vote_id)
+                taken.append(store.votes.record(assignment.id, person.id, Choice.LEFT, 10).vote_id)
 
     in_threads([partial(judge_everything, person) for person in people])
     assert len(taken) == len(set(taken)) == 8 * 50
@@ -49,13 +50,13 @@ def test_eight_people_voting_at_once_lose_and_double_nothing(store: Store, base:
 def test_one_answer_sent_many_times_at_once_is_one_vote(store: Store, base: BaseModelRef, anna: Annotator) -> None:
     store.pairs.add_many(base, [new_pair(number) for number in range(10)])
     assignments = issue(store, base, anna, 10)
-    answers: list[tuple[str, TakenVote]] = []
+    answers: list[tuple[str, RecordedVote]] = []
 
     def send(assignment: Assignment) -> None:
-        answers.append((assignment.id, store.votes.take(assignment.id, anna.id, Choice.TIE, 10)))
+        answers.append((assignment.id, store.votes.record(assignment.id, anna.id, Choice.TIE, 10)))
 
     in_threads([partial(send, one) for one in assignments for _ in range(10)])
-    created = Counter(identifier for identifier, vote in answers if vote.created)
+    created = Counter(identifier for identifier, vote in answers if vote.is_new)
     assert created == {assignment.id: 1 for assignment in assignments}
     assert len({(identifier, vote.vote_id) for identifier, vote in answers}) == 10
 
@@ -67,8 +68,8 @@ def test_contradicting_answers_at_once_leave_exactly_one(store: Store, base: Bas
 
     def send(choice: Choice) -> None:
         try:
-            accepted.append((choice, store.votes.take(assignment.id, anna.id, choice, 10)))
-        except Conflict:
+            accepted.append((choice, store.votes.record(assignment.id, anna.id, choice, 10)))
+        except ConflictError:
             refused.append(choice)
 
     in_threads([partial(send, choice) for choice in Choice for _ in range(4)])

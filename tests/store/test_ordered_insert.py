@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from dmpo_app.store import Store
-from dmpo_app.store.ordered_insert import insert_in_order
+from dmpo_app.store.db.column_types import insert_in_order
 from dmpo_app.store.schema import AnnotatorRow
 from tests.store.store_data import Clock
 

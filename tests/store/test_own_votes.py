@@ -6,10 +6,11 @@ from datetime import timedelta
 
 import pytest
 
-from dmpo_app.domain import Annotator, BaseModelRef, Choice, Question, VoteCounts
-from dmpo_app.errors import Conflict, Expired, NotFound, NotYours
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Annotator, Choice, Question, VoteCounts
+from dmpo_app.errors import ConflictError, ExpiredError, ForbiddenError, NotFoundError
 from dmpo_app.store import Store
-from dmpo_app.store.votes import UNDOABLE
+from dmpo_app.store.voting.votes import UNDOABLE
 from tests.store.store_data import HOUR, Clock, issue, new_adapter, new_pair, scalar, start_round, vote_once
 
 
@@ -45,17 +46,17 @@ def test_a_withdrawn_vote_is_stamped_and_no_round_learns_from_it(
     assert not store.own_votes.withdraw(vote.vote_id, anna.id), "twice changes nothing"
     assert scalar(store, f"SELECT withdrawn_at FROM votes WHERE id = {vote.vote_id}") == stamp
     assert other.pair_id not in [one.pair_id for one in issue(store, base, anna, 16)], "the pair does not come back"
-    with pytest.raises(Expired):
-        store.votes.take(other.id, anna.id, Choice.LEFT, 1500)
+    with pytest.raises(ExpiredError):
+        store.votes.record(other.id, anna.id, Choice.LEFT, 1500)
 
 
 def test_only_one_s_own_votes_can_be_withdrawn(
     store: Store, base: BaseModelRef, anna: Annotator, ben: Annotator
 ) -> None:
     _, vote = vote_once(store, base, anna)
-    with pytest.raises(NotYours):
+    with pytest.raises(ForbiddenError):
         store.own_votes.withdraw(vote.vote_id, ben.id)
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         store.own_votes.withdraw(999, ben.id)
     assert store.votes.count(base) == 1
 
@@ -83,8 +84,8 @@ def test_older_versions_still_say_which_withdrawn_votes_they_had(
     assert token is not None
     store.rounds.publish(start_round(store, base, token, votes).id, new_adapter(votes), token=token)
     store.own_votes.withdraw_all(anna.id)
-    assert store.adapters.votes_of(base, 1) == votes
-    assert store.own_votes.trained(base, anna.id) == [(1, 2)]
+    assert store.adapters.vote_ids(base, 1) == votes
+    assert store.own_votes.versions_trained_on(base, anna.id) == [(1, 2)]
     assert [one.versions for one in store.own_votes.page(anna.id)] == [(1,), (1,)]
     assert store.votes.training_votes(base) == []
 
@@ -95,7 +96,7 @@ def test_the_last_ten_votes_can_be_taken_back_in_reverse_order(
     votes = [vote_once(store, base, anna)[1].vote_id for _ in range(UNDOABLE + 2)]
     for vote_id in reversed(votes[2:]):
         store.votes.undo(vote_id, anna.id)
-    with pytest.raises(Conflict, match="last 10 votes"):
+    with pytest.raises(ConflictError, match="last 10 votes"):
         store.votes.undo(votes[1], anna.id)
     assert store.own_votes.withdraw(votes[1], anna.id), "an older one can be withdrawn"
     assert store.votes.count(base) == 1
@@ -108,7 +109,7 @@ def test_judging_one_pair_anew_again_and_again_does_not_use_the_ten_up(
     assignment, vote = vote_once(store, base, anna)
     for _ in range(UNDOABLE + 2):
         store.votes.undo(vote.vote_id, anna.id)
-        vote = store.votes.take(assignment.id, anna.id, Choice.RIGHT, 10)
+        vote = store.votes.record(assignment.id, anna.id, Choice.RIGHT, 10)
     store.votes.undo(vote.vote_id, anna.id)
     store.votes.undo(first.vote_id, anna.id)
     assert store.votes.count(base) == 0

@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from dmpo_app.domain import Annotator, BaseModelRef, Choice
-from dmpo_app.errors import BadInput, Conflict, NotFound
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Annotator, Choice
+from dmpo_app.errors import BadInputError, ConflictError, NotFoundError
 from dmpo_app.store import Store
 from tests.store.store_data import HOUR, Clock, issue, new_image, new_pair, publish_version, vote_once
 
@@ -19,13 +20,13 @@ def test_a_pair_comes_back_as_it_was_stored(store: Store, base: BaseModelRef) ->
     assert stored.prompt == pair.prompt
     assert stored.image_a.provenance == pair.image_a.provenance
     assert store.files.read_image(stored.image_b.sha256) == pair.image_b.png
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         store.pairs.get(stored.id + 1)
 
 
 def test_many_pairs_are_stored_in_order_or_not_at_all(store: Store, base: BaseModelRef) -> None:
     store.prompts.ensure(["kept out"], held_out=True)
-    with pytest.raises(Conflict, match="held out"):
+    with pytest.raises(ConflictError, match="held out"):
         store.pairs.add_many(base, [new_pair(0), new_pair(1, prompt="kept out")])
     assert store.pairs.count(base) == 0
     stored = store.pairs.add_many(base, [new_pair(number) for number in range(20)])
@@ -40,7 +41,7 @@ def test_a_pair_that_could_not_be_trained_on_is_refused(store: Store, base: Base
         (dataclasses.replace(pair, image_b=new_image("another", 1)), "other prompts"),
         (dataclasses.replace(pair, image_b=new_image(pair.prompt, 1, version=1)), "two versions"),
     ):
-        with pytest.raises(BadInput, match=reason):
+        with pytest.raises(BadInputError, match=reason):
             store.pairs.add(base, broken)
 
 
@@ -62,7 +63,7 @@ def test_unjudged_pairs_have_no_live_vote_and_are_not_out_for_one(
     assert store.pairs.count_unjudged(base) == 5
     first, second = issue(store, base, anna, 2)
     assert store.pairs.count_unjudged(base) == 3
-    vote = store.votes.take(first.id, anna.id, Choice.SKIP, 10)
+    vote = store.votes.record(first.id, anna.id, Choice.SKIP, 10)
     assert store.pairs.count_unjudged(base) == 3
     clock.advance(HOUR)
     assert store.pairs.count_unjudged(base) == 4, "the other one's time is up, though nobody has closed it yet"
@@ -98,7 +99,7 @@ def test_a_prompt_is_trained_on_or_held_out_for_good(store: Store, base: BaseMod
     held_out = store.prompts.ensure(["c"], held_out=True)
     assert store.prompts.ensure(["a", "b"], held_out=False) == [trained[1], trained[0]]
     for texts, side in ((["c", "new"], False), (["a", "new"], True)):
-        with pytest.raises(Conflict, match="cannot be both"):
+        with pytest.raises(ConflictError, match="cannot be both"):
             store.prompts.ensure(texts, held_out=side)
     assert store.prompts.list() == [trained[0], trained[1], held_out[0]]
     assert store.prompts.list(held_out=True) == held_out

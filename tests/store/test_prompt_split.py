@@ -11,12 +11,13 @@ from alembic.config import Config
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
 
-from dmpo_app.domain import Annotator, BaseModelRef, NewPrompt, PromptQuery, PromptSource
-from dmpo_app.domain.prompt_text import fold
-from dmpo_app.errors import Conflict, NotFound, TooMany
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.prompt import NewPrompt, PromptQuery, PromptSource, fold
+from dmpo_app.domain.vote import Annotator
+from dmpo_app.errors import ConflictError, NotFoundError, RateLimitError
 from dmpo_app.store import Store
-from dmpo_app.store.migrate import MIGRATIONS
-from dmpo_app.store.sqlite import safe_driver
+from dmpo_app.store.db.migrate import MIGRATIONS
+from dmpo_app.store.db.sqlite import safe_driver
 from tests.store.store_data import Clock, new_pair, vote_once
 
 
@@ -30,7 +31,7 @@ def new(words: str, *, held_out: bool = False, tags: tuple[str, ...] = ()) -> Ne
 
 def add(store: Store, *prompts: NewPrompt) -> None:
     state = store.prompts.snapshot().state
-    assert store.prompts.take_in(prompts, expected=state, by="test") is not None
+    assert store.prompts.insert_imported(prompts, expected=state, by="test") is not None
 
 
 def test_the_database_refuses_a_pair_of_a_held_out_prompt_or_of_its_twin(store: Store, base: BaseModelRef) -> None:
@@ -64,29 +65,29 @@ def test_the_database_refuses_to_hold_out_a_prompt_with_pairs_or_a_twin_of_it(st
 
 def test_a_list_cannot_bring_in_the_twin_of_a_prompt_of_the_other_side(store: Store, base: BaseModelRef) -> None:
     store.prompts.ensure(["a red fox"], held_out=True)
-    with pytest.raises(Conflict, match="'A red fox!' has a twin, 'a red fox', that is held out"):
+    with pytest.raises(ConflictError, match="'A red fox!' has a twin, 'a red fox', that is held out"):
         store.prompts.ensure(["A red fox!"], held_out=False)
-    with pytest.raises(Conflict, match="twin"):
+    with pytest.raises(ConflictError, match="twin"):
         store.pairs.add(base, new_pair(0, prompt="a RED fox"))
     assert store.pairs.count(base) == 0
 
 
 def test_lists_leave_a_prompt_that_was_moved_by_hand_where_it_is(store: Store, base: BaseModelRef) -> None:
     [fox] = store.prompts.ensure(["a fox"], held_out=False)
-    assert store.prompts.place([fox.id], held_out=True, expected=store.prompts.snapshot().state, by="test") is not None
+    assert store.prompts.move([fox.id], held_out=True, expected=store.prompts.snapshot().state, by="test") is not None
     [found] = store.prompts.ensure(["a fox"], held_out=False)
     assert found.held_out
-    with pytest.raises(Conflict, match="held out"):
+    with pytest.raises(ConflictError, match="held out"):
         store.pairs.add(base, new_pair(0, prompt="a fox"))
 
 
 def test_what_was_compared_with_an_older_state_is_not_written(store: Store) -> None:
     state = store.prompts.snapshot().state
     [fox] = store.prompts.ensure(["a fox"], held_out=False)
-    assert store.prompts.take_in([new("an owl")], expected=state, by="test") is None
+    assert store.prompts.insert_imported([new("an owl")], expected=state, by="test") is None
     before = store.prompts.snapshot().state
-    store.prompts.place([fox.id], held_out=True, expected=before, by="test")
-    assert store.prompts.take_in([new("an owl")], expected=before, by="test") is None
+    store.prompts.move([fox.id], held_out=True, expected=before, by="test")
+    assert store.prompts.insert_imported([new("an owl")], expected=before, by="test") is None
     assert [prompt.text for prompt in store.prompts.list()] == ["a fox"]
 
 
@@ -98,7 +99,7 @@ def test_an_annotator_adds_so_many_prompts_a_day_and_more_the_day_after(
         return store.prompts.propose(new(words), annotator_id=who.id, per_day=2, expected=state)
 
     assert [propose(words, anna) for words in ("a fox", "A fox!", "an owl")] == [True, False, True]
-    with pytest.raises(TooMany, match="2 prompts within a day"):
+    with pytest.raises(RateLimitError, match="2 prompts within a day"):
         propose("a bear", anna)
     assert propose("a bear", ben)
     clock.advance(timedelta(hours=25))
@@ -139,7 +140,7 @@ def test_a_retired_prompt_gives_no_new_pairs_and_comes_back_as_it_was(store: Sto
     assert store.prompt_catalog.restore(fox, by="test") == 1
     store.prompt_catalog.untag(fox, ["animals"], by="test")
     assert (store.prompts.for_pairs(), store.prompts.for_pairs(["animals"])) == (["a fox", "a boat"], [])
-    with pytest.raises(NotFound, match="no prompt 99"):
+    with pytest.raises(NotFoundError, match="no prompt 99"):
         store.prompt_catalog.retire([*fox, 99], by="test")
 
 

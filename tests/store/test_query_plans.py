@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event
 
-from dmpo_app.domain import BaseModelRef, Question
-from dmpo_app.store import Store, assignments, judgements, offers, vote_statements
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Question
+from dmpo_app.store import Store
+from dmpo_app.store.voting import assignments, judgements, offers, vote_statements
 from tests.store.store_data import Clock, new_pair
 from tests.store.store_fixtures import sqlite_only
 
@@ -14,17 +16,23 @@ pytestmark = sqlite_only
 
 OVERALL, EVERY = (Question.OVERALL,), tuple(Question)
 HOT: dict[str, tuple[Any, list[str]]] = {
-    "what an annotator has open": (assignments.open_of(OVERALL), ["ix_assignments_open_of"]),
-    "what to offer next": (offers.offer(OVERALL), ["ix_pairs_offer", "uq_assignments_seen_once"]),
+    "what an annotator has open": (assignments.open_assignments_query(OVERALL), ["ix_assignments_open_of"]),
+    "what to offer next": (offers.candidates_query(OVERALL), ["ix_pairs_offer", "uq_assignments_seen_once"]),
     "what has expired": (next(iter(assignments._LAPSE.values())), ["ix_assignments_open"]),
     "the answer that stands": (vote_statements.LIVE_VOTE, ["uq_votes_one_live"]),
     "how many votes are new": (vote_statements.COUNT_NEW, ["ix_votes_live", "ix_pairs_retired"]),
-    "what an annotator has open of three questions": (assignments.open_of(EVERY), ["ix_assignments_open_of"]),
+    "what an annotator has open of three questions": (
+        assignments.open_assignments_query(EVERY),
+        ["ix_assignments_open_of"],
+    ),
     "what to offer next of three questions": (
-        offers.offer(EVERY),
+        offers.candidates_query(EVERY),
         ["ix_pairs_offer", "uq_assignments_seen_once"],
     ),
-    "what others have begun": (offers.offer(OVERALL, begun=True), ["ix_pairs_offer", "uq_assignments_seen_once"]),
+    "what others have begun": (
+        offers.candidates_query(OVERALL, begun=True),
+        ["ix_pairs_offer", "uq_assignments_seen_once"],
+    ),
     "what can be repeated": (offers._REPEATABLE, ["ix_votes_of"]),
     "the next page of an export": (
         judgements._pairs(BaseModelRef(1, "", "", ""), 20, 500),

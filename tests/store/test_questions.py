@@ -11,8 +11,10 @@ import pytest
 from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import IntegrityError
 
-from dmpo_app.domain import Annotator, Assignment, BaseModelRef, Choice, Question, ReportReason, Strength
-from dmpo_app.errors import Conflict
+from dmpo_app.domain.campaign import ReportReason
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Annotator, Assignment, Choice, Question, Strength
+from dmpo_app.errors import ConflictError
 from dmpo_app.store import Store
 from tests.store.store_data import HOUR, Clock, broken_counts, issue, new_pair, scalar, vote_once
 from tests.store.store_fixtures import ON_POSTGRESQL
@@ -46,7 +48,7 @@ def test_whoever_asks_for_one_at_a_time_gets_all_questions_of_a_pair_before_the_
     answered = []
     while asked := ask(store, base, anna, 1):
         answered.append((asked[0].pair_id, asked[0].question))
-        store.votes.take(asked[0].id, anna.id, Choice.LEFT, 10)
+        store.votes.record(asked[0].id, anna.id, Choice.LEFT, 10)
     assert answered == [(pair_id, question) for pair_id in (1, 2) for question in EVERY]
 
 
@@ -56,7 +58,7 @@ def test_a_question_that_was_not_answered_in_time_is_asked_again_alone(
     pair = store.pairs.add(base, new_pair())
     first, second, _ = ask(store, base, anna, 3)
     for one in (first, second):
-        store.votes.take(one.id, anna.id, Choice.TIE, 10)
+        store.votes.record(one.id, anna.id, Choice.TIE, 10)
     clock.advance(HOUR)
     assert [(one.pair_id, one.question) for one in ask(store, base, anna, 3)] == [(pair.id, Question.FIT)]
 
@@ -91,7 +93,7 @@ def test_people_who_answer_all_questions_at_once_lose_and_double_nothing(store: 
     def judge_everything(person: Annotator) -> None:
         while asked := ask(store, base, person, 4, seed=person.id):
             for one in asked:
-                taken.append(store.votes.take(one.id, person.id, Choice.RIGHT, 10).vote_id)
+                taken.append(store.votes.record(one.id, person.id, Choice.RIGHT, 10).vote_id)
 
     in_threads([partial(judge_everything, person) for person in people for _ in range(2)])  # two tabs each
     assert len(set(taken)) == 6 * 12 * 3
@@ -113,7 +115,7 @@ def test_counts_stay_right_whatever_people_and_administrators_do(
         own = [vote.vote_id for vote in store.own_votes.page(person.id) if not (vote.undone_at or vote.withdrawn_at)]
         if action < 0.55:
             for one in ask(store, base, person, rng.randint(1, 4), seed=rng.randrange(99))[: rng.randint(0, 3)]:
-                done["votes"] += store.votes.take(one.id, person.id, rng.choice(list(Choice)), 10).created
+                done["votes"] += store.votes.record(one.id, person.id, rng.choice(list(Choice)), 10).is_new
         elif action < 0.65 and own:
             store.votes.undo(own[0], person.id)
         elif action < 0.75 and own:
@@ -138,7 +140,7 @@ def test_rounds_learn_from_the_votes_on_one_question(store: Store, base: BaseMod
     store.pairs.add_many(base, [new_pair(number) for number in range(2)])
     taken: dict[Question, list[int]] = {question: [] for question in EVERY}
     for one in ask(store, base, anna, 6):
-        taken[one.question].append(store.votes.take(one.id, anna.id, Choice.LEFT, 10).vote_id)
+        taken[one.question].append(store.votes.record(one.id, anna.id, Choice.LEFT, 10).vote_id)
     for question in EVERY:
         votes = store.votes.training_votes(base, question=question)
         assert [vote.vote_id for vote in votes] == taken[question]
@@ -152,7 +154,7 @@ def test_a_strength_is_what_the_vote_counts_and_a_comment_is_kept(
     store.pairs.add_many(base, [new_pair(number) for number in range(3)])
     strengths = (None, Strength.SLIGHTLY, Strength.CLEARLY)
     for one, strength in zip(issue(store, base, anna, 3), strengths, strict=True):
-        store.votes.take(one.id, anna.id, Choice.LEFT, 10, strength, "<b>sharper</b>" if strength else None)
+        store.votes.record(one.id, anna.id, Choice.LEFT, 10, strength, "<b>sharper</b>" if strength else None)
     assert [vote.strength for vote in store.votes.training_votes(base)] == [1.0, 0.5, 1.0]
     found = [(vote.strength, vote.comment) for vote in store.own_votes.page(anna.id)]
     assert found == [(Strength.CLEARLY, "<b>sharper</b>"), (Strength.SLIGHTLY, "<b>sharper</b>"), (None, None)]
@@ -161,12 +163,12 @@ def test_a_strength_is_what_the_vote_counts_and_a_comment_is_kept(
 def test_another_strength_or_comment_is_another_answer(store: Store, base: BaseModelRef, anna: Annotator) -> None:
     store.pairs.add(base, new_pair())
     one = issue(store, base, anna)[0]
-    first = store.votes.take(one.id, anna.id, Choice.LEFT, 10, Strength.SLIGHTLY, "soft")
-    again = store.votes.take(one.id, anna.id, Choice.LEFT, 10, Strength.SLIGHTLY, "soft")
-    assert (again.vote_id, again.created) == (first.vote_id, False)
+    first = store.votes.record(one.id, anna.id, Choice.LEFT, 10, Strength.SLIGHTLY, "soft")
+    again = store.votes.record(one.id, anna.id, Choice.LEFT, 10, Strength.SLIGHTLY, "soft")
+    assert (again.vote_id, again.is_new) == (first.vote_id, False)
     for strength, comment in ((Strength.CLEARLY, "soft"), (None, "soft"), (Strength.SLIGHTLY, None)):
-        with pytest.raises(Conflict):
-            store.votes.take(one.id, anna.id, Choice.LEFT, 10, strength, comment)
+        with pytest.raises(ConflictError):
+            store.votes.record(one.id, anna.id, Choice.LEFT, 10, strength, comment)
 
 
 def test_a_vote_and_a_new_showing_take_no_more_statements_than_before_there_were_campaigns(
@@ -178,11 +180,11 @@ def test_a_vote_and_a_new_showing_take_no_more_statements_than_before_there_were
     def note(_connection: Connection, _cursor: object, sql: str, *_: object) -> None:
         run.append(sql)
 
-    event.listen(store._database._writing, "before_cursor_execute", note)
+    event.listen(store._database._write_engine, "before_cursor_execute", note)
     one = issue(store, base, anna)[0]
     shown, run[:] = list(run), []
-    store.votes.take(one.id, anna.id, Choice.LEFT, 10)
-    event.remove(store._database._writing, "before_cursor_execute", note)
+    store.votes.record(one.id, anna.id, Choice.LEFT, 10)
+    event.remove(store._database._write_engine, "before_cursor_execute", note)
     assert [sql.split()[0] for sql in run if "SAVEPOINT" not in sql] == [
         "SELECT" if ON_POSTGRESQL else "BEGIN",  # there it is the lock that begins the transaction
         "SELECT",

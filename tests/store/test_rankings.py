@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from dmpo_app.domain import Annotator, Assignment, BaseModelRef, Choice, NewPair, Offering, Outcome
-from dmpo_app.domain.rankings import LETTERS
-from dmpo_app.errors import BadInput, Conflict
+from dmpo_app.domain.image import NewPair
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.pair_choice import AssignmentRules
+from dmpo_app.domain.vote import LETTERS, Annotator, Assignment, Choice, Outcome
+from dmpo_app.errors import BadInputError, ConflictError
 from dmpo_app.store import Store
 from tests.store.store_data import HOUR, broken_counts, new_image, new_pair, scalar
 
@@ -18,10 +20,8 @@ def new_set(number: int = 0, size: int = 3) -> NewPair:
 
 
 def issue_sets(store: Store, base: BaseModelRef, annotator: Annotator, count: int = 1) -> list[Assignment]:
-    sets = Offering(num_images=3)
-    return store.assignments.issue(
-        base, annotator.id, count, rng=random.Random(0), lifetime=HOUR, offering=sets
-    ).result()
+    sets = AssignmentRules(num_images=3)
+    return store.assignments.issue(base, annotator.id, count, rng=random.Random(0), lifetime=HOUR, rules=sets).result()
 
 
 def test_a_set_is_shown_in_an_order_drawn_for_it_with_each_of_its_images_once(
@@ -49,10 +49,10 @@ def test_a_ranking_is_one_vote_that_keeps_the_whole_order(
 ) -> None:
     made = store.pairs.add(base, new_set())
     (shown,) = issue_sets(store, base, anna)
-    taken = store.votes.rank(shown.id, anna.id, order, 900, "hands")
-    assert store.votes.rank(shown.id, anna.id, order, 900, "hands") == replace(taken, created=False)
-    with pytest.raises(Conflict, match="with an order"):
-        store.votes.rank(shown.id, anna.id, order[::-1], 900, "hands")
+    taken = store.votes.record_ranking(shown.id, anna.id, order, 900, "hands")
+    assert store.votes.record_ranking(shown.id, anna.id, order, 900, "hands") == replace(taken, is_new=False)
+    with pytest.raises(ConflictError, match="with an order"):
+        store.votes.record_ranking(shown.id, anna.id, order[::-1], 900, "hands")
     images = [made.image_a, made.image_b, *made.more]
     places = [shown.left_image_id, shown.right_image_id, *shown.more_image_ids]
     letters = {image.id: letter for image, letter in zip(images, LETTERS, strict=False)}
@@ -73,11 +73,11 @@ def test_a_ranking_is_undone_and_given_anew_and_withdrawn_like_any_vote(
 ) -> None:
     store.pairs.add(base, new_set())
     (shown,) = issue_sets(store, base, anna)
-    first = store.votes.rank(shown.id, anna.id, (0, 1, 2), 900)
+    first = store.votes.record_ranking(shown.id, anna.id, (0, 1, 2), 900)
     store.votes.undo(first.vote_id, anna.id)
     (again,) = issue_sets(store, base, anna)
     assert replace(again, expires_at=shown.expires_at) == shown, "the same images at the same places"
-    store.votes.rank(shown.id, anna.id, (2, 1, 0), 900)
+    store.votes.record_ranking(shown.id, anna.id, (2, 1, 0), 900)
     assert store.own_votes.withdraw_all(anna.id) == 1
     assert store.votes.training_votes(base) == []
     assert scalar(store, "SELECT count(*) FROM votes WHERE ranking IS NOT NULL") == 2
@@ -90,8 +90,8 @@ def test_an_order_that_does_not_name_every_place_once_is_refused(
 ) -> None:
     store.pairs.add(base, new_set())
     (shown,) = issue_sets(store, base, anna)
-    with pytest.raises(BadInput, match="names each of the places 0 to 2 once"):
-        store.votes.rank(shown.id, anna.id, order, 900)
+    with pytest.raises(BadInputError, match="names each of the places 0 to 2 once"):
+        store.votes.record_ranking(shown.id, anna.id, order, 900)
     assert scalar(store, "SELECT count(*) FROM votes") == 0
 
 
@@ -101,23 +101,23 @@ def test_a_set_takes_no_side_but_can_be_skipped_and_a_pair_takes_no_order(
     store.pairs.add_many(base, [new_set(), new_pair(1)])
     (shown,) = issue_sets(store, base, anna)
     for choice in (Choice.LEFT, Choice.RIGHT, Choice.TIE):
-        with pytest.raises(BadInput, match="a set of 3 images"):
-            store.votes.take(shown.id, anna.id, choice, 900)
-    store.votes.take(shown.id, anna.id, Choice.SKIP, 900)
+        with pytest.raises(BadInputError, match="a set of 3 images"):
+            store.votes.record(shown.id, anna.id, choice, 900)
+    store.votes.record(shown.id, anna.id, Choice.SKIP, 900)
     (pair,) = store.assignments.issue(base, anna.id, 1, rng=random.Random(0), lifetime=HOUR).result()
-    with pytest.raises(BadInput, match="this is a pair"):
-        store.votes.rank(pair.id, anna.id, (0, 1), 900)
+    with pytest.raises(BadInputError, match="this is a pair"):
+        store.votes.record_ranking(pair.id, anna.id, (0, 1), 900)
 
 
 def test_a_repeat_of_a_set_is_arranged_the_other_way_round(store: Store, base: BaseModelRef, anna: Annotator) -> None:
     store.pairs.add(base, new_set())
     (shown,) = issue_sets(store, base, anna)
-    store.votes.rank(shown.id, anna.id, (0, 1, 2), 900)
-    repeats = Offering(num_images=3, repeat_rate=1.0, repeat_after=0)
-    (again,) = store.assignments.issue(base, anna.id, 1, rng=random.Random(0), lifetime=HOUR, offering=repeats).result()
+    store.votes.record_ranking(shown.id, anna.id, (0, 1, 2), 900)
+    repeats = AssignmentRules(num_images=3, repeat_rate=1.0, repeat_after=0)
+    (again,) = store.assignments.issue(base, anna.id, 1, rng=random.Random(0), lifetime=HOUR, rules=repeats).result()
     places = [shown.left_image_id, shown.right_image_id, *shown.more_image_ids]
     assert [again.left_image_id, again.right_image_id, *again.more_image_ids] == places[::-1]
     assert again.a_on_left is not shown.a_on_left
-    store.votes.rank(again.id, anna.id, (2, 1, 0), 900)
+    store.votes.record_ranking(again.id, anna.id, (2, 1, 0), 900)
     assert len(store.votes.training_votes(base)) == 1, "a repeat is not trained on"
     assert len({vote.outcome for vote in store.vote_records.all(base)}) == 1

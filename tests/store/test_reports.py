@@ -6,8 +6,10 @@ from functools import partial
 
 import pytest
 
-from dmpo_app.domain import Annotator, BaseModelRef, Choice, ReportReason
-from dmpo_app.errors import Expired, NotFound, NotYours
+from dmpo_app.domain.campaign import ReportReason
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Annotator, Choice
+from dmpo_app.errors import ExpiredError, ForbiddenError, NotFoundError
 from dmpo_app.store import Store
 from tests.store.store_data import issue, new_pair, scalar, vote_once
 from tests.store.test_many_voters import in_threads
@@ -28,8 +30,8 @@ def test_a_reported_pair_is_neither_offered_nor_open_nor_trained_on(
     open_at_ben = next(one for one in bens if one.pair_id == first)
     report(store, shown.id, anna)
     assert [one.pair_id for one in issue(store, base, ben, 2)] == [second]
-    with pytest.raises(Expired):
-        store.votes.take(open_at_ben.id, ben.id, Choice.LEFT, 10)
+    with pytest.raises(ExpiredError):
+        store.votes.record(open_at_ben.id, ben.id, Choice.LEFT, 10)
     assert issue(store, base, store.annotators.ensure("newcomer"), 2)[0].pair_id == second
     assert store.votes.training_votes(base) == []
     assert store.votes.new_preferences(base).count == store.votes.count_new_preferences(base, at_most=5) == 0
@@ -70,7 +72,7 @@ def test_so_many_people_have_to_agree_and_one_person_counts_once(
     assert scalar(store, "SELECT retired_at FROM pairs") is not None
     store.reports.clear(base, second, by="admin", reports_to_retire=2)
     assert scalar(store, "SELECT retired_at FROM pairs") is None
-    assert [one.id for one in store.reports.list(base, only_standing=True)] == [first]
+    assert [one.id for one in store.reports.list(base, only_open=True)] == [first]
     assert [one.id for one in store.reports.list(base, before=second)] == [first]
 
 
@@ -79,11 +81,11 @@ def test_only_what_was_shown_to_a_person_can_be_reported_by_them(
 ) -> None:
     store.pairs.add(base, new_pair())
     shown = issue(store, base, anna)[0]
-    with pytest.raises(NotYours):
+    with pytest.raises(ForbiddenError):
         report(store, shown.id, ben)
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         report(store, "made up", ben)
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         store.reports.clear(base, 7, by="admin", reports_to_retire=1)
     assert store.reports.list(base) == []
 
@@ -107,14 +109,14 @@ def test_reports_and_votes_at_the_same_time_leave_counts_right(store: Store, bas
         while shown := issue(store, base, person, 2, seed=person.id):
             for one in shown:
                 try:
-                    store.votes.take(one.id, person.id, Choice.TIE, 10)
-                except Expired:
+                    store.votes.record(one.id, person.id, Choice.TIE, 10)
+                except ExpiredError:
                     continue
             if person.id % 2:
                 report(store, shown[-1].id, person)
 
     in_threads([partial(take_part, person) for person in people])
-    standing = {one.pair_id for one in store.reports.list(base, only_standing=True)}
+    standing = {one.pair_id for one in store.reports.list(base, only_open=True)}
     assert standing
     assert scalar(store, "SELECT count(*) FROM pairs WHERE retired_at > 0") == len(standing)
     assert not {vote.pair_id for vote in store.votes.training_votes(base)} & standing

@@ -7,8 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from dmpo_app.domain import Annotator, BaseModelRef, Choice, RoundProgress, RoundStatus, Trigger
-from dmpo_app.errors import BadInput, Conflict, LeaseLost, NotFound
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.round import RoundProgress, RoundStatus, Trigger
+from dmpo_app.domain.vote import Annotator, Choice
+from dmpo_app.errors import BadInputError, ConflictError, LeaseLostError, NotFoundError
 from dmpo_app.store import Store
 from tests.store.store_data import Clock, new_adapter, new_pair, publish_version, scalar, start_round, vote_once
 
@@ -48,25 +50,25 @@ def test_a_requested_round_waits_for_the_trainer(
     assert (started.num_votes, started.last_vote_id) == (2, votes[2])
     assert started.trigger is Trigger.REQUEST
     assert started.config == {"beta": 2000.0, "modules": ["to_q"]}
-    assert store.rounds.votes_of(asked.id) == [(votes[0], False), (votes[2], True)]
+    assert store.rounds.votes(asked.id) == [(votes[0], False), (votes[2], True)]
     assert store.rounds.get(asked.id) == store.rounds.current(base) == started
 
 
 def test_one_round_at_a_time(store: Store, base: BaseModelRef, votes: list[int], token: int) -> None:
     first = store.rounds.request(base, Trigger.REQUEST)
-    with pytest.raises(Conflict, match=f"round {first.id} is queued"):
+    with pytest.raises(ConflictError, match=f"round {first.id} is queued"):
         store.rounds.request(base, Trigger.REQUEST)
-    with pytest.raises(Conflict, match="queued"):
+    with pytest.raises(ConflictError, match="queued"):
         start_round(store, base, token, votes)
     other = store.models.register("other", "stable-diffusion", "e" * 64)
-    with pytest.raises(Conflict, match="at least 2"):
+    with pytest.raises(ConflictError, match="at least 2"):
         store.rounds.request(other, Trigger.REQUEST)
     assert [one.id for one in store.rounds.list(base)] == [first.id]
 
 
 def test_a_round_needs_enough_preferences(store: Store, base: BaseModelRef, anna: Annotator, votes: list[int]) -> None:
     vote_once(store, base, anna, Choice.SKIP)
-    with pytest.raises(Conflict, match=r"at least 5.*there are 4"):
+    with pytest.raises(ConflictError, match=r"at least 5.*there are 4"):
         store.rounds.request(base, Trigger.REQUEST, min_preferences=5)
     assert store.rounds.request(base, Trigger.REQUEST, min_preferences=4).status is RoundStatus.QUEUED
 
@@ -88,7 +90,7 @@ def test_only_the_first_start_fixes_what_a_round_is(
     )
     assert (again.seed, again.steps, again.config, again.num_votes) == (7, 10, {"rank": 8}, 2)
     assert again.attempts == 2
-    assert store.rounds.votes_of(first.id) == [(votes[0], False), (votes[1], False)]
+    assert store.rounds.votes(first.id) == [(votes[0], False), (votes[1], False)]
 
 
 def test_progress_is_kept_by_step_and_a_repeated_step_replaces_itself(
@@ -99,12 +101,12 @@ def test_progress_is_kept_by_step_and_a_repeated_step_replaces_itself(
     store.rounds.record(round_id, RoundProgress(2, 0.6, 0.1, 0.6, 8.0), token=token)
     better = RoundProgress(2, 0.5, 0.2, 0.7, 8.0, held_out_loss=0.65)
     store.rounds.record(round_id, better, token=token)
-    assert store.rounds.progress(round_id) == [RoundProgress(1, 0.7, 0.0, 0.5, 9.0), better]
+    assert store.rounds.list_progress(round_id) == [RoundProgress(1, 0.7, 0.0, 0.5, 9.0), better]
     now = store.rounds.get(round_id)
     assert (now.step, now.loss, now.margin, now.accuracy, now.eta_seconds) == (2, 0.5, 0.2, 0.7, 8.0)
-    with pytest.raises(BadInput, match="not finite"):
+    with pytest.raises(BadInputError, match="not finite"):
         store.rounds.record(round_id, RoundProgress(3, math.nan, 0.2, 0.7, 8.0), token=token)
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         store.rounds.record(round_id + 1, better, token=token)
 
 
@@ -119,7 +121,7 @@ def test_publishing_records_everything_at_once_and_goes_live(
     assert published.folder == store.home / "adapters" / base.fingerprint[:12] / "00001-aaaaaaaa"
     assert published.folder.parent == store.adapters.root(base)
     assert (published.num_votes, published.metrics, published.created_at) == (3, {"accuracy": 0.75}, clock())
-    assert store.adapters.votes_of(base, 1) == votes[:3]
+    assert store.adapters.vote_ids(base, 1) == votes[:3]
     assert store.adapters.live_version(base) == 1
     assert store.adapters.next_version(base) == 2
     assert store.adapters.get(base, 1) == published
@@ -191,10 +193,10 @@ def test_a_trainer_that_lost_its_lease_writes_nothing(
         lambda: store.lease.release(base, token),
     ]
     for write in writes:
-        with pytest.raises(LeaseLost, match="another trainer"):
+        with pytest.raises(LeaseLostError, match="another trainer"):
             write()
     assert store.rounds.get(running.id) == running
-    assert store.rounds.progress(running.id) == []
+    assert store.rounds.list_progress(running.id) == []
     assert store.adapters.list(base) == []
     assert store.rounds.publish(running.id, new_adapter(votes), token=successor).version == 1
 
@@ -209,7 +211,7 @@ def test_a_lease_is_one_owner_s_while_it_is_fresh(store: Store, base: BaseModelR
     assert store.lease.acquire(base, "two", lease_seconds=10) is None
     store.lease.release(base, first)
     assert store.lease.acquire(base, "two", lease_seconds=10) == 2
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLostError):
         store.lease.renew(base, first)
     assert store.lease.acquire(base, "two", lease_seconds=10) == 3, "a restarted owner need not wait for itself"
     clock.advance(timedelta(seconds=10))
@@ -219,7 +221,7 @@ def test_a_lease_is_one_owner_s_while_it_is_fresh(store: Store, base: BaseModelR
 def test_a_released_token_is_good_for_nothing(store: Store, base: BaseModelRef, votes: list[int], token: int) -> None:
     round_id = start_round(store, base, token, votes).id
     store.lease.release(base, token)
-    with pytest.raises(LeaseLost, match="nobody"):
+    with pytest.raises(LeaseLostError, match="nobody"):
         store.rounds.publish(round_id, new_adapter(votes), token=token)
 
 
@@ -263,7 +265,7 @@ def test_a_failed_attempt_is_queued_again_and_a_final_failure_is_not(
         lambda: store.rounds.refuse(round_id, "worse", token=token),
         lambda: store.rounds.fail(round_id, "again", token=token, final=True),
     ):
-        with pytest.raises(Conflict, match="failed"):
+        with pytest.raises(ConflictError, match="failed"):
             late()
 
 
@@ -299,9 +301,9 @@ def test_any_version_can_be_made_live_again_and_history_tells(store: Store, base
     store.adapters.set_live(base, 1, "admin")
     store.adapters.set_live(base, 1, "admin")
     store.adapters.set_live(base, 0, "command line")
-    with pytest.raises(NotFound, match="no version 7; the newest is 2"):
+    with pytest.raises(NotFoundError, match="no version 7; the newest is 2"):
         store.adapters.set_live(base, 7, "admin")
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         store.adapters.get(base, 0)
     assert [(change.version, change.by) for change in store.adapters.live_history(base)] == [
         (1, "round 1"),

@@ -15,12 +15,14 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import IntegrityError
 
-from dmpo_app.domain import Annotator, BaseModelRef, Choice, Question, ReportReason
-from dmpo_app.errors import SetupProblem
+from dmpo_app.domain.campaign import ReportReason
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Annotator, Choice, Question
+from dmpo_app.errors import SetupError
 from dmpo_app.store import Store
-from dmpo_app.store.migrate import HEAD, MIGRATIONS
+from dmpo_app.store.db.migrate import HEAD, MIGRATIONS
+from dmpo_app.store.db.sqlite import safe_driver
 from dmpo_app.store.schema import Table
-from dmpo_app.store.sqlite import safe_driver
 from tests.store.store_data import HOUR, broken_counts, integrity_of, new_pair, scalar, vote_once
 from tests.store.store_fixtures import reopened, sqlite_only
 
@@ -107,7 +109,7 @@ def test_a_home_of_the_first_schema_is_brought_up_with_all_it_holds(tmp_path: Pa
         opened.execute(text("INSERT INTO round_progress VALUES (1, 1, 0.5, 0.1, 0.6, 0.0, NULL, 0)"))
     engine.dispose()
     with Store.open(tmp_path) as store:
-        (point,) = store.rounds.progress(1)
+        (point,) = store.rounds.list_progress(1)
     assert (point.loss, point.health) == (0.5, {})
 
 
@@ -119,7 +121,7 @@ def test_going_back_a_schema_and_forth_keeps_the_votes_that_the_older_one_knows(
     both = (Question.OVERALL, Question.FIT)
     asked = store.assignments.issue(base, anna.id, 6, rng=random.Random(0), lifetime=HOUR, questions=both).result()
     for one in asked[:5]:
-        store.votes.take(one.id, anna.id, Choice.LEFT, 10)
+        store.votes.record(one.id, anna.id, Choice.LEFT, 10)
     withdrawn = store.votes.training_votes(base)[1].vote_id
     store.own_votes.withdraw(withdrawn, anna.id)
     kept = store.votes.training_votes(base)
@@ -147,21 +149,21 @@ def test_a_home_of_a_newer_version_is_refused_and_left_alone(store: Store) -> No
         lambda connection: connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     )
     store.close()
-    with pytest.raises(SetupProblem, match=r"newer version.*9999.*update the program"):
+    with pytest.raises(SetupError, match=r"newer version.*9999.*update the program"):
         reopened(store)
 
 
 @sqlite_only
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "studio.db").write_bytes(b"holiday photographs " * 400)
-    with pytest.raises(SetupProblem, match="DMPO_HOME"):
+    with pytest.raises(SetupError, match="DMPO_HOME"):
         Store.open(tmp_path)
     assert (tmp_path / "studio.db").read_bytes() == b"holiday photographs " * 400
 
 
 def test_a_home_that_cannot_be_made_is_a_setup_problem(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(SetupProblem, match="DMPO_HOME"):
+    with pytest.raises(SetupError, match="DMPO_HOME"):
         Store.open(tmp_path / "file" / "home")
 
 
@@ -170,7 +172,7 @@ def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     connection = safe_driver().connect(tmp_path / "studio.db")
     connection.execute("CREATE TABLE votes (somebody_elses TEXT)")
     connection.close()
-    with pytest.raises(SetupProblem, match="votes already exists"):
+    with pytest.raises(SetupError, match="votes already exists"):
         Store.open(tmp_path)
     connection = safe_driver().connect(tmp_path / "studio.db")
     assert connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall() == [("votes",)]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from dmpo_app.domain import Annotator, BaseModelRef
-from dmpo_app.errors import BadInput
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import Annotator
+from dmpo_app.errors import BadInputError
 from dmpo_app.store import Store
 from tests.store.store_data import new_pair, vote_once
 
@@ -16,19 +17,19 @@ def test_a_score_stays_what_it_was_first(store: Store, base: BaseModelRef) -> No
     a, b = pair.image_a.id, pair.image_b.id
     store.scores.put("warmth/1/abc", {a: 0.25})
     store.scores.put("warmth/1/abc", {a: 0.75, b: -1.0})
-    assert store.scores.of_images("warmth/1/abc", [a, b]) == {a: 0.25, b: -1.0}
-    assert store.scores.of_images("warmth/2/abc", [a, b]) == {}
+    assert store.scores.get("warmth/1/abc", [a, b]) == {a: 0.25, b: -1.0}
+    assert store.scores.get("warmth/2/abc", [a, b]) == {}
 
 
 def test_thousands_of_images_can_be_asked_for_at_once(store: Store, base: BaseModelRef) -> None:
     pair = store.pairs.add(base, new_pair())
     store.scores.put("sharpness", {pair.image_b.id: 0.5})
-    assert store.scores.of_images("sharpness", range(40_000)) == {pair.image_b.id: 0.5}
+    assert store.scores.get("sharpness", range(40_000)) == {pair.image_b.id: 0.5}
 
 
 def test_a_score_that_is_no_number_or_of_no_image_is_refused(store: Store, base: BaseModelRef) -> None:
     pair = store.pairs.add(base, new_pair())
-    with pytest.raises(BadInput, match="sharpness gave image"):
+    with pytest.raises(BadInputError, match="sharpness gave image"):
         store.scores.put("sharpness", {pair.image_a.id: float("nan")})
     with pytest.raises(IntegrityError):
         store.scores.put("sharpness", {999: 1.0})

@@ -4,8 +4,10 @@ from datetime import timedelta
 
 import pytest
 
-from dmpo_app.domain import Annotator, BaseModelRef, Choice, NewVotes, Outcome
-from dmpo_app.errors import Conflict, Expired, NotFound, NotYours
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.round import NewPreferences
+from dmpo_app.domain.vote import Annotator, Choice, Outcome
+from dmpo_app.errors import ConflictError, ExpiredError, ForbiddenError, NotFoundError
 from dmpo_app.store import Store
 from tests.store.store_data import HOUR, Clock, issue, new_adapter, new_pair, scalar, start_round, vote_once
 
@@ -17,16 +19,16 @@ def pairs(store: Store, base: BaseModelRef) -> None:
 
 def test_the_same_answer_again_is_the_same_vote(store: Store, base: BaseModelRef, anna: Annotator) -> None:
     assignment, vote = vote_once(store, base, anna, Choice.RIGHT)
-    assert vote.created
-    again = store.votes.take(assignment.id, anna.id, Choice.RIGHT, 99)
-    assert (again.vote_id, again.created) == (vote.vote_id, False)
+    assert vote.is_new
+    again = store.votes.record(assignment.id, anna.id, Choice.RIGHT, 99)
+    assert (again.vote_id, again.is_new) == (vote.vote_id, False)
     assert store.votes.count(base) == 1
 
 
 def test_another_answer_contradicts(store: Store, base: BaseModelRef, anna: Annotator) -> None:
     assignment, _ = vote_once(store, base, anna, Choice.RIGHT)
-    with pytest.raises(Conflict, match="'right' already"):
-        store.votes.take(assignment.id, anna.id, Choice.LEFT, 99)
+    with pytest.raises(ConflictError, match="'right' already"):
+        store.votes.record(assignment.id, anna.id, Choice.LEFT, 99)
 
 
 def test_an_answer_given_in_time_can_be_sent_again_later(
@@ -35,29 +37,29 @@ def test_an_answer_given_in_time_can_be_sent_again_later(
     assignment, vote = vote_once(store, base, anna, Choice.TIE)
     clock.advance(10 * HOUR)
     issue(store, base, anna, 2)  # closes whatever has expired
-    assert store.votes.take(assignment.id, anna.id, Choice.TIE, 10).vote_id == vote.vote_id
-    with pytest.raises(Conflict):
-        store.votes.take(assignment.id, anna.id, Choice.LEFT, 10)
+    assert store.votes.record(assignment.id, anna.id, Choice.TIE, 10).vote_id == vote.vote_id
+    with pytest.raises(ConflictError):
+        store.votes.record(assignment.id, anna.id, Choice.LEFT, 10)
 
 
 def test_unknown_foreign_and_expired_assignments_take_no_vote(
     store: Store, base: BaseModelRef, anna: Annotator, ben: Annotator, clock: Clock
 ) -> None:
     assignment = issue(store, base, anna)[0]
-    with pytest.raises(NotFound):
-        store.votes.take("made up", anna.id, Choice.LEFT, 10)
-    with pytest.raises(NotYours):
-        store.votes.take(assignment.id, ben.id, Choice.LEFT, 10)
+    with pytest.raises(NotFoundError):
+        store.votes.record("made up", anna.id, Choice.LEFT, 10)
+    with pytest.raises(ForbiddenError):
+        store.votes.record(assignment.id, ben.id, Choice.LEFT, 10)
     clock.advance(HOUR)
-    with pytest.raises(Expired):
-        store.votes.take(assignment.id, anna.id, Choice.LEFT, 10)
+    with pytest.raises(ExpiredError):
+        store.votes.record(assignment.id, anna.id, Choice.LEFT, 10)
     assert scalar(store, "SELECT count(*) FROM votes") == 0
 
 
 def test_a_side_becomes_the_image_that_stood_there(store: Store, base: BaseModelRef, anna: Annotator) -> None:
     chosen = {}
     for assignment, choice in zip(issue(store, base, anna, 8), [Choice.LEFT, Choice.RIGHT] * 4, strict=True):
-        vote = store.votes.take(assignment.id, anna.id, choice, 10)
+        vote = store.votes.record(assignment.id, anna.id, choice, 10)
         chosen[vote.vote_id] = assignment.left_image_id if choice is Choice.LEFT else assignment.right_image_id
     for trained in store.votes.training_votes(base):
         pair = store.pairs.get(trained.pair_id)
@@ -80,8 +82,8 @@ def test_a_vote_taken_back_is_stamped_and_its_pair_can_be_judged_anew(
     assert (reopened.id, reopened.a_on_left) == (assignment.id, assignment.a_on_left)
     assert reopened.expires_at == clock() + HOUR, "as long as when it was issued"
     clock.advance(0.9 * HOUR)
-    second = store.votes.take(assignment.id, anna.id, Choice.RIGHT, 10)
-    assert second.created
+    second = store.votes.record(assignment.id, anna.id, Choice.RIGHT, 10)
+    assert second.is_new
     assert second.vote_id > vote.vote_id
     assert scalar(store, "SELECT count(*) FROM votes") == 2
 
@@ -93,7 +95,7 @@ def test_taking_back_twice_changes_nothing(store: Store, base: BaseModelRef, ann
     clock.advance(timedelta(minutes=1))
     store.votes.undo(vote.vote_id, anna.id)
     assert scalar(store, "SELECT undone_at FROM votes") == stamp
-    second = store.votes.take(assignment.id, anna.id, Choice.TIE, 10)
+    second = store.votes.record(assignment.id, anna.id, Choice.TIE, 10)
     store.votes.undo(vote.vote_id, anna.id)
     assert store.votes.count(base) == 1, "the vote that replaced it stands"
     store.votes.undo(second.vote_id, anna.id)
@@ -106,11 +108,11 @@ def test_only_one_s_own_latest_vote_can_be_taken_back(
     _, first = vote_once(store, base, anna)
     _, second = vote_once(store, base, anna)
     _, bens = vote_once(store, base, ben)
-    with pytest.raises(Conflict, match="latest"):
+    with pytest.raises(ConflictError, match="latest"):
         store.votes.undo(first.vote_id, anna.id)
-    with pytest.raises(NotYours):
+    with pytest.raises(ForbiddenError):
         store.votes.undo(bens.vote_id, anna.id)
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         store.votes.undo(999, anna.id)
     store.votes.undo(second.vote_id, anna.id)
     store.votes.undo(first.vote_id, anna.id)  # now it is the latest
@@ -148,11 +150,11 @@ def test_training_sees_live_preferences_with_their_files(store: Store, base: Bas
 def test_new_preferences_are_those_no_finished_round_has_looked_at(
     store: Store, base: BaseModelRef, anna: Annotator, clock: Clock
 ) -> None:
-    assert store.votes.new_preferences(base) == NewVotes(0, 0, None)
+    assert store.votes.new_preferences(base) == NewPreferences(0, 0, None)
     begun = clock()
     first, second = (vote_once(store, base, anna)[1].vote_id for _ in range(2))
     vote_once(store, base, anna, Choice.SKIP)
-    assert store.votes.new_preferences(base) == NewVotes(2, second, begun)
+    assert store.votes.new_preferences(base) == NewPreferences(2, second, begun)
     token = store.lease.acquire(base, "trainer", lease_seconds=30)
     assert token is not None
     round_id = start_round(store, base, token, [first, second]).id
@@ -160,10 +162,10 @@ def test_new_preferences_are_those_no_finished_round_has_looked_at(
     _, third = vote_once(store, base, anna, Choice.TIE)
     assert store.votes.new_preferences(base).count == 3, "until the round is finished"
     store.rounds.publish(round_id, new_adapter([first, second]), token=token)
-    assert store.votes.new_preferences(base) == NewVotes(1, third.vote_id, clock())
+    assert store.votes.new_preferences(base) == NewPreferences(1, third.vote_id, clock())
     assert store.votes.count_new_preferences(base, at_most=5) == 1
     store.votes.undo(third.vote_id, anna.id)
-    assert store.votes.new_preferences(base) == NewVotes(0, 0, None)
+    assert store.votes.new_preferences(base) == NewPreferences(0, 0, None)
     for _ in range(3):
         vote_once(store, base, anna)
     assert store.votes.count_new_preferences(base, at_most=2) == 2
@@ -193,6 +195,6 @@ def test_a_judgement_changed_after_training_is_new(store: Store, base: BaseModel
     round_id = start_round(store, base, token, [vote.vote_id]).id
     store.rounds.publish(round_id, new_adapter([vote.vote_id]), token=token)
     store.votes.undo(vote.vote_id, anna.id)
-    store.votes.take(assignment.id, anna.id, Choice.RIGHT, 10)
+    store.votes.record(assignment.id, anna.id, Choice.RIGHT, 10)
     assert store.votes.new_preferences(base).count == 1
-    assert store.adapters.votes_of(base, 1) == [vote.vote_id], "what was trained on stays on record"
+    assert store.adapters.vote_ids(base, 1) == [vote.vote_id], "what was trained on stays on record"

@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
-from dmpo_app.errors import Busy
-from dmpo_app.store.database import Database, sqlite_url
-from dmpo_app.store.sqlite import safe_driver
+from dmpo_app.errors import BusyError
+from dmpo_app.store.db.database import Database, sqlite_url
+from dmpo_app.store.db.sqlite import safe_driver
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_an_answer_comes_after_the_commit(database: Database) -> None:
 def test_a_full_queue_is_busy_and_nothing_that_was_queued_is_lost(database: Database) -> None:
     hold = Hold(database)
     queued = [database.submit(insert_parent(number)) for number in range(8)]
-    with pytest.raises(Busy, match="8 writes are waiting"):
+    with pytest.raises(BusyError, match="8 writes are waiting"):
         database.submit(insert_parent(100))
     hold.release()
     assert [future.result() for future in queued] == list(range(8))
@@ -115,7 +115,7 @@ def test_a_database_that_another_process_will_not_let_go_of_is_busy(database: Da
     database.write(lambda connection: connection.exec_driver_sql("PRAGMA busy_timeout=50").scalar())  # not 15 s
     other = safe_driver().connect(tmp_path / "small.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(Busy, match="Another process"):
+    with pytest.raises(BusyError, match="Another process"):
         database.write(insert_parent(1))
     other.execute("ROLLBACK")
     other.close()
@@ -147,7 +147,7 @@ def test_more_work_than_one_batch_takes_is_all_done(tmp_path: Path) -> None:
 
 
 def test_a_quiet_writer_folds_the_log_into_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dmpo_app.store.writer.IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("dmpo_app.store.db.writer.IDLE_SECONDS", 0.05)
     database = Database.open(sqlite_url(tmp_path / "quiet.db"))
     database.write(lambda connection: connection.execute(text("CREATE TABLE parents (id INTEGER PRIMARY KEY)")))
     log = tmp_path / "quiet.db-wal"

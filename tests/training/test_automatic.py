@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
-from dmpo_app.domain import RoundStatus
-from dmpo_app.errors import LeaseLost, RoundFailed
+from dmpo_app.domain.round import RoundStatus
+from dmpo_app.errors import LeaseLostError, RoundFailedError
 from dmpo_app.scoring.registry import build_scorer
 from dmpo_app.settings import ScorerSettings, ScoringSettings
-from dmpo_app.training.automatic import AutomaticPlan, evidence_of, score_for_round
-from dmpo_app.training.dataset import is_held_out
-from dmpo_app.training.plan import load_plan, start_round
-from dmpo_app.training.worker import Tick
+from dmpo_app.training.data.dataset import is_held_out
+from dmpo_app.training.rounds.round_plan import load_plan, start_round
+from dmpo_app.training.rounds.scheduler import Tick
+from dmpo_app.training.rounds.scorer_targets import AutomaticPlan, compute_evidence, score_for_round
 from tests.training.training_studio import FAST, Studio
 from tests.training.worker_fixtures import MIN_VOTES, MakeWorker
 
@@ -36,10 +36,10 @@ def test_every_image_is_scored_once_and_its_pairs_probability_follows(studio: St
     plan = score(studio, BRIGHT)
     assert len(plan.unjudged) == 2
     judged = [vote.pair_id for vote in studio.store.votes.training_votes(studio.base)]
-    evidence = evidence_of(studio.store, studio.base, plan, judged)
+    evidence = compute_evidence(studio.store, studio.base, plan, judged)
     assert sorted(evidence.targets) == sorted([*judged, *plan.unjudged])
     for pair in studio.store.pairs.for_training(studio.base, ids=judged):
-        scores = studio.store.scores.of_images(plan.scorers[0].identity, [pair.image_a, pair.image_b])
+        scores = studio.store.scores.get(plan.scorers[0].identity, [pair.image_a, pair.image_b])
         difference = (scores[pair.image_a] - scores[pair.image_b]) / 0.1
         assert evidence.targets[pair.id] == pytest.approx(1 / (1 + math.exp(-difference)))
 
@@ -76,10 +76,10 @@ def test_several_scorers_are_weighed(studio: Studio) -> None:
     ]
     (pair_id,) = [vote.pair_id for vote in studio.store.votes.training_votes(studio.base)]
     alone = [
-        evidence_of(studio.store, studio.base, AutomaticPlan(0.5, (scorer,), ()), [pair_id]).targets[pair_id]
+        compute_evidence(studio.store, studio.base, AutomaticPlan(0.5, (scorer,), ()), [pair_id]).targets[pair_id]
         for scorer in plan.scorers
     ]
-    both = evidence_of(studio.store, studio.base, plan, [pair_id]).targets[pair_id]
+    both = compute_evidence(studio.store, studio.base, plan, [pair_id]).targets[pair_id]
     assert both == pytest.approx(0.75 * alone[0] + 0.25 * alone[1])
 
 
@@ -115,9 +115,9 @@ def test_scoring_keeps_the_lease_and_ends_where_it_is_lost(studio: Studio) -> No
     studio.vote(2)
 
     def lost() -> None:
-        raise LeaseLost("another trainer")
+        raise LeaseLostError("another trainer")
 
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLostError):
         score(studio, BRIGHT, heartbeat=lost)
 
 
@@ -140,5 +140,5 @@ def test_a_round_whose_scores_are_gone_says_so(studio: Studio) -> None:
         automatic=unknown,
     )
     assert "automatic" not in state.config  # the first start has fixed what the round uses
-    with pytest.raises(RoundFailed, match="nobody/1/0"):
-        evidence_of(studio.store, studio.base, unknown, [1])
+    with pytest.raises(RoundFailedError, match="nobody/1/0"):
+        compute_evidence(studio.store, studio.base, unknown, [1])

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.training.averaging import AdapterAverage
+from dmpo_app.training.loop.ema import AdapterEma
 from tests.training.training_studio import FAST, Studio, assert_equal, twin_of, weights_of
 
 AVERAGED = FAST.model_copy(update={"num_steps": 4, "ema_decay": 0.5})
@@ -17,7 +17,7 @@ AVERAGED = FAST.model_copy(update={"num_steps": 4, "ema_decay": 0.5})
 
 def test_after_any_number_of_steps_the_weights_of_the_average_add_up_to_one() -> None:
     parameter = nn.Parameter(torch.zeros(2, 3))
-    average = AdapterAverage({"a": parameter}, decay=0.9)
+    average = AdapterEma({"a": parameter}, decay=0.9)
     values = [1.0, 3.0, -2.0]
     for value in values:
         with torch.no_grad():
@@ -25,18 +25,18 @@ def test_after_any_number_of_steps_the_weights_of_the_average_add_up_to_one() ->
         average.update()
     shares = [0.9**2, 0.9, 1.0]
     expected = sum(s * v for s, v in zip(shares, values, strict=True)) / sum(shares)
-    with average.in_place():
+    with average.average_parameters():
         torch.testing.assert_close(parameter.detach(), torch.full((2, 3), expected))
     assert torch.equal(parameter, torch.full((2, 3), -2.0)), "the parameters are back"
 
 
 def test_the_parameters_are_back_when_looking_at_the_average_fails() -> None:
     parameter = nn.Parameter(torch.ones(2))
-    average = AdapterAverage({"a": parameter}, decay=0.9)
+    average = AdapterEma({"a": parameter}, decay=0.9)
     average.update()
     with torch.no_grad():
         parameter.fill_(5.0)
-    with pytest.raises(KeyError), average.in_place():
+    with pytest.raises(KeyError), average.average_parameters():
         raise KeyError
     assert torch.equal(parameter, torch.full((2,), 5.0))
 

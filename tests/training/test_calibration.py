@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.errors import RoundFailed, SetupProblem
+from dmpo_app.errors import RoundFailedError, SetupError
 from dmpo_app.settings import RoundSettings
-from dmpo_app.training.calibration import MARGIN_SPREAD, error_spread, with_betas
-from dmpo_app.training.dataset import PairDataset, build_dataset
-from dmpo_app.training.denoising import PairErrors
-from dmpo_app.training.reference_cache import ReferenceCache
-from dmpo_app.training.slots import Draw, evaluation_slots
+from dmpo_app.training.data.dataset import PairDataset, build_dataset
+from dmpo_app.training.data.slots import Example, evaluation_slots
+from dmpo_app.training.reference.calibration import MARGIN_SPREAD, calibrate_betas, error_spread
+from dmpo_app.training.reference.denoising_errors import PairErrors
+from dmpo_app.training.reference.reference_cache import ReferenceCache
 from tests.training.training_studio import Studio
 
 SETTINGS = RoundSettings(batch_pairs=4, slots_per_pair=8)
@@ -33,8 +33,8 @@ def errors_of(denoiser: Denoiser, dataset: PairDataset) -> PairErrors:
 
 def test_the_usual_difference_of_errors_comes_out_as_wide_as_wanted(denoiser: Denoiser, dataset: PairDataset) -> None:
     errors = errors_of(denoiser, dataset)
-    found = with_betas(SETTINGS, errors)
-    draws = [Draw(pair, slot) for pair in range(6) for slot in evaluation_slots(8)]
+    found = calibrate_betas(SETTINGS, errors)
+    draws = [Example(pair, slot) for pair in range(6) for slot in evaluation_slots(8)]
     batches = [errors.reference_errors(draws[start : start + 4]) for start in range(0, len(draws), 4)]
     spread = (0.5 * (found.beta or 0) * (torch.cat(batches)[:, 0] - torch.cat(batches)[:, 1])).abs().mean()
     assert spread.item() == pytest.approx(MARGIN_SPREAD, rel=0.01)
@@ -45,10 +45,10 @@ def test_a_beta_that_is_set_holds_and_is_the_margins_too_where_the_objective_aim
     denoiser: Denoiser, dataset: PairDataset
 ) -> None:
     errors = errors_of(denoiser, dataset)
-    usual = with_betas(SETTINGS, errors).margin_beta
-    dmpo = with_betas(SETTINGS.model_copy(update={"beta": 70.0}), errors)
+    usual = calibrate_betas(SETTINGS, errors).margin_beta
+    dmpo = calibrate_betas(SETTINGS.model_copy(update={"beta": 70.0}), errors)
     assert (dmpo.beta, dmpo.margin_beta) == (70.0, 70.0)
-    dspo = with_betas(SETTINGS.model_copy(update={"objective": "dspo", "beta": 0.001}), errors)
+    dspo = calibrate_betas(SETTINGS.model_copy(update={"objective": "dspo", "beta": 0.001}), errors)
     assert (dspo.beta, dspo.margin_beta) == (0.001, usual)
 
 
@@ -56,8 +56,8 @@ def test_a_scale_multiplies_what_is_found_and_leaves_the_margins_that_are_report
     denoiser: Denoiser, dataset: PairDataset
 ) -> None:
     errors = errors_of(denoiser, dataset)
-    usual = with_betas(SETTINGS, errors)
-    scaled = with_betas(SETTINGS.model_copy(update={"beta_scale": 0.25}), errors)
+    usual = calibrate_betas(SETTINGS, errors)
+    scaled = calibrate_betas(SETTINGS.model_copy(update={"beta_scale": 0.25}), errors)
     assert scaled.beta == pytest.approx((usual.beta or 0) / 4, rel=0.01)
     assert scaled.margin_beta == usual.margin_beta
 
@@ -69,12 +69,12 @@ def test_the_last_batch_is_filled_up_and_changes_nothing(denoiser: Denoiser, dat
 
 def test_pairs_of_one_image_have_no_beta(denoiser: Denoiser, dataset: PairDataset) -> None:
     same = replace(dataset, files=tuple(replace(files, latents_b=files.latents_a) for files in dataset.files))
-    with pytest.raises(RoundFailed, match="DMPO_ROUND__BETA"):
-        with_betas(SETTINGS, errors_of(denoiser, same))
+    with pytest.raises(RoundFailedError, match="DMPO_ROUND__BETA"):
+        calibrate_betas(SETTINGS, errors_of(denoiser, same))
 
 
 def test_an_unknown_objective_is_refused_with_the_setting_and_what_there_is(
     denoiser: Denoiser, dataset: PairDataset
 ) -> None:
-    with pytest.raises(SetupProblem, match="DMPO_ROUND__OBJECTIVE='ppo'"):
-        with_betas(SETTINGS.model_copy(update={"objective": "ppo"}), errors_of(denoiser, dataset))
+    with pytest.raises(SetupError, match="DMPO_ROUND__OBJECTIVE='ppo'"):
+        calibrate_betas(SETTINGS.model_copy(update={"objective": "ppo"}), errors_of(denoiser, dataset))

@@ -9,11 +9,12 @@ from datetime import timedelta
 import pytest
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain import Choice, Question, ReportReason, Strength
+from dmpo_app.domain.campaign import ReportReason
+from dmpo_app.domain.vote import Choice, Question, Strength
 from dmpo_app.objective import graded_win
 from dmpo_app.settings import LabelingSettings
-from dmpo_app.training.dataset import build_dataset
-from dmpo_app.training.worker import Tick
+from dmpo_app.training.data.dataset import build_dataset
+from dmpo_app.training.rounds.scheduler import Tick
 from tests.training.training_studio import Studio
 from tests.training.worker_fixtures import MIN_VOTES, MakeWorker
 
@@ -28,7 +29,7 @@ def judge(studio: Studio, count: int, strength: Strength | None = None) -> dict[
         studio.base, who.id, 2 * count, rng=random.Random(0), lifetime=timedelta(hours=1), questions=BOTH
     ).result():
         choice = Choice.LEFT if one.a_on_left else Choice.RIGHT
-        taken[one.question].append(studio.store.votes.take(one.id, who.id, choice, 500, strength).vote_id)
+        taken[one.question].append(studio.store.votes.record(one.id, who.id, choice, 500, strength).vote_id)
     return taken
 
 

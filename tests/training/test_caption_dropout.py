@@ -17,24 +17,24 @@ from dmpo_app.diffusion.encoder import Encoder
 from dmpo_app.diffusion.families.protocol import Conditioning
 from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec, attach, load_state_in_place
-from dmpo_app.domain import RoundStatus
-from dmpo_app.errors import RoundFailed
+from dmpo_app.domain.round import RoundStatus
+from dmpo_app.errors import RoundFailedError
 from dmpo_app.settings import RenderSettings, Settings, TrainerSettings
-from dmpo_app.training.dataset import PairDataset, build_dataset
-from dmpo_app.training.denoising import PairErrors
-from dmpo_app.training.empty_prompt import FOLDER, EmptyPrompt
-from dmpo_app.training.process import run_worker
-from dmpo_app.training.reference_cache import ReferenceCache
-from dmpo_app.training.reference_filler import ReferenceFiller, numerics_key, reference_folder
-from dmpo_app.training.round_runner import SliceOutcome
-from dmpo_app.training.slots import Draw, drops_caption, noise_of, slot_of
+from dmpo_app.training.data.dataset import PairDataset, build_dataset
+from dmpo_app.training.data.encoding import FOLDER, EmptyPrompt
+from dmpo_app.training.data.slots import Example, compute_slot, drops_caption, noise_for_slot
+from dmpo_app.training.process.trainer_process import run_trainer
+from dmpo_app.training.reference.denoising_errors import PairErrors
+from dmpo_app.training.reference.prefetch import ReferencePrefetcher, numerics_key, reference_folder
+from dmpo_app.training.reference.reference_cache import ReferenceCache
+from dmpo_app.training.rounds.round_runner import SliceOutcome
 from tests.adapters import random_adapter
 from tests.tiny_models.cases import Case
 from tests.training.training_studio import FAST, Studio, assert_equal, twin_of, weights_of
 
 Work = Callable[[float], None]
 DROPPING = FAST.model_copy(update={"caption_dropout": 0.5})
-DRAWS = [Draw(0, 1), Draw(1, 3), Draw(2, 6), Draw(3, 7)]
+DRAWS = [Example(0, 1), Example(1, 3), Example(2, 6), Example(3, 7)]
 
 
 def never() -> NoReturn:
@@ -57,7 +57,9 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def empty_prompt(studio: Studio) -> EmptyPrompt:
-    return EmptyPrompt.of_home(studio.home, str(studio.source), studio.base.fingerprint, device="cpu", dtype="float32")
+    return EmptyPrompt.from_home(
+        studio.home, str(studio.source), studio.base.fingerprint, device="cpu", dtype="float32"
+    )
 
 
 def dataset_of(studio: Studio) -> PairDataset:
@@ -68,10 +70,11 @@ def by_hand(denoiser: Denoiser, data: PairDataset, prompts: list[Conditioning]) 
     """Errors of DRAWS on images a and b, (B, 2), each pair with a prompt of its own."""
     ids = [data.pair_ids[draw.pair] for draw in DRAWS]
     slots = [
-        slot_of(pair, draw.slot, num_slots=8, num_timesteps=1000, seed=0) for pair, draw in zip(ids, DRAWS, strict=True)
+        compute_slot(pair, draw.slot, num_slots=8, num_timesteps=1000, seed=0)
+        for pair, draw in zip(ids, DRAWS, strict=True)
     ]
     latents = torch.cat(data.latents([draw.pair for draw in DRAWS], denoiser.device))
-    noise = torch.stack([noise_of(slot, tuple(latents.shape[1:])) for slot in slots]).repeat(2, 1, 1, 1)
+    noise = torch.stack([noise_for_slot(slot, tuple(latents.shape[1:])) for slot in slots]).repeat(2, 1, 1, 1)
     timesteps = torch.tensor([slot.timestep for slot in slots]).repeat(2)
     conditioning = {name: torch.stack([prompt[name] for prompt in prompts * 2]) for name in prompts[0]}
     prediction = denoiser.predict(denoiser.add_noise(latents, noise, timesteps), timesteps, conditioning)
@@ -92,7 +95,7 @@ def test_the_share_is_right_the_same_at_every_call_and_alike_at_all_noise_levels
         assert float((per_slot - share).abs().max()) <= 4 * (share * (1 - share) / pairs) ** 0.5
     # Where in its stratum a slot lies says nothing of its caption either.
     timesteps = torch.tensor(
-        [slot_of(pair, 0, num_slots=1, num_timesteps=1000, seed=3).timestep for pair in range(pairs)]
+        [compute_slot(pair, 0, num_slots=1, num_timesteps=1000, seed=3).timestep for pair in range(pairs)]
     )
     without = torch.tensor([drops_caption(pair, 0, share=0.5, seed=3) for pair in range(pairs)])
     difference = timesteps[without].float().mean() - timesteps[~without].float().mean()
@@ -134,7 +137,7 @@ def test_errors_with_dropped_captions_are_those_of_the_empty_prompt_in_every_fam
     )
     data = dataset_of(voted)
     settings = FAST.model_copy(update={"caption_dropout": share})
-    errors = PairErrors.of(denoiser, data, ReferenceCache(), settings)
+    errors = PairErrors.from_settings(denoiser, data, ReferenceCache(), settings)
     dropped = [drops_caption(data.pair_ids[draw.pair], draw.slot, share=share, seed=0) for draw in DRAWS]
     own = data.conditioning([draw.pair for draw in DRAWS], denoiser.device)
     prompts: list[Conditioning] = [
@@ -143,7 +146,7 @@ def test_errors_with_dropped_captions_are_those_of_the_empty_prompt_in_every_fam
     with torch.no_grad():
         reference = by_hand(denoiser, data, prompts)
         assert torch.equal(errors.reference_errors(DRAWS), reference)
-        spec = LoraSpec.of(FAST, denoiser.family)
+        spec = LoraSpec.from_settings(FAST, denoiser.family)
         adapter = random_adapter(denoiser.module, 1, spec)
         load_state_in_place(attach(denoiser.module, spec, seed=0), adapter.tensors)
         terms = errors.terms(DRAWS)
@@ -160,8 +163,8 @@ def test_a_fresh_adapter_has_margin_zero_exactly_with_and_without_captions(
     studio.add_pairs(4)
     studio.vote(4)
     denoiser = replace(denoiser, empty_prompt=empty_prompt)
-    attach(denoiser.module, LoraSpec.of(FAST, denoiser.family), seed=0)
-    errors = PairErrors.of(denoiser, dataset_of(studio), ReferenceCache(), DROPPING)
+    attach(denoiser.module, LoraSpec.from_settings(FAST, denoiser.family), seed=0)
+    errors = PairErrors.from_settings(denoiser, dataset_of(studio), ReferenceCache(), DROPPING)
     assert (errors.terms(DRAWS).margin(2000.0) == 0).all()
 
 
@@ -191,7 +194,7 @@ def test_references_know_the_share_and_those_filled_before_a_round_are_the_round
         return numerics_key(denoiser, data, settings, base_fingerprint=studio.base.fingerprint, micro_pairs=4)
 
     assert len({key(0.0), key(0.5), key(1.0)}) == 3
-    filler = ReferenceFiller(studio.store, studio.base, denoiser, DROPPING)
+    filler = ReferencePrefetcher(studio.store, studio.base, denoiser, DROPPING)
     while filler.fill():
         pass
     filled = ReferenceCache.load(reference_folder(studio.home), key(0.5))
@@ -200,8 +203,8 @@ def test_references_know_the_share_and_those_filled_before_a_round_are_the_round
     studio.run(denoiser, round_id, token)
     used = ReferenceCache.load(reference_folder(studio.home), key(0.5))
     assert_equal(used.to_tensors(), filled.to_tensors())
-    without = PairErrors.of(denoiser, data, ReferenceCache(), FAST)
-    draws = [Draw(pair, slot) for pair in range(6) for slot in range(8)]
+    without = PairErrors.from_settings(denoiser, data, ReferenceCache(), FAST)
+    draws = [Example(pair, slot) for pair in range(6) for slot in range(8)]
     without.compute_references(draws, batch_pairs=4)
     for draw in draws:
         pair_id = data.pair_ids[draw.pair]
@@ -226,8 +229,8 @@ def test_a_round_taken_up_again_ends_on_the_same_bytes(
 def test_a_denoiser_without_the_empty_prompt_is_refused(studio: Studio, denoiser: Denoiser) -> None:
     studio.add_pairs(2)
     studio.vote(2)
-    with pytest.raises(RoundFailed, match="without an encoded empty prompt"):
-        PairErrors.of(denoiser, dataset_of(studio), ReferenceCache(), DROPPING)
+    with pytest.raises(RoundFailedError, match="without an encoded empty prompt"):
+        PairErrors.from_settings(denoiser, dataset_of(studio), ReferenceCache(), DROPPING)
 
 
 def test_the_file_is_made_once_for_each_precision_and_read_as_it_was_written(
@@ -238,7 +241,9 @@ def test_the_file_is_made_once_for_each_precision_and_read_as_it_was_written(
     assert len(loads) == 1
     encoder = Encoder.load(str(studio.source), device="cpu", dtype="float32", resolution=None)
     assert_equal(dict(first), dict(encoder.conditioning("")))
-    half = EmptyPrompt.of_home(studio.home, str(studio.source), studio.base.fingerprint, device="cpu", dtype="bfloat16")
+    half = EmptyPrompt.from_home(
+        studio.home, str(studio.source), studio.base.fingerprint, device="cpu", dtype="bfloat16"
+    )
     assert half()["prompt_embeds"].dtype is torch.bfloat16
     assert len(list((studio.home / FOLDER).glob("*.safetensors"))) == 2
 
@@ -270,7 +275,7 @@ def work(studio: Studio) -> Work:
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         try:
-            run_worker(settings, owner="tests", stopping=stopping)
+            run_trainer(settings, owner="tests", stop_event=stopping)
         finally:
             stopping.set()
             watcher.join()

@@ -14,14 +14,14 @@ from torch._dynamo.utils import counters
 
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import LoraSpec, attach, detach, load_state_in_place, lora_state
-from dmpo_app.training import compiling
-from dmpo_app.training.compiling import can_compile, compile_in_place, restore, without_effect
-from dmpo_app.training.dataset import build_dataset
-from dmpo_app.training.denoising import PairErrors
-from dmpo_app.training.reference_cache import ReferenceCache
-from dmpo_app.training.reference_filler import ReferenceFiller
-from dmpo_app.training.round_runner import SliceOutcome
-from dmpo_app.training.slots import Draw
+from dmpo_app.training.data.dataset import build_dataset
+from dmpo_app.training.data.slots import Example
+from dmpo_app.training.loop import compilation
+from dmpo_app.training.loop.compilation import can_compile, compile_in_place, restore_eager, zeroed_adapter
+from dmpo_app.training.reference.denoising_errors import PairErrors
+from dmpo_app.training.reference.prefetch import ReferencePrefetcher
+from dmpo_app.training.reference.reference_cache import ReferenceCache
+from dmpo_app.training.rounds.round_runner import SliceOutcome
 from tests.training.training_studio import FAST, Studio
 
 SPEC = LoraSpec(rank=2, lora_alpha=4.0, target_modules=("to_q", "to_v"))
@@ -38,7 +38,7 @@ COMPILED = FAST.model_copy(
 
 @pytest.fixture(autouse=True)
 def traced_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
+    monkeypatch.setattr(compilation, "BACKEND", "aot_eager")
     torch._dynamo.reset()
     counters.clear()
     yield
@@ -55,11 +55,11 @@ def test_one_graph_serves_policy_reference_and_evaluation_through_swaps_and_anot
     studio.add_pairs(4)
     studio.vote(4)
     dataset = build_dataset(studio.store.votes.training_votes(studio.base), studio.store.files, alpha=0.05)
-    draws = [Draw(pair, slot) for pair, slot in zip(range(4), (1, 3, 5, 7), strict=True)]
+    draws = [Example(pair, slot) for pair, slot in zip(range(4), (1, 3, 5, 7), strict=True)]
     for seed in range(2):
         parameters = attach(denoiser.module, SPEC, seed=seed)
         compile_in_place(denoiser.module)
-        errors = PairErrors.of(denoiser, dataset, ReferenceCache(), FAST, compiled=True)
+        errors = PairErrors.from_settings(denoiser, dataset, ReferenceCache(), FAST, compiled=True)
         assert (errors.terms(draws).margin(2000.0) == 0).all(), "an adapter that does nothing has no margin"
         other = {key: 0.05 * torch.ones_like(value) for key, value in parameters.items()}
         load_state_in_place(parameters, other)
@@ -68,7 +68,7 @@ def test_one_graph_serves_policy_reference_and_evaluation_through_swaps_and_anot
         margins = errors.terms(draws).margin(2000.0)
         torch.autograd.backward(margins.sum())
         assert all(parameter.grad is not None for parameter in parameters.values())
-        restore(denoiser.module)
+        restore_eager(denoiser.module)
         detach(denoiser.module)
     assert graphs() == 1
 
@@ -77,7 +77,7 @@ def test_an_adapter_without_effect_is_back_afterwards(denoiser: Denoiser) -> Non
     parameters = attach(denoiser.module, SPEC, seed=0)
     load_state_in_place(parameters, {key: torch.ones_like(value) for key, value in parameters.items()})
     before = lora_state(denoiser.module, "unet")
-    with without_effect(parameters):
+    with zeroed_adapter(parameters):
         assert not any(value.any() for key, value in parameters.items() if "lora_B" in key)
     after = lora_state(denoiser.module, "unet")
     assert all(torch.equal(before[key], after[key]) for key in before)
@@ -94,16 +94,16 @@ def test_rounds_are_compiled_once_and_leave_the_denoiser_as_it_was(studio: Studi
         assert denoiser.module._compiled_call_impl is None
     probe = 1
     assert compiled == [1 + probe, 1 + probe]
-    points = studio.store.rounds.progress(1)
+    points = studio.store.rounds.list_progress(1)
     assert points[0].margin == 0
-    filler = ReferenceFiller(studio.store, studio.base, denoiser, COMPILED)
+    filler = ReferencePrefetcher(studio.store, studio.base, denoiser, COMPILED)
     assert not filler.fill(), "references for a compiled round are its own"
 
 
 def test_without_a_compiler_the_log_says_so_and_nothing_is_compiled(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(compiling, "BACKEND", "no such backend")
+    monkeypatch.setattr(compilation, "BACKEND", "no such backend")
     with caplog.at_level(logging.WARNING):
         assert not can_compile(torch.device("cpu"))
     assert "goes on without it; a C++ compiler" in caplog.text

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dmpo_app.domain import Choice, Outcome, TrainingVote
-from dmpo_app.errors import NotFound, RoundFailed, StudioError
-from dmpo_app.training.dataset import AutomaticEvidence, build_dataset, is_held_out, split_votes
-from dmpo_app.training.pair_tensors import PairTensors
+from dmpo_app.domain.round import TrainingVote
+from dmpo_app.domain.vote import Choice, Outcome
+from dmpo_app.errors import NotFoundError, RoundFailedError, StudioError
+from dmpo_app.training.data.dataset import AutomaticEvidence, PairTensors, build_dataset, is_held_out, split_votes
 from tests.training.training_studio import Studio
 
 CPU = torch.device("cpu")
@@ -66,7 +66,7 @@ def test_skips_and_both_bad_are_not_trained_on_and_ties_ask_for_an_even_margin(s
 
 
 def test_no_votes_are_a_failed_round_that_says_so(studio: Studio) -> None:
-    with pytest.raises(RoundFailed, match="no vote to train on"):
+    with pytest.raises(RoundFailedError, match="no vote to train on"):
         build_dataset([], studio.store.files, alpha=0.05)
 
 
@@ -79,7 +79,7 @@ def test_a_missing_or_damaged_file_is_named(studio: Studio) -> None:
     with pytest.raises(StudioError, match="latents"):
         build_dataset(votes, studio.store.files, alpha=0.05).latents([0], CPU)
     path.unlink()
-    with pytest.raises(NotFound, match=path.name):
+    with pytest.raises(NotFoundError, match=path.name):
         build_dataset(votes, studio.store.files, alpha=0.05).latents([0], CPU)
 
 
@@ -99,7 +99,7 @@ def test_tensors_are_read_when_a_batch_needs_them_and_the_last_used_are_kept(stu
     dataset = build_dataset(studio.store.votes.training_votes(studio.base), Counting(), alpha=0.05)
     assert reads == []
     one_pair = 2 * 4 * 8 * 8 * 4
-    tensors = PairTensors(Counting(), kept_bytes=2 * one_pair)
+    tensors = PairTensors(Counting(), cache_bytes=2 * one_pair)
     for pair in (0, 1, 0, 1):
         tensors.latents([dataset.files[pair]], CPU)
     assert len(reads) == 4  # both pairs once
@@ -116,7 +116,7 @@ def test_images_of_two_sizes_do_not_make_a_batch(studio: Studio) -> None:
     studio.add_pairs(1)
     studio.vote(2)
     dataset = build_dataset(studio.store.votes.training_votes(studio.base), studio.store.files, alpha=0.05)
-    with pytest.raises(RoundFailed, match="resolution"):
+    with pytest.raises(RoundFailedError, match="resolution"):
         dataset.latents([0, 1], CPU)
 
 

@@ -12,16 +12,15 @@ import torch
 from diffusers import DiffusionPipeline
 
 from dmpo_app.diffusion.encoder import Encoder
-from dmpo_app.errors import BadInput, HomeInUse, SetupProblem
-from dmpo_app.preferences.pick_a_pic import READER
-from dmpo_app.preferences.source import RowsSource
+from dmpo_app.errors import BadInputError, HomeLockedError, SetupError
+from dmpo_app.exchange.readers.source import RowsSource
+from dmpo_app.exchange.readers.table_formats import PickAPicReader
 from dmpo_app.settings import RenderSettings, RoundSettings, Settings
-from dmpo_app.training.dataset_training import TrainingOutcome, TrainingRequest, _alone, train_on_dataset
-from dmpo_app.training.encoded_pairs import Counts, EncodedPairs
-from dmpo_app.training.encoding import encode_pairs
-from dmpo_app.training.offline_plan import split_pairs, with_usual_values
-from dmpo_app.training.offline_run import TrainingWatcher
-from tests.preferences.preference_files import PICK_A_PIC_V2, mixed_rows, pick_a_pic_row
+from dmpo_app.training.data.encoded_pairs import EncodedPairs, EncodingCounts
+from dmpo_app.training.data.encoding import encode_pairs
+from dmpo_app.training.offline.dataset_run import TrainingCallback, fill_defaults, split_pairs
+from dmpo_app.training.offline.dataset_training import TrainingOutcome, TrainingRequest, _lock_output, train_on_dataset
+from tests.exchange.readers.preference_files import PICK_A_PIC_V2, mixed_rows, pick_a_pic_row
 from tests.tiny_models.cases import Case
 
 QUICK: dict[str, Any] = {"num_steps": 6, "batch_pairs": 3, "evaluate_every": 3, "slots_per_pair": 4}
@@ -39,21 +38,21 @@ def settings_for(folder: Path, **round_settings: Any) -> Settings:
     )
 
 
-class Recording(TrainingWatcher):
+class Recording(TrainingCallback):
     """Asks to stop after so many batches or steps; None: never."""
 
     def __init__(self, *, batches: int | None = None, steps: int | None = None) -> None:
         self.batches, self.steps = batches, steps
-        self.seen: list[Counts] = []
+        self.seen: list[EncodingCounts] = []
         self.trained_steps: list[int] = []
 
     def should_stop(self) -> bool:
         return len(self.seen) == self.batches or len(self.trained_steps) == self.steps
 
-    def encoded(self, counts: Counts, limit: int | None) -> None:
+    def on_encoded(self, counts: EncodingCounts, limit: int | None) -> None:
         self.seen.append(counts)
 
-    def trained(self, step: int, steps: int, result: Any) -> None:
+    def on_step(self, step: int, steps: int, result: Any) -> None:
         self.trained_steps.append(step)
 
 
@@ -62,7 +61,7 @@ def train(folder: Path, output: Path, rows: Any = None, **options: Any) -> Train
     limit = options.pop("limit", None)
     request = TrainingRequest(output, limit, options.pop("resolution", None), encode_batch=2)
     source = source_of(mixed_rows() if rows is None else rows)
-    return train_on_dataset(source, READER, settings_for(folder, **options), request, watcher)
+    return train_on_dataset(source, PickAPicReader(), settings_for(folder, **options), request, watcher)
 
 
 def test_every_family_learns_from_a_data_set_and_plain_diffusers_loads_the_adapter(
@@ -70,14 +69,14 @@ def test_every_family_learns_from_a_data_set_and_plain_diffusers_loads_the_adapt
 ) -> None:
     outcome = train(folder, tmp_path / "out", resolution=case.resolution, held_out_share=0.4, seed=1)
     assert outcome.folder is not None
-    assert outcome.counts.facts() == {
+    assert outcome.counts.to_dict() == {
         "rows": 12,
         "pairs": 9,
         "ties": 2,
         "left_out": {"broken image": 1, "identical images": 1, "no label": 1},
     }
     manifest = json.loads((outcome.folder / "manifest.json").read_text())
-    assert manifest["counts"] == outcome.counts.facts()
+    assert manifest["counts"] == outcome.counts.to_dict()
     assert manifest["dataset"]["format"] == "pick-a-pic"
     assert manifest["config"]["settings"]["beta"] > 0
     assert 0 < outcome.metrics["held_out_pairs"] < 9
@@ -179,9 +178,9 @@ def test_every_prompt_and_every_image_is_encoded_once(tiny_model: Path, tmp_path
             prompts.append(prompt)
             return Encoder.conditioning(self, prompt)
 
-        def latents(self, pictures: Any) -> torch.Tensor:
-            num_pictures.append(len(pictures))
-            return Encoder.latents(self, pictures)
+        def latents(self, images: Any) -> torch.Tensor:
+            num_pictures.append(len(images))
+            return Encoder.latents(self, images)
 
     def load() -> Encoder:
         return Counting.load(str(tiny_model), device="cpu", dtype="float32", resolution=None)
@@ -191,7 +190,7 @@ def test_every_prompt_and_every_image_is_encoded_once(tiny_model: Path, tmp_path
         calls = iter(range(stop_after))
         encode_pairs(
             source,
-            READER,
+            PickAPicReader(),
             EncodedPairs(tmp_path),
             load,
             batch_pairs=2,
@@ -206,31 +205,31 @@ def test_every_prompt_and_every_image_is_encoded_once(tiny_model: Path, tmp_path
 
 def test_nothing_to_learn_from_is_said_with_the_reasons(tiny_model: Path, tmp_path: Path) -> None:
     rows = [pick_a_pic_row(0, jpg_0=None, jpg_1=None), pick_a_pic_row(1, label_0=None)]
-    with pytest.raises(BadInput, match=r"2 rows were read and left out: 1 x no image bytes, 1 x no label"):
+    with pytest.raises(BadInputError, match=r"2 rows were read and left out: 1 x no image bytes, 1 x no label"):
         train(tiny_model, tmp_path, rows=rows)
 
 
 def test_an_objective_there_is_not_is_refused_before_anything_is_encoded(tiny_model: Path, tmp_path: Path) -> None:
-    with pytest.raises(SetupProblem, match="ppo"):
+    with pytest.raises(SetupError, match="ppo"):
         train(tiny_model, tmp_path, objective="ppo")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_one_process_at_a_time_trains_into_a_folder(tiny_model: Path, tmp_path: Path) -> None:
-    with _alone(tmp_path), pytest.raises(HomeInUse, match="another process"):
+    with _lock_output(tmp_path), pytest.raises(HomeLockedError, match="another process"):
         train(tiny_model, tmp_path)
 
 
 def test_usual_values_follow_the_number_of_pairs_and_what_is_set_stays() -> None:
-    small = with_usual_values(RoundSettings(), 100)
+    small = fill_defaults(RoundSettings(), 100)
     assert (small.num_steps, small.held_out_share, small.evaluate_every) == (80, 0.2, 20)
-    middle = with_usual_values(RoundSettings(), 10_000)
+    middle = fill_defaults(RoundSettings(), 10_000)
     assert middle.num_steps == 1186  # (10,000 - 512) pairs in batches of 8
     assert middle.held_out_share == pytest.approx(0.0512)
-    large = with_usual_values(RoundSettings(), 1_000_000)
+    large = fill_defaults(RoundSettings(), 1_000_000)
     assert (large.num_steps, large.evaluate_every) == (2000, 100)
     given = RoundSettings(num_steps=7, held_out_share=0.5, evaluate_every=3)
-    assert with_usual_values(given, 1_000_000) == given
+    assert fill_defaults(given, 1_000_000) == given
 
 
 def test_prompts_are_split_and_never_pairs_of_one_prompt() -> None:

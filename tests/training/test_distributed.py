@@ -15,13 +15,12 @@ import pytest
 import torch
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.errors import SetupProblem
+from dmpo_app.errors import SetupError
 from dmpo_app.settings import PROJECT_ROOT
-from dmpo_app.training import round_trainer
-from dmpo_app.training.distributed import own_device
-from dmpo_app.training.group import Group
-from dmpo_app.training.launch import world_size
-from dmpo_app.training.step import StepResult, train_step
+from dmpo_app.training.distributed.process_group import ProcessGroup, device_for_process
+from dmpo_app.training.distributed.torchrun_env import world_size
+from dmpo_app.training.loop import trainer as round_trainer
+from dmpo_app.training.loop.step import StepResult, train_step
 from tests.training.training_studio import FAST, Studio, assert_equal, twin_of, weights_of
 
 TOLERANCE = 1e-5
@@ -70,7 +69,7 @@ def train_with_torchrun(studio: Studio) -> None:
     names = {f"DMPO_ROUND__{name.upper()}": str(value) for name, value in SIX_STEPS.model_dump(include=OWN).items()}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     subprocess.run(
-        [*launch, "-m", "dmpo_app.cli", "train", "--once"],
+        [*launch, "-m", "dmpo_app.cli.main", "train", "--once"],
         cwd=PROJECT_ROOT,
         env=environment(
             **names,
@@ -161,19 +160,19 @@ def test_every_process_has_an_equal_part_and_all_positions_are_somebodys() -> No
     for size in (1, 2, 3):
         parts = []
         for rank in range(size):
-            group = Group()
-            group.rank, group.size = rank, size
-            parts.append(group.part(8))
+            group = ProcessGroup()
+            group.process_rank, group.world_size = rank, size
+            parts.append(group.shard(8))
         assert len({len(part) for part in parts}) == 1
         assert sorted(position for part in parts for position in part if position < 8) == list(range(8))
 
 
 def test_a_world_size_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "many")
-    with pytest.raises(SetupProblem, match="many"):
+    with pytest.raises(SetupError, match="many"):
         world_size()
 
 
 def test_a_process_by_itself_keeps_the_device_that_is_set() -> None:
-    assert own_device("auto") == "auto"
-    assert own_device("cpu") == "cpu"
+    assert device_for_process("auto") == "auto"
+    assert device_for_process("cpu") == "cpu"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from dmpo_app.errors import StudioError
-from dmpo_app.preferences.pair import Reason
-from dmpo_app.training.encoded_pairs import INDEX_FILE, EncodedBatch, EncodedPair, EncodedPairs, PackedFiles
-from dmpo_app.training.pair_tensors import PairFiles
+from dmpo_app.exchange.readers.pair import LeftOutReason
+from dmpo_app.training.data.dataset import PairFiles
+from dmpo_app.training.data.encoded_pairs import INDEX_FILE, EncodedBatch, EncodedPair, EncodedPairs, PackedFiles
 
 
 def sha(text: str) -> str:
@@ -23,7 +23,7 @@ def pair(number: int, wins_a: float = 1.0) -> EncodedPair:
 
 
 def batch(*numbers: int, is_last: bool = False) -> EncodedBatch:
-    left_out = [(Reason.BROKEN_IMAGE, f"{numbers[0]}x")]
+    left_out = [(LeftOutReason.BROKEN_IMAGE, f"{numbers[0]}x")]
     pairs = [pair(number, 0.5 if number % 4 == 0 else 1.0) for number in numbers]
     return EncodedBatch(len(numbers) + 1, pairs, left_out, {"position": numbers[-1]}, is_last)
 
@@ -35,14 +35,14 @@ def test_what_was_recorded_is_found_again(tmp_path: Path) -> None:
     encoded.append(batch(3, 4, is_last=True))
     again = EncodedPairs(tmp_path)
     assert again.counts == encoded.counts
-    assert again.counts.facts() == {"rows": 7, "pairs": 5, "ties": 2, "left_out": {"broken image": 2}}
+    assert again.counts.to_dict() == {"rows": 7, "pairs": 5, "ties": 2, "left_out": {"broken image": 2}}
     assert (again.bookmark, again.is_complete) == ({"position": 4}, True)
-    table = again.table()
+    table = again.load_table()
     assert list(table.files) == [pair(number).files for number in range(5)]
     assert list(table.prompts) == [pair(number).prompt for number in range(5)]
     assert list(table.wins_a) == [0.5, 1.0, 1.0, 1.0, 0.5]
-    assert again.embeds_of(pair(1).prompt) == pair(1).files.prompt_embeds
-    assert again.embeds_of("another") is None
+    assert again.find_embeds(pair(1).prompt) == pair(1).files.prompt_embeds
+    assert again.find_embeds("another") is None
 
 
 @pytest.mark.parametrize("kept", [0.01, 0.5, 0.999])
@@ -72,7 +72,7 @@ def test_a_limit_takes_the_first_pairs_and_what_was_read_for_them(tmp_path: Path
     encoded = EncodedPairs(tmp_path)
     for numbers in ((0, 1, 2), (3, 4), (5, 6)):
         encoded.append(batch(*numbers))
-    assert list(encoded.table(3).files) == [pair(number).files for number in range(3)]
+    assert list(encoded.load_table(3).files) == [pair(number).files for number in range(3)]
     assert encoded.counts_up_to(3).rows == 4
     assert encoded.counts_up_to(None) == encoded.counts
 
@@ -80,7 +80,7 @@ def test_a_limit_takes_the_first_pairs_and_what_was_read_for_them(tmp_path: Path
 def test_a_million_pairs_take_96_bytes_each_and_a_prompt_is_held_once(tmp_path: Path) -> None:
     encoded = EncodedPairs(tmp_path)
     encoded.append(batch(*range(300)))
-    table = encoded.table()
+    table = encoded.load_table()
     assert len({id(prompt) for prompt in table.prompts}) == 3
     packed = PackedFiles(bytes(96 * 1000))
     assert len(packed) == 1000
@@ -88,4 +88,4 @@ def test_a_million_pairs_take_96_bytes_each_and_a_prompt_is_held_once(tmp_path: 
     assert len(packed[10:20]) == 10
     with pytest.raises(IndexError):
         packed[1000]
-    assert list(table.files.chosen([5, 1])) == [pair(5).files, pair(1).files]
+    assert list(table.files.select([5, 1])) == [pair(5).files, pair(1).files]

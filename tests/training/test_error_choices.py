@@ -9,21 +9,21 @@ import torch
 
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import LoraSpec, attach
-from dmpo_app.errors import RoundFailed
+from dmpo_app.errors import RoundFailedError
 from dmpo_app.settings import RoundSettings
-from dmpo_app.training import round_trainer
-from dmpo_app.training.dataset import PairDataset, build_dataset
-from dmpo_app.training.denoising import PairErrors
-from dmpo_app.training.reference_cache import ReferenceCache
-from dmpo_app.training.reference_filler import numerics_key
-from dmpo_app.training.round_runner import SliceOutcome
-from dmpo_app.training.slots import Draw, slot_of
-from dmpo_app.training.step import StepResult, train_step
+from dmpo_app.training.data.dataset import PairDataset, build_dataset
+from dmpo_app.training.data.slots import Example, compute_slot
+from dmpo_app.training.loop import trainer as round_trainer
+from dmpo_app.training.loop.step import StepResult, train_step
+from dmpo_app.training.reference.denoising_errors import PairErrors
+from dmpo_app.training.reference.prefetch import numerics_key
+from dmpo_app.training.reference.reference_cache import ReferenceCache
+from dmpo_app.training.rounds.round_runner import SliceOutcome
 from tests.tiny_pipeline import LATENT_SHAPE
 from tests.training.training_studio import FAST, Studio
 
 SPEC = LoraSpec(rank=2, lora_alpha=4.0, target_modules=("to_q", "to_v"))
-DRAWS = [Draw(0, 1), Draw(1, 3), Draw(2, 6), Draw(3, 7)]
+DRAWS = [Example(0, 1), Example(1, 3), Example(2, 6), Example(3, 7)]
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def dataset(studio: Studio) -> PairDataset:
 
 
 def errors_with(denoiser: Denoiser, dataset: PairDataset, **changes: Any) -> PairErrors:
-    return PairErrors.of(denoiser, dataset, ReferenceCache(), FAST.model_copy(update=changes))
+    return PairErrors.from_settings(denoiser, dataset, ReferenceCache(), FAST.model_copy(update=changes))
 
 
 def test_weighted_errors_are_those_of_the_implied_noise(denoiser: Denoiser, dataset: PairDataset) -> None:
@@ -42,7 +42,7 @@ def test_weighted_errors_are_those_of_the_implied_noise(denoiser: Denoiser, data
     weighted = errors_with(denoiser, dataset, error_weighting="noise").reference_errors(DRAWS)
     timesteps = torch.tensor(
         [
-            slot_of(dataset.pair_ids[draw.pair], draw.slot, num_slots=8, num_timesteps=1000, seed=0).timestep
+            compute_slot(dataset.pair_ids[draw.pair], draw.slot, num_slots=8, num_timesteps=1000, seed=0).timestep
             for draw in DRAWS
         ]
     )
@@ -113,6 +113,6 @@ def test_where_it_is_off_a_single_pair_that_does_not_fit_fails_and_says_so(
     studio.add_pairs(6)
     studio.vote(6)
     round_id, token = studio.start(settings=FAST.model_copy(update={"gradient_checkpointing": "off"}))
-    with pytest.raises(RoundFailed, match="GRADIENT_CHECKPOINTING=auto"):
+    with pytest.raises(RoundFailedError, match="GRADIENT_CHECKPOINTING=auto"):
         studio.run(denoiser, round_id, token)
     assert not denoiser.module.is_gradient_checkpointing

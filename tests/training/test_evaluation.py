@@ -8,18 +8,18 @@ import pytest
 import torch
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.families.unet import ATTENTION
+from dmpo_app.diffusion.families.components import UNET_ATTENTION
 from dmpo_app.diffusion.lora import LoraSpec, attach
-from dmpo_app.training.dataset import build_dataset
-from dmpo_app.training.denoising import PairErrors
-from dmpo_app.training.evaluation import Evaluation, compare, evaluate, evaluate_base
-from dmpo_app.training.reference_cache import ReferenceCache
-from dmpo_app.training.step import Agreement
+from dmpo_app.training.data.dataset import build_dataset
+from dmpo_app.training.loop.step import VoteAgreement
+from dmpo_app.training.monitoring.evaluation import Evaluation, compare, evaluate, evaluate_base
+from dmpo_app.training.reference.denoising_errors import PairErrors
+from dmpo_app.training.reference.reference_cache import ReferenceCache
 from tests.training.training_studio import Studio
 
 
 def judged(*losses: float) -> Evaluation:
-    return Evaluation(losses=losses, loss=sum(losses) / len(losses), agreement=Agreement())
+    return Evaluation(losses=losses, loss=sum(losses) / len(losses), agreement=VoteAgreement())
 
 
 def test_the_standard_error_of_one_pair_a_prompt_is_the_textbooks() -> None:
@@ -60,7 +60,7 @@ def test_a_fresh_adapter_is_judged_exactly_like_the_base_model(studio: Studio, d
     dataset = build_dataset(studio.store.votes.training_votes(studio.base), studio.store.files, alpha=0.05)
     errors = PairErrors(denoiser, dataset, ReferenceCache(), num_slots=8, slot_seed=0)
     base = evaluate_base(errors)
-    attach(denoiser.module, LoraSpec(2, 4.0, ATTENTION), seed=0)
+    attach(denoiser.module, LoraSpec(2, 4.0, UNET_ATTENTION), seed=0)
     fresh = evaluate(errors, beta=500.0, num_slots=8, micro_pairs=3)  # 20 draws: the last batch is filled up
     assert len(fresh.losses) == 5
     assert fresh == base

@@ -15,13 +15,13 @@ from dmpo_app.diffusion.live_model import LiveModel, Shot
 from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec, attach, load_state_in_place
 from dmpo_app.settings import RenderSettings, RoundSettings
-from dmpo_app.training.dataset import PairDataset, build_dataset
-from dmpo_app.training.denoising import PairErrors
-from dmpo_app.training.evaluation import evaluate
-from dmpo_app.training.latent_preview import LatentColours, LatentPreview
-from dmpo_app.training.reference_cache import ReferenceCache
-from dmpo_app.training.round_runner import SliceOutcome
-from dmpo_app.training.slots import draws_of_step
+from dmpo_app.training.data.dataset import PairDataset, build_dataset
+from dmpo_app.training.data.slots import examples_for_step
+from dmpo_app.training.monitoring.evaluation import evaluate
+from dmpo_app.training.monitoring.latent_preview import LatentPreview, LatentRgbMap
+from dmpo_app.training.reference.denoising_errors import PairErrors
+from dmpo_app.training.reference.reference_cache import ReferenceCache
+from dmpo_app.training.rounds.round_runner import SliceOutcome
 from tests.adapters import random_adapter
 from tests.tiny_models.cases import NUM_STEPS, Case
 from tests.training.training_studio import FAST, Studio
@@ -55,10 +55,10 @@ def errors_of(denoiser: Denoiser, studio: Studio) -> PairErrors:
 
 
 def test_a_fresh_adapter_has_margin_zero_exactly(case: Case, denoiser: Denoiser, voted: Studio) -> None:
-    attach(denoiser.module, LoraSpec.of(QUICK, denoiser.family), seed=0)
+    attach(denoiser.module, LoraSpec.from_settings(QUICK, denoiser.family), seed=0)
     errors = errors_of(denoiser, voted)
     for step in range(6):
-        draws = draws_of_step(step, num_pairs=6, batch_pairs=4, num_slots=8, seed=1)
+        draws = examples_for_step(step, num_pairs=6, batch_pairs=4, num_slots=8, seed=1)
         assert (errors.terms(draws).margin(2000.0) == 0).all()
 
 
@@ -83,7 +83,7 @@ def test_a_round_changes_only_the_adapter_lowers_the_loss_and_can_be_rendered(
     assert trained.agreement.margin > 0 == untrained.agreement.margin
 
     settings = RenderSettings(num_steps=NUM_STEPS, resolution=case.resolution, device="cpu", dtype="float32")
-    live = LiveModel.load(str(folder), settings, LoraSpec.of(RoundSettings(), denoiser.family))
+    live = LiveModel.load(str(folder), settings, LoraSpec.from_settings(RoundSettings(), denoiser.family))
     live.swap(1, adapter)
     base, adapted = live.render([Shot("a red fox", 1, 0), Shot("a red fox", 1, 1)])
     assert not torch.equal(base.latents, adapted.latents)
@@ -91,8 +91,8 @@ def test_a_round_changes_only_the_adapter_lowers_the_loss_and_can_be_rendered(
 
 def test_a_model_in_half_precision_trains_an_adapter_in_float32(case: Case, folder: Path, voted: Studio) -> None:
     half = load_denoiser(str(folder), device="cpu", dtype="bfloat16")
-    parameters = attach(half.module, LoraSpec.of(QUICK, half.family), seed=0)
-    draws = draws_of_step(0, num_pairs=6, batch_pairs=4, num_slots=8, seed=1)
+    parameters = attach(half.module, LoraSpec.from_settings(QUICK, half.family), seed=0)
+    draws = examples_for_step(0, num_pairs=6, batch_pairs=4, num_slots=8, seed=1)
     margins = errors_of(half, voted).terms(draws).margin(500.0)
     assert (margins == 0).all()
     torch.autograd.backward(margins.sum())
@@ -105,10 +105,12 @@ def test_a_model_in_half_precision_trains_an_adapter_in_float32(case: Case, fold
 def test_activations_computed_twice_give_the_same_margins_and_gradients(
     case: Case, denoiser: Denoiser, voted: Studio
 ) -> None:
-    parameters = attach(denoiser.module, LoraSpec.of(QUICK, denoiser.family), seed=0)
-    load_state_in_place(parameters, random_adapter(denoiser.module, 1, LoraSpec.of(QUICK, denoiser.family)).tensors)
+    parameters = attach(denoiser.module, LoraSpec.from_settings(QUICK, denoiser.family), seed=0)
+    load_state_in_place(
+        parameters, random_adapter(denoiser.module, 1, LoraSpec.from_settings(QUICK, denoiser.family)).tensors
+    )
     errors = errors_of(denoiser, voted)
-    draws = draws_of_step(0, num_pairs=6, batch_pairs=2, num_slots=8, seed=1)
+    draws = examples_for_step(0, num_pairs=6, batch_pairs=2, num_slots=8, seed=1)
 
     def margins_and_gradients() -> tuple[torch.Tensor, list[torch.Tensor | None]]:
         denoiser.module.zero_grad(set_to_none=True)
@@ -142,10 +144,10 @@ def test_images_watched_under_a_fresh_adapter_are_those_of_the_base_model(
     case: Case, folder: Path, voted: Studio, dtype: str
 ) -> None:
     denoiser = load_denoiser(str(folder), device="cpu", dtype=dtype)
-    parameters = attach(denoiser.module, LoraSpec.of(QUICK, denoiser.family), seed=0)
+    parameters = attach(denoiser.module, LoraSpec.from_settings(QUICK, denoiser.family), seed=0)
     weights = 40 * np.random.default_rng(0).normal(size=(case.latent_shape[0] + 1, 3))
     weights[-1] = 128
-    preview = LatentPreview(denoiser, dataset_of(voted), LatentColours(weights, 1.0), num_images=4, seed=1)
+    preview = LatentPreview(denoiser, dataset_of(voted), LatentRgbMap(weights, 1.0), num_images=4, seed=1)
     assert preview.drift(batch_size=4) == dict.fromkeys(("saturation", "contrast", "sharpness", "diversity"), 1.0)
     load_state_in_place(parameters, {key: torch.full_like(value, 0.3) for key, value in parameters.items()})
     assert 1.0 not in preview.drift(batch_size=4).values()

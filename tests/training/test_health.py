@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.families.unet import WIDE
+from dmpo_app.diffusion.families.components import UNET_WIDE
 from dmpo_app.diffusion.lora import LoraSpec, attach, lora_layers
 from dmpo_app.objective import OBJECTIVES, PairTerms
-from dmpo_app.training.health import PairHealth, adapter_norm, num_outputs, pair_health
-from dmpo_app.training.step import LossSettings
+from dmpo_app.training.loop.step import PreferenceLoss
+from dmpo_app.training.monitoring.health import PairHealth, adapter_norm, num_outputs, pair_health
 from tests.training.training_studio import FAST, Studio
 
-SPEC = LoraSpec(rank=2, lora_alpha=4.0, target_modules=WIDE)
+SPEC = LoraSpec(rank=2, lora_alpha=4.0, target_modules=UNET_WIDE)
 
 
 def terms_of(policy: list[list[float]], reference: list[list[float]], targets: list[float]) -> PairTerms:
@@ -74,7 +74,7 @@ def test_the_first_step_sees_a_fresh_adapter_without_gains_and_records_what_is_w
     studio.vote(8)
     round_id, token = studio.start(settings=FAST.model_copy(update={"health_images": 4}))
     studio.run(denoiser, round_id, token)
-    points = studio.store.rounds.progress(round_id)
+    points = studio.store.rounds.list_progress(round_id)
     first, last = points[0].health, points[-1].health
     assert first["chosen_gain"] == first["rejected_gain"] == first["past_target"] == 0
     assert first["grad_norm"] > 0
@@ -86,6 +86,6 @@ def test_the_first_step_sees_a_fresh_adapter_without_gains_and_records_what_is_w
 
 def test_a_loss_settings_margin_scale_decides_who_is_past_the_target() -> None:
     terms = terms_of([[0.49], [0.51]], [[0.5], [0.5]], [0.95])
-    small, large = (LossSettings(OBJECTIVES["dmpo"], beta=b, margin_beta=b, options={}) for b in (10.0, 10_000.0))
+    small, large = (PreferenceLoss(OBJECTIVES["dmpo"], beta=b, margin_beta=b, options={}) for b in (10.0, 10_000.0))
     assert pair_health(terms, terms.margin(small.margin_beta)).past_target == 0
     assert pair_health(terms, terms.margin(large.margin_beta)).past_target == 1

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.encoder import Encoder
-from dmpo_app.domain import ImportUse
-from dmpo_app.exchange.incoming.importing import Importer, reader_for
-from dmpo_app.preferences.source import open_source
+from dmpo_app.domain.data_import import ImportUse
+from dmpo_app.exchange.importing.importer import Importer, get_reader
+from dmpo_app.exchange.readers.source import open_source
 from dmpo_app.rendering.import_encoding import ImportEncoder
 from dmpo_app.settings import Settings
-from tests.preferences.preference_files import pick_a_pic_row, write_pick_a_pic
+from tests.exchange.readers.preference_files import pick_a_pic_row, write_pick_a_pic
 from tests.training.training_studio import Studio
 
 
@@ -22,7 +22,7 @@ def test_a_round_learns_from_imported_votes_and_from_votes_on_imported_pairs(
     path = write_pick_a_pic(tmp_path / "train-0.parquet", [pick_a_pic_row(number) for number in range(8)])
     source = open_source(str(path))
     settings = Settings(home=studio.home, base_model=str(tiny_model))
-    Importer(studio.store, studio.base, settings, source, reader_for(source, "auto"), ImportUse.BOTH).run()
+    Importer(studio.store, studio.base, settings, source, get_reader(source, "auto"), ImportUse.BOTH).run()
     encoder = Encoder.load(str(tiny_model), device="cpu", dtype="float32", resolution=None)
     work = ImportEncoder(studio.store, studio.base, encoder)
     while work.step():

@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.families.unet import ATTENTION, WIDE
+from dmpo_app.diffusion.families.components import UNET_ATTENTION, UNET_WIDE
 from dmpo_app.diffusion.lora import LoraSpec, attach
-from dmpo_app.domain import RoundStatus
+from dmpo_app.domain.round import RoundStatus
 from dmpo_app.objective import OBJECTIVES, Needs
-from dmpo_app.training.dataset import build_dataset
-from dmpo_app.training.denoising import PairErrors
-from dmpo_app.training.optimizers import make_optimizer
-from dmpo_app.training.reference_cache import ReferenceCache
-from dmpo_app.training.slots import draws_of_step
-from dmpo_app.training.step import LossSettings, train_step
+from dmpo_app.training.data.dataset import build_dataset
+from dmpo_app.training.data.slots import examples_for_step
+from dmpo_app.training.loop.optimizers import make_optimizer
+from dmpo_app.training.loop.step import PreferenceLoss, train_step
+from dmpo_app.training.reference.denoising_errors import PairErrors
+from dmpo_app.training.reference.reference_cache import ReferenceCache
 from tests.training.training_studio import FAST, Studio
 
 BETAS = {"dspo": 0.001}
@@ -50,10 +50,10 @@ def test_twenty_steps_lower_any_objectives_loss_and_move_only_the_adapter(
     dataset = build_dataset(voted.store.votes.training_votes(voted.base), voted.store.files, alpha=0.05)
     errors = PairErrors(denoiser, dataset, ReferenceCache(), num_slots=4, slot_seed=0)
     frozen = {key: value.clone() for key, value in denoiser.module.state_dict().items()}
-    parameters = attach(denoiser.module, LoraSpec(4, 4.0, WIDE), seed=0)
+    parameters = attach(denoiser.module, LoraSpec(4, 4.0, UNET_WIDE), seed=0)
     optimizer = make_optimizer(parameters, learning_rate=3e-3)
-    loss_of = LossSettings(OBJECTIVES[name], beta=BETAS.get(name, 200.0), margin_beta=200.0, options={})
-    draws = draws_of_step(0, num_pairs=12, batch_pairs=8, num_slots=4, seed=0)
+    loss_of = PreferenceLoss(OBJECTIVES[name], beta=BETAS.get(name, 200.0), margin_beta=200.0, options={})
+    draws = examples_for_step(0, num_pairs=12, batch_pairs=8, num_slots=4, seed=0)
     losses = [
         train_step(errors, draws, parameters, optimizer, loss_of, max_grad_norm=1.0, micro_pairs=8).loss
         for _ in range(20)
@@ -68,7 +68,7 @@ def test_only_an_objective_that_asks_for_predictions_pays_for_a_pass_of_the_base
 ) -> None:
     dataset = build_dataset(voted.store.votes.training_votes(voted.base), voted.store.files, alpha=0.05)
     errors = PairErrors(denoiser, dataset, ReferenceCache(), num_slots=4, slot_seed=0)
-    attach(denoiser.module, LoraSpec(2, 2.0, ATTENTION), seed=0)
+    attach(denoiser.module, LoraSpec(2, 2.0, UNET_ATTENTION), seed=0)
     passes = 0
 
     def note(*_: object) -> None:
@@ -76,7 +76,7 @@ def test_only_an_objective_that_asks_for_predictions_pays_for_a_pass_of_the_base
         passes += 1
 
     denoiser.module.register_forward_hook(note)
-    draws = draws_of_step(0, num_pairs=12, batch_pairs=4, num_slots=4, seed=0)
+    draws = examples_for_step(0, num_pairs=12, batch_pairs=4, num_slots=4, seed=0)
     counts = {}
     for needs in (Needs.ERRORS, Needs.NOTHING, Needs.PREDICTIONS):
         errors.terms(draws, needs=needs)

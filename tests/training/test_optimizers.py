@@ -10,17 +10,17 @@ import torch
 from torch import nn
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.errors import SetupProblem
+from dmpo_app.errors import SetupError
 from dmpo_app.settings import RoundSettings
-from dmpo_app.training.optimizer_state import OptimizerState
-from dmpo_app.training.optimizers import (
+from dmpo_app.training.loop.optimizers import (
     OptimizerName,
+    OptimizerState,
     check_optimizer,
     learning_rate_factor,
     make_optimizer,
     set_learning_rate,
 )
-from dmpo_app.training.round_runner import SliceOutcome
+from dmpo_app.training.rounds.round_runner import SliceOutcome
 from tests.training.training_studio import FAST, Studio, assert_equal, twin_of, weights_of
 
 RUNNING_HERE: tuple[OptimizerName, ...] = ("adamw", "prodigy", "adafactor")
@@ -50,7 +50,7 @@ def test_a_restored_optimizer_goes_on_to_the_bit(name: OptimizerName) -> None:
     first = parameters_of(0)
     optimizer = make_optimizer(first, learning_rate=1e-2, name=name, weight_decay=0.1)
     walk(optimizer, first, range(3))
-    state = OptimizerState.of(optimizer, first)
+    state = OptimizerState.from_optimizer(optimizer, first)
     second = {key: nn.Parameter(parameter.detach().clone()) for key, parameter in first.items()}
     resumed = make_optimizer(second, learning_rate=1e-2, name=name, weight_decay=0.1)
     state.restore(resumed, second)
@@ -91,7 +91,7 @@ def test_an_optimizer_that_keeps_something_else_than_tensors_and_numbers_is_refu
     walk(optimizer, parameters, range(1))
     optimizer.state[next(iter(parameters.values()))]["history"] = [1, 2]
     with pytest.raises(TypeError, match=r"history of unet\.a\.lora_A\.weight is a list"):
-        OptimizerState.of(optimizer, parameters)
+        OptimizerState.from_optimizer(optimizer, parameters)
 
 
 def test_adafactor_takes_full_steps_from_a_matrix_that_is_zero() -> None:
@@ -102,7 +102,7 @@ def test_adafactor_takes_full_steps_from_a_matrix_that_is_zero() -> None:
 
 
 def test_eight_bits_without_a_gpu_are_refused_with_what_to_set() -> None:
-    with pytest.raises(SetupProblem, match=r"adamw8bit needs a CUDA GPU.*adafactor"):
+    with pytest.raises(SetupError, match=r"adamw8bit needs a CUDA GPU.*adafactor"):
         make_optimizer(parameters_of(0), learning_rate=1e-3, name="adamw8bit")
 
 
@@ -110,7 +110,7 @@ def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.setattr(sys, "meta_path", [])
     monkeypatch.delitem(sys.modules, "prodigyopt", raising=False)
-    with pytest.raises(SetupProblem, match="pip install prodigyopt"):
+    with pytest.raises(SetupError, match="pip install prodigyopt"):
         check_optimizer("prodigy", torch.device("cpu"))
 
 

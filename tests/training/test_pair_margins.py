@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.settings import LabelingSettings
-from dmpo_app.training.pair_margins import MarginFiller
-from dmpo_app.training.worker import Tick
+from dmpo_app.training.reference.vote_margins import MarginPrefetcher
+from dmpo_app.training.rounds.scheduler import Tick
 from tests.store.store_data import scalar
 from tests.training.training_studio import FAST, Studio
 from tests.training.worker_fixtures import MIN_VOTES, MakeWorker
@@ -15,7 +15,7 @@ def test_the_base_model_prefers_nothing_and_a_version_is_asked_about_every_unjud
     studio: Studio, denoiser: Denoiser, make_worker: MakeWorker
 ) -> None:
     studio.add_pairs(MIN_VOTES + 6)
-    margins = MarginFiller(studio.store, studio.base, denoiser, FAST)
+    margins = MarginPrefetcher(studio.store, studio.base, denoiser, FAST)
     assert not margins.fill()
     studio.vote(MIN_VOTES)
     worker = make_worker(labeling=LabelingSettings(strategy="uncertainty"))
@@ -23,7 +23,7 @@ def test_the_base_model_prefers_nothing_and_a_version_is_asked_about_every_unjud
     while worker.tick() is Tick.PREPARED:
         pass
     assert scalar(studio.store, "SELECT count(*) FROM pair_margins WHERE adapter_version = 1 AND margin <> 0") == 6
-    assert studio.store.pair_margins.missing(studio.base, 1, limit=9) == []
+    assert studio.store.pair_margins.list_missing(studio.base, 1, limit=9) == []
     assert not margins.fill()
     assert not [name for name, _ in denoiser.module.named_parameters() if "lora" in name], "the denoiser is as it was"
     worker.close()

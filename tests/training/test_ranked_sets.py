@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from dmpo_app.domain import Outcome, TrainingVote
+from dmpo_app.domain.round import TrainingVote
+from dmpo_app.domain.vote import Outcome
 from dmpo_app.store.files import Files
-from dmpo_app.training.dataset import build_dataset
-from dmpo_app.training.ranked_sets import in_pairs, set_of
+from dmpo_app.training.data.dataset import build_dataset
+from dmpo_app.training.data.rankings import set_id_from_pair_id, split_rankings
 
 PAIR = TrainingVote(1, 7, 1, "a fox", Outcome.A, "a", "b", "embeds")
 SETS = {3: replace(PAIR, ranking="cab", more_latents=("c",)), 4: replace(PAIR, ranking="dcab", more_latents=("c", "d"))}
@@ -19,7 +20,7 @@ SETS = {3: replace(PAIR, ranking="cab", more_latents=("c",)), 4: replace(PAIR, r
 @pytest.mark.parametrize("size", SETS)
 def test_a_ranking_is_every_pair_of_its_images_and_each_says_what_the_order_says(size: int) -> None:
     vote = SETS[size]
-    pairs = list(in_pairs([vote]))
+    pairs = list(split_rankings([vote]))
     assert {(pair.latents_a, pair.latents_b) for pair in pairs} == set(combinations("abcd"[:size], 2))
     for pair in pairs:
         winner = pair.latents_a if pair.outcome is Outcome.A else pair.latents_b
@@ -27,7 +28,7 @@ def test_a_ranking_is_every_pair_of_its_images_and_each_says_what_the_order_says
         assert vote.ranking is not None
         assert vote.ranking.index(winner) < vote.ranking.index(loser)
     assert len({pair.pair_id for pair in pairs}) == len(pairs)
-    assert {set_of(pair.pair_id) for pair in pairs} == {vote.pair_id}, "they share timesteps and noise"
+    assert {set_id_from_pair_id(pair.pair_id) for pair in pairs} == {vote.pair_id}, "they share timesteps and noise"
 
 
 @pytest.mark.parametrize("size", SETS)
@@ -40,5 +41,5 @@ def test_a_ranking_weighs_as_much_as_a_vote_on_a_pair_and_asks_for_the_same_firm
 
 
 def test_votes_on_pairs_go_through_unchanged() -> None:
-    assert list(in_pairs([PAIR])) == [PAIR]
-    assert set_of(PAIR.pair_id) == PAIR.pair_id
+    assert list(split_rankings([PAIR])) == [PAIR]
+    assert set_id_from_pair_id(PAIR.pair_id) == PAIR.pair_id

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.training.reference_filler import ReferenceFiller, reference_folder
+from dmpo_app.training.reference.prefetch import ReferencePrefetcher, reference_folder
 from tests.training.training_studio import FAST, Studio
 
 
@@ -30,7 +30,7 @@ def voted(studio: Studio) -> Studio:
     return studio
 
 
-def fill_all(filler: ReferenceFiller) -> int:
+def fill_all(filler: ReferencePrefetcher) -> int:
     batches = 0
     while filler.fill():
         batches += 1
@@ -38,7 +38,7 @@ def fill_all(filler: ReferenceFiller) -> int:
 
 
 def test_every_slot_of_every_voted_pair_is_filled_once(voted: Studio, denoiser: Denoiser) -> None:
-    filler = ReferenceFiller(voted.store, voted.base, denoiser, FAST)
+    filler = ReferencePrefetcher(voted.store, voted.base, denoiser, FAST)
     count = passes(denoiser)
     assert fill_all(filler) == 6 * FAST.slots_per_pair / FAST.batch_pairs == count[0]
     assert not filler.fill()
@@ -50,10 +50,10 @@ def test_every_slot_of_every_voted_pair_is_filled_once(voted: Studio, denoiser: 
 
 
 def test_a_filler_that_starts_anew_goes_on_where_the_last_one_saved(voted: Studio, denoiser: Denoiser) -> None:
-    first = ReferenceFiller(voted.store, voted.base, denoiser, FAST)
+    first = ReferencePrefetcher(voted.store, voted.base, denoiser, FAST)
     assert first.fill()
     first.save()
-    second = ReferenceFiller(voted.store, voted.base, denoiser, FAST)
+    second = ReferencePrefetcher(voted.store, voted.base, denoiser, FAST)
     assert fill_all(second) == 6 * FAST.slots_per_pair / FAST.batch_pairs - 1
 
 
@@ -63,7 +63,7 @@ def test_a_prepared_round_makes_the_same_weights_with_fewer_passes(
     twin = Studio.open(tmp_path / "twin", voted.source)
     twin.add_pairs(6)
     twin.vote(6)
-    fill_all(ReferenceFiller(voted.store, voted.base, denoiser, FAST))
+    fill_all(ReferencePrefetcher(voted.store, voted.base, denoiser, FAST))
     count = passes(denoiser)
     spent = []
     for studio in (voted, twin):
@@ -81,5 +81,5 @@ def test_a_prepared_round_makes_the_same_weights_with_fewer_passes(
 
 
 def test_without_votes_there_is_nothing_to_do(studio: Studio, denoiser: Denoiser) -> None:
-    assert not ReferenceFiller(studio.store, studio.base, denoiser, FAST).fill()
+    assert not ReferencePrefetcher(studio.store, studio.base, denoiser, FAST).fill()
     assert not reference_folder(studio.home).exists()

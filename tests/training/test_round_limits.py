@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain import RoundStatus
+from dmpo_app.domain.round import RoundStatus
 from dmpo_app.settings import RoundLimitSettings, RoundSettings
-from dmpo_app.training.health import PairHealth
-from dmpo_app.training.latent_preview import LatentPreview
-from dmpo_app.training.limits import HealthWatch
-from dmpo_app.training.round_runner import RoundRunner, SliceOutcome
-from dmpo_app.training.step import Agreement, StepResult
+from dmpo_app.training.loop.step import StepResult, VoteAgreement
+from dmpo_app.training.monitoring.early_stopping import EarlyStopMonitor
+from dmpo_app.training.monitoring.health import PairHealth
+from dmpo_app.training.monitoring.latent_preview import LatentPreview
+from dmpo_app.training.rounds.round_runner import RoundRunner, SliceOutcome
 from tests.training.training_studio import FAST, Studio
 
 NO_LIMITS = RoundLimitSettings.model_validate(
@@ -27,7 +27,7 @@ NO_LIMITS = RoundLimitSettings.model_validate(
     | {"grad_norm_steps": 5, "chosen_gain_looks": 2}
 )
 WATCHED = FAST.model_copy(update={"health_images": 4, "limits": NO_LIMITS})
-RESULT = StepResult(0.7, Agreement(), PairHealth(0.1, 0.1, 1.0, 0, 1), grad_norm=1.0, adapter_rms=1e-3)
+RESULT = StepResult(0.7, VoteAgreement(), PairHealth(0.1, 0.1, 1.0, 0, 1), grad_norm=1.0, adapter_rms=1e-3)
 NAN = float("nan")
 
 
@@ -43,33 +43,38 @@ def voted(studio: Studio) -> Studio:
 
 
 def test_a_gradient_must_be_too_large_for_several_steps_running() -> None:
-    allowed, watch = limits(grad_norm=10.0, grad_norm_steps=3), HealthWatch()
+    allowed, watch = limits(grad_norm=10.0, grad_norm_steps=3), EarlyStopMonitor()
     for step, norm in enumerate([50, 50, 5, 50, 50], start=1):
         watch = watch.after_step(step, replace(RESULT, grad_norm=norm), allowed)
-    assert watch.passed is None
+    assert watch.violation is None
     watch = watch.after_step(6, replace(RESULT, grad_norm=70.0), allowed)
-    assert watch.passed is not None
-    assert (watch.passed.name, watch.passed.step, watch.passed.value, watch.passed.bound) == ("grad_norm", 6, 70, 10)
+    assert watch.violation is not None
+    assert (watch.violation.name, watch.violation.step, watch.violation.value, watch.violation.bound) == (
+        "grad_norm",
+        6,
+        70,
+        10,
+    )
 
 
 def test_an_adapter_that_grows_too_large_ends_the_round_at_once() -> None:
-    watch = HealthWatch().after_step(7, replace(RESULT, adapter_rms=0.5), limits(adapter_rms=0.02))
-    assert str(watch.passed) == (
+    watch = EarlyStopMonitor().after_step(7, replace(RESULT, adapter_rms=0.5), limits(adapter_rms=0.02))
+    assert str(watch.violation) == (
         "stopped at step 7: the root mean square of what the adapter adds to its layers' outputs is 0.5, the limit is "
         "0.02 (DMPO_ROUND__LIMITS__ADAPTER_RMS)"
     )
 
 
 def test_preferred_images_must_be_restored_worse_at_several_looks_running() -> None:
-    allowed, watch = limits(min_chosen_gain=-0.5, chosen_gain_looks=2), HealthWatch()
+    allowed, watch = limits(min_chosen_gain=-0.5, chosen_gain_looks=2), EarlyStopMonitor()
     for gain, is_over in ((-0.6, False), (0.1, False), (-0.6, False), (-0.7, True)):
         for step in (1, 2):
             watch = watch.after_step(step, replace(RESULT, pairs=PairHealth(gain, 0, 1.0, 0, 1)), allowed)
-        watch = watch.after_look(2, {}, allowed)
-        assert (watch.passed is not None) is is_over
-    assert watch.passed is not None
-    assert watch.passed.name == "min_chosen_gain"
-    assert watch.passed.value == pytest.approx(-0.7)
+        watch = watch.after_evaluation(2, {}, allowed)
+        assert (watch.violation is not None) is is_over
+    assert watch.violation is not None
+    assert watch.violation.name == "min_chosen_gain"
+    assert watch.violation.value == pytest.approx(-0.7)
 
 
 @pytest.mark.parametrize(
@@ -86,40 +91,40 @@ def test_preferred_images_must_be_restored_worse_at_several_looks_running() -> N
 )
 def test_images_that_drift_past_a_bound_say_which(name: str, drift: Mapping[str, float]) -> None:
     usual = RoundLimitSettings()
-    watch = HealthWatch().after_look(20, drift, usual)
-    assert watch.passed is not None
-    assert watch.passed.name == name
-    assert watch.passed.bound == getattr(usual, name)
-    assert HealthWatch().after_look(20, drift, limits()).passed is None, "None switches a limit off"
-    assert HealthWatch().after_look(20, dict.fromkeys(drift, 1.0), usual).passed is None
+    watch = EarlyStopMonitor().after_evaluation(20, drift, usual)
+    assert watch.violation is not None
+    assert watch.violation.name == name
+    assert watch.violation.bound == getattr(usual, name)
+    assert EarlyStopMonitor().after_evaluation(20, drift, limits()).violation is None, "None switches a limit off"
+    assert EarlyStopMonitor().after_evaluation(20, dict.fromkeys(drift, 1.0), usual).violation is None
 
 
 def test_images_may_become_more_diverse() -> None:
-    assert HealthWatch().after_look(20, {"diversity": 30.0}, RoundLimitSettings()).passed is None
+    assert EarlyStopMonitor().after_evaluation(20, {"diversity": 30.0}, RoundLimitSettings()).violation is None
 
 
 def test_what_is_not_a_number_passes_every_limit_on_it() -> None:
     usual = RoundLimitSettings()
     for watch in (
-        HealthWatch().after_look(20, {"contrast": NAN}, usual),
-        HealthWatch().after_step(1, replace(RESULT, adapter_rms=NAN), usual),
+        EarlyStopMonitor().after_evaluation(20, {"contrast": NAN}, usual),
+        EarlyStopMonitor().after_step(1, replace(RESULT, adapter_rms=NAN), usual),
     ):
-        assert watch.passed is not None
-        assert watch.passed.value is None
-        assert "not a finite number" in str(watch.passed)
+        assert watch.violation is not None
+        assert watch.violation.value is None
+        assert "not a finite number" in str(watch.violation)
 
 
 def test_a_checkpoint_holds_the_watch_as_it_was() -> None:
-    watch = HealthWatch().after_step(3, replace(RESULT, grad_norm=1e9), RoundLimitSettings())
-    passed = watch.after_look(4, {"contrast": 9.0}, RoundLimitSettings())
+    watch = EarlyStopMonitor().after_step(3, replace(RESULT, grad_norm=1e9), RoundLimitSettings())
+    passed = watch.after_evaluation(4, {"contrast": 9.0}, RoundLimitSettings())
     for one in (watch, passed):
-        assert HealthWatch.from_facts(json.loads(json.dumps(one.to_facts()))) == one
+        assert EarlyStopMonitor.from_dict(json.loads(json.dumps(one.to_dict()))) == one
 
 
 def test_limits_do_not_fire_on_a_fresh_adapter() -> None:
-    watch = HealthWatch().after_step(1, replace(RESULT, adapter_rms=0.0), RoundLimitSettings())
+    watch = EarlyStopMonitor().after_step(1, replace(RESULT, adapter_rms=0.0), RoundLimitSettings())
     ones = dict.fromkeys(("saturation", "contrast", "sharpness", "diversity"), 1.0)
-    assert watch.after_look(1, ones, RoundLimitSettings()).passed is None
+    assert watch.after_evaluation(1, ones, RoundLimitSettings()).violation is None
 
 
 def drift_from(step_of: Mapping[int, float], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +152,7 @@ def test_a_round_whose_images_diverge_is_stopped_and_publishes_what_was_best_bef
     assert adapter.metrics["stopped_at_step"] == 4
     assert (adapter.metrics["stopped_max_contrast"], adapter.metrics["limit_max_contrast"]) == (9, 2)
     assert json.loads((adapter.folder / "manifest.json").read_text())["stopped"] == state.reason
-    assert voted.store.rounds.progress(round_id)[-1].health["contrast"] == 9
+    assert voted.store.rounds.list_progress(round_id)[-1].health["contrast"] == 9
 
 
 def test_without_held_out_votes_the_latest_state_within_the_limits_is_published(
@@ -229,7 +234,7 @@ def test_pairs_whose_images_are_gone_are_trained_on_without_watching(voted: Stud
         path.unlink()
     round_id, token = voted.start(settings=WATCHED)
     assert voted.run(denoiser, round_id, token) is SliceOutcome.FINISHED
-    assert not {"contrast"} & voted.store.rounds.progress(round_id)[-1].health.keys()
+    assert not {"contrast"} & voted.store.rounds.list_progress(round_id)[-1].health.keys()
 
 
 def test_an_odd_number_of_images_is_refused() -> None:

@@ -16,15 +16,17 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain import Choice, RoundStatus
-from dmpo_app.errors import LeaseLost, RoundFailed
+from dmpo_app.domain.round import RoundStatus
+from dmpo_app.domain.vote import Choice
+from dmpo_app.errors import LeaseLostError, RoundFailedError
 from dmpo_app.settings import PROJECT_ROOT
-from dmpo_app.training import evaluation, round_trainer
-from dmpo_app.training.dataset import is_held_out
-from dmpo_app.training.plan import load_plan
-from dmpo_app.training.round_runner import RoundRunner, SliceOutcome, round_folder
-from dmpo_app.training.slots import draws_of_step
-from dmpo_app.training.step import StepResult, train_step
+from dmpo_app.training.data.dataset import is_held_out
+from dmpo_app.training.data.slots import examples_for_step
+from dmpo_app.training.loop import trainer as round_trainer
+from dmpo_app.training.loop.step import StepResult, train_step
+from dmpo_app.training.monitoring import evaluation
+from dmpo_app.training.rounds.round_plan import load_plan
+from dmpo_app.training.rounds.round_runner import RoundRunner, SliceOutcome, round_folder
 from tests.training.training_studio import FAST, Studio, assert_equal, only_single_pairs_fit, twin_of, weights_of
 
 ONE_STEP = 0.0
@@ -56,10 +58,10 @@ def test_the_published_files_say_what_they_were_made_of_and_load_in_plain_diffus
     voted.run(denoiser, round_id, token)
     adapter = voted.store.adapters.get(voted.base, 1)
     manifest = json.loads((adapter.folder / "manifest.json").read_text())
-    votes = dict(voted.store.rounds.votes_of(round_id))
+    votes = dict(voted.store.rounds.votes(round_id))
     assert sorted(manifest["train_votes"]) == [vote for vote, held_out in votes.items() if not held_out]
     assert sorted(manifest["held_out_votes"]) == [vote for vote, held_out in votes.items() if held_out]
-    assert voted.store.adapters.votes_of(voted.base, 1) == sorted(manifest["train_votes"])
+    assert voted.store.adapters.vote_ids(voted.base, 1) == sorted(manifest["train_votes"])
     assert manifest["base_model"]["fingerprint"] == voted.base.fingerprint
     assert manifest["parent"] == 0
     assert manifest["round"] == round_id
@@ -76,7 +78,7 @@ def test_the_published_files_say_what_they_were_made_of_and_load_in_plain_diffus
 def test_progress_is_recorded_from_an_undecided_start_to_the_last_step(voted: Studio, denoiser: Denoiser) -> None:
     round_id, token = voted.start()
     voted.run(denoiser, round_id, token)
-    points = voted.store.rounds.progress(round_id)
+    points = voted.store.rounds.list_progress(round_id)
     assert points[0].step == 1
     assert points[0].margin == 0
     assert points[-1].step == FAST.num_steps
@@ -186,7 +188,7 @@ def test_told_to_stop_it_checkpoints_and_somebody_resumes(voted: Studio, denoise
 def test_a_vote_taken_back_before_a_resume_is_not_trained_on(voted: Studio, denoiser: Denoiser) -> None:
     round_id, token = voted.start()
     voted.run(denoiser, round_id, token, slices=[ONE_STEP])
-    votes = dict(voted.store.rounds.votes_of(round_id))
+    votes = dict(voted.store.rounds.votes(round_id))
     last = max(votes)
     annotator = next(vote for vote in voted.store.votes.training_votes(voted.base) if vote.vote_id == last).annotator_id
     voted.store.votes.undo(last, annotator)
@@ -203,7 +205,7 @@ def test_a_round_that_diverges_fails_and_leaves_what_is_live(voted: Studio, deno
     voted.vote(4)
     diverging = FAST.model_copy(update={"learning_rate": 1.0, "beta": 1e38})
     second, token = voted.start(settings=diverging, token=token)
-    with pytest.raises(RoundFailed, match="diverged"):
+    with pytest.raises(RoundFailedError, match="diverged"):
         voted.run(denoiser, second, token)
     assert voted.store.adapters.live_version(voted.base) == 1
     assert len(voted.store.adapters.list(voted.base)) == 1
@@ -240,7 +242,7 @@ def test_out_of_memory_with_a_single_pair_fails_with_what_to_do(
 
     monkeypatch.setattr(round_trainer, "train_step", nothing_fits)
     round_id, token = voted.start()
-    with pytest.raises(RoundFailed, match=r"out of memory.*DMPO_ROUND__RANK"):
+    with pytest.raises(RoundFailedError, match=r"out of memory.*DMPO_ROUND__RANK"):
         voted.run(denoiser, round_id, token)
 
 
@@ -315,7 +317,7 @@ def test_a_trainer_that_lost_its_lease_publishes_nothing(voted: Studio, denoiser
     runner = RoundRunner(voted.store, voted.base, denoiser, state, token=stale)
     voted.store.lease.release(voted.base, stale)
     fresh = voted.store.lease.acquire(voted.base, "another trainer", lease_seconds=60)
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLostError):
         runner.run_slice()
     runner.close()
     assert voted.store.adapters.list(voted.base) == []
@@ -335,7 +337,7 @@ def test_a_round_computes_its_references_in_full_batches(voted: Studio, denoiser
     round_id, token = voted.start(settings=settings)
     plan = load_plan(voted.store, voted.base, voted.store.rounds.get(round_id))
     steps = [
-        draws_of_step(step, num_pairs=12, batch_pairs=4, num_slots=8, seed=plan.seed)
+        examples_for_step(step, num_pairs=12, batch_pairs=4, num_slots=8, seed=plan.seed)
         for step in range(settings.num_steps)
     ]
     distinct = {draw for draws in steps for draw in draws}
@@ -379,4 +381,4 @@ def votes_against_on_held_out_prompts(studio: Studio, count: int) -> None:
     ).result():
         held_out = is_held_out(assignment.prompt, share=LONGER.held_out_share, seed=LONGER.seed)
         choice = Choice.LEFT if assignment.a_on_left != held_out else Choice.RIGHT
-        studio.store.votes.take(assignment.id, annotator.id, choice, 500)
+        studio.store.votes.record(assignment.id, annotator.id, choice, 500)

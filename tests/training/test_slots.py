@@ -8,20 +8,20 @@ from collections import Counter
 import pytest
 import torch
 
-from dmpo_app.training.slots import (
-    Draw,
+from dmpo_app.training.data.slots import (
+    Example,
     Slot,
     TimestepDensity,
-    draws_of_step,
+    compute_slot,
     evaluation_slots,
+    examples_for_step,
     keyed_seed,
-    noise_of,
-    slot_of,
+    noise_for_slot,
 )
 
 
 def slots_of(pair_id: int, *, seed: int = 0) -> list[Slot]:
-    return [slot_of(pair_id, slot, num_slots=16, num_timesteps=1000, seed=seed) for slot in range(16)]
+    return [compute_slot(pair_id, slot, num_slots=16, num_timesteps=1000, seed=seed) for slot in range(16)]
 
 
 def test_the_slots_of_a_pair_fall_one_into_each_share_of_the_timesteps() -> None:
@@ -38,22 +38,22 @@ def test_slots_differ_between_pairs_and_seeds_but_never_between_calls() -> None:
 
 
 def test_more_slots_than_timesteps_still_give_valid_timesteps() -> None:
-    timesteps = [slot_of(3, slot, num_slots=20, num_timesteps=8, seed=0).timestep for slot in range(20)]
+    timesteps = [compute_slot(3, slot, num_slots=20, num_timesteps=8, seed=0).timestep for slot in range(20)]
     assert min(timesteps) >= 0
     assert max(timesteps) <= 7
 
 
 def test_a_slot_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="slot 16"):
-        slot_of(1, 16, num_slots=16, num_timesteps=1000, seed=0)
+        compute_slot(1, 16, num_slots=16, num_timesteps=1000, seed=0)
 
 
 def test_noise_is_standard_normal_and_a_function_of_the_slot_alone() -> None:
     first, second = slots_of(1)[:2]
-    noise = noise_of(first, (4, 64, 64))
+    noise = noise_for_slot(first, (4, 64, 64))
     torch.manual_seed(123)
-    assert torch.equal(noise, noise_of(first, (4, 64, 64)))
-    assert not torch.equal(noise, noise_of(second, (4, 64, 64)))
+    assert torch.equal(noise, noise_for_slot(first, (4, 64, 64)))
+    assert not torch.equal(noise, noise_for_slot(second, (4, 64, 64)))
     assert abs(noise.mean().item()) < 0.05
     assert abs(noise.std().item() - 1) < 0.05
 
@@ -62,29 +62,29 @@ def test_noise_leaves_the_global_random_state_alone() -> None:
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
-    noise_of(slots_of(1)[0], (4, 8, 8))
+    noise_for_slot(slots_of(1)[0], (4, 8, 8))
     assert torch.equal(torch.rand(1), expected)
 
 
 def test_every_pair_is_drawn_equally_often_and_every_batch_spreads_its_noise_levels() -> None:
     pairs: Counter[int] = Counter()
     for step in range(30):
-        draws = draws_of_step(step, num_pairs=12, batch_pairs=8, num_slots=16, seed=5)
+        draws = examples_for_step(step, num_pairs=12, batch_pairs=8, num_slots=16, seed=5)
         pairs.update(draw.pair for draw in draws)
         assert len({draw.slot for draw in draws}) == 8
     assert set(pairs.values()) == {20}
 
 
 def test_a_batch_larger_than_the_data_keeps_its_size() -> None:
-    draws = draws_of_step(0, num_pairs=3, batch_pairs=8, num_slots=16, seed=0)
+    draws = examples_for_step(0, num_pairs=3, batch_pairs=8, num_slots=16, seed=0)
     assert len(draws) == 8
     assert {draw.pair for draw in draws} == {0, 1, 2}
     assert len(set(draws)) == 8
 
 
 def test_draws_of_a_step_do_not_depend_on_the_steps_before() -> None:
-    def draws(seed: int) -> list[Draw]:
-        return draws_of_step(17, num_pairs=40, batch_pairs=8, num_slots=16, seed=seed)
+    def draws(seed: int) -> list[Example]:
+        return examples_for_step(17, num_pairs=40, batch_pairs=8, num_slots=16, seed=seed)
 
     assert draws(1) == draws(1)
     assert draws(1) != draws(2)
@@ -111,7 +111,7 @@ DENSITIES = [
 
 def timesteps_of(density: TimestepDensity, pair_id: int = 1, num_slots: int = 16) -> list[int]:
     return [
-        slot_of(pair_id, slot, num_slots=num_slots, num_timesteps=1000, seed=0, density=density).timestep
+        compute_slot(pair_id, slot, num_slots=num_slots, num_timesteps=1000, seed=0, density=density).timestep
         for slot in range(num_slots)
     ]
 

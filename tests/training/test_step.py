@@ -11,20 +11,19 @@ import pytest
 import torch
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.families.unet import WIDE
+from dmpo_app.diffusion.families.components import UNET_WIDE
 from dmpo_app.diffusion.lora import LoraSpec, attach, lora_layers
-from dmpo_app.errors import RoundFailed
+from dmpo_app.errors import RoundFailedError
 from dmpo_app.objective import OBJECTIVES
-from dmpo_app.training.dataset import PairDataset, build_dataset
-from dmpo_app.training.denoising import PairErrors
-from dmpo_app.training.optimizers import make_optimizer
-from dmpo_app.training.pair_tensors import PairFiles
-from dmpo_app.training.reference_cache import ReferenceCache
-from dmpo_app.training.slots import Draw, draws_of_step
-from dmpo_app.training.step import LossSettings, agreement, train_step
+from dmpo_app.training.data.dataset import PairDataset, PairFiles, build_dataset
+from dmpo_app.training.data.slots import Example, examples_for_step
+from dmpo_app.training.loop.optimizers import make_optimizer
+from dmpo_app.training.loop.step import PreferenceLoss, compute_agreement, train_step
+from dmpo_app.training.reference.denoising_errors import PairErrors
+from dmpo_app.training.reference.reference_cache import ReferenceCache
 from tests.training.training_studio import Studio
 
-SPEC = LoraSpec(rank=2, lora_alpha=4.0, target_modules=WIDE)
+SPEC = LoraSpec(rank=2, lora_alpha=4.0, target_modules=UNET_WIDE)
 
 
 @pytest.fixture
@@ -38,12 +37,12 @@ def pair_errors(denoiser: Denoiser, dataset: PairDataset, cache: ReferenceCache 
     return PairErrors(denoiser, dataset, ReferenceCache() if cache is None else cache, num_slots=8, slot_seed=0)
 
 
-def draws_of(step: int, batch_pairs: int = 4) -> list[Draw]:
-    return draws_of_step(step, num_pairs=6, batch_pairs=batch_pairs, num_slots=8, seed=1)
+def draws_of(step: int, batch_pairs: int = 4) -> list[Example]:
+    return examples_for_step(step, num_pairs=6, batch_pairs=batch_pairs, num_slots=8, seed=1)
 
 
-def dmpo_with(beta: float) -> LossSettings:
-    return LossSettings(OBJECTIVES["dmpo"], beta=beta, margin_beta=beta, options={})
+def dmpo_with(beta: float) -> PreferenceLoss:
+    return PreferenceLoss(OBJECTIVES["dmpo"], beta=beta, margin_beta=beta, options={})
 
 
 def make_different(parameters: dict[str, torch.nn.Parameter]) -> None:
@@ -145,7 +144,7 @@ def test_a_gradient_that_is_not_finite_fails_before_anything_is_updated(
     with torch.no_grad():
         first[0, 0] = float("nan")
     before = [parameter.detach().clone() for parameter in parameters.values()]
-    with pytest.raises(RoundFailed, match="diverged: the loss is nan"):
+    with pytest.raises(RoundFailedError, match="diverged: the loss is nan"):
         train_step(errors, draws_of(0), parameters, optimizer, dmpo_with(500.0), max_grad_norm=1.0, micro_pairs=4)
     for old, new in zip(before, parameters.values(), strict=True):
         assert torch.allclose(old, new, rtol=0, atol=0, equal_nan=True)
@@ -181,7 +180,7 @@ def test_references_of_other_numerics_or_from_a_damaged_file_are_not_used(tmp_pa
 
 
 def test_agreement_counts_ties_of_voters_not_and_undecided_models_half() -> None:
-    found = agreement(torch.tensor([2.0, -1.0, 0.0, 5.0]), torch.tensor([0.95, 0.05, 0.95, 0.5]))
+    found = compute_agreement(torch.tensor([2.0, -1.0, 0.0, 5.0]), torch.tensor([0.95, 0.05, 0.95, 0.5]))
     assert found.num_decided == 3
     assert found.margin == pytest.approx((2 + 1 + 0) / 3)
     assert found.accuracy == pytest.approx(2.5 / 3)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.errors import SetupProblem
-from dmpo_app.training.trackers import TrackedRound, check_tracker, tracked_round
+from dmpo_app.errors import SetupError
+from dmpo_app.training.rounds.round_progress import RoundTracker, check_tracker, start_round_tracker
 from tests.training.training_studio import FAST
 
 
@@ -28,23 +28,23 @@ class Broken:
 
 def test_a_tracker_whose_package_is_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(SetupProblem, match="pip install wandb"):
+    with pytest.raises(SetupError, match="pip install wandb"):
         check_tracker("wandb")
     check_tracker("none")
 
 
 def test_a_tracker_that_breaks_is_let_go() -> None:
     broken = Broken()
-    tracked = TrackedRound(broken)
+    tracked = RoundTracker(broken)
     tracked({"loss": 1.0}, 1)
     tracked({"loss": 0.5}, 2)
     tracked.close()
     assert broken.calls == 1
-    TrackedRound(broken).close()
+    RoundTracker(broken).close()
 
 
 def test_without_a_tracker_nothing_is_written(tmp_path: Path) -> None:
-    tracked = tracked_round("none", tmp_path, 1, {})
+    tracked = start_round_tracker("none", tmp_path, 1, {})
     tracked({"loss": 1.0}, 1)
     tracked.close()
     assert list(tmp_path.iterdir()) == []
@@ -52,10 +52,10 @@ def test_without_a_tracker_nothing_is_written(tmp_path: Path) -> None:
 
 def test_tensorboard_holds_the_recorded_values_at_the_recorded_steps(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    tracked = tracked_round("tensorboard", tmp_path, 3, FAST.model_dump(mode="json"))
+    tracked = start_round_tracker("tensorboard", tmp_path, 3, FAST.model_dump(mode="json"))
     tracked({"loss": 0.75, "chosen_gain": -0.5}, 1)
     tracked.close()
-    again = tracked_round("tensorboard", tmp_path, 3, FAST.model_dump(mode="json"))
+    again = start_round_tracker("tensorboard", tmp_path, 3, FAST.model_dump(mode="json"))
     again({"loss": 0.5, "chosen_gain": 0.25}, 2)
     again.close()
     events = accumulator.EventAccumulator(str(tmp_path / "tracking" / "round-3"))

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain import Choice, RoundStatus, Trigger
+from dmpo_app.domain.round import RoundStatus, Trigger
+from dmpo_app.domain.vote import Choice
 from dmpo_app.labeling.quality import UNWEIGHED, VoteWeighing
 from dmpo_app.settings import LabelingSettings, RoundSettings
-from dmpo_app.training.plan import RoundPlan, load_plan, start_round
-from dmpo_app.training.worker import Tick
+from dmpo_app.training.rounds.round_plan import RoundPlan, load_plan, start_round
+from dmpo_app.training.rounds.scheduler import Tick
 from tests.training.training_studio import FAST, Studio, assert_equal, twin_of, weights_of
 from tests.training.worker_fixtures import MakeWorker
 
@@ -30,7 +31,7 @@ def vote_as(studio: Studio, count: int, *, against: bool = False) -> int:
             studio.base, who, 1, rng=random.Random(0), lifetime=timedelta(hours=1)
         ).result()
         choice = Choice.LEFT if showing.a_on_left != against else Choice.RIGHT
-        studio.store.votes.take(showing.id, who, choice, 900)
+        studio.store.votes.record(showing.id, who, choice, 900)
     return who
 
 

@@ -13,23 +13,24 @@ import torch
 from pydantic import ValidationError
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.families.unet import WIDE
+from dmpo_app.diffusion.families.components import UNET_WIDE
 from dmpo_app.diffusion.lora import LoraSpec, attach
-from dmpo_app.domain import Outcome, RoundStatus, TrainingVote
-from dmpo_app.errors import RoundFailed
+from dmpo_app.domain.round import RoundStatus, TrainingVote
+from dmpo_app.domain.vote import Outcome
+from dmpo_app.errors import RoundFailedError
 from dmpo_app.objective import OBJECTIVES, ranking_dmpo, ranking_target, soft_target
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store.files import Files
-from dmpo_app.training.dataset import PairDataset, build_dataset
-from dmpo_app.training.denoising import PairErrors
-from dmpo_app.training.group import Group
-from dmpo_app.training.optimizers import make_optimizer
-from dmpo_app.training.plan import load_plan
-from dmpo_app.training.reference_cache import ReferenceCache
-from dmpo_app.training.round_runner import SliceOutcome
-from dmpo_app.training.slots import Draw, draws_of_step
-from dmpo_app.training.step import LossSettings, train_step
-from dmpo_app.training.whole_rankings import WholeRankings
+from dmpo_app.training.data.dataset import PairDataset, build_dataset
+from dmpo_app.training.data.rankings import WholeRankings
+from dmpo_app.training.data.slots import Example, examples_for_step
+from dmpo_app.training.distributed.process_group import ProcessGroup
+from dmpo_app.training.loop.optimizers import make_optimizer
+from dmpo_app.training.loop.step import PreferenceLoss, train_step
+from dmpo_app.training.reference.denoising_errors import PairErrors
+from dmpo_app.training.reference.reference_cache import ReferenceCache
+from dmpo_app.training.rounds.round_plan import load_plan
+from dmpo_app.training.rounds.round_runner import SliceOutcome
 from tests.training.training_studio import FAST, Studio, assert_equal, only_single_pairs_fit, weights_of
 
 ALPHA = 0.05
@@ -58,12 +59,12 @@ def errors_of(studio: Studio, denoiser: Denoiser) -> PairErrors:
     return PairErrors(denoiser, dataset, ReferenceCache(), num_slots=8, slot_seed=0)
 
 
-def draws_of(data: PairDataset, step: int, batch_pairs: int = 8) -> list[Draw]:
-    return data.rankings.draws_of_step(step, num_pairs=len(data), batch_pairs=batch_pairs, num_slots=8, seed=1)
+def draws_of(data: PairDataset, step: int, batch_pairs: int = 8) -> list[Example]:
+    return data.rankings.examples_for_step(step, num_pairs=len(data), batch_pairs=batch_pairs, num_slots=8, seed=1)
 
 
-def dmpo_with(beta: float) -> LossSettings:
-    return LossSettings(OBJECTIVES["dmpo"], beta=beta, margin_beta=beta, options={})
+def dmpo_with(beta: float) -> PreferenceLoss:
+    return PreferenceLoss(OBJECTIVES["dmpo"], beta=beta, margin_beta=beta, options={})
 
 
 def make_different(parameters: dict[str, torch.nn.Parameter]) -> None:
@@ -112,11 +113,11 @@ def test_a_chain_has_a_block_to_itself_in_one_slot_and_a_pass_has_everything_onc
     for turn in range(5):
         drawn = [draw for block in range(num_blocks) for draw in draws_of(data, turn * num_blocks + block, 7)]
         assert len(drawn) == 4 * num_blocks
-        assert Counter(draw.pair for draw in drawn if not draw.is_filler) == Counter(range(len(data)))
+        assert Counter(draw.pair for draw in drawn if not draw.is_padding) == Counter(range(len(data)))
         blocks = [drawn[start : start + 4] for start in range(0, len(drawn), 4)]
         for chain in rankings.chains:
             (block,) = [block for block in blocks if block[0].pair == chain[0]]
-            assert tuple(draw.pair for draw in block if not draw.is_filler) == chain
+            assert tuple(draw.pair for draw in block if not draw.is_padding) == chain
             assert len({draw.slot for draw in block}) == 1
     many = [draw.slot for step in range(8 * num_blocks) for draw in draws_of(data, step, 4)[:1]]
     assert set(Counter(many).values()) == {num_blocks}, "the noise levels of rankings are spread evenly"
@@ -128,26 +129,26 @@ def test_a_block_holds_the_longest_chain(lengths: list[int], block: int) -> None
 
 
 def test_blocks_are_dealt_out_whole_to_pieces_and_processes(tmp_path: Path) -> None:
-    class OneOfThree(Group):
-        size = 3
+    class OneOfThree(ProcessGroup):
+        world_size = 3
 
     data = dataset_of(tmp_path, THREE, FOUR)
-    assert data.rankings.draws_a_step(11) == 8
+    assert data.rankings.examples_per_step(11) == 8
     parts = []
     for rank in range(3):
         group = OneOfThree()
-        group.rank = rank
-        parts.append(group.part(8, block=4))
+        group.process_rank = rank
+        parts.append(group.shard(8, block=4))
     assert parts == [range(4), range(4, 8), range(8, 12)]
-    with pytest.raises(RoundFailed, match="BATCH_PAIRS to at least 4"):
-        data.rankings.draws_a_step(3)
+    with pytest.raises(RoundFailedError, match="BATCH_PAIRS to at least 4"):
+        data.rankings.examples_per_step(3)
 
 
 def test_without_rankings_the_draws_are_what_they_always_were(tmp_path: Path) -> None:
     data = dataset_of(tmp_path, *(replace(PAIR, vote_id=n, pair_id=n) for n in range(1, 8)))
     assert data.rankings.block == 1
     for step in range(9):
-        old = draws_of_step(step, num_pairs=7, batch_pairs=5, num_slots=8, seed=1)
+        old = examples_for_step(step, num_pairs=7, batch_pairs=5, num_slots=8, seed=1)
         assert draws_of(data, step, 5) == old
     torch.testing.assert_close(data.targets, soft_target(torch.ones(7), torch.ones(7), alpha=ALPHA))
 
@@ -156,7 +157,7 @@ def test_without_rankings_the_draws_are_what_they_always_were(tmp_path: Path) ->
 def test_the_loss_of_a_ranking_is_that_of_its_images_errors(studio: Studio, denoiser: Denoiser, size: int) -> None:
     studio.add_sets(1, size)
     studio.rank(1, size)
-    make_different(attach(denoiser.module, LoraSpec(2, 4.0, WIDE), seed=0))
+    make_different(attach(denoiser.module, LoraSpec(2, 4.0, UNET_WIDE), seed=0))
     errors = errors_of(studio, denoiser)
     draws = draws_of(errors.dataset, 0, errors.dataset.rankings.block)
     terms = errors.terms(draws)
@@ -167,7 +168,7 @@ def test_the_loss_of_a_ranking_is_that_of_its_images_errors(studio: Studio, deno
     )
     torch.testing.assert_close(terms.policy_b[: size - 2], terms.policy_a[1 : size - 1])  # one image, one noise
     wanted = ranking_dmpo(policy, reference, torch.tensor(errors.dataset.rankings.targets), beta=BETA)
-    found = dmpo_with(BETA)(terms, errors.dataset.rankings.among(draws))
+    found = dmpo_with(BETA)(terms, errors.dataset.rankings.rankings_in(draws))
     torch.testing.assert_close(found[:1], wanted, rtol=1e-4, atol=1e-5)
     assert (found[1 : size - 1] == 0).all()
 
@@ -179,7 +180,7 @@ def test_a_batch_in_pieces_takes_the_same_step_and_fillers_count_nowhere(studio:
     studio.vote(1)
     states, results = [], []
     for micro_pairs in (8, 4):
-        parameters = attach(denoiser.module, LoraSpec(2, 4.0, WIDE), seed=0)
+        parameters = attach(denoiser.module, LoraSpec(2, 4.0, UNET_WIDE), seed=0)
         make_different(parameters)
         errors = errors_of(studio, denoiser)
         optimizer = torch.optim.SGD(list(parameters.values()), lr=1e-3)
@@ -203,7 +204,7 @@ def test_training_on_rankings_lowers_their_loss_and_moves_margins_to_the_peoples
     studio.add_sets(4, 3)
     studio.rank(4, 3)
     errors = errors_of(studio, denoiser)
-    parameters = attach(denoiser.module, LoraSpec(2, 4.0, WIDE), seed=0)
+    parameters = attach(denoiser.module, LoraSpec(2, 4.0, UNET_WIDE), seed=0)
     optimizer = make_optimizer(parameters, learning_rate=3e-3)
     results = [
         train_step(
@@ -299,6 +300,6 @@ def test_when_a_ranking_does_not_fit_into_memory_the_round_fails_with_what_to_do
     studio.rank(4, 3)
     settings = {"batch_pairs": 7, "held_out_share": 0.0, "gradient_checkpointing": "off", "rankings": "auto"}
     round_id, token = studio.start(settings=FAST.model_copy(update=settings))
-    with pytest.raises(RoundFailed, match=r"2 pairs of a ranking.*DMPO_ROUND__RANKINGS=pairs"):
+    with pytest.raises(RoundFailedError, match=r"2 pairs of a ranking.*DMPO_ROUND__RANKINGS=pairs"):
         studio.run(denoiser, round_id, token)
     assert sizes == [6, 2]

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain import Choice, RoundStatus, Trigger
-from dmpo_app.errors import RoundFailed, StorageFull
-from dmpo_app.training import round_trainer, whole_round
-from dmpo_app.training.round_runner import RoundRunner, SliceOutcome, round_folder
-from dmpo_app.training.step import StepResult, train_step
-from dmpo_app.training.whole_round import MAX_DEATHS
-from dmpo_app.training.worker import Tick
+from dmpo_app.domain.round import RoundStatus, Trigger
+from dmpo_app.domain.vote import Choice
+from dmpo_app.errors import RoundFailedError, StorageFullError
+from dmpo_app.training.loop import trainer as round_trainer
+from dmpo_app.training.loop.step import StepResult, train_step
+from dmpo_app.training.rounds import round_runner
+from dmpo_app.training.rounds.round_runner import MAX_CRASHES, RoundRunner, SliceOutcome, round_folder
+from dmpo_app.training.rounds.scheduler import Tick
 from tests.training.training_studio import Studio
 from tests.training.worker_fixtures import MIN_VOTES, Clock, MakeWorker
 
@@ -149,7 +150,7 @@ def test_a_round_that_diverges_is_failed_at_once_and_waits_for_more_votes(
     studio: Studio, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def diverges(*_: Any, **__: Any) -> NoReturn:
-        raise RoundFailed("training diverged: the loss is nan")
+        raise RoundFailedError("training diverged: the loss is nan")
 
     monkeypatch.setattr(round_trainer, "train_step", diverges)
     worker = make_worker()
@@ -222,7 +223,7 @@ def test_a_full_disk_is_waited_out(
 
     def run_slice(self: RoundRunner, seconds: float | None = None) -> SliceOutcome:
         if full:
-            raise StorageFull("no space left")
+            raise StorageFullError("no space left")
         return real(self, seconds)
 
     monkeypatch.setattr(RoundRunner, "run_slice", run_slice)
@@ -248,19 +249,19 @@ def test_a_round_that_keeps_killing_the_process_is_given_up(
     studio.add_pairs(10)
     studio.vote(MIN_VOTES)
     monkeypatch.setattr(RoundRunner, "run_slice", dies)
-    for _ in range(MAX_DEATHS):
+    for _ in range(MAX_CRASHES):
         with pytest.raises(Killed):
             make_worker().tick()
     assert make_worker().tick() is Tick.FAILED
     last = studio.store.rounds.last(studio.base)
     assert last is not None
-    assert f"died {MAX_DEATHS} times in a row at step 0" in (last.reason or "")
+    assert f"died {MAX_CRASHES} times in a row at step 0" in (last.reason or "")
 
 
 def test_being_killed_while_getting_on_is_no_failure(
     studio: Studio, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(whole_round, "MAX_DEATHS", 1)
+    monkeypatch.setattr(round_runner, "MAX_CRASHES", 1)
     studio.add_pairs(10)
     studio.vote(MIN_VOTES)
     for _ in range(2):

@@ -15,16 +15,20 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from dmpo_app.diffusion.base_models import detect_family, fingerprint
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.family import family_of, fingerprint
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
-from dmpo_app.domain import BaseModelRef, Choice, NewImage, NewPair, Offering, PairSource, Provenance, Trigger
+from dmpo_app.domain.image import NewImage, NewPair, PairSource, Provenance
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.pair_choice import AssignmentRules
+from dmpo_app.domain.round import Trigger
+from dmpo_app.domain.vote import Choice
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store
-from dmpo_app.training import round_trainer
-from dmpo_app.training.plan import start_round
-from dmpo_app.training.round_runner import RoundRunner, SliceOutcome
-from dmpo_app.training.step import StepResult, train_step
+from dmpo_app.training.loop import trainer as round_trainer
+from dmpo_app.training.loop.step import StepResult, train_step
+from dmpo_app.training.rounds.round_plan import start_round
+from dmpo_app.training.rounds.round_runner import RoundRunner, SliceOutcome
 from tests.tiny_pipeline import IMAGE_SIZE, LATENT_SHAPE, MAX_TOKENS
 
 EMBED_WIDTH = 16
@@ -50,7 +54,7 @@ class Studio:
     @classmethod
     def open(cls, home: Path, source: Path) -> Studio:
         store = Store.open(home)
-        base = store.models.register(str(source), family_of(str(source)), fingerprint(str(source)))
+        base = store.models.register(str(source), detect_family(str(source)), fingerprint(str(source)))
         return cls(home, source, store, base)
 
     def add_pairs(self, count: int, *, num_prompts: int | None = None, version: int = 0) -> None:
@@ -95,7 +99,7 @@ class Studio:
             count,
             rng=random.Random(0),
             lifetime=timedelta(hours=1),
-            offering=Offering(num_images=size),
+            rules=AssignmentRules(num_images=size),
         ).result()
         if len(issued) < count:
             raise AssertionError(f"only {len(issued)} of {count} sets were left to rank")
@@ -104,7 +108,7 @@ class Studio:
             images = [image.id for image in (made.image_a, made.image_b, *made.more)]
             places = [shown.left_image_id, shown.right_image_id, *shown.more_image_ids]
             order = [places.index(images["abcd".index(letter)]) for letter in ranking[:size]]
-            self.store.votes.rank(shown.id, annotator.id, order, 500)
+            self.store.votes.record_ranking(shown.id, annotator.id, order, 500)
 
     def vote(self, count: int, choose: Callable[[bool], Choice] | None = None) -> list[int]:
         """One annotator votes on `count` fresh pairs, for image a unless `choose(a_on_left)` says otherwise."""
@@ -120,7 +124,7 @@ class Studio:
                 raise AssertionError(f"only {len(taken)} of {count} pairs were left to vote on")
             for assignment in issued:
                 choice = choose(assignment.a_on_left)
-                taken.append(self.store.votes.take(assignment.id, annotator.id, choice, 500).vote_id)
+                taken.append(self.store.votes.record(assignment.id, annotator.id, choice, 500).vote_id)
         return taken
 
     def start(self, *, settings: RoundSettings = FAST, token: int | None = None) -> tuple[int, int]:

@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 
-from dmpo_app.errors import PeerLost
-from dmpo_app.training.distributed import joined
-from dmpo_app.training.group import Group
+from dmpo_app.errors import PeerLostError
+from dmpo_app.training.distributed.process_group import ProcessGroup, join_process_group
 
 PATIENCE = timedelta(seconds=60)
 IMPATIENCE = timedelta(seconds=8)
@@ -25,26 +24,29 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def agree(group: Group) -> None:
+def agree(group: ProcessGroup) -> None:
     """Results, then memory that runs out in process 1, then a failure of process 1, told without anybody waiting."""
-    say(f"processes {group.size}, results {group.share(lambda: [group.rank, 0.1])}, led {group.led(lambda: 7)}")
+    say(
+        f"processes {group.world_size}, results {group.all_gather(lambda: [group.process_rank, 0.1])}, "
+        f"led {group.broadcast(lambda: 7)}"
+    )
 
     def fails(error: Exception) -> None:
-        if group.rank == 1:
+        if group.process_rank == 1:
             raise error
 
     for error in (torch.OutOfMemoryError("CUDA out of memory"), ValueError("no such thing")):
         try:
-            group.share(lambda error=error: fails(error))  # type: ignore[misc]
-        except (torch.OutOfMemoryError, PeerLost, ValueError) as caught:
+            group.all_gather(lambda error=error: fails(error))  # type: ignore[misc]
+        except (torch.OutOfMemoryError, PeerLostError, ValueError) as caught:
             say(f"{type(caught).__name__}: {caught}")
     parameter = torch.nn.Parameter(torch.zeros(3))
-    parameter.grad = torch.full((3,), float(group.rank + 1))
+    parameter.grad = torch.full((3,), float(group.process_rank + 1))
     group.sum_gradients([parameter])
     say(f"summed {parameter.grad.tolist()}")
 
 
-def wait_long(group: Group) -> None:
+def wait_long(group: ProcessGroup) -> None:
     """The leading process takes longer than the group's patience, first with a result, then to fail."""
 
     def fails() -> None:
@@ -55,19 +57,21 @@ def wait_long(group: Group) -> None:
         time.sleep(1.5 * IMPATIENCE.total_seconds())
         return [1, "done"]
 
-    say(f"led {group.led_at_length(works)}")
+    say(f"led {group.broadcast_with_heartbeat(works)}")
     try:
-        group.led_at_length(fails)
-    except (PeerLost, ValueError) as caught:
+        group.broadcast_with_heartbeat(fails)
+    except (PeerLostError, ValueError) as caught:
         say(f"{type(caught).__name__}: {caught}")
-    say(f"shared {group.share(lambda: group.rank)}")
+    say(f"shared {group.all_gather(lambda: group.process_rank)}")
 
 
-def memory_runs_out_and_then_one_is_killed(group: Group, home: str, model: str, round_id: str, token: str) -> None:
+def memory_runs_out_and_then_one_is_killed(
+    group: ProcessGroup, home: str, model: str, round_id: str, token: str
+) -> None:
     from dmpo_app.diffusion.loading import load_denoiser
-    from dmpo_app.training import round_trainer
-    from dmpo_app.training.round_runner import RoundRunner
-    from dmpo_app.training.step import StepResult, train_step
+    from dmpo_app.training.loop import trainer as round_trainer
+    from dmpo_app.training.loop.step import StepResult, train_step
+    from dmpo_app.training.rounds.round_runner import RoundRunner
     from tests.training.training_studio import Studio
 
     steps = 0
@@ -75,9 +79,9 @@ def memory_runs_out_and_then_one_is_killed(group: Group, home: str, model: str, 
     def unlucky(*arguments: Any, micro_pairs: int, **named: Any) -> StepResult:
         nonlocal steps
         steps += 1
-        if group.rank == 1 and micro_pairs > 1:
+        if group.process_rank == 1 and micro_pairs > 1:
             arguments = (_OutOfMemory(), *arguments[1:])
-        if group.rank == 1 and steps == 4:
+        if group.process_rank == 1 and steps == 4:
             os.kill(os.getpid(), signal.SIGKILL)
         say(f"micro_pairs {micro_pairs}")
         return train_step(*arguments, micro_pairs=micro_pairs, **named)
@@ -89,7 +93,7 @@ def memory_runs_out_and_then_one_is_killed(group: Group, home: str, model: str, 
     runner = RoundRunner(studio.store, studio.base, denoiser, state, token=int(token), group=group)
     try:
         runner.run_slice(600)
-    except PeerLost as error:
+    except PeerLostError as error:
         say(f"PeerLost after step {runner.step}: {error}")
         raise
 
@@ -100,7 +104,7 @@ class _OutOfMemory:
     def __init__(self) -> None:
         from types import SimpleNamespace
 
-        from dmpo_app.training.whole_rankings import WholeRankings
+        from dmpo_app.training.data.rankings import WholeRankings
 
         self.dataset = SimpleNamespace(weights=torch.ones(100), rankings=WholeRankings())
         self.device = torch.device("cpu")
@@ -111,7 +115,7 @@ class _OutOfMemory:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with joined(IMPATIENCE if sys.argv[1] == "wait" else PATIENCE) as group:
+    with join_process_group(IMPATIENCE if sys.argv[1] == "wait" else PATIENCE) as group:
         if sys.argv[1] == "agree":
             agree(group)
         elif sys.argv[1] == "wait":

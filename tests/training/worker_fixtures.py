@@ -10,13 +10,13 @@ import pytest
 
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.settings import LabelingSettings, ScoringSettings, Settings, TrainerSettings
-from dmpo_app.training.worker import Worker
+from dmpo_app.training.rounds.scheduler import RoundScheduler
 from tests.training.training_studio import FAST, Studio
 
 MIN_VOTES = 8
 NO_SCORERS = ScoringSettings()
 PLAIN_CAMPAIGN = LabelingSettings()
-MakeWorker = Callable[..., Worker]
+MakeWorker = Callable[..., RoundScheduler]
 
 
 class Clock:
@@ -47,7 +47,7 @@ def make_worker(studio: Studio, denoiser: Denoiser, clock: Clock) -> MakeWorker:
         scoring: ScoringSettings = NO_SCORERS,
         labeling: LabelingSettings = PLAIN_CAMPAIGN,
         **trainer: Any,
-    ) -> Worker:
+    ) -> RoundScheduler:
         settings = Settings(
             home=studio.home,
             base_model=str(studio.source),
@@ -56,6 +56,8 @@ def make_worker(studio: Studio, denoiser: Denoiser, clock: Clock) -> MakeWorker:
             round=FAST.model_copy(update={"num_steps": 3, "beta": beta, "scoring": scoring}),
             trainer=TrainerSettings(**{"period_min_votes": 3, "period_minutes": 30.0, **trainer}),
         )
-        return Worker(studio.store, studio.base, settings, denoiser, owner=owner, now=clock, should_stop=should_stop)
+        return RoundScheduler(
+            studio.store, studio.base, settings, denoiser, owner=owner, now=clock, should_stop=should_stop
+        )
 
     return make

@@ -9,7 +9,7 @@ import pytest
 
 SCRIPT = """
 import sys
-from dmpo_app.ui.server import settle_matplotlib
+from dmpo_app.ui.page_server import settle_matplotlib
 from gradio.utils import MatplotlibBackendMananger
 settle_matplotlib()
 with MatplotlibBackendMananger():

@@ -17,7 +17,7 @@ from dmpo_app.labeling.tokens import Sealer, load_or_create_key
 from dmpo_app.settings import LabelingSettings, Settings
 from dmpo_app.store import Store
 from dmpo_app.web import Services, create_router
-from dmpo_app.web.routes import standing_alone
+from dmpo_app.web.router import build_api_app
 from tests.web.studio_fakes import SAMPLING, FakeRenderer, FakeTrainer, Rounds
 
 ADMIN = {"Authorization": "Bearer the-administrators-token"}
@@ -84,7 +84,7 @@ class Studio:
 
 
 def client_of(services: Services) -> TestClient:
-    return TestClient(standing_alone(create_router(services), services), raise_server_exceptions=False)
+    return TestClient(build_api_app(create_router(services), services), raise_server_exceptions=False)
 
 
 @contextmanager

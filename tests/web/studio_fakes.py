@@ -12,26 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dmpo_app.domain import (
-    BaseModelRef,
-    ImageKind,
-    NewAdapter,
-    NewImage,
-    NewPair,
-    PairSource,
-    Provenance,
-    RenderedImage,
-    RendererState,
-    RenderRequest,
-    RoundProgress,
-    Sampling,
-    TrainerState,
-    Trigger,
-)
-from dmpo_app.errors import Busy, NotReady
-from dmpo_app.pocket.render import render
-from dmpo_app.pocket.scenes import COLOURS, SETTINGS, SUBJECTS, Wish, sample_scene
+from dmpo_app.domain.image import ImageKind, NewImage, NewPair, PairSource, Provenance
+from dmpo_app.domain.lineage import BaseModelRef, NewAdapter, Sampling
+from dmpo_app.domain.render_request import RenderedImage, RendererState, RenderRequest
+from dmpo_app.domain.round import RoundProgress, TrainerState, Trigger
+from dmpo_app.errors import BusyError, NotReadyError
+from dmpo_app.pocket.scenes import COLOURS, SETTINGS, SUBJECTS, SceneConstraints, sample_scene
 from dmpo_app.store import Store
+from examples.pocket_model.render import render
 
 SAMPLING = Sampling(num_steps=20, guidance=3.0)
 
@@ -53,7 +41,7 @@ def scene_image(prompt: str, seed: int, version: int, *, size: int = 128, latent
     """A little scene; later versions are warmer, so that they can be told apart."""
     generator = np.random.default_rng(seed)
     words = prompt.split()
-    wish = Wish(
+    wish = SceneConstraints(
         subject=next((word for word in words if word in SUBJECTS), None),
         colour=next((word for word in words if word in COLOURS), None),
         setting=next((word for word in words if word in SETTINGS), None),
@@ -99,9 +87,9 @@ class FakeRenderer:
 
     def submit(self, request: RenderRequest) -> Future[list[RenderedImage]]:
         if self.failed:
-            raise NotReady(self.failed)
+            raise NotReadyError(self.failed)
         if self.full:
-            raise Busy("32 people are waiting for a picture already; try again in a moment")
+            raise BusyError("32 people are waiting for a picture already; try again in a moment")
         self.requests.append(request)
         return self._pool.submit(self._draw, request)
 
@@ -159,7 +147,7 @@ class Rounds:
         folder = Path(self._store.adapters.root(self._base)) / f"{version:05d}-test"
         folder.mkdir()
         (folder / "pytorch_lora_weights.safetensors").write_bytes(b"weights of version %d" % version)
-        votes: Sequence[int] = [vote_id for vote_id, _ in self._store.rounds.votes_of(round_id)]
+        votes: Sequence[int] = [vote_id for vote_id, _ in self._store.rounds.votes(round_id)]
         adapter = NewAdapter(
             parent=self._store.adapters.live_version(self._base), folder_name=folder.name, sha256="0" * 64,
             proven=proven, metrics={"held_out_accuracy": 0.81, "margin": 1.4}, vote_ids=votes,

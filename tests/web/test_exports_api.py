@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.exchange.outgoing import FORMATS
-from dmpo_app.web.exports import ExportFormat
+from dmpo_app.exchange.exporting import FORMATS
+from dmpo_app.web.routes.export_routes import ExportFormat
 from tests.web.api_studio import ADMIN, Studio
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from dmpo_app.web.imports import UploadRoute
-from tests.preferences.preference_files import pick_a_pic_row, write_pick_a_pic
+from dmpo_app.web.routes.import_routes import DatasetUploadRoute
+from tests.exchange.readers.preference_files import pick_a_pic_row, write_pick_a_pic
 from tests.web.api_studio import ADMIN, Studio
 
 PATH = "/api/v1/imports"
@@ -77,7 +77,7 @@ def test_nonsense_is_refused_without_a_path_of_this_machine(studio: Studio) -> N
 
 
 def test_a_body_that_is_too_large_is_refused_while_it_comes(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(UploadRoute, "max_body_bytes", 1000)
+    monkeypatch.setattr(DatasetUploadRoute, "max_body_bytes", 1000)
     answer = studio.client.post(PATH, params={"name": "a.json"}, content=bytes(2000), headers=ADMIN)
     assert answer.status_code == 413
     assert settled(studio)["phase"] == "failed"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.errors import BackupUnreachable
+from dmpo_app.errors import BackupUnreachableError
 from dmpo_app.labeling.service import LabelingService
 from dmpo_app.labeling.tokens import Sealer, load_or_create_key
-from tests.preferences.preference_files import pick_a_pic_row, write_pick_a_pic
+from tests.exchange.readers.preference_files import pick_a_pic_row, write_pick_a_pic
 from tests.web.api_studio import ADMIN, Studio, client_of
 from tests.web.test_imports_api import settled
 
@@ -19,19 +19,19 @@ from tests.web.test_imports_api import settled
 class Keeper:
     """Safekeeping with two switches; `settled` counts how often it was waited for."""
 
-    waits = True
+    is_synchronous = True
 
     def __init__(self) -> None:
         self.refuses = self.never_settles = False
         self.settled = 0
 
-    def admit(self) -> None:
+    def check_writable(self) -> None:
         if self.refuses:
-            raise BackupUnreachable("the storage is out of reach")
+            raise BackupUnreachableError("the storage is out of reach")
 
-    def settle(self) -> None:
+    def wait_until_durable(self) -> None:
         if self.never_settles:
-            raise BackupUnreachable("the storage did not answer in time")
+            raise BackupUnreachableError("the storage did not answer in time")
         self.settled += 1
 
 
@@ -46,7 +46,7 @@ def kept(studio: Studio, keeper: Keeper) -> Studio:
     services = studio.services
     sealer = Sealer(load_or_create_key(services.store.home))
     labeling = LabelingService(
-        services.store, services.base, services.settings, sealer, rng=random.Random(1), safekeeping=keeper
+        services.store, services.base, services.settings, sealer, rng=random.Random(1), durability=keeper
     )
     return replace(studio, client=client_of(replace(services, labeling=labeling)))
 

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from dmpo_app.web.lanes import Lane, Shared, WriterLane
+from dmpo_app.web.concurrency import Coalesced, ThreadLimiter, WriterLimiter
 
 
 def test_all_who_ask_while_one_answer_is_made_share_the_next_one() -> None:
@@ -22,7 +22,7 @@ def test_all_who_ask_while_one_answer_is_made_share_the_next_one() -> None:
         return len(asked)
 
     async def many() -> list[int]:
-        shared = Shared(Lane(4), work, seconds=0.01)
+        shared = Coalesced(ThreadLimiter(4), work, seconds=0.01)
         first = asyncio.create_task(shared.get())
         while not asked:
             await asyncio.sleep(0.001)
@@ -44,7 +44,7 @@ def test_answers_are_made_no_more_often_than_said_and_what_fails_is_told_and_tri
         return len(begun)
 
     async def one_after_another() -> list[int]:
-        shared = Shared(Lane(4), work, seconds=0.05)
+        shared = Coalesced(ThreadLimiter(4), work, seconds=0.05)
         found = [await shared.get()]
         with pytest.raises(RuntimeError, match="the second fails"):
             await shared.get()
@@ -56,7 +56,7 @@ def test_answers_are_made_no_more_often_than_said_and_what_fails_is_told_and_tri
 
 def test_who_leaves_does_not_take_the_answer_from_the_others() -> None:
     async def two() -> str:
-        shared = Shared(Lane(4), lambda: "here", seconds=0.02)
+        shared = Coalesced(ThreadLimiter(4), lambda: "here", seconds=0.02)
         await shared.get()
         leaving, staying = asyncio.create_task(shared.get()), asyncio.create_task(shared.get())
         await asyncio.sleep(0)
@@ -74,7 +74,7 @@ def test_no_more_than_its_width_is_handed_to_the_writer_and_a_failed_one_makes_r
         return handed[-1]
 
     async def five() -> list[int | BaseException]:
-        lane = WriterLane(2)
+        lane = WriterLimiter(2)
         asking = [asyncio.create_task(lane.run(submit)) for _ in range(5)]
         for number in range(5):
             await asyncio.sleep(0.01)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from dmpo_app.settings import LimitSettings
-from dmpo_app.web import limits as limits_module
-from dmpo_app.web.limits import RateLimit
+from dmpo_app.web import rate_limits
+from dmpo_app.web.rate_limits import RateLimiter
 from tests.web.api_studio import Studio
 
 
@@ -18,27 +18,27 @@ class Time:
 
 def test_a_bucket_gives_its_burst_then_one_every_interval() -> None:
     time = Time()
-    limit = RateLimit(6, clock=time)
-    assert [limit.take("a") for _ in range(6)] == [0.0] * 6
-    assert limit.take("a") == pytest.approx(10.0)
+    limit = RateLimiter(6, clock=time)
+    assert [limit.take_token("a") for _ in range(6)] == [0.0] * 6
+    assert limit.take_token("a") == pytest.approx(10.0)
     time.now += 10
-    assert limit.take("a") == 0.0
-    assert limit.take("a") > 0
+    assert limit.take_token("a") == 0.0
+    assert limit.take_token("a") > 0
 
 
 def test_keys_do_not_share_a_bucket() -> None:
-    limit = RateLimit(1, clock=Time())
-    assert (limit.take("a"), limit.take("b")) == (0.0, 0.0)
-    assert limit.take("a") > 0
+    limit = RateLimiter(1, clock=Time())
+    assert (limit.take_token("a"), limit.take_token("b")) == (0.0, 0.0)
+    assert limit.take_token("a") > 0
 
 
 def test_the_number_of_buckets_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits_module, "MAX_IDENTITIES", 3)
-    limit = RateLimit(1, clock=Time())
+    monkeypatch.setattr(rate_limits, "MAX_IDENTITIES", 3)
+    limit = RateLimiter(1, clock=Time())
     for key in "abcd":
-        limit.take(key)
-    assert limit.take("d") > 0
-    assert limit.take("a") == 0.0
+        limit.take_token(key)
+    assert limit.take_token("d") > 0
+    assert limit.take_token("a") == 0.0
 
 
 def test_limits_apply_in_public_mode_only(studio: Studio) -> None:

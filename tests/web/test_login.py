@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from dmpo_app.errors import SetupProblem
+from dmpo_app.errors import SetupError
 from dmpo_app.settings import IdentitySettings, LabelingSettings
 from tests.oidc_provider import CLIENT_SECRET, RunningProvider, running_provider
 from tests.web.api_studio import Studio
@@ -239,7 +239,7 @@ def test_a_studio_without_a_provider_says_so(studio: Studio) -> None:
     assert studio.client.get("/api/v1/login").json() == {"available": False, "needed": False, "label": None}
     assert studio.client.post("/api/v1/login").status_code == 404
     assert studio.client.get("/login/callback?state=x&code=y").status_code == 404
-    with pytest.raises(SetupProblem, match="OIDC_ISSUER"):
+    with pytest.raises(SetupError, match="OIDC_ISSUER"):
         studio.with_settings(labeling=LabelingSettings(access="login"))
 
 

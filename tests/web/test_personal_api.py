@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dmpo_app.labeling import Sealer, load_or_create_key
-from dmpo_app.web import personal
+from dmpo_app.web.routes import personal_routes
 from tests.web.api_studio import Studio
 
 
@@ -74,7 +74,7 @@ def test_without_a_session_there_is_nothing_of_one_s_own(studio: Studio, method:
 
 
 def test_an_export_holds_every_vote_over_several_pages(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(personal, "EXPORT_PAGE", 2)
+    monkeypatch.setattr(personal_routes, "EXPORT_PAGE", 2)
     who = studio.session()
     given = give(studio, who, 5, comment="=HYPERLINK(1)")
     lines = studio.client.get("/api/v1/votes/export", headers=who)

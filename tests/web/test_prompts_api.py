@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from dmpo_app.settings.labeling import LabelingSettings
-from dmpo_app.web.prompts import MAX_UPLOAD_BYTES
+from dmpo_app.settings.sections import LabelingSettings
+from dmpo_app.web.routes.prompt_routes import MAX_UPLOAD_BYTES
 from tests.web.api_studio import ADMIN, Studio
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dmpo_app.errors import SetupProblem
+from dmpo_app.errors import SetupError
 from dmpo_app.labeling.service import LabelingService
 from dmpo_app.labeling.tokens import Sealer, load_or_create_key
 from dmpo_app.settings import Settings
@@ -124,7 +124,7 @@ def test_no_gradio_event_takes_a_file(client: httpx.Client) -> None:
 
 def test_a_port_in_use_is_refused_with_advice(server: RunningServer, services: Services) -> None:
     taken = replace(services, settings=services.settings.model_copy(update={"port": server.port}))
-    with pytest.raises(SetupProblem, match=rf"port {server.port}.*--port"):
+    with pytest.raises(SetupError, match=rf"port {server.port}.*--port"):
         launch(build_ui(taken), taken)
 
 

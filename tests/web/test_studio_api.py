@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dmpo_app.domain import ImageKind
-from dmpo_app.errors import AdapterCorrupt
+from dmpo_app.domain.image import ImageKind
+from dmpo_app.errors import AdapterCorruptError
 from tests.web.api_studio import ADMIN, Studio
 from tests.web.studio_fakes import Rounds, scene_image
 
@@ -192,14 +192,14 @@ def test_while_the_queue_is_full_renders_are_turned_away_unread_and_nothing_else
 
 
 def test_render_of_a_damaged_version_is_409_and_keeps_its_path_to_itself(studio: Studio) -> None:
-    studio.renderer.error = AdapterCorrupt("/home/ada/adapters/1/weights: sha256 differs")
+    studio.renderer.error = AdapterCorruptError("/home/ada/adapters/1/weights: sha256 differs")
     answer = studio.client.post("/api/v1/render", json={"prompt": "a cat", "seed": 1, "versions": [0]})
     assert answer.status_code == 409
     assert "/home" not in answer.text
 
 
 def test_a_render_that_takes_too_long_is_503(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dmpo_app.web.studio.RENDER_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr("dmpo_app.web.routes.studio_routes.RENDER_TIMEOUT_SECONDS", 0.05)
     studio.renderer.hold.clear()
     answer = studio.client.post("/api/v1/render", json={"prompt": "a cat", "seed": 1, "versions": [0]})
     studio.renderer.hold.set()

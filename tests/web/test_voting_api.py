@@ -151,11 +151,11 @@ def test_a_tampered_image_token_is_404_never_another_image(studio: Studio) -> No
 
 
 def test_a_full_queue_of_writes_is_503_with_retry_after(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dmpo_app.errors import Busy, StorageFull
+    from dmpo_app.errors import BusyError, StorageFullError
 
     who = studio.session()
     [pair] = studio.assignments(who)
-    for error, status in ((Busy("too many are waiting"), 503), (StorageFull("the disk is full"), 507)):
+    for error, status in ((BusyError("too many are waiting"), 503), (StorageFullError("the disk is full"), 507)):
 
         def fail(*_: object, error: Exception = error, **__: object) -> None:
             raise error

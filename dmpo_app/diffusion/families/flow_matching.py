@@ -19,7 +19,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SchedulerMixin
 from torch import Tensor
 
-from dmpo_app.errors import ModelUnavailable
+from dmpo_app.errors import ModelUnavailableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class FlowMatching:
     def load_scheduler(self, folder: Path) -> FlowMatchEulerDiscreteScheduler:
         config = FlowMatchEulerDiscreteScheduler.load_config(folder, subfolder="scheduler", local_files_only=True)
         if not str(config.get("_class_name")).startswith("FlowMatch"):
-            raise ModelUnavailable(
+            raise ModelUnavailableError(
                 f"the noise schedule of {folder} is a {config.get('_class_name')}; this model family is trained with "
                 "a FlowMatchEulerDiscreteScheduler"
             )
@@ -51,12 +51,12 @@ class FlowMatching:
 
     def sigmas(self, scheduler: SchedulerMixin, timesteps: Tensor, size: tuple[int, int]) -> Tensor:
         """The share of noise at `timesteps`, (B,) float32 in 0..1, on latents of `size` (H, W)."""
-        falling = scheduler.sigmas  # as constructed: N values from 1 down, with a constant shift already in them
+        schedule = scheduler.sigmas  # as constructed: N values from 1 down, with a constant shift already in them
         if scheduler.config.use_dynamic_shifting:
-            falling = scheduler.time_shift(self._mu(scheduler, size), 1.0, falling)
+            schedule = scheduler.time_shift(self._mu(scheduler, size), 1.0, schedule)
         if scheduler.config.shift_terminal:
-            falling = scheduler.stretch_shift_to_terminal(falling)
-        return cast(Tensor, falling.flip(0).to(timesteps.device)[timesteps])
+            schedule = scheduler.stretch_shift_to_terminal(schedule)
+        return cast(Tensor, schedule.flip(0).to(timesteps.device)[timesteps])
 
     def add_noise(self, scheduler: SchedulerMixin, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         sigma = self.sigmas(scheduler, timesteps, _size(latents)).view(-1, 1, 1, 1)
@@ -72,7 +72,7 @@ class FlowMatching:
         return noise.float() - latents.float()
 
     def noise_error_weight(self, scheduler: SchedulerMixin, timesteps: Tensor, size: tuple[int, int]) -> Tensor:
-        """(1 - sigma)^2, because noise = x + (1 - sigma) v."""
+        """The weight (1 - sigma)^2, because noise = x + (1 - sigma) v."""
         return (1 - self.sigmas(scheduler, timesteps, size)).square()
 
     def model_time(self, scheduler: SchedulerMixin, timesteps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -81,13 +81,15 @@ class FlowMatching:
     def sampling_scheduler(self, sampler: str, config: Mapping[str, Any]) -> SchedulerMixin:
         return {"flow-euler": FlowMatchEulerDiscreteScheduler}[sampler].from_config(config)
 
-    def start(self, scheduler: SchedulerMixin, num_steps: int, size: tuple[int, int], device: torch.device) -> None:
+    def set_timesteps(
+        self, scheduler: SchedulerMixin, num_steps: int, size: tuple[int, int], device: torch.device
+    ) -> None:
         shift = {"mu": self._mu(scheduler, size)} if scheduler.config.use_dynamic_shifting else {}
         sigmas = np.linspace(1.0, 1 / num_steps, num_steps) if self.even_sigmas else None
         scheduler.set_timesteps(num_steps, device=device, sigmas=sigmas, **shift)
 
     def _mu(self, scheduler: SchedulerMixin, size: tuple[int, int]) -> float:
-        """How far the schedule is shifted: linear in the number of tokens, between two sizes the configuration names.
+        """The shift of the schedule: linear in the number of tokens, between two sizes the configuration names.
 
         The rule of Flux's reference code, `get_lin_function` in its sampling.py.
         """

@@ -17,12 +17,12 @@ import torch
 from diffusers import DiffusionPipeline, FluxPipeline, FluxTransformer2DModel, ModelMixin
 from torch import Tensor
 
+from dmpo_app.diffusion.families.components import TRANSFORMER_TARGETS, decode_shifted, encode_shifted
 from dmpo_app.diffusion.families.flow_matching import FlowMatching
 from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
-from dmpo_app.diffusion.families.transformer import TRANSFORMER_TARGETS, decode_shifted, encode_shifted
 
 TRAINING_GUIDANCE = 3.5
-"""What a guided denoiser is told in training: the guidance that the pairs were made with, where nothing else is set."""
+"""Guidance input of a guided denoiser in training: that of the pairs' images, where nothing else is set."""
 
 
 # Not proj_out of the one-stream blocks: peft goes by the ends of names, and the last layer is called the same.
@@ -38,7 +38,7 @@ class Flux:
     denoiser_class = FluxTransformer2DModel
     process = FlowMatching(even_sigmas=True)
     targets: Mapping[str, tuple[str, ...]] = MappingProxyType({**TRANSFORMER_TARGETS, "wide": _WIDE})
-    usual_targets = "attention"
+    default_targets = "attention"
     latent_multiple = 2
 
     def latent_shape(self, pipeline: DiffusionPipeline) -> tuple[int, int, int]:
@@ -57,11 +57,13 @@ class Flux:
     ) -> Tensor:
         batch, _, height, width = latents.shape
         embeds = conditioning["prompt_embeds"]
-        told = TRAINING_GUIDANCE if guidance is None else guidance
+        guidance_input = TRAINING_GUIDANCE if guidance is None else guidance
         prediction = module(
             hidden_states=pack(latents),
             timestep=time.expand(batch).to(latents.dtype) / 1000,
-            guidance=torch.full([batch], told, device=latents.device) if module.config.guidance_embeds else None,
+            guidance=torch.full([batch], guidance_input, device=latents.device)
+            if module.config.guidance_embeds
+            else None,
             pooled_projections=conditioning["pooled_prompt_embeds"],
             encoder_hidden_states=embeds,
             txt_ids=torch.zeros(embeds.shape[1], 3, device=latents.device, dtype=embeds.dtype),
@@ -78,7 +80,7 @@ class Flux:
 
 
 def pack(latents: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, T, 4 C): every 2 x 2 patch becomes a token, rows first."""
+    """Pack latents (B, C, H, W) into tokens (B, T, 4 C): every 2 x 2 patch becomes one, rows first."""
     batch, channels, height, width = latents.shape
     patches = latents.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
     return patches.reshape(batch, (height // 2) * (width // 2), channels * 4)
@@ -92,7 +94,7 @@ def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
 
 
 def image_ids(rows: int, columns: int) -> Tensor:
-    """(T, 3): 0, row, column of every token; float32 on the CPU."""
+    """The position ids (T, 3) of the image's tokens: 0, row, column; float32 on the CPU."""
     row = torch.arange(rows, dtype=torch.float32)[:, None].expand(rows, columns)
     column = torch.arange(columns, dtype=torch.float32)[None, :].expand(rows, columns)
     return torch.stack([torch.zeros(rows, columns), row, column], dim=-1).reshape(-1, 3)

@@ -17,7 +17,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, SchedulerMixin
 from torch import Tensor
 
-from dmpo_app.errors import ModelUnavailable
+from dmpo_app.errors import ModelUnavailableError
 
 _SAMPLERS = {"ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}
 
@@ -33,7 +33,7 @@ class NoiseSchedule:
     def load_scheduler(self, folder: Path) -> DDPMScheduler:
         config = DDPMScheduler.load_config(folder, subfolder="scheduler", local_files_only=True)
         if "sigma_data" in config or "FlowMatch" in str(config.get("_class_name")):
-            raise ModelUnavailable(
+            raise ModelUnavailableError(
                 f"the noise schedule of {folder} is a {config.get('_class_name')}, which this model family is not "
                 "trained with here; models with a schedule of betas (DDPM, DDIM, Euler, DPM-Solver, ...) are"
             )
@@ -42,11 +42,11 @@ class NoiseSchedule:
         return scheduler
 
     def prediction_type(self, scheduler: SchedulerMixin) -> str:
-        """Raises ModelUnavailable unless the target of this prediction type is known."""
-        found = scheduler.config.prediction_type
-        if found not in {"epsilon", "v_prediction"}:
-            raise ModelUnavailable(f"models with prediction type {found!r} cannot be trained here")
-        return cast(str, found)
+        """The prediction type. Raises ModelUnavailableError unless its training target is known."""
+        prediction_type = scheduler.config.prediction_type
+        if prediction_type not in {"epsilon", "v_prediction"}:
+            raise ModelUnavailableError(f"models with prediction type {prediction_type!r} cannot be trained here")
+        return cast(str, prediction_type)
 
     def add_noise(self, scheduler: SchedulerMixin, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         return cast(Tensor, scheduler.add_noise(latents.float(), noise.float(), timesteps))
@@ -63,7 +63,10 @@ class NoiseSchedule:
         timesteps: Tensor,
         size: tuple[int, int],  # noqa: ARG002 - the protocol's
     ) -> Tensor:
-        """1 for epsilon; alphabar_t for velocity, because noise = sqrt(alphabar_t) v + sqrt(1 - alphabar_t) x_t."""
+        """The weight: 1 for epsilon, and alphabar_t for velocity.
+
+        That is because noise = sqrt(alphabar_t) v + sqrt(1 - alphabar_t) x_t.
+        """
         if self.prediction_type(scheduler) == "epsilon":
             return torch.ones(timesteps.shape, device=timesteps.device)
         return cast(Tensor, scheduler.alphas_cumprod.to(timesteps.device)[timesteps].float())
@@ -81,7 +84,7 @@ class NoiseSchedule:
         unclipped = {"clip_sample": False} if sampler == "ddim" and "clip_sample" not in config else {}
         return _SAMPLERS[sampler].from_config(config, **unclipped)
 
-    def start(
+    def set_timesteps(
         self,
         scheduler: SchedulerMixin,
         num_steps: int,

@@ -1,6 +1,6 @@
-"""What a model family has to answer, so that everything else in the project can do without knowing which one it is.
+"""The protocols of a model family and of its diffusion process; all other code is independent of the family.
 
-Everybody else sees latents as (B, C, H, W) in the *scaled* (and, where the autoencoder has one, shifted) space that the
+That code sees latents as (B, C, H, W) in the *scaled* (and, where the autoencoder has one, shifted) space that the
 denoiser works in, and prompts as a Conditioning. What a family packs, embeds or adds beside that is its own affair.
 
 Shapes:  B images;  C H W latent channels, height, width;  S tokens of a prompt;  D P widths of its embeddings.
@@ -24,7 +24,7 @@ Without a batch dimension where it belongs to one prompt, with one where it goes
 
 
 class DiffusionProcess(Protocol):
-    """How noise gets onto latents and off them again. `noise_schedule` and `flow_matching` are the two there are.
+    """The noise process: adding noise in training, sampling without it. Two: `noise_schedule` and `flow_matching`.
 
     `timesteps` are whole numbers in 0..num_train_timesteps - 1, (B,), more noise the higher.
     """
@@ -35,11 +35,11 @@ class DiffusionProcess(Protocol):
         ...
 
     def load_scheduler(self, folder: Path) -> SchedulerMixin:
-        """The training schedule of a model's folder. Raises ModelUnavailable for one that is not understood."""
+        """The training schedule of a model's folder. Raises ModelUnavailableError for one that is not understood."""
         ...
 
     def prediction_type(self, scheduler: SchedulerMixin) -> str:
-        """What the denoiser predicts: epsilon, v_prediction or flow."""
+        """The prediction type of the denoiser: epsilon, v_prediction or flow."""
         ...
 
     def add_noise(self, scheduler: SchedulerMixin, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -47,22 +47,24 @@ class DiffusionProcess(Protocol):
         ...
 
     def training_target(self, scheduler: SchedulerMixin, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What the denoiser should predict of them, float32 (B, C, H, W)."""
+        """The training target of the denoiser's prediction, float32 (B, C, H, W)."""
         ...
 
     def noise_error_weight(self, scheduler: SchedulerMixin, timesteps: Tensor, size: tuple[int, int]) -> Tensor:
-        """Times this, (B,) float32, a squared error of the prediction is one of the noise that it implies."""
+        """Weight (B,), float32, that turns a squared error of the prediction into one of the implied noise."""
         ...
 
     def model_time(self, scheduler: SchedulerMixin, timesteps: Tensor, size: tuple[int, int]) -> Tensor:
-        """The time (B,) that the denoiser is told for `timesteps` on latents of `size` (H, W)."""
+        """The time input (B,) of the denoiser for `timesteps` on latents of `size` (H, W)."""
         ...
 
     def sampling_scheduler(self, sampler: str, config: Mapping[str, Any]) -> SchedulerMixin:
         """A new sampler of that name with the model's noise schedule."""
         ...
 
-    def start(self, scheduler: SchedulerMixin, num_steps: int, size: tuple[int, int], device: torch.device) -> None:
+    def set_timesteps(
+        self, scheduler: SchedulerMixin, num_steps: int, size: tuple[int, int], device: torch.device
+    ) -> None:
         """Set a sampler's timesteps for latents of `size` (H, W)."""
         ...
 
@@ -95,25 +97,28 @@ class ModelFamily(Protocol):
         ...
 
     @property
-    def usual_targets(self) -> str:
-        """The preset that `auto` stands for."""
+    def default_targets(self) -> str:
+        """The default preset, which `auto` stands for."""
         ...
 
     @property
     def latent_multiple(self) -> int:
-        """Height and width of latents must be multiples of this."""
+        """The number that height and width of latents must be multiples of."""
         ...
 
     def latent_shape(self, pipeline: DiffusionPipeline) -> tuple[int, int, int]:
-        """(C, H, W) of the images that the model was made for."""
+        """The latent shape (C, H, W) of the images that the model was made for."""
         ...
 
     def encode_prompt(self, pipeline: DiffusionPipeline, prompt: str) -> Conditioning:
-        """As the stock pipeline encodes it, without batch dimension, on the pipeline's device."""
+        """Encode a prompt as the stock pipeline does, without batch dimension, on the pipeline's device."""
         ...
 
     def unconditional(self, pipeline: DiffusionPipeline) -> Conditioning | None:
-        """The other side of classifier-free guidance; None where guidance is an input of the denoiser or unknown."""
+        """The unconditional side of classifier-free guidance.
+
+        None where guidance is an input of the denoiser or unknown.
+        """
         ...
 
     def forward(
@@ -128,11 +133,11 @@ class ModelFamily(Protocol):
         ...
 
     def decode(self, pipeline: DiffusionPipeline, latents: Tensor) -> tuple[Tensor, list[bool]]:
-        """Pixels (B, 3, height, width) in -1..1, and which images the model's own safety checker blacked out."""
+        """Decode latents to pixels (B, 3, height, width) in -1..1; flag images that the safety checker blacked out."""
         ...
 
     def encode(self, pipeline: DiffusionPipeline, pixels: Tensor) -> Tensor:
-        """Latents (B, C, H, W) of pixels (B, 3, height, width) in -1..1, in the dtype of the autoencoder.
+        """Encode pixels (B, 3, height, width) in -1..1 as latents (B, C, H, W), in the dtype of the autoencoder.
 
         What `decode` undoes, as far as the autoencoder can: see `autoencoder.posterior_mode`. Needs no denoiser.
         """

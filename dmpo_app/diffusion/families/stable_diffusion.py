@@ -10,10 +10,9 @@ from typing import cast
 from diffusers import DiffusionPipeline, ModelMixin, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
-from dmpo_app.diffusion.families.autoencoder import posterior_mode
+from dmpo_app.diffusion.families.components import UNET_TARGETS, posterior_mode, unet_latent_shape, unscale_latents
 from dmpo_app.diffusion.families.noise_schedule import NoiseSchedule
 from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
-from dmpo_app.diffusion.families.unet import UNET_TARGETS, unet_latent_shape, unscaled
 
 
 class StableDiffusion:
@@ -25,14 +24,14 @@ class StableDiffusion:
     denoiser_class = UNet2DConditionModel
     process = NoiseSchedule()
     targets = UNET_TARGETS
-    usual_targets = "wide"
+    default_targets = "wide"
     latent_multiple = 1
 
     def latent_shape(self, pipeline: DiffusionPipeline) -> tuple[int, int, int]:
         return unet_latent_shape(pipeline)
 
     def encode_prompt(self, pipeline: DiffusionPipeline, prompt: str) -> Conditioning:
-        """A prompt longer than the tokenizer's limit is cut, and the log says what was lost."""
+        """Encode a prompt; one longer than the tokenizer's limit is cut, and the log says what was lost."""
         return {"prompt_embeds": pipeline.encode_prompt(prompt, pipeline.device, 1, False)[0][0]}
 
     def unconditional(self, pipeline: DiffusionPipeline) -> Conditioning | None:
@@ -50,7 +49,7 @@ class StableDiffusion:
         return cast(Tensor, module(latents, time, conditioning["prompt_embeds"], return_dict=False)[0])
 
     def decode(self, pipeline: DiffusionPipeline, latents: Tensor) -> tuple[Tensor, list[bool]]:
-        pixels = pipeline.vae.decode(unscaled(pipeline, latents), return_dict=False)[0]
+        pixels = pipeline.vae.decode(unscale_latents(pipeline, latents), return_dict=False)[0]
         pixels, flags = pipeline.run_safety_checker(pixels, latents.device, latents.dtype)
         return pixels, [False] * len(latents) if flags is None else [bool(flag) for flag in flags]
 

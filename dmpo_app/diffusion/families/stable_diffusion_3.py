@@ -10,9 +10,9 @@ from typing import cast
 from diffusers import DiffusionPipeline, ModelMixin, SD3Transformer2DModel, StableDiffusion3Pipeline
 from torch import Tensor
 
+from dmpo_app.diffusion.families.components import TRANSFORMER_TARGETS, decode_shifted, encode_shifted
 from dmpo_app.diffusion.families.flow_matching import FlowMatching
 from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
-from dmpo_app.diffusion.families.transformer import TRANSFORMER_TARGETS, decode_shifted, encode_shifted
 
 
 class StableDiffusion3:
@@ -24,7 +24,7 @@ class StableDiffusion3:
     denoiser_class = SD3Transformer2DModel
     process = FlowMatching()
     targets = TRANSFORMER_TARGETS
-    usual_targets = "attention"
+    default_targets = "attention"
     latent_multiple = 2
 
     def latent_shape(self, pipeline: DiffusionPipeline) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""Stable Diffusion XL: a UNet, two CLIP text encoders, a pooled embedding, and the picture's size as an input.
+"""Stable Diffusion XL: a UNet, two CLIP text encoders, a pooled embedding, and the image's size as an input.
 
 Shapes:  B images;  C H W latent channels, height, width;  S tokens of a prompt (77);  D P widths of its embeddings.
 """
@@ -13,13 +13,12 @@ import torch
 from diffusers import DiffusionPipeline, ModelMixin, StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import Tensor
 
-from dmpo_app.diffusion.families.autoencoder import posterior_mode
+from dmpo_app.diffusion.families.components import UNET_TARGETS, posterior_mode, unet_latent_shape, unscale_latents
 from dmpo_app.diffusion.families.noise_schedule import NoiseSchedule
 from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
-from dmpo_app.diffusion.families.unet import UNET_TARGETS, unet_latent_shape, unscaled
 
 PIXELS_PER_LATENT = 8
-"""Of every autoencoder this family has been published with."""
+"""The scale of every autoencoder this family has been published with."""
 
 
 class StableDiffusionXL:
@@ -31,7 +30,7 @@ class StableDiffusionXL:
     denoiser_class = UNet2DConditionModel
     process = NoiseSchedule()
     targets = UNET_TARGETS
-    usual_targets = "attention"
+    default_targets = "attention"
     latent_multiple = 1
 
     def latent_shape(self, pipeline: DiffusionPipeline) -> tuple[int, int, int]:
@@ -62,19 +61,19 @@ class StableDiffusionXL:
         return cast(Tensor, prediction)
 
     def decode(self, pipeline: DiffusionPipeline, latents: Tensor) -> tuple[Tensor, list[bool]]:
-        with _wide_enough(pipeline) as dtype:
-            pixels = pipeline.vae.decode(_denormalised(pipeline, latents.to(dtype)), return_dict=False)[0]
+        with _upcast_vae(pipeline) as dtype:
+            pixels = pipeline.vae.decode(_denormalise(pipeline, latents.to(dtype)), return_dict=False)[0]
         return pixels, [False] * len(latents)
 
     def encode(self, pipeline: DiffusionPipeline, pixels: Tensor) -> Tensor:
         usual = pipeline.vae.dtype
-        with _wide_enough(pipeline):
-            return _normalised(pipeline, posterior_mode(pipeline.vae, pixels)).to(usual)
+        with _upcast_vae(pipeline):
+            return _normalise(pipeline, posterior_mode(pipeline.vae, pixels)).to(usual)
 
 
 @contextmanager
-def _wide_enough(pipeline: DiffusionPipeline) -> Iterator[torch.dtype]:
-    """The autoencoder in float32 where its configuration says that it overflows in float16; yields its dtype."""
+def _upcast_vae(pipeline: DiffusionPipeline) -> Iterator[torch.dtype]:
+    """Upcast the autoencoder to float32 where its configuration says that it overflows in float16; yields its dtype."""
     vae = pipeline.vae
     upcast = vae.dtype == torch.float16 and vae.config.force_upcast
     if not upcast:
@@ -88,23 +87,23 @@ def _wide_enough(pipeline: DiffusionPipeline) -> Iterator[torch.dtype]:
 
 
 def time_ids(latents: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, 6): original height and width, crop's top and left, target height and width, for pictures shown whole."""
+    """The size conditioning (B, 6) of uncropped images: original size, crop's top and left, target size."""
     height, width = latents.shape[-2] * PIXELS_PER_LATENT, latents.shape[-1] * PIXELS_PER_LATENT
     row = torch.tensor([[height, width, 0, 0, height, width]], dtype=dtype, device=latents.device)
     return row.repeat(len(latents), 1)
 
 
-def _denormalised(pipeline: DiffusionPipeline, latents: Tensor) -> Tensor:
-    """Latents as the autoencoder takes them; some models keep a mean and a spread of each channel."""
+def _denormalise(pipeline: DiffusionPipeline, latents: Tensor) -> Tensor:
+    """Denormalise latents for the autoencoder; some models have a mean and a spread of each channel."""
     statistics = _statistics(pipeline, latents)
     if statistics is None:
-        return unscaled(pipeline, latents)
+        return unscale_latents(pipeline, latents)
     mean_C11, std_C11 = statistics
     return cast(Tensor, latents * std_C11 / pipeline.vae.config.scaling_factor + mean_C11)
 
 
-def _normalised(pipeline: DiffusionPipeline, latents: Tensor) -> Tensor:
-    """The inverse of `_denormalised`."""
+def _normalise(pipeline: DiffusionPipeline, latents: Tensor) -> Tensor:
+    """Normalise latents of the autoencoder: the inverse of `_denormalise`."""
     scaling_factor = pipeline.vae.config.scaling_factor
     statistics = _statistics(pipeline, latents)
     if statistics is None:

@@ -1,9 +1,9 @@
-"""How good the votes are: agreement, checks, and what an annotator's votes should count. Numbers in, numbers out.
+"""Quality of the votes: agreement, checks, reliability and weights of annotators. Numbers in, numbers out.
 
 Nothing here knows the database, torch or a page; `report` puts it together for people, `weighing` for training.
 """
 
-from dmpo_app.labeling.quality.report import AnnotatorQuality, QualityReport, quality_report
-from dmpo_app.labeling.quality.weighing import UNWEIGHED, VoteWeighing, VoteWeights
+from dmpo_app.labeling.quality.quality_report import AnnotatorQuality, QualityReport, quality_report
+from dmpo_app.labeling.quality.vote_weights import UNWEIGHED, VoteWeighing, VoteWeights
 
 __all__ = ["UNWEIGHED", "AnnotatorQuality", "QualityReport", "VoteWeighing", "VoteWeights", "quality_report"]

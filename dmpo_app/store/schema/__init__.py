@@ -1,4 +1,4 @@
-"""The tables.
+"""The tables of the database.
 
     base_models ─┬─ adapters ─ adapter_votes        annotators ─┐
                  ├─ rounds ─ round_votes, round_progress        │
@@ -31,9 +31,16 @@ from dmpo_app.store.schema.base import (
     AssignmentState,
     Table,
 )
-from dmpo_app.store.schema.campaign import AuditRow, ConsentRow, ConsentTextRow, InviteRow, InviteUseRow, ReportRow
-from dmpo_app.store.schema.imports import ImportedPairRow, ImportedVoteRow, ImportLeftOutRow, ImportRow
-from dmpo_app.store.schema.labeling import (
+from dmpo_app.store.schema.campaign_tables import (
+    AuditRow,
+    ConsentRow,
+    ConsentTextRow,
+    InviteRow,
+    InviteUseRow,
+    ReportRow,
+)
+from dmpo_app.store.schema.import_tables import ImportedPairRow, ImportedVoteRow, ImportLeftOutRow, ImportRow
+from dmpo_app.store.schema.labeling_tables import (
     AnnotatorRow,
     AssignmentRow,
     BaseModelRow,
@@ -45,8 +52,8 @@ from dmpo_app.store.schema.labeling import (
     SetImageRow,
     VoteRow,
 )
-from dmpo_app.store.schema.prompts import PromptProposalRow, PromptRow, PromptTagRow
-from dmpo_app.store.schema.training import (
+from dmpo_app.store.schema.prompt_tables import PromptProposalRow, PromptRow, PromptTagRow
+from dmpo_app.store.schema.training_tables import (
     AdapterRow,
     AdapterVoteRow,
     LeaseRow,

@@ -1,4 +1,4 @@
-"""What the tables have in common: how columns are stored and constraints named, and the states rows can be in."""
+"""Base of the tables: column types, names of constraints, and conditions on the states of rows."""
 
 from __future__ import annotations
 
@@ -9,28 +9,22 @@ from typing import Any, ClassVar
 from sqlalchemy import JSON, MetaData, text
 from sqlalchemy.orm import DeclarativeBase
 
-from dmpo_app.domain import (
-    Choice,
-    ImageKind,
-    ImportUse,
-    Outcome,
-    PairSource,
-    PromptSource,
-    Purpose,
-    Question,
-    ReportReason,
-    RoundStatus,
-    Strength,
-    Trigger,
-)
-from dmpo_app.store.column_types import EnumText, UTCTime
+from dmpo_app.domain.campaign import ReportReason
+from dmpo_app.domain.data_import import ImportUse
+from dmpo_app.domain.image import ImageKind, PairSource
+from dmpo_app.domain.pair_choice import Purpose
+from dmpo_app.domain.prompt import PromptSource
+from dmpo_app.domain.round import RoundStatus, Trigger
+from dmpo_app.domain.vote import Choice, Outcome, Question, Strength
+from dmpo_app.store.db.column_types import EnumText, UTCTime
 
 
 class AssignmentState(StrEnum):
-    """OPEN and REOPENED can be answered; ANSWERED has a live vote; REOPENED had one that was taken back.
+    """The state of an assignment.
 
-    An OPEN one that runs out is LAPSED, and its pair may be shown to the same person again. A REOPENED one is SPENT:
-    they have judged that pair, so it never comes back; the same goes for one whose vote was withdrawn.
+    OPEN and REOPENED can be voted on; ANSWERED has a live vote; REOPENED had one that was undone. An OPEN one that
+    expires is LAPSED, and its pair may be assigned to the same person again. A REOPENED one that expires is SPENT:
+    they have voted on that pair, so it never comes back; the same goes for one whose vote was withdrawn.
     """
 
     OPEN = "open"
@@ -41,7 +35,7 @@ class AssignmentState(StrEnum):
 
 
 CLOSED_AS = {AssignmentState.OPEN: AssignmentState.LAPSED, AssignmentState.REOPENED: AssignmentState.SPENT}
-"""What becomes of an assignment that can be answered when it no longer can."""
+"""The state of an open assignment after it is closed."""
 
 
 IS_OPEN = "state IN ('open', 'reopened')"
@@ -58,12 +52,12 @@ compares, since SQLite would walk through the whole index for IS NOT NULL."""
 
 
 def only(condition: str) -> dict[str, Any]:
-    """Make an index cover only the rows that meet a condition; both databases spell it alike."""
+    """Options of a partial index over the rows that meet a condition; both databases spell it alike."""
     return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
 class Table(DeclarativeBase):
-    """Names every constraint, so that a migration can name it too."""
+    """The base class of tables. It names every constraint, so that a migration can name it too."""
 
     metadata = MetaData(
         naming_convention={

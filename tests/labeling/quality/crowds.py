@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dmpo_app.domain import Outcome
+from dmpo_app.domain.vote import Outcome
 
 LETTERS = {"a": Outcome.A, "b": Outcome.B, "t": Outcome.TIE, "n": Outcome.BOTH_BAD, "s": Outcome.SKIP}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dmpo_app.labeling.quality.agreement import alpha_interval, answer_counts, krippendorff_alpha, majority_agreement
-from dmpo_app.labeling.quality.votes import Ints, VoteArrays
+from dmpo_app.labeling.quality.agreement import alpha_interval, krippendorff_alpha, majority_agreement, outcome_counts
+from dmpo_app.labeling.quality.quality_votes import Ints, VoteArrays
 from tests.labeling.quality.crowds import crowd, said
 
 
@@ -42,12 +42,12 @@ def test_full_agreement_is_one_and_what_cannot_be_compared_has_no_alpha() -> Non
 
 def test_the_bootstrap_over_pairs_covers_the_alpha_of_the_whole_population() -> None:
     accuracies = [0.9] * 6 + [0.6] * 6
-    population = VoteArrays.of(crowd(accuracies, pairs=4000, judges=3, seed=0))
-    true_alpha = krippendorff_alpha(answer_counts(population))
+    population = VoteArrays.from_votes(crowd(accuracies, pairs=4000, judges=3, seed=0))
+    true_alpha = krippendorff_alpha(outcome_counts(population))
     assert true_alpha is not None
     covered, widths = 0, []
     for seed in range(1, 101):
-        sample = answer_counts(VoteArrays.of(crowd(accuracies, pairs=80, judges=3, seed=seed)))
+        sample = outcome_counts(VoteArrays.from_votes(crowd(accuracies, pairs=80, judges=3, seed=seed)))
         found = alpha_interval(sample, np.random.default_rng(seed), samples=400)
         assert found is not None
         assert found.low < found.value < found.high
@@ -58,12 +58,12 @@ def test_the_bootstrap_over_pairs_covers_the_alpha_of_the_whole_population() -> 
 
 
 def test_the_interval_is_the_same_for_the_same_votes() -> None:
-    counts = answer_counts(VoteArrays.of(crowd([0.8] * 5, pairs=50, judges=2, seed=3)))
+    counts = outcome_counts(VoteArrays.from_votes(crowd([0.8] * 5, pairs=50, judges=2, seed=3)))
     assert alpha_interval(counts, np.random.default_rng(1)) == alpha_interval(counts, np.random.default_rng(1))
 
 
 def test_an_annotator_is_compared_with_the_majority_of_the_others_only() -> None:
-    votes = VoteArrays.of([*said(0, "aaab."), *said(1, "aab.t"), *said(2, "abb.s"), *said(3, "...bt")])
+    votes = VoteArrays.from_votes([*said(0, "aaab."), *said(1, "aab.t"), *said(2, "abb.s"), *said(3, "...bt")])
     agreeing, compared = majority_agreement(votes)
     # On pair 1 annotators 0 and 1 see the others one against one, and only 2 sees a majority; on pair 2 only 0 does.
     assert compared.tolist() == [3, 2, 2, 2]
@@ -72,7 +72,10 @@ def test_an_annotator_is_compared_with_the_majority_of_the_others_only() -> None
 
 def test_skips_gold_pairs_and_repeats_say_nothing_about_agreement() -> None:
     votes = [*said(0, "as"), *said(1, "ba"), *said(0, "b")]
-    arrays = VoteArrays.of(votes)
+    arrays = VoteArrays.from_votes(votes)
     assert arrays.repeat.tolist() == [False, False, False, False, True]
-    assert answer_counts(arrays).tolist() == [[1, 1, 0, 0], [1, 0, 0, 0]]
-    assert answer_counts(VoteArrays.of(votes, gold={0: votes[0].outcome})).tolist() == [[0, 0, 0, 0], [1, 0, 0, 0]]
+    assert outcome_counts(arrays).tolist() == [[1, 1, 0, 0], [1, 0, 0, 0]]
+    assert outcome_counts(VoteArrays.from_votes(votes, gold={0: votes[0].outcome})).tolist() == [
+        [0, 0, 0, 0],
+        [1, 0, 0, 0],
+    ]

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmpo_app.labeling.quality.caps import cap_factors
-from dmpo_app.labeling.quality.weighing import VoteWeighing
+from dmpo_app.labeling.quality.vote_weights import VoteWeighing, cap_factors
 from tests.labeling.quality.crowds import said
 
 
@@ -71,4 +70,4 @@ def test_the_cap_works_with_and_without_reliability() -> None:
         weights = weighing.weights(votes)
         assert weights.summary["largest_share"] == pytest.approx(0.05)
         assert weights.summary["capped"] == 1
-        assert weights.of(0) < 0.1
+        assert weights.weight_for(0) < 0.1

@@ -5,22 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dmpo_app.labeling.quality.reliability import PRIOR_VOTES, START, Reliability, dawid_skene
-from dmpo_app.labeling.quality.votes import A, Floats, VoteArrays
-from dmpo_app.labeling.quality.weighing import VoteWeighing
+from dmpo_app.labeling.quality.quality_votes import A, Floats, VoteArrays
+from dmpo_app.labeling.quality.reliability import INITIAL_ACCURACY, PRIOR_VOTES, Reliability, dawid_skene
+from dmpo_app.labeling.quality.vote_weights import VoteWeighing
 from tests.labeling.quality.crowds import Vote, crowd, said
 
 WEIGHED = VoteWeighing("dawid_skene")
 
 
 def estimate(votes: list[Vote], truth: Floats | None = None) -> Reliability:
-    arrays = VoteArrays.of(votes)
-    decided = arrays.decided
+    arrays = VoteArrays.from_votes(votes)
+    decided = arrays.is_decided
     return dawid_skene(
         arrays.annotator[decided],
         arrays.pair[decided],
-        arrays.answer[decided] == A,
-        votes_of=arrays.per_annotator(arrays.says_something),
+        arrays.outcome[decided] == A,
+        num_votes=arrays.per_annotator(arrays.is_not_skip),
         truth=truth,
     )
 
@@ -46,7 +46,7 @@ def test_the_mean_weight_over_votes_is_one_however_unequal_the_crowd() -> None:
     activity = [30.0, 10.0, 5.0, *[1.0] * 12]
     votes = crowd([0.9, 0.5, 0.2, *[0.8] * 12], pairs=300, judges=3, seed=2, activity=activity)
     weights = WEIGHED.weights(votes)
-    assert np.mean([weights.of(vote.annotator_id) for vote in votes]) == pytest.approx(1)
+    assert np.mean([weights.weight_for(vote.annotator_id) for vote in votes]) == pytest.approx(1)
     assert weights.summary["mean_weight"] == pytest.approx(1)
 
 
@@ -56,16 +56,16 @@ def test_who_has_few_votes_weighs_about_one_and_who_has_nothing_in_common_exactl
     newcomer = Vote(98, wrong.pair_id, wrong.outcome)
     alone = [Vote(99, 10_000 + n, wrong.outcome) for n in range(50)]
     weights = WEIGHED.weights([*votes, newcomer, *alone])
-    assert weights.of(98) == pytest.approx(1, abs=0.12)
-    assert weights.of(99) == 1.0
-    assert weights.of(12345) == 1.0
+    assert weights.weight_for(98) == pytest.approx(1, abs=0.12)
+    assert weights.weight_for(99) == 1.0
+    assert weights.weight_for(12345) == 1.0
 
 
 def test_without_any_overlap_every_weight_is_one_to_the_last_bit() -> None:
     votes = [*said(1, "abab"), *said(2, "....abba"), *said(3, "........tb")]
     found = estimate(votes)
     assert found.weight.tolist() == [1.0, 1.0, 1.0]
-    assert found.accuracy.tolist() == [START] * 3
+    assert found.accuracy.tolist() == [INITIAL_ACCURACY] * 3
     assert set(WEIGHED.weights(votes).by_annotator.values()) == {1.0}
 
 
@@ -104,4 +104,6 @@ def test_the_order_of_annotators_and_the_names_of_the_images_do_not_matter() -> 
     assert theirs.by_annotator == pytest.approx(ours.by_annotator, abs=1e-6)
     renamed = [Vote(10 - vote.annotator_id, vote.pair_id, vote.outcome) for vote in votes]
     found = WEIGHED.weights(renamed)
-    assert [found.of(10 - k) for k in range(5)] == pytest.approx([ours.of(k) for k in range(5)], abs=1e-6)
+    assert [found.weight_for(10 - k) for k in range(5)] == pytest.approx(
+        [ours.weight_for(k) for k in range(5)], abs=1e-6
+    )

@@ -8,18 +8,18 @@ import json
 
 import pytest
 
-from dmpo_app.domain import Outcome
-from dmpo_app.labeling.export import safe_cell
+from dmpo_app.domain.vote import Outcome
 from dmpo_app.labeling.quality import QualityReport, VoteWeighing, quality_report
-from dmpo_app.labeling.quality.export import to_csv, to_json
-from dmpo_app.labeling.quality.names import hashed_names
+from dmpo_app.labeling.quality.quality_report import to_csv, to_json
+from dmpo_app.labeling.quality.quality_service import make_name_hasher
+from dmpo_app.labeling.tables import safe_cell
 from tests.labeling.quality.crowds import Vote, crowd, said
 
 PLAIN = VoteWeighing()
 
 
 def report_of(votes: list[Vote], weighing: VoteWeighing = PLAIN) -> QualityReport:
-    return quality_report(votes, name_of=lambda number: f"annotator {number}", weighing=weighing)
+    return quality_report(votes, annotator_name=lambda number: f"annotator {number}", weighing=weighing)
 
 
 def test_who_stands_out_is_flagged_and_the_honest_are_not() -> None:
@@ -79,14 +79,14 @@ def test_files_hold_what_the_report_holds_and_no_nan() -> None:
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://x")'])
 def test_no_cell_is_a_formula(text: str) -> None:
     assert safe_cell(text) == f"'{text}"
-    report = quality_report(said(1, "ab"), name_of=lambda _: text, weighing=PLAIN)
+    report = quality_report(said(1, "ab"), annotator_name=lambda _: text, weighing=PLAIN)
     (row,) = csv.DictReader(io.StringIO(to_csv(report), newline=""))
     assert row["annotator"] == f"'{text}"
 
 
 def test_names_are_keyed_hashes_that_differ_from_home_to_home() -> None:
     public_ids = {1: "AbC", 2: "xYz"}
-    here, there = hashed_names(b"key of this home", public_ids), hashed_names(b"key of another", public_ids)
-    assert here(1) == hashed_names(b"key of this home", public_ids)(1)
+    here, there = make_name_hasher(b"key of this home", public_ids), make_name_hasher(b"key of another", public_ids)
+    assert here(1) == make_name_hasher(b"key of this home", public_ids)(1)
     assert len({here(1), here(2), there(1), there(2)}) == 4
     assert all(len(name) == 12 and set(name) <= set("0123456789abcdef") for name in (here(1), there(2)))

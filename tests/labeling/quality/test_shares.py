@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dmpo_app.labeling.quality.shares import benjamini_hochberg, clustered_share, share_of
+from dmpo_app.labeling.quality.quality_votes import benjamini_hochberg, clustered_share, wilson_share
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 7), (3, 10), (10, 10), (811, 2000)])
 def test_the_interval_is_wilsons(successes: int, trials: int) -> None:
-    ours, theirs = share_of(successes, trials), stats.binomtest(successes, trials).proportion_ci(0.95, "wilson")
+    ours, theirs = wilson_share(successes, trials), stats.binomtest(successes, trials).proportion_ci(0.95, "wilson")
     assert ours.low == pytest.approx(theirs.low)
     assert ours.high == pytest.approx(theirs.high)
     assert ours.value == successes / trials
 
 
 def test_nothing_tried_has_no_share() -> None:
-    assert share_of(0, 0).value is None
+    assert wilson_share(0, 0).value is None
     assert clustered_share(np.zeros(3, np.int64), np.zeros(3, np.int64)).high is None
 
 
@@ -24,7 +24,7 @@ def test_votes_of_one_annotator_that_are_alike_widen_the_interval() -> None:
     trials = np.full(10, 20)
     mixed, alike = np.full(10, 10), np.array([20, 0] * 5)
     plain, clustered = clustered_share(mixed, trials), clustered_share(alike, trials)
-    assert (plain.low, plain.high) == (share_of(100, 200).low, share_of(100, 200).high)
+    assert (plain.low, plain.high) == (wilson_share(100, 200).low, wilson_share(100, 200).high)
     assert clustered.value == plain.value == 0.5
     assert None not in (clustered.low, clustered.high, plain.low, plain.high)
     assert clustered.high - clustered.low > 3 * (plain.high - plain.low)  # type: ignore[operator]

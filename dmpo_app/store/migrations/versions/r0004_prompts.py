@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from dmpo_app.domain.prompt_text import fold
+from dmpo_app.domain.prompt import fold
 
 revision = "0004"
 down_revision = "0003"

@@ -1,0 +1,1 @@
+"""Storages that a backup can be kept on, one file each."""

@@ -1,0 +1,189 @@
+"""Snapshots of a database in a backup, each with a log of page deltas.
+
+    snapshots/<generation>-<number>-<time>/
+        database.gz         the whole database
+        manifest.json       written last: what it is, with hashes
+        log/000001.gz ...   deltas, each from the state before it
+
+A snapshot without its manifest is not there. Names sort by age, and those of a newer claim after all older ones.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from dmpo_app.backup.page_delta import apply_delta, compress, decompress
+from dmpo_app.backup.remotes.remote import Remote
+from dmpo_app.errors import BackupDamagedError, NotFoundError
+from dmpo_app.store.files import sha256_of_file
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+_PREFIX = "snapshots/"
+_MANIFEST = "manifest.json"
+_NAME = re.compile(r"\d{8}-\d{6}-\d{8}T\d{6}Z")
+_TIME = "%Y%m%dT%H%M%SZ"
+_DELTAS_PER_FETCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotManifest:
+    """Snapshot manifest. `sha256`, `num_bytes`: of the database; `packed_...`: of database.gz. `schema`: revision."""
+
+    name: str
+    created_at: str
+    schema: str
+    votes: int
+    sha256: str
+    num_bytes: int
+    packed_sha256: str
+    packed_bytes: int
+    format: int = FORMAT
+
+
+def snapshot_name(generation: int, number: int, at: datetime) -> str:
+    return f"{generation:08d}-{number:06d}-{at.astimezone(UTC).strftime(_TIME)}"
+
+
+def snapshot_names(remote: Remote) -> list[str]:
+    """List the snapshots that have a manifest, oldest first. Raises BackupUnreachableError."""
+    parts = (name.split("/") for name in remote.names(_PREFIX))
+    return sorted(part[1] for part in parts if len(part) == 3 and part[2] == _MANIFEST and _NAME.fullmatch(part[1]))
+
+
+def put_snapshot(
+    remote: Remote, name: str, database: Path, packed: Path, *, schema: str, votes: int
+) -> SnapshotManifest:
+    """Store a copy of a database as a snapshot; `packed` is where it may be compressed to. Raises
+    BackupUnreachableError.
+    """
+    compress(database, packed)
+    manifest = SnapshotManifest(
+        name=name,
+        created_at=datetime.strptime(name[-16:], _TIME).replace(tzinfo=UTC).isoformat(),
+        schema=schema,
+        votes=votes,
+        sha256=sha256_of_file(database),
+        num_bytes=database.stat().st_size,
+        packed_sha256=sha256_of_file(packed),
+        packed_bytes=packed.stat().st_size,
+    )
+    remote.put([(f"{_PREFIX}{name}/database.gz", packed)])
+    remote.put([(f"{_PREFIX}{name}/{_MANIFEST}", json.dumps(asdict(manifest), indent=2).encode())])
+    packed.unlink()
+    return manifest
+
+
+def put_delta(remote: Remote, snapshot: str, number: int, delta: Path) -> None:
+    """Store the next delta of a snapshot's log; numbers start at 1. Raises BackupUnreachableError."""
+    remote.put([(f"{_PREFIX}{snapshot}/log/{number:06d}.gz", delta)])
+
+
+def read_manifest(remote: Remote, name: str) -> SnapshotManifest:
+    """Read the manifest of a snapshot. Raises NotFoundError, BackupDamagedError, BackupUnreachableError."""
+    try:
+        manifest = SnapshotManifest(**json.loads(remote.read(f"{_PREFIX}{name}/{_MANIFEST}")))
+    except (ValueError, TypeError) as error:
+        raise BackupDamagedError(f"the manifest of snapshot {name} is not one: {error}") from error
+    if manifest.format != FORMAT:
+        raise BackupDamagedError(f"snapshot {name} is of format {manifest.format}; this version reads format {FORMAT}")
+    return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class RebuiltDatabase:
+    """A rebuilt database, with `num_deltas` of the log's `num_logged` deltas; `log_fault`: the reason if not all."""
+
+    manifest: SnapshotManifest
+    num_deltas: int
+    num_logged: int
+    log_fault: str | None = None
+
+
+def rebuild(remote: Remote, name: str, target: Path, scratch: Path, *, at_most: int | None = None) -> RebuiltDatabase:
+    """Rebuild a database at `target` from a snapshot and its log; every hash on the way is checked.
+
+    `at_most`: deltas that are applied; None: all. A log that is damaged from some delta on counts up to there. Raises
+    BackupDamagedError when the snapshot itself is; NotFoundError, BackupUnreachableError.
+    """
+    manifest = read_manifest(remote, name)
+    logged_names = _delta_names(remote, name)
+    delta_names = logged_names[:at_most]
+    _unpack(remote, manifest, target, scratch)
+    num_applied, trouble = _apply_all(remote, delta_names, target, scratch, manifest.sha256, check_each=False)
+    if trouble is None:
+        return RebuiltDatabase(manifest, num_applied, len(logged_names))
+    # Once more, now checking the database after each delta, to find the one up to which all is whole.
+    _unpack(remote, manifest, target, scratch)
+    num_applied, trouble = _apply_all(remote, delta_names, target, scratch, manifest.sha256, check_each=True)
+    log.warning("snapshot %s: its log is whole up to delta %d of %d: %s", name, num_applied, len(logged_names), trouble)
+    _unpack(remote, manifest, target, scratch)
+    _apply_all(remote, delta_names[:num_applied], target, scratch, manifest.sha256, check_each=True)
+    return RebuiltDatabase(manifest, num_applied, len(logged_names), trouble)
+
+
+def _unpack(remote: Remote, manifest: SnapshotManifest, target: Path, scratch: Path) -> None:
+    packed = scratch / "database.gz"
+    remote.fetch([(f"{_PREFIX}{manifest.name}/database.gz", packed)])
+    if sha256_of_file(packed) != manifest.packed_sha256:
+        raise BackupDamagedError(f"snapshot {manifest.name}: database.gz is not what its manifest says")
+    if decompress(packed, target) != manifest.sha256:
+        raise BackupDamagedError(f"snapshot {manifest.name}: the database is not what its manifest says")
+    packed.unlink()
+
+
+def _apply_all(
+    remote: Remote, names: Sequence[str], database: Path, scratch: Path, sha256: str, *, check_each: bool
+) -> tuple[int, str | None]:
+    """Apply deltas; returns their number, and the fault of the next one or of the database they lead to."""
+    num_applied = 0
+    for start in range(0, len(names), _DELTAS_PER_FETCH):
+        items = [(name, scratch / name.rpartition("/")[2]) for name in names[start : start + _DELTAS_PER_FETCH]]
+        try:
+            remote.fetch(items)
+            for _, path in items:
+                sha256 = apply_delta(path, database, sha256, check_hash=check_each)
+                num_applied += 1
+                path.unlink()
+        except (BackupDamagedError, NotFoundError) as error:
+            return num_applied, str(error)
+    if not check_each and names and sha256_of_file(database) != sha256:
+        return num_applied, "what the log leads to is not what it says"
+    return num_applied, None
+
+
+def _delta_names(remote: Remote, snapshot: str) -> list[str]:
+    """List the deltas of a snapshot's log, in order, up to the first that is missing."""
+    prefix = f"{_PREFIX}{snapshot}/log/"
+    existing_names = set(remote.names(prefix))
+    expected_names = [f"{prefix}{number:06d}.gz" for number in range(1, len(existing_names) + 1)]
+    return expected_names[
+        : next((i for i, name in enumerate(expected_names) if name not in existing_names), len(expected_names))
+    ]
+
+
+def prune(remote: Remote, *, keep_snapshots: int, keep_days: int, now: datetime) -> list[str]:
+    """Delete old snapshots, and those that never got a manifest; returns the names left.
+
+    Kept are the newest `keep_snapshots`, and the last one of each of the last `keep_days` days. Raises
+    BackupUnreachableError.
+    """
+    names = snapshot_names(remote)
+    kept_names = set(names[-keep_snapshots:])
+    last_of_day = {name[16:24]: name for name in names}
+    oldest_day = (now.astimezone(UTC) - timedelta(days=keep_days)).strftime("%Y%m%d")
+    kept_names |= {name for day, name in last_of_day.items() if day > oldest_day}
+    newest = names[-1:]
+    # The manifest goes first: a snapshot that is half removed must not look like a whole one.
+    everything = remote.names(_PREFIX)
+    stale_files = [name for name in everything if (part := name.split("/")[1]) not in kept_names and [part] < newest]
+    remote.delete([name for name in stale_files if name.endswith(_MANIFEST)])
+    remote.delete([name for name in stale_files if not name.endswith(_MANIFEST)])
+    return sorted(kept_names)

@@ -1,0 +1,228 @@
+"""The `dmpo` command. Each command builds what it needs and calls one thing; heavy imports happen inside."""
+
+from __future__ import annotations
+
+import logging
+import random
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from dmpo_app import __version__
+from dmpo_app.cli.adapter_commands import app as adapters
+from dmpo_app.cli.backup_commands import backup, restore, verify
+from dmpo_app.cli.campaign_commands import consent_app, invite_app
+from dmpo_app.cli.export_command import export as export_votes
+from dmpo_app.cli.import_command import import_data
+from dmpo_app.cli.prompt_commands import prompts
+from dmpo_app.cli.quality_commands import gold_app, quality
+from dmpo_app.cli.space_commands import app as space
+from dmpo_app.cli.terminal import Home, Model, console, out
+from dmpo_app.cli.terminal import exit_on_error as _spoken_errors
+from dmpo_app.cli.terminal import log_to_terminal as _log_to_terminal
+from dmpo_app.cli.terminal import progress as _progress
+from dmpo_app.cli.terminal import settings_from as _settings
+from dmpo_app.cli.train_command import train
+from dmpo_app.errors import BadInputError, StudioError
+
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, help="DMPO Studio: a model that learns a taste."
+)
+app.add_typer(adapters, name="adapters")
+app.add_typer(consent_app, name="consent")
+app.add_typer(gold_app, name="gold")
+app.add_typer(invite_app, name="invite")
+app.add_typer(prompts, name="prompts")
+app.add_typer(space, name="space")
+
+
+@app.callback(invoke_without_command=True)
+def main(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        out.print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on [DMPO_HOST]", show_default=False)] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one [DMPO_PORT]", show_default=False)] = None,
+    home: Home = None,
+    base_model: Model = None,
+    train: Annotated[bool | None, typer.Option(help="Run a trainer beside the server", show_default=False)] = None,
+) -> None:
+    """Start the studio: page, API, live model and trainer."""
+    _log_to_terminal(logging.INFO)
+    with _spoken_errors():
+        from dmpo_app.server.run import run_server
+
+        run_server(_settings(host=host, port=port, home=home, base_model=base_model, train=train), console)
+
+
+app.command()(train)
+app.command("import")(import_data)
+app.command()(quality)
+app.command()(backup)
+app.command()(restore)
+app.command()(verify)
+app.command("export")(export_votes)
+
+
+@app.command()
+def render(
+    prompt: str,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    versions: Annotated[str, typer.Option(help="Comma-separated version numbers, or 'live'")] = "0,live",
+    strength: Annotated[float, typer.Option(min=0, max=1.5)] = 1.0,
+    count: Annotated[int, typer.Option(min=1, help="How many seeds, from SEED on")] = 1,
+    output: Annotated[Path, typer.Option(help="Folder for the images")] = Path(),
+    home: Home = None,
+    base_model: Model = None,
+) -> None:
+    """Render a prompt under some versions and write PNG files."""
+    _log_to_terminal(logging.WARNING)
+    with _spoken_errors():
+        from dmpo_app.cli.offline import render_to_files
+
+        settings = _settings(home=home, base_model=base_model)
+        with _progress() as progress:
+            task = progress.add_task("rendering", total=count)
+            for path in render_to_files(settings, prompt, range(seed, seed + count), versions, strength, output):
+                out.print(str(path), highlight=False)
+                progress.update(task, advance=0 if path is None else 1 / (versions.count(",") + 1))
+
+
+@app.command()
+def status(home: Home = None, base_model: Model = None) -> None:
+    """Show votes, pool, round and versions of a home."""
+    with _spoken_errors():
+        from dmpo_app.server.wiring import build_labeling, open_lineage
+
+        settings = _settings(home=home, base_model=base_model)
+        with open_lineage(settings) as lineage:
+            now = build_labeling(settings, lineage).status()
+        table = Table(show_header=False, box=None)
+        table.add_row("home", str(settings.home))
+        table.add_row("base model", f"{lineage.base.source} ({lineage.base.family})")
+        table.add_row("votes", f"{now.votes}, {now.votes_until_round} until the next round")
+        table.add_row("pool", f"{now.pool} unjudged pairs")
+        table.add_row("live version", str(now.live_version))
+        if now.round is not None:
+            table.add_row("round", f"{now.round.id} {now.round.status}, step {now.round.step} of {now.round.steps}")
+        if now.last_round is not None:
+            table.add_row("last round", f"{now.last_round.id} {now.last_round.status} {now.last_round.reason or ''}")
+        if now.last_error:
+            table.add_row("last error", now.last_error)
+        out.print(table)
+
+
+@app.command()
+def simulate(
+    taste: Annotated[str, typer.Argument(help="A named taste; `dmpo simulate list` names them")],
+    votes: Annotated[int, typer.Option(min=1)] = 32,
+    wrong: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of votes cast the other way, rankings worst first")
+    ] = 0.0,
+    seed: int = 0,
+    url: Annotated[str, typer.Option(help="Where the studio listens")] = "http://127.0.0.1:7860",
+) -> None:
+    """Vote by a taste computed from pixels, through the JSON API of a running studio."""
+    with _spoken_errors():
+        import httpx
+
+        from dmpo_app.cli.simulation import SimulatedAnnotator
+        from dmpo_app.labeling.tastes import TASTES
+
+        if taste == "list":
+            for name, known in TASTES.items():
+                out.print(f"[bold]{name}[/]  {known.description}")
+            return
+        if taste not in TASTES:
+            raise BadInputError(f"no taste is named {taste!r}; there are: {', '.join(TASTES)}")
+        try:
+            with httpx.Client(base_url=url, timeout=30) as client, _progress() as progress:
+                rng = random.Random(seed)
+                annotator = SimulatedAnnotator(
+                    client, TASTES[taste], wrong_share=wrong, rng=rng, handle=f"likes {taste}"
+                )
+                task = progress.add_task(f"voting for {taste}", total=votes)
+                votes_left = 0
+                for vote in annotator.votes(votes):
+                    votes_left = vote.votes_until_round
+                    progress.update(task, advance=1)
+            out.print(f"{votes} votes cast; {votes_left} until the next round")
+        except httpx.TransportError as error:
+            raise StudioError(f"no studio answers at {url} ({error}); start one with `dmpo serve`") from error
+
+
+@app.command()
+def scorers() -> None:
+    """List the automatic scorers of images: what each prefers, the source of its weights, its licence."""
+    from dmpo_app.scoring.registry import SCORERS
+
+    table = Table("scorer", "prefers", "weights", "licence", box=None)
+    for info in SCORERS.values():
+        table.add_row(f"[bold]{info.name}[/]", info.description, info.weights_from, info.licence)
+    out.print(table, highlight=False)
+
+
+@app.command()
+def settings() -> None:
+    """List every setting: its environment variable, its value now, its meaning."""
+    with _spoken_errors():
+        table = Table("variable", "value", "meaning", box=None)
+        for note in _settings().notes():
+            table.add_row(*note)
+        out.print(table)
+
+
+@app.command()
+def objectives() -> None:
+    """List the preference objectives a round can minimise: name, formula, options, source."""
+    from dmpo_app.objective import OBJECTIVES
+
+    out.print("DMPO_ROUND__OBJECTIVE=\n")
+    for objective in OBJECTIVES.values():
+        options = ", ".join(f"{name}={value:g}" for name, value in objective.options.items())
+        out.print(f"[bold]{objective.name}[/]  {objective.title}. {objective.source}", highlight=False)
+        out.print(f"    {objective.formula}", markup=False, highlight=False)
+        facts = [f"targets: {'soft' if objective.soft else 'the side alone'}", f"of the reference: {objective.needs}"]
+        out.print(f"    {'; '.join(facts + [f'options: {options}'] * bool(options))}", highlight=False, style="dim")
+    out.print(
+        "\nPer pair. e, r: mean squared errors of policy and reference; u = 0.5 beta ((r_a - e_a) - (r_b - e_b)), u_w "
+        "towards the chosen image; p = sigmoid(u); q: the target. The winner-preserving guard "
+        "(DMPO_ROUND__WINNER_GUARD) goes with any of them.",
+        highlight=False,
+    )
+
+
+@app.command()
+def doctor(home: Home = None, base_model: Model = None) -> None:
+    """Check device, models, SQLite, disk and ports, and say what would fail."""
+    with _spoken_errors():
+        from dmpo_app.cli.doctor import CheckStatus, examine
+
+        colours = {CheckStatus.OK: "green", CheckStatus.WARNING: "yellow", CheckStatus.PROBLEM: "red"}
+        problems = 0
+        for check in examine(_settings(home=home, base_model=base_model)):
+            colour = colours[check.status]
+            out.print(f"[{colour}]{check.status:<8}[/] [bold]{check.subject:<11}[/]", check.detail, highlight=False)
+            if check.advice:
+                out.print(f"{'':<21}{check.advice}", highlight=False, style="dim")
+            problems += check.status is CheckStatus.PROBLEM
+    raise typer.Exit(1 if problems else 0)
+
+
+@app.command("starter-pairs", hidden=True)
+def starter_pairs(count: int = 64, seed: int = 1) -> None:
+    """Render the pairs that ship with the base model (for maintainers, after `make pocket`)."""
+    _log_to_terminal(logging.INFO)
+    with _spoken_errors():
+        from dmpo_app.cli.offline import make_starter_pairs
+
+        with _progress() as progress:
+            task = progress.add_task("rendering pairs", total=count)
+            for _ in make_starter_pairs(_settings(), count, seed):
+                progress.update(task, advance=1)

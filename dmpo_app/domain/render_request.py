@@ -1,0 +1,74 @@
+"""Requests for images, the renderer that answers them, and GPU minutes that people lend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from dmpo_app.domain.image import ImageRef
+
+
+@dataclass(frozen=True, slots=True)
+class RenderRequest:
+    """A request to render one prompt and seed once per version, in the order of `versions`."""
+
+    prompt: str
+    seed: int
+    versions: tuple[int, ...]
+    strength: float = 1.0
+    num_steps: int | None = None
+    guidance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedImage:
+    """A rendered image; `image.provenance.adapter_version` is the version it was really made with.
+
+    `withheld`: the model's own safety checker flagged it, and the image is black.
+    """
+
+    version: int
+    image: ImageRef
+    withheld: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RendererState:
+    """The state of the render thread. `phase` 'failed': no model was loaded; `message` says why and what to do."""
+
+    phase: Literal["starting", "loading", "ready", "failed", "stopped"]
+    message: str
+    live_version: int | None = None
+    pending: int = 0
+    device: str | None = None
+
+
+class Renderer(Protocol):
+    """The render thread as the page and the API see it."""
+
+    def submit(self, request: RenderRequest) -> Future[list[RenderedImage]]:
+        """Queue a person's request.
+
+        Raises BusyError when the queue is full, NotReadyError when the model failed to load.
+        """
+        ...
+
+    @property
+    def state(self) -> RendererState: ...
+
+
+class ZeroGpuService(Protocol):
+    """Training and rendering on ZeroGPU, called in the event of a person on the page, whose quota pays for it."""
+
+    def run_minute(self) -> Iterator[str]:
+        """Use one GPU minute for what is most useful; yields a progress message every second or two.
+
+        Raises StudioError.
+        """
+        ...
+
+    def render(self, request: RenderRequest) -> list[RenderedImage]:
+        """Render a person's request; returns the images in the order of its versions. Raises StudioError."""
+        ...

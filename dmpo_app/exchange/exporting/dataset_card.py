@@ -1,0 +1,189 @@
+"""The card of an exported data set, and the facts it states."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+
+from dmpo_app.domain.vote import Outcome, Question
+from dmpo_app.exchange.exporting.export_rows import (
+    Column,
+    ExportOptions,
+    Format,
+    FormatContext,
+    Selection,
+    filter_preferences,
+    model_name,
+)
+from dmpo_app.exchange.exporting.row_files import SPLITS
+from dmpo_app.labeling.quality.agreement import alpha_interval
+from dmpo_app.labeling.quality.quality_votes import OUTCOMES, Interval
+from dmpo_app.store.voting.judgements import VotedPair
+
+_SEED = 0
+
+
+@dataclass(slots=True)
+class ExportStatistics:
+    """Statistics of an export; memory grows by annotators and kinds of pairs, not by votes."""
+
+    pairs: int = 0
+    votes: Counter[Question] = field(default_factory=Counter)
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    annotators: set[int] = field(default_factory=set)
+    versions: Counter[int] = field(default_factory=Counter)
+    rows: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    first: datetime | None = None
+    last: datetime | None = None
+    _outcome_patterns: dict[Question, Counter[tuple[int, ...]]] = field(default_factory=lambda: defaultdict(Counter))
+
+    def add(self, pair: VotedPair) -> None:
+        """Count an exported pair, with the votes behind its rows."""
+        self.pairs += 1
+        self.versions[pair.adapter_version] += 1
+        outcomes: dict[Question, Counter[Outcome]] = defaultdict(Counter)
+        for vote in pair.votes:
+            self.votes[vote.question] += 1
+            self.outcomes[vote.outcome] += 1
+            self.annotators.add(vote.annotator_id)
+            self.first = vote.at if self.first is None else min(self.first, vote.at)
+            self.last = vote.at if self.last is None else max(self.last, vote.at)
+        if pair.gold is None:  # they were picked for being easy
+            for vote in filter_preferences(pair.votes):
+                outcomes[vote.question][vote.outcome] += 1
+        for question, counts in outcomes.items():
+            self._outcome_patterns[question][tuple(counts[answer] for answer in OUTCOMES)] += 1
+
+    def num_overlapping(self, question: Question) -> int:
+        """Number of pairs with votes of two or more annotators."""
+        return sum(count for kind, count in self._outcome_patterns[question].items() if sum(kind) >= 2)
+
+    def alpha(self, question: Question) -> Interval | None:
+        """Krippendorff's alpha, nominal, with a 95 % interval over pairs; None where nothing can be compared."""
+        kinds = {kind: count for kind, count in sorted(self._outcome_patterns[question].items()) if sum(kind) >= 2}
+        if not kinds:
+            return None
+        counts = np.repeat(np.array(list(kinds), np.int64), list(kinds.values()), axis=0)
+        return alpha_interval(counts, np.random.default_rng(_SEED))
+
+
+QUESTIONS: Mapping[Question, str] = {
+    Question.OVERALL: "Which image is better?",
+    Question.APPEAL: "Which image looks better?",
+    Question.FIT: "Which image fits the prompt better?",
+}
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+
+
+def build_card(
+    form: Format,
+    columns: Sequence[Column],
+    context: FormatContext,
+    selection: Selection,
+    options: ExportOptions,
+    statistics: ExportStatistics,
+) -> str:
+    """Build the data set card; it holds no prompt, comment or name, and nothing depends on when it is written."""
+    parts = [
+        _front_matter(form, options, statistics),
+        "# Preferences between generated images",
+        f"People were shown two images made of the same prompt and said which is better. Format: {form.description}.",
+        _counts(statistics),
+        _agreement(statistics),
+        _collection(form, context, options),
+        _filters(selection),
+        _columns(columns),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front_matter(form: Format, options: ExportOptions, statistics: ExportStatistics) -> str:
+    total = statistics.rows.total()
+    size = next((name for most, name in _SIZES if total < most), "n>1M")
+    lines = [
+        "---",
+        *([f"license: {json.dumps(options.licence)}"] if options.licence else []),
+        "pretty_name: Preferences between generated images",
+        "size_categories:",
+        f"- {size}",
+        "tags:",
+        "- preference",
+        "- text-to-image",
+        "- dmpo",
+    ]
+    if total:
+        lines += ["configs:", "- config_name: default", "  data_files:"]
+        for split in SPLITS:
+            if statistics.rows[split]:
+                lines += [f"  - split: {split}", f"    path: data/{split}-*{form.suffix}"]
+    return "\n".join([*lines, "---"])
+
+
+def _counts(statistics: ExportStatistics) -> str:
+    lines = [
+        f"- {statistics.rows.total():,} rows ({', '.join(f'{split} {statistics.rows[split]:,}' for split in SPLITS)})",
+        f"- {statistics.votes.total():,} votes of {len(statistics.annotators):,} people on {statistics.pairs:,} pairs",
+        "- outcomes: "
+        + (", ".join(f"{name.value} {n:,}" for name, n in sorted(statistics.outcomes.items())) or "none"),
+    ]
+    if statistics.first and statistics.last:
+        lines.append(f"- given from {statistics.first:%Y-%m-%d} to {statistics.last:%Y-%m-%d} (UTC)")
+    lines += [f"- left out: {count:,} {reason}" for reason, count in sorted(statistics.left_out.items())]
+    return "## What is in it\n\n" + "\n".join(lines)
+
+
+def _agreement(statistics: ExportStatistics) -> str:
+    lines = []
+    for question, votes in sorted(statistics.votes.items()):
+        alpha, num_overlapping = statistics.alpha(question), statistics.num_overlapping(question)
+        alpha_text = "nothing to compare"
+        if alpha is not None:
+            alpha_text = f"Krippendorff's alpha {alpha.value:.2f} (95 % interval {alpha.low:.2f} to {alpha.high:.2f})"
+        question_text = f"`{question.value}` ({QUESTIONS[question]})"
+        lines.append(
+            f"- {question_text}: {votes:,} votes, {num_overlapping:,} pairs with votes of several people; {alpha_text}"
+        )
+    return "## Questions and agreement\n\n" + "\n".join(lines) if lines else ""
+
+
+def _collection(form: Format, context: FormatContext, options: ExportOptions) -> str:
+    rows = "each row is one vote" if context.rows == "votes" else f"each row is one pair, decided by {options.decide}"
+    excluded_votes = (
+        "Votes on gold pairs and repeats are there, marked in `purpose`; they say how good votes are and are nothing "
+        "to train on."
+        if form.is_raw
+        else "Votes on gold pairs, repeats, skips and votes for neither image are left out"
+        + ("." if form.holds_ties else ", and so are ties, which this format cannot hold.")
+    )
+    images = "with images as lossless PNG" if context.with_images else "without images"
+    split = (
+        f"About {options.held_out_share:.0%} of the prompts are held out as `test`, by the prompt's text alone: no "
+        "prompt is in both splits.\n"
+        if not form.is_raw and options.held_out_share
+        else ""
+    )
+    return (
+        "## How it was collected\n\n"
+        f"With DMPO Studio. Images were made with `{model_name(context.base)}` and adapters trained on earlier votes; "
+        "the one on the left was chosen at random for each assignment. Votes could be for an image, a tie, both bad or "
+        f"a skip. Here {rows}, {images}.\n{split}{excluded_votes} Votes that were taken back or withdrawn are not part "
+        "of it. Annotators go by a keyed hash, which differs from studio to studio."
+    )
+
+
+def _filters(selection: Selection) -> str:
+    filters = selection.to_json_values()
+    if not filters:
+        return ""
+    return "## Filters\n\n" + "\n".join(f"- {name}: `{json.dumps(value)}`" for name, value in filters.items())
+
+
+def _columns(columns: Iterable[Column]) -> str:
+    lines = [f"| `{one.name}` | {one.kind} | {one.meaning} |" for one in columns]
+    return "## Columns\n\n| column | type | meaning |\n|---|---|---|\n" + "\n".join(lines)

@@ -1,0 +1,244 @@
+"""Files of rows, the same bytes for the same rows: parquet, lines of JSON, CSV."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, Protocol
+
+from dmpo_app.domain.prompt import fold
+from dmpo_app.errors import SetupError
+from dmpo_app.exchange.exporting.export_rows import Column, Row
+from dmpo_app.labeling.tables import csv_line, safe_cell
+
+GROUP_BYTES = 16 << 20
+"""Bytes of images in a row group, which is what a parquet file holds in memory while it is written."""
+GROUP_ROWS = 2000
+
+
+class RowFile(Protocol):
+    """A file of rows that is being written. `num_bytes`: its approximate size."""
+
+    num_bytes: int
+    num_rows: int
+
+    def add(self, row: Row) -> None: ...
+
+    def close(self) -> None:
+        """Write the remaining rows, and close the file."""
+        ...
+
+
+class ParquetFile:
+    """A parquet file with row groups of bounded size; images are stored as they are, everything else by zstd.
+
+    Files are cut into pages by content, so that the hub stores again only what changed.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[Column]) -> None:
+        pa = import_pyarrow()
+        import pyarrow.parquet as pq
+
+        self.num_bytes = self.num_rows = 0
+        self._names = [one.name for one in columns]
+        self._schema = pa.schema(
+            [(one.name, _arrow_type(pa, one)) for one in columns], metadata=_dataset_features(columns)
+        )
+        self._pyarrow = pa
+        column_codecs = {one.name: "NONE" if one.kind == "binary" else "ZSTD" for one in columns if one.kind != "image"}
+        image_codecs = {f"{one.name}.bytes": "NONE" for one in columns if one.kind == "image"}
+        path_codecs = {f"{one.name}.path": "ZSTD" for one in columns if one.kind == "image"}
+        self._writer = pq.ParquetWriter(
+            path,
+            self._schema,
+            compression=column_codecs | image_codecs | path_codecs,
+            use_dictionary=[one.name for one in columns if one.kind == "string"],
+            write_statistics=[one.name for one in columns if one.kind not in ("binary", "image")],
+            use_content_defined_chunking=True,
+        )
+        self._rows: list[Row] = []
+        self._group_bytes = 0
+
+    def add(self, row: Row) -> None:
+        self._rows.append(row)
+        size = sum(map(_num_bytes, row.values()))
+        self._group_bytes += size
+        self.num_bytes += size
+        self.num_rows += 1
+        if self._group_bytes >= GROUP_BYTES or len(self._rows) >= GROUP_ROWS:
+            self._write_group()
+
+    def close(self) -> None:
+        self._write_group()
+        self._writer.close()
+
+    def _write_group(self) -> None:
+        if self._rows:
+            columns = {name: [row[name] for row in self._rows] for name in self._names}
+            self._writer.write_table(self._pyarrow.table(columns, schema=self._schema), row_group_size=GROUP_ROWS)
+            self._rows, self._group_bytes = [], 0
+
+
+class JsonlFile:
+    """A JSONL file: a line for each row."""
+
+    def __init__(self, path: Path) -> None:
+        self.num_bytes = self.num_rows = 0
+        self._file = path.open("wb")
+
+    def add(self, row: Row) -> None:
+        self._write(json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n")
+        self.num_rows += 1
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, line: str) -> None:
+        self.num_bytes += self._file.write(line.encode())
+
+
+class CsvFile(JsonlFile):
+    """A CSV file: a line for each row, no cell of which a spreadsheet takes for a formula."""
+
+    def __init__(self, path: Path, columns: Sequence[Column]) -> None:
+        super().__init__(path)
+        self._names = [one.name for one in columns]
+        self._write(csv_line(self._names))
+
+    def add(self, row: Row) -> None:
+        cells = _flatten(row)
+        self._write(csv_line(_cell(cells[name]) for name in self._names))
+        self.num_rows += 1
+
+
+def open_row_file(path: Path, columns: Sequence[Column]) -> RowFile:
+    """Open a file for rows with these columns, of the kind that its suffix says."""
+    if path.suffix == ".parquet":
+        return ParquetFile(path, columns)
+    return CsvFile(path, columns) if path.suffix == ".csv" else JsonlFile(path)
+
+
+def import_pyarrow() -> ModuleType:
+    """Import pyarrow. Raises SetupError that says how to install it."""
+    try:
+        import pyarrow as pa
+    except ImportError as error:
+        raise SetupError(
+            f"parquet files are written with pyarrow, which is not installed ({error}); "
+            "pip install 'dmpo-studio[offline]'"
+        ) from error
+    module: ModuleType = pa
+    return module
+
+
+def _arrow_type(pa: Any, column: Column) -> Any:
+    kinds = {
+        "string": pa.string,
+        "int64": pa.int64,
+        "float64": pa.float64,
+        "bool": pa.bool_,
+        "binary": pa.binary,
+        "timestamp[ns]": lambda: pa.timestamp("ns"),
+        "image": lambda: pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+    }
+    return kinds[column.kind]()
+
+
+def _dataset_features(columns: Sequence[Column]) -> Mapping[str, str]:
+    """The metadata by which `datasets` tells images from structs in a parquet file."""
+    features = {
+        one.name: {"_type": "Image"} if one.kind == "image" else {"dtype": one.kind, "_type": "Value"}
+        for one in columns
+    }
+    return {"huggingface": json.dumps({"info": {"features": features}})}
+
+
+def _num_bytes(value: object) -> int:
+    if isinstance(value, Mapping):
+        return sum(map(_num_bytes, value.values()))
+    return len(value) if isinstance(value, bytes | str) else 8
+
+
+def _flatten(row: Row) -> dict[str, object]:
+    cells: dict[str, object] = {}
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            cells.update({f"{name}_{part}": inner for part, inner in value.items()})
+        else:
+            cells[name] = value
+    return cells
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, str):
+        return safe_cell(value)
+    return "" if value is None else str(value)
+
+
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, Split] = ("train", "test")
+PAIRS_WITH_IMAGES = 1_000
+PAIRS_WITHOUT_IMAGES = 20_000
+"""Ids in a range."""
+MAX_SHARD_BYTES = 500 << 20
+"""A file that reaches this goes on in another one."""
+
+
+class Shards:
+    """Write rows into `folder`/data, in the order of their pairs' ids; `rows` counts them by path below `folder`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        suffix: str,
+        *,
+        span: int,
+        open_file: Callable[[Path], RowFile],
+        max_bytes: int = MAX_SHARD_BYTES,
+    ) -> None:
+        self._folder = folder
+        self._suffix = suffix
+        self._span = span
+        self._open_file = open_file
+        self._most_bytes = max_bytes
+        self._range = -1
+        self._parts: dict[Split, int] = {}
+        self._files: dict[Split, tuple[str, RowFile]] = {}
+        self.rows: dict[str, int] = {}
+        (folder / "data").mkdir()
+
+    def add(self, split: Split, pair_id: int, row: Row) -> None:
+        """Add a row. `pair_id`: never smaller than the one before."""
+        if pair_id // self._span != self._range:
+            self.close()
+            self._range, self._parts = pair_id // self._span, {}
+        if split not in self._files:
+            self._parts[split] = self._parts.get(split, -1) + 1
+            name = f"data/{split}-{self._range:06d}-{self._parts[split]:02d}{self._suffix}"
+            self._files[split] = (name, self._open_file(self._folder / name))
+        _, file = self._files[split]
+        file.add(row)
+        if file.num_bytes >= self._most_bytes:
+            self._close(split)
+
+    def close(self) -> None:
+        """Finish the files that are open."""
+        for split in list(self._files):
+            self._close(split)
+
+    def _close(self, split: Split) -> None:
+        name, file = self._files.pop(split)
+        file.close()
+        self.rows[name] = file.num_rows
+
+
+def assign_split(prompt: str, share: float) -> Split:
+    """Assign a prompt to a split, by its text alone: the same in every export of every home, twins on the same side.
+
+    About `share` of the prompts (0 to 1) are in `test`.
+    """
+    digest = hashlib.sha256(b"export split:" + fold(prompt).encode("utf-8", "surrogatepass")).digest()
+    return "test" if int.from_bytes(digest[:8]) < share * 2**64 else "train"

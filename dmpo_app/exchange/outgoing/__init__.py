@@ -1,7 +1,0 @@
-"""What leaves a home: its votes in the formats of the field, as folders of files, archives and data sets on the hub."""
-
-from dmpo_app.exchange.outgoing.export import ExportSummary, export_to
-from dmpo_app.exchange.outgoing.registry import FORMATS, format_named
-from dmpo_app.exchange.outgoing.selection import ExportOptions, Selection
-
-__all__ = ["FORMATS", "ExportOptions", "ExportSummary", "Selection", "export_to", "format_named"]

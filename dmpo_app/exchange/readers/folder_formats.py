@@ -1,0 +1,89 @@
+"""Formats that come as folders of images: winners beside losers, and HPDv2.
+
+train.json has two images a row under `file_path` and says by `human_preference` which one was preferred. test.json has
+several under `image_path` and `rank`, a lower rank being better: every two of them are a pair. The consensus of its
+annotators counts as one vote; it is not the same as that many people agreeing on each pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from dmpo_app.exchange.readers.pair import LeftOutReason
+from dmpo_app.exchange.readers.reader import Row, RowPair, wins_from_scores
+
+WINNERS, LOSERS = "winners", "losers"
+_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+
+
+class WinnerLoserReader:
+    name = "winner-loser-folders"
+    description = "folders winners/ and losers/ of same-named images, captions in .txt files"
+
+    def detect(self, columns: Collection[str]) -> bool:
+        return {"winner", "loser", "caption"} <= set(columns)
+
+    def read_pairs(self, row: Row) -> Iterable[RowPair]:
+        yield RowPair(row["caption"], row["winner"], row["loser"], 1.0)
+
+
+def is_winner_loser_folder(path: Path) -> bool:
+    return (path / WINNERS).is_dir() and (path / LOSERS).is_dir()
+
+
+def read_folder_rows(path: Path, start: int = 0) -> Iterator[Row]:
+    """Read a row for every winner from the `start`-th on, by name; losers have the name, or stem, of their winner."""
+    losers = {loser.stem: loser for loser in sorted((path / LOSERS).iterdir()) if loser.suffix.lower() in _SUFFIXES}
+    winners = sorted(file for file in (path / WINNERS).iterdir() if file.suffix.lower() in _SUFFIXES)
+    for winner in winners[start:]:
+        loser = losers.get(winner.stem)
+        yield {
+            "winner": str(winner.relative_to(path)),
+            "loser": None if loser is None else str(loser.relative_to(path)),
+            "caption": _read_caption(winner) or (None if loser is None else _read_caption(loser)),
+        }
+
+
+def _read_caption(image: Path) -> str | None:
+    """Read a caption; None for one that cannot be read: the row is then counted as without prompt."""
+    try:
+        return image.with_suffix(".txt").read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+class HPDv2Reader:
+    name = "hpdv2"
+    description = "HPDv2: train.json (file_path, human_preference) and test.json (image_path, rank)"
+
+    def detect(self, columns: Collection[str]) -> bool:
+        return {"prompt", "file_path", "human_preference"} <= set(columns) or {"prompt", "image_path", "rank"} <= set(
+            columns
+        )
+
+    def read_pairs(self, row: Row) -> Iterable[RowPair]:
+        if "human_preference" in row:
+            path_a, path_b = row["file_path"]
+            yield RowPair(row["prompt"], path_a, path_b, _preference(row["human_preference"]))
+            return
+        ranks, paths = row["rank"], row["image_path"]
+        if ranks is None:
+            ranks = [None] * len(paths)
+        for (path_a, rank_a), (path_b, rank_b) in combinations(zip(paths, ranks, strict=True), 2):
+            yield RowPair(row["prompt"], path_a, path_b, _wins_from_ranks(rank_a, rank_b))
+
+
+def _preference(labels: Any) -> float | LeftOutReason:
+    if not labels:
+        return LeftOutReason.MISSING_LABEL
+    label_a, label_b = labels
+    return wins_from_scores(label_a, label_b)
+
+
+def _wins_from_ranks(rank_a: int | None, rank_b: int | None) -> float | LeftOutReason:
+    if rank_a is None or rank_b is None:
+        return LeftOutReason.MISSING_LABEL
+    return 0.5 if rank_a == rank_b else float(rank_a < rank_b)

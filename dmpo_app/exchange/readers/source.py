@@ -1,0 +1,136 @@
+"""Sources of rows, read lazily in order and from a bookmark on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from dmpo_app.errors import SetupError
+from dmpo_app.exchange.readers.folder_formats import is_winner_loser_folder, read_folder_rows
+from dmpo_app.exchange.readers.pair import ImageFolder
+from dmpo_app.exchange.readers.reader import Row
+
+Bookmark = Mapping[str, Any]
+"""A position in a source, as JSON values."""
+_EDGE_BYTES = 1 << 20
+
+
+class RowStream(Protocol):
+    """A stream of rows in an order that is the same every time."""
+
+    def __iter__(self) -> Iterator[Row]:
+        """Iterate over the rows, once. Raises StudioError when reading fails half-way."""
+        ...
+
+    def bookmark(self) -> Bookmark:
+        """The position of the next row; `PreferenceSource.open` goes on there."""
+        ...
+
+
+class PreferenceSource(Protocol):
+    """A data set as a source of rows. `fingerprint` is the same for as long as its rows are."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def columns(self) -> Sequence[str]: ...
+
+    @property
+    def folder(self) -> ImageFolder:
+        """The folder of the image files that rows name."""
+        ...
+
+    def open(self, bookmark: Bookmark | None = None) -> RowStream: ...
+
+
+def open_source(dataset: str, *, split: str = "train", config: str | None = None) -> PreferenceSource:
+    """Open a file, a folder or a hub id as a source; nothing but its beginning is read.
+
+    Args:
+        dataset: a .parquet, .jsonl or .json file; a folder of such files, of `Dataset.save_to_disk`, or with
+            `winners` and `losers` in it; or a hub id, which is streamed.
+        split: of a hub id, of a saved DatasetDict, or what the names of a folder's files begin with.
+        config: of a hub id that has several.
+
+    Raises SetupError when there is no such data set or the `datasets` library is not installed.
+    """
+    path = Path(dataset).expanduser()
+    if path.is_dir() and is_winner_loser_folder(path):
+        return FoldersSource(path)
+    from dmpo_app.exchange.readers import hugging_face, tool_files
+
+    tool_file = tool_files.find_tool_file(path)
+    if tool_file is not None:
+        return tool_files.ToolSource(tool_file)
+    if path.exists():
+        return hugging_face.local_source(path, split)
+    if dataset.count("/") > 1 or dataset.startswith((".", "~", "/")) or path.suffix in {".parquet", ".json", ".jsonl"}:
+        raise SetupError(f"there is no data set at {dataset}; expected a file, a folder or a hub id such as owner/name")
+    return hugging_face.hub_source(dataset, split, config)
+
+
+class CountedRows:
+    """A RowStream whose bookmark is the number of rows read."""
+
+    def __init__(self, rows: Iterable[Row], position: int) -> None:
+        self._rows = rows
+        self._position = position
+
+    def __iter__(self) -> Iterator[Row]:
+        for row in self._rows:
+            self._position += 1
+            yield row
+
+    def bookmark(self) -> Bookmark:
+        return {"position": self._position}
+
+
+class FoldersSource:
+    """The PreferenceSource of two folders, winners and losers."""
+
+    columns: Sequence[str] = ("winner", "loser", "caption")
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self.folder = ImageFolder(path)
+        self.fingerprint = fingerprint_of_files(sorted(file for file in path.rglob("*") if file.is_file()), path)
+        self._path = path
+
+    def open(self, bookmark: Bookmark | None = None) -> RowStream:
+        start = 0 if bookmark is None else int(bookmark["position"])
+        return CountedRows(read_folder_rows(self._path, start), start)
+
+
+class RowsSource:
+    """The PreferenceSource of rows that a function makes, from the first one on each time it is called."""
+
+    def __init__(self, rows: Iterable[Row], *, name: str, columns: Sequence[str], folder: Path | None = None) -> None:
+        self.name = name
+        self.fingerprint = hashlib.sha256(name.encode()).hexdigest()
+        self.columns = columns
+        self.folder = ImageFolder(folder)
+        self._rows = rows
+
+    def open(self, bookmark: Bookmark | None = None) -> RowStream:
+        start = 0 if bookmark is None else int(bookmark["position"])
+        return CountedRows(islice(iter(self._rows), start, None), start)
+
+
+def fingerprint_of_files(files: Sequence[Path], root: Path) -> str:
+    """A sha256 (hex) over names, sizes, first and last MiB of each, so that gigabytes take milliseconds."""
+    digest = hashlib.sha256()
+    for path in files:
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(root).as_posix()}\0{size}\0".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_EDGE_BYTES))
+            file.seek(max(0, size - _EDGE_BYTES))
+            digest.update(file.read(_EDGE_BYTES))
+    return digest.hexdigest()

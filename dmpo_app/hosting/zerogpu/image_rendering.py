@@ -1,0 +1,181 @@
+"""Rendering in people's GPU minutes: a person's own images, pairs for everybody's votes, rows of the contact sheet."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from dmpo_app.diffusion.live_model import Shot
+from dmpo_app.domain.image import ImageKind, NewPair, PairSource
+from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
+from dmpo_app.domain.render_request import RenderedImage, RendererState, RenderRequest
+from dmpo_app.errors import ConflictError, NotReadyError
+from dmpo_app.hosting.zerogpu.gpu_calls import GpuJobRunner
+from dmpo_app.hosting.zerogpu.render_job import RenderJob, RenderResult
+from dmpo_app.rendering.contact_sheet import ContactSheetPlanner
+from dmpo_app.rendering.pool import PoolPlanner
+from dmpo_app.rendering.render_thread import check_request
+from dmpo_app.settings import Settings
+from dmpo_app.store import Store
+
+MAX_PAIRS_PER_MINUTE = 24
+"""Pairs of one GPU minute; the pool is checked again before the next."""
+MAX_ROWS_PER_MINUTE = 8
+REQUEST_SECONDS = 15.0
+_PURGE_EVERY = timedelta(hours=1)
+_NOT_HERE = (
+    "On ZeroGPU images are made in the GPU time of the person who asks; press Render on the page. This API has "
+    "nobody to ask for it."
+)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _FillPlan:
+    """Plan of a GPU minute that fills the pool or the contact sheet: the shots to render, and their purpose."""
+
+    groups: tuple[tuple[Shot, ...], ...]
+    for_training: bool
+
+
+class ZeroGpuRenderer:
+    """Renderer on ZeroGPU. Implements `domain.Renderer`, but `render` has to be called in the event of a person."""
+
+    def __init__(
+        self,
+        store: Store,
+        base: BaseModelRef,
+        settings: Settings,
+        gpu: GpuJobRunner,
+        *,
+        rng: random.Random,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._base = base
+        self._gpu = gpu
+        self._now = now
+        self._keep = timedelta(days=settings.render.keep_days)
+        self._next_purge = now()
+        # The processor of the server does not render, so the pool need not rest while a round trains.
+        self._pool = PoolPlanner(
+            store, base, settings.pool, rng=rng, shares_cpu=False, num_images=settings.labeling.num_images
+        )
+
+    @property
+    def state(self) -> RendererState:
+        live = self._store.adapters.live_version(self._base)
+        return RendererState("ready", "", live_version=live, device="zerogpu")
+
+    def submit(self, request: RenderRequest) -> Future[list[RenderedImage]]:
+        """Refuse a request of the API, which has no GPU minutes: BadInputError for values out of range, else
+        NotReadyError.
+        """
+        check_request(request)
+        raise NotReadyError(_NOT_HERE)
+
+    def render(self, request: RenderRequest) -> list[RenderedImage]:
+        """Make and store a person's images, in the order of the versions asked for.
+
+        Raises BadInputError and NotFoundError for what cannot be, AdapterError, GpuRefusedError, GpuAbortedError,
+        StorageFullError.
+        """
+        check_request(request)
+        self._purge()
+        shots = tuple(Shot(request.prompt, request.seed, version, request.strength) for version in request.versions)
+        job = RenderJob(
+            groups=(shots,),
+            adapters=self._adapters(*request.versions),
+            seconds=REQUEST_SECONDS,
+            num_steps=request.num_steps,
+            guidance=request.guidance,
+        )
+        images: list[RenderedImage] = []
+        for rendered in self._render_events(job):
+            for image in rendered.images:
+                ref = self._store.images.add(self._base, image, ImageKind.RENDER)
+                images.append(RenderedImage(version=image.provenance.adapter_version, image=ref))
+        return images
+
+    @property
+    def is_low(self) -> bool:
+        """True when so few pairs are left that a person might soon find none."""
+        return self._pool.is_low()
+
+    def fill(self, seconds: float) -> Iterator[int]:
+        """Render pairs, or rows of the contact sheet, until the time is over; yield the number of images stored so far.
+
+        Nothing comes when the pool is full and the sheet complete. Raises like `render`.
+        """
+        fill_plan = self._plan_fill()
+        if fill_plan is None:
+            return
+        versions = {shot.version for group in fill_plan.groups for shot in group}
+        job = RenderJob(fill_plan.groups, self._adapters(*versions), seconds, for_training=fill_plan.for_training)
+        count = 0
+        for rendered in self._render_events(job):
+            count += self._store_pair(rendered) if fill_plan.for_training else self._store_row(rendered)
+            yield count
+
+    def _render_events(self, job: RenderJob) -> Iterator[RenderResult]:
+        with closing(self._gpu.run(job)) as events:
+            yield from (event for event in events if isinstance(event, RenderResult))
+
+    def _plan_fill(self) -> _FillPlan | None:
+        """Plan the minute: a pool that has run dry comes before the contact sheet, the rest of the pool after it."""
+        pairs = self._pairs()
+        rows = () if pairs and self._pool.is_low() else self._rows()
+        groups = rows or pairs
+        return _FillPlan(groups, for_training=not rows) if groups else None
+
+    def _pairs(self) -> tuple[tuple[Shot, ...], ...]:
+        live = self._store.adapters.live_version(self._base)
+        plans = self._pool.next_pairs(live, MAX_PAIRS_PER_MINUTE)
+        return tuple(tuple(Shot(plan.prompt, seed, live) for seed in plan.seeds) for plan in plans)
+
+    def _rows(self) -> tuple[tuple[Shot, ...], ...]:
+        sheet, live = ContactSheetPlanner(self._store, self._base), self._store.adapters.live_version(self._base)
+        rows: list[tuple[Shot, ...]] = []
+        while len(rows) < MAX_ROWS_PER_MINUTE and (plan := sheet.next_row(live)) is not None:
+            rows.append(tuple(Shot(plan.prompt, seed, plan.version) for seed in plan.seeds))
+            sheet.mark_done(plan)
+        return tuple(rows)
+
+    def _store_pair(self, rendered: RenderResult) -> int:
+        """Store a pair, unless the safety checker flagged it or its prompt is held out by now."""
+        first, second, *more = rendered.images
+        if any(rendered.flagged) or rendered.prompt_embeds is None:
+            _log.info("a pair was dropped: the model's safety checker flagged it")
+            return 0
+        prompt = first.provenance.prompt
+        try:
+            self._store.pairs.add(
+                self._base, NewPair(prompt, first, second, rendered.prompt_embeds, PairSource.POOL, tuple(more))
+            )
+        except ConflictError as error:
+            _log.info("a pair was thrown away: %s", error)
+            return 0
+        return len(rendered.images)
+
+    def _store_row(self, rendered: RenderResult) -> int:
+        for image in rendered.images:
+            self._store.images.add(self._base, image, ImageKind.CONTACT_SHEET)
+        return len(rendered.images)
+
+    def _purge(self) -> None:
+        """Purge people's own images that are older than `render.keep_days`, once an hour."""
+        if self._now() >= self._next_purge:
+            self._next_purge = self._now() + _PURGE_EVERY
+            self._store.images.purge_renders(self._base, self._now() - self._keep)
+
+    def _adapters(self, *versions: int) -> dict[int, tuple[Path, str]]:
+        """Folder and hash of every version but the base model. Raises NotFoundError."""
+        adapter_versions = set(versions) - {BASE_VERSION}
+        adapters = [self._store.adapters.get(self._base, version) for version in sorted(adapter_versions)]
+        return {adapter.version: (adapter.folder, adapter.sha256) for adapter in adapters}

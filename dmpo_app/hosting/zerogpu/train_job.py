@@ -1,0 +1,196 @@
+"""The training job of ZeroGPU: one slice of a round in a process without a database, plain values in and out.
+
+Such a process may be forked from the server, and SQLite must not be used across a fork: a slice's inputs come with its
+job, its results go out as events, and the next slice continues from the checkpoint's file.
+Whoever sent the job decides what becomes of the round.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from dmpo_app.diffusion.adapter_files import AdapterWeights, read_adapter
+from dmpo_app.diffusion.denoiser import Denoiser
+from dmpo_app.diffusion.lora import check_fit, expected_shapes
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.round import TrainingPair, TrainingVote
+from dmpo_app.errors import AdapterError
+from dmpo_app.settings import RoundSettings
+from dmpo_app.store.files import Files
+from dmpo_app.training.data.dataset import TensorFiles
+from dmpo_app.training.loop.checkpoint import Checkpoint
+from dmpo_app.training.loop.step import StepResult
+from dmpo_app.training.loop.trainer import RoundTrainer
+from dmpo_app.training.monitoring.latent_preview import build_preview
+from dmpo_app.training.reference.prefetch import calibrate_settings, reference_folder
+from dmpo_app.training.rounds.round_plan import PlanInputs, RoundPlan, build_plan
+from dmpo_app.training.rounds.round_runner import round_folder
+
+EVENT_SECONDS = 1.0
+"""The person whose GPU minute it is sees something move this often."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalHomeFiles:
+    """The files of a home without its database."""
+
+    home: Path
+    files: TensorFiles
+
+    @classmethod
+    def from_home(cls, home: Path) -> LocalHomeFiles:
+        return cls(home, Files(home))
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationJob:
+    """Job that calibrates the betas `settings` leave open, from the base model's errors on the pairs of `votes`."""
+
+    home: Path
+    base: BaseModelRef
+    settings: RoundSettings
+    votes: tuple[TrainingVote, ...]
+    seconds: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class SliceJob:
+    """Job that trains a round for `seconds` from its last checkpoint on.
+
+    It writes a checkpoint at least every `checkpoint_seconds` and at the end.
+
+    `parent`: folder and sha256 of the version that the round is measured against; None for the base model.
+    """
+
+    home: Path
+    plan_inputs: PlanInputs
+    parent: tuple[Path, str] | None
+    preview_pairs: tuple[TrainingPair, ...]
+    seconds: float
+    checkpoint_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationResult:
+    """The result of a `CalibrationJob`: the betas."""
+
+    beta: float | None
+    margin_beta: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """A finished step, counted from 1, with the results of the evaluation after it, if there was one."""
+
+    step: int
+    result: StepResult
+    held_out_loss: float | None
+    drift: Mapping[str, float]
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StepsTrained:
+    """Event with the steps since the last one; `checkpoint_step` is that of the newest checkpoint."""
+
+    steps: tuple[StepReport, ...]
+    checkpoint_step: int
+
+
+@dataclass(frozen=True, slots=True)
+class SliceEnded:
+    """Event of a slice that is over and checkpointed at `step`; `is_round_done` when no step of the round is left."""
+
+    step: int
+    is_round_done: bool
+
+
+def calibrate(job: CalibrationJob, denoiser: Denoiser) -> CalibrationResult:
+    """Calibrate the betas of a round. Raises RoundFailedError, StorageFullError."""
+    calibrated = calibrate_settings(LocalHomeFiles.from_home(job.home), job.base, denoiser, job.settings, job.votes)
+    return CalibrationResult(calibrated.beta, calibrated.margin_beta)
+
+
+def run_slice(
+    job: SliceJob, denoiser: Denoiser, *, clock: Callable[[], float] = time.monotonic
+) -> Iterator[StepsTrained | SliceEnded]:
+    """Train one slice. The denoiser is the base model again afterwards, also when the iterator is closed early.
+
+    Raises RoundFailedError when training cannot go on, StorageFullError; the last checkpoint stands then.
+    """
+    started = clock()
+    home = LocalHomeFiles.from_home(job.home)
+    plan = build_plan(job.plan_inputs, home.files)
+    folder = round_folder(job.home, plan.round_id)
+    trainer = RoundTrainer(
+        plan,
+        denoiser,
+        parent=_read_parent(job, plan, denoiser),
+        reference_folder=reference_folder(job.home),
+        resume_from=Checkpoint.load(folder, plan=plan.key),
+        preview=build_preview(job.preview_pairs, Files(job.home).read_image, denoiser, plan),
+    )
+    with closing(trainer):
+        yield from _train_steps(trainer, plan, folder, job, started, clock)
+
+
+def _train_steps(
+    trainer: RoundTrainer,
+    plan: RoundPlan,
+    folder: Path,
+    job: SliceJob,
+    started: float,
+    clock: Callable[[], float],
+) -> Iterator[StepsTrained | SliceEnded]:
+    timed_until = saved_at = reported_at = started
+    checkpoint_step, unreported = trainer.step, list[StepReport]()
+
+    def save() -> None:
+        nonlocal timed_until, checkpoint_step, saved_at
+        trainer.seconds += clock() - timed_until
+        trainer.checkpoint().save(folder, plan=plan.key)
+        timed_until = saved_at = clock()
+        checkpoint_step = trainer.step
+
+    # At least one step in any slice, so that any budget gets on.
+    while not trainer.is_done and (not unreported or clock() - started < job.seconds):
+        unreported.append(_one_step(trainer))
+        if clock() - saved_at >= job.checkpoint_seconds:
+            save()
+        if clock() - reported_at >= EVENT_SECONDS:
+            yield StepsTrained(tuple(unreported), checkpoint_step)
+            reported_at, unreported = clock(), []
+            if clock() - started >= job.seconds:
+                break
+    save()
+    if unreported:
+        yield StepsTrained(tuple(unreported), checkpoint_step)
+    if trainer.is_done:
+        trainer.save_reference()
+    yield SliceEnded(trainer.step, trainer.is_done)
+
+
+def _one_step(trainer: RoundTrainer) -> StepReport:
+    result = trainer.train_step()
+    drift = trainer.measure_drift_if_due()
+    evaluation = trainer.evaluate_if_due()
+    held_out_loss = evaluation.loss if evaluation else None
+    return StepReport(trainer.step, result, held_out_loss, dict(drift), trainer.is_done)
+
+
+def _read_parent(job: SliceJob, plan: RoundPlan, denoiser: Denoiser) -> AdapterWeights | None:
+    if job.parent is None:
+        return None
+    try:
+        weights = read_adapter(*job.parent)
+        check_fit(weights.tensors, expected_shapes(denoiser.module, weights.spec))
+    except AdapterError as error:
+        _log.warning("round %d goes on without its parent: %s", plan.round_id, error)
+        return None
+    return weights

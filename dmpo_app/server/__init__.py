@@ -1,0 +1,1 @@
+"""The studio as a server process: start, wiring, clean stop."""

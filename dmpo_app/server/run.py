@@ -1,0 +1,109 @@
+"""The studio's server, from its start to a clean stop.
+
+The home is locked and the port tried before anything slow happens, so that a mistake is told at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from dmpo_app.io import stop_signals
+from dmpo_app.server.backup_lifecycle import claim_backup, start_backup
+from dmpo_app.server.wiring import (
+    build_renderer,
+    build_services,
+    build_trainer,
+    build_zerogpu_studio,
+    home_lock,
+    open_lineage,
+)
+from dmpo_app.settings import Settings, apply_mode, detect_mode
+from dmpo_app.web.ports import free_port
+
+if TYPE_CHECKING:
+    from dmpo_app.rendering.render_thread import RenderThread
+    from dmpo_app.web.services import Services
+
+log = logging.getLogger(__name__)
+
+
+def run_server(settings: Settings, console: Console) -> None:
+    """Serve until SIGTERM, SIGINT or Ctrl-C; a round in progress is checkpointed and goes on at the next start.
+
+    Raises SetupError when the port or the home is taken or the base model does not fit.
+    """
+    renderer: RenderThread | None = None
+    with ExitStack() as stack:
+        stopping = stack.enter_context(stop_signals())
+        mode = detect_mode(settings)
+        settings = apply_mode(settings, mode)
+        settings = settings.model_copy(update={"port": free_port(settings.host, settings.port)})
+        stack.enter_context(home_lock(settings, f"http://{settings.host}:{settings.port}"))
+        claimed_backup = claim_backup(settings, stopping)
+        if stopping.is_set():
+            return
+        lineage = stack.enter_context(open_lineage(settings))
+        backup = start_backup(settings, claimed_backup, stack)
+        admin_token = _admin_token(settings, console)
+        if mode == "zerogpu":
+            zerogpu_studio = build_zerogpu_studio(settings, lineage)
+            services = build_services(
+                settings,
+                lineage,
+                zerogpu_studio.renderer,
+                zerogpu_studio.trainer,
+                admin_token,
+                backup,
+                mode=mode,
+                gpu_minutes=zerogpu_studio.gpu_minutes,
+            )
+            _open_page(services, stack, console)
+        else:
+            renderer, trainer = build_renderer(settings, lineage), build_trainer(settings)
+            services = build_services(settings, lineage, renderer, trainer, admin_token, backup, mode=mode)
+            _open_page(services, stack, console)
+            renderer.start()
+            stack.callback(renderer.stop)
+            if settings.train:
+                trainer.start()
+                stack.callback(trainer.stop)
+        stopping.wait()
+        log.info("stopping; a round in progress is kept and goes on at the next start")
+    if renderer is not None and renderer.state.phase == "loading":
+        _end_while_loading()
+
+
+def _end_while_loading() -> None:
+    """Exit at once: torch cannot be interrupted while it loads, and may abort if Python ends beside it."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _open_page(services: Services, stack: ExitStack, console: Console) -> None:
+    from dmpo_app.ui import build_ui, launch  # Gradio takes seconds to import: after all that can be refused at once
+
+    stack.callback(services.imports.close)
+    server = launch(build_ui(services), services)
+    stack.callback(server.close)
+    console.print(f"DMPO Studio is at [bold]{server.url}[/]  (Ctrl-C stops it)", highlight=False)
+
+
+def _admin_token(settings: Settings, console: Console) -> str:
+    """Return the administrator's token of the settings, or a new one, shown on a terminal, never in a log or pipe."""
+    if settings.admin_token is not None:
+        return settings.admin_token.get_secret_value()
+    token = secrets.token_urlsafe(18)
+    if console.is_terminal:
+        console.print(f"Administrator's token for this run: [bold]{token}[/]", highlight=False)
+    else:
+        console.print("No terminal to show an administrator's token on; set DMPO_ADMIN_TOKEN to administer.")
+    return token

@@ -1,0 +1,1 @@
+"""The database beneath the store: engines, the writer thread, migrations, copies."""

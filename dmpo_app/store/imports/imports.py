@@ -1,0 +1,199 @@
+"""Imports: data sets of other people's pairs and votes, stored batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, text, update
+from sqlalchemy.orm import aliased
+
+from dmpo_app.domain.data_import import (
+    EncodingProgress,
+    ImportBatch,
+    ImportCounts,
+    ImportedPair,
+    ImportRecord,
+    ImportSpec,
+    UnencodedPair,
+)
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.store.db.database import Database
+from dmpo_app.store.files import Files
+from dmpo_app.store.imports.import_ledger import DuplicateIndex
+from dmpo_app.store.imports.import_rows import ImportContext, insert_batch
+from dmpo_app.store.schema import (
+    IS_UNENCODED,
+    ImageRow,
+    ImportedPairRow,
+    ImportLeftOutRow,
+    ImportRow,
+    PairRow,
+    PromptEmbedsRow,
+    PromptRow,
+)
+
+
+def _unencoded() -> Select[*tuple[Any, ...]]:
+    a, b = aliased(ImageRow), aliased(ImageRow)
+    columns: tuple[Any, ...] = (PairRow.id, PromptRow.text, a.sha256, b.sha256, PromptEmbedsRow.sha256.is_not(None))
+    return (
+        select(*columns)
+        .join(PromptRow, PromptRow.id == PairRow.prompt_id)
+        .join(a, a.id == PairRow.image_a_id)
+        .join(b, b.id == PairRow.image_b_id)
+        .outerjoin(
+            PromptEmbedsRow,
+            (PromptEmbedsRow.prompt_id == PairRow.prompt_id) & (PromptEmbedsRow.base_id == PairRow.base_id),
+        )
+        .where(PairRow.base_id == bindparam("base_id"), PairRow.id > bindparam("after"), text(IS_UNENCODED))
+        .order_by(PairRow.id)
+        .limit(bindparam("limit"))
+    )
+
+
+# Built once, since they are run several times a second.
+_UNENCODED = _unencoded()
+_NUM_UNENCODED = (
+    select(func.count()).select_from(PairRow).where(PairRow.base_id == bindparam("base_id"), text(IS_UNENCODED))
+)
+_NUM_IMPORTED = select(func.count()).select_from(ImportedPairRow).where(ImportedPairRow.base_id == bindparam("base_id"))
+
+
+class Imports:
+    def __init__(self, database: Database, files: Files, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._files = files
+        self._now = now
+
+    def begin(self, base: BaseModelRef, spec: ImportSpec) -> ImportRecord:
+        """Begin an import, or get the one that was begun before."""
+
+        def work(connection: Connection) -> ImportRecord:
+            query = select(ImportRow).where(ImportRow.base_id == base.id, *_matches(spec))
+            row = connection.execute(query).one_or_none()
+            if row is None:
+                now = self._now()
+                values = {"base_id": base.id, "created_at": now, "changed_at": now, **asdict(spec)}
+                connection.execute(insert(ImportRow).values(counts={}, **values))
+                row = connection.execute(query).one()
+            return _record_from_row(row)
+
+        return self._database.write(work)
+
+    def find(self, base: BaseModelRef, spec: ImportSpec) -> ImportRecord | None:
+        """Find an import that was begun, else None."""
+        with self._database.reader() as connection:
+            row = connection.execute(
+                select(ImportRow).where(ImportRow.base_id == base.id, *_matches(spec))
+            ).one_or_none()
+        return None if row is None else _record_from_row(row)
+
+    def all(self, base: BaseModelRef) -> list[ImportRecord]:
+        """List the imports of a lineage in the order they were begun."""
+        with self._database.reader() as connection:
+            rows = connection.execute(select(ImportRow).where(ImportRow.base_id == base.id).order_by(ImportRow.id))
+            return [_record_from_row(row) for row in rows]
+
+    def load_duplicates(self, base: BaseModelRef, index: DuplicateIndex, pairs: Sequence[ImportedPair]) -> None:
+        """Load the stored pairs and votes among these into an index of duplicates."""
+        with self._database.reader() as connection:
+            index.load(connection, base.id, pairs)
+
+    def store_images(self, batch: ImportBatch) -> dict[str, str]:
+        """Store the images of a batch; returns their names by the original files' hash. Raises StorageFullError."""
+        images = [image for pair in batch.pairs for image in (pair.image_a, pair.image_b)]
+        pngs = {image.sha256: image.png for image in images if image.png is not None}
+        return dict(zip(pngs, self._files.put_images(list(pngs.values())), strict=True))
+
+    def insert_batch(
+        self, base: BaseModelRef, state: ImportRecord, batch: ImportBatch, stored_names: Mapping[str, str]
+    ) -> Future[ImportRecord]:
+        """Insert a batch and its bookmark in one transaction. `stored_names`: the result of `store_images`.
+
+        Duplicates are not stored again. Pairs of prompts that are held out, or have a twin that is, are left out with
+        that as the reason. The future raises StorageFullError; ConflictError when another process inserted this batch.
+        """
+        context = ImportContext(self._files, base, state, stored_names, self._now())
+
+        def work(connection: Connection) -> ImportRecord:
+            counts = insert_batch(connection, context=context, batch=batch)
+            return ImportRecord(state.id, state.spec, batch.bookmark, counts, batch.is_last)
+
+        return self._database.submit(work)
+
+    def left_out(self, import_id: int) -> Iterator[tuple[str, str]]:
+        """Iterate over (row, reason) of everything an import left out, in no particular order."""
+        query = select(ImportLeftOutRow.source_row, ImportLeftOutRow.reason).where(
+            ImportLeftOutRow.import_id == import_id
+        )
+        with self._database.reader() as connection:
+            rows = connection.execute(query).all()
+        return ((row.source_row, row.reason) for row in rows)
+
+    def encoding_progress(self, base: BaseModelRef) -> EncodingProgress | None:
+        """The progress of encoding imported pairs; None when all have latents, which is cheap to see."""
+        parameters = {"base_id": base.id}
+        with self._database.reader() as connection:
+            missing = connection.execute(_NUM_UNENCODED, parameters).scalar_one()
+            if missing == 0:
+                return None
+            count = connection.execute(_NUM_IMPORTED, parameters).scalar_one()
+            return EncodingProgress(count - missing, count)
+
+    def list_unencoded(self, base: BaseModelRef, *, after: int, limit: int) -> list[UnencodedPair]:
+        """List pairs without latents by id, those with an id above `after`."""
+        parameters = {"base_id": base.id, "after": after, "limit": limit}
+        with self._database.reader() as connection:
+            return [UnencodedPair(*row) for row in connection.execute(_UNENCODED, parameters)]
+
+    def record_encoding(
+        self, base: BaseModelRef, latents: Mapping[int, tuple[bytes, bytes]], embeds: Mapping[str, bytes]
+    ) -> None:
+        """Store the latents (a, b) of pairs by id, and the embeddings of prompts that had none.
+
+        From now on the votes on these pairs are trained on. Raises StorageFullError.
+        """
+        contents = [content for both in latents.values() for content in both]
+        self._files.put_all(images=(), latents=contents, embeds=list(embeds.values()))
+
+        def work(connection: Connection) -> None:
+            for prompt, content in embeds.items():
+                self._record_embeds(connection, base, prompt, self._files.put_embeds(content))
+            for pair_id, both in latents.items():
+                pair = connection.execute(
+                    select(PairRow.image_a_id, PairRow.image_b_id).where(PairRow.id == pair_id)
+                ).one()
+                for image_id, content in zip(pair, both, strict=True):
+                    # Put once more, as `insert_image` does: a purge may have deleted a file shared with a render.
+                    sha256 = self._files.put_latents(content)
+                    connection.execute(update(ImageRow).where(ImageRow.id == image_id).values(latents_sha256=sha256))
+                connection.execute(update(PairRow).where(PairRow.id == pair_id).values(is_encoded=True))
+
+        self._database.write(work)
+
+    def _record_embeds(self, connection: Connection, base: BaseModelRef, prompt: str, sha256: str) -> None:
+        prompt_id = connection.execute(select(PromptRow.id).where(PromptRow.text == prompt)).scalar_one()
+        embeds_query = select(PromptEmbedsRow.sha256).where(
+            PromptEmbedsRow.base_id == base.id, PromptEmbedsRow.prompt_id == prompt_id
+        )
+        if connection.execute(embeds_query).first() is None:
+            values = {"base_id": base.id, "prompt_id": prompt_id, "sha256": sha256}
+            connection.execute(insert(PromptEmbedsRow).values(**values))
+
+
+def _matches(spec: ImportSpec) -> tuple[Any, ...]:
+    return (
+        ImportRow.fingerprint == spec.fingerprint,
+        ImportRow.format == spec.format,
+        ImportRow.use == spec.use,
+        ImportRow.source == spec.source,
+    )
+
+
+def _record_from_row(row: Row[*tuple[Any, ...]]) -> ImportRecord:
+    spec = ImportSpec(row.fingerprint, row.format, row.use, row.source)
+    return ImportRecord(row.id, spec, row.bookmark, ImportCounts(**row.counts), row.is_complete)

@@ -1,0 +1,1 @@
+"""Pairs, their images, and the values that are kept for each."""

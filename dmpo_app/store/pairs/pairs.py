@@ -1,0 +1,267 @@
+"""Pairs of images of one prompt, with votes or without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Connection, Select, bindparam, func, insert, select, text
+from sqlalchemy.orm import aliased
+
+from dmpo_app.domain.image import ImageKind, NewPair, Pair
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.round import TrainingPair
+from dmpo_app.domain.vote import MAX_SET, PAIR_SIZE
+from dmpo_app.errors import BadInputError, NotFoundError
+from dmpo_app.store.db.database import Database
+from dmpo_app.store.files import Files
+from dmpo_app.store.pairs.images import find_images, insert_image
+from dmpo_app.store.prompts import ensure_prompts
+from dmpo_app.store.schema import (
+    IS_IN_POOL,
+    IS_OPEN,
+    AssignmentRow,
+    ImageRow,
+    PairRow,
+    PromptEmbedsRow,
+    PromptRow,
+    SetImageRow,
+)
+
+_TRAINING_BATCH = 500
+"""Pairs in one statement, since databases bound the number of parameters."""
+
+
+@cache
+def _unjudged_query(of_one_version: bool) -> Select[*tuple[Any, ...]]:
+    """Query of the number of pairs without votes and open assignments.
+
+    Takes `base_id`, `num_images`, `now` and `adapter_version`.
+    """
+    # Unvoted pairs less those out for a vote: both sides are small index ranges however many pairs there are.
+    condition = [
+        PairRow.base_id == bindparam("base_id"),
+        PairRow.num_images == bindparam("num_images"),
+        PairRow.num_votes == 0,
+        PairRow.retired_at.is_(None),
+        PairRow.gold.is_(None),
+        PairRow.is_offered,
+    ]
+    if of_one_version:
+        condition.append(PairRow.adapter_version == bindparam("adapter_version"))
+    unvoted = select(func.count()).select_from(PairRow).where(*condition).scalar_subquery()
+    assigned = (
+        select(func.count(AssignmentRow.pair_id.distinct()))
+        .join(PairRow, PairRow.id == AssignmentRow.pair_id)
+        .where(text(IS_OPEN), AssignmentRow.expires_at > bindparam("now"), *condition)
+        .scalar_subquery()
+    )
+    return select(unvoted - assigned)
+
+
+class Pairs:
+    def __init__(self, database: Database, files: Files, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._files = files
+        self._now = now
+
+    def add(self, base: BaseModelRef, pair: NewPair) -> Pair:
+        """Store one pair, as `add_many` does."""
+        return self.add_many(base, [pair])[0]
+
+    def add_many(self, base: BaseModelRef, pairs: Sequence[NewPair]) -> list[Pair]:
+        """Store pairs: their files first, then all of them in one transaction.
+
+        Raises ConflictError for a held-out prompt, StorageFullError, and BadInputError for a pair that cannot be
+        trained on: without latents, or with images of two prompts or versions.
+        """
+        for pair in pairs:
+            _require_trainable(pair)
+        images = [image for pair in pairs for image in pair.images]
+        with self._database.reader() as connection:
+            prompts_with_embeds = _prompts_with_embeds(connection, base)
+        self._files.put_all(
+            images=[image.png for image in images],
+            latents=[image.latents for image in images if image.latents is not None],
+            embeds=list(
+                {pair.prompt: pair.prompt_embeds for pair in pairs if pair.prompt not in prompts_with_embeds}.values()
+            ),
+        )
+        return self._database.write(lambda connection: self._insert(connection, base, pairs))
+
+    def get(self, pair_id: int) -> Pair:
+        """Get a pair by id. Raises NotFoundError."""
+        query = (
+            select(PairRow.image_a_id, PairRow.image_b_id, PairRow.source, PairRow.adapter_version, PromptRow.text)
+            .join(PromptRow, PromptRow.id == PairRow.prompt_id)
+            .where(PairRow.id == pair_id)
+        )
+        with self._database.reader() as connection:
+            row = connection.execute(query).one_or_none()
+            if row is None:
+                raise NotFoundError(f"there is no pair {pair_id}")
+            more_ids = find_set_images(connection, [pair_id]).get(pair_id, ())
+            images = find_images(connection, (row.image_a_id, row.image_b_id, *more_ids))
+        a, b, *more = (images[image_id] for image_id in (row.image_a_id, row.image_b_id, *more_ids))
+        return Pair(pair_id, row.text, a, b, row.source, row.adapter_version, tuple(more))
+
+    def count(self, base: BaseModelRef) -> int:
+        """Count all pairs of a lineage."""
+        with self._database.reader() as connection:
+            return connection.execute(
+                select(func.count()).select_from(PairRow).where(PairRow.base_id == base.id)
+            ).scalar_one()
+
+    def count_unjudged(
+        self, base: BaseModelRef, *, adapter_version: int | None = None, num_images: int = PAIR_SIZE
+    ) -> int:
+        """Count the pairs, or sets of `num_images`, in the pool without a live vote or open assignment.
+
+        All, or of one version. Gold pairs are not among them.
+        """
+        parameters = {
+            "base_id": base.id,
+            "num_images": num_images,
+            "adapter_version": adapter_version,
+            "now": self._now(),
+        }
+        with self._database.reader() as connection:
+            return int(connection.execute(_unjudged_query(adapter_version is not None), parameters).scalar_one())
+
+    def for_training(
+        self, base: BaseModelRef, *, ids: Sequence[int] | None = None, unjudged: int = 0
+    ) -> list[TrainingPair]:
+        """List pairs with the files that training needs, by id.
+
+        Those of `ids`, or the newest `unjudged` of the pool without a live vote. Pairs whose images or prompt have no
+        tensors stored are left out.
+        """
+        if ids is None:
+            conditions = (PairRow.base_id == base.id, PairRow.num_votes == 0, PairRow.gold.is_(None))
+            newest = select(PairRow.id).where(*conditions, PairRow.is_encoded, text(IS_IN_POOL))
+            with self._database.reader() as connection:
+                query = newest.order_by(PairRow.id.desc()).limit(unjudged)
+                ids = sorted(connection.execute(query).scalars())
+        with self._database.reader() as connection:
+            return [
+                TrainingPair(*row)
+                for start in range(0, len(ids), _TRAINING_BATCH)
+                for row in connection.execute(_training_pairs(base, ids[start : start + _TRAINING_BATCH]))
+            ]
+
+    def prompt_counts(self, base: BaseModelRef) -> dict[str, int]:
+        """Count the pairs of each prompt that has any."""
+        query = (
+            select(PromptRow.text, func.count())
+            .join(PairRow, PairRow.prompt_id == PromptRow.id)
+            .where(PairRow.base_id == base.id)
+            .group_by(PromptRow.id, PromptRow.text)
+        )
+        with self._database.reader() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
+    def _insert(self, connection: Connection, base: BaseModelRef, pairs: Sequence[NewPair]) -> list[Pair]:
+        at = self._now()
+        prompts = ensure_prompts(connection, [pair.prompt for pair in pairs], held_out=False, at=at)
+        prompts_with_embeds = _prompts_with_embeds(connection, base)
+        stored_pairs = []
+        for pair, prompt in zip(pairs, prompts, strict=True):
+            if prompt.text not in prompts_with_embeds:
+                sha256 = self._files.put_embeds(pair.prompt_embeds)
+                connection.execute(insert(PromptEmbedsRow).values(base_id=base.id, prompt_id=prompt.id, sha256=sha256))
+                prompts_with_embeds.add(prompt.text)
+            image_a = insert_image(connection, self._files, base, pair.image_a, ImageKind.PAIR, at=at)
+            image_b = insert_image(connection, self._files, base, pair.image_b, ImageKind.PAIR, at=at)
+            version = pair.image_a.provenance.adapter_version
+            pair_id = connection.execute(
+                insert(PairRow)
+                .values(
+                    base_id=base.id,
+                    prompt_id=prompt.id,
+                    image_a_id=image_a.id,
+                    image_b_id=image_b.id,
+                    source=pair.source,
+                    adapter_version=version,
+                    created_at=at,
+                    num_images=len(pair.images),
+                )
+                .returning(PairRow.id)
+            ).scalar_one()
+            more = tuple(
+                insert_image(connection, self._files, base, image, ImageKind.PAIR, at=at) for image in pair.more
+            )
+            for position, image in enumerate(more, PAIR_SIZE):
+                connection.execute(insert(SetImageRow).values(pair_id=pair_id, position=position, image_id=image.id))
+            stored_pairs.append(Pair(pair_id, pair.prompt, image_a, image_b, pair.source, version, more))
+        return stored_pairs
+
+
+def join_training_files(
+    query: Select[*tuple[Any, ...]], a: type[ImageRow], b: type[ImageRow]
+) -> Select[*tuple[Any, ...]]:
+    """Join a query over pairs with prompts, images and embeddings, as training needs them.
+
+    The two images are the aliases `a` and `b`; the embeddings are those of the pair's base model. Pairs without
+    embeddings fall out.
+    """
+    return (
+        query.join(PromptRow, PromptRow.id == PairRow.prompt_id)
+        .join(a, a.id == PairRow.image_a_id)
+        .join(b, b.id == PairRow.image_b_id)
+        .join(
+            PromptEmbedsRow,
+            (PromptEmbedsRow.prompt_id == PairRow.prompt_id) & (PromptEmbedsRow.base_id == PairRow.base_id),
+        )
+    )
+
+
+def find_set_images(connection: Connection, pair_ids: Sequence[int]) -> dict[int, tuple[int, ...]]:
+    """Find the ids of images c and d of sets, by pair id."""
+    query = select(SetImageRow.pair_id, SetImageRow.image_id).where(SetImageRow.pair_id.in_(pair_ids))
+    images_by_pair: dict[int, tuple[int, ...]] = {}
+    for pair_id, image_id in connection.execute(query.order_by(SetImageRow.pair_id, SetImageRow.position)):
+        images_by_pair[pair_id] = (*images_by_pair.get(pair_id, ()), image_id)
+    return images_by_pair
+
+
+def _training_pairs(base: BaseModelRef, ids: Sequence[int]) -> Select[*tuple[Any, ...]]:
+    a, b = aliased(ImageRow), aliased(ImageRow)
+    columns = (
+        PairRow.id,
+        PromptRow.text,
+        a.id,
+        b.id,
+        a.sha256,
+        b.sha256,
+        a.latents_sha256,
+        b.latents_sha256,
+        PromptEmbedsRow.sha256,
+    )
+    return (
+        join_training_files(select(*columns).select_from(PairRow), a, b)
+        .where(PairRow.base_id == base.id, PairRow.id.in_(ids))
+        .where(a.latents_sha256.is_not(None), b.latents_sha256.is_not(None))
+        .order_by(PairRow.id)
+    )
+
+
+def _require_trainable(pair: NewPair) -> None:
+    if len(pair.images) > MAX_SET:
+        raise BadInputError(f"a set of {pair.prompt!r} has {len(pair.images)} images; at most {MAX_SET} can be ranked")
+    if any(image.latents is None for image in pair.images):
+        raise BadInputError(f"a pair of {pair.prompt!r} came without latents; a round is trained on them")
+    if {image.provenance.prompt for image in pair.images} != {pair.prompt}:
+        raise BadInputError(f"the images of a pair of {pair.prompt!r} were made from other prompts")
+    if len({image.provenance.adapter_version for image in pair.images}) > 1:
+        raise BadInputError(f"the images of a pair of {pair.prompt!r} were made with two versions")
+
+
+def _prompts_with_embeds(connection: Connection, base: BaseModelRef) -> set[str]:
+    query = (
+        select(PromptRow.text)
+        .join(PromptEmbedsRow, PromptEmbedsRow.prompt_id == PromptRow.id)
+        .where(PromptEmbedsRow.base_id == base.id)
+    )
+    return set(connection.execute(query).scalars())

@@ -1,0 +1,270 @@
+"""Tables of labeling: base models, images, pairs, annotators, assignments, votes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, String, Text, true
+from sqlalchemy.orm import Mapped, mapped_column
+
+from dmpo_app.domain.image import ImageKind, PairSource
+from dmpo_app.domain.pair_choice import Purpose
+from dmpo_app.domain.vote import Choice, Outcome, Question, Strength
+from dmpo_app.store.schema.base import (
+    IS_IN_POOL,
+    IS_LIVE,
+    IS_OPEN,
+    IS_REPEATED,
+    IS_RETIRED,
+    IS_SEEN,
+    IS_UNENCODED,
+    AssignmentState,
+    Table,
+    only,
+)
+
+
+class BaseModelRow(Table):
+    __tablename__ = "base_models"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    source: Mapped[str] = mapped_column(Text)
+    family: Mapped[str] = mapped_column(String(64))
+    fingerprint: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime]
+
+
+class PromptEmbedsRow(Table):
+    """The file that holds a prompt's embeddings under one base model."""
+
+    __tablename__ = "prompt_embeds"
+
+    base_id: Mapped[int] = mapped_column(ForeignKey("base_models.id"), primary_key=True)
+    prompt_id: Mapped[int] = mapped_column(ForeignKey("prompts.id"), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+
+
+class ImageRow(Table):
+    """An image with its provenance. Ids are never used twice, since renders are deleted in time."""
+
+    __tablename__ = "images"
+    __table_args__ = (
+        ForeignKeyConstraint(["base_id", "adapter_version"], ["adapters.base_id", "adapters.version"]),
+        Index("ix_images_base_id_kind_adapter_version", "base_id", "kind", "adapter_version"),
+        Index("ix_images_sha256", "sha256"),
+        Index("ix_images_latents_sha256", "latents_sha256"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    base_id: Mapped[int] = mapped_column(ForeignKey("base_models.id"))
+    kind: Mapped[ImageKind]
+    sha256: Mapped[str] = mapped_column(String(64))
+    latents_sha256: Mapped[str | None] = mapped_column(String(64))
+    width: Mapped[int]
+    height: Mapped[int]
+    prompt: Mapped[str] = mapped_column(Text)
+    seed: Mapped[int] = mapped_column(BigInteger)
+    sampler: Mapped[str] = mapped_column(String(32))
+    num_steps: Mapped[int]
+    guidance: Mapped[float]
+    adapter_version: Mapped[int]
+    strength: Mapped[float]
+    batch_size: Mapped[int]
+    num_threads: Mapped[int]
+    device: Mapped[str] = mapped_column(String(64))
+    dtype: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime]
+
+
+class ImageScoreRow(Table):
+    """A score of an image under its own prompt. `scorer` names the automatic scorer and its weights."""
+
+    __tablename__ = "image_scores"
+
+    scorer: Mapped[str] = mapped_column(String(160), primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"), primary_key=True)
+    score: Mapped[float]
+    created_at: Mapped[datetime]
+
+    __table_args__ = (Index("ix_image_scores_image", "image_id"),)
+
+
+class PairRow(Table):
+    """A pair: two images of one prompt, or a set of three or four of which these are the first two.
+
+    `num_votes`: its live votes. `num_taken`: live votes and open assignments together, which is what orders the pairs
+    that are offered; a vote moves a pair's claim from one kind to the other and leaves this number alone. Votes on
+    every question count, also those on repeats. `retired_at`: out of the pool since then, since people reported it.
+    `gold`: the right outcome, where an administrator has set one; such a pair is mixed in, never offered by itself.
+    `is_offered`: whether it is shown to people at all; one that was imported for its votes is not. `is_encoded`: if it
+    has latents and embeddings; until then its votes are not trained on.
+    """
+
+    __tablename__ = "pairs"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    base_id: Mapped[int] = mapped_column(ForeignKey("base_models.id"))
+    prompt_id: Mapped[int] = mapped_column(ForeignKey("prompts.id"))
+    image_a_id: Mapped[int] = mapped_column(ForeignKey("images.id"), unique=True)
+    image_b_id: Mapped[int] = mapped_column(ForeignKey("images.id"), unique=True)
+    source: Mapped[PairSource]
+    adapter_version: Mapped[int] = mapped_column()
+    num_votes: Mapped[int] = mapped_column(default=0)
+    num_taken: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime]
+    retired_at: Mapped[datetime | None] = mapped_column()
+    gold: Mapped[Outcome | None] = mapped_column()
+    is_offered: Mapped[bool] = mapped_column(default=True, server_default=true())
+    is_encoded: Mapped[bool] = mapped_column(default=True, server_default=true())
+    num_images: Mapped[int] = mapped_column(server_default="2")
+
+    __table_args__ = (
+        ForeignKeyConstraint(["base_id", "adapter_version"], ["adapters.base_id", "adapters.version"]),
+        CheckConstraint("num_votes >= 0 AND num_taken >= num_votes", name="counts"),
+        CheckConstraint("image_a_id <> image_b_id", name="two_images"),
+        Index("ix_pairs_offer", base_id, num_images, num_taken, adapter_version.desc(), id, **only(IS_IN_POOL)),
+        Index("ix_pairs_unjudged", base_id, num_images, num_votes, adapter_version, retired_at),
+        Index("ix_pairs_retired", retired_at, **only(IS_RETIRED)),
+        Index("ix_pairs_prompt", base_id, prompt_id),
+        Index("ix_pairs_unencoded", base_id, id, **only(IS_UNENCODED)),
+    )
+
+
+class SetImageRow(Table):
+    """The third and fourth image of a set that is ranked; a set is a pair with more images. `position`: 2 or 3."""
+
+    __tablename__ = "set_images"
+
+    pair_id: Mapped[int] = mapped_column(ForeignKey("pairs.id"), primary_key=True, autoincrement=False)
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), unique=True)
+
+
+class PairMarginRow(Table):
+    """The policy's implicit margin on a pair, u at beta = 1, under the newest version it was computed for."""
+
+    __tablename__ = "pair_margins"
+
+    pair_id: Mapped[int] = mapped_column(ForeignKey("pairs.id"), primary_key=True, autoincrement=False)
+    adapter_version: Mapped[int]
+    margin: Mapped[float]
+
+
+class AnnotatorRow(Table):
+    """An annotator: a session of a person. The handle is a name they chose, not a credential: several may share one.
+
+    `identity` is a keyed hash of who they are at a provider, for those who signed in: theirs is one annotator.
+    """
+
+    __tablename__ = "annotators"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    public_id: Mapped[str] = mapped_column(String(32), unique=True)
+    handle: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    identity: Mapped[str | None] = mapped_column(String(64))
+
+    __table_args__ = (Index("uq_annotators_identity", "identity", unique=True),)
+
+
+class AssignmentRow(Table):
+    """An assignment of a pair to one annotator, with one question.
+
+    `opened_at`: when it was issued, or reopened by undoing a vote. `arrangement`: the images of a set as they were
+    shown, by letter, "cab"; None for a pair.
+    """
+
+    __tablename__ = "assignments"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    public_id: Mapped[str] = mapped_column(String(32), unique=True)
+    base_id: Mapped[int] = mapped_column(ForeignKey("base_models.id"))
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotators.id"))
+    pair_id: Mapped[int] = mapped_column(ForeignKey("pairs.id"))
+    question: Mapped[Question]
+    a_on_left: Mapped[bool]
+    state: Mapped[AssignmentState]
+    created_at: Mapped[datetime]
+    opened_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    purpose: Mapped[Purpose] = mapped_column(server_default="vote")
+    arrangement: Mapped[str | None] = mapped_column(String(4))
+
+    __table_args__ = (
+        Index(
+            "uq_assignments_seen_once",
+            "annotator_id",
+            "pair_id",
+            "question",
+            unique=True,
+            **only(IS_SEEN),
+        ),
+        Index(
+            "uq_assignments_repeated_once",
+            "annotator_id",
+            "pair_id",
+            "question",
+            unique=True,
+            **only(IS_REPEATED),
+        ),
+        Index(
+            "ix_assignments_open",
+            "expires_at",
+            "pair_id",
+            **only(IS_OPEN),
+        ),
+        Index(
+            "ix_assignments_open_of",
+            "annotator_id",
+            "base_id",
+            **only(IS_OPEN),
+        ),
+        Index("ix_assignments_pair", "pair_id"),
+    )
+
+
+class VoteRow(Table):
+    """A vote. Append-only: undoing it stamps `undone_at`, withdrawing it `withdrawn_at`, each once.
+
+    A trigger refuses anything else. `ranking`: the images of a set by letter, best first; `choice` and `outcome` then
+    say which of a and b is better.
+    """
+
+    __tablename__ = "votes"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    assignment_id: Mapped[int] = mapped_column(ForeignKey("assignments.id"))
+    base_id: Mapped[int] = mapped_column(ForeignKey("base_models.id"))
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotators.id"))
+    pair_id: Mapped[int] = mapped_column(ForeignKey("pairs.id"))
+    choice: Mapped[Choice]
+    outcome: Mapped[Outcome]
+    elapsed_ms: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime]
+    undone_at: Mapped[datetime | None]
+    question: Mapped[Question] = mapped_column(server_default="overall")
+    strength: Mapped[Strength | None]
+    comment: Mapped[str | None] = mapped_column(Text)
+    withdrawn_at: Mapped[datetime | None]
+    purpose: Mapped[Purpose] = mapped_column(server_default="vote")
+    ranking: Mapped[str | None] = mapped_column(String(4))
+
+    __table_args__ = (
+        Index(
+            "uq_votes_one_live",
+            "assignment_id",
+            unique=True,
+            **only(IS_LIVE),
+        ),
+        Index(
+            "ix_votes_live",
+            "base_id",
+            "question",
+            "purpose",
+            "outcome",
+            "id",
+            **only(IS_LIVE),
+        ),
+        Index("ix_votes_of", "annotator_id", "id"),
+    )

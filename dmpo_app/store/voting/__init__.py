@@ -1,0 +1,1 @@
+"""Assignments, votes and the people who give them: one file a subject."""

@@ -1,0 +1,296 @@
+"""Assignments: pairs issued to annotators to vote on, until they expire."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache, partial
+from typing import Any
+
+from sqlalchemy import BigInteger, Connection, Row, Select, bindparam, insert, select, text, update
+
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.pair_choice import AssignmentRules, Purpose
+from dmpo_app.domain.vote import LETTERS, PAIR_SIZE, Assignment, Question
+from dmpo_app.errors import NotFoundError
+from dmpo_app.store.db.database import Database
+from dmpo_app.store.pairs.pairs import find_set_images
+from dmpo_app.store.schema import CLOSED_AS, IS_OPEN, IS_SEEN, AssignmentRow, AssignmentState, PairRow, PromptRow
+from dmpo_app.store.voting.offers import AssignmentRequest, find_candidates, find_gold_pairs, find_repeatable
+
+# Built once: building and hashing a statement would cost as much as running it.
+_ASSIGNMENTS: Select[*tuple[Any, ...]] = (
+    select(
+        AssignmentRow.public_id,
+        AssignmentRow.annotator_id,
+        AssignmentRow.pair_id,
+        PromptRow.text,
+        PairRow.image_a_id,
+        PairRow.image_b_id,
+        AssignmentRow.a_on_left,
+        AssignmentRow.question,
+        AssignmentRow.expires_at,
+        AssignmentRow.arrangement,
+    )
+    .join(PairRow, PairRow.id == AssignmentRow.pair_id)
+    .join(PromptRow, PromptRow.id == PairRow.prompt_id)
+)
+_ONE = _ASSIGNMENTS.where(AssignmentRow.public_id == bindparam("public_id"))
+
+
+@cache
+def open_assignments_query(questions: tuple[Question, ...]) -> Select[*tuple[Any, ...]]:
+    """Query of an annotator's open assignments of these questions; takes `annotator_id`, `base_id` and `now`."""
+    return _ASSIGNMENTS.where(
+        text(IS_OPEN),
+        AssignmentRow.annotator_id == bindparam("annotator_id"),
+        AssignmentRow.base_id == bindparam("base_id"),
+        AssignmentRow.question.in_(questions),
+        AssignmentRow.expires_at > bindparam("now"),
+    ).order_by(AssignmentRow.id)
+
+
+_LAPSE = {
+    before: (
+        update(AssignmentRow)
+        .where(
+            text(f"{IS_OPEN} AND state = '{before}'"),
+            AssignmentRow.expires_at <= bindparam("now"),
+        )
+        .values(state=after)
+        .returning(AssignmentRow.pair_id)
+    )
+    for before, after in CLOSED_AS.items()
+}
+
+
+_INSERT = insert(AssignmentRow)
+_CLAIM = (
+    update(PairRow)
+    .where(PairRow.id == bindparam("pair"))
+    .values(num_taken=PairRow.num_taken + bindparam("claims", type_=BigInteger))
+)
+
+_DEFAULT_RULES = AssignmentRules()
+
+
+@dataclass(frozen=True, slots=True)
+class _NewAssignment:
+    pair_id: int
+    questions: tuple[Question, ...]
+    a_on_left: bool
+    purpose: Purpose = Purpose.VOTE
+    arrangement: str | None = None
+
+    @classmethod
+    def with_random_places(
+        cls,
+        pair_id: int,
+        request: AssignmentRequest,
+        questions: tuple[Question, ...],
+        rng: random.Random,
+        purpose: Purpose,
+    ) -> _NewAssignment:
+        """An assignment with random places: the sides of a pair, the arrangement of a set."""
+        if request.num_images == PAIR_SIZE:
+            return cls(pair_id, questions, rng.random() < 0.5, purpose)
+        letters = LETTERS[: request.num_images]
+        return cls.with_arrangement(pair_id, questions, "".join(rng.sample(letters, len(letters))), purpose)
+
+    @classmethod
+    def with_arrangement(
+        cls, pair_id: int, questions: tuple[Question, ...], arrangement: str, purpose: Purpose
+    ) -> _NewAssignment:
+        """An assignment of a set in a given arrangement."""
+        return cls(pair_id, questions, arrangement.index("a") < arrangement.index("b"), purpose, arrangement)
+
+
+class Assignments:
+    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._now = now
+
+    def issue(
+        self,
+        base: BaseModelRef,
+        annotator_id: int,
+        count: int,
+        *,
+        rng: random.Random,
+        lifetime: timedelta,
+        questions: Sequence[Question] = (Question.OVERALL,),
+        rules: AssignmentRules = _DEFAULT_RULES,
+    ) -> Future[list[Assignment]]:
+        """Issue assignments: the annotator's open ones, oldest first, filled up to `count` if pairs are left.
+
+        Pairs with the fewest live votes and open assignments come first, among them those of the newest version, among
+        them the oldest; retired ones not at all. `rules` may say otherwise, and mix in gold pairs and repeats, which
+        are not learnt from. All is decided in one transaction, so that nobody is assigned a pair that another one just
+        got. Every question about a pair is an assignment of its own, one after another in the order of `questions`.
+        Which image stands left, or how a set is arranged, is chosen by `rng` for the pair and recorded. The future is
+        done once all is on disk.
+        """
+        request = AssignmentRequest(base.id, annotator_id, tuple(questions), rules.num_images)
+        return self._database.submit(partial(self._issue, request, count, rng=rng, lifetime=lifetime, rules=rules))
+
+    def get(self, assignment_id: str) -> Assignment:
+        """Get an assignment by its public id. Raises NotFoundError."""
+        with self._database.reader() as connection:
+            row = connection.execute(_ONE, {"public_id": assignment_id}).one_or_none()
+            if row is None:
+                raise NotFoundError("there is no such assignment")
+            return _assignments_from_rows(connection, [row])[0]
+
+    def _issue(
+        self,
+        request: AssignmentRequest,
+        count: int,
+        connection: Connection,
+        *,
+        rng: random.Random,
+        lifetime: timedelta,
+        rules: AssignmentRules,
+    ) -> list[Assignment]:
+        now = self._now()
+        release_expired(connection, now)
+        open_assignments = self._open(connection, request, now)
+        num_missing = count - len(open_assignments)
+        if num_missing <= 0:
+            return open_assignments[:count]
+        quality_checks = _choose_quality_checks(
+            connection, request, rules, -(-num_missing // len(request.questions)), rng
+        )
+        num_missing -= sum(len(showing.questions) for showing in quality_checks)
+        new_assignments = _choose_for_training(connection, request, rules, num_missing, rng) if num_missing > 0 else []
+        for showing in quality_checks:
+            new_assignments.insert(rng.randint(0, len(new_assignments)), showing)
+        if not new_assignments:
+            return open_assignments
+        times = {"created_at": now, "opened_at": now, "expires_at": now + lifetime}
+        rows = [
+            {
+                "public_id": secrets.token_urlsafe(18),
+                "base_id": request.base_id,
+                "annotator_id": request.annotator_id,
+                "pair_id": showing.pair_id,
+                "question": question,
+                "purpose": showing.purpose,
+                "a_on_left": showing.a_on_left,
+                "arrangement": showing.arrangement,
+                "state": AssignmentState.OPEN,
+                **times,
+            }
+            for showing in new_assignments
+            for question in showing.questions
+        ]
+        connection.execute(_INSERT, rows)
+        _claim(connection, new_assignments)
+        return self._open(connection, request, now)[:count]
+
+    def _open(self, connection: Connection, request: AssignmentRequest, now: datetime) -> list[Assignment]:
+        parameters = {"base_id": request.base_id, "annotator_id": request.annotator_id}
+        return _assignments_from_rows(
+            connection, connection.execute(open_assignments_query(request.questions), {**parameters, "now": now}).all()
+        )
+
+
+def _choose_quality_checks(
+    connection: Connection, request: AssignmentRequest, rules: AssignmentRules, num_pairs: int, rng: random.Random
+) -> list[_NewAssignment]:
+    """Choose gold pairs and repeats among the next `num_pairs` pairs, each by its rate."""
+    if rules.gold_rate <= 0 and rules.repeat_rate <= 0:
+        return []
+    random_numbers = [rng.random() for _ in range(num_pairs)]
+    num_gold = sum(one < rules.gold_rate for one in random_numbers)
+    num_repeats = sum(rules.gold_rate <= one < rules.gold_rate + rules.repeat_rate for one in random_numbers)
+    new_assignments = []
+    if num_gold:
+        gold = find_gold_pairs(connection, request)
+        for pair_id in rng.sample(gold, min(num_gold, len(gold))):
+            new_assignments.append(
+                _NewAssignment.with_random_places(pair_id, request, request.questions, rng, Purpose.GOLD)
+            )
+    if num_repeats:
+        repeats = find_repeatable(connection, request, after=rules.repeat_after)
+        for pair_id in rng.sample(sorted(repeats), min(num_repeats, len(repeats))):
+            a_on_left, arrangement = repeats[pair_id]
+            if arrangement is None:
+                new_assignments.append(_NewAssignment(pair_id, request.questions, not a_on_left, Purpose.REPEAT))
+            else:
+                new_assignments.append(
+                    _NewAssignment.with_arrangement(pair_id, request.questions, arrangement[::-1], Purpose.REPEAT)
+                )
+    return new_assignments
+
+
+def _choose_for_training(
+    connection: Connection, request: AssignmentRequest, rules: AssignmentRules, num_missing: int, rng: random.Random
+) -> list[_NewAssignment]:
+    """Choose whole pairs to learn from, until there are `num_missing` questions or more."""
+    candidate_pairs = find_candidates(connection, request, rules, num_missing)
+    if rules.strategy is not None:
+        candidate_pairs = rules.strategy.order(candidate_pairs, rng)
+    pair_ids = [one.pair_id for one in candidate_pairs]
+    seen: set[tuple[int, Question]] = set()
+    if len(request.questions) > 1:
+        query = select(AssignmentRow.pair_id, AssignmentRow.question).where(
+            AssignmentRow.annotator_id == request.annotator_id, AssignmentRow.pair_id.in_(pair_ids), text(IS_SEEN)
+        )
+        seen = {(row.pair_id, row.question) for row in connection.execute(query)}
+    new_assignments: list[_NewAssignment] = []
+    for pair_id in pair_ids:
+        if num_missing <= 0:
+            break
+        questions = tuple(question for question in request.questions if (pair_id, question) not in seen)
+        new_assignments.append(_NewAssignment.with_random_places(pair_id, request, questions, rng, Purpose.VOTE))
+        num_missing -= len(questions)
+    return new_assignments
+
+
+def _claim(connection: Connection, new_assignments: Sequence[_NewAssignment]) -> None:
+    connection.execute(
+        _CLAIM, [{"pair": showing.pair_id, "claims": len(showing.questions)} for showing in new_assignments]
+    )
+
+
+def release_expired(connection: Connection, now: datetime) -> None:
+    """Close expired assignments and release their claims on pairs."""
+    released: Counter[int] = Counter()
+    for statement in _LAPSE.values():
+        released.update(connection.execute(statement, {"now": now}).scalars())
+    if released:
+        connection.execute(_CLAIM, [{"pair": pair_id, "claims": -claims} for pair_id, claims in released.items()])
+
+
+def _assignments_from_rows(connection: Connection, rows: Sequence[Row[*tuple[Any, ...]]]) -> list[Assignment]:
+    set_ids = [row.pair_id for row in rows if row.arrangement is not None]
+    more = find_set_images(connection, set_ids) if set_ids else {}
+    return [_assignment_from_row(row, more.get(row.pair_id, ())) for row in rows]
+
+
+def image_ids_in_order(row: Row[*tuple[Any, ...]], more: Sequence[int]) -> tuple[int, ...]:
+    """The image ids of an assignment in the order shown; `more`: those of images c and d."""
+    arrangement = row.arrangement or ("ab" if row.a_on_left else "ba")
+    images = (row.image_a_id, row.image_b_id, *more)
+    return tuple(images[LETTERS.index(letter)] for letter in arrangement)
+
+
+def _assignment_from_row(row: Row[*tuple[Any, ...]], more: Sequence[int]) -> Assignment:
+    left, right, *others = image_ids_in_order(row, more)
+    return Assignment(
+        id=row.public_id,
+        annotator_id=row.annotator_id,
+        pair_id=row.pair_id,
+        prompt=row.text,
+        left_image_id=left,
+        right_image_id=right,
+        a_on_left=row.a_on_left,
+        question=row.question,
+        expires_at=row.expires_at,
+        more_image_ids=tuple(others),
+    )

@@ -1,0 +1,250 @@
+"""Candidate pairs for an annotator's next assignment, with the features that strategies ask for."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, Select, and_, bindparam, exists, func, select, text
+
+from dmpo_app.domain.pair_choice import AssignmentRules, Candidate, CandidateFeature, Purpose
+from dmpo_app.domain.vote import Outcome, Question
+from dmpo_app.store.schema import (
+    IS_IN_POOL,
+    IS_LIVE,
+    IS_REPEATED,
+    IS_SEEN,
+    AssignmentRow,
+    AssignmentState,
+    ImageScoreRow,
+    PairMarginRow,
+    PairRow,
+    VoteRow,
+)
+
+WINDOW = 64
+"""The number of candidates that a strategy chooses among: enough for a choice, few enough for a request."""
+_NO_LIMIT = 2**31 - 1
+_MAX_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class AssignmentRequest:
+    """A request for assignments: annotator, lineage, and the questions about each pair."""
+
+    base_id: int
+    annotator_id: int
+    questions: tuple[Question, ...]
+    num_images: int = 2
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """The parameters of the statements here."""
+        return {"base_id": self.base_id, "annotator_id": self.annotator_id, "num_images": self.num_images}
+
+
+@cache
+def candidates_query(questions: tuple[Question, ...], *, begun: bool = False) -> Select[*tuple[Any, ...]]:
+    """Query of the candidates that the annotator has not been asked all of these questions about.
+
+    Takes `annotator_id`, `base_id`, `num_images`, `count` and `most`, which their claims are below. `begun`: only every
+    `every`-th pair that somebody has taken.
+    """
+    seen = [
+        exists().where(
+            AssignmentRow.annotator_id == bindparam("annotator_id"),
+            AssignmentRow.pair_id == PairRow.id,
+            AssignmentRow.question == question,
+            text(IS_SEEN),
+        )
+        for question in questions
+    ]
+    conditions = [
+        PairRow.base_id == bindparam("base_id"),
+        PairRow.num_images == bindparam("num_images"),
+        PairRow.num_taken < bindparam("most"),
+        PairRow.gold.is_(None),
+    ]
+    if begun:
+        conditions += [PairRow.num_taken > 0, PairRow.id % bindparam("every") == 0]
+    return (
+        select(
+            PairRow.id,
+            PairRow.prompt_id,
+            PairRow.adapter_version,
+            PairRow.num_taken,
+            PairRow.image_a_id,
+            PairRow.image_b_id,
+        )
+        .where(*conditions, text(IS_IN_POOL), ~and_(*seen))
+        .order_by(PairRow.num_taken, PairRow.adapter_version.desc(), PairRow.id)
+        .limit(bindparam("count"))
+    )
+
+
+_GOLD = (
+    select(PairRow.id)
+    .where(
+        PairRow.base_id == bindparam("base_id"),
+        PairRow.num_images == bindparam("num_images"),
+        PairRow.gold.is_not(None),
+        text(IS_IN_POOL),
+        ~exists().where(
+            AssignmentRow.annotator_id == bindparam("annotator_id"), AssignmentRow.pair_id == PairRow.id, text(IS_SEEN)
+        ),
+    )
+    .order_by(PairRow.id)
+    .limit(_MAX_ROWS)
+)
+_LIVE_OF = (
+    select(VoteRow.id)
+    .where(VoteRow.annotator_id == bindparam("annotator_id"), text(IS_LIVE))
+    .order_by(VoteRow.id.desc())
+)
+_OLD_ENOUGH = _LIVE_OF.limit(1).offset(bindparam("after")).scalar_subquery()
+_REPEATABLE = (
+    select(VoteRow.pair_id, AssignmentRow.a_on_left, AssignmentRow.arrangement)
+    .join(AssignmentRow, AssignmentRow.id == VoteRow.assignment_id)
+    .join(PairRow, PairRow.id == VoteRow.pair_id)
+    .where(
+        VoteRow.annotator_id == bindparam("annotator_id"),
+        VoteRow.base_id == bindparam("base_id"),
+        VoteRow.undone_at.is_(None),
+        VoteRow.withdrawn_at.is_(None),
+        VoteRow.purpose == Purpose.VOTE,
+        VoteRow.question == bindparam("question"),
+        VoteRow.id <= _OLD_ENOUGH,
+        PairRow.retired_at.is_(None),
+        PairRow.gold.is_(None),
+        PairRow.num_images == bindparam("num_images"),
+    )
+    .order_by(VoteRow.id.desc())
+    .limit(_MAX_ROWS)
+)
+
+
+def find_candidates(
+    connection: Connection, request: AssignmentRequest, rules: AssignmentRules, count: int
+) -> list[Candidate]:
+    """Find `count` candidates or more, if there are any, in the store's order; begun pairs of an overlap first."""
+    per_pair = len(request.questions)
+    max_taken = _NO_LIMIT if rules.assignments_per_pair is None else rules.assignments_per_pair * per_pair
+    strategy = rules.strategy
+    parameters: dict[str, int] = {**request.parameters, "most": max_taken}
+    if strategy is None:
+        rows = connection.execute(candidates_query(request.questions), {**parameters, "count": count}).all()
+        return [Candidate(*row[:4]) for row in rows]
+    rows = []
+    if strategy.overlap is not None:
+        overlap_parameters = {
+            "every": strategy.overlap.every,
+            "most": min(max_taken, strategy.overlap.people * per_pair),
+        }
+        rows += connection.execute(
+            candidates_query(request.questions, begun=True), {**parameters, **overlap_parameters, "count": count}
+        ).all()
+    begun_ids = {row.id for row in rows}
+    window = connection.execute(candidates_query(request.questions), {**parameters, "count": max(count, WINDOW)})
+    rows += [row for row in window if row.id not in begun_ids]
+    return _with_features(connection, rows, strategy.required_features)
+
+
+def find_gold_pairs(connection: Connection, request: AssignmentRequest) -> list[int]:
+    """Find gold pairs that the annotator has not been assigned."""
+    return list(connection.execute(_GOLD, request.parameters).scalars())
+
+
+def find_repeatable(
+    connection: Connection, request: AssignmentRequest, *, after: int
+) -> dict[int, tuple[bool, str | None]]:
+    """Find pairs for a repeat: the annotator has voted on every question, not within their last `after` votes.
+
+    None is repeated twice. Values: whether image a stood left the first time, and the arrangement of a set then.
+    """
+    places_by_question: list[dict[int, tuple[bool, str | None]]] = []
+    for question in request.questions:
+        rows = connection.execute(_REPEATABLE, {**request.parameters, "after": after, "question": question})
+        places_by_question.append({row.pair_id: (row.a_on_left, row.arrangement) for row in rows})
+    pair_ids = set(places_by_question[0]).intersection(*places_by_question[1:])
+    repeats_query = select(AssignmentRow.pair_id).where(
+        AssignmentRow.annotator_id == request.annotator_id, AssignmentRow.pair_id.in_(pair_ids), text(IS_REPEATED)
+    )
+    repeated_ids = set(connection.execute(repeats_query).scalars())
+    return {pair_id: places_by_question[0][pair_id] for pair_id in sorted(pair_ids - repeated_ids)}
+
+
+def _with_features(
+    connection: Connection, rows: Sequence[Any], required_features: frozenset[CandidateFeature]
+) -> list[Candidate]:
+    candidates_with_features = [Candidate(*row[:4]) for row in rows]
+    ids = [one.pair_id for one in candidates_with_features]
+    if CandidateFeature.MARGIN in required_features:
+        query = select(PairMarginRow.pair_id, PairMarginRow.margin).where(PairMarginRow.pair_id.in_(ids))
+        margins = {row.pair_id: row.margin for row in connection.execute(query)}
+        candidates_with_features = [replace(one, margin=margins.get(one.pair_id)) for one in candidates_with_features]
+    if CandidateFeature.SCORES in required_features:
+        scores = _score_differences(connection, rows)
+        candidates_with_features = [replace(one, scores=scores[one.pair_id]) for one in candidates_with_features]
+    if CandidateFeature.PROMPT_VOTES in required_features:
+        prompts = {one.prompt_id for one in candidates_with_features}
+        base_id = select(PairRow.base_id).where(PairRow.id == ids[0]).scalar_subquery() if ids else None
+        votes = select(PairRow.prompt_id, func.sum(PairRow.num_votes)).where(
+            PairRow.base_id == base_id, PairRow.prompt_id.in_(prompts)
+        )
+        counts = {row[0]: int(row[1]) for row in connection.execute(votes.group_by(PairRow.prompt_id))}
+        candidates_with_features = [
+            replace(one, prompt_votes=counts[one.prompt_id]) for one in candidates_with_features
+        ]
+    if CandidateFeature.WINS in required_features:
+        wins = _wins(connection, ids)
+        candidates_with_features = [replace(one, wins=wins[one.pair_id]) for one in candidates_with_features]
+    return candidates_with_features
+
+
+def _score_differences(connection: Connection, rows: Sequence[Any]) -> Mapping[int, tuple[float, ...]]:
+    """Score differences a - b by pair and scorer (by name), in standard deviations over these pairs."""
+    images = [image_id for row in rows for image_id in (row.image_a_id, row.image_b_id)]
+    query = select(ImageScoreRow.scorer, ImageScoreRow.image_id, ImageScoreRow.score)
+    scores: dict[str, dict[int, float]] = defaultdict(dict)
+    for scorer, image_id, score in connection.execute(query.where(ImageScoreRow.image_id.in_(images))):
+        scores[scorer][image_id] = score
+    differences_by_pair: dict[int, tuple[float, ...]] = defaultdict(tuple)
+    for scorer in sorted(scores):
+        of_image = scores[scorer]
+        differences = {
+            row.id: of_image[row.image_a_id] - of_image[row.image_b_id]
+            for row in rows
+            if row.image_a_id in of_image and row.image_b_id in of_image
+        }
+        spread = math.sqrt(float(np.mean(np.square(list(differences.values()))))) if differences else 0.0
+        for pair_id, difference in differences.items():
+            differences_by_pair[pair_id] = (*differences_by_pair[pair_id], difference / spread if spread > 0 else 0.0)
+    return differences_by_pair
+
+
+def _wins(connection: Connection, pair_ids: Sequence[int]) -> Mapping[int, tuple[int, int, int]]:
+    query = (
+        select(AssignmentRow.pair_id, VoteRow.outcome, func.count())
+        .join(VoteRow, VoteRow.assignment_id == AssignmentRow.id)
+        .where(
+            AssignmentRow.pair_id.in_(pair_ids),
+            AssignmentRow.state == AssignmentState.ANSWERED,
+            VoteRow.undone_at.is_(None),
+            VoteRow.withdrawn_at.is_(None),
+            VoteRow.purpose == Purpose.VOTE,
+        )
+        .group_by(AssignmentRow.pair_id, VoteRow.outcome)
+    )
+    counts: dict[int, dict[Outcome, int]] = defaultdict(lambda: defaultdict(int))
+    for pair_id, outcome, count in connection.execute(query):
+        counts[pair_id][outcome] = count
+    none: tuple[int, int, int] = (0, 0, 0)
+    wins_by_pair: dict[int, tuple[int, int, int]] = defaultdict(lambda: none)
+    for pair_id, of_pair in counts.items():
+        wins_by_pair[pair_id] = (of_pair[Outcome.A], of_pair[Outcome.B], of_pair[Outcome.TIE])
+    return wins_by_pair

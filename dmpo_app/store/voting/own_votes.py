@@ -1,0 +1,168 @@
+"""A person's own votes: listing, counting and withdrawing them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, Connection, Row, bindparam, case, func, select, text, update
+
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.vote import VoteCounts, VoteRecord, places_from_ranking
+from dmpo_app.store.db.database import Database
+from dmpo_app.store.pairs.pairs import find_set_images
+from dmpo_app.store.schema import IS_LIVE, AdapterVoteRow, AssignmentRow, AssignmentState, PairRow, PromptRow, VoteRow
+from dmpo_app.store.voting.assignments import image_ids_in_order
+from dmpo_app.store.voting.votes import get_own_vote
+
+_RECORDS = (
+    select(
+        VoteRow.id,
+        PromptRow.text,
+        VoteRow.question,
+        VoteRow.choice,
+        VoteRow.strength,
+        VoteRow.comment,
+        VoteRow.elapsed_ms,
+        VoteRow.created_at,
+        VoteRow.undone_at,
+        VoteRow.withdrawn_at,
+        VoteRow.ranking,
+        AssignmentRow.a_on_left,
+        AssignmentRow.arrangement,
+        PairRow.id.label("pair_id"),
+        PairRow.image_a_id,
+        PairRow.image_b_id,
+    )
+    .join(AssignmentRow, AssignmentRow.id == VoteRow.assignment_id)
+    .join(PairRow, PairRow.id == VoteRow.pair_id)
+    .join(PromptRow, PromptRow.id == PairRow.prompt_id)
+)
+
+_GONE = bindparam("gone", type_=BigInteger)
+_UNCOUNT = (
+    update(PairRow)
+    .where(PairRow.id == bindparam("pair"))
+    .values(num_votes=PairRow.num_votes - _GONE, num_taken=PairRow.num_taken - _GONE)
+)
+
+
+class OwnVotes:
+    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._now = now
+
+    def page(self, annotator_id: int, *, before: int | None = None, limit: int = 50) -> list[VoteRecord]:
+        """A page of an annotator's votes, newest first, also undone ones; `before`: only those with a smaller id."""
+        query = _RECORDS.where(VoteRow.annotator_id == annotator_id)
+        if before is not None:
+            query = query.where(VoteRow.id < before)
+        with self._database.reader() as connection:
+            rows = connection.execute(query.order_by(VoteRow.id.desc()).limit(limit)).all()
+            versions = _versions(connection, [row.id for row in rows])
+            more = find_set_images(connection, [row.pair_id for row in rows if row.arrangement is not None])
+        return [_record_from_row(row, more.get(row.pair_id, ()), versions[row.id]) for row in rows]
+
+    def counts(self, annotator_id: int) -> VoteCounts:
+        """Count an annotator's votes, of every lineage."""
+        undone = func.sum(case((VoteRow.undone_at.is_not(None), 1), else_=0))
+        withdrawn = func.sum(case((VoteRow.withdrawn_at.is_not(None), 1), else_=0))
+        live = func.sum(case((text(IS_LIVE), 1), else_=0))
+        query = (
+            select(VoteRow.question, live, undone, withdrawn)
+            .where(VoteRow.annotator_id == annotator_id)
+            .group_by(VoteRow.question)
+        )
+        with self._database.reader() as connection:
+            rows = connection.execute(query).all()
+        return VoteCounts(
+            live=sum(row[1] for row in rows),
+            undone=sum(row[2] for row in rows),
+            withdrawn=sum(row[3] for row in rows),
+            by_question={row[0]: row[1] for row in rows},
+        )
+
+    def versions_trained_on(self, base: BaseModelRef, annotator_id: int) -> list[tuple[int, int]]:
+        """(version, number of the annotator's votes it was trained on), oldest version first."""
+        query = (
+            select(AdapterVoteRow.version, func.count())
+            .join(VoteRow, VoteRow.id == AdapterVoteRow.vote_id)
+            .where(VoteRow.annotator_id == annotator_id, VoteRow.base_id == base.id)
+            .group_by(AdapterVoteRow.version)
+            .order_by(AdapterVoteRow.version)
+        )
+        with self._database.reader() as connection:
+            return [(version, count) for version, count in connection.execute(query)]
+
+    def withdraw(self, vote_id: int, annotator_id: int) -> bool:
+        """Withdraw one vote: it stays on record, stamped, and no later round is trained on it.
+
+        The pair does not come back to this person. False when the vote was not live. Raises NotFoundError,
+        ForbiddenError.
+        """
+
+        def work(connection: Connection) -> bool:
+            get_own_vote(connection, vote_id, annotator_id)
+            return _withdraw(connection, VoteRow.id == vote_id, self._now()) > 0
+
+        return self._database.write(work)
+
+    def withdraw_all(self, annotator_id: int) -> int:
+        """Withdraw every live vote of an annotator, of every lineage; returns how many there were."""
+
+        def work(connection: Connection) -> int:
+            return _withdraw(connection, VoteRow.annotator_id == annotator_id, self._now())
+
+        return self._database.write(work)
+
+
+def _withdraw(connection: Connection, condition: ColumnElement[bool], now: datetime) -> int:
+    """Withdraw votes in a few statements, however many there are: others wait while this writes."""
+    live_conditions = (condition, text(IS_LIVE))
+    per_pair = select(VoteRow.pair_id, func.count()).where(*live_conditions).group_by(VoteRow.pair_id)
+    counts = [{"pair": pair_id, "gone": count} for pair_id, count in connection.execute(per_pair)]
+    if not counts:
+        return 0
+    assignment_ids = select(VoteRow.assignment_id).where(*live_conditions)
+    close_assignments = (
+        update(AssignmentRow).where(AssignmentRow.id.in_(assignment_ids)).values(state=AssignmentState.SPENT)
+    )
+    connection.execute(close_assignments)
+    num_withdrawn = connection.execute(update(VoteRow).where(*live_conditions).values(withdrawn_at=now)).rowcount
+    connection.execute(_UNCOUNT, counts)
+    return num_withdrawn
+
+
+def _versions(connection: Connection, vote_ids: Sequence[int]) -> dict[int, tuple[int, ...]]:
+    versions: dict[int, tuple[int, ...]] = defaultdict(tuple)
+    query = (
+        select(AdapterVoteRow.vote_id, AdapterVoteRow.version)
+        .where(AdapterVoteRow.vote_id.in_(vote_ids))
+        .order_by(AdapterVoteRow.version)
+    )
+    for vote_id, version in connection.execute(query):
+        versions[vote_id] += (version,)
+    return versions
+
+
+def _record_from_row(row: Row[*tuple[Any, ...]], more: Sequence[int], versions: tuple[int, ...]) -> VoteRecord:
+    left, right, *others = image_ids_in_order(row, more)
+    return VoteRecord(
+        vote_id=row.id,
+        prompt=row.text,
+        question=row.question,
+        choice=row.choice,
+        strength=row.strength,
+        comment=row.comment,
+        elapsed_ms=row.elapsed_ms,
+        at=row.created_at,
+        undone_at=row.undone_at,
+        withdrawn_at=row.withdrawn_at,
+        left_image_id=left,
+        right_image_id=right,
+        versions=versions,
+        more_image_ids=tuple(others),
+        order=None if row.ranking is None else places_from_ranking(row.ranking, row.arrangement),
+    )

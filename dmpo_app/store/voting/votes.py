@@ -1,0 +1,368 @@
+"""Votes on assignments, append-only, and the queries of rounds about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from sqlalchemy import BigInteger, Connection, Row, func, select, text, type_coerce, update
+from sqlalchemy.orm import aliased
+
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.round import NewPreferences, TrainingVote
+from dmpo_app.domain.vote import (
+    Choice,
+    Outcome,
+    Question,
+    RecordedVote,
+    Strength,
+    SubmittedVote,
+    choice_from_outcome,
+    outcome_from_choice,
+    outcome_from_ranking,
+    ranking_from_places,
+)
+from dmpo_app.errors import BadInputError, ConflictError, ExpiredError, ForbiddenError, NotFoundError
+from dmpo_app.store.db.column_types import MICROSECONDS_PER_HOUR, from_microseconds
+from dmpo_app.store.db.database import Database
+from dmpo_app.store.pairs.pairs import join_training_files
+from dmpo_app.store.schema import (
+    IS_LIVE,
+    AnnotatorRow,
+    AssignmentRow,
+    AssignmentState,
+    ImageRow,
+    PairRow,
+    PromptEmbedsRow,
+    PromptRow,
+    SetImageRow,
+    VoteRow,
+)
+from dmpo_app.store.voting.vote_statements import (
+    ASSIGNMENT,
+    CHANGE_VOTE_COUNT,
+    COUNT_NEW,
+    INSERT_VOTE,
+    LATEST_LIVE,
+    LIVE_VOTE,
+    MARK_ANSWERED,
+    NEW_PREFERENCES,
+    STRENGTH_COUNTS,
+    training_conditions,
+)
+
+UNDOABLE = 10
+"""The number of latest votes that can be undone; older ones can be withdrawn."""
+
+
+class Votes:
+    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._now = now
+
+    def record(
+        self,
+        assignment_id: str,
+        annotator_id: int,
+        choice: Choice,
+        elapsed_ms: int,
+        strength: Strength | None = None,
+        comment: str | None = None,
+    ) -> RecordedVote:
+        """Record a vote; it is on disk when this returns. The same vote again is not recorded again.
+
+        Raises NotFoundError, ForbiddenError, ConflictError (another vote is live), ExpiredError (there is none, and the
+        assignment has expired).
+        """
+        return self.submit(assignment_id, annotator_id, SubmittedVote(choice, strength, comment), elapsed_ms).result()
+
+    def record_ranking(
+        self,
+        assignment_id: str,
+        annotator_id: int,
+        order: Sequence[int],
+        elapsed_ms: int,
+        comment: str | None = None,
+    ) -> RecordedVote:
+        """Record a ranking of the images of a set, as one vote: the places they were shown at, best first.
+
+        Raises as `record` does, and BadInputError for a pair or an order that is none.
+        """
+        submitted = SubmittedVote(comment=comment, order=tuple(order))
+        return self.submit(assignment_id, annotator_id, submitted, elapsed_ms).result()
+
+    def submit(
+        self,
+        assignment_id: str,
+        annotator_id: int,
+        submitted: SubmittedVote,
+        elapsed_ms: int,
+        *,
+        question: Question = Question.OVERALL,
+        count_limit: int = 0,
+    ) -> Future[RecordedVote]:
+        """Submit a vote; the future is done once it is on disk, and raises as `record` and `record_ranking` do.
+
+        `count_limit`: how far the new preferences on `question` are counted, in the same transaction.
+        """
+
+        def work(connection: Connection) -> RecordedVote:
+            assignment = get_own_assignment(connection, assignment_id, annotator_id)
+            recorded = self._record(connection, assignment, _vote_values(submitted, assignment), elapsed_ms)
+            if count_limit <= 0:
+                return recorded
+            parameters = {"base_id": assignment.base_id, "question": question, "at_most": count_limit}
+            return replace(recorded, new_preferences=connection.execute(COUNT_NEW, parameters).scalar_one())
+
+        return self._database.submit(work)
+
+    def undo(self, vote_id: int, annotator_id: int) -> None:
+        """Undo one's own latest vote; its assignment can be voted on anew for as long as when it was issued.
+
+        Doing so twice changes nothing. Raises NotFoundError, ForbiddenError, ConflictError when a later vote is live or
+        votes on UNDOABLE later assignments have been undone already.
+        """
+        self._database.write(partial(self._undo, vote_id, annotator_id))
+
+    def count(self, base: BaseModelRef, *, since: datetime | None = None) -> int:
+        """Count the live votes of every choice, all or from a time on."""
+        if since is None:  # the pairs keep count, and are fewer
+            query = select(func.coalesce(func.sum(PairRow.num_votes), 0)).where(PairRow.base_id == base.id)
+        else:
+            query = (
+                select(func.count())
+                .select_from(VoteRow)
+                .where(VoteRow.base_id == base.id, VoteRow.created_at >= since, text(IS_LIVE))
+            )
+        with self._database.reader() as connection:
+            return connection.execute(query).scalar_one()
+
+    def count_new_preferences(self, base: BaseModelRef, *, at_most: int, question: Question = Question.OVERALL) -> int:
+        """Count the new preferences up to `at_most`: cheap however many there are."""
+        parameters = {"base_id": base.id, "question": question, "at_most": at_most}
+        with self._database.reader() as connection:
+            return connection.execute(COUNT_NEW, parameters).scalar_one()
+
+    def new_preferences(self, base: BaseModelRef, *, question: Question = Question.OVERALL) -> NewPreferences:
+        """The live preferences on a question that no finished round has used; those on retired pairs left out."""
+        with self._database.reader() as connection:
+            count, first, last = connection.execute(NEW_PREFERENCES, {"base_id": base.id, "question": question}).one()
+            if not count:
+                return NewPreferences(0, 0, None)
+            oldest_at = connection.execute(select(VoteRow.created_at).where(VoteRow.id == first)).scalar_one()
+        return NewPreferences(count, last, oldest_at)
+
+    def training_votes(self, base: BaseModelRef, *, question: Question = Question.OVERALL) -> list[TrainingVote]:
+        """List the live preferences on a question, in the order they were given, with the files of their pairs.
+
+        Those on pairs that were reported and not cleared are left out.
+        """
+        a, b = aliased(ImageRow), aliased(ImageRow)
+        columns = (
+            VoteRow.id,
+            VoteRow.pair_id,
+            VoteRow.annotator_id,
+            PromptRow.text,
+            VoteRow.outcome,
+            a.latents_sha256,
+            b.latents_sha256,
+            PromptEmbedsRow.sha256,
+            STRENGTH_COUNTS,
+            VoteRow.ranking,
+        )
+        of_votes = select(*columns).select_from(VoteRow).join(PairRow, PairRow.id == VoteRow.pair_id)
+        query = join_training_files(of_votes, a, b).where(*training_conditions()).order_by(VoteRow.id)
+        parameters = {"base_id": base.id, "question": question}
+        with self._database.reader() as connection:
+            votes = [TrainingVote(*row) for row in connection.execute(query, parameters)]
+            more = _find_set_latents(connection, base) if any(vote.ranking for vote in votes) else {}
+        return [replace(vote, more_latents=more[vote.pair_id]) if vote.ranking else vote for vote in votes]
+
+    def per_hour(self, base: BaseModelRef) -> list[tuple[datetime, int]]:
+        """Count the live votes by hour (UTC), oldest first; hours without any are left out."""
+        hour = type_coerce(VoteRow.created_at, BigInteger) // MICROSECONDS_PER_HOUR
+        query = (
+            select(hour, func.count()).where(VoteRow.base_id == base.id, text(IS_LIVE)).group_by(hour).order_by(hour)
+        )
+        with self._database.reader() as connection:
+            return [
+                (from_microseconds(number * MICROSECONDS_PER_HOUR), count)
+                for number, count in connection.execute(query)
+            ]
+
+    def _record(
+        self, connection: Connection, assignment: Row[*tuple[Any, ...]], values: dict[str, Any], elapsed_ms: int
+    ) -> RecordedVote:
+        if assignment.state is AssignmentState.ANSWERED:
+            return _repeat_vote(connection, assignment, values)
+        now = self._now()
+        if assignment.state in (AssignmentState.LAPSED, AssignmentState.SPENT) or assignment.expires_at <= now:
+            raise ExpiredError("this pair can no longer be answered, its time is up; ask for another one")
+        vote_id = connection.execute(
+            INSERT_VOTE,
+            {
+                "assignment_id": assignment.id,
+                "base_id": assignment.base_id,
+                "annotator_id": assignment.annotator_id,
+                "pair_id": assignment.pair_id,
+                "question": assignment.question,
+                "purpose": assignment.purpose,
+                **{name: value for name, value in values.items() if value is not None},
+                "outcome": outcome_from_choice(values["choice"], a_on_left=assignment.a_on_left),
+                "elapsed_ms": elapsed_ms,
+                "created_at": now,
+            },
+        ).scalar_one()
+        connection.execute(MARK_ANSWERED, {"assignment": assignment.id})
+        connection.execute(CHANGE_VOTE_COUNT, {"pair": assignment.pair_id, "change": 1})
+        return RecordedVote(vote_id, is_new=True)
+
+    def _undo(self, vote_id: int, annotator_id: int, connection: Connection) -> None:
+        vote = get_own_vote(connection, vote_id, annotator_id)
+        if vote.undone_at is not None:
+            return
+        if connection.execute(LATEST_LIVE, {"annotator_id": annotator_id}).scalar_one_or_none() != vote_id:
+            raise ConflictError("only the latest vote can be taken back")
+        if _num_assignments_after(connection, vote_id, annotator_id) >= UNDOABLE:
+            raise ConflictError(f"only the last {UNDOABLE} votes can be taken back; older ones can be withdrawn")
+        now = self._now()
+        connection.execute(update(VoteRow).where(VoteRow.id == vote_id).values(undone_at=now))
+        connection.execute(CHANGE_VOTE_COUNT, {"pair": vote.pair_id, "change": -1})
+        _reopen(connection, vote.assignment_id, vote.pair_id, now)
+
+
+def _vote_values(submitted: SubmittedVote, assignment: Row[*tuple[Any, ...]]) -> dict[str, Any]:
+    """The values of a vote as it is recorded: a ranking in letters, with its outcome for images a and b."""
+    arrangement, choice = assignment.arrangement, submitted.choice
+    if choice is not None:
+        if arrangement is not None and choice not in (Choice.SKIP, Choice.BOTH_BAD):
+            raise BadInputError(
+                f"this is a set of {len(arrangement)} images: it is answered by an order of all of them, by skip or by "
+                f"both_bad, not by {choice.value}"
+            )
+        return {"choice": choice, "strength": submitted.strength, "comment": submitted.comment, "ranking": None}
+    if arrangement is None:
+        raise BadInputError("this is a pair: it is answered by a choice, an order is for sets of three or four images")
+    ranking = ranking_from_places(submitted.order or (), arrangement)
+    choice = choice_from_outcome(outcome_from_ranking(ranking), a_on_left=assignment.a_on_left)
+    return {"choice": choice, "strength": None, "comment": submitted.comment, "ranking": ranking}
+
+
+def _find_set_latents(connection: Connection, base: BaseModelRef) -> dict[int, tuple[str, ...]]:
+    """Find the hashes of the latents of images c and d of every set of a lineage, by pair id."""
+    query = (
+        select(SetImageRow.pair_id, ImageRow.latents_sha256)
+        .join(ImageRow, ImageRow.id == SetImageRow.image_id)
+        .where(ImageRow.base_id == base.id)
+        .order_by(SetImageRow.pair_id, SetImageRow.position)
+    )
+    hashes_by_pair: dict[int, tuple[str, ...]] = {}
+    for pair_id, sha256 in connection.execute(query):
+        if sha256 is not None:  # a set is not stored without latents
+            hashes_by_pair[pair_id] = (*hashes_by_pair.get(pair_id, ()), sha256)
+    return hashes_by_pair
+
+
+def get_own_assignment(connection: Connection, assignment_id: str, annotator_id: int) -> Row[*tuple[Any, ...]]:
+    """Get an assignment that was issued to this annotator, as a row. Raises NotFoundError, ForbiddenError."""
+    assignment = connection.execute(ASSIGNMENT, {"public_id": assignment_id}).one_or_none()
+    if assignment is None:
+        raise NotFoundError("there is no such assignment")
+    if assignment.annotator_id != annotator_id:
+        raise ForbiddenError("this assignment was issued to somebody else")
+    return assignment
+
+
+def get_own_vote(connection: Connection, vote_id: int, annotator_id: int) -> Row[*tuple[Any, ...]]:
+    """Get a vote of this annotator, as a row. Raises NotFoundError, ForbiddenError."""
+    columns = (
+        VoteRow.id,
+        VoteRow.annotator_id,
+        VoteRow.assignment_id,
+        VoteRow.pair_id,
+        VoteRow.undone_at,
+        VoteRow.withdrawn_at,
+    )
+    vote = connection.execute(select(*columns).where(VoteRow.id == vote_id)).one_or_none()
+    if vote is None:
+        raise NotFoundError(f"there is no vote {vote_id}")
+    if vote.annotator_id != annotator_id:
+        raise ForbiddenError("this vote is somebody else's")
+    return vote
+
+
+def _num_assignments_after(connection: Connection, vote_id: int, annotator_id: int) -> int:
+    """Count the assignments this annotator voted on later; voting on one anew several times counts once."""
+    later = select(func.count(VoteRow.assignment_id.distinct())).where(
+        VoteRow.annotator_id == annotator_id, VoteRow.id > vote_id
+    )
+    return connection.execute(later).scalar_one()
+
+
+def _reopen(connection: Connection, assignment_id: int, pair_id: int, now: datetime) -> None:
+    row = connection.execute(
+        select(AssignmentRow.opened_at, AssignmentRow.expires_at, PairRow.retired_at)
+        .join(PairRow, PairRow.id == AssignmentRow.pair_id)
+        .where(AssignmentRow.id == assignment_id)
+    ).one()
+    changes: dict[str, Any] = {"state": AssignmentState.SPENT}
+    if row.retired_at is None:
+        lifetime = row.expires_at - row.opened_at
+        changes = {"state": AssignmentState.REOPENED, "opened_at": now, "expires_at": now + lifetime}
+    else:
+        connection.execute(update(PairRow).where(PairRow.id == pair_id).values(num_taken=PairRow.num_taken - 1))
+    connection.execute(update(AssignmentRow).where(AssignmentRow.id == assignment_id).values(**changes))
+
+
+def _repeat_vote(connection: Connection, assignment: Row[*tuple[Any, ...]], values: dict[str, Any]) -> RecordedVote:
+    live_vote = connection.execute(LIVE_VOTE, {"assignment": assignment.id}).one()
+    if values != {name: getattr(live_vote, name) for name in ("choice", "strength", "comment", "ranking")}:
+        recorded_choice = live_vote.choice.value if live_vote.ranking is None else "with an order"
+        raise ConflictError(f"this pair was answered {recorded_choice!r} already; take that back first")
+    return RecordedVote(live_vote.id, is_new=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CastVote:
+    """A live vote for the statistics of quality. `elapsed_ms` is 0 where the client did not say."""
+
+    vote_id: int
+    annotator_id: int
+    pair_id: int
+    outcome: Outcome
+    a_on_left: bool
+    elapsed_ms: int
+
+
+class VoteRecords:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def all(self, base: BaseModelRef, *, question: Question = Question.OVERALL) -> list[CastVote]:
+        """List every live vote of a lineage on one question, skips included, in the order they were given."""
+        query = (
+            select(
+                VoteRow.id,
+                VoteRow.annotator_id,
+                VoteRow.pair_id,
+                VoteRow.outcome,
+                AssignmentRow.a_on_left,
+                VoteRow.elapsed_ms,
+            )
+            .join(AssignmentRow, AssignmentRow.id == VoteRow.assignment_id)
+            .where(VoteRow.base_id == base.id, text(IS_LIVE), VoteRow.question == question)
+            .order_by(VoteRow.id)
+        )
+        with self._database.reader() as connection:
+            return [CastVote(*row) for row in connection.execute(query)]
+
+    def public_ids(self, base: BaseModelRef) -> dict[int, str]:
+        """Find the public ids of everybody who has voted in a lineage, by internal id."""
+        voter_ids = select(VoteRow.annotator_id).where(VoteRow.base_id == base.id)
+        query = select(AnnotatorRow.id, AnnotatorRow.public_id).where(AnnotatorRow.id.in_(voter_ids))
+        with self._database.reader() as connection:
+            return {row.id: row.public_id for row in connection.execute(query)}

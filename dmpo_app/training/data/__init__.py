@@ -1,0 +1,1 @@
+"""Training data: tensors of pairs, slots, rankings, encoded data sets."""

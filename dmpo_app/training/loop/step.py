@@ -1,0 +1,186 @@
+"""One training step: a batch of examples, their loss, one update of the adapter.
+
+Shapes:  B examples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from dmpo_app.errors import RoundFailedError
+from dmpo_app.objective import Needs, Objective, PairTerms, guarded, ranking_dmpo_from_margins
+from dmpo_app.training.data.rankings import RankedExamples
+from dmpo_app.training.data.slots import Example
+from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from dmpo_app.training.monitoring.health import PairHealth, pair_health
+from dmpo_app.training.reference.denoising_errors import PairErrors
+
+
+@dataclass(frozen=True, slots=True)
+class VoteAgreement:
+    """Agreement of a model with the votes, as sums that add up over batches; ties have no side and do not count."""
+
+    signed_margin: float = 0.0
+    num_agreeing: float = 0.0
+    num_decided: int = 0
+
+    def __add__(self, other: VoteAgreement) -> VoteAgreement:
+        return VoteAgreement(
+            self.signed_margin + other.signed_margin,
+            self.num_agreeing + other.num_agreeing,
+            self.num_decided + other.num_decided,
+        )
+
+    @property
+    def margin(self) -> float:
+        """The mean margin u, positive where it points to the chosen image."""
+        return self.signed_margin / max(self.num_decided, 1)
+
+    @property
+    def accuracy(self) -> float:
+        """The share of pairs whose u points to the chosen image; u = 0 counts half."""
+        return self.num_agreeing / self.num_decided if self.num_decided else 0.5
+
+
+def compute_agreement(margins_B: Tensor, targets_B: Tensor) -> VoteAgreement:
+    """Compute the agreement of margins with the sides that their targets take."""
+    sides = torch.sign(targets_B - 0.5)
+    signed_margins = (margins_B * sides)[sides != 0]
+    return VoteAgreement(
+        signed_margin=float(signed_margins.sum()),
+        num_agreeing=float((signed_margins > 0).sum() + 0.5 * (signed_margins == 0).sum()),
+        num_decided=signed_margins.numel(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceLoss:
+    """The loss that a step minimises: an objective with its options and, if set, the winner-preserving guard's mu.
+
+    `margin_beta` is the scale of the margins that are reported, whatever the objective does with its own `beta`.
+    """
+
+    objective: Objective
+    beta: float
+    margin_beta: float
+    options: Mapping[str, float]
+    winner_guard: float | None = None
+
+    @property
+    def needs(self) -> Needs:
+        return self.objective.needs
+
+    def __call__(self, terms: PairTerms, rankings: Sequence[RankedExamples] = ()) -> Tensor:
+        """Compute the loss of each pair, (B,). That of a ranking stands at its first link, 0 at the others."""
+        guarded_terms = terms if self.winner_guard is None else guarded(terms, mu=self.winner_guard)
+        losses = self.objective.loss(guarded_terms, beta=self.beta, **{**self.objective.options, **self.options})
+        for ranked_examples in rankings:
+            links_RL, targets_RK = (
+                ranked_examples.links_RL.to(losses.device),
+                ranked_examples.targets_RK.to(losses.device),
+            )
+            ranking_losses = ranking_dmpo_from_margins(guarded_terms.margin(self.beta)[links_RL], targets_RK)
+            losses = losses.index_fill(0, links_RL.flatten(), 0.0).index_put((links_RL[:, 0],), ranking_losses)
+        return losses
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """The metrics of a training step.
+
+    `grad_norm` is the gradient's before it is clipped. The adapter's norm after the update, and what that is an output
+    of its layers (`health.num_outputs`), are filled in by the trainer, which knows its scaling.
+    """
+
+    loss: float
+    agreement: VoteAgreement
+    pairs: PairHealth = field(default_factory=PairHealth)
+    grad_norm: float = 0.0
+    adapter_norm: float = 0.0
+    adapter_rms: float = 0.0
+
+
+def train_step(
+    errors: PairErrors,
+    examples: Sequence[Example],
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    loss_fn: PreferenceLoss,
+    *,
+    max_grad_norm: float,
+    micro_pairs: int,
+    group: ProcessGroup = SINGLE_PROCESS,
+) -> StepResult:
+    """Update the adapter once on the vote-weighted mean of the loss over the examples.
+
+    The batch goes through the denoiser in pieces of `micro_pairs` examples, whole blocks where there are rankings, each
+    process of the group computing its shard. Raises RoundFailedError, before anything is updated, when loss or gradient
+    is not finite.
+    """
+    example_weights = _example_weights(examples, errors)
+    positions = group.shard(len(examples), block=errors.dataset.rankings.block)
+    results = group.all_gather(lambda: _backward(errors, examples, example_weights, positions, loss_fn, micro_pairs))
+    total, agreement_sum, health_sum = 0.0, VoteAgreement(), PairHealth()
+    for loss, agreement_fields, health_fields in results:
+        total += loss
+        agreement_sum += VoteAgreement(*agreement_fields)
+        health_sum += PairHealth(*health_fields)
+    group.sum_gradients(parameters.values())
+    norm = float(clip_grad_norm_(parameters.values(), max_grad_norm))
+    if not (math.isfinite(total) and math.isfinite(norm)):
+        optimizer.zero_grad(set_to_none=True)
+        raise RoundFailedError(
+            f"training diverged: the loss is {total} and its gradient's norm {norm}; "
+            "try a smaller learning rate (DMPO_ROUND__LEARNING_RATE) or beta (DMPO_ROUND__BETA)"
+        )
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return StepResult(total, agreement_sum, health_sum, norm)
+
+
+def _example_weights(examples: Sequence[Example], errors: PairErrors) -> Tensor:
+    """The weights of the examples, (B,), from the votes behind each; they add up to 1."""
+    votes = errors.dataset.weights[[example.pair for example in examples]]
+    votes[[position for position, example in enumerate(examples) if example.is_padding]] = 0.0
+    return (votes / votes.sum()).to(errors.device)
+
+
+def _backward(
+    errors: PairErrors,
+    examples: Sequence[Example],
+    example_weights: Tensor,
+    positions: range,
+    loss_fn: PreferenceLoss,
+    micro_pairs: int,
+) -> tuple[float, tuple[Any, ...], tuple[Any, ...]]:
+    """Accumulate the gradient of one process's shard; return its loss and the fields of its agreement and PairHealth.
+
+    Positions beyond the batch are padded with examples from its start that weigh nothing, so that all pieces have one
+    shape in all processes.
+    """
+    count, total, agreement_sum, health_sum = len(examples), 0.0, VoteAgreement(), PairHealth()
+    for start in range(positions.start, positions.stop, micro_pairs):
+        batch_positions = range(start, min(start + micro_pairs, positions.stop))
+        local_batch = [examples[position % count] for position in batch_positions]
+        batch_terms = errors.terms(local_batch, needs=loss_fn.needs, with_residuals=loss_fn.winner_guard is not None)
+        num_real = min(max(count - start, 0), len(local_batch))
+        loss_weights = torch.cat(
+            [example_weights[start : start + num_real], example_weights.new_zeros(len(local_batch) - num_real)]
+        )
+        loss = (loss_fn(batch_terms, errors.dataset.rankings.rankings_in(local_batch)) * loss_weights).sum()
+        torch.autograd.backward(loss)
+        total += loss.item()
+        real_terms = batch_terms.select(
+            [position for position in range(num_real) if not local_batch[position].is_padding]
+        )
+        margins = real_terms.margin(loss_fn.margin_beta).detach()
+        agreement_sum += compute_agreement(margins, real_terms.target)
+        health_sum += pair_health(real_terms, margins)
+    return total, astuple(agreement_sum), astuple(health_sum)

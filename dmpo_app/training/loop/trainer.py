@@ -1,0 +1,282 @@
+"""The trainer of one round's adapter. It knows tensors and files of references, not the database."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from torch import Tensor
+
+from dmpo_app.diffusion.adapter_files import AdapterWeights
+from dmpo_app.diffusion.denoiser import Denoiser
+from dmpo_app.diffusion.fused_lora import fuse
+from dmpo_app.diffusion.lora import attach, detach, load_state_in_place, lora_state
+from dmpo_app.domain.lineage import BASE_VERSION
+from dmpo_app.errors import AdapterMismatchError, RoundFailedError
+from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from dmpo_app.training.loop.checkpoint import BestAdapter, Checkpoint
+from dmpo_app.training.loop.compilation import can_compile, compile_in_place, eager_forward, restore_eager
+from dmpo_app.training.loop.ema import AdapterEma
+from dmpo_app.training.loop.oom import OomRetrier
+from dmpo_app.training.loop.optimizers import OptimizerState, learning_rate_factor, make_optimizer, set_learning_rate
+from dmpo_app.training.loop.step import StepResult, train_step
+from dmpo_app.training.monitoring.early_stopping import EarlyStopMonitor, LimitViolation
+from dmpo_app.training.monitoring.evaluation import Evaluation, evaluate, evaluate_base
+from dmpo_app.training.monitoring.health import adapter_norm, num_outputs
+from dmpo_app.training.monitoring.latent_preview import LatentPreview
+from dmpo_app.training.reference.round_references import RoundReferences
+from dmpo_app.training.rounds.round_plan import RoundPlan
+
+_Result = TypeVar("_Result")
+_log = logging.getLogger(__name__)
+_OUT_OF_MEMORY = (
+    "out of memory with a single pair at a time; free memory that other programs hold, or set a smaller "
+    "DMPO_ROUND__RANK, DMPO_ROUND__TARGET_MODULES=attention, DMPO_RENDER__QUANTIZE=nf4 or a smaller base model"
+)
+_EVEN_SO = "; DMPO_ROUND__GRADIENT_CHECKPOINTING=auto would save the most"
+
+
+class RoundTrainer:
+    """Trains `plan` on `denoiser`, from its start or from a checkpoint; has the denoiser to itself until `close`.
+
+    `parent` is the live version that the round is measured against and, with `warm_start`, begins at; None when that
+    is the base model or cannot be read. References are read from and saved to `reference_folder`. `preview` measures
+    the drift of images; None: it is not measured.
+    """
+
+    def __init__(
+        self,
+        plan: RoundPlan,
+        denoiser: Denoiser,
+        *,
+        parent: AdapterWeights | None,
+        reference_folder: Path,
+        resume_from: Checkpoint | None = None,
+        preview: LatentPreview | None = None,
+        group: ProcessGroup = SINGLE_PROCESS,
+    ) -> None:
+        self._plan = plan
+        self._preview = preview
+        self._monitor = resume_from.monitor if resume_from else EarlyStopMonitor()
+        self._settings = plan.settings
+        self._denoiser = denoiser
+        self._group = group
+        self._references = RoundReferences(plan, denoiser, reference_folder, group)
+        rankings = plan.train.rankings
+        own_pairs = len(group.shard(rankings.examples_per_step(plan.settings.batch_pairs), block=rankings.block))
+        self._oom_retrier = OomRetrier(
+            denoiser.module,
+            micro_pairs=min(resume_from.micro_pairs, own_pairs) if resume_from else own_pairs,
+            gradient_checkpointing=plan.settings.gradient_checkpointing,
+            on_smaller=self._references.switch_numerics,
+            block=rankings.block,
+        )
+        self._references.switch_numerics(self._oom_retrier.micro_pairs, checkpoint=resume_from)
+        self.step = resume_from.step if resume_from else 0
+        """Steps done so far."""
+        self.seconds = resume_from.seconds if resume_from else 0.0
+        """Time spent in slices so far; updated by the runner."""
+        self.best = resume_from.best if resume_from else None
+        self.live_evaluation = resume_from.live_evaluation if resume_from else self._evaluate_live(parent)
+        self._parameters = attach(denoiser.module, plan.spec, seed=plan.seed)
+        if self._settings.compile and all(group.all_gather(lambda: can_compile(denoiser.device))):
+            compile_in_place(denoiser.module)
+            self._references.switch_numerics(
+                self._oom_retrier.micro_pairs, compiled_with=plan.spec, checkpoint=resume_from
+            )
+        else:
+            fuse(denoiser.module)
+        self._root_outputs = math.sqrt(num_outputs(self._parameters))
+        self._optimizer = make_optimizer(
+            self._parameters,
+            learning_rate=self._settings.learning_rate,
+            name=self._settings.optimizer,
+            weight_decay=self._settings.weight_decay,
+        )
+        decay = self._settings.ema_decay
+        self._ema = None if decay is None else AdapterEma(self._parameters, decay)
+        if resume_from:
+            load_state_in_place(self._parameters, resume_from.tensors)
+            resume_from.optimizer.restore(self._optimizer, self._parameters)
+            if self._ema is not None:
+                self._ema.restore(resume_from.average, self.step)
+        elif parent is not None and self._settings.warm_start:
+            self._warm_start(parent)
+
+    def train_step(self) -> StepResult:
+        """Train one step. Raises RoundFailedError when it diverges or does not fit into memory."""
+        self._oom_retrier.run(lambda: self._group.all_gather(lambda: self._references.compute_for_step(self.step)))
+        set_learning_rate(
+            self._optimizer, self._settings.learning_rate * learning_rate_factor(self.step, self._settings)
+        )
+        result = self._oom_retrier.run(
+            lambda: train_step(
+                self._references.train,
+                self._references.examples_for_step(self.step),
+                self._parameters,
+                self._optimizer,
+                self._plan.loss,
+                max_grad_norm=self._settings.max_grad_norm,
+                micro_pairs=self._oom_retrier.micro_pairs,
+                group=self._group,
+            )
+        )
+        self.step += 1
+        if self._ema is not None:
+            self._ema.update()
+        norm = adapter_norm(self._parameters, scaling=self._plan.spec.scaling)
+        result = replace(result, adapter_norm=norm, adapter_rms=norm / self._root_outputs)
+        self._monitor = self._monitor.after_step(self.step, result, self._settings.limits)
+        return result
+
+    @property
+    def violation(self) -> LimitViolation | None:
+        """The exceeded limit that ends the round before its last step, if any."""
+        return self._monitor.violation
+
+    @property
+    def is_done(self) -> bool:
+        """True when no step is left."""
+        return self.step >= self._settings.num_steps or self.violation is not None
+
+    def measure_drift_if_due(self) -> Mapping[str, float]:
+        """Measure the drift of images, where that is on, after every so many steps and after the last; {} else.
+
+        Comes before `evaluate_if_due`: an adapter that exceeds a limit here does not become the best one.
+        """
+        if not self._is_evaluation_due:
+            return {}
+        drift: Mapping[str, float] = {}
+        if self._settings.health_images:
+            drift = self._oom_retrier.run(lambda: self._group.broadcast(self._measure_drift))
+        self._monitor = self._monitor.after_evaluation(self.step, drift, self._settings.limits)
+        return drift
+
+    def _measure_drift(self) -> dict[str, float]:
+        if self._preview is None:
+            return {}
+        with self._ema_weights(), eager_forward(self._denoiser.module):
+            return self._preview.drift(batch_size=2 * self._oom_retrier.micro_pairs)
+
+    def evaluate_if_due(self) -> Evaluation | None:
+        """Evaluate on the held-out votes after every so many steps and after the last; keep the best adapter so far.
+
+        That is, within the limits, the best on the held-out votes or, without any, the latest.
+        """
+        if not self._is_evaluation_due:
+            return None
+        with self._ema_weights():
+            evaluation = self._evaluate()
+            if self.best is None or evaluation is None or evaluation.loss < _held_out_loss(self.best):
+                self.best = BestAdapter(self.step, self._adapter(), evaluation)
+        return evaluation
+
+    @property
+    def _is_evaluation_due(self) -> bool:
+        due = self.step % self._settings.evaluate_every == 0 or self.step == self._settings.num_steps
+        return due and self.violation is None
+
+    def result(self) -> BestAdapter:
+        """The adapter to publish: the best on the held-out votes or, without any, the last."""
+        with self._ema_weights():
+            return self.best or BestAdapter(self.step, self._adapter(), None)
+
+    def checkpoint(self) -> Checkpoint:
+        """Make a checkpoint, with the references that all processes of the group computed.
+
+        Raises RoundFailedError when the processes' adapters are not the same to the bit.
+        """
+        self._check_adapters_agree()
+        return Checkpoint(
+            step=self.step,
+            seconds=self.seconds,
+            micro_pairs=self._oom_retrier.micro_pairs,
+            numerics_key=self._references.numerics_key,
+            tensors=self._adapter(),
+            optimizer=OptimizerState.from_optimizer(self._optimizer, self._parameters),
+            average=self._ema.state() if self._ema is not None else {},
+            best=self.best,
+            live_evaluation=self.live_evaluation,
+            reference_cache=self._references.cache,
+            monitor=self._monitor,
+        )
+
+    def save_reference(self) -> None:
+        """Save the reference errors for the rounds to come. Raises StorageFullError."""
+        self._references.save()
+
+    def close(self) -> None:
+        """Restore the denoiser to the base model."""
+        restore_eager(self._denoiser.module)
+        detach(self._denoiser.module)
+        self._denoiser.module.disable_gradient_checkpointing()
+
+    def _check_adapters_agree(self) -> None:
+        if self._group.world_size == 1:
+            return
+        digests = self._group.all_gather(lambda: _digest(self._parameters))
+        if len(set(digests)) > 1:
+            raise RoundFailedError(
+                f"after step {self.step} the {self._group.world_size} processes hold different adapters; are their "
+                "GPUs and libraries the same?"
+            )
+        self._references.exchange()
+
+    def _adapter(self) -> dict[str, Tensor]:
+        return lora_state(self._denoiser.module, self._plan.spec.component)
+
+    def _ema_weights(self) -> AbstractContextManager[None]:
+        """Context manager with the moving average in the adapter's place, where there is one."""
+        return nullcontext() if self._ema is None else self._ema.average_parameters()
+
+    def _evaluate(self) -> Evaluation | None:
+        """Evaluate on the held-out votes; None without any."""
+
+        def in_pieces() -> Evaluation | None:
+            held_out = self._references.held_out  # another one after each time that memory ran out
+            if held_out is None:
+                return None
+            return evaluate(
+                held_out,
+                beta=self._plan.margin_beta,
+                num_slots=self._settings.slots_per_pair,
+                micro_pairs=self._oom_retrier.micro_pairs,
+                group=self._group,
+            )
+
+        return self._oom_retrier.run(in_pieces)
+
+    def _evaluate_live(self, parent: AdapterWeights | None) -> Evaluation | None:
+        """Evaluate the live version on the held-out votes, for comparison."""
+        held_out = self._references.held_out
+        if held_out is None:
+            return None
+        if self._plan.parent_version == BASE_VERSION:
+            return evaluate_base(held_out)
+        if parent is None:
+            return None
+        load_state_in_place(attach(self._denoiser.module, parent.spec, seed=0), parent.tensors)
+        return self._evaluate()
+
+    def _warm_start(self, parent: AdapterWeights) -> None:
+        try:
+            load_state_in_place(self._parameters, parent.tensors)
+        except AdapterMismatchError as error:
+            _log.warning("round %d starts from a fresh adapter: %s", self._plan.round_id, error)
+
+
+def _held_out_loss(best: BestAdapter) -> float:
+    return best.evaluation.loss if best.evaluation else float("inf")
+
+
+def _digest(parameters: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for parameter in parameters.values():
+        digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Monitoring of a round: health, early stopping, evaluation, previews."""

@@ -1,0 +1,1 @@
+"""Training on a data set, without a studio."""

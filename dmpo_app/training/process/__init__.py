@@ -1,0 +1,1 @@
+"""The trainer as a process beside the server, and its supervisor."""

@@ -1,0 +1,186 @@
+"""Supervisor of the trainer process: keeps it alive beside the server. Imports no torch: the page is up before that.
+
+    starting -> ready -> (dies) -> pause -> starting ...
+
+The pause doubles while the process exits quickly; one that ends by itself again and again is given up in the end, one
+that is killed never.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from typing import IO
+
+from dmpo_app.domain.round import TrainerState
+from dmpo_app.settings import PROJECT_ROOT, Settings
+
+READY = "ready"
+"""The line that the process prints on its output once the base model is loaded."""
+EXIT_SETUP = 78
+"""Exit status when the base model or the home is unfit; the reason is the last line on stderr."""
+MAX_QUICK_EXITS = 6
+_QUICK_EXIT_SECONDS = 60.0
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
+_STOP_SECONDS = 30.0
+_log = logging.getLogger(__name__)
+
+
+class TrainerProcess:
+    """Supervisor that starts the trainer, restarts it when it dies and stops it with the server.
+
+    Implements domain.TrainerSupervisor. `command` is what is run; the arguments that the trainer needs are added.
+    """
+
+    def __init__(self, settings: Settings, *, command: tuple[str, ...] = ()) -> None:
+        self._settings = settings
+        self._command = command or (sys.executable, "-m", "dmpo_app.training.process.trainer_process")
+        # One name for all trainers of this machine's server, of which a home has one: a new trainer need not wait for
+        # the lease of one that was killed, and the fencing token keeps the old one out.
+        self._owner = f"serve@{socket.gethostname()}"
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._process: subprocess.Popen[str] | None = None
+        self._restarts = 0
+        self._quick_exits = 0
+        self._ready_at: float | None = None
+        self._message = ""
+
+    @property
+    def state(self) -> TrainerState:
+        """A snapshot of the trainer's state; `message` is empty while all is well."""
+        with self._lock:
+            process = self._process
+            running = process is not None and process.poll() is None
+            return TrainerState(
+                running=running,
+                pid=process.pid if process is not None and running else None,
+                restarts=self._restarts,
+                message=self._message,
+            )
+
+    def start(self) -> None:
+        """Start supervising; returns at once."""
+        if self._thread is not None:
+            raise RuntimeError("the trainer is supervised already")
+        # The thread that starts the process must outlive it: on Linux it is this thread's end that tells the process.
+        self._thread = threading.Thread(target=self._supervise, name="trainer-supervisor", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the process: it finishes its step and checkpoints the round, or is killed after half a minute."""
+        self._stopping.set()
+        with self._lock:
+            process = self._process
+        if process is not None and process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                _log.warning("the trainer did not stop in %.0f s and is killed", _STOP_SECONDS)
+                process.kill()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _supervise(self) -> None:
+        while not self._stopping.is_set():
+            status, last_stderr_line = self._run_once()
+            if self._stopping.is_set():
+                return
+            pause = self._handle_exit(status, last_stderr_line)
+            if pause is None or self._stopping.wait(pause):
+                return
+
+    def _run_once(self) -> tuple[int, str]:
+        """Run the process once; return its exit status and the last line it wrote to stderr."""
+        last_stderr_lines: deque[str] = deque(maxlen=1)
+        with self._spawn() as process:
+            stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
+            if stdin is None or stdout is None or stderr is None:
+                raise RuntimeError("the trainer was started without pipes")
+            listener = threading.Thread(target=_keep_last_line, args=(stderr, last_stderr_lines), daemon=True)
+            listener.start()
+            self._send_settings(stdin)
+            for line in stdout:
+                if line.strip() == READY:
+                    with self._lock:
+                        self._ready_at, self._message = time.monotonic(), ""
+            status = process.wait()
+            listener.join()
+        return status, last_stderr_lines[0] if last_stderr_lines else ""
+
+    def _spawn(self) -> subprocess.Popen[str]:
+        with self._lock:
+            self._process = subprocess.Popen(
+                [*self._command, "--parent-pid", str(os.getpid()), "--owner", self._owner],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                cwd=PROJECT_ROOT,
+                env=self._environment(),
+                # Ctrl-C is for the server, which then stops its trainer. Not a session of its own: Linux schedules
+                # sessions as equals, and the trainer's niceness would count for nothing against the server.
+                process_group=0 if os.name == "posix" else None,
+            )
+            if self._stopping.is_set():  # stop() came before there was a process to tell
+                self._process.terminate()
+            return self._process
+
+    def _environment(self) -> dict[str, str]:
+        """The environment without DMPO_ settings: those go down the pipe, an administrator's token nowhere."""
+        return {name: value for name, value in os.environ.items() if not name.startswith("DMPO_")}
+
+    def _send_settings(self, stdin: IO[str]) -> None:
+        settings = self._settings.model_copy(update={"admin_token": None}).model_dump(mode="json")
+        settings["database_url"] = self._settings.database  # the one secret that the trainer needs
+        try:
+            with stdin:
+                stdin.write(json.dumps(settings) + "\n")
+        except OSError as error:  # it died first; its exit status says why
+            _log.debug("the trainer did not take its settings: %s", error)
+
+    def _handle_exit(self, status: int, last_stderr_line: str) -> float | None:
+        """Handle an exit; return the seconds until the next start, None to give up."""
+        reason = _reason(status, last_stderr_line)
+        with self._lock:
+            uptime = 0.0 if self._ready_at is None else time.monotonic() - self._ready_at
+            # Whoever kills a trainer that was ready says nothing about whether the next one can work.
+            if (status > 0 and uptime < _QUICK_EXIT_SECONDS) or self._ready_at is None:
+                self._quick_exits += 1
+            else:
+                self._quick_exits = 0
+            self._ready_at = None
+            if status > 0 and self._quick_exits >= MAX_QUICK_EXITS:
+                self._message = f"no more training: {reason}. Restart the studio once that is mended."
+                _log.error("%s", self._message)
+                return None
+            self._restarts += 1
+            self._message = f"{reason}; it is started again"
+            pause: float = min(_FIRST_PAUSE_SECONDS * 2**self._quick_exits, _LONGEST_PAUSE_SECONDS)
+        _log.warning("%s in %.1f s", self._message, pause)
+        return pause
+
+
+def _reason(status: int, last_stderr_line: str) -> str:
+    if status == EXIT_SETUP and last_stderr_line:
+        return last_stderr_line
+    how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    return f"the trainer {how}" + (f" ({last_stderr_line})" if status > 0 and last_stderr_line else "")
+
+
+def _keep_last_line(stream: IO[str], last_line: deque[str]) -> None:
+    for line in stream:
+        if line.strip():
+            last_line.append(line.strip())

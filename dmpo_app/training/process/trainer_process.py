@@ -1,0 +1,200 @@
+"""The trainer process: `python -m dmpo_app.training.process.trainer_process --parent-pid N`.
+
+It reads its settings as JSON on its input, loads the denoiser at once, says `ready` on its output, and then asks the
+worker again and again. It ends cleanly (the step is finished, the round checkpointed) on SIGTERM and when its parent is
+gone, however the parent went.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dmpo_app.errors import SetupError
+from dmpo_app.settings import Settings
+from dmpo_app.training.process.supervisor import EXIT_SETUP, READY, TrainerProcess
+from dmpo_app.training.rounds.round_progress import check_tracker
+
+if TYPE_CHECKING:
+    from dmpo_app.diffusion.denoiser import Denoiser
+    from dmpo_app.training.distributed.process_group import ProcessGroup
+    from dmpo_app.training.rounds.scheduler import RoundScheduler
+
+__all__ = ["TrainerProcess", "main", "run_trainer"]
+
+LOG_FILE = "trainer.log"
+_LOG_BYTES, _LOG_BACKUPS = 1_000_000, 2
+_PARENT_POLL_SECONDS = 1.0
+_PREFETCH_PAUSE_SECONDS = 0.1
+_SHUTDOWN_GRACE_SECONDS = 60.0
+_PR_SET_PDEATHSIG = 1
+_log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the trainer until told to stop; returns 0 then.
+
+    Returns EXIT_SETUP, with the reason on stderr, when the base model or the home is unfit.
+    """
+    parser = argparse.ArgumentParser(description="the trainer process of DMPO Studio; started by `dmpo serve`")
+    parser.add_argument("--parent-pid", type=int, required=True)
+    parser.add_argument("--owner", required=True, help="the name under which it holds the lineage's lease")
+    options = parser.parse_args(arguments)
+    settings = Settings.model_validate_json(sys.stdin.readline())
+    stop_event, ready_event = threading.Event(), threading.Event()
+
+    def stop(*_: object) -> None:
+        stop_event.set()
+        if not ready_event.is_set():
+            os._exit(0)  # nothing is lost while the model loads, and that cannot be interrupted otherwise
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    _stop_with_parent(options.parent_pid, stop, stop_event)
+    _log_to(settings.home)
+    if hasattr(os, "nice"):
+        os.nice(settings.trainer.nice)
+    try:
+        run_trainer(settings, owner=options.owner, stop_event=stop_event, on_ready=lambda: _announce_ready(ready_event))
+    except SetupError as error:
+        _log.error("%s", error)
+        sys.stderr.write(f"{error}\n")
+        return EXIT_SETUP
+    except Exception as error:
+        _log.exception("the trainer ends")
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        raise
+    return 0
+
+
+def run_trainer(
+    settings: Settings,
+    *,
+    owner: str,
+    stop_event: threading.Event,
+    on_ready: Callable[[], None] = lambda: None,
+    group: ProcessGroup | None = None,
+) -> None:
+    """Train whenever a round is due, until `stop_event` is set. Raises SetupError when base model or home are unfit.
+
+    Of several processes in `group` the main one decides; the others train with it until it is stopped, and raise
+    PeerLostError when it is gone.
+    """
+    from dmpo_app.backup.startup import open_store
+    from dmpo_app.diffusion.base_models import detect_family, fingerprint
+    from dmpo_app.store.store import utc_now
+
+    check_tracker(settings.trainer.tracker)
+    family, identity = detect_family(settings.base_model), fingerprint(settings.base_model)  # told before slow imports
+    with open_store(settings) as store:
+        import torch
+
+        from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, check_world_size
+        from dmpo_app.training.rounds.round_runner import run_secondary_process
+        from dmpo_app.training.rounds.scheduler import RoundScheduler
+
+        group = group or SINGLE_PROCESS
+        torch.set_num_threads(trainer_threads(settings))
+        denoiser = _load_denoiser(settings, identity, group)
+        base = store.models.register(settings.base_model, family, identity)
+        check_world_size(group, settings.round.batch_pairs)
+        if not group.is_main:
+            run_secondary_process(store, base, denoiser, group)
+            return
+        scheduler = RoundScheduler(
+            store, base, settings, denoiser, owner=owner, now=utc_now, should_stop=stop_event.is_set, group=group
+        )
+        _log.info("ready: %s, %d torch threads", settings.base_model, torch.get_num_threads())
+        on_ready()
+        _work(scheduler, group, stop_event, settings.trainer.poll_seconds)
+    _log.info("stopped")
+
+
+def _load_denoiser(settings: Settings, base_fingerprint: str, group: ProcessGroup) -> Denoiser:
+    """Load the denoiser, after encoding the empty prompt where that is needed, so that both never share memory."""
+    from dmpo_app.diffusion.loading import load_denoiser
+    from dmpo_app.objective import get_objective
+    from dmpo_app.training.data.encoding import EmptyPrompt
+    from dmpo_app.training.distributed.process_group import device_for_process
+    from dmpo_app.training.loop.optimizers import check_optimizer
+
+    round_settings, render = settings.round, settings.render
+    get_objective(round_settings.objective, round_settings.objective_options)  # raises if there is none such
+    source, device = settings.base_model, device_for_process(render.device)
+    empty_prompt = EmptyPrompt.from_home(settings.home, source, base_fingerprint, device=device, dtype=render.dtype)
+    if round_settings.caption_dropout > 0:  # a round that was begun with other settings than these asks for it itself
+        group.broadcast_with_heartbeat(empty_prompt.ensure_exists)
+    denoiser = load_denoiser(source, device=device, dtype=render.dtype, quantize=render.quantize)
+    check_optimizer(round_settings.optimizer, denoiser.device)
+    return replace(denoiser, empty_prompt=empty_prompt)
+
+
+def _work(scheduler: RoundScheduler, group: ProcessGroup, stop_event: threading.Event, poll_seconds: float) -> None:
+    """Run ticks until told to stop, each followed by a broadcast to the group; release the lease at the end."""
+    from dmpo_app.training.rounds.round_runner import END, IDLE
+    from dmpo_app.training.rounds.scheduler import Tick
+
+    try:
+        while not stop_event.is_set():
+            tick = scheduler.tick()
+            group.broadcast(lambda: IDLE)
+            if tick is Tick.PREPARED:
+                stop_event.wait(_PREFETCH_PAUSE_SECONDS)  # nobody waits for this, and the page needs the processor too
+            elif tick is not Tick.TRAINED:
+                stop_event.wait(poll_seconds)
+        group.broadcast(lambda: END)
+    finally:
+        scheduler.close()
+
+
+def trainer_threads(settings: Settings) -> int:
+    """The number of torch threads of the trainer: as set, else half the cores, shared by the group's processes."""
+    from dmpo_app.training.distributed.torchrun_env import local_world_size
+
+    return settings.trainer.num_threads or max(1, (os.cpu_count() or 1) // 2 // local_world_size())
+
+
+def _announce_ready(ready_event: threading.Event) -> None:
+    ready_event.set()
+    print(READY, flush=True)  # noqa: T201 - the supervisor listens
+
+
+def _stop_with_parent(parent_pid: int, stop: Callable[[], None], stop_event: threading.Event) -> None:
+    """Stop when the parent is gone: at once by the kernel's signal on Linux, within a second elsewhere.
+
+    A trainer that has not stopped a minute later hangs, and is ended the hard way; the checkpoint is what counts.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    def watch() -> None:
+        while os.getppid() == parent_pid:
+            if stop_event.wait(_PARENT_POLL_SECONDS):
+                return
+        _log.warning("the parent process %d is gone; stopping", parent_pid)
+        stop()
+        threading.Event().wait(_SHUTDOWN_GRACE_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def _log_to(home: Path) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+    handler = RotatingFileHandler(home / LOG_FILE, maxBytes=_LOG_BYTES, backupCount=_LOG_BACKUPS, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Rounds on votes: planned, scheduled, run, published."""

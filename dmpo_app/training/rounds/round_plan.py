@@ -1,0 +1,215 @@
+"""The plan of a round, fixed when it first starts: its settings, seed, votes, and the version to compare with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dmpo_app.diffusion.families.registry import get_family
+from dmpo_app.diffusion.lora import LoraSpec
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.round import RoundState, TrainingVote, Trigger
+from dmpo_app.domain.vote import Question
+from dmpo_app.errors import RoundFailedError
+from dmpo_app.labeling.quality import UNWEIGHED, VoteWeighing
+from dmpo_app.objective import get_objective
+from dmpo_app.settings import RoundSettings
+from dmpo_app.store import Store
+from dmpo_app.training.data.dataset import (
+    AutomaticEvidence,
+    PairDataset,
+    TensorFiles,
+    build_dataset,
+    filter_votes,
+    split_votes,
+)
+from dmpo_app.training.data.slots import keyed_seed
+from dmpo_app.training.loop.step import PreferenceLoss
+from dmpo_app.training.rounds.scorer_targets import AutomaticPlan, compute_evidence
+
+
+@dataclass(frozen=True, slots=True)
+class RoundPlan:
+    """The plan of a round, ready to run. `key` changes when anything that the result depends on does."""
+
+    round_id: int
+    base_fingerprint: str
+    seed: int
+    parent_version: int
+    settings: RoundSettings
+    spec: LoraSpec
+    train: PairDataset
+    held_out: PairDataset | None
+    train_vote_ids: tuple[int, ...]
+    held_out_vote_ids: tuple[int, ...]
+    config: Mapping[str, Any]
+    key: str
+
+    @property
+    def loss(self) -> PreferenceLoss:
+        """The loss that the round minimises."""
+        settings = self.settings
+        return PreferenceLoss(
+            objective=get_objective(settings.objective, settings.objective_options),
+            beta=self._require_beta(settings.beta),
+            margin_beta=self.margin_beta,
+            options=settings.objective_options,
+            winner_guard=settings.winner_guard,
+        )
+
+    @property
+    def margin_beta(self) -> float:
+        """The scale of the margins in reports and evaluations."""
+        return self._require_beta(self.settings.margin_beta or self.settings.beta)
+
+    def _require_beta(self, beta: float | None) -> float:
+        """Require a beta: `calibration.calibrate_betas` fills it in before a round is started."""
+        if beta is None:
+            raise RoundFailedError(f"round {self.round_id} was started without a beta")
+        return beta
+
+
+def start_round(
+    store: Store,
+    base: BaseModelRef,
+    round_id: int,
+    *,
+    trigger: Trigger,
+    settings: RoundSettings,
+    environment: Mapping[str, Any],
+    token: int,
+    question: Question = Question.OVERALL,
+    automatic: AutomaticPlan | None = None,
+    weighing: VoteWeighing = UNWEIGHED,
+) -> RoundState:
+    """Start or resume a round. The first start fixes its votes, seed and settings; a later one reads them.
+
+    It learns from the votes on `question`. `environment` is recorded with the settings: what the numbers' last bits
+    depend on. `weighing` says what the votes of an annotator count; it is recorded with what came of it. Raises
+    LeaseLostError.
+    """
+    votes = store.votes.training_votes(base, question=question)
+    config: dict[str, Any] = {
+        "settings": settings.model_dump(mode="json"),
+        "environment": dict(environment),
+        "question": question.value,
+    }
+    if automatic is not None:
+        config["automatic"] = automatic.to_config()
+    vote_split = split_votes(votes, share=settings.held_out_share, seed=settings.seed)
+    if not weighing.is_off:
+        train = [vote for vote, (_, held_out) in zip(votes, vote_split, strict=True) if not held_out]
+        config["weighing"] = weighing.to_config() | {"summary": dict(weighing.weights(train).summary)}
+    return store.rounds.start(
+        base,
+        round_id,
+        trigger=trigger,
+        seed=keyed_seed(settings.seed, "round", round_id) % 2**31,
+        steps=settings.num_steps,
+        config=config,
+        votes=vote_split,
+        parent_version=store.adapters.live_version(base),
+        token=token,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PlanInputs:
+    """The inputs of a started round's plan from the store, as plain values for a process without a database.
+
+    `votes` are those that still count; `held_out_by_vote_id` has every vote of the round.
+    """
+
+    base: BaseModelRef
+    state: RoundState
+    votes: tuple[TrainingVote, ...]
+    held_out_by_vote_id: Mapping[int, bool]
+    evidence: AutomaticEvidence | None
+
+    @property
+    def train(self) -> list[TrainingVote]:
+        return [vote for vote in self.votes if not self.held_out_by_vote_id[vote.vote_id]]
+
+
+def load_plan(store: Store, base: BaseModelRef, state: RoundState) -> RoundPlan:
+    """Load a started round's plan: `read_plan_inputs`, then `build_plan`; raises like these."""
+    return build_plan(read_plan_inputs(store, base, state), store.files)
+
+
+def read_plan_inputs(store: Store, base: BaseModelRef, state: RoundState) -> PlanInputs:
+    """Read a started round's votes, without those taken back or withdrawn since, or on pairs reported since.
+
+    Raises RoundFailedError when no vote to train on is left, or a score has gone missing.
+    """
+    held_out_by_vote_id = dict(store.rounds.votes(state.id))
+    question = Question(state.config.get("question", Question.OVERALL))  # older rounds knew but one
+    votes = filter_votes(store.votes.training_votes(base, question=question), held_out_by_vote_id)
+    plan_inputs = PlanInputs(base, state, tuple(votes), held_out_by_vote_id, None)
+    train = plan_inputs.train
+    if not train:
+        raise RoundFailedError("every vote of this round was taken back; the next round starts when new ones are in")
+    if "automatic" not in state.config:
+        return plan_inputs
+    annotator_weight = _annotator_weights(state.config, train)
+    automatic = AutomaticPlan.from_config(state.config["automatic"])
+    voted_pair_ids = [vote.pair_id for vote in train if annotator_weight(vote.annotator_id) > 0]
+    return replace(plan_inputs, evidence=compute_evidence(store, base, automatic, voted_pair_ids))
+
+
+def build_plan(plan_inputs: PlanInputs, files: TensorFiles) -> RoundPlan:
+    """Build the plan, tensors from `files`: the same inputs give the same plan in any process."""
+    state, votes, held_out_by_vote_id = plan_inputs.state, plan_inputs.votes, plan_inputs.held_out_by_vote_id
+    settings = RoundSettings.model_validate(state.config["settings"])
+    annotator_weight = _annotator_weights(state.config, plan_inputs.train)
+    # A vote that counts nothing is not trained on, and a batch of nothing else would have no mean.
+    train = [vote for vote in plan_inputs.train if annotator_weight(vote.annotator_id) > 0]
+    held_out = [vote for vote in votes if held_out_by_vote_id[vote.vote_id] and annotator_weight(vote.annotator_id) > 0]
+    key_values: list[Any] = [
+        plan_inputs.base.fingerprint,
+        state.seed,
+        state.parent_version,
+        state.config,
+        held_out_by_vote_id,
+    ]
+    key_values.append(
+        [(vote.vote_id, vote.outcome, vote.latents_a, vote.latents_b, vote.prompt_embeds) for vote in votes]
+    )
+    if rankings := [(vote.vote_id, vote.ranking, vote.more_latents) for vote in votes if vote.ranking]:
+        key_values.extend([rankings, settings.learns_whole_rankings])
+    return RoundPlan(
+        round_id=state.id,
+        base_fingerprint=plan_inputs.base.fingerprint,
+        seed=state.seed,
+        parent_version=state.parent_version,
+        settings=settings,
+        spec=LoraSpec.from_settings(settings, get_family(plan_inputs.base.family)),
+        train=build_dataset(
+            train,
+            files,
+            alpha=settings.alpha,
+            annotator_weight=annotator_weight,
+            automatic=plan_inputs.evidence,
+            learn_whole_rankings=settings.learns_whole_rankings,
+        ),
+        held_out=build_dataset(held_out, files, alpha=settings.alpha, annotator_weight=annotator_weight)
+        if held_out
+        else None,
+        train_vote_ids=tuple(vote.vote_id for vote in train),
+        held_out_vote_ids=tuple(vote.vote_id for vote in held_out),
+        config=state.config,
+        key=hashlib.sha256(json.dumps(key_values, sort_keys=True).encode()).hexdigest(),
+    )
+
+
+def _annotator_weights(config: Mapping[str, Any], train: Sequence[TrainingVote]) -> Callable[[int], float]:
+    """The weight of a vote in this round, by annotator.
+
+    Computed from the votes that are trained on alone, so that the held-out votes have no say in it. They are
+    computed again rather than stored: the same votes give the same weights.
+    """
+    if "weighing" not in config:
+        return UNWEIGHED.weights(()).weight_for
+    return VoteWeighing.from_config(config["weighing"]).weights(train).weight_for

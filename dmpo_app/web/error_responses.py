@@ -1,0 +1,204 @@
+"""Error responses of the API: one shape, `{"detail", "code"}`, and never more than a caller may see.
+
+`StudioRoute` is the route class of every route here, so the rules hold wherever the router is included: errors of the
+studio become status codes, malformed bodies 422 without echoing them, anything unexpected is logged and answered 500
+with a general message. Bodies are bounded while they are read.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, ClassVar
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive
+
+from dmpo_app import errors
+from dmpo_app.web.api_models import Problem
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 64 * 1024
+MAX_ERRORS = 10
+
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+}
+API_POLICY = "default-src 'none'; frame-ancestors 'none'"
+
+_STATUS: list[tuple[type[errors.StudioError], int, str]] = [
+    (errors.NotFoundError, 404, "not_found"),
+    (errors.ForbiddenError, 403, "not_yours"),
+    (errors.NotInvitedError, 403, "invite_needed"),
+    (errors.LoginRequiredError, 403, "login_needed"),
+    (errors.LoginRefusedError, 403, "login_refused"),
+    (errors.ConsentRequiredError, 403, "consent_needed"),
+    (errors.ConflictError, 409, "conflict"),
+    (errors.ExpiredError, 410, "expired"),
+    (errors.RateLimitError, 429, "too_many"),
+    (errors.BadInputError, 422, "malformed"),
+    (errors.BusyError, 503, "busy"),
+    (errors.NotReadyError, 503, "not_ready"),
+    (errors.StorageFullError, 507, "storage_full"),
+    (errors.BackupUnreachableError, 503, "backup_unreachable"),
+]
+_RETRY_SECONDS = {"busy": 2, "not_ready": 5, "storage_full": 30, "backup_unreachable": 10, "too_many": 3600}
+
+
+_PATH = re.compile(r"""(?<![\w/.…-])(?!/api/)(?:[A-Za-z]:[\\/]|/)(?:[^\s'"/\\:;,()]+[\\/])+([^\s'"/\\:;,()]*)""")
+
+
+def without_paths(text: str) -> str:
+    """Shorten paths in a message for browsers: of a file or folder of this machine only the last name is left."""
+    return _PATH.sub(r"…/\1", text)
+
+
+class ApiError(Exception):
+    """An error response of the API, raised by handlers and dependencies."""
+
+    def __init__(self, status: int, code: str, detail: str, *, retry_after: int | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.retry_after = retry_after
+
+
+def problem(status: int, code: str, detail: str, *, retry_after: int | None = None, **more: Any) -> Response:
+    """Build an error response. ASCII JSON, so that no text in it can fail to be encoded."""
+    headers = {"Cache-Control": "no-store"}
+    if retry_after is not None:
+        headers["Retry-After"] = str(retry_after)
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    body = json.dumps({"detail": detail, "code": code, **more}, ensure_ascii=True)
+    return Response(body, status_code=status, media_type="application/json", headers=headers)
+
+
+def response_from_studio_error(error: errors.StudioError) -> Response:
+    """Error response for a StudioError: what a person may be told; the rest stays in the log."""
+    for kind, status, code in _STATUS:
+        if isinstance(error, kind):
+            return problem(status, code, without_paths(str(error)), retry_after=_RETRY_SECONDS.get(code))
+    if isinstance(error, errors.AdapterError):
+        log.warning("an adapter was refused: %s", error)
+        return problem(409, "adapter_damaged", "The files of this version are damaged, so it cannot be used.")
+    log.error("a request failed", exc_info=error)
+    return problem(500, "internal", errors.UNEXPECTED_MESSAGE)
+
+
+def response_from_validation_error(error: RequestValidationError) -> Response:
+    """Error response 422 that names fields and reasons but never repeats what was sent."""
+    lines = [_line(item) for item in error.errors()[:MAX_ERRORS]]
+    return problem(422, "malformed", "The request is not understood: " + "; ".join(lines), errors=lines)
+
+
+class StudioRoute(APIRoute):
+    """A route with the error responses of this module. `max_body_bytes`: a larger body is answered 413."""
+
+    max_body_bytes: ClassVar[int] = MAX_BODY_BYTES
+
+    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
+        handle = super().get_route_handler()
+
+        async def handle_errors(request: Request) -> Response:
+            response = await _call_handler(
+                handle, Request(request.scope, _limit_body(request.receive, self.max_body_bytes), request._send)
+            )
+            return add_security_headers(response)
+
+        return handle_errors
+
+
+def add_security_headers(response: Response) -> Response:
+    """Add the security headers that every response of the API has."""
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+    response.headers.setdefault("Content-Security-Policy", API_POLICY)
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+async def _call_handler(handle: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
+    try:
+        return await handle(request)
+    except ApiError as error:
+        return problem(error.status, error.code, error.detail, retry_after=error.retry_after)
+    except errors.StudioError as error:
+        return response_from_studio_error(error)
+    except RequestValidationError as error:
+        return response_from_validation_error(error)
+    except _BodyTooLargeError as error:
+        return problem(413, "too_large", str(error))
+    except HTTPException as error:
+        return _response_from_http_exception(error)
+    except ClientDisconnect:
+        return problem(499, "gone", "The client closed the connection.")
+    except Exception:  # the last line of defence: log it whole, tell nothing
+        log.exception("%s %s failed", request.method, request.url.path)
+        return problem(500, "internal", errors.UNEXPECTED_MESSAGE)
+
+
+def _response_from_http_exception(error: HTTPException) -> Response:
+    """Error response for an HTTPException of the framework.
+
+    FastAPI answers a body that cannot be parsed with 400 and wraps what failed while reading it.
+    """
+    if isinstance(error.__cause__, _BodyTooLargeError):
+        return problem(413, "too_large", str(error.__cause__))
+    if error.status_code == 400:
+        return problem(422, "malformed", "The body is not JSON.")
+    return problem(error.status_code, "refused", str(error.detail))
+
+
+class _BodyTooLargeError(Exception):
+    pass
+
+
+def _limit_body(receive: Receive, most: int) -> Receive:
+    num_bytes = 0
+
+    async def receive_limited() -> Message:
+        nonlocal num_bytes
+        message = await receive()
+        num_bytes += len(message.get("body", b""))
+        if num_bytes > most:
+            raise _BodyTooLargeError(f"The body is larger than {most // 1024} KiB.")
+        return message
+
+    return receive_limited
+
+
+def _line(item: Mapping[str, Any]) -> str:
+    """Format one validation error as a line: field and message. Overlong keys, which callers made up, are left out."""
+    field = ".".join(str(part) for part in item.get("loc", ()) if len(str(part)) < 40)
+    return f"{field}: {item.get('msg', 'is not valid')}"
+
+
+ERROR_DESCRIPTIONS: dict[int, str] = {
+    401: "No or no valid token.",
+    403: "Not allowed.",
+    404: "There is no such thing.",
+    409: "It contradicts what is recorded already.",
+    410: "It expired.",
+    413: "The body is too large.",
+    422: "The request is malformed.",
+    429: "Too many requests, or more than one person may do in a day; see Retry-After.",
+    503: "Busy or still loading; see Retry-After.",
+    507: "The disk is full; nothing was recorded.",
+}
+
+
+def document_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe these error responses for OpenAPI."""
+    return {status: {"model": Problem, "description": ERROR_DESCRIPTIONS[status]} for status in (*statuses, 422)}

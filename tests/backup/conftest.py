@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from dmpo_app.backup.remotes.folder_remote import FolderRemote
+from dmpo_app.labeling.tokens import load_or_create_key
+from dmpo_app.store import Store
+from tests.backup.backup_data import Switch, Voters
+from tests.store.store_data import make_home
+from tests.studio_process import free_port
+
+
+@pytest.fixture(scope="session")
+def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_home(tmp_path_factory.mktemp("backup") / "home")
+
+
+@pytest.fixture
+def home(tmp_path: Path, empty_home: Path) -> Path:
+    return Path(shutil.copytree(empty_home, tmp_path / "home"))
+
+
+@pytest.fixture
+def voters(home: Path) -> Iterator[Voters]:
+    """People who vote in `home`, which stays open."""
+    load_or_create_key(home)
+    with Store.open(home) as store:
+        yield Voters(store)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Switch:
+    """A storage with a switch: a folder."""
+    return Switch(FolderRemote(tmp_path / "storage"))
+
+
+@pytest.fixture(scope="session")
+def s3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A bucket of a real S3 server in a process of its own."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    log = tmp_path_factory.mktemp("s3") / "log"
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    names = {"AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
+             "AWS_DEFAULT_REGION": "us-east-1"}  # fmt: skip
+    before = dict(os.environ)
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as server:
+        try:
+            os.environ.update(names)
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline:
+                try:
+                    httpx.get(address, timeout=1)
+                    break
+                except httpx.HTTPError:
+                    time.sleep(0.1)
+            answer = httpx.put(f"{address}/votes", timeout=5)
+            assert answer.is_success, log.read_text()
+            yield "s3://votes/studio"
+        finally:
+            for name in names:
+                os.environ.pop(name, None)
+            os.environ.update({name: before[name] for name in names if name in before})
+            server.kill()
