@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Playwright, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, ViewportSize, expect, sync_playwright
 
 from dmpo_app.domain.image import ImageKind
 from dmpo_app.labeling.service import LabelingService
@@ -18,6 +18,7 @@ from dmpo_app.store import Store
 from dmpo_app.ui import build_ui, launch
 from dmpo_app.web import Services
 from tests.browser.page_studio import PageStudio
+from tests.patience import PATIENCE
 from tests.web.studio_fakes import SAMPLING, FakeRenderer, FakeTrainer, add_pairs, scene_image
 
 ARGUMENTS = [
@@ -37,6 +38,8 @@ def chromium_path() -> str | None:
 
 @pytest.fixture(scope="session")
 def playwright() -> Iterator[Playwright]:
+    """Sets the patience with what is expected of a page; that with all else belongs to a visitor's context."""
+    expect.set_options(timeout=1000 * PATIENCE)
     with sync_playwright() as started:
         yield started
 
@@ -65,9 +68,9 @@ def new_page(browser: Browser) -> Iterator[NewPage]:
             accept_downloads=True,
             locale=locale,
         )
+        context.set_default_timeout(1000 * PATIENCE)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
         page.on("pageerror", lambda error: faults.append(f"script error: {error}"))
         page.on("console", lambda line: faults.append(line.text) if line.type == "error" else None)
         return page

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.browser
 
 
 def violations(page: Page, part: str = "html") -> list[str]:
-    """What axe-core finds wrong with what is shown now (or in a part of it), a line a rule and element."""
+    """The violations that axe-core finds on the page as it is now (or in a part of it), a line a rule and element."""
     if not page.evaluate("typeof axe === 'object'"):
         page.evaluate(AXE_SCRIPT)
     found: dict[str, Any] = page.evaluate("part => axe.run(part, { resultTypes: ['violations'] })", part)

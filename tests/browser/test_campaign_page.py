@@ -1,4 +1,4 @@
-"""What a campaign may ask for beyond a choice. The studio's answers are made up here: only the page is tested."""
+"""The page of a campaign that asks for more than a choice. The API's responses are made up: only the page is tested."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_studio_that_asks_for_nothing_more_shows_nothing_more(page_studio: Pag
     for selector in OPTIONAL:
         expect(page.locator(selector).locator("visible=true")).to_have_count(0)
     vote(page, "1")
-    pump_until(page, lambda: len(sent) == 1)
+    pump_until(page, lambda: len(sent) == 1, "the vote is sent")
     assert set(sent[0]) == {"assignment", "choice", "elapsed_ms"}
 
 
@@ -61,8 +61,8 @@ def test_question_strength_and_comment_go_with_the_vote(page_studio: PageStudio,
     page.locator(".dl-frame").nth(1).click()
     expect(page.locator(".dl-how")).to_have_text("How much better is B?")
     page.get_by_role("button", name="Slightly better").click()
-    pump_until(page, lambda: len(sent) == 4)
-    pump_until(page, lambda: images_shown(page) != before)
+    pump_until(page, lambda: len(sent) == 4, "all four votes are sent")
+    pump_until(page, lambda: images_shown(page) != before, "another pair is shown")
     said = [(body["choice"], body.get("strength"), body.get("comment")) for body in sent]
     assert said == [
         ("left", "clearly", "the boat is not red"),

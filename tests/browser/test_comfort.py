@@ -95,7 +95,7 @@ def test_a_phone_swipes_taps_and_pinches(page_studio: PageStudio, new_page: NewP
         expect(page.locator(".dl-leaning")).to_have_count(1)
         fingers.touch("touchEnd")
         expect(page.locator(".dl-leaning")).to_have_count(0)
-    pump_until(page, lambda: len(sent) == 2)
+    pump_until(page, lambda: len(sent) == 2, "both swipes are votes")
     assert [body["choice"] for body in sent] == ["right", "left"]
     fingers.touch("touchStart", (80, height))
     fingers.touch("touchStart", (80, height), (110, height))
@@ -106,7 +106,7 @@ def test_a_phone_swipes_taps_and_pinches(page_studio: PageStudio, new_page: NewP
     assert page.evaluate("visualViewport.scale") == 1
     page.wait_for_timeout(400)
     page.touchscreen.tap(80, height)
-    pump_until(page, lambda: len(sent) == 3)
+    pump_until(page, lambda: len(sent) == 3, "the tap is a vote")
     assert sent[2]["choice"] == "left"
     assert page.evaluate(ZOOMED) == NO_ZOOM
 

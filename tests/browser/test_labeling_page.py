@@ -15,8 +15,8 @@ from tests.browser.page_studio import (
     open_tab,
     prompt_shown,
     vote,
-    wait_until,
 )
+from tests.patience import wait_until
 from tests.web.studio_fakes import scene_image
 
 pytestmark = pytest.mark.browser
@@ -291,7 +291,7 @@ def test_progress_counts_at_once_and_a_new_version_is_announced(page_studio: Pag
     expect(page.locator("dmpo-label .rc-title")).to_have_text("0 of 4 votes until the next round")
     vote(page, "1")
     expect(page.locator("dmpo-label .rc-title")).to_have_text("1 of 4 votes until the next round")
-    wait_until(lambda: _bar(page) == 25)
+    wait_until(lambda: _bar(page) == 25, "the bar is at a quarter")
     for key in ("2", "1", "2"):
         vote(page, key)
     page_studio.wait_for_votes(4)

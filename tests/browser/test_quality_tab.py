@@ -110,13 +110,13 @@ def test_an_administrator_takes_a_data_set_in_by_keyboard(
     page.get_by_label("Administrator's token, to see the quality of votes").fill("the-admin-token")
     form.get_by_role("button", name="Preview").focus()
     page.keyboard.press("Enter")
-    expect(message).to_contain_text("10 pairs and 9 votes would be added · 2 of them ties", timeout=30_000)
+    expect(message).to_contain_text("10 pairs and 9 votes would be added · 2 of them ties")
     form.locator("summary").click()
     expect(form.locator("details")).to_contain_text("row 5: broken image")
     assert page_studio.services.store.pairs.count(page_studio.services.base) == 24
     take.focus()
     page.keyboard.press("Enter")
-    expect(message).to_contain_text("10 pairs and 9 votes imported", timeout=30_000)
+    expect(message).to_contain_text("10 pairs and 9 votes imported")
     expect(take).to_be_disabled()
     assert page_studio.services.store.pairs.count(page_studio.services.base) == 34
     assert page.locator("dmpo-quality img").count() == 0
@@ -136,7 +136,7 @@ def test_an_import_under_way_is_shown_again_after_a_reload_and_can_be_forgotten(
     token = page.get_by_label("Administrator's token, to see the quality of votes")
     token.fill("the-admin-token")
     token.press("Enter")
-    expect(form.get_by_role("status")).to_contain_text("10 pairs and 9 votes would be added", timeout=30_000)
+    expect(form.get_by_role("status")).to_contain_text("10 pairs and 9 votes would be added")
     form.get_by_role("button", name="Discard").click()
     expect(form.get_by_role("status")).to_have_text("")
     assert page_studio.services.imports.current is None

@@ -9,9 +9,10 @@ from playwright.sync_api import Page, expect
 from dmpo_app.domain.image import NewPair, PairSource
 from dmpo_app.domain.vote import LETTERS
 from tests.browser.conftest import NewPage
-from tests.browser.page_studio import READY, PageStudio, images_shown, open_label, pump_until, wait_until
+from tests.browser.page_studio import READY, PageStudio, images_shown, open_label, pump_until
 from tests.browser.test_accessibility import violations
 from tests.browser.test_labeling_page import SHA256_OF_ADDRESS
+from tests.patience import wait_until
 from tests.web.studio_fakes import scene_image
 
 pytestmark = pytest.mark.browser
@@ -54,7 +55,7 @@ def names(page: Page) -> list[str | None]:
 
 
 def layout(page: Page) -> list[list[int]]:
-    """Where the images and then the choices stand and how large they are, whatever moves on them for a moment."""
+    """Places and sizes of the images and then of the choices, whatever moves on them for a moment."""
     placed: list[list[int]] = page.eval_on_selector_all(
         ".dl-frame, .dl-choices:not([hidden])",
         "all => all.map((one) => [one.offsetLeft, one.offsetTop, one.offsetWidth, one.offsetHeight])",
@@ -68,7 +69,7 @@ def rank(page: Page, keys: str) -> None:
     before = images_shown(page)
     for key in keys:
         page.keyboard.press(key)
-    wait_until(lambda: images_shown(page) not in (before, []))
+    wait_until(lambda: images_shown(page) not in (before, []), "another set is shown")
     expect(page.locator(READY)).to_be_visible()
 
 
@@ -134,7 +135,7 @@ def test_a_reload_in_the_middle_is_where_the_person_was_and_unsent_rankings_are_
     assert places(page) == ["", "1st", ""]
     page.keyboard.press("z")
     page.keyboard.press("z")
-    pump_until(page, lambda: page.locator(".dl-prompt").inner_text() == first)
+    pump_until(page, lambda: page.locator(".dl-prompt").inner_text() == first, "the first set is back")
     page_studio.wait_for_votes(0)
 
 

@@ -20,6 +20,7 @@ from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.ui import RunningServer, build_ui, launch
 from dmpo_app.web import Services
+from tests.patience import PATIENCE
 from tests.web.studio_fakes import SAMPLING, FakeRenderer, FakeTrainer, add_pairs
 
 
@@ -47,7 +48,7 @@ def server(services: Services) -> Iterator[RunningServer]:
 
 @pytest.fixture(scope="module")
 def client(server: RunningServer) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=20) as client:
+    with httpx.Client(base_url=server.url, timeout=PATIENCE) as client:
         yield client
 
 
