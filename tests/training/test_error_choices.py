@@ -16,8 +16,7 @@ from dmpo_app.training.data.slots import Example, compute_slot
 from dmpo_app.training.loop import trainer as round_trainer
 from dmpo_app.training.loop.step import StepResult, train_step
 from dmpo_app.training.reference.denoising_errors import PairErrors
-from dmpo_app.training.reference.prefetch import numerics_key
-from dmpo_app.training.reference.reference_cache import ReferenceCache
+from dmpo_app.training.reference.reference_cache import ReferenceCache, numerics_key
 from dmpo_app.training.rounds.round_runner import SliceOutcome
 from tests.tiny_pipeline import LATENT_SHAPE
 from tests.training.training_studio import FAST, Studio

@@ -14,13 +14,12 @@ from pathlib import Path
 from dmpo_app.diffusion.live_model import Shot
 from dmpo_app.domain.image import ImageKind, NewPair, PairSource
 from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
-from dmpo_app.domain.render_request import RenderedImage, RendererState, RenderRequest
+from dmpo_app.domain.render_request import RenderedImage, RendererState, RenderRequest, check_request
 from dmpo_app.errors import ConflictError, NotReadyError
 from dmpo_app.hosting.zerogpu.gpu_calls import GpuJobRunner
 from dmpo_app.hosting.zerogpu.render_job import RenderJob, RenderResult
 from dmpo_app.rendering.contact_sheet import ContactSheetPlanner
 from dmpo_app.rendering.pool import PoolPlanner
-from dmpo_app.rendering.render_thread import check_request
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -31,6 +32,16 @@ class TensorFiles(Protocol):
     def read_latents(self, sha256: str) -> bytes: ...
 
     def read_embeds(self, sha256: str) -> bytes: ...
+
+
+class RoundFiles(Protocol):
+    """Protocol of a home's files; a store implements it, and so does a process without a database."""
+
+    @property
+    def home(self) -> Path: ...
+
+    @property
+    def files(self) -> TensorFiles: ...
 
 
 @dataclass(frozen=True, slots=True)

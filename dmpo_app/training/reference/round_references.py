@@ -15,8 +15,7 @@ from dmpo_app.training.data.slots import Example
 from dmpo_app.training.distributed.process_group import ProcessGroup
 from dmpo_app.training.loop.checkpoint import Checkpoint
 from dmpo_app.training.reference.denoising_errors import PairErrors
-from dmpo_app.training.reference.prefetch import numerics_key
-from dmpo_app.training.reference.reference_cache import ReferenceCache
+from dmpo_app.training.reference.reference_cache import ReferenceCache, numerics_key
 from dmpo_app.training.rounds.round_plan import RoundPlan
 
 
