@@ -14,7 +14,8 @@ from dmpo_app.domain.round import RoundStatus, Trigger
 from dmpo_app.domain.vote import Choice
 from dmpo_app.errors import RoundFailedError, StorageFullError
 from dmpo_app.training.loop import trainer as round_trainer
-from dmpo_app.training.loop.step import StepResult, train_step
+from dmpo_app.training.loop.step import train_step
+from dmpo_app.training.monitoring.early_stopping import StepResult
 from dmpo_app.training.rounds import scheduler
 from dmpo_app.training.rounds.round_runner import RoundRunner, SliceOutcome, round_folder
 from dmpo_app.training.rounds.scheduler import MAX_CRASHES, Tick

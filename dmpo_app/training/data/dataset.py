@@ -20,8 +20,13 @@ from dmpo_app.domain.round import TrainingPair, TrainingVote
 from dmpo_app.domain.vote import Outcome
 from dmpo_app.errors import RoundFailedError
 from dmpo_app.objective import graded_win, mixed_target, soft_target
-from dmpo_app.training.data.rankings import WholeRankings, build_whole_rankings, split_rankings, vote_share_per_pair
-from dmpo_app.training.data.slots import keyed_seed
+from dmpo_app.training.data.examples import (
+    WholeRankings,
+    build_whole_rankings,
+    keyed_seed,
+    split_rankings,
+    vote_share_per_pair,
+)
 
 CACHE_BYTES = 512 << 20
 

@@ -24,12 +24,12 @@ from dmpo_app.settings import RoundSettings
 from dmpo_app.store.files import Files
 from dmpo_app.training.data.dataset import PairDataset, PairTensors, is_held_out
 from dmpo_app.training.data.encoded_pairs import EncodingCounts, PairTable
-from dmpo_app.training.data.slots import keyed_seed
+from dmpo_app.training.data.examples import keyed_seed
 from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from dmpo_app.training.loop.checkpoint import FILE_NAME, Checkpoint
-from dmpo_app.training.loop.step import StepResult
 from dmpo_app.training.loop.steps import StepDone, steps
 from dmpo_app.training.loop.trainer import RoundTrainer
+from dmpo_app.training.monitoring.early_stopping import StepResult
 from dmpo_app.training.reference.calibration import MAX_PAIRS, calibrate_betas
 from dmpo_app.training.reference.denoising_errors import PairErrors
 from dmpo_app.training.reference.reference_cache import ReferenceCache
