@@ -1,4 +1,4 @@
-"""How fast pairs leave in each format, how much memory that takes, and whether they read back as they were.
+"""Export in each format: speed, memory, and a check that the pairs read back as they were.
 
     python -m benchmarks.exchange_export [--pairs 10000] [--size 128]
 

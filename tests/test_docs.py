@@ -1,4 +1,4 @@
-"""What the documentation refers to is there."""
+"""References in the documentation: paths, options, settings and links are there."""
 
 from __future__ import annotations
 

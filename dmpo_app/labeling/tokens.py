@@ -17,8 +17,7 @@ from cryptography.fernet import Fernet, InvalidToken
 
 from dmpo_app.errors import ExpiredError, ForbiddenError, NotFoundError, NotInvitedError, SetupError
 from dmpo_app.io import create_exclusively
-
-KEY_NAME = "secret.key"
+from dmpo_app.store.store import SECRET_KEY_NAME
 
 _SESSION = b"s:"
 _IMAGE = b"i:"
@@ -117,7 +116,7 @@ def load_or_create_key(home: Path) -> bytes:
 
     Raises SetupError when the file holds no key, StorageFullError.
     """
-    path = home / KEY_NAME
+    path = home / SECRET_KEY_NAME
     if not path.exists():
         create_exclusively(path, Fernet.generate_key(), mode=0o600)  # where another process was first its key stands
     key = path.read_bytes().strip()

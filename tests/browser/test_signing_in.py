@@ -89,7 +89,7 @@ def test_in_a_frame_without_cookies_a_code_does_where_windows_cannot_reach_each_
     frame.wait_for_selector(READY)
     frame.locator(".dl-question").click()
     page.keyboard.press("2")
-    pump_until(page, lambda: page_studio.votes == 1)
+    pump_until(page, lambda: page_studio.votes == 1, "the vote is stored")
     assert voters(page_studio) == [(True, "anonymous")]
 
 

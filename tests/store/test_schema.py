@@ -23,6 +23,7 @@ from dmpo_app.store import Store
 from dmpo_app.store.db.migrate import HEAD, MIGRATIONS
 from dmpo_app.store.db.sqlite import safe_driver
 from dmpo_app.store.schema import Table
+from tests.patience import PATIENCE
 from tests.store.store_data import HOUR, broken_counts, integrity_of, new_pair, scalar, vote_once
 from tests.store.store_fixtures import reopened, sqlite_only
 
@@ -48,7 +49,7 @@ def test_not_a_check_nor_a_condition_of_an_index_is_missing_from_the_migrations(
     definitions = text("SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'index') AND sql IS NOT NULL")
 
     def parts_by_name(connection: Connection) -> dict[str, list[str]]:
-        """What is defined, part by part: the order says nothing, nor does it that ALTER TABLE writes on one line."""
+        """A table's definition, part by part: neither their order counts nor that ALTER TABLE writes on one line."""
         rows = connection.execute(definitions)
         outside_brackets = re.compile(r",\s+(?![^()]*\))|\n")
         return {row.name: sorted(part.strip(" ,\t") for part in outside_brackets.split(row.sql)) for row in rows}
@@ -84,7 +85,7 @@ def test_two_processes_can_open_a_fresh_home_at_once(tmp_path: Path) -> None:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    answers = [process.communicate(timeout=60)[0].strip() for process in processes]
+    answers = [process.communicate(timeout=PATIENCE)[0].strip() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert answers == ["1", "1"]
     assert integrity_of(home) == "ok"

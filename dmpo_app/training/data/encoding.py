@@ -1,6 +1,6 @@
 """Encoding of a data set's images and prompts into what the denoiser takes, the empty prompt included.
 
-Shapes:  H W height and width of pictures in pixels.
+Shapes:  H W height and width of images in pixels.
 
 The trainer has no text encoder. They are loaded for this once, before the denoiser is, and what they give is kept in a
 file; they never are where no caption is dropped.

@@ -83,7 +83,7 @@ def test_an_export_without_votes_is_an_empty_one(campaign: Campaign) -> None:
         assert json.loads((folder / MANIFEST).read_text())["votes"] == 0
 
 
-def test_a_picture_that_is_missing_or_damaged_costs_its_pair_and_is_counted(campaign: Campaign) -> None:
+def test_an_image_that_is_missing_or_damaged_costs_its_pair_and_is_counted(campaign: Campaign) -> None:
     for pair in range(3):
         campaign.vote("anna", pair, Outcome.A)
     files = campaign.store.files
