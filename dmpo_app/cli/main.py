@@ -24,7 +24,6 @@ from dmpo_app.cli.space_commands import app as space
 from dmpo_app.cli.terminal import console, exit_on_error, log_to_terminal, out, progress
 from dmpo_app.cli.train_command import train
 from dmpo_app.errors import BadInputError, StudioError
-from dmpo_app.settings import find_changes
 
 app = StudioTyper(help="DMPO Studio: a model that learns a taste.")
 
@@ -159,6 +158,8 @@ def settings(
 ) -> None:
     """List every setting: its environment variable, its value now, its meaning."""
     with exit_on_error():
+        from dmpo_app.settings import find_changes
+
         loaded = context.load_settings()
         if changed:
             changes = find_changes(loaded, context.shared_settings, context.shared_options.config)
