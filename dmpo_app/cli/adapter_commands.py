@@ -11,6 +11,7 @@ from rich.table import Table
 
 from dmpo_app.cli.shared_options import StudioContext, StudioTyper
 from dmpo_app.cli.terminal import exit_on_error, out, progress
+from dmpo_app.domain.limits import MAX_STRENGTH
 from dmpo_app.errors import BadInputError
 
 app = StudioTyper(help="The versions a lineage has published.")
@@ -112,7 +113,7 @@ def merge(
     context: StudioContext,
     version: int,
     folder: Annotated[Path, typer.Argument(help="Where the pipeline goes; made")],
-    strength: Annotated[float, typer.Option(min=0, max=1.5, help="How much of the adapter")] = 1.0,
+    strength: Annotated[float, typer.Option(min=0, max=MAX_STRENGTH, help="How much of the adapter")] = 1.0,
 ) -> None:
     """Write base model and version as one pipeline, for programs that know no adapters."""
     with exit_on_error():

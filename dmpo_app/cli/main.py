@@ -23,6 +23,7 @@ from dmpo_app.cli.shared_options import StudioContext, StudioTyper
 from dmpo_app.cli.space_commands import app as space
 from dmpo_app.cli.terminal import console, exit_on_error, log_to_terminal, out, progress
 from dmpo_app.cli.train_command import train
+from dmpo_app.domain.limits import MAX_STRENGTH
 from dmpo_app.errors import BadInputError, StudioError
 
 app = StudioTyper(help="DMPO Studio: a model that learns a taste.")
@@ -62,7 +63,7 @@ def render(
     prompt: str,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     versions: Annotated[str, typer.Option(help="Comma-separated version numbers, or 'live'")] = "0,live",
-    strength: Annotated[float, typer.Option(min=0, max=1.5)] = 1.0,
+    strength: Annotated[float, typer.Option(min=0, max=MAX_STRENGTH)] = 1.0,
     count: Annotated[int, typer.Option(min=1, help="How many seeds, from SEED on")] = 1,
     output: Annotated[Path, typer.Option(help="Folder for the images")] = Path(),
 ) -> None:
@@ -178,8 +179,10 @@ def settings(
 
 def objectives() -> None:
     """List the preference objectives a round can minimise: name, formula, options, source."""
-    from dmpo_app.objective import OBJECTIVES
+    from dmpo_app.objective import OBJECTIVES, load_installed
 
+    with exit_on_error():
+        load_installed()
     out.print("DMPO_ROUND__OBJECTIVE=\n")
     for objective in OBJECTIVES.values():
         options = ", ".join(f"{name}={value:g}" for name, value in objective.options.items())

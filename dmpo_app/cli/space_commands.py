@@ -88,8 +88,9 @@ def _apply(
     secret_values: dict[str, str],
     yes: bool,
 ) -> bool:
-    """Show and run the steps; True when they were run. Raises ConflictError, NotFoundError, BadInputError,
-    StudioError.
+    """Show and run the steps; True when they were run.
+
+    Raises ConflictError, NotFoundError, BadInputError, StudioError.
     """
     from huggingface_hub import HfApi
 

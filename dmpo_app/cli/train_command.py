@@ -85,7 +85,7 @@ def train(
 ) -> None:
     """Train on votes until stopped, on the votes there are (--once), or on a data set (--dataset).
 
-    On several GPUs, either way: torchrun --nproc-per-node 8 -m dmpo_app.cli.main train ...
+    On several GPUs, either way: torchrun --nproc-per-node 8 --no-python dmpo train ...
     """
     log_to_terminal(logging.WARNING if dataset is not None and is_secondary_process() else logging.INFO)
     flags = {
