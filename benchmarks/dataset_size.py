@@ -1,4 +1,4 @@
-"""How long a round's data set takes to build from many votes, and how much memory: it must not hold the images.
+"""Time and memory that a round's data set takes to build from many votes: it must not hold the images.
 
     python -m benchmarks.dataset_size [--votes 100000] [--images 2000 200000]
 

@@ -1,4 +1,4 @@
-"""How fast a Pick-a-Pic parquet is taken into a home, and whether a kill -9 in the middle loses or doubles anything."""
+"""Import of a Pick-a-Pic parquet: speed, and a kill -9 in the middle that must neither lose nor double anything."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _counts(home: Path) -> list[dict[str, Any]]:
 
 
 def contents(home: Path) -> dict[str, int]:
-    """What a home holds of imports, and how much of it is missing or doubled."""
+    """Count a home's imported rows, and how many are missing or doubled."""
     queries = {
         "pairs": "SELECT count(*) FROM imported_pairs",
         "votes": "SELECT count(*) FROM imported_votes",

@@ -1,4 +1,4 @@
-"""What a hostile client gets: forged, replayed, expired and foreign assignments, malformed bodies, and many sessions.
+"""A hostile client: forged, replayed, expired and foreign assignments, malformed bodies, and many sessions.
 
     python -m benchmarks.hostile [--attempts 10000] [--sessions 10000] [--quick]
 

@@ -30,7 +30,7 @@ from tests.studio_process import StudioProcess
 
 WATCH = """
 window.presses = [];
-const shown = () => [...document.querySelectorAll(".dl-picture img")].map(image => image.src).join();
+const shown = () => [...document.querySelectorAll(".dl-image img")].map(image => image.src).join();
 addEventListener("keydown", event => {
   const met = document.querySelector(".dl-pair")?.getAttribute("aria-busy") === "false";
   const press = { met, frame: null, painted: null }, before = shown(), begun = event.timeStamp;
@@ -67,7 +67,7 @@ def press(page: Page, count: int, *, a_second: float) -> None:
 
 
 def settled(page: Page) -> list[dict[str, Any]]:
-    """What the page noted, once every vote is acknowledged."""
+    """Wait until every vote is acknowledged, and return the times that the page noted."""
     pump_until(page, lambda: page.evaluate(UNSENT) == 0, "every vote has arrived")
     presses: list[dict[str, Any]] = page.evaluate("window.presses")
     return presses

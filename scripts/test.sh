@@ -18,7 +18,7 @@ alone=(
 others=()
 for path in tests/*/ tests/test_*.py; do
   path=${path%/}
-  [[ " ${together[*]} " == *" $path "* || $path == */__pycache__ ]] || others+=("$path")
+  [[ " ${together[*]} " == *" $path "* || $path == */__pycache__ || $path == tests/javascript ]] || others+=("$path")
 done
 
 results=()

@@ -62,7 +62,7 @@ class HubProcess:
         return {**os.environ, **own, **more}
 
     def asked(self, *, method: str = "", containing: str = "") -> int:
-        """How many requests there were of this method with this in their path; uploads of contents are `PUT /lfs`."""
+        """The number of requests of this method with this in their path; uploads of contents are `PUT /lfs`."""
         counts: dict[str, int] = httpx.get(f"{self.url}/_test/asked", timeout=PATIENCE).json()
         return sum(n for what, n in counts.items() if what.startswith(method) and containing in what)
 

@@ -172,7 +172,7 @@ def _half_of_sha256(text: str) -> str:
 
 
 class RunningProvider:
-    """What tests say to a provider that runs."""
+    """A running provider, with what tests may say to it."""
 
     def __init__(self, issuer: str) -> None:
         self.issuer = issuer

@@ -96,7 +96,7 @@ class StudioProcess:
         return self.log_path.read_text(errors="replace")[-4000:]
 
     def kill(self) -> None:
-        """kill -9 of the server alone; its trainer must notice by itself."""
+        """Kill -9 the server alone; its trainer must notice by itself."""
         assert self.process is not None
         self.process.kill()
         self.process.wait()

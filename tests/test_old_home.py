@@ -1,4 +1,4 @@
-"""What a studio of version 0.1.0 left on a disk opens, goes on and is read as it was then: see tests/old_home."""
+"""A home that a studio of version 0.1.0 left on a disk opens and goes on, and is read as then: see tests/old_home."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from tests.patience import PATIENCE
 
 
 class Studio(BaseHTTPRequestHandler):
-    """Shows a red picture on the left of even assignments, on the right of odd ones; remembers what is voted."""
+    """Shows a red image on the left of even assignments, on the right of odd ones; remembers what is voted."""
 
     taken: list[dict[str, Any]]
     more: list[str]
@@ -73,7 +73,7 @@ def annotator(client: httpx.Client, wrong_share: float = 0.0) -> SimulatedAnnota
     return SimulatedAnnotator(client, TASTES["warm"], wrong_share=wrong_share, rng=random.Random(0), handle="me")
 
 
-def test_it_chooses_the_picture_its_taste_prefers_on_whichever_side_it_is(client: httpx.Client) -> None:
+def test_it_chooses_the_image_its_taste_prefers_on_whichever_side_it_is(client: httpx.Client) -> None:
     votes = list(annotator(client).votes(4))
     assert [vote.choice for vote in votes] == [Choice.LEFT, Choice.RIGHT] * 2
     assert [body["choice"] for body in Studio.taken] == ["left", "right"] * 2

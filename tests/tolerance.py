@@ -50,7 +50,7 @@ def assert_latents_agree(latents: Tensor, others: Tensor) -> None:
 
 
 def _difference(image: Image, other: Image) -> str:
-    """How two images differ beyond rounding, or nothing."""
+    """The difference of two images beyond rounding in words, or an empty text."""
     if image.size != other.size or image.mode != other.mode:
         return f"{image.mode} {image.size} and {other.mode} {other.size}"
     levels = np.abs(np.asarray(image, np.int16) - np.asarray(other, np.int16))

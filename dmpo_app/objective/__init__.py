@@ -1,6 +1,7 @@
-"""Preference objectives: pure functions of tensors. No I/O, no modules, no globals, nothing but torch.
+"""Preference objectives: pure functions of tensors. No I/O, no modules, nothing but torch.
 
-An objective is a file that defines `OBJECTIVE` (see `protocol`) and a line in `registry`.
+An objective is a file that defines `OBJECTIVE` (see `protocol`) and a line in `registry`; or a function of one's own,
+given to `register`. `from dmpo_app import losses` is this package.
 """
 
 from dmpo_app.objective.dmpo import dmpo
@@ -8,7 +9,14 @@ from dmpo_app.objective.guard import guarded
 from dmpo_app.objective.margins import margin
 from dmpo_app.objective.protocol import Needs, Objective
 from dmpo_app.objective.ranking import ranking_dmpo, ranking_dmpo_from_margins, ranking_target
-from dmpo_app.objective.registry import OBJECTIVES, get_objective
+from dmpo_app.objective.registry import (
+    OBJECTIVES,
+    get_objective,
+    load_installed,
+    load_objective,
+    register,
+    unregister,
+)
 from dmpo_app.objective.targets import graded_win, mixed_target, score_target, soft_target
 from dmpo_app.objective.terms import PairTerms, Residuals
 
@@ -22,11 +30,15 @@ __all__ = [
     "get_objective",
     "graded_win",
     "guarded",
+    "load_installed",
+    "load_objective",
     "margin",
     "mixed_target",
     "ranking_dmpo",
     "ranking_dmpo_from_margins",
     "ranking_target",
+    "register",
     "score_target",
     "soft_target",
+    "unregister",
 ]

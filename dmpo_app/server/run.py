@@ -9,7 +9,9 @@ import logging
 import os
 import secrets
 import sys
+import threading
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -34,50 +36,68 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class OpenStudio:
+    """A studio whose page is up. `renderer` is None on ZeroGPU, which has no process of its own."""
+
+    url: str
+    renderer: RenderThread | None
+
+
 def run_server(settings: Settings, console: Console) -> None:
     """Serve until SIGTERM, SIGINT or Ctrl-C; a round in progress is checkpointed and goes on at the next start.
 
     Raises SetupError when the port or the home is taken or the base model does not fit.
     """
-    renderer: RenderThread | None = None
+    studio: OpenStudio | None = None
     with ExitStack() as stack:
         stopping = stack.enter_context(stop_signals())
-        mode = detect_mode(settings)
-        settings = apply_mode(settings, mode)
-        settings = settings.model_copy(update={"port": free_port(settings.host, settings.port)})
-        stack.enter_context(home_lock(settings, f"http://{settings.host}:{settings.port}"))
-        claimed_backup = claim_backup(settings, stopping)
-        if stopping.is_set():
+        studio = open_studio(settings, console, stopping, stack)
+        if studio is None:
             return
-        lineage = stack.enter_context(open_lineage(settings))
-        backup = start_backup(settings, claimed_backup, stack)
-        admin_token = _admin_token(settings, console)
-        if mode == "zerogpu":
-            zerogpu_studio = build_zerogpu_studio(settings, lineage)
-            services = build_services(
-                settings,
-                lineage,
-                zerogpu_studio.renderer,
-                zerogpu_studio.trainer,
-                admin_token,
-                backup,
-                mode=mode,
-                gpu_minutes=zerogpu_studio.gpu_minutes,
-            )
-            _open_page(services, stack, console)
-        else:
-            renderer, trainer = build_renderer(settings, lineage), build_trainer(settings)
-            services = build_services(settings, lineage, renderer, trainer, admin_token, backup, mode=mode)
-            _open_page(services, stack, console)
-            renderer.start()
-            stack.callback(renderer.stop)
-            if settings.train:
-                trainer.start()
-                stack.callback(trainer.stop)
         stopping.wait()
         log.info("stopping; a round in progress is kept and goes on at the next start")
-    if renderer is not None and renderer.state.phase == "loading":
+    if studio.renderer is not None and studio.renderer.state.phase == "loading":
         _end_while_loading()
+
+
+def open_studio(settings: Settings, console: Console, stopping: threading.Event, stack: ExitStack) -> OpenStudio | None:
+    """Open a studio, whose parts `stack` stops; None when `stopping` is set before the home is opened.
+
+    Raises like `run_server`.
+    """
+    mode = detect_mode(settings)
+    settings = apply_mode(settings, mode)
+    settings = settings.model_copy(update={"port": free_port(settings.host, settings.port)})
+    stack.enter_context(home_lock(settings, f"http://{settings.host}:{settings.port}"))
+    claimed_backup = claim_backup(settings, stopping)
+    if stopping.is_set():
+        return None
+    lineage = stack.enter_context(open_lineage(settings))
+    backup = start_backup(settings, claimed_backup, stack)
+    admin_token = _admin_token(settings, console)
+    if mode == "zerogpu":
+        zerogpu_studio = build_zerogpu_studio(settings, lineage)
+        services = build_services(
+            settings,
+            lineage,
+            zerogpu_studio.renderer,
+            zerogpu_studio.trainer,
+            admin_token,
+            backup,
+            mode=mode,
+            gpu_minutes=zerogpu_studio.gpu_minutes,
+        )
+        return OpenStudio(_open_page(services, stack, console), None)
+    renderer, trainer = build_renderer(settings, lineage), build_trainer(settings)
+    services = build_services(settings, lineage, renderer, trainer, admin_token, backup, mode=mode)
+    url = _open_page(services, stack, console)
+    renderer.start()
+    stack.callback(renderer.stop)
+    if settings.train:
+        trainer.start()
+        stack.callback(trainer.stop)
+    return OpenStudio(url, renderer)
 
 
 def _end_while_loading() -> None:
@@ -88,13 +108,14 @@ def _end_while_loading() -> None:
     os._exit(0)
 
 
-def _open_page(services: Services, stack: ExitStack, console: Console) -> None:
+def _open_page(services: Services, stack: ExitStack, console: Console) -> str:
     from dmpo_app.ui import build_ui, launch  # Gradio takes seconds to import: after all that can be refused at once
 
     stack.callback(services.imports.close)
     server = launch(build_ui(services), services)
     stack.callback(server.close)
     console.print(f"DMPO Studio is at [bold]{server.url}[/]  (Ctrl-C stops it)", highlight=False)
+    return server.url
 
 
 def _admin_token(settings: Settings, console: Console) -> str:

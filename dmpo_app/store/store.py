@@ -35,6 +35,8 @@ from dmpo_app.store.voting.reports import Reports
 from dmpo_app.store.voting.votes import VoteRecords, Votes
 
 DATABASE_NAME = "studio.db"
+SECRET_KEY_NAME = "secret.key"
+"""The home's key, by which tokens are sealed (`labeling.tokens`); a backup keeps it with the database."""
 
 _LOCK_SECONDS = 120.0
 

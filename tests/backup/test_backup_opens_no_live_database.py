@@ -23,7 +23,7 @@ with Store.open(home) as store:
     voters, shipper = Voters(store), shipper_of(home, storage)
     for _ in range(3):
         voters.vote(5)
-        shipper.ship()
+        shipper.upload_changes()
     verify(home)
     shipper.close()
 

@@ -83,9 +83,9 @@ def new_page(browser: Browser) -> Iterator[NewPage]:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home_with_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with pairs and the first row of the contact sheet; made once, copied by every test."""
-    home = tmp_path_factory.mktemp("pictures") / "home"
+    home = tmp_path_factory.mktemp("images") / "home"
     with Store.open(home) as store:
         base = store.models.register("pocket", "stable_diffusion", "f" * 64)
         add_pairs(store, base, 24, size=64)
@@ -102,9 +102,9 @@ def campaign() -> dict[str, Any]:
 
 
 @pytest.fixture
-def page_studio(pictures: Path, tmp_path: Path, campaign: dict[str, Any]) -> Iterator[PageStudio]:
+def page_studio(home_with_images: Path, tmp_path: Path, campaign: dict[str, Any]) -> Iterator[PageStudio]:
     """The page as served, on a real store with 24 pairs; the renderer and the trainer are stand-ins."""
-    with Store.open(Path(shutil.copytree(pictures, tmp_path / "home"))) as store:
+    with Store.open(Path(shutil.copytree(home_with_images, tmp_path / "home"))) as store:
         base = store.models.register("pocket", "stable_diffusion", "f" * 64)
         settings = Settings(home=tmp_path / "home", port=0, min_votes=4, public=False, **campaign)
         sealer = Sealer(load_or_create_key(store.home))

@@ -1,4 +1,4 @@
-"""What the browser tests say to the page, and what they ask the store behind it."""
+"""Helpers of the browser tests: they act on the page, and ask the store behind it."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ def prompt_shown(page: Page) -> str:
     return page.locator(".dl-prompt").inner_text()
 
 
-def pictures_shown(page: Page) -> list[str]:
-    """The addresses of both pictures; no two showings share one."""
-    return [image.get_attribute("src") or "" for image in page.locator(".dl-picture img").all()]
+def images_shown(page: Page) -> list[str]:
+    """The addresses of both images; no two assignments share one."""
+    return [image.get_attribute("src") or "" for image in page.locator(".dl-image img").all()]
 
 
 def vote(page: Page, key: str) -> None:
     """Vote by key and wait until another pair is shown."""
-    before = pictures_shown(page)
+    before = images_shown(page)
     page.keyboard.press(key)
-    wait_until(lambda: pictures_shown(page) not in (before, []), "another pair is shown")
+    wait_until(lambda: images_shown(page) not in (before, []), "another pair is shown")
     expect(page.locator(READY)).to_be_visible()

@@ -51,8 +51,8 @@ class KillableStudio:
 
 
 @pytest.fixture
-def killable(pictures: Path, tmp_path: Path) -> Iterator[KillableStudio]:
-    studio = KillableStudio(Path(shutil.copytree(pictures, tmp_path / "home")))
+def killable(home_with_images: Path, tmp_path: Path) -> Iterator[KillableStudio]:
+    studio = KillableStudio(Path(shutil.copytree(home_with_images, tmp_path / "home")))
     studio.start()
     yield studio
     studio.kill()

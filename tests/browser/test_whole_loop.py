@@ -1,4 +1,4 @@
-"""A person alone with a real studio: vote by keyboard, wait for the round, see the pictures change."""
+"""A person alone with a real studio: vote by keyboard, wait for the round, see the images change."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def base_model(tmp_path: Path) -> Path:
     return POCKET_MODEL if pocket else make_tiny_pipeline(tmp_path / "tiny")
 
 
-def test_32_votes_by_keyboard_change_the_pictures(base_model: Path, tmp_path: Path, new_page: NewPage) -> None:
+def test_32_votes_by_keyboard_change_the_images(base_model: Path, tmp_path: Path, new_page: NewPage) -> None:
     held_out = tmp_path / "held-out.txt"
     held_out.write_text("a yellow tree in the snow\na green boat at night\n")
     studio = PreloadedStudio(
@@ -60,7 +60,7 @@ def test_32_votes_by_keyboard_change_the_pictures(base_model: Path, tmp_path: Pa
 
 
 def _pixels(page: Page, index: int) -> list[int]:
-    """What one of the two pictures of the before/after tab looks like, as the browser decoded it."""
+    """The pixels of one of the two images of the before/after tab, as the browser decoded it."""
     found: list[int] = (
         page.locator(".dc-box img")
         .nth(index)

@@ -85,7 +85,7 @@ def test_a_resolution_that_the_model_cannot_have_is_refused(folder: Path) -> Non
 
 
 @pytest.mark.parametrize("size", [(30, 40), (40, 30), (64, 64), (200, 50), (7, 9)])
-def test_a_picture_is_resized_to_cover_and_cropped_around_its_middle(size: tuple[int, int]) -> None:
+def test_an_image_is_resized_to_cover_and_cropped_around_its_middle(size: tuple[int, int]) -> None:
     picture = Image.new("RGB", size, "black")
     picture.paste((255, 255, 255), (size[0] // 2 - 1, size[1] // 2 - 1, size[0] // 2 + 1, size[1] // 2 + 1))
     found = resize_and_crop(picture, (32, 32))
@@ -94,6 +94,6 @@ def test_a_picture_is_resized_to_cover_and_cropped_around_its_middle(size: tuple
     assert np.abs(bright - 15.5).max() < 2.5
 
 
-def test_a_picture_of_the_right_size_is_left_as_it_is() -> None:
+def test_an_image_of_the_right_size_is_left_as_it_is() -> None:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
     assert np.array_equal(resize_and_crop(picture, (32, 32)), np.asarray(picture))

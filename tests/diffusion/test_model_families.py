@@ -1,4 +1,4 @@
-"""What training asks of a family: noise, targets and weights by their formulas, its layers, the gate of each image."""
+"""Model families in training: noise, targets and weights by their formulas, LoRA layers, the gate of each image."""
 
 from __future__ import annotations
 

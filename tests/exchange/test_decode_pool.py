@@ -22,8 +22,8 @@ POISON = b"a file that brings a decoder down"
 BROUGHT_DOWN = f"""
 import os
 import dmpo_app.exchange.importing.decode_process as process
-look = process.picture_of
-process.picture_of = lambda file: os.abort() if file == {POISON!r} else look(file)
+look = process.decode_image
+process.decode_image = lambda file: os.abort() if file == {POISON!r} else look(file)
 process.main()
 """
 

@@ -252,7 +252,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def expectations() -> dict[str, Any]:
-    """What is in the folder, as that version has it."""
+    """The contents of the folder, as that version has them."""
     [training] = FOLDER.glob("trained/work/runs/*")
     with closing(sqlite3.connect(FOLDER / "home/studio.db")) as database:
         tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]

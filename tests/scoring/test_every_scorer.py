@@ -1,4 +1,4 @@
-"""What holds for all scorers: shape, type, independence of the batch, identity, and what is refused."""
+"""Properties of all scorers: shape, type, independence of the batch, identity, and what is refused."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def scalar(store: Store, query: str) -> object:
 
 
 def broken_counts(store: Store) -> object:
-    """How many pairs' counts differ from what their votes and assignments say: 0 at every moment."""
+    """The number of pairs whose counts differ from their votes and assignments: 0 at every moment."""
     return scalar(
         store,
         """
@@ -147,7 +147,7 @@ def broken_counts(store: Store) -> object:
 
 
 def integrity_of(home: Path) -> str:
-    """What SQLite says about a home's database; "ok" when all is well."""
+    """The result of SQLite's integrity check of a home's database; "ok" when all is well."""
     connection = safe_driver().connect(str(sqlite_url(home / "studio.db").database))
     try:
         return str(connection.execute("PRAGMA integrity_check").fetchone()[0])

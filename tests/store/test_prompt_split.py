@@ -1,4 +1,4 @@
-"""What the database itself keeps apart, and prompts as they are listed, tagged and retired."""
+"""The split of prompts that the database itself enforces, and prompts as they are listed, tagged and retired."""
 
 from __future__ import annotations
 

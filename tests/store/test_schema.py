@@ -49,7 +49,7 @@ def test_not_a_check_nor_a_condition_of_an_index_is_missing_from_the_migrations(
     definitions = text("SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'index') AND sql IS NOT NULL")
 
     def parts_by_name(connection: Connection) -> dict[str, list[str]]:
-        """What is defined, part by part: the order says nothing, nor does it that ALTER TABLE writes on one line."""
+        """A table's definition, part by part: neither their order counts nor that ALTER TABLE writes on one line."""
         rows = connection.execute(definitions)
         outside_brackets = re.compile(r",\s+(?![^()]*\))|\n")
         return {row.name: sorted(part.strip(" ,\t") for part in outside_brackets.split(row.sql)) for row in rows}

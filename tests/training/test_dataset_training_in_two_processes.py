@@ -66,7 +66,7 @@ def train_in_halves(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_torchrun_ends_in_the_adapter_of_one_process(data: Path, tmp_path: Path) -> None:
-    # A tiny random autoencoder makes all pictures nearly alike; Adam then scales up what rounding leaves of gradients.
+    # A tiny random autoencoder makes all images nearly alike; Adam then scales up what rounding leaves of gradients.
     train_here(options(data, POCKET_MODEL, tmp_path / "alone"))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     ended = subprocess.run(

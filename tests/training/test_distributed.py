@@ -39,8 +39,10 @@ def environment(**named: str) -> dict[str, str]:
 
 
 def start_two(*arguments: str, module: str = "tests.training.two_processes") -> list[subprocess.Popen[str]]:
-    """Two processes, of `two_processes` unless told otherwise, started by hand: torchrun would end the one when the
-    other dies."""
+    """Start two processes by hand, of `two_processes` unless told otherwise.
+
+    torchrun would end the one when the other dies.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

@@ -1,4 +1,4 @@
-"""What the tests of several processes run in each of them: `python -m tests.training.two_processes <what> ...`."""
+"""Script of each process in the tests of several processes: `python -m tests.training.two_processes <what> ...`."""
 
 from __future__ import annotations
 

@@ -39,12 +39,15 @@ class FlowMatching:
 
     def load_scheduler(self, folder: Path) -> FlowMatchEulerDiscreteScheduler:
         config = FlowMatchEulerDiscreteScheduler.load_config(folder, subfolder="scheduler", local_files_only=True)
+        return self.training_scheduler(config, str(folder))
+
+    def training_scheduler(self, config: Mapping[str, Any], source: str) -> FlowMatchEulerDiscreteScheduler:
         if not str(config.get("_class_name")).startswith("FlowMatch"):
             raise ModelUnavailableError(
-                f"the noise schedule of {folder} is a {config.get('_class_name')}; this model family is trained with "
+                f"the noise schedule of {source} is a {config.get('_class_name')}; this model family is trained with "
                 "a FlowMatchEulerDiscreteScheduler"
             )
-        return FlowMatchEulerDiscreteScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
+        return FlowMatchEulerDiscreteScheduler.from_config(config)
 
     def prediction_type(self, scheduler: SchedulerMixin) -> str:  # noqa: ARG002 - the protocol's
         return "flow"

@@ -32,12 +32,15 @@ class NoiseSchedule:
 
     def load_scheduler(self, folder: Path) -> DDPMScheduler:
         config = DDPMScheduler.load_config(folder, subfolder="scheduler", local_files_only=True)
+        return self.training_scheduler(config, str(folder))
+
+    def training_scheduler(self, config: Mapping[str, Any], source: str) -> DDPMScheduler:
         if "sigma_data" in config or "FlowMatch" in str(config.get("_class_name")):
             raise ModelUnavailableError(
-                f"the noise schedule of {folder} is a {config.get('_class_name')}, which this model family is not "
+                f"the noise schedule of {source} is a {config.get('_class_name')}, which this model family is not "
                 "trained with here; models with a schedule of betas (DDPM, DDIM, Euler, DPM-Solver, ...) are"
             )
-        scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
+        scheduler = DDPMScheduler.from_config(config)
         self.prediction_type(scheduler)
         return scheduler
 

@@ -38,6 +38,10 @@ class DiffusionProcess(Protocol):
         """The training schedule of a model's folder. Raises ModelUnavailableError for one that is not understood."""
         ...
 
+    def training_scheduler(self, config: Mapping[str, Any], source: str) -> SchedulerMixin:
+        """The training schedule of a scheduler's configuration; raises like `load_scheduler`, naming `source`."""
+        ...
+
     def prediction_type(self, scheduler: SchedulerMixin) -> str:
         """The prediction type of the denoiser: epsilon, v_prediction or flow."""
         ...

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from dmpo_app.exchange.readers.pair import LeftOutReason
-from dmpo_app.exchange.readers.reader import Row, RowMetadata, RowPair
+from dmpo_app.exchange.readers.reader import Row, RowMetadata, RowPair, has_columns
 
 TIE, BOTH_BAD, SKIP = "tie", "both_bad", "skip"
 _A = frozenset({"a", "left", "1", "first", "image_a", "image_1", "image1", "image_left", "left_image", "option_1"})
@@ -90,9 +90,10 @@ _SUBMITTED = (None, "submitted", "ResponseStatus.submitted")
 class ArgillaReader:
     name = "argilla"
     description = "Argilla export (JSON or datasets): two image fields, a label or ranking question"
+    columns = (frozenset({"fields", "responses"}),)
 
     def detect(self, columns: Collection[str]) -> bool:
-        return {"fields", "responses"} <= set(columns) or any(column.endswith(_USERS) for column in columns)
+        return has_columns(self, columns) or any(column.endswith(_USERS) for column in columns)
 
     def read_pairs(self, row: Row) -> Iterable[RowPair]:
         fields = row["fields"] if "fields" in row else _fields_from_columns(row)
@@ -137,9 +138,10 @@ def _responses(row: Row) -> Iterator[tuple[object, object]]:
 class LabelStudioReader:
     name = "label-studio"
     description = "Label Studio JSON export: data with two images, annotations"
+    columns = (frozenset({"data", "annotations"}),)
 
     def detect(self, columns: Collection[str]) -> bool:
-        return {"data", "annotations"} <= set(columns)
+        return has_columns(self, columns)
 
     def read_pairs(self, row: Row) -> Iterable[RowPair]:
         data: Mapping[str, Any] = row["data"]

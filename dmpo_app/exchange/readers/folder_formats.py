@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dmpo_app.exchange.readers.pair import LeftOutReason
-from dmpo_app.exchange.readers.reader import Row, RowPair, wins_from_scores
+from dmpo_app.exchange.readers.reader import Row, RowPair, has_columns, wins_from_scores
 
 WINNERS, LOSERS = "winners", "losers"
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
@@ -22,15 +22,17 @@ _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 class WinnerLoserReader:
     name = "winner-loser-folders"
     description = "folders winners/ and losers/ of same-named images, captions in .txt files"
+    columns = (frozenset({"winner", "loser", "caption"}),)
 
     def detect(self, columns: Collection[str]) -> bool:
-        return {"winner", "loser", "caption"} <= set(columns)
+        return has_columns(self, columns)
 
     def read_pairs(self, row: Row) -> Iterable[RowPair]:
         yield RowPair(row["caption"], row["winner"], row["loser"], 1.0)
 
 
 def is_winner_loser_folder(path: Path) -> bool:
+    """True for a folder that holds the two folders `winners` and `losers`."""
     return (path / WINNERS).is_dir() and (path / LOSERS).is_dir()
 
 
@@ -58,11 +60,13 @@ def _read_caption(image: Path) -> str | None:
 class HPDv2Reader:
     name = "hpdv2"
     description = "HPDv2: train.json (file_path, human_preference) and test.json (image_path, rank)"
+    columns = (
+        frozenset({"prompt", "file_path", "human_preference"}),
+        frozenset({"prompt", "image_path", "rank"}),
+    )
 
     def detect(self, columns: Collection[str]) -> bool:
-        return {"prompt", "file_path", "human_preference"} <= set(columns) or {"prompt", "image_path", "rank"} <= set(
-            columns
-        )
+        return has_columns(self, columns)
 
     def read_pairs(self, row: Row) -> Iterable[RowPair]:
         if "human_preference" in row:

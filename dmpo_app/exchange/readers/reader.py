@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -65,6 +65,11 @@ class PreferenceReader(Protocol):
     @property
     def description(self) -> str: ...
 
+    @property
+    def columns(self) -> Sequence[frozenset[str]]:
+        """The columns that this format must have, in each of its variants."""
+        ...
+
     def detect(self, columns: Collection[str]) -> bool:
         """True for the columns of this format."""
         ...
@@ -75,6 +80,11 @@ class PreferenceReader(Protocol):
         May raise KeyError, TypeError, ValueError or AttributeError for a row of another shape.
         """
         ...
+
+
+def has_columns(reader: PreferenceReader, columns: Collection[str]) -> bool:
+    """True where the columns of a variant of the reader's format are all there."""
+    return any(variant <= set(columns) for variant in reader.columns)
 
 
 def read_row(

@@ -12,15 +12,16 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from dmpo_app.exchange.readers.pair import LeftOutReason
-from dmpo_app.exchange.readers.reader import Row, RowMetadata, RowPair, wins_from_scores
+from dmpo_app.exchange.readers.reader import Row, RowMetadata, RowPair, has_columns, wins_from_scores
 
 
 class PickAPicReader:
     name = "pick-a-pic"
     description = "Pick-a-Pic v1, v2: caption, jpg_0, jpg_1, label_0, label_1"
+    columns = (frozenset({"caption", "label_0", "label_1"}),)
 
     def detect(self, columns: Collection[str]) -> bool:
-        return {"caption", "label_0", "label_1"} <= set(columns)
+        return has_columns(self, columns)
 
     def read_pairs(self, row: Row) -> Iterable[RowPair]:
         wins = (
@@ -41,9 +42,10 @@ class PickAPicReader:
 class ChosenRejectedReader:
     name = "chosen-rejected"
     description = "prompt, chosen, rejected"
+    columns = (frozenset({"prompt", "chosen", "rejected"}),)
 
     def detect(self, columns: Collection[str]) -> bool:
-        return {"prompt", "chosen", "rejected"} <= set(columns)
+        return has_columns(self, columns)
 
     def read_pairs(self, row: Row) -> Iterable[RowPair]:
         yield RowPair(row["prompt"], row["chosen"], row["rejected"], 1.0)
@@ -52,9 +54,10 @@ class ChosenRejectedReader:
 class HPDv3Reader:
     name = "hpdv3"
     description = "HPDv3: prompt, path1 (preferred), path2"
+    columns = (frozenset({"prompt", "path1", "path2"}),)
 
     def detect(self, columns: Collection[str]) -> bool:
-        return {"prompt", "path1", "path2"} <= set(columns)
+        return has_columns(self, columns)
 
     def read_pairs(self, row: Row) -> Iterable[RowPair]:
         metadata = RowMetadata(provenance_a={"model": row.get("model1")}, provenance_b={"model": row.get("model2")})
@@ -64,9 +67,10 @@ class HPDv3Reader:
 class OpenImagePreferencesReader:
     name = "open-image-preferences"
     description = "open-image-preferences-v1-binarized: prompt, chosen, rejected, chosen_model, rejected_model"
+    columns = (frozenset({"chosen", "rejected", "chosen_model", "rejected_model"}),)
 
     def detect(self, columns: Collection[str]) -> bool:
-        return {"chosen", "rejected", "chosen_model", "rejected_model"} <= set(columns)
+        return has_columns(self, columns)
 
     def read_pairs(self, row: Row) -> Iterable[RowPair]:
         # In the results variant `prompt` is the prompt's embedding and the text has another name.
@@ -79,9 +83,10 @@ class OpenImagePreferencesReader:
 class PairsJsonlReader:
     name = "pairs-jsonl"
     description = "image_0, image_1, prompt, prefer_0, prefer_1"
+    columns = (frozenset({"prompt", "image_0", "image_1", "prefer_0", "prefer_1"}),)
 
     def detect(self, columns: Collection[str]) -> bool:
-        return {"prompt", "image_0", "image_1", "prefer_0", "prefer_1"} <= set(columns)
+        return has_columns(self, columns)
 
     def read_pairs(self, row: Row) -> Iterable[RowPair]:
         wins = wins_from_scores(row["prefer_0"], row["prefer_1"])
@@ -94,9 +99,10 @@ _WINS = {"a": 1.0, "b": 0.0, "tie": 0.5}
 class StudioVotesReader:
     name = "studio-votes"
     description = "raw votes of DMPO Studio: prompt, outcome, image_a, image_b, annotator, question"
+    columns = (frozenset({"prompt", "outcome", "image_a", "image_b"}),)
 
     def detect(self, columns: Collection[str]) -> bool:
-        return {"prompt", "outcome", "image_a", "image_b"} <= set(columns)
+        return has_columns(self, columns)
 
     def read_pairs(self, row: Row) -> Iterable[RowPair]:
         if row.get("purpose", "vote") != "vote":

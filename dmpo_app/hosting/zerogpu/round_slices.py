@@ -128,7 +128,6 @@ class ZeroGpuTrainer:
             self._store,
             plan.round_id,
             first_step=first_step,
-            steps=plan.settings.num_steps,
             token=lease.token,
             clock=time.monotonic,
         )
@@ -136,14 +135,8 @@ class ZeroGpuTrainer:
             for event in events:
                 lease.renew()
                 if isinstance(event, StepsTrained):
-                    for step_report in event.steps:
-                        report.add(
-                            step_report.step,
-                            step_report.result,
-                            held_out_loss=step_report.held_out_loss,
-                            drift=step_report.drift,
-                            is_last=step_report.is_last,
-                        )
+                    for step_done in event.steps:
+                        report.add(step_done)
                 if isinstance(event, StepsTrained | SliceEnded):
                     yield event
 

@@ -96,7 +96,9 @@ def assemble(store: Store, base: BaseModelRef, settings: Settings, work: GpuFunc
     from dmpo_app.hosting.zerogpu.gpu_calls import GpuJobRunner
     from dmpo_app.hosting.zerogpu.image_rendering import ZeroGpuRenderer
     from dmpo_app.hosting.zerogpu.round_slices import ZeroGpuTrainer
+    from dmpo_app.objective import load_objective
 
+    load_objective(settings.round.objective, settings.round.objective_options)  # raises if there is none such
     gpu = GpuJobRunner(work)
     renderer = ZeroGpuRenderer(store, base, settings, gpu, rng=random.Random(), now=utc_now)
     trainer = ZeroGpuTrainer(store, base, settings, gpu, owner=f"serve@{socket.gethostname()}", now=utc_now)

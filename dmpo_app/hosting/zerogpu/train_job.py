@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from dmpo_app.settings import RoundSettings
 from dmpo_app.store.files import Files
 from dmpo_app.training.data.dataset import TensorFiles
 from dmpo_app.training.loop.checkpoint import Checkpoint
-from dmpo_app.training.loop.step import StepResult
+from dmpo_app.training.loop.steps import StepDone, steps
 from dmpo_app.training.loop.trainer import RoundTrainer
 from dmpo_app.training.monitoring.latent_preview import build_preview
 from dmpo_app.training.reference.prefetch import calibrate_settings, reference_folder
@@ -85,21 +85,10 @@ class CalibrationResult:
 
 
 @dataclass(frozen=True, slots=True)
-class StepReport:
-    """A finished step, counted from 1, with the results of the evaluation after it, if there was one."""
-
-    step: int
-    result: StepResult
-    held_out_loss: float | None
-    drift: Mapping[str, float]
-    is_last: bool
-
-
-@dataclass(frozen=True, slots=True)
 class StepsTrained:
     """Event with the steps since the last one; `checkpoint_step` is that of the newest checkpoint."""
 
-    steps: tuple[StepReport, ...]
+    steps: tuple[StepDone, ...]
     checkpoint_step: int
 
 
@@ -148,40 +137,30 @@ def _train_steps(
     started: float,
     clock: Callable[[], float],
 ) -> Iterator[StepsTrained | SliceEnded]:
-    timed_until = saved_at = reported_at = started
-    checkpoint_step, unreported = trainer.step, list[StepReport]()
+    checkpoint_step, reported_at, unreported = trainer.step, started, list[StepDone]()
 
-    def save() -> None:
-        nonlocal timed_until, checkpoint_step, saved_at
-        trainer.seconds += clock() - timed_until
-        trainer.checkpoint().save(folder, plan=plan.key)
-        timed_until = saved_at = clock()
-        checkpoint_step = trainer.step
+    def save(checkpoint: Checkpoint) -> None:
+        nonlocal checkpoint_step
+        checkpoint.save(folder, plan=plan.key)
+        checkpoint_step = checkpoint.step
 
-    # At least one step in any slice, so that any budget gets on.
-    while not trainer.is_done and (not unreported or clock() - started < job.seconds):
-        unreported.append(_one_step(trainer))
-        if clock() - saved_at >= job.checkpoint_seconds:
-            save()
+    for step_done in steps(
+        trainer,
+        save=save,
+        checkpoint_seconds=job.checkpoint_seconds,
+        budget_seconds=job.seconds,
+        clock=clock,
+        started_at=started,
+    ):
+        unreported.append(step_done)
         if clock() - reported_at >= EVENT_SECONDS:
             yield StepsTrained(tuple(unreported), checkpoint_step)
             reported_at, unreported = clock(), []
-            if clock() - started >= job.seconds:
-                break
-    save()
     if unreported:
         yield StepsTrained(tuple(unreported), checkpoint_step)
     if trainer.is_done:
         trainer.save_reference()
     yield SliceEnded(trainer.step, trainer.is_done)
-
-
-def _one_step(trainer: RoundTrainer) -> StepReport:
-    result = trainer.train_step()
-    drift = trainer.measure_drift_if_due()
-    evaluation = trainer.evaluate_if_due()
-    held_out_loss = evaluation.loss if evaluation else None
-    return StepReport(trainer.step, result, held_out_loss, dict(drift), trainer.is_done)
 
 
 def _read_parent(job: SliceJob, plan: RoundPlan, denoiser: Denoiser) -> AdapterWeights | None:

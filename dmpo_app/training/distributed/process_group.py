@@ -59,8 +59,9 @@ class ProcessGroup:
         return self.broadcast(fn)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """All-reduce: replace every gradient by its sum over the processes, the same bits in all. Raises
-        PeerLostError.
+        """All-reduce: replace every gradient by its sum over the processes, the same bits in all.
+
+        Raises PeerLostError.
         """
 
     def shard(self, num_items: int, *, block: int = 1) -> range:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 from torch import Tensor
 
@@ -33,7 +32,6 @@ from dmpo_app.training.monitoring.latent_preview import LatentPreview
 from dmpo_app.training.reference.round_references import RoundReferences
 from dmpo_app.training.rounds.round_plan import RoundPlan
 
-_Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 
 
@@ -61,7 +59,7 @@ class RoundTrainer:
         self._monitor = resume_from.monitor if resume_from else EarlyStopMonitor()
         self._settings = plan.settings
         self._denoiser = denoiser
-        self._group = group
+        self.group = group
         self._references = RoundReferences(plan, denoiser, reference_folder, group)
         rankings = plan.train.rankings
         own_pairs = len(group.shard(rankings.examples_per_step(plan.settings.batch_pairs), block=rankings.block))
@@ -76,7 +74,7 @@ class RoundTrainer:
         self.step = resume_from.step if resume_from else 0
         """Steps done so far."""
         self.seconds = resume_from.seconds if resume_from else 0.0
-        """Time spent in slices so far; updated by the runner."""
+        """Time spent in slices so far; `steps` adds to it."""
         self.best = resume_from.best if resume_from else None
         self.live_evaluation = resume_from.live_evaluation if resume_from else self._evaluate_live(parent)
         self._parameters = attach(denoiser.module, plan.spec, seed=plan.seed)
@@ -106,7 +104,7 @@ class RoundTrainer:
 
     def train_step(self) -> StepResult:
         """Train one step. Raises RoundFailedError when it diverges or does not fit into memory."""
-        self._oom_retrier.run(lambda: self._group.all_gather(lambda: self._references.compute_for_step(self.step)))
+        self._oom_retrier.run(lambda: self.group.all_gather(lambda: self._references.compute_for_step(self.step)))
         set_learning_rate(
             self._optimizer, self._settings.learning_rate * learning_rate_factor(self.step, self._settings)
         )
@@ -119,7 +117,7 @@ class RoundTrainer:
                 self._plan.loss,
                 max_grad_norm=self._settings.max_grad_norm,
                 micro_pairs=self._oom_retrier.micro_pairs,
-                group=self._group,
+                group=self.group,
             )
         )
         self.step += 1
@@ -136,9 +134,14 @@ class RoundTrainer:
         return self._monitor.violation
 
     @property
+    def num_steps(self) -> int:
+        """The steps of the whole round."""
+        return self._settings.num_steps
+
+    @property
     def is_done(self) -> bool:
         """True when no step is left."""
-        return self.step >= self._settings.num_steps or self.violation is not None
+        return self.step >= self.num_steps or self.violation is not None
 
     def measure_drift_if_due(self) -> Mapping[str, float]:
         """Measure the drift of images, where that is on, after every so many steps and after the last; {} else.
@@ -149,7 +152,7 @@ class RoundTrainer:
             return {}
         drift: Mapping[str, float] = {}
         if self._settings.health_images:
-            drift = self._oom_retrier.run(lambda: self._group.broadcast(self._measure_drift))
+            drift = self._oom_retrier.run(lambda: self.group.broadcast(self._measure_drift))
         self._monitor = self._monitor.after_evaluation(self.step, drift, self._settings.limits)
         return drift
 
@@ -213,12 +216,12 @@ class RoundTrainer:
         self._denoiser.module.disable_gradient_checkpointing()
 
     def _check_adapters_agree(self) -> None:
-        if self._group.world_size == 1:
+        if self.group.world_size == 1:
             return
-        digests = self._group.all_gather(lambda: _digest(self._parameters))
+        digests = self.group.all_gather(lambda: _digest(self._parameters))
         if len(set(digests)) > 1:
             raise RoundFailedError(
-                f"after step {self.step} the {self._group.world_size} processes hold different adapters; are their "
+                f"after step {self.step} the {self.group.world_size} processes hold different adapters; are their "
                 "GPUs and libraries the same?"
             )
         self._references.exchange()
@@ -242,7 +245,7 @@ class RoundTrainer:
                 beta=self._plan.margin_beta,
                 num_slots=self._settings.slots_per_pair,
                 micro_pairs=self._oom_retrier.micro_pairs,
-                group=self._group,
+                group=self.group,
             )
 
         return self._oom_retrier.run(in_pieces)

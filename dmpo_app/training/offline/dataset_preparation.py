@@ -13,6 +13,7 @@ from typing import Any
 from dmpo_app.diffusion.base_models import detect_family, fingerprint
 from dmpo_app.diffusion.devices import resolve_device
 from dmpo_app.diffusion.encoder import Encoder
+from dmpo_app.diffusion.loaded_pipeline import LoadedPipeline
 from dmpo_app.diffusion.loading import free_memory, resolve_dtype
 from dmpo_app.errors import BadInputError
 from dmpo_app.exchange.readers.reader import PreferenceReader
@@ -29,13 +30,15 @@ from dmpo_app.training.offline.dataset_run import TrainingCallback, TrainingRun,
 class TrainingRequest:
     """Request of a training: the output folder and the data to use.
 
-    `limit` pairs at most, None: all; `resolution` None: the base model's own.
+    `limit` pairs at most, None: all; `resolution` None: the base model's own; `loaded` is trained in place of the base
+    model that the settings name.
     """
 
     output: Path
     limit: int | None = None
     resolution: int | None = None
     encode_batch: int = 4
+    loaded: LoadedPipeline | None = None
 
     @property
     def work_folder(self) -> Path:
@@ -73,8 +76,7 @@ def prepare_training(
 
     Text encoders and autoencoder have left memory afterwards, and where captions are dropped the empty prompt is there.
     """
-    base = {"source": settings.base_model, "family": detect_family(settings.base_model)}
-    base["fingerprint"] = fingerprint(settings.base_model)
+    base = _base_model(settings, request.loaded)
     identity = _encoding_identity(source, reader, settings, request, base["fingerprint"])
     key = plan_key(identity)[:16]
     encoded = EncodedPairs(request.encoded_folder(key))
@@ -147,16 +149,29 @@ def _encoding_identity(
     base_fingerprint: str,
 ) -> dict[str, Any]:
     """The inputs that the encoded pairs depend on."""
-    device = resolve_device(settings.render.device)
+    if request.loaded is None:
+        dtype = resolve_dtype(settings.render.dtype, resolve_device(settings.render.device))
+    else:
+        dtype = request.loaded.denoiser().dtype
     return {
         "dataset": {"fingerprint": source.fingerprint, "format": reader.name},
         "base_model": base_fingerprint,
         "resolution": request.resolution,
-        "dtype": str(resolve_dtype(settings.render.dtype, device)),
+        "dtype": str(dtype),
     }
 
 
+def _base_model(settings: Settings, loaded: LoadedPipeline | None) -> dict[str, str]:
+    """Describe the base model for manifests."""
+    if loaded is not None:
+        return {"source": loaded.source, "family": loaded.family.name, "fingerprint": loaded.fingerprint}
+    source = settings.base_model
+    return {"source": source, "family": detect_family(source), "fingerprint": fingerprint(source)}
+
+
 def _load_encoder(settings: Settings, request: TrainingRequest) -> Encoder:
+    if request.loaded is not None:
+        return request.loaded.encoder(request.resolution)
     device, dtype = device_for_process(settings.render.device), settings.render.dtype
     return Encoder.load(settings.base_model, device=device, dtype=dtype, resolution=request.resolution)
 

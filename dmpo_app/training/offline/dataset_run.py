@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.domain.lineage import BASE_VERSION
 from dmpo_app.errors import RoundFailedError
-from dmpo_app.io import write_atomically
+from dmpo_app.io import sha256_hex, write_atomically
 from dmpo_app.objective import soft_target
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store.files import Files
@@ -28,6 +28,7 @@ from dmpo_app.training.data.slots import keyed_seed
 from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from dmpo_app.training.loop.checkpoint import FILE_NAME, Checkpoint
 from dmpo_app.training.loop.step import StepResult
+from dmpo_app.training.loop.steps import StepDone, steps
 from dmpo_app.training.loop.trainer import RoundTrainer
 from dmpo_app.training.monitoring.evaluation import MIN_HELD_OUT_VOTES
 from dmpo_app.training.reference.calibration import MAX_PAIRS, calibrate_betas
@@ -94,7 +95,7 @@ def calibration_pairs(table: PairTable, files: Files, *, alpha: float) -> PairDa
 
 def plan_key(values: Any) -> str:
     """Compute a plan's key: the sha256 (hex) of JSON values."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return sha256_hex(json.dumps(values, sort_keys=True).encode())
 
 
 def make_plan(
@@ -184,24 +185,26 @@ class TrainingRun:
         write_atomically(self.folder / RUN_FILE, json.dumps(facts, indent=2).encode())
 
 
-def train_run(
+def run_steps(
     run: TrainingRun,
     table: PairTable,
     files: Files,
     denoiser: Denoiser,
     settings: RoundSettings,
     manifest: Mapping[str, Any],
-    watcher: TrainingCallback,
     *,
     references: Path,
+    should_stop: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
     group: ProcessGroup = SINGLE_PROCESS,
-) -> bool:
-    """Train from the run's checkpoint, or its beginning, to its end; False when told to stop before that.
+) -> Iterator[StepDone]:
+    """Train from the run's checkpoint, or its beginning, to its end; yield each step.
+
+    When told to stop before that, `run.end` stays None.
 
     `manifest` is what the adapter's folder records beside the training itself; its `base_model` must hold the base
     model's fingerprint. `references` is where reference errors of these very pairs are kept: they go by the pairs'
-    indices, which mean something else in another table. Of several processes in `group` the main one's watcher is
+    indices, which mean something else in another table. Of several processes in `group` the main one's `should_stop` is
     asked, and it alone writes. Raises RoundFailedError, StorageFullError, PeerLostError.
     """
     if run.settings is None:
@@ -223,48 +226,19 @@ def train_run(
     trainer = RoundTrainer(
         plan, denoiser, parent=None, reference_folder=references, resume_from=resume_from, group=group
     )
-    try:
-        if not _run_slices(trainer, plan, run.folder, watcher, clock, group):
-            return False
+    with closing(trainer):
+        yield from steps(
+            trainer,
+            save=lambda checkpoint: checkpoint.save(run.folder, plan=plan.key),
+            checkpoint_seconds=plan.settings.slice_seconds,
+            should_stop=should_stop,
+            clock=clock,
+        )
+        if not trainer.is_done:
+            return
         run.end = group.broadcast(lambda: _publish(run, trainer, plan, manifest, group))
         group.broadcast(trainer.save_reference)
-    finally:
-        trainer.close()
     group.broadcast(lambda: _close(run))
-    return True
-
-
-def _run_slices(
-    trainer: RoundTrainer,
-    plan: RoundPlan,
-    folder: Path,
-    watcher: TrainingCallback,
-    clock: Callable[[], float],
-    group: ProcessGroup,
-) -> bool:
-    """Train to the last step or a limit, with a checkpoint at the end of each slice.
-
-    False when told to stop; there is a checkpoint then too.
-    """
-    steps, saved_at = plan.settings.num_steps, clock()
-    while not trainer.is_done:
-        is_stopping, is_over = group.broadcast(
-            lambda: [watcher.should_stop(), clock() - saved_at >= plan.settings.slice_seconds]  # noqa: B023 - called at once
-        )
-        if is_stopping or is_over:
-            trainer.seconds += clock() - saved_at
-            checkpoint = trainer.checkpoint()
-            group.broadcast(lambda: checkpoint.save(folder, plan=plan.key))  # noqa: B023 - called before the next turn
-            saved_at = clock()
-        if is_stopping:
-            return False
-        result = trainer.train_step()
-        trainer.measure_drift_if_due()
-        trainer.evaluate_if_due()
-        watcher.on_step(trainer.step, steps, result)
-    trainer.seconds += clock() - saved_at
-    trainer.checkpoint()  # for the comparison of the processes' adapters and the exchange of their references
-    return True
 
 
 def _close(run: TrainingRun) -> None:

@@ -15,7 +15,7 @@ Of several processes in a group the first reads, encodes and writes; all train.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.errors import BadInputError, HomeLockedError, StudioError
 from dmpo_app.exchange.readers.reader import PreferenceReader
 from dmpo_app.exchange.readers.source import PreferenceSource
-from dmpo_app.objective import get_objective
+from dmpo_app.objective import load_objective
 from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.training.data.encoded_pairs import EncodedPairs, EncodingCounts, PairTable
 from dmpo_app.training.distributed.process_group import (
@@ -36,15 +36,16 @@ from dmpo_app.training.distributed.process_group import (
     check_world_size,
     device_for_process,
 )
+from dmpo_app.training.loop.steps import StepDone
 from dmpo_app.training.offline.dataset_preparation import (
     Preparation,
     TrainingRequest,
     get_empty_prompt,
     prepare_training,
 )
-from dmpo_app.training.offline.dataset_run import TrainingCallback, TrainingRun, train_run
+from dmpo_app.training.offline.dataset_run import TrainingCallback, TrainingRun, run_steps
 
-__all__ = ["TrainingOutcome", "TrainingRequest", "join_training", "train_on_dataset"]
+__all__ = ["TrainingOutcome", "TrainingRequest", "dataset_steps", "join_training", "train_on_dataset"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,10 @@ class TrainingOutcome:
     warning: str | None = None
 
 
+TrainingSteps = Generator[StepDone, None, TrainingOutcome]
+"""The steps of a training as they are done; what it returns at the end is the outcome."""
+
+
 def train_on_dataset(
     source: PreferenceSource,
     reader: PreferenceReader,
@@ -70,25 +75,9 @@ def train_on_dataset(
     clock: Callable[[], float] = time.monotonic,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> TrainingOutcome:
-    """Train on a data set: encode, train, write the adapter; resume an earlier run of the same request.
-
-    With `group` this is the main process's part; the others call `join_training`.
-
-    Raises BadInputError when there is nothing to learn from, SetupError for what does not fit, StudioError when the
-    data cannot be read further, RoundFailedError when training diverges, StorageFullError, HomeLockedError when another
-    process trains into the same output, PeerLostError when a process of the group fails.
-    """
+    """Train on a data set as `dataset_steps` does, to its end or until `watcher` stops it; raises like that."""
     watcher = watcher or TrainingCallback()
-    check_world_size(group, settings.round.batch_pairs)
-    get_objective(settings.round.objective, settings.round.objective_options)  # raises if there is none such
-    with ExitStack() as stack:
-
-        def prepare() -> dict[str, object]:
-            stack.enter_context(_lock_output(request.output))
-            return asdict(prepare_training(source, reader, settings, request, watcher))
-
-        preparation = Preparation(**group.broadcast_with_heartbeat(prepare))  # type: ignore[arg-type]
-        return _train(preparation, settings, request, watcher, clock, group)
+    return _run_to_end(dataset_steps(source, reader, settings, request, watcher, clock=clock, group=group), watcher)
 
 
 def join_training(settings: Settings, request: TrainingRequest, group: ProcessGroup) -> TrainingOutcome:
@@ -97,18 +86,61 @@ def join_training(settings: Settings, request: TrainingRequest, group: ProcessGr
     Waits, for as long as it takes, until that one has encoded the data. Raises PeerLostError when it fails.
     """
     check_world_size(group, settings.round.batch_pairs)
+    load_objective(settings.round.objective, settings.round.objective_options)
     preparation = Preparation(**group.broadcast_with_heartbeat(dict))
-    return _train(preparation, settings, request, TrainingCallback(), time.monotonic, group)
+    watcher = TrainingCallback()
+    return _run_to_end(_steps(preparation, settings, request, watcher, time.monotonic, group), watcher)
 
 
-def _train(
+def _run_to_end(training: TrainingSteps, watcher: TrainingCallback) -> TrainingOutcome:
+    while True:
+        try:
+            step_done = next(training)
+        except StopIteration as end:
+            outcome: TrainingOutcome = end.value
+            return outcome
+        watcher.on_step(step_done.step, step_done.num_steps, step_done.result)
+
+
+def dataset_steps(
+    source: PreferenceSource,
+    reader: PreferenceReader,
+    settings: Settings,
+    request: TrainingRequest,
+    watcher: TrainingCallback,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    group: ProcessGroup = SINGLE_PROCESS,
+) -> TrainingSteps:
+    """Encode a data set, train on it step by step, and write the adapter; resume an earlier run of the same request.
+
+    Yields each step and returns the outcome. `watcher` is told of the encoding and may stop both; its `on_step` is the
+    caller's to call. With `group` this is the main process's part; the others call `join_training`.
+
+    Raises BadInputError when there is nothing to learn from, SetupError for what does not fit, StudioError when the
+    data cannot be read further, RoundFailedError when training diverges, StorageFullError, HomeLockedError when another
+    process trains into the same output, PeerLostError when a process of the group fails.
+    """
+    check_world_size(group, settings.round.batch_pairs)
+    load_objective(settings.round.objective, settings.round.objective_options)  # raises if there is none such
+    with ExitStack() as stack:
+
+        def prepare() -> dict[str, object]:
+            stack.enter_context(_lock_output(request.output))
+            return asdict(prepare_training(source, reader, settings, request, watcher))
+
+        preparation = Preparation(**group.broadcast_with_heartbeat(prepare))  # type: ignore[arg-type]
+        return (yield from _steps(preparation, settings, request, watcher, clock, group))
+
+
+def _steps(
     preparation: Preparation,
     settings: Settings,
     request: TrainingRequest,
     watcher: TrainingCallback,
     clock: Callable[[], float],
     group: ProcessGroup,
-) -> TrainingOutcome:
+) -> TrainingSteps:
     counts = EncodingCounts.from_dict(preparation.counts)
     if preparation.run is None or preparation.manifest is None:
         return TrainingOutcome(None, counts, {})
@@ -116,15 +148,15 @@ def _train(
     if run.end is None:
         encoded = EncodedPairs(request.encoded_folder(preparation.encoding_key), writes=group.is_main)
         table = _same_table(encoded, request, group)
-        train_run(
+        yield from run_steps(
             run,
             table,
             encoded.files,
             _load_denoiser(preparation, settings, request),
             RoundSettings.model_validate(preparation.settings),
             preparation.manifest,
-            watcher,
             references=encoded.folder / "references",
+            should_stop=watcher.should_stop,
             clock=clock,
             group=group,
         )
@@ -146,9 +178,12 @@ def _same_table(encoded: EncodedPairs, request: TrainingRequest, group: ProcessG
 
 def _load_denoiser(preparation: Preparation, settings: Settings, request: TrainingRequest) -> Denoiser:
     render = settings.render
-    denoiser = load_denoiser(
-        settings.base_model, device=device_for_process(render.device), dtype=render.dtype, quantize=render.quantize
-    )
+    if request.loaded is not None:
+        denoiser = request.loaded.denoiser()
+    else:
+        denoiser = load_denoiser(
+            settings.base_model, device=device_for_process(render.device), dtype=render.dtype, quantize=render.quantize
+        )
     return replace(denoiser, empty_prompt=get_empty_prompt(preparation.encoding_key, settings, request))
 
 

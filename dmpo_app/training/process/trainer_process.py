@@ -123,13 +123,13 @@ def run_trainer(
 def _load_denoiser(settings: Settings, base_fingerprint: str, group: ProcessGroup) -> Denoiser:
     """Load the denoiser, after encoding the empty prompt where that is needed, so that both never share memory."""
     from dmpo_app.diffusion.loading import load_denoiser
-    from dmpo_app.objective import get_objective
+    from dmpo_app.objective import load_objective
     from dmpo_app.training.data.encoding import EmptyPrompt
     from dmpo_app.training.distributed.process_group import device_for_process
     from dmpo_app.training.loop.optimizers import check_optimizer
 
     round_settings, render = settings.round, settings.render
-    get_objective(round_settings.objective, round_settings.objective_options)  # raises if there is none such
+    load_objective(round_settings.objective, round_settings.objective_options)  # raises if there is none such
     source, device = settings.base_model, device_for_process(render.device)
     empty_prompt = EmptyPrompt.from_home(settings.home, source, base_fingerprint, device=device, dtype=render.dtype)
     if round_settings.caption_dropout > 0:  # a round that was begun with other settings than these asks for it itself

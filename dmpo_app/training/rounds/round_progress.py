@@ -18,6 +18,7 @@ from dmpo_app.domain.round import RoundProgress
 from dmpo_app.errors import BusyError, SetupError
 from dmpo_app.store import Store
 from dmpo_app.training.loop.step import StepResult, VoteAgreement
+from dmpo_app.training.loop.steps import StepDone
 from dmpo_app.training.monitoring.health import PairHealth
 
 TrackerName = Literal["none", "tensorboard", "trackio", "wandb"]
@@ -142,7 +143,6 @@ class ProgressRecorder:
         round_id: int,
         *,
         first_step: int,
-        steps: int,
         token: int,
         clock: Callable[[], float],
         track: MetricsCallback = ignore_metrics,
@@ -150,7 +150,6 @@ class ProgressRecorder:
         self._store = store
         self._round_id = round_id
         self._first_step = first_step
-        self._steps = steps
         self._token = token
         self._clock = clock
         self._track = track
@@ -158,22 +157,15 @@ class ProgressRecorder:
         self._recorded_at = float("-inf")
         self._reset()
 
-    def add(
-        self,
-        step: int,
-        result: StepResult,
-        *,
-        held_out_loss: float | None = None,
-        drift: Mapping[str, float] = MappingProxyType({}),
-        is_last: bool = False,
-    ) -> None:
-        """Add a finished step, counted from 1; record when it is due, and always evaluations and the last step."""
+    def add(self, step_done: StepDone) -> None:
+        """Add a finished step; record when it is due, and always evaluations and the last step."""
+        step, result, held_out_loss = step_done.step, step_done.result, step_done.held_out_loss
         self._losses.append(result.loss)
         self._grad_norms.append(result.grad_norm)
         self._agreement += result.agreement
         self._pairs += result.pairs
         is_time = self._clock() - self._recorded_at >= MIN_SECONDS_BETWEEN
-        if not (is_time or held_out_loss is not None or drift or is_last or step == self._steps):
+        if not (is_time or held_out_loss is not None or step_done.drift or step_done.is_last):
             return
         seconds_per_step = (self._clock() - self._started_at) / (step - self._first_step)
         progress = RoundProgress(
@@ -181,9 +173,9 @@ class ProgressRecorder:
             loss=sum(self._losses) / len(self._losses),
             margin=self._agreement.margin,
             accuracy=self._agreement.accuracy,
-            eta_seconds=seconds_per_step * (self._steps - step),
+            eta_seconds=seconds_per_step * (step_done.num_steps - step),
             held_out_loss=held_out_loss,
-            health=self._health(result, drift),
+            health=self._health(result, step_done.drift),
         )
         try:
             self._store.rounds.record(self._round_id, progress, token=self._token)

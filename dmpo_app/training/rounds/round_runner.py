@@ -32,6 +32,7 @@ from dmpo_app.store import Store
 from dmpo_app.training.data.dataset import is_held_out
 from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from dmpo_app.training.loop.checkpoint import Checkpoint
+from dmpo_app.training.loop.steps import steps
 from dmpo_app.training.loop.trainer import RoundTrainer
 from dmpo_app.training.monitoring.latent_preview import read_preview
 from dmpo_app.training.reference.prefetch import calibrate_settings, reference_folder
@@ -92,6 +93,7 @@ class RoundRunner:
         self._track = track
         self._folder = round_folder(store.home, state.id)
         self._group = group
+        self._was_stopped = False
         self._plan = self._load_plan(state)
         self._trainer = RoundTrainer(
             self._plan,
@@ -116,14 +118,26 @@ class RoundRunner:
         Raises RoundFailedError when training cannot go on, LeaseLostError, StorageFullError; the live adapter is
         untouched then.
         """
-        settings, started = self._plan.settings, self._clock()
-        budget = settings.slice_seconds if seconds is None else seconds
-        was_stopped = self._train_until(started + budget)
-        self._trainer.seconds += self._clock() - started
-        checkpoint = self._trainer.checkpoint()
-        self._group.broadcast(lambda: self._save(checkpoint))
+        settings = self._plan.settings
+        report = ProgressRecorder(
+            self._store,
+            self._plan.round_id,
+            first_step=self.step,
+            token=self._token,
+            clock=self._clock,
+            track=self._track,
+        )
+        for step_done in steps(
+            self._trainer,
+            save=self._save,
+            budget_seconds=settings.slice_seconds if seconds is None else seconds,
+            should_stop=self._check_stop,
+            clock=self._clock,
+        ):
+            if self._group.is_main:
+                report.add(step_done)
         if not self._trainer.is_done:
-            return SliceOutcome.STOPPED if was_stopped else SliceOutcome.MORE
+            return SliceOutcome(self._group.broadcast(self._unfinished_outcome))
         self._group.broadcast(self._finish)
         return SliceOutcome.FINISHED
 
@@ -131,34 +145,13 @@ class RoundRunner:
         """Restore the denoiser to the base model. The checkpoint stays."""
         self._trainer.close()
 
-    def _train_until(self, deadline: float) -> bool:
-        """Train until the deadline, at least one step; True when told to stop, which may come before any step."""
-        steps = self._plan.settings.num_steps
-        report = ProgressRecorder(
-            self._store,
-            self._plan.round_id,
-            first_step=self.step,
-            steps=steps,
-            token=self._token,
-            clock=self._clock,
-            track=self._track,
-        )
-        while not self._trainer.is_done:
-            if self._group.broadcast(self._check_stop):
-                return True
-            result = self._trainer.train_step()
-            drift = self._trainer.measure_drift_if_due()
-            evaluation = self._trainer.evaluate_if_due()
-            held_out_loss = evaluation.loss if evaluation else None
-            if self._group.is_main:
-                report.add(self.step, result, held_out_loss=held_out_loss, drift=drift, is_last=self._trainer.is_done)
-            if self._group.broadcast(lambda: self._clock() >= deadline):
-                break
-        return False
-
     def _check_stop(self) -> bool:
         self._heartbeat()
-        return self._should_stop()
+        self._was_stopped = self._should_stop()
+        return self._was_stopped
+
+    def _unfinished_outcome(self) -> SliceOutcome:
+        return SliceOutcome.STOPPED if self._was_stopped else SliceOutcome.MORE
 
     def _save(self, checkpoint: Checkpoint) -> None:
         self._heartbeat()
