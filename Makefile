@@ -15,27 +15,14 @@ help:  ## What there is
 run: $(SETUP)  ## Set up, then start the studio
 	@$(if $(MODEL),DMPO_BASE_MODEL="$(MODEL)") $(if $(PORT),DMPO_PORT="$(PORT)") .venv/bin/dmpo serve
 
-# Two at a time.
-TOGETHER := tests/backup tests/diffusion tests/exchange tests/hosting tests/labeling tests/objective tests/pocket \
-	tests/rendering tests/scoring \
-	tests/store tests/training tests/ui tests/web
-ALONE := tests/training/test_trainer_process.py tests/training/test_distributed.py \
-	tests/training/test_dataset_training_in_two_processes.py tests/backup/test_wiped_disk.py \
-	tests/backup/test_running_backup.py
-
-# Whole servers, browsers and trainings in several processes: two files at a time, each as one.
-OTHERS := $(filter-out $(TOGETHER:%=%/) %__pycache__/,$(wildcard tests/*/ tests/test_*.py))
-
-# What is compiled is kept, also where the environment forbids it: the tests start Python a hundred times.
-test soak: export PYTHONDONTWRITEBYTECODE =
 test: $(SETUP_DEV)  ## Set up, then pass all tests, browser included
-	@$(PYTHON_IN_VENV) -m pytest -n 2 $(TOGETHER) $(ALONE:%=--ignore=%)
-	@DMPO_TEST_DATABASE=postgresql $(PYTHON_IN_VENV) -m pytest -n 2 tests/store tests/exchange/test_importing.py
-	@$(PYTHON_IN_VENV) -m pytest -n 2 --dist loadfile $(ALONE) $(OTHERS)
+	@scripts/test.sh
 
-lint: $(SETUP_DEV)  ## ruff, mypy --strict, import-linter, docs/code.md up to date
+lint: $(SETUP_DEV)  ## ruff, mypy --strict, import-linter, unused code, docs/code.md up to date; prettier, eslint, tsc
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
+	@.venv/bin/vulture && $(PYTHON_IN_VENV) scripts/unused_names.py
 	@$(PYTHON_IN_VENV) scripts/code_tree.py --check
+	@scripts/lint_js.sh
 
 audit: $(SETUP_DEV)  ## Known vulnerabilities of the locked dependencies, where an index can tell
 	@$(PYTHON_IN_VENV) scripts/audit.py
@@ -49,6 +36,7 @@ $(SETUP): requirements/runtime.txt requirements/torch.txt pyproject.toml scripts
 $(SETUP_DEV): $(SETUP) requirements/dev.txt scripts/chromium.sh scripts/postgres.sh
 	@scripts/setup.sh dev && touch $@
 
+soak: export PYTHONDONTWRITEBYTECODE =
 soak: $(SETUP_DEV)  ## The kill tests in full (50 of each)
 	@DMPO_SOAK_KILLS=50 $(PYTHON_IN_VENV) -m pytest -m soak --timeout 3600
 

@@ -29,7 +29,7 @@ from scipy.stats import bootstrap
 
 from benchmarks.few_votes import Pool, done, fill_references, measure, train, yardstick
 from benchmarks.learning import with_overrides
-from benchmarks.learning_lab import Lab, Pictures
+from benchmarks.learning_lab import Images, Lab
 from benchmarks.report import print_table
 from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.domain.lineage import BASE_VERSION
@@ -72,7 +72,7 @@ class CrowdPool(Pool):
 
 
 def kinds_of(facts: Mapping[str, Any]) -> list[str]:
-    """What each annotator is; who is busy does not depend on it."""
+    """The kind of each annotator; who is busy does not depend on it."""
     count = facts["annotators"]
     clickers, hostile = round(facts["random"] * count), round(facts["hostile"] * count)
     kinds = ["random"] * clickers + ["hostile"] * hostile + [HONEST] * (count - clickers - hostile)
@@ -117,7 +117,7 @@ def gathered(votes: Sequence[CrowdVote], weights: Mapping[int, float]) -> tuple[
     return {pair: wins[pair] for pair in kept}, kept
 
 
-def run(lab: Lab, pool: CrowdPool, facts: dict[str, Any], work: Path, before: Pictures) -> dict[str, Any]:
+def run(lab: Lab, pool: CrowdPool, facts: dict[str, Any], work: Path, before: Images) -> dict[str, Any]:
     """One arm on one crowd: the record of it."""
     settings = lab.settings.round
     votes = crowd_votes(pool, facts)
@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--annotators", type=int, default=40)
     parser.add_argument("--random", type=float, default=0.1, help="share of annotators that click at random")
     parser.add_argument("--hostile", type=float, default=0.05, help="share that always says the opposite")
-    parser.add_argument("--pairs", type=int, default=100, help="pictures to compare on")
+    parser.add_argument("--pairs", type=int, default=100, help="images to compare on")
     parser.add_argument("--pool", type=int, default=360)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, default=folder)
@@ -200,7 +200,7 @@ def main() -> None:
         lab = Lab(with_overrides(Settings(), arguments.overrides), arguments.work)
         pool = CrowdPool(lab, arguments.pool)
         fill_references(lab, pool, lab.settings.round, arguments.work)
-        before = lab.kept_pictures(
+        before = lab.kept_images(
             "few-votes-yardstick", arguments.pairs, lambda: yardstick(lab, arguments.pairs, BASE_VERSION)
         )
     for facts in wanted:

@@ -1,4 +1,4 @@
-"""How long a round's data set takes to build from many votes, and how much memory: it must not hold the images.
+"""Time and memory that a round's data set takes to build from many votes: it must not hold the images.
 
     python -m benchmarks.dataset_size [--votes 100000] [--images 2000 200000]
 
@@ -71,7 +71,7 @@ def fill(store: Store, num_votes: int, num_pairs: int) -> None:
         _insert(connection, AssignmentRow, [_assignment(*vote, base.id) for vote in votes])
         _insert(connection, VoteRow, [_vote(*vote, base.id) for vote in votes])
 
-    store._database.write(write)
+    store.database.write(write)
 
 
 def _assignment(number: int, pair: int, annotator: int, base: int) -> dict[str, object]:

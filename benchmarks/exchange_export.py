@@ -1,4 +1,4 @@
-"""How fast pairs leave in each format, how much memory that takes, and whether they read back as they were.
+"""Export in each format: speed, memory, and a check that the pairs read back as they were.
 
     python -m benchmarks.exchange_export [--pairs 10000] [--size 128]
 
@@ -26,9 +26,9 @@ from dmpo_app.exchange.readers.pair import PreferencePair
 from dmpo_app.exchange.readers.reader import read_row
 from dmpo_app.exchange.readers.registry import detect_reader
 from dmpo_app.exchange.readers.source import open_source
+from dmpo_app.io import sha256_hex, sha256_of_file
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
-from dmpo_app.store.files import sha256_hex, sha256_of_file
 
 _Answer = tuple[str, str, str, float]
 """Prompt, sha256 of both images, whether the first won."""

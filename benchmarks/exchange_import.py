@@ -1,4 +1,4 @@
-"""How fast a Pick-a-Pic parquet is taken into a home, and whether a kill -9 in the middle loses or doubles anything."""
+"""Import of a Pick-a-Pic parquet: speed, and a kill -9 in the middle that must neither lose nor double anything."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 import psutil
 import typer
-from sqlalchemy import text
 
 from benchmarks.filled_store import fill
 from benchmarks.report import machine, print_table
@@ -122,7 +121,7 @@ def _counts(home: Path) -> list[dict[str, Any]]:
 
 
 def contents(home: Path) -> dict[str, int]:
-    """What a home holds of imports, and how much of it is missing or doubled."""
+    """Count a home's imported rows, and how many are missing or doubled."""
     queries = {
         "pairs": "SELECT count(*) FROM imported_pairs",
         "votes": "SELECT count(*) FROM imported_votes",
@@ -132,10 +131,10 @@ def contents(home: Path) -> dict[str, int]:
         "(SELECT pair_id, count(*) AS counted FROM votes GROUP BY pair_id) ON pair_id = pairs.id "
         "WHERE num_votes <> coalesce(counted, 0)",
     }
-    with Store.open(home) as store, store._database.reader() as connection:
-        found = {name: int(connection.execute(text(query)).scalar_one()) for name, query in queries.items()}
-        names = connection.execute(text("SELECT DISTINCT sha256 FROM images")).scalars()
-        found["missing files"] = sum(not store.files.image_path(name).is_file() for name in names)
+    with Store.open(home) as store:
+        found = {name: int(store.read(query)[0][0]) for name, query in queries.items()}
+        images = store.read("SELECT DISTINCT sha256 FROM images")
+        found["missing files"] = sum(not store.files.image_path(row.sha256).is_file() for row in images)
     return found
 
 

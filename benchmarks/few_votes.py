@@ -5,7 +5,7 @@
 
 A simulated taste votes on pairs of the base model, some votes are the other way round, one round trains (the real
 trainer, without the database around it), and base and adapted model draw the same held-out prompts with the same seeds:
-the taste itself is the judge. Prompt fidelity and diversity between seeds are measured on the same pictures. Every run
+the taste itself is the judge. Prompt fidelity and diversity between seeds are measured on the same images. Every run
 is one line of `--out`; runs that are there already are not made again, so several processes can share the work
 (`--share 0/2`, `--share 1/2`). `benchmarks.few_votes_report` makes tables of the file.
 """
@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from benchmarks.learning import fidelity_of, with_overrides
-from benchmarks.learning_lab import FIRST_SEED, Lab, Pictures, pixels
+from benchmarks.learning_lab import FIRST_SEED, Images, Lab, pixels
 from benchmarks.memory_files import MemoryPairs
 from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.live_model import Shot
@@ -143,24 +143,24 @@ def errors_of(
     return PairErrors.from_settings(lab.denoiser, data, cache, settings), cache, key
 
 
-def yardstick(lab: Lab, count: int, version: int) -> Pictures:
-    """`count` pictures of held-out prompts, two seeds of each in turn, under the version the model holds."""
+def yardstick(lab: Lab, count: int, version: int) -> Images:
+    """`count` images of held-out prompts, two seeds of each in turn, under the version the model holds."""
     shots = [Shot(lab.held_out_prompts[i // SEEDS_PER_PROMPT], FIRST_SEED + i, version) for i in range(count)]
-    pictures = [
+    images = [
         np.asarray(sample.image.convert("RGB"))
         for start in range(0, count, BATCH)
         for sample in lab.model.render(shots[start : start + BATCH])
     ]
-    return np.stack(pictures)
+    return np.stack(images)
 
 
-def diversity(pictures: Pictures) -> float:
-    """Mean absolute difference, in grey levels, between the two pictures of a prompt at an eighth of their size."""
-    small = pictures.reshape(len(pictures), pictures.shape[1] // 8, 8, pictures.shape[2] // 8, 8, 3).mean((2, 4))
+def diversity(images: Images) -> float:
+    """Mean absolute difference, in grey levels, between the two images of a prompt at an eighth of their size."""
+    small = images.reshape(len(images), images.shape[1] // 8, 8, images.shape[2] // 8, 8, 3).mean((2, 4))
     return float(np.abs(small[0::2] - small[1::2]).mean())
 
 
-def measure(lab: Lab, taste: str, before: Pictures, after: Pictures) -> dict[str, Any]:
+def measure(lab: Lab, taste: str, before: Images, after: Images) -> dict[str, Any]:
     score = get_taste(taste).scores
     old, new = score(before), score(after)
     prompts = [lab.held_out_prompts[i // SEEDS_PER_PROMPT] for i in range(len(after))]
@@ -212,7 +212,7 @@ def main() -> None:
     parser.add_argument("--votes", nargs="+", type=int, default=[96])
     parser.add_argument("--wrong", nargs="+", type=float, default=[0.0])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--pairs", type=int, default=100, help="pictures to compare on")
+    parser.add_argument("--pairs", type=int, default=100, help="images to compare on")
     parser.add_argument("--pool", type=int, default=360)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--share", default="0/1", help="I/N: every N-th run from the I-th on")
@@ -224,7 +224,7 @@ def main() -> None:
     lab = Lab(with_overrides(base, arguments.overrides), arguments.work)
     pool = Pool(lab, arguments.pool)
     fill_references(lab, pool, lab.settings.round, arguments.work)
-    before = lab.kept_pictures(
+    before = lab.kept_images(
         "few-votes-yardstick", arguments.pairs, lambda: yardstick(lab, arguments.pairs, BASE_VERSION)
     )
     index, count = map(int, arguments.share.split("/"))

@@ -3,9 +3,9 @@
     python -m benchmarks.few_votes_report benchmarks/results/few-votes.jsonl [--seeds 1 2 3] [--tastes large left]
         [--votes 96] [--against dmpo 1] [--figure docs/images/objectives.png] [--map docs/images/alpha-beta.png]
 
-A row is one objective with one set of settings, over its tastes and seeds. Win rate: share of held-out pictures in
-which the taste prefers the adapted model to the base; the interval is a bootstrap over runs (BCa, 95 %), since pictures
-of one run stand or fall together. Subject: change of the share of pictures with the prompted subject, in points, the
+A row is one objective with one set of settings, over its tastes and seeds. Win rate: share of held-out images in
+which the taste prefers the adapted model to the base; the interval is a bootstrap over runs (BCa, 95 %), since images
+of one run stand or fall together. Subject: change of the share of images with the prompted subject, in points, the
 worst run. Diversity: distance between the two seeds of a prompt, as a share of the base model's, mean. `--against` adds
 how much better one objective does than each other one on the runs that both have: the same votes, the same noise.
 """
@@ -189,13 +189,13 @@ def draw_map(path: Path, groups: Mapping[Group, Sequence[Mapping[str, Any]]]) ->
     shared = set.intersection(*(set(cells[alpha, spread]) for alpha in alphas for spread in spreads))
     grid = [[np.mean([100 * cells[alpha, spread][run] for run in shared]) for spread in spreads] for alpha in alphas]
     figure, axes = pyplot.subplots(figsize=(4.2, 3.4))
-    picture = axes.imshow(grid, vmin=50, vmax=100, cmap="viridis", aspect="auto")
+    heat_map = axes.imshow(grid, vmin=50, vmax=100, cmap="viridis", aspect="auto")
     for row, column in np.ndindex(len(alphas), len(spreads)):
         axes.text(column, row, f"{grid[row][column]:.0f}", ha="center", va="center", color="w")
     axes.set_xticks(range(len(spreads)), [f"x {spread:g}" for spread in spreads])
     axes.set_yticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
     axes.set(xlabel="beta, times the one from the data", ylabel="alpha", title=f"wins over base, %, {len(shared)} runs")
-    figure.colorbar(picture)
+    figure.colorbar(heat_map)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)

@@ -14,8 +14,8 @@ from sqlalchemy import Connection, insert
 from dmpo_app.domain.image import ImageKind, PairSource
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import Choice, Outcome, Question
+from dmpo_app.io import sha256_hex
 from dmpo_app.store import Store
-from dmpo_app.store.files import sha256_hex
 from dmpo_app.store.schema import AnnotatorRow, AssignmentRow, AssignmentState, ImageRow, PairRow, VoteRow
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -43,7 +43,7 @@ def fill(
     people = [
         {"id": 1 + n, "public_id": f"filled-{n}", "handle": "", "created_at": _START} for n in range(num_annotators)
     ]
-    store._database.write(lambda connection: _insert(connection, AnnotatorRow, people))
+    store.database.write(lambda connection: _insert(connection, AnnotatorRow, people))
     for start in range(0, num_pairs, _BATCH):
         numbers = range(start, min(start + _BATCH, num_pairs))
         names = list(_images(store, numbers, size))
@@ -62,7 +62,7 @@ def fill(
             )
             _insert(connection, VoteRow, [_vote(base, *vote, votes_per_pair, num_annotators) for vote in votes])
 
-        store._database.write(write)
+        store.database.write(write)
     return base
 
 
@@ -71,15 +71,15 @@ def _images(store: Store, numbers: range, size: int | None) -> Iterator[str]:
         if size is None:
             yield f"{number:064x}"
         else:
-            content = picture(number, size)
+            content = png_of_noise(number, size)
             name = store.files.image_path(sha256_hex(content))
             name.parent.mkdir(parents=True, exist_ok=True)
             name.write_bytes(content)
             yield name.stem
 
 
-def picture(number: int, size: int) -> bytes:
-    """A PNG of coarse noise, another one for every number; about as large as a small picture of a thing."""
+def png_of_noise(number: int, size: int) -> bytes:
+    """A PNG of coarse noise, another one for every number; about as large as a small image of a thing."""
     rng = np.random.default_rng(number)
     coarse = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
     file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""How often a round finds its reference errors in the cache, counted from the draws that rounds make.
+"""Hit rate of the reference cache, counted from the examples that rounds draw.
 
     python -m benchmarks.hit_rates
 
@@ -22,9 +22,12 @@ from dmpo_app.training.reference.calibration import MAX_PAIRS
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """`draws`: share of a round's draws whose errors were known when their step came. `steps`: share of its steps that
+    """Hit rates of one round.
+
+    `draws`: share of a round's draws whose errors were known when their step came. `steps`: share of its steps that
     needed no pass of the base model; a step with one unknown draw needs a whole one. `passes` is how many were needed,
-    `packed_passes` how many the same unknown draws would have taken in full batches."""
+    `packed_passes` how many the same unknown draws would have taken in full batches.
+    """
 
     draws: float
     steps: float

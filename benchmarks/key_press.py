@@ -25,11 +25,12 @@ from benchmarks.report import machine, percentile, print_table
 from benchmarks.seeded_home import quiet_studio, seed
 from tests.browser.conftest import ARGUMENTS, DESKTOP, chromium_path
 from tests.browser.page_studio import open_label, pump_until
+from tests.patience import PATIENCE
 from tests.studio_process import StudioProcess
 
 WATCH = """
 window.presses = [];
-const shown = () => [...document.querySelectorAll(".dl-picture img")].map(image => image.src).join();
+const shown = () => [...document.querySelectorAll(".dl-image img")].map(image => image.src).join();
 addEventListener("keydown", event => {
   const met = document.querySelector(".dl-pair")?.getAttribute("aria-busy") === "false";
   const press = { met, frame: null, painted: null }, before = shown(), begun = event.timeStamp;
@@ -51,7 +52,8 @@ UNSENT = "Object.keys(localStorage).filter(key => key.startsWith('dmpo.op.')).le
 def new_page(browser: Browser, url: str) -> Page:
     page = browser.new_context(viewport=DESKTOP).new_page()
     page.add_init_script(WATCH)
-    open_label(page, url, seconds=60)
+    page.set_default_timeout(1000 * PATIENCE)
+    open_label(page, url)
     page.wait_for_timeout(1500)  # the pairs behind the first are fetched
     return page
 
@@ -65,8 +67,8 @@ def press(page: Page, count: int, *, a_second: float) -> None:
 
 
 def settled(page: Page) -> list[dict[str, Any]]:
-    """What the page noted, once every vote is acknowledged."""
-    pump_until(page, lambda: page.evaluate(UNSENT) == 0, seconds=60)
+    """Wait until every vote is acknowledged, and return the times that the page noted."""
+    pump_until(page, lambda: page.evaluate(UNSENT) == 0, "every vote has arrived")
     presses: list[dict[str, Any]] = page.evaluate("window.presses")
     return presses
 

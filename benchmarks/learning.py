@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.learning_lab import Lab, Pictures, pixels
+from benchmarks.learning_lab import Images, Lab, pixels
 from benchmarks.report import machine, print_table
 from dmpo_app.diffusion.adapter_files import read_adapter
 from dmpo_app.domain.lineage import BaseModelRef
@@ -35,18 +35,18 @@ from dmpo_app.domain.vote import Choice
 from dmpo_app.labeling.tastes import Taste, get_taste
 from dmpo_app.pocket.classifiers import AttributeClassifier
 from dmpo_app.pocket.language import parse
-from dmpo_app.settings import PROJECT_ROOT, Settings
+from dmpo_app.settings import Settings, shipped_data
 from dmpo_app.store import Store
 from dmpo_app.store.store import utc_now
 from dmpo_app.training.rounds.scheduler import RoundScheduler, Tick
 
-CLASSIFIER = PROJECT_ROOT / "data" / "classifiers" / "attributes.safetensors"
+CLASSIFIER = shipped_data("classifiers/attributes.safetensors")
 KINDS = ("subject", "setting")
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One taste with one seed. `fidelity` and its base: share of pictures with the prompted subject, setting."""
+    """One taste with one seed. `fidelity` and its base: share of images with the prompted subject, setting."""
 
     taste: str
     seed: int
@@ -149,11 +149,11 @@ def compare(
     )
 
 
-def fidelity_of(pictures: Pictures, prompts: Sequence[str]) -> dict[str, float]:
-    """Share of pictures whose subject and setting are what the prompt asks for."""
+def fidelity_of(images: Images, prompts: Sequence[str]) -> dict[str, float]:
+    """Share of images whose subject and setting are what the prompt asks for."""
     if not CLASSIFIER.exists():
         return {}
-    reading = AttributeClassifier.load(CLASSIFIER).predict(pictures)
+    reading = AttributeClassifier.load(CLASSIFIER).predict(images)
     wishes = [parse(prompt) for prompt in prompts]
     shares = {}
     for kind in KINDS:

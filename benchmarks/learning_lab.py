@@ -1,11 +1,10 @@
-"""What the learning benchmark works with: pairs and yardstick pictures of the base model, made once and kept.
+"""Material of the learning benchmark: pairs and yardstick images of the base model, made once and kept.
 
-Shapes:  B pictures;  H W their height and width.
+Shapes:  B images;  H W their height and width.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from collections.abc import Callable, Sequence
@@ -28,12 +27,13 @@ from dmpo_app.diffusion.tensor_files import dump_conditioning
 from dmpo_app.domain.image import NewPair, PairSource
 from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
 from dmpo_app.exchange.importing.starter_pairs import read_starter_pairs, write_starter_pairs
+from dmpo_app.io import sha256_hex
 from dmpo_app.rendering.engine import image_from_sample
 from dmpo_app.server.wiring import read_prompts
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 
-Pictures = NDArray[np.uint8]
+Images = NDArray[np.uint8]
 BATCH = 8
 FIRST_SEED = 500_000
 """Seeds of the yardstick; pairs take theirs from below."""
@@ -86,42 +86,42 @@ class Lab:
         ]
 
     def yardstick_prompts(self, count: int) -> list[str]:
-        """Held-out prompts in turn; the n-th picture of a yardstick is of the n-th prompt here."""
+        """Held-out prompts in turn; the n-th image of a yardstick is of the n-th prompt here."""
         return [self.held_out_prompts[i % len(self.held_out_prompts)] for i in range(count)]
 
-    def base_yardstick(self, count: int) -> Pictures:
-        """What the base model draws for the yardstick, uint8 (count, H, W, 3)."""
-        return self.kept_pictures("yardstick", count, lambda: self.yardstick(count, BASE_VERSION))
+    def base_yardstick(self, count: int) -> Images:
+        """The base model's images for the yardstick, uint8 (count, H, W, 3)."""
+        return self.kept_images("yardstick", count, lambda: self.yardstick(count, BASE_VERSION))
 
-    def kept_pictures(self, what: str, count: int, make: Callable[[], Pictures]) -> Pictures:
-        """Pictures of the base model that are made once."""
+    def kept_images(self, what: str, count: int, make: Callable[[], Images]) -> Images:
+        """Images of the base model that are made once."""
         path = self._kept(what, count, ".npz")
         if not path.exists():
             np.savez(path, pictures=make())
-        pictures: Pictures = np.load(path)["pictures"]
-        return pictures
+        images: Images = np.load(path)["pictures"]
+        return images
 
-    def yardstick(self, count: int, version: int) -> Pictures:
+    def yardstick(self, count: int, version: int) -> Images:
         """The n-th held-out prompt with seed FIRST_SEED + n, under the version the model holds."""
         shots = [Shot(prompt, FIRST_SEED + i, version) for i, prompt in enumerate(self.yardstick_prompts(count))]
-        pictures = [
+        images = [
             np.asarray(sample.image.convert("RGB"))
             for start in range(0, len(shots), BATCH)
             for sample in self.model.render(shots[start : start + BATCH])
         ]
-        return np.stack(pictures)
+        return np.stack(images)
 
     def _kept(self, what: str, count: int, suffix: str) -> Path:
         """Another model, other render settings, other prompts or another number of threads: another file."""
         facts: list[object] = [self.fingerprint, self.settings.render.model_dump(mode="json"), self.train_prompts]
         facts.append(asdict(resolve_sampling(self.source, self.settings.render)))
         facts += [self.held_out_prompts, torch.get_num_threads(), BATCH]
-        key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+        key = sha256_hex(json.dumps(facts).encode())[:12]
         self._work.mkdir(parents=True, exist_ok=True)
         return self._work / f"{what}-{count}-{key}{suffix}"
 
 
-def pixels(png: bytes) -> Pictures:
+def pixels(png: bytes) -> Images:
     """A PNG file as uint8 (H, W, 3)."""
     with Image.open(BytesIO(png)) as image:
         return np.asarray(image.convert("RGB"))

@@ -36,7 +36,7 @@ FLOOD = 1000
 
 @dataclass
 class Taken:
-    """What came back, of one run."""
+    """The responses of one run."""
 
     votes: list[float] = field(default_factory=list)
     assignments: list[float] = field(default_factory=list)
@@ -93,7 +93,7 @@ class Voter:
 
 
 async def flood(url: str, until: float, taken: Taken) -> None:
-    """1,000 people who all ask for a picture at once, and each again some 20 s after an answer, mostly a refusal."""
+    """1,000 people who all ask for an image at once, and each again some 20 s after an answer, mostly a refusal."""
 
     async def ask(index: int) -> None:
         connection, seeds = Connection(url), random.Random(index)
@@ -102,7 +102,7 @@ async def flood(url: str, until: float, taken: Taken) -> None:
             try:
                 wanted = connection.request("POST", "/api/v1/render", body=body)
                 answer = await asyncio.wait_for(wanted, max(0.01, until - time.monotonic()))
-            except TimeoutError:  # still waiting for a picture when the measuring ended
+            except TimeoutError:  # still waiting for an image when the measuring ended
                 break
             taken.note("renders", answer, time.perf_counter())
             await asyncio.sleep(seeds.uniform(15, 25))

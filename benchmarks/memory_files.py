@@ -21,8 +21,10 @@ class MemoryPairs:
     def dataset(
         self, ids: Sequence[int], wins_a: Sequence[float], *, alpha: float, num_votes: Sequence[float] | None = None
     ) -> PairDataset:
-        """The pairs of these ids with one vote each: 1 for image a, 0 for b, 0.5 a tie; or with so many (weighted)
-        votes each, of which `wins_a` were for image a."""
+        """A dataset of the pairs of these ids with one vote each: 1 for image a, 0 for b, 0.5 a tie.
+
+        With `num_votes` each has so many (weighted) votes, of which `wins_a` were for image a.
+        """
         counts = torch.ones(len(ids)) if num_votes is None else torch.tensor(num_votes)
         return PairDataset(
             pair_ids=tuple(ids),

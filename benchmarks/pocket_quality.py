@@ -2,7 +2,7 @@
 
     python -m benchmarks.pocket_quality [--model data/pocket] [--images 500] [--steps 20] [--guidance 3]
 
-A classifier that was trained on renders only reads the pictures. The yardstick for variety is the renderer itself:
+A classifier that was trained on renders only reads the images. The yardstick for variety is the renderer itself:
 scenes drawn by lot for the same prompts.
 """
 
@@ -24,14 +24,14 @@ from dmpo_app.pocket.language import parse
 from dmpo_app.pocket.scenes import SceneConstraints, sample_scene
 from examples.pocket_model.render import render
 
-Pictures = NDArray[np.uint8]
+Images = NDArray[np.uint8]
 MEASURES = ("size", "place", "warmth", "brightness")
 OPEN_PROMPTS = ("a cat in a meadow", "a house on the beach", "a rocket in the desert", "a tree in the snow")
 FIRST_SEED = 1_000_000  # no other part of the project uses seeds from here on
 
 
-def sample(pipeline: StableDiffusionPipeline, prompts: Sequence[str], *, steps: int, guidance: float) -> Pictures:
-    """One picture a prompt, uint8 (B, H, W, 3); the n-th prompt gets seed FIRST_SEED + n."""
+def sample(pipeline: StableDiffusionPipeline, prompts: Sequence[str], *, steps: int, guidance: float) -> Images:
+    """One image a prompt, uint8 (B, H, W, 3); the n-th prompt gets seed FIRST_SEED + n."""
     batches = []
     for start in range(0, len(prompts), 20):
         part = list(prompts[start : start + 20])
@@ -55,20 +55,20 @@ def right_shares(reading: AttributePredictions, wishes: Sequence[SceneConstraint
     return rows
 
 
-def pairwise_distance(pictures: Pictures) -> float:
+def pairwise_distance(images: Images) -> float:
     """Mean absolute difference of pixels (0 to 255) over all pairs."""
-    small = pictures[:, ::4, ::4].astype(np.float32).reshape(len(pictures), -1)
+    small = images[:, ::4, ::4].astype(np.float32).reshape(len(images), -1)
     distances = [np.abs(small[i + 1 :] - small[i]).mean(axis=1) for i in range(len(small) - 1)]
     return float(np.concatenate(distances).mean())
 
 
-def spreads(classifier: AttributeClassifier, groups: Sequence[Pictures]) -> dict[str, float]:
-    """How much pictures of the same prompt differ, averaged over the prompts."""
-    readings = [classifier.predict(pictures) for pictures in groups]
+def spreads(classifier: AttributeClassifier, groups: Sequence[Images]) -> dict[str, float]:
+    """The difference between images of the same prompt, averaged over the prompts."""
+    readings = [classifier.predict(images) for images in groups]
     result = {f"spread of {name}": float(np.mean([getattr(r, name).std() for r in readings])) for name in MEASURES}
     result["colours seen, of 8"] = float(np.mean([len(set(r.colour.tolist())) for r in readings]))
     result["times of day seen, of 3"] = float(np.mean([len(set(r.time.tolist())) for r in readings]))
-    result["distance of pixels"] = float(np.mean([pairwise_distance(pictures) for pictures in groups]))
+    result["distance of pixels"] = float(np.mean([pairwise_distance(images) for images in groups]))
     return result
 
 
@@ -86,7 +86,7 @@ def variety_rows(
 
 
 def seconds_a_pair(pipeline: StableDiffusionPipeline, *, steps: int, guidance: float) -> float:
-    """The median over five pairs of two pictures."""
+    """The median over five pairs of two images."""
     times = []
     for _ in range(6):
         started = time.perf_counter()

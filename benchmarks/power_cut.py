@@ -31,7 +31,7 @@ VOTER = """
 import os, random, sys, threading
 from datetime import timedelta
 from pathlib import Path
-from dmpo_app.domain import Choice
+from dmpo_app.domain.vote import Choice
 from dmpo_app.store import Store
 
 store = Store.open(Path(sys.argv[1]))
@@ -41,7 +41,7 @@ def vote_on(name, count):
     annotator, rng = store.annotators.ensure(name), random.Random(name)
     for _ in range(count):
         [assignment] = store.assignments.issue(base, annotator.id, 1, rng=rng, lifetime=timedelta(hours=1)).result()
-        vote = store.votes.take(assignment.id, annotator.id, Choice.LEFT, 10)
+        vote = store.votes.record(assignment.id, annotator.id, Choice.LEFT, 10)
         os.write(1, b"vote %d\\n" % vote.vote_id)  # the acknowledgement
 
 threads = [threading.Thread(target=vote_on, args=(f"voter {n}", int(sys.argv[2]) // 3)) for n in range(3)]
@@ -63,8 +63,11 @@ FOLDER = "."
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened to a file of the home. kind: write (at `place`), truncate (to `place`), sync (also of the
-    folder, named "."), create, unlink; or vote: the one with the id `place` was acknowledged."""
+    """One event of a file of the home.
+
+    kind: write (at `place`), truncate (to `place`), sync (also of the folder, named "."), create, unlink; or vote: the
+    one with the id `place` was acknowledged.
+    """
 
     kind: str
     name: str
@@ -85,8 +88,10 @@ def record(home: Path, votes: int, log: Path) -> list[Event]:
 
 
 def events(lines: Iterable[str], home: Path) -> Iterator[Event]:
-    """What strace saw, in an order that claims no more than it must: writes and acknowledgements count from when they
-    were begun, syncs from when they had returned."""
+    """Parse strace's log into events, in an order that claims no more than it must.
+
+    Writes and acknowledgements count from when they were begun, syncs from when they had returned.
+    """
     begun: dict[str, str] = {}
     created: set[str] = set()
     for line in lines:
@@ -211,7 +216,7 @@ def merged(content: bytes, happened: Sequence[Event]) -> bytes:
 
 @dataclass
 class Tally:
-    """What the replayed cuts came to."""
+    """Counts over the replayed power cuts."""
 
     cuts: int = 0
     corrupt: int = 0
@@ -243,7 +248,7 @@ def replay(home: Path, happened: Sequence[Event], cuts: int, work: Path, *, seed
 
 
 def opened(files: dict[str, bytes], work: Path) -> tuple[bool, set[int]]:
-    """Whether our SQLite finds the database whole, and the votes in it."""
+    """Open the database with our SQLite: its integrity, and the votes in it."""
     for name in (DATABASE, LOG, f"{DATABASE_NAME}-shm"):
         (work / name).unlink(missing_ok=True)
     for name, content in files.items():

@@ -1,4 +1,4 @@
-"""What every benchmark prints: a line about the machine and a markdown table."""
+"""Report of a benchmark: a line about the machine and a markdown table."""
 
 from __future__ import annotations
 

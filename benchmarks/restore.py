@@ -155,7 +155,7 @@ def child(home: Path, storage: Path) -> None:
 
 
 def wiped_disks(folder: Path, num_disks: int) -> list[object]:
-    """kill -9, delete the home, start again; what one process was told must be there for the next."""
+    """A kill -9, the home deleted, a new start: what one process was told must be there for the next."""
     storage, told, recovered, waits = folder / "storage", set[int](), 0, []
     for disk in range(num_disks):
         home = folder / f"disk-{disk}"

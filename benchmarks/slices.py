@@ -1,4 +1,4 @@
-"""What it costs to cut a round into slices, each in a process forked for it, and whether the adapter is the same.
+"""Cost of cutting a round into slices, each in a process forked for it, and a check that the adapter is the same.
 
     python -m benchmarks.slices [--steps 80] [--seconds 5 45] [--quick]
 

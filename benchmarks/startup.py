@@ -57,7 +57,7 @@ def one_run(home: Path) -> dict[str, float]:
     figures = {
         "page up, s": page,
         "first pair to vote on, s": pair,
-        "first picture rendered, s": model,
+        "first image rendered, s": model,
         "web process, MB": web.memory_info().rss / 1e6,
         "idle trainer, MB": sum(child.memory_info().rss for child in trainers) / 1e6,
     }

@@ -1,5 +1,6 @@
-"""What the step benchmark trains on: local model folders with random weights, and pairs as the diffusers scripts want
-them (a folder with one parquet file: jpg_0, jpg_1 as bytes, label_0, caption). Nothing is downloaded.
+"""Material of the step benchmark: model folders with random weights, and pairs as the diffusers scripts want them.
+
+The pairs are a folder with one parquet file: jpg_0, jpg_1 as bytes, label_0, caption. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _CLIP_TOKENS = 77
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A model to measure: the script for it, its picture and latent sizes in pixels."""
+    """A model to measure: the script for it, its image and latent sizes in pixels."""
 
     script: str
     resolution: int

@@ -23,7 +23,7 @@ _TAIL_CHARACTERS = 2000
 
 @dataclass(frozen=True, slots=True)
 class TurnArguments:
-    """What the referee tells every contestant: `go` and `report` are file descriptors."""
+    """Arguments that the referee gives every contestant: `go` and `report` are file descriptors."""
 
     go: int
     report: int

@@ -1,4 +1,4 @@
-"""Which pair next: the win rate that a number of votes buys, by the strategy that chose the pairs.
+"""Strategies compared: the win rate that a number of votes buys, by the strategy that chose the pairs.
 
     python -m benchmarks.strategies --out runs.jsonl [--strategies random coverage scorers uncertainty]
                                     [--tastes large] [--votes 24 48 96] [--seeds 0 1 2 3 4]
@@ -6,8 +6,8 @@
 Votes come in two halves. The first half of the pairs is chosen before anything was trained, the second under a model
 that was trained on the first, as rounds do it. A strategy chooses with the studio's own code from what the studio would
 know: the prompts judged so far, automatic scorers that need no weights (sharpness, contrast, saturation, whether the
-picture shows its prompt), the margins of the model trained on the first half. The taste votes, without mistakes, one
-round trains on all of it (the real trainer, as in `benchmarks.few_votes`), and the taste judges held-out pictures. The
+image shows its prompt), the margins of the model trained on the first half. The taste votes, without mistakes, one
+round trains on all of it (the real trainer, as in `benchmarks.few_votes`), and the taste judges held-out images. The
 strategies of one seed share the pool and the order in which the store would offer it. Runs that `--out` holds are not
 made again; the table is over all that it holds.
 """
@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--tastes", nargs="+", default=["large"])
     parser.add_argument("--votes", nargs="+", type=int, default=[24, 48, 96])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--pairs", type=int, default=100, help="pictures to compare on")
+    parser.add_argument("--pairs", type=int, default=100, help="images to compare on")
     parser.add_argument("--pool", type=int, default=360)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, default=folder)
@@ -167,7 +167,7 @@ def main() -> None:
         pool = Pool(lab, arguments.pool)
         fill_references(lab, pool, lab.settings.round, arguments.work)
         scores = scores_of(pool)
-        before = lab.kept_pictures(
+        before = lab.kept_images(
             "few-votes-yardstick", arguments.pairs, lambda: yardstick(lab, arguments.pairs, BASE_VERSION)
         )
     for facts in wanted:

@@ -5,8 +5,8 @@
 
 Nothing is imported before one of these names is used.
 
-Reading order: domain, objective/dmpo, training/step, training/round_runner, diffusion/live_model,
-rendering/render_thread, store/database, labeling/service, web/routes, ui, wiring.
+Reading order: domain, objective/dmpo, training/loop, training/rounds/round_runner, diffusion/live_model,
+rendering/render_thread, store/db, labeling/service, web/routes, ui, server/wiring.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether a locked dependency has a known vulnerability: pip-audit, where the index that knows them can be reached.
+"""Audit of the locked dependencies for known vulnerabilities: pip-audit, where its index can be reached.
 
 Exits with 1 when one has, and with 0 and a message where nobody can be asked.
 """
@@ -16,7 +16,7 @@ LOCKED = ("requirements/torch.txt", "requirements/runtime.txt", "requirements/de
 
 
 def audited(requirements: Path) -> list[dict[str, Any]]:
-    """What pip-audit knows of each package; those it could not ask about have no "vulns"."""
+    """The report of pip-audit on each package; those it could not ask about have no "vulns"."""
     options = ["--no-deps", "--disable-pip", "--progress-spinner=off", "--format=json"]
     command = [sys.executable, "-m", "pip_audit", *options, "--requirement", str(requirements)]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)

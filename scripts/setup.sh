@@ -44,8 +44,8 @@ compile_imports() {
   PYTHONDONTWRITEBYTECODE='' .venv/bin/python -c "
 import dmpo_app.cli.main, dmpo_app.server.run, dmpo_app.ui
 import dmpo_app.rendering.engine, dmpo_app.training.process.trainer_process, dmpo_app.training.rounds.scheduler
-from dmpo_app.diffusion.families.registry import family_named
-family_named('stable_diffusion')"
+from dmpo_app.diffusion.families.registry import get_family
+get_family('stable_diffusion')"
 }
 
 make_venv

@@ -13,7 +13,7 @@ SPEC = LoraSpec(rank=4, lora_alpha=6.0, target_modules=UNET_WIDE)
 
 
 def random_adapter(denoiser: ModelMixin, seed: int, spec: LoraSpec = SPEC, *, scale: float = 0.1) -> AdapterWeights:
-    """Normal tensors of every shape that `spec` asks for; large enough to change the pictures of a tiny model."""
+    """Normal tensors of every shape that `spec` asks for; large enough to change the images of a tiny model."""
     generator = torch.Generator().manual_seed(seed)
     return AdapterWeights(
         spec=spec,

@@ -49,7 +49,7 @@ def _delete(files: dict[str, HubFile], path: str) -> None:
 
 
 def front_matter_problems(content: str, kind: str) -> list[str]:
-    """What the Hub would say of the YAML between the first two `---` of a README.md."""
+    """The Hub's complaints about the YAML between the first two `---` of a README.md."""
     parts = content.split("---\n", 2)
     if len(parts) < 3 or parts[0]:
         return [] if kind != "space" else ["Missing configuration in README"]

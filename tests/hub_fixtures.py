@@ -18,6 +18,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from tests.hub_server import TOKEN, USER
+from tests.patience import PATIENCE
 from tests.studio_process import PROJECT_ROOT, free_port
 
 
@@ -35,11 +36,11 @@ class HubProcess:
             self._process = subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=log, stderr=log)
 
     def wait(self) -> HubProcess:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             assert self._process.poll() is None, (self._folder / "hub.log").read_text()
             try:
-                httpx.get(f"{self.url}/_test/asked", timeout=5)
+                httpx.get(f"{self.url}/_test/asked", timeout=PATIENCE)
             except httpx.TransportError:
                 time.sleep(0.05)
             else:
@@ -61,18 +62,20 @@ class HubProcess:
         return {**os.environ, **own, **more}
 
     def asked(self, *, method: str = "", containing: str = "") -> int:
-        """How many requests there were of this method with this in their path; uploads of contents are `PUT /lfs`."""
-        counts: dict[str, int] = httpx.get(f"{self.url}/_test/asked", timeout=10).json()
+        """The number of requests of this method with this in their path; uploads of contents are `PUT /lfs`."""
+        counts: dict[str, int] = httpx.get(f"{self.url}/_test/asked", timeout=PATIENCE).json()
         return sum(n for what, n in counts.items() if what.startswith(method) and containing in what)
 
     def secrets(self, space: str) -> dict[str, str]:
         """The values of a Space's secrets, which the real Hub tells nobody."""
-        answer: dict[str, str] = httpx.get(f"{self.url}/_test/secrets/{space}", timeout=10).json()
+        answer: dict[str, str] = httpx.get(f"{self.url}/_test/secrets/{space}", timeout=PATIENCE).json()
         return answer
 
     def fail(self, status: int, *, times: int) -> None:
         """Answer the next requests with an HTTP status."""
-        httpx.post(f"{self.url}/_test/fail", params={"status": status, "times": times}, timeout=10).raise_for_status()
+        httpx.post(
+            f"{self.url}/_test/fail", params={"status": status, "times": times}, timeout=PATIENCE
+        ).raise_for_status()
 
     def stop(self) -> None:
         self._process.kill()
@@ -93,5 +96,5 @@ def hub(hub_process: HubProcess, monkeypatch: pytest.MonkeyPatch) -> HubProcess:
     """An empty Hub."""
     # Read at import by huggingface_hub; its pure-Python upload is what the server speaks.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    httpx.post(f"{hub_process.url}/_test/reset", timeout=10).raise_for_status()
+    httpx.post(f"{hub_process.url}/_test/reset", timeout=PATIENCE).raise_for_status()
     return hub_process

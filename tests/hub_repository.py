@@ -15,7 +15,7 @@ REGULAR_BYTES = 10 * 1024 * 1024
 
 
 class HubProblem(Exception):
-    """What the Hub refuses: an HTTP status, its error code and a message."""
+    """A refusal by the Hub: an HTTP status, its error code and a message."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -147,6 +147,6 @@ class HubRepository:
 
 
 def upload_mode(path: str, size: int, sample: bytes) -> str:
-    """How the Hub wants a file: binaries and large ones through LFS."""
+    """The Hub's upload mode of a file: binaries and large ones go through LFS."""
     binary = path.rsplit(".", 1)[-1].lower() in LFS_ENDINGS or b"\0" in sample
     return "lfs" if binary or size > REGULAR_BYTES else "regular"

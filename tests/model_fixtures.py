@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,12 +14,15 @@ from dmpo_app.diffusion.loading import load_denoiser
 from tests.tiny_models.cases import CASES, Case
 from tests.tiny_pipeline import make_tiny_pipeline
 
+NUM_THREADS = int(os.environ.get("DMPO_TEST_THREADS", "1"))
+"""torch's threads. Tiny models gain nothing from more than one; the tests pass with any number that stays the same."""
+
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """One torch thread: tiny models gain nothing from more, and the last bits depend on the number."""
+def fixed_threads() -> Iterator[None]:
+    """One torch thread unless DMPO_TEST_THREADS says otherwise: last bits depend on the number."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(NUM_THREADS)
     yield
     torch.set_num_threads(before)
 

@@ -25,6 +25,7 @@ import httpx
 from joserfc import jws, jwt
 from joserfc.jwk import ECKey, OctKey
 
+from tests.patience import PATIENCE
 from tests.studio_process import PROJECT_ROOT, free_port
 
 CLIENT_ID, CLIENT_SECRET = "dmpo studio", "s3cret: of tests"
@@ -171,7 +172,7 @@ def _half_of_sha256(text: str) -> str:
 
 
 class RunningProvider:
-    """What tests say to a provider that runs."""
+    """A running provider, with what tests may say to it."""
 
     def __init__(self, issuer: str) -> None:
         self.issuer = issuer
@@ -182,13 +183,13 @@ class RunningProvider:
         return {"oidc_issuer": self.issuer, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, "label": "Tests"}
 
     def misbehave(self, **lies: Any) -> None:
-        httpx.post(f"{self.issuer}/misbehave", content=json.dumps(lies)).raise_for_status()
+        httpx.post(f"{self.issuer}/misbehave", content=json.dumps(lies), timeout=PATIENCE).raise_for_status()
 
     def allow(self, url: str, who: str | None = "ada") -> dict[str, str]:
         """Allow, as `who`, what an authorization address asks for; None refuses. Returns what comes back."""
         query = dict(item.split("=", 1) for item in urlsplit(url).query.split("&"))
         form = {name: unquote(value.replace("+", " ")) for name, value in query.items()}
-        answer = httpx.post(f"{self.issuer}/authorize", data=form | ({"as": who} if who else {}))
+        answer = httpx.post(f"{self.issuer}/authorize", data=form | ({"as": who} if who else {}), timeout=PATIENCE)
         back = parse_qs(urlsplit(answer.headers["Location"]).query)
         return {name: values[-1] for name, values in back.items()}
 

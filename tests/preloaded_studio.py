@@ -34,7 +34,7 @@ def preloaded_processes() -> ForkServerContext:
 
 
 def be_dmpo(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
-    """What the command line does, in a process that was just forked."""
+    """Run the command line in a process that was just forked."""
     os.setsid()
     os.chdir(PROJECT_ROOT)
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)

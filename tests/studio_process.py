@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 import httpx
 
+from tests.patience import PATIENCE
+
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 ADMIN_TOKEN = "an-administrators-token-for-tests"
 
@@ -51,7 +53,7 @@ class StudioProcess:
         self.environment = {**inherited, "DMPO_HOME": str(home), "DMPO_ADMIN_TOKEN": ADMIN_TOKEN, **own}
         self.process: Running | None = None
 
-    def start(self, *, wait_seconds: float = 90) -> StudioProcess:
+    def start(self, *, wait_seconds: float = PATIENCE) -> StudioProcess:
         """Start, and return when the API answers; nothing is left running when it does not."""
         self.process = self._spawn(["serve", "--port", str(self.port)])
         try:
@@ -62,20 +64,20 @@ class StudioProcess:
         return self
 
     def _spawn(self, arguments: list[str]) -> Running:
-        command = [sys.executable, "-m", "dmpo_app.cli.main", *arguments]
+        command = [sys.executable, "-m", "dmpo_app.cli", *arguments]
         with self.log_path.open("ab") as log:
             return subprocess.Popen(
                 command, cwd=PROJECT_ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True
             )
 
-    def wait_for(self, condition: Any, *, seconds: float) -> dict[str, Any]:
+    def wait_for(self, condition: Any, *, seconds: float = PATIENCE) -> dict[str, Any]:
         """Poll GET /status until `condition(status)` holds; returns that status. Raises AssertionError in time."""
         deadline = time.monotonic() + seconds
         status: dict[str, Any] | None = None
         while time.monotonic() < deadline:
             assert self.process is None or self.process.poll() is None, f"the studio stopped:\n{self.log()}"
             try:
-                status = httpx.get(f"{self.url}/api/v1/status", timeout=5).raise_for_status().json()
+                status = httpx.get(f"{self.url}/api/v1/status", timeout=PATIENCE).raise_for_status().json()
             except httpx.HTTPError:
                 status = None
             if status is not None and condition(status):
@@ -84,7 +86,7 @@ class StudioProcess:
         raise AssertionError(f"not within {seconds} s; last status: {status}\n{self.log()}")
 
     def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=60)
+        return httpx.Client(base_url=self.url, timeout=PATIENCE)
 
     @property
     def admin(self) -> dict[str, str]:
@@ -94,12 +96,12 @@ class StudioProcess:
         return self.log_path.read_text(errors="replace")[-4000:]
 
     def kill(self) -> None:
-        """kill -9 of the server alone; its trainer must notice by itself."""
+        """Kill -9 the server alone; its trainer must notice by itself."""
         assert self.process is not None
         self.process.kill()
         self.process.wait()
 
-    def stop(self, *, seconds: float = 30) -> int:
+    def stop(self, *, seconds: float = PATIENCE) -> int:
         """SIGTERM, as a service manager does; returns the exit code."""
         assert self.process is not None
         if self.process.poll() is None:

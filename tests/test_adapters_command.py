@@ -62,7 +62,7 @@ def test_a_version_on_the_hub_and_a_merged_pipeline_draw_what_the_studio_draws(
     environment = hub.environment(
         DMPO_HOME=str(studio.settings.home), DMPO_BASE_MODEL=studio.settings.base_model, DMPO_RENDER__NUM_STEPS="2"
     )
-    command = [sys.executable, "-m", "dmpo_app.cli.main", "adapters", "push", "1", REPO, "--licence", "openrail"]
+    command = [sys.executable, "-m", "dmpo_app.cli", "adapters", "push", "1", REPO, "--licence", "openrail"]
     for said in ("version 1 is pushed", "version 1 is there already"):
         finished = subprocess.run(
             [*command, "--prompts", "1"], cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=False

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+import dmpo_app
 from dmpo_app.cli.main import app
 from dmpo_app.diffusion.families.components import UNET_ATTENTION
 from dmpo_app.diffusion.loading import load_denoiser
@@ -83,6 +86,57 @@ def test_a_bad_setting_is_named_as_its_variable(monkeypatch: pytest.MonkeyPatch)
     code, output = run("status")
     assert code == 2
     assert "DMPO_MIN_VOTES='none'" in output
+
+
+def test_what_is_refused_is_named_once_and_a_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMPO_ROUND__TARGET_MODULES", "everything")
+    monkeypatch.setenv("DMPO_LABELING__QUESTIONS", '["fit"]')
+    monkeypatch.setenv("DMPO_ROUND__RNAK", "8")
+    code, output = run("status")
+    assert code == 2
+    assert "DMPO_ROUND__TARGET_MODULES='everything': Input should be 'auto', 'attention' or 'wide'" in output
+    assert "DMPO_LABELING__...: rounds would wait forever" in output
+    assert "DMPO_ROUND__RNAK='8': Extra inputs are not permitted" in output
+    for name in ("DMPO_ROUND__TARGET_MODULES", "DMPO_LABELING__QUESTIONS", "DMPO_ROUND__RNAK"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DMPO_DATABASE_URL", "postgresql://user:very-secret@host/studio")
+    monkeypatch.setenv("DMPO_BACKUP__URL", "s3://bucket/very-secret")
+    code, output = run("status")
+    assert code == 2
+    assert "Set one of the two" in output
+    assert "very-secret" not in output
+
+
+def test_changed_settings_are_shown_with_their_defaults_and_origins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.toml").write_text("min_votes = 9\n")
+    code, output = run("settings", "--changed", "--home", "here", "--config", "my.toml")
+    assert code == 0, output
+    rows = {words[0]: words[1:] for words in (line.split() for line in output.splitlines())}
+    assert rows["DMPO_HOME"][0::2] == ["here", "option"]
+    assert rows["DMPO_MIN_VOTES"] == ["9", "32", "file", "my.toml"]
+    assert rows["DMPO_RENDER__NUM_STEPS"] == ["2", "None", "environment"]
+    assert not {"DMPO_PORT", "DMPO_ROUND__BETA"} & rows.keys()
+
+
+def test_the_help_groups_the_commands_and_waits_for_nothing_heavy() -> None:
+    code, output = run("--help")
+    assert code == 0
+    panels = [line.split()[1] for line in output.splitlines() if line.startswith("╭")]
+    assert panels[-6:] == ["Run", "Train", "Data", "Campaign", "Models", "Maintenance"]
+    heavy = ("torch", "gradio", "diffusers", "transformers", "sqlalchemy", "fastapi", "numpy", "PIL", "httpx")
+    program = "import sys, dmpo_app.cli.main; print([name for name in sys.argv[1:] if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", program, *heavy], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_version_is_printed_and_a_missing_command_is_said() -> None:
+    assert run("--version") == (0, f"{dmpo_app.__version__}\n")
+    code, output = run("--home", "here")
+    assert code == 2
+    assert "Missing command" in output
 
 
 def test_the_scorers_are_listed_with_their_licences() -> None:

@@ -1,4 +1,4 @@
-"""What a studio of version 0.1.0 left on a disk opens, goes on and is read as it was then: see tests/old_home."""
+"""A home that a studio of version 0.1.0 left on a disk opens and goes on, and is read as then: see tests/old_home."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ from dmpo_app.cli.main import app
 from dmpo_app.labeling import Sealer, load_or_create_key
 from dmpo_app.server.wiring import open_lineage
 from dmpo_app.settings import Settings
-from tests.model_fixtures import one_thread
+from tests.model_fixtures import fixed_threads
 from tests.old_home.home_contents import checkpoint_facts, judgements_in
+from tests.patience import PATIENCE
 from tests.studio_process import PROJECT_ROOT
 
-__all__ = ["one_thread"]
+__all__ = ["fixed_threads"]
 
 ARCHIVE = PROJECT_ROOT / "tests" / "old_home" / "home_0_1.tar.xz"
 PROMPT, SEED = "an orange whale", 3
@@ -74,8 +75,9 @@ def dmpo(*arguments: str) -> str:
 def process(*arguments: str) -> str:
     """A command in a process of its own; its output on one line."""
     finished = subprocess.run(
-        [sys.executable, "-m", "dmpo_app.cli.main", *arguments],
-        env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT)}, capture_output=True, text=True, timeout=60, check=False,
+        [sys.executable, "-m", "dmpo_app.cli", *arguments],
+        env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT)},
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return " ".join(finished.stdout.split())

@@ -9,6 +9,7 @@ import pytest
 
 from dmpo_app.diffusion.base_models import fingerprint
 from dmpo_app.store import Store
+from tests.patience import PATIENCE
 from tests.postgres_server import PostgresServer, running_server
 from tests.preloaded_studio import PreloadedStudio
 from tests.tiny_pipeline import make_tiny_pipeline
@@ -20,7 +21,6 @@ def server() -> Iterator[PostgresServer]:
         yield running
 
 
-@pytest.mark.timeout(240)
 def test_votes_train_a_version_that_is_live_and_all_of_it_is_in_the_database(
     server: PostgresServer, tmp_path: Path
 ) -> None:
@@ -41,7 +41,7 @@ def test_votes_train_a_version_that_is_live_and_all_of_it_is_in_the_database(
         TRAINER__POLL_SECONDS=0.1,
     )
     with studio:
-        studio.wait_for(lambda status: status["pool"] >= 8, seconds=60)
+        studio.wait_for(lambda status: status["pool"] >= 8)
         with studio.client() as client:
             token = client.post("/api/v1/session", json={"handle": "ada"}).json()["token"]
             headers = {"Authorization": f"Bearer {token}"}
@@ -49,7 +49,7 @@ def test_votes_train_a_version_that_is_live_and_all_of_it_is_in_the_database(
                 shown = client.get("/api/v1/assignments?count=1", headers=headers).json()["assignments"][0]
                 body = {"assignment": shown["id"], "choice": "left", "elapsed_ms": 900}
                 assert client.post("/api/v1/votes", json=body, headers=headers).status_code == 201
-        live = studio.wait_for(lambda status: status["live_version"] >= 1, seconds=120)
+        live = studio.wait_for(lambda status: status["live_version"] >= 1, seconds=2 * PATIENCE)
     assert not list(studio.home.glob("*.db*")), "nothing of it went to a file"
     with Store.open(studio.home, database_url=database_url) as store:
         base = store.models.register("again", "stable_diffusion", fingerprint(str(model)))

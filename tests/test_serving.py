@@ -16,6 +16,7 @@ import pytest
 from dmpo_app.errors import SetupError
 from dmpo_app.server.wiring import build_renderer, open_lineage
 from dmpo_app.settings import RenderSettings, Settings
+from tests.patience import PATIENCE
 from tests.preloaded_studio import PreloadedStudio
 from tests.studio_process import PROJECT_ROOT, StudioProcess
 
@@ -27,8 +28,8 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioProcess]:
 
 
 def serve(home: Path, port: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dmpo_app.cli.main", "serve", "--home", str(home), "--port", str(port)]
-    return subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60, check=False)
+    command = [sys.executable, "-m", "dmpo_app.cli", "serve", "--home", str(home), "--port", str(port)]
+    return subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def message(finished: subprocess.CompletedProcess[str]) -> str:
@@ -67,10 +68,10 @@ def test_a_port_in_use_is_named_with_what_to_do(tmp_path: Path) -> None:
 
 
 def test_a_missing_model_is_named_with_what_to_do(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "dmpo_app.cli.main", "serve", "--home", str(tmp_path / "home"), "--port", "0"]
+    command = [sys.executable, "-m", "dmpo_app.cli", "serve", "--home", str(tmp_path / "home"), "--port", "0"]
     finished = subprocess.run(
         [*command, "--base-model", str(tmp_path / "nowhere")],
-        cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60, check=False,
+        cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert finished.returncode == 1
     assert "nowhere" in message(finished)
@@ -94,7 +95,7 @@ def test_sigterm_stops_server_and_trainer_and_a_restart_knows_everybody(tmp_path
         before = client.get("/api/v1/assignments?count=3", headers=headers).json()["assignments"]
         children = psutil.Process(studio.process.pid).children(recursive=True)
         assert studio.stop() == 0
-        psutil.wait_procs(children, timeout=20)
+        psutil.wait_procs(children, timeout=PATIENCE)
         assert [child for child in children if child.is_running()] == []
         studio.start()
         try:
@@ -106,7 +107,7 @@ def test_sigterm_stops_server_and_trainer_and_a_restart_knows_everybody(tmp_path
 
 def test_a_server_whose_model_still_loads_ends_cleanly(tmp_path: Path) -> None:
     studio = StudioProcess(tmp_path / "home").start()
-    studio.wait_for(lambda status: status["renderer"]["phase"] == "loading", seconds=60)
+    studio.wait_for(lambda status: status["renderer"]["phase"] == "loading")
     assert studio.stop() == 0
     assert "stopping" in studio.log()
     assert "terminate called" not in studio.log()
@@ -120,7 +121,7 @@ def test_the_trainer_ends_when_its_server_is_killed(tmp_path: Path) -> None:
     while not children:
         children = server.children(recursive=True)
     studio.kill()
-    _, alive = psutil.wait_procs(children, timeout=20)
+    _, alive = psutil.wait_procs(children, timeout=PATIENCE)
     assert alive == []
 
 
@@ -138,8 +139,16 @@ def test_no_secret_reaches_a_log(tmp_path: Path) -> None:
         client.get("/api/v1/assignments?count=1", headers=headers)
         assert client.post("/api/v1/login").status_code == 503
         assert client.get("/login/callback?state=canary-state&code=canary-code").status_code == 403
-        studio.wait_for(lambda _: (studio.home / "trainer.log").exists(), seconds=60)
+        studio.wait_for(lambda _: (studio.home / "trainer.log").exists())
     written = studio.log_path.read_text() + (studio.home / "trainer.log").read_text()
     assert "canary" not in written
     assert headers["Authorization"].split()[1] not in written
     assert "set DMPO_ADMIN_TOKEN" in " ".join(written.split())
+
+
+def test_the_page_does_not_wait_for_torch_while_the_trainer_is_set_up() -> None:
+    code = (
+        "import sys; from dmpo_app.server.wiring import build_trainer; from dmpo_app.settings import Settings; "
+        "import dmpo_app.server.run; build_trainer(Settings()); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, check=False).returncode == 0

@@ -75,10 +75,10 @@ def test_a_space_is_public_and_a_laptop_is_not(monkeypatch: pytest.MonkeyPatch) 
 
 def test_every_setting_is_explained_and_the_token_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DMPO_ADMIN_TOKEN", "very-secret")
-    notes = Settings().notes()
-    assert [note.variable for note in notes if not note.meaning] == []
-    assert "DMPO_ROUND__BETA" in {note.variable for note in notes}
-    assert "very-secret" not in str(notes)
+    fields = Settings().fields()
+    assert [field.variable for field in fields if not field.meaning] == []
+    assert "DMPO_ROUND__BETA" in {field.variable for field in fields}
+    assert "very-secret" not in str(fields)
     assert "very-secret" not in repr(Settings())
 
 

@@ -16,10 +16,11 @@ from dmpo_app.cli.simulation import SimulatedAnnotator
 from dmpo_app.domain.vote import Choice
 from dmpo_app.errors import BadInputError, StudioError
 from dmpo_app.labeling.tastes import TASTES
+from tests.patience import PATIENCE
 
 
 class Studio(BaseHTTPRequestHandler):
-    """Shows a red picture on the left of even assignments, on the right of odd ones; remembers what is voted."""
+    """Shows a red image on the left of even assignments, on the right of odd ones; remembers what is voted."""
 
     taken: list[dict[str, Any]]
     more: list[str]
@@ -62,7 +63,7 @@ def client() -> Iterator[httpx.Client]:
     Studio.taken, Studio.more = [], []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Studio)
     Thread(target=server.serve_forever, daemon=True).start()
-    with httpx.Client(base_url=f"http://127.0.0.1:{server.server_port}") as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.server_port}", timeout=PATIENCE) as client:
         yield client
     server.shutdown()
     server.server_close()
@@ -72,7 +73,7 @@ def annotator(client: httpx.Client, wrong_share: float = 0.0) -> SimulatedAnnota
     return SimulatedAnnotator(client, TASTES["warm"], wrong_share=wrong_share, rng=random.Random(0), handle="me")
 
 
-def test_it_chooses_the_picture_its_taste_prefers_on_whichever_side_it_is(client: httpx.Client) -> None:
+def test_it_chooses_the_image_its_taste_prefers_on_whichever_side_it_is(client: httpx.Client) -> None:
     votes = list(annotator(client).votes(4))
     assert [vote.choice for vote in votes] == [Choice.LEFT, Choice.RIGHT] * 2
     assert [body["choice"] for body in Studio.taken] == ["left", "right"] * 2

@@ -22,6 +22,7 @@ from dmpo_app.cli.train_command import EXIT_STOPPED, nested_settings
 from dmpo_app.errors import BadInputError
 from dmpo_app.objective import unregister
 from tests.exchange.readers.preference_files import mixed_rows, pick_a_pic_row, write_pick_a_pic
+from tests.patience import PATIENCE
 from tests.studio_process import PROJECT_ROOT
 from tests.tiny_pipeline import make_tiny_pipeline
 
@@ -63,7 +64,7 @@ class Training:
         """Run it in a process, and kill -9 that as soon as the condition holds, which it must while it runs."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DMPO_")}
         environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        command = [sys.executable, "-m", "dmpo_app.cli.main", "train", *self._options]
+        command = [sys.executable, "-m", "dmpo_app.cli", "train", *self._options]
         process = subprocess.Popen(
             command, cwd=PROJECT_ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
@@ -71,7 +72,7 @@ class Training:
             assert process.poll() is None, process.communicate()[0].decode()
             time.sleep(0.002)
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
         assert process.returncode == -signal.SIGKILL
 
     def index(self) -> bytes:

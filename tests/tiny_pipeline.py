@@ -2,7 +2,7 @@
 
 Cross-attention down, mid and up blocks, transformer blocks, a CLIP text encoder with its byte-level tokenizer, a
 Kullback-Leibler autoencoder and a DDIM scheduler; about 40 thousand parameters, made in a second, the same for the
-same seed. Latents are 4 x 8 x 8, pictures 32 x 32 pixels, prompts up to 16 tokens.
+same seed. Latents are 4 x 8 x 8, images 32 x 32 pixels, prompts up to 16 tokens.
 """
 
 from __future__ import annotations

@@ -53,8 +53,9 @@ def make_claim(remote: Remote, owner: str, at: datetime) -> Claim:
 
 
 def is_superseded(remote: Remote, claim: Claim) -> bool:
-    """True when a higher claim was made. Raises BackupUnreachableError, also when the claim itself is no longer
-    there.
+    """True when a higher claim was made.
+
+    Raises BackupUnreachableError, also when the claim itself is no longer there.
     """
     generations = _generations(remote)
     if claim.generation not in generations:
@@ -73,8 +74,9 @@ def release(remote: Remote, claim: Claim) -> None:
 def wait_for_release(
     remote: Remote, claim: Claim, seconds: float, *, sleep: Callable[[float], None] = time.sleep
 ) -> bool:
-    """Wait until the holder of a claim has released it; False when it has not in time. Raises
-    BackupUnreachableError.
+    """Wait until the holder of a claim has released it; False when it has not in time.
+
+    Raises BackupUnreachableError.
     """
     deadline = time.monotonic() + seconds
     while _release_name(claim.generation) not in remote.names(_PREFIX):

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dmpo_app.store.files import sha256_of_file
+from dmpo_app.io import sha256_of_file
+from dmpo_app.store.store import SECRET_KEY_NAME
 
 PREFIX = "files/"
-KEY_NAME = "secret.key"
 ADAPTER_WEIGHTS = "pytorch_lora_weights.safetensors"
 ADAPTER_MANIFEST = "manifest.json"
 
@@ -38,7 +38,7 @@ class ReferencedFile:
 
 def is_home_file(path: str) -> bool:
     """True for the path below a home of a file that backups hold; nothing else is ever restored."""
-    if path == KEY_NAME:
+    if path == SECRET_KEY_NAME:
         return True
     by_hash, adapter = _BY_HASH.fullmatch(path), _ADAPTER.fullmatch(path)
     if by_hash is not None:
@@ -98,7 +98,7 @@ class HomeFileScanner:
 
     def list_paths(self) -> set[str]:
         """List the paths below the home, with `/`. A file being written has another name and is not among them."""
-        paths = {KEY_NAME} if (self._home / KEY_NAME).is_file() else set()
+        paths = {SECRET_KEY_NAME} if (self._home / SECRET_KEY_NAME).is_file() else set()
         for folder in _SUFFIXES:
             for part in _folders(self._home / folder):
                 paths.update(f"{folder}/{part.name}/{name}" for name in self._list_names(part))

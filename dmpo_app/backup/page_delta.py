@@ -21,7 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from dmpo_app.errors import BackupDamagedError
-from dmpo_app.store.files import sha256_of_file
+from dmpo_app.io import sha256_of_file
 
 FORMAT = 1
 _CHUNK = 1 << 23

@@ -7,19 +7,19 @@ that is cut off leaves a home without a database, and the next one goes on from 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dmpo_app.backup.home_files import KEY_NAME, PREFIX, ReferencedFile, check_file, is_home_file, referenced_files
+from dmpo_app.backup.home_files import PREFIX, ReferencedFile, check_file, is_home_file, referenced_files
 from dmpo_app.backup.remotes.remote import Remote
 from dmpo_app.backup.snapshots import RebuiltDatabase, rebuild, snapshot_names
 from dmpo_app.errors import BackupDamagedError, NotFoundError, SetupError
+from dmpo_app.io import move_durably
 from dmpo_app.store.db.migrate import HEAD
 from dmpo_app.store.db.sqlite import open_copy, safe_driver
-from dmpo_app.store.store import DATABASE_NAME
+from dmpo_app.store.store import DATABASE_NAME, SECRET_KEY_NAME
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def restore(
             votes = int(connection.execute("SELECT count(*) FROM votes").fetchone()[0])
             referenced = list(referenced_files(connection))
         num_files, faults = fetch_files(
-            remote, home, [ReferencedFile(KEY_NAME, None, "sessions"), *referenced], on_progress
+            remote, home, [ReferencedFile(SECRET_KEY_NAME, None, "sessions"), *referenced], on_progress
         )
         _put_in_place(database, home / DATABASE_NAME)
     finally:
@@ -98,7 +98,7 @@ def fetch_files(
             (scratch / file.path).parent.mkdir(parents=True, exist_ok=True)
         remote.fetch([(PREFIX + file.path, scratch / file.path) for file in some])
         for file in some:
-            fault = None if file.path == KEY_NAME else check_file(scratch, file)
+            fault = None if file.path == SECRET_KEY_NAME else check_file(scratch, file)
             if fault is None:
                 _put_in_place(scratch / file.path, home / file.path)
                 num_fetched += 1
@@ -109,8 +109,9 @@ def fetch_files(
 
 
 def check_database(database: Path) -> None:
-    """Check a copy: raises BackupDamagedError where SQLite finds fault with it, SetupError for one of a newer
-    version.
+    """Check a copy of the database.
+
+    Raises BackupDamagedError where SQLite finds fault with it, SetupError for one of a newer version.
     """
     try:
         with open_copy(database) as connection:
@@ -153,10 +154,7 @@ def _first_whole(
 
 
 def _put_in_place(source: Path, target: Path) -> None:
-    """Move a finished file to its place, durably."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with source.open("rb") as file:
-        os.fsync(file.fileno())
-    if target.name == KEY_NAME:
+    """Move a restored file to its place, the key for its owner alone."""
+    if target.name == SECRET_KEY_NAME:
         source.chmod(0o600)
-    source.replace(target)
+    move_durably(source, target)

@@ -21,7 +21,7 @@ from pathlib import Path
 from dmpo_app.backup.page_delta import apply_delta, compress, decompress
 from dmpo_app.backup.remotes.remote import Remote
 from dmpo_app.errors import BackupDamagedError, NotFoundError
-from dmpo_app.store.files import sha256_of_file
+from dmpo_app.io import sha256_of_file
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ class SnapshotManifest:
 
 
 def snapshot_name(generation: int, number: int, at: datetime) -> str:
+    """The name of a snapshot; names sort by claim, then by number."""
     return f"{generation:08d}-{number:06d}-{at.astimezone(UTC).strftime(_TIME)}"
 
 
@@ -61,8 +62,9 @@ def snapshot_names(remote: Remote) -> list[str]:
 def put_snapshot(
     remote: Remote, name: str, database: Path, packed: Path, *, schema: str, votes: int
 ) -> SnapshotManifest:
-    """Store a copy of a database as a snapshot; `packed` is where it may be compressed to. Raises
-    BackupUnreachableError.
+    """Store a copy of a database as a snapshot; `packed` is where it may be compressed to.
+
+    Raises BackupUnreachableError.
     """
     compress(database, packed)
     manifest = SnapshotManifest(

@@ -13,6 +13,7 @@ from dmpo_app.backup.claims import Claim, make_claim, newest_claim, wait_for_rel
 from dmpo_app.backup.remotes.remote import Remote, open_remote
 from dmpo_app.backup.restoring import restore
 from dmpo_app.errors import SetupError
+from dmpo_app.io import write_atomically
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.store.store import DATABASE_NAME
@@ -80,8 +81,5 @@ def _read_or_create_owner_id(home: Path) -> str:
         return str(json.loads(path.read_bytes())["owner"])
     except (OSError, ValueError, KeyError, TypeError):
         owner = secrets.token_hex(16)
-        home.mkdir(parents=True, exist_ok=True)
-        temporary = home / f".{OWNER_FILE}"
-        temporary.write_text(json.dumps({"owner": owner}), encoding="utf-8")
-        temporary.replace(path)
+        write_atomically(path, json.dumps({"owner": owner}).encode())
         return owner

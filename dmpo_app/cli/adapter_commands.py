@@ -9,19 +9,21 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from dmpo_app.cli.terminal import Home, Model, exit_on_error, out, progress, settings_from
+from dmpo_app.cli.shared_options import StudioContext, StudioTyper
+from dmpo_app.cli.terminal import exit_on_error, out, progress
+from dmpo_app.domain.limits import MAX_STRENGTH
 from dmpo_app.errors import BadInputError
 
-app = typer.Typer(no_args_is_help=True, help="The versions a lineage has published.")
+app = StudioTyper(help="The versions a lineage has published.")
 
 
 @app.command("list")
-def list_adapters(home: Home = None, base_model: Model = None) -> None:
+def list_adapters(context: StudioContext) -> None:
     """List the versions, oldest first; * marks the live one."""
     with exit_on_error():
         from dmpo_app.server.wiring import open_lineage
 
-        with open_lineage(settings_from(home=home, base_model=base_model)) as lineage:
+        with open_lineage(context.load_settings()) as lineage:
             live = lineage.store.adapters.live_version(lineage.base)
             table = Table("", "version", "parent", "votes", "proven", "published", box=None)
             table.add_row("*" if live == 0 else "", "0", "", "", "", "the base model")
@@ -38,25 +40,24 @@ def list_adapters(home: Home = None, base_model: Model = None) -> None:
 
 
 @app.command("live")
-def set_live(version: int, home: Home = None, base_model: Model = None) -> None:
+def set_live(context: StudioContext, version: int) -> None:
     """Make a version live (0 is the base model). A running studio follows before its next image."""
     with exit_on_error():
         from dmpo_app.server.wiring import open_lineage
 
-        with open_lineage(settings_from(home=home, base_model=base_model)) as lineage:
+        with open_lineage(context.load_settings()) as lineage:
             lineage.store.adapters.set_live(lineage.base, version, by="cli")
         out.print(f"version {version} is live")
 
 
 @app.command("export")
 def export(
+    context: StudioContext,
     version: int,
     path: Path,
     file_format: Annotated[
         str, typer.Option("--format", help="diffusers, or kohya for Automatic1111, Forge, ComfyUI and InvokeAI")
     ] = "diffusers",
-    home: Home = None,
-    base_model: Model = None,
 ) -> None:
     """Copy a version to a file: for diffusers' `load_lora_weights`, or in the naming that other interfaces read."""
     with exit_on_error():
@@ -64,7 +65,7 @@ def export(
             raise BadInputError(f"there is no adapter format {file_format!r}; there are: diffusers, kohya")
         from dmpo_app.server.wiring import open_lineage
 
-        with open_lineage(settings_from(home=home, base_model=base_model)) as lineage:
+        with open_lineage(context.load_settings()) as lineage:
             folder = lineage.store.adapters.get(lineage.base, version).folder
         from dmpo_app.diffusion.adapter_export import export_adapter
 
@@ -75,14 +76,13 @@ def export(
 
 @app.command("push")
 def push(
+    context: StudioContext,
     version: int,
     repository: Annotated[str, typer.Argument(metavar="USER/NAME", help="A model repository on the Hub")],
     licence: Annotated[str, typer.Option(help="Licence of the adapter, as the Hub names it, e.g. openrail")],
     private: Annotated[bool, typer.Option(help="Make a repository that is new private")] = False,
     prompts: Annotated[int, typer.Option(min=0, max=20, help="Held-out prompts rendered before and after")] = 3,
     folder: Annotated[Path | None, typer.Option(help="Keep the files here as well", show_default=False)] = None,
-    home: Home = None,
-    base_model: Model = None,
 ) -> None:
     """Publish a version with a card that says what it learned from.
 
@@ -92,7 +92,7 @@ def push(
         from dmpo_app.cli.adapter_repository import write_repository
         from dmpo_app.exchange.exporting.hub_push import push_adapter, version_tag
 
-        settings = settings_from(home=home, base_model=base_model)
+        settings = context.load_settings()
         with tempfile.TemporaryDirectory() as temporary, progress() as bar:
             staging_folder = folder or Path(temporary)
             task = bar.add_task("images", total=prompts)
@@ -110,15 +110,14 @@ def push(
 
 @app.command("merge")
 def merge(
+    context: StudioContext,
     version: int,
     folder: Annotated[Path, typer.Argument(help="Where the pipeline goes; made")],
-    strength: Annotated[float, typer.Option(min=0, max=1.5, help="How much of the adapter")] = 1.0,
-    home: Home = None,
-    base_model: Model = None,
+    strength: Annotated[float, typer.Option(min=0, max=MAX_STRENGTH, help="How much of the adapter")] = 1.0,
 ) -> None:
     """Write base model and version as one pipeline, for programs that know no adapters."""
     with exit_on_error():
         from dmpo_app.cli.adapter_repository import merge_version
 
-        merge_version(settings_from(home=home, base_model=base_model), version, folder, strength=strength)
+        merge_version(context.load_settings(), version, folder, strength=strength)
         out.print(str(folder), highlight=False)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dmpo_app.cli.terminal import Home, console, exit_on_error, log_to_terminal, out, progress, settings_from
+from dmpo_app.cli.shared_options import StudioContext
+from dmpo_app.cli.terminal import console, exit_on_error, log_to_terminal, out, progress
 from dmpo_app.errors import NotFoundError, SetupError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _WHERE = "A folder, s3://bucket/folder, hf://buckets/user/name, hf://datasets/us
 
 
 def backup(
-    url: Annotated[str | None, typer.Argument(help=_WHERE, show_default=False)] = None, home: Home = None
+    context: StudioContext, url: Annotated[str | None, typer.Argument(help=_WHERE, show_default=False)] = None
 ) -> None:
     """Store a home in a backup now: a snapshot and the files that are not there yet.
 
@@ -34,7 +35,7 @@ def backup(
         from dmpo_app.server.wiring import home_lock
         from dmpo_app.store.store import DATABASE_NAME, utc_now
 
-        settings = settings_from(home=home)
+        settings = context.load_settings()
         backup_url = url or settings.backup.url
         if backup_url is None:
             raise SetupError("there is no backup to store to; give a URL or set DMPO_BACKUP__URL")
@@ -89,7 +90,7 @@ def restore(
 
 
 def verify(
-    home: Home = None,
+    context: StudioContext,
     url: Annotated[str | None, typer.Option(help=_WHERE, show_default=False)] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended")] = False,
 ) -> None:
@@ -103,7 +104,7 @@ def verify(
         from dmpo_app.backup.verifying import IssueKind, repair_home, verify_backup
         from dmpo_app.backup.verifying import verify as look
 
-        settings = settings_from(home=home)
+        settings = context.load_settings()
         backup_url = url or settings.backup.url
         remote: Remote | None = None if backup_url is None else open_remote(backup_url)
         with progress() as bar:

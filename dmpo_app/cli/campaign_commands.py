@@ -9,19 +9,20 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from dmpo_app.cli.terminal import Home, console, exit_on_error, out, settings_from
+from dmpo_app.cli.shared_options import StudioContext, StudioTyper
+from dmpo_app.cli.terminal import console, exit_on_error, out
 
-invite_app = typer.Typer(no_args_is_help=True, help="Links of invitation, for DMPO_LABELING__ACCESS=invite.")
+invite_app = StudioTyper(help="Links of invitation, for DMPO_LABELING__ACCESS=invite.")
 
 
 @invite_app.command()
 def create(
+    context: StudioContext,
     uses: Annotated[int, typer.Option(min=1, help="Sessions that a link opens at most")] = 1,
     days: Annotated[float, typer.Option(min=0.01, help="Days until it expires")] = 14.0,
     count: Annotated[int, typer.Option(min=1, max=1000, help="How many links")] = 1,
     name: Annotated[str, typer.Option(help="Whom they are for, as a note to yourself")] = "",
     url: Annotated[str | None, typer.Option(help="Where people reach the studio", show_default=False)] = None,
-    home: Home = None,
 ) -> None:
     """Make links of invitation and print them, one a line. Whoever has a link can use it: hand it out with care."""
     with exit_on_error():
@@ -29,7 +30,7 @@ def create(
         from dmpo_app.labeling import Sealer, load_or_create_key
         from dmpo_app.labeling.text_checks import clean_handle
 
-        settings = settings_from(home=home)
+        settings = context.load_settings()
         label = clean_handle(name) if name else ""
         names = [label] if count == 1 else [f"{label} {number}".strip() for number in range(1, count + 1)]
         with open_store(settings) as store:
@@ -43,13 +44,13 @@ def create(
 
 
 @invite_app.command("list")
-def list_invites(home: Home = None) -> None:
+def list_invites(context: StudioContext) -> None:
     """List the links, oldest first: number of uses, and expiry."""
     with exit_on_error():
         from dmpo_app.backup.startup import open_store
 
         table = Table("name", "used", "of", "until", box=None)
-        settings = settings_from(home=home)
+        settings = context.load_settings()
         with open_store(settings) as store:
             for invite in store.invites.list():
                 until = f"{invite.expires_at:%Y-%m-%d %H:%M} UTC"
@@ -57,19 +58,19 @@ def list_invites(home: Home = None) -> None:
         out.print(table)
 
 
-consent_app = typer.Typer(no_args_is_help=True, help="Texts that people agreed to before their first vote.")
+consent_app = StudioTyper(help="Texts that people agreed to before their first vote.")
 
 SHOWN_DIGITS = 12
 
 
 @consent_app.command("list")
-def list_texts(home: Home = None) -> None:
+def list_texts(context: StudioContext) -> None:
     """List the texts, oldest first: version, hash, date of the first agreement, number of people."""
     with exit_on_error():
         from dmpo_app.store import Store
 
         table = Table("version", "sha256", "first agreed to", "people", "characters", box=None)
-        with Store.open(settings_from(home=home).home) as store:
+        with Store.open(context.load_settings().home) as store:
             for one in store.consents.texts():
                 since = f"{one.first_at:%Y-%m-%d %H:%M} UTC"
                 length = "not kept" if one.text is None else str(len(one.text))
@@ -78,13 +79,13 @@ def list_texts(home: Home = None) -> None:
 
 
 @consent_app.command()
-def show(sha256: str, home: Home = None) -> None:
+def show(context: StudioContext, sha256: str) -> None:
     """Print the text with this hash, or beginning of a hash."""
     with exit_on_error():
         from dmpo_app.errors import BadInputError, NotFoundError
         from dmpo_app.store import Store
 
-        with Store.open(settings_from(home=home).home) as store:
+        with Store.open(context.load_settings().home) as store:
             texts = store.consents.find_texts(sha256)
         if len({one.text_sha256 for one in texts}) > 1:
             raise BadInputError(f"several texts begin with {sha256!r}; give more of the hash")

@@ -6,12 +6,14 @@ import tempfile
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dmpo_app.cli.terminal import Home, Model, exit_on_error, out, progress, settings_from
+from dmpo_app.cli.shared_options import StudioContext
+from dmpo_app.cli.terminal import exit_on_error, out, progress
 from dmpo_app.domain.vote import Question
 from dmpo_app.errors import BadInputError
 
@@ -19,9 +21,6 @@ if TYPE_CHECKING:
     from dmpo_app.exchange.exporting import ExportOptions, ExportSummary, Selection
     from dmpo_app.settings import Settings
 
-Moment = Annotated[
-    datetime | None, typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"], help="A time, UTC", show_default=False)
-]
 _KINDS = "pick-a-pic, open-image-preferences, chosen-rejected, votes-jsonl or votes-csv"
 
 
@@ -32,47 +31,65 @@ class OutcomeRule(StrEnum):
     POSTERIOR = "posterior"
 
 
+def _option(*names: str, panel: str, help: str | None = None, **attributes: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, **attributes)
+
+
+_select = partial(_option, panel="Votes and pairs")
+_time = partial(_select, formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"], help="A time, UTC", show_default=False)
+_rows = partial(_option, panel="Rows")
+_card = partial(_option, panel="Data set")
+
+Format = Annotated[str, typer.Argument(metavar="FORMAT", help=_KINDS)]
+Folder = Annotated[Path | None, typer.Argument(help="Made or replaced; not needed with --push")]
+
+Moment = Annotated[datetime | None, _time()]
+Annotators = Annotated[
+    list[str] | None, _select(help="Only of this hashed name, as `dmpo quality` shows it; repeatable")
+]
+Versions = Annotated[list[int] | None, _select(min=0, help="Only pairs of this version; repeatable")]
+AskedQuestion = Annotated[Question | None, _select(help="Of preferences: what rounds learn from; of raw votes: all")]
+MinVotes = Annotated[int, _select(min=1, help="Only pairs with so many votes")]
+MinAgreement = Annotated[float, _select(min=0, max=1, help="... of which such a share says the same")]
+Reported = Annotated[bool, _select("--reported", help="With pairs that were reported")]
+
+Aggregated = Annotated[bool | None, _rows("--aggregated/--raw", help="A row for each pair, or for each vote")]
+Rule = Annotated[OutcomeRule, _rows(help="How, with --aggregated")]
+WithImages = Annotated[bool | None, _rows("--with-images/--without-images")]
+Comments = Annotated[bool, _rows("--comments", help="Of raw votes: with what people wrote")]
+
+HeldOut = Annotated[float, _card(min=0, max=0.5, help="Share of the prompts in the split `test`")]
+Licence = Annotated[str | None, _card(help="As the hub names it, e.g. cc-by-4.0 [DMPO_LABELING__LICENCE]")]
+Push = Annotated[str | None, _card(help="A data set repository on the hub, owner/name")]
+Private = Annotated[bool, _card("--private", help="Make the repository a private one")]
+
+
 def export(
-    format_name: Annotated[str, typer.Argument(metavar="FORMAT", help=_KINDS)],
-    folder: Annotated[Path | None, typer.Argument(help="Made or replaced; not needed with --push")] = None,
+    context: StudioContext,
+    format_name: Format,
+    folder: Folder = None,
     since: Moment = None,
     until: Moment = None,
-    annotator: Annotated[
-        list[str] | None, typer.Option(help="Only of this hashed name, as `dmpo quality` shows it; repeatable")
-    ] = None,
-    version: Annotated[list[int] | None, typer.Option(min=0, help="Only pairs of this version; repeatable")] = None,
-    question: Annotated[
-        Question | None, typer.Option(help="Of preferences: what rounds learn from; of raw votes: all")
-    ] = None,
-    min_votes: Annotated[int, typer.Option(min=1, help="Only pairs with so many votes")] = 1,
-    min_agreement: Annotated[float, typer.Option(min=0, max=1, help="... of which such a share says the same")] = 0.0,
-    reported: Annotated[bool, typer.Option("--reported", help="With pairs that were reported")] = False,
-    aggregated: Annotated[
-        bool | None, typer.Option("--aggregated/--raw", help="A row for each pair, or for each vote")
-    ] = None,
-    decide: Annotated[OutcomeRule, typer.Option(help="How, with --aggregated")] = OutcomeRule.MAJORITY,
-    with_images: Annotated[bool | None, typer.Option("--with-images/--without-images")] = None,
-    comments: Annotated[bool, typer.Option("--comments", help="Of raw votes: with what people wrote")] = False,
-    held_out: Annotated[float, typer.Option(min=0, max=0.5, help="Share of the prompts in the split `test`")] = 0.1,
-    licence: Annotated[
-        str | None, typer.Option(help="As the hub names it, e.g. cc-by-4.0 [DMPO_LABELING__LICENCE]")
-    ] = None,
-    push: Annotated[str | None, typer.Option(help="A data set repository on the hub, owner/name")] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make the repository a private one")] = False,
-    home: Home = None,
-    base_model: Model = None,
+    annotator: Annotators = None,
+    version: Versions = None,
+    question: AskedQuestion = None,
+    min_votes: MinVotes = 1,
+    min_agreement: MinAgreement = 0.0,
+    reported: Reported = False,
+    aggregated: Aggregated = None,
+    decide: Rule = OutcomeRule.MAJORITY,
+    with_images: WithImages = None,
+    comments: Comments = False,
+    held_out: HeldOut = 0.1,
+    licence: Licence = None,
+    push: Push = None,
+    private: Private = False,
 ) -> None:
     """Write votes to a folder, in a format of the field; push them to the hub."""
     with exit_on_error():
         from dmpo_app.exchange.exporting import ExportOptions, Selection
 
-        if folder is None and push is None:
-            raise BadInputError("where to? Name a folder, a repository with --push owner/name, or both")
-        settings = settings_from(home=home, base_model=base_model)
-        if push is not None:
-            from dmpo_app.exchange.exporting.hub_push import require_licence
-
-            require_licence(licence or settings.labeling.licence)
+        settings = context.load_settings()
         selection = Selection(
             since=_utc(since),
             until=_utc(until),
@@ -91,16 +108,34 @@ def export(
             held_out_share=held_out,
             licence=licence,
         )
-        with ExitStack() as stack:
-            target = folder or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "export"
-            _say(_write(target, format_name, selection, options, settings), folder)
-            if push is not None:
-                from dmpo_app.exchange.exporting.hub_push import push_export as push_to
+        if push is not None:
+            _write_and_push(folder, format_name, selection, options, settings, push, private=private)
+        elif folder is not None:
+            _say(_write(folder, format_name, selection, options, settings), folder)
+        else:
+            raise BadInputError("where to? Name a folder, a repository with --push owner/name, or both")
 
-                num_changed = push_to(target, push, private=private)
-                out.print(
-                    f"{push}: {f'{num_changed} files changed' if num_changed else 'nothing changed'}", highlight=False
-                )
+
+def _write_and_push(
+    folder: Path | None,
+    format_name: str,
+    selection: Selection,
+    options: ExportOptions,
+    settings: Settings,
+    repository: str,
+    *,
+    private: bool,
+) -> None:
+    """Write the export to the folder or, without one, to a temporary folder, and push it. Raises without a licence."""
+    from dmpo_app.exchange.exporting.hub_push import push_export, require_licence
+
+    require_licence(options.licence or settings.labeling.licence)
+    with ExitStack() as stack:
+        target = folder or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "export"
+        _say(_write(target, format_name, selection, options, settings), folder)
+        num_changed = push_export(target, repository, private=private)
+    changes = f"{num_changed} files changed" if num_changed else "nothing changed"
+    out.print(f"{repository}: {changes}", highlight=False)
 
 
 def _write(target: Path, name: str, selection: Selection, options: ExportOptions, settings: Settings) -> ExportSummary:

@@ -14,7 +14,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from dmpo_app.cli.terminal import Home, Model, console, exit_on_error, log_to_terminal, out, progress, settings_from
+from dmpo_app.cli.shared_options import StudioContext
+from dmpo_app.cli.terminal import console, exit_on_error, log_to_terminal, out, progress
 from dmpo_app.domain.data_import import ImportCounts, ImportUse
 from dmpo_app.errors import BadInputError, SetupError
 from dmpo_app.io import stop_signals
@@ -49,18 +50,19 @@ LeftOut = Annotated[
 
 
 def import_data(
+    context: StudioContext,
     data: Data,
     format_name: Format = "auto",
     use: Use = ImportUse.BOTH,
     split: Annotated[str, typer.Option(help="Of the data set")] = "train",
-    config: Annotated[str | None, typer.Option(help="Of a hub id that has several", show_default=False)] = None,
+    subset: Annotated[
+        str | None, typer.Option(help="Configuration of a hub id that has several", show_default=False)
+    ] = None,
     people: People = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     encode: Encode = False,
     left_out: LeftOut = None,
-    home: Home = None,
-    base_model: Model = None,
 ) -> None:
     """Import pairs and votes: Pick-a-Pic, HPD, Label Studio, Argilla and others. Doing so again adds nothing."""
     log_to_terminal(logging.WARNING)
@@ -69,8 +71,8 @@ def import_data(
         from dmpo_app.exchange.readers.source import open_source
         from dmpo_app.server.wiring import open_lineage
 
-        settings = settings_from(home=home, base_model=base_model)
-        source = open_source(data, split=split, config=config)
+        settings = context.load_settings()
+        source = open_source(data, split=split, config=subset)
         reader = get_reader(source, format_name)
         with open_lineage(settings) as lineage:
             importer = Importer(lineage.store, lineage.base, settings, source, reader, use, annotator_namespace=people)

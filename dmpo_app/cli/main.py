@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from dmpo_app import __version__
@@ -18,89 +19,74 @@ from dmpo_app.cli.export_command import export as export_votes
 from dmpo_app.cli.import_command import import_data
 from dmpo_app.cli.prompt_commands import prompts
 from dmpo_app.cli.quality_commands import gold_app, quality
+from dmpo_app.cli.shared_options import StudioContext, StudioTyper
 from dmpo_app.cli.space_commands import app as space
-from dmpo_app.cli.terminal import Home, Model, console, out
-from dmpo_app.cli.terminal import exit_on_error as _spoken_errors
-from dmpo_app.cli.terminal import log_to_terminal as _log_to_terminal
-from dmpo_app.cli.terminal import progress as _progress
-from dmpo_app.cli.terminal import settings_from as _settings
+from dmpo_app.cli.terminal import console, exit_on_error, log_to_terminal, out, progress
 from dmpo_app.cli.train_command import train
+from dmpo_app.domain.limits import MAX_STRENGTH
 from dmpo_app.errors import BadInputError, StudioError
+from dmpo_app.settings import find_changes
 
-app = typer.Typer(
-    no_args_is_help=True, pretty_exceptions_enable=False, help="DMPO Studio: a model that learns a taste."
-)
-app.add_typer(adapters, name="adapters")
-app.add_typer(consent_app, name="consent")
-app.add_typer(gold_app, name="gold")
-app.add_typer(invite_app, name="invite")
-app.add_typer(prompts, name="prompts")
-app.add_typer(space, name="space")
+app = StudioTyper(help="DMPO Studio: a model that learns a taste.")
 
 
-@app.callback(invoke_without_command=True)
-def main(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
-    if version:
+def _print_version(asked: bool) -> None:
+    if asked:
         out.print(__version__)
         raise typer.Exit
 
 
-@app.command()
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """DMPO Studio: a model that learns a taste."""
+
+
 def serve(
+    context: StudioContext,
     host: Annotated[str | None, typer.Option(help="Address to listen on [DMPO_HOST]", show_default=False)] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one [DMPO_PORT]", show_default=False)] = None,
-    home: Home = None,
-    base_model: Model = None,
     train: Annotated[bool | None, typer.Option(help="Run a trainer beside the server", show_default=False)] = None,
 ) -> None:
     """Start the studio: page, API, live model and trainer."""
-    _log_to_terminal(logging.INFO)
-    with _spoken_errors():
+    log_to_terminal(logging.INFO)
+    with exit_on_error():
         from dmpo_app.server.run import run_server
 
-        run_server(_settings(host=host, port=port, home=home, base_model=base_model, train=train), console)
+        run_server(context.load_settings(host=host, port=port, train=train), console)
 
 
-app.command()(train)
-app.command("import")(import_data)
-app.command()(quality)
-app.command()(backup)
-app.command()(restore)
-app.command()(verify)
-app.command("export")(export_votes)
-
-
-@app.command()
 def render(
+    context: StudioContext,
     prompt: str,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     versions: Annotated[str, typer.Option(help="Comma-separated version numbers, or 'live'")] = "0,live",
-    strength: Annotated[float, typer.Option(min=0, max=1.5)] = 1.0,
+    strength: Annotated[float, typer.Option(min=0, max=MAX_STRENGTH)] = 1.0,
     count: Annotated[int, typer.Option(min=1, help="How many seeds, from SEED on")] = 1,
     output: Annotated[Path, typer.Option(help="Folder for the images")] = Path(),
-    home: Home = None,
-    base_model: Model = None,
 ) -> None:
     """Render a prompt under some versions and write PNG files."""
-    _log_to_terminal(logging.WARNING)
-    with _spoken_errors():
+    log_to_terminal(logging.WARNING)
+    with exit_on_error():
         from dmpo_app.cli.offline import render_to_files
 
-        settings = _settings(home=home, base_model=base_model)
-        with _progress() as progress:
-            task = progress.add_task("rendering", total=count)
+        settings = context.load_settings()
+        with progress() as bar:
+            task = bar.add_task("rendering", total=count)
             for path in render_to_files(settings, prompt, range(seed, seed + count), versions, strength, output):
                 out.print(str(path), highlight=False)
-                progress.update(task, advance=0 if path is None else 1 / (versions.count(",") + 1))
+                bar.update(task, advance=0 if path is None else 1 / (versions.count(",") + 1))
 
 
-@app.command()
-def status(home: Home = None, base_model: Model = None) -> None:
+def status(context: StudioContext) -> None:
     """Show votes, pool, round and versions of a home."""
-    with _spoken_errors():
+    with exit_on_error():
         from dmpo_app.server.wiring import build_labeling, open_lineage
 
-        settings = _settings(home=home, base_model=base_model)
+        settings = context.load_settings()
         with open_lineage(settings) as lineage:
             now = build_labeling(settings, lineage).status()
         table = Table(show_header=False, box=None)
@@ -118,7 +104,6 @@ def status(home: Home = None, base_model: Model = None) -> None:
         out.print(table)
 
 
-@app.command()
 def simulate(
     taste: Annotated[str, typer.Argument(help="A named taste; `dmpo simulate list` names them")],
     votes: Annotated[int, typer.Option(min=1)] = 32,
@@ -129,7 +114,7 @@ def simulate(
     url: Annotated[str, typer.Option(help="Where the studio listens")] = "http://127.0.0.1:7860",
 ) -> None:
     """Vote by a taste computed from pixels, through the JSON API of a running studio."""
-    with _spoken_errors():
+    with exit_on_error():
         import httpx
 
         from dmpo_app.cli.simulation import SimulatedAnnotator
@@ -142,22 +127,21 @@ def simulate(
         if taste not in TASTES:
             raise BadInputError(f"no taste is named {taste!r}; there are: {', '.join(TASTES)}")
         try:
-            with httpx.Client(base_url=url, timeout=30) as client, _progress() as progress:
+            with httpx.Client(base_url=url, timeout=30) as client, progress() as bar:
                 rng = random.Random(seed)
                 annotator = SimulatedAnnotator(
                     client, TASTES[taste], wrong_share=wrong, rng=rng, handle=f"likes {taste}"
                 )
-                task = progress.add_task(f"voting for {taste}", total=votes)
+                task = bar.add_task(f"voting for {taste}", total=votes)
                 votes_left = 0
                 for vote in annotator.votes(votes):
                     votes_left = vote.votes_until_round
-                    progress.update(task, advance=1)
+                    bar.update(task, advance=1)
             out.print(f"{votes} votes cast; {votes_left} until the next round")
         except httpx.TransportError as error:
             raise StudioError(f"no studio answers at {url} ({error}); start one with `dmpo serve`") from error
 
 
-@app.command()
 def scorers() -> None:
     """List the automatic scorers of images: what each prefers, the source of its weights, its licence."""
     from dmpo_app.scoring.registry import SCORERS
@@ -168,22 +152,35 @@ def scorers() -> None:
     out.print(table, highlight=False)
 
 
-@app.command()
-def settings() -> None:
+def settings(
+    context: StudioContext,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Only those that differ from their defaults, and where they come from")
+    ] = False,
+) -> None:
     """List every setting: its environment variable, its value now, its meaning."""
-    with _spoken_errors():
-        table = Table("variable", "value", "meaning", box=None)
-        for note in _settings().notes():
-            table.add_row(*note)
+    with exit_on_error():
+        loaded = context.load_settings()
+        if changed:
+            changes = find_changes(loaded, context.shared_settings, context.shared_options.config)
+            table = Table("variable", "value", "default", "from", box=None)
+            for change in changes:
+                table.add_row(*map(escape, change))
+            if not changes:
+                out.print("Every setting has its default.")
+                return
+        else:
+            table = Table("variable", "value", "meaning", box=None)
+            for field in loaded.fields():
+                table.add_row(field.variable, escape(str(field.value)), escape(field.meaning))
         out.print(table)
 
 
-@app.command()
 def objectives() -> None:
     """List the preference objectives a round can minimise: name, formula, options, source."""
     from dmpo_app.objective import OBJECTIVES, load_installed
 
-    with _spoken_errors():
+    with exit_on_error():
         load_installed()
     out.print("DMPO_ROUND__OBJECTIVE=\n")
     for objective in OBJECTIVES.values():
@@ -200,15 +197,14 @@ def objectives() -> None:
     )
 
 
-@app.command()
-def doctor(home: Home = None, base_model: Model = None) -> None:
+def doctor(context: StudioContext) -> None:
     """Check device, models, SQLite, disk and ports, and say what would fail."""
-    with _spoken_errors():
+    with exit_on_error():
         from dmpo_app.cli.doctor import CheckStatus, examine
 
         colours = {CheckStatus.OK: "green", CheckStatus.WARNING: "yellow", CheckStatus.PROBLEM: "red"}
         problems = 0
-        for check in examine(_settings(home=home, base_model=base_model)):
+        for check in examine(context.load_settings()):
             colour = colours[check.status]
             out.print(f"[{colour}]{check.status:<8}[/] [bold]{check.subject:<11}[/]", check.detail, highlight=False)
             if check.advice:
@@ -217,14 +213,44 @@ def doctor(home: Home = None, base_model: Model = None) -> None:
     raise typer.Exit(1 if problems else 0)
 
 
-@app.command("starter-pairs", hidden=True)
-def starter_pairs(count: int = 64, seed: int = 1) -> None:
+def starter_pairs(context: StudioContext, count: int = 64, seed: int = 1) -> None:
     """Render the pairs that ship with the base model (for maintainers, after `make pocket`)."""
-    _log_to_terminal(logging.INFO)
-    with _spoken_errors():
+    log_to_terminal(logging.INFO)
+    with exit_on_error():
         from dmpo_app.cli.offline import make_starter_pairs
 
-        with _progress() as progress:
-            task = progress.add_task("rendering pairs", total=count)
-            for _ in make_starter_pairs(_settings(), count, seed):
-                progress.update(task, advance=1)
+        with progress() as bar:
+            task = bar.add_task("rendering pairs", total=count)
+            for _ in make_starter_pairs(context.load_settings(), count, seed):
+                bar.update(task, advance=1)
+
+
+RUN, TRAIN, DATA, CAMPAIGN, MODELS, MAINTENANCE = "Run", "Train", "Data", "Campaign", "Models", "Maintenance"
+
+app.command(rich_help_panel=RUN)(serve)
+app.command(rich_help_panel=RUN)(status)
+app.command(rich_help_panel=RUN)(simulate)
+app.add_typer(space, name="space", rich_help_panel=RUN)
+
+app.command(rich_help_panel=TRAIN)(train)
+app.command(rich_help_panel=TRAIN)(objectives)
+app.command(rich_help_panel=TRAIN)(scorers)
+
+app.command("import", rich_help_panel=DATA)(import_data)
+app.command("export", rich_help_panel=DATA)(export_votes)
+app.add_typer(prompts, name="prompts", rich_help_panel=DATA)
+
+app.command(rich_help_panel=CAMPAIGN)(quality)
+app.add_typer(gold_app, name="gold", rich_help_panel=CAMPAIGN)
+app.add_typer(invite_app, name="invite", rich_help_panel=CAMPAIGN)
+app.add_typer(consent_app, name="consent", rich_help_panel=CAMPAIGN)
+
+app.command(rich_help_panel=MODELS)(render)
+app.add_typer(adapters, name="adapters", rich_help_panel=MODELS)
+
+app.command(rich_help_panel=MAINTENANCE)(settings)
+app.command(rich_help_panel=MAINTENANCE)(doctor)
+app.command(rich_help_panel=MAINTENANCE)(backup)
+app.command(rich_help_panel=MAINTENANCE)(restore)
+app.command(rich_help_panel=MAINTENANCE)(verify)
+app.command("starter-pairs", hidden=True)(starter_pairs)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dmpo_app.domain.limits import MAX_SEED
 from dmpo_app.domain.lineage import BASE_VERSION
 from dmpo_app.domain.render_request import RenderRequest
 from dmpo_app.domain.round import RoundState, Trigger
@@ -175,7 +176,7 @@ def make_starter_pairs(settings: Settings, count: int, seed: int) -> Iterator[in
     prompts = read_prompts(settings.pool.train_prompts)
     pairs = []
     for index, prompt in enumerate(rng.sample(prompts, min(count, len(prompts)))):
-        shots = [Shot(prompt, rng.randrange(2**31), BASE_VERSION) for _ in range(2)]
+        shots = [Shot(prompt, rng.randrange(MAX_SEED + 1), BASE_VERSION) for _ in range(2)]
         first, second = (image_from_sample(sample, with_latents=True) for sample in model.render(shots))
         embeds = dump_conditioning(model.conditioning(prompt))
         pairs.append(NewPair(prompt, first, second, embeds, PairSource.STARTER))

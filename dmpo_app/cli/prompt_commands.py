@@ -11,7 +11,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from dmpo_app.cli.terminal import Home, Model, exit_on_error, out, settings_from
+from dmpo_app.cli.shared_options import StudioContext, StudioTyper
+from dmpo_app.cli.terminal import exit_on_error, out
 from dmpo_app.domain.prompt import PromptImportPlan, PromptQuery, RefusedPrompt, clean_tag
 from dmpo_app.errors import BadInputError, SetupError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from dmpo_app.labeling.prompt_desk import PromptService
     from dmpo_app.store.prompt_catalog import PromptCatalog
 
-prompts = typer.Typer(no_args_is_help=True, help="The prompts that pairs are made of, and those held out of training.")
+prompts = StudioTyper(help="The prompts that pairs are made of, and those held out of training.")
 
 Ids = Annotated[list[int] | None, typer.Argument(help="Numbers of prompts, as `dmpo prompts list` shows them")]
 Tagged = Annotated[str | None, typer.Option("--tagged", help="All prompts with this tag", show_default=False)]
@@ -35,6 +36,7 @@ BY = "cli"
 
 @prompts.command("import")
 def import_prompts(
+    context: StudioContext,
     file: Annotated[Path, typer.Argument(help=".txt, .csv, .tsv, .jsonl, .json or .parquet")],
     held_out_share: Share = None,
     held_out: Annotated[bool, typer.Option("--held-out", help="Hold all of them out of training")] = False,
@@ -46,11 +48,9 @@ def import_prompts(
     ] = None,
     show: Annotated[int, typer.Option(min=0, help="List at most so many refused rows")] = MAX_SHOWN,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, do nothing")] = False,
-    home: Home = None,
-    base_model: Model = None,
 ) -> None:
     """Import a file of prompts. Importing the same file again changes nothing."""
-    with exit_on_error(), _desk(home, base_model) as (desk, _):
+    with exit_on_error(), _desk(context) as (desk, _):
         from dmpo_app.labeling.prompt_files import read_file
 
         if held_out and held_out_share is not None:
@@ -64,16 +64,15 @@ def import_prompts(
 
 @prompts.command("list")
 def list_prompts(
+    context: StudioContext,
     search: Annotated[str, typer.Argument(help="Beginnings of words")] = "",
     tag: TagFilter = None,
     held_out: Side = None,
     retired: Annotated[bool | None, typer.Option("--retired/--active", help="Only these", show_default=False)] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first")] = 50,
-    home: Home = None,
-    base_model: Model = None,
 ) -> None:
     """List prompts with their tags, side, pairs and votes."""
-    with exit_on_error(), _desk(home, base_model) as (desk, _):
+    with exit_on_error(), _desk(context) as (desk, _):
         query = PromptQuery(tag=tag, held_out=held_out, retired=retired, limit=limit)
         page = desk.page(search=search, query=query)
         table = Table("id", "prompt", "side", "tags", "pairs", "votes", "from", box=None)
@@ -94,14 +93,13 @@ def list_prompts(
 
 @prompts.command("export")
 def export_prompts(
+    context: StudioContext,
     file: Annotated[Path, typer.Argument(help=".txt, .csv or .jsonl; it must not exist yet")],
     tag: TagFilter = None,
     held_out: Side = None,
-    home: Home = None,
-    base_model: Model = None,
 ) -> None:
     """Write prompts to a file, the oldest first."""
-    with exit_on_error(), _desk(home, base_model) as (desk, _):
+    with exit_on_error(), _desk(context) as (desk, _):
         from dmpo_app.labeling.prompt_files import format_prompts
 
         page = desk.page(search="", query=PromptQuery(tag=tag, held_out=held_out))
@@ -117,25 +115,25 @@ def export_prompts(
 
 
 @prompts.command()
-def retire(ids: Ids = None, tagged: Tagged = None, home: Home = None, base_model: Model = None) -> None:
+def retire(context: StudioContext, ids: Ids = None, tagged: Tagged = None) -> None:
     """Make no more pairs of these prompts; pairs, votes and images stay."""
-    with exit_on_error(), _desk(home, base_model) as (_, catalog):
+    with exit_on_error(), _desk(context) as (_, catalog):
         out.print(f"{catalog.retire(_select_prompt_ids(catalog, ids, tagged), by=BY)} prompts retired", highlight=False)
 
 
 @prompts.command()
-def restore(ids: Ids = None, tagged: Tagged = None, home: Home = None, base_model: Model = None) -> None:
+def restore(context: StudioContext, ids: Ids = None, tagged: Tagged = None) -> None:
     """Bring retired prompts back."""
-    with exit_on_error(), _desk(home, base_model) as (_, catalog):
+    with exit_on_error(), _desk(context) as (_, catalog):
         out.print(
             f"{catalog.restore(_select_prompt_ids(catalog, ids, tagged), by=BY)} prompts restored", highlight=False
         )
 
 
 @prompts.command()
-def tag(name: str, ids: Ids = None, tagged: Tagged = None, home: Home = None, base_model: Model = None) -> None:
+def tag(context: StudioContext, name: str, ids: Ids = None, tagged: Tagged = None) -> None:
     """Give prompts a tag."""
-    with exit_on_error(), _desk(home, base_model) as (_, catalog):
+    with exit_on_error(), _desk(context) as (_, catalog):
         from dmpo_app.labeling.prompt_desk import clean_tags
 
         prompt_ids = _select_prompt_ids(catalog, ids, tagged)
@@ -144,9 +142,9 @@ def tag(name: str, ids: Ids = None, tagged: Tagged = None, home: Home = None, ba
 
 
 @prompts.command()
-def untag(name: str, ids: Ids = None, tagged: Tagged = None, home: Home = None, base_model: Model = None) -> None:
+def untag(context: StudioContext, name: str, ids: Ids = None, tagged: Tagged = None) -> None:
     """Take a tag away from prompts."""
-    with exit_on_error(), _desk(home, base_model) as (_, catalog):
+    with exit_on_error(), _desk(context) as (_, catalog):
         from dmpo_app.labeling.prompt_desk import clean_tags
 
         prompt_ids = _select_prompt_ids(catalog, ids, tagged)
@@ -156,14 +154,13 @@ def untag(name: str, ids: Ids = None, tagged: Tagged = None, home: Home = None, 
 
 @prompts.command()
 def split(
+    context: StudioContext,
     ids: Ids = None,
     tagged: Tagged = None,
     held_out: Annotated[bool | None, typer.Option("--held-out/--train", help="Where to", show_default=False)] = None,
-    home: Home = None,
-    base_model: Model = None,
 ) -> None:
     """Move prompts to one side; without any, show both sides and near duplicates across them."""
-    with exit_on_error(), _desk(home, base_model) as (desk, catalog):
+    with exit_on_error(), _desk(context) as (desk, catalog):
         if held_out is None:
             if ids or tagged:
                 raise BadInputError("say where to: --held-out or --train")
@@ -177,11 +174,11 @@ def split(
 
 
 @contextmanager
-def _desk(home: Path | None, base_model: str | None) -> Iterator[tuple[PromptService, PromptCatalog]]:
+def _desk(context: StudioContext) -> Iterator[tuple[PromptService, PromptCatalog]]:
     from dmpo_app.labeling.prompt_desk import PromptService
     from dmpo_app.server.wiring import open_lineage
 
-    settings = settings_from(home=home, base_model=base_model)
+    settings = context.load_settings()
     with open_lineage(settings) as lineage:
         yield PromptService(lineage.store, lineage.base, settings), lineage.store.prompt_catalog
 

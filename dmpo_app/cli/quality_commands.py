@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from dmpo_app.cli.terminal import Home, Model, console, exit_on_error, out, settings_from
-from dmpo_app.cli.terminal import exit_on_error as _spoken_errors
-from dmpo_app.cli.terminal import settings_from as _settings
+from dmpo_app.cli.shared_options import StudioContext, StudioTyper
+from dmpo_app.cli.terminal import console, exit_on_error, out
 
 if TYPE_CHECKING:
     from dmpo_app.labeling.quality import QualityReport
@@ -22,22 +21,21 @@ MOST_ROWS = 40
 
 
 def quality(
+    context: StudioContext,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the whole report to this file", show_default=False)
     ] = None,
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="Write a line an annotator to this file", show_default=False)
     ] = None,
-    home: Home = None,
-    base_model: Model = None,
 ) -> None:
     """Report the quality of votes: agreement, repeats, sides, times, and the weight of each annotator's votes."""
-    with _spoken_errors():
+    with exit_on_error():
         from dmpo_app.labeling.quality.quality_report import to_csv, to_json
         from dmpo_app.labeling.quality.quality_service import build_report
         from dmpo_app.server.wiring import open_lineage
 
-        settings = _settings(home=home, base_model=base_model)
+        settings = context.load_settings()
         with open_lineage(settings) as lineage:
             report = build_report(lineage.store, lineage.base, settings)
         for path, text in ((json_file, to_json), (csv_file, to_csv)):
@@ -88,7 +86,7 @@ def _format_share(share: Share, *, short: bool = False) -> str:
     return f"{share.value:.0%} ({share.low:.0%} to {share.high:.0%}) of {share.trials}"
 
 
-gold_app = typer.Typer(no_args_is_help=True, help="Pairs whose right answer is known, for DMPO_LABELING__GOLD_RATE.")
+gold_app = StudioTyper(help="Pairs whose right answer is known, for DMPO_LABELING__GOLD_RATE.")
 PairId = Annotated[int, typer.Argument(min=1, help="The pair's number, as reports and the API have it")]
 
 
@@ -102,17 +100,16 @@ class GoldOutcome(StrEnum):
 
 @gold_app.command()
 def add(
+    context: StudioContext,
     pair: PairId,
     answer: Annotated[GoldOutcome, typer.Argument(help="The better image: a is the one that was made first")],
-    home: Home = None,
-    model: Model = None,
 ) -> None:
     """Make a pair a gold pair. It is mixed in from now on, and votes on it are not trained on."""
     with exit_on_error():
         from dmpo_app.domain.vote import Outcome
         from dmpo_app.server.wiring import open_lineage
 
-        settings = settings_from(home=home, model=model)
+        settings = context.load_settings()
         with open_lineage(settings) as lineage:
             lineage.store.gold.set(lineage.base, pair, Outcome(answer.value), by="cli")
         if settings.labeling.gold_rate == 0:
@@ -122,23 +119,23 @@ def add(
 
 
 @gold_app.command()
-def remove(pair: PairId, home: Home = None, model: Model = None) -> None:
+def remove(context: StudioContext, pair: PairId) -> None:
     """Make a gold pair a pair like any other."""
     with exit_on_error():
         from dmpo_app.server.wiring import open_lineage
 
-        with open_lineage(settings_from(home=home, model=model)) as lineage:
+        with open_lineage(context.load_settings()) as lineage:
             lineage.store.gold.set(lineage.base, pair, None, by="cli")
 
 
 @gold_app.command("list")
-def list_gold(home: Home = None, model: Model = None) -> None:
+def list_gold(context: StudioContext) -> None:
     """List the gold pairs with their right answers."""
     with exit_on_error():
         from dmpo_app.server.wiring import open_lineage
 
         table = Table("pair", "right answer", "prompt", box=None)
-        with open_lineage(settings_from(home=home, model=model)) as lineage:
+        with open_lineage(context.load_settings()) as lineage:
             for pair_id, answer in lineage.store.gold.right_outcomes(lineage.base).items():
                 table.add_row(str(pair_id), answer.value, lineage.store.pairs.get(pair_id).prompt)
         out.print(table)

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
+from dmpo_app.cli.shared_options import StudioTyper
 from dmpo_app.cli.terminal import exit_on_error, out
 from dmpo_app.errors import BadInputError, ConflictError, NotFoundError, StudioError
 
-app = typer.Typer(no_args_is_help=True, help="This studio as a Hugging Face Space.")
+app = StudioTyper(help="This studio as a Hugging Face Space.")
 
 ADMIN_TOKEN = "DMPO_ADMIN_TOKEN"
 
@@ -87,8 +88,9 @@ def _apply(
     secret_values: dict[str, str],
     yes: bool,
 ) -> bool:
-    """Show and run the steps; True when they were run. Raises ConflictError, NotFoundError, BadInputError,
-    StudioError.
+    """Show and run the steps; True when they were run.
+
+    Raises ConflictError, NotFoundError, BadInputError, StudioError.
     """
     from huggingface_hub import HfApi
 

@@ -1,17 +1,17 @@
-"""Terminal helpers of the commands: settings from options, error messages, logs and progress."""
+"""Terminal helpers of the commands: error messages, logs and progress."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dmpo_app.errors import StudioError
@@ -20,14 +20,6 @@ from dmpo_app.settings import Settings
 console = Console(stderr=True)
 out = Console()
 
-Home = Annotated[Path | None, typer.Option(help="Folder of everything a run writes [DMPO_HOME]", show_default=False)]
-Model = Annotated[str | None, typer.Option(help="Base model: folder or hub id [DMPO_BASE_MODEL]", show_default=False)]
-
-
-def settings_from(**overrides: Any) -> Settings:
-    """Load the settings with command line options over them; None means that an option is not set."""
-    return Settings(**{name: value for name, value in overrides.items() if value is not None})
-
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
@@ -35,13 +27,49 @@ def exit_on_error() -> Iterator[None]:
     try:
         yield
     except StudioError as error:
-        console.print(f"[bold red]error:[/] {error}", markup=True, highlight=False)
+        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
         raise typer.Exit(1) from error
     except ValidationError as error:
-        for problem in error.errors():
-            name = "DMPO_" + "__".join(str(part) for part in problem["loc"]).upper()
-            console.print(f"[bold red]error:[/] {name}={problem['input']!r}: {problem['msg']}", highlight=False)
+        for refusal in dict.fromkeys(_refusals(error)):
+            console.print(f"[bold red]error:[/] {escape(refusal)}", highlight=False)
         raise typer.Exit(2) from error
+
+
+def _refusals(error: ValidationError) -> Iterator[str]:
+    """Yield a line for each setting that was refused, with its variable and, unless it is a secret, its value."""
+    for problem in error.errors():
+        path, info = _locate(problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        name = "DMPO_" + "__".join(map(str, path)).upper()
+        if not path:
+            yield message
+        elif _is_group(info):  # the input is the whole group, secrets and all
+            yield f"{name}__...: {message}"
+        else:
+            value = "(hidden)" if info is not None and "SecretStr" in str(info.annotation) else repr(problem["input"])
+            yield f"{name}={value}: {message}"
+
+
+def _locate(location: tuple[int | str, ...]) -> tuple[tuple[int | str, ...], FieldInfo | None]:
+    """The part of a location that names a setting or a group, and its field; None for a name that there is not.
+
+    What follows in it is pydantic's: which one of a union's types refused the value.
+    """
+    model: type[BaseModel] = Settings
+    info = None
+    for index, part in enumerate(location):
+        info = model.model_fields.get(str(part))
+        if info is None:
+            return location, None
+        if not _is_group(info):
+            return location[: index + 1], info
+        assert isinstance(info.annotation, type)
+        model = info.annotation
+    return location, info
+
+
+def _is_group(info: FieldInfo | None) -> bool:
+    return info is not None and isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
 
 
 def log_to_terminal(level: int) -> None:

@@ -11,7 +11,8 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from dmpo_app.cli.terminal import Home, Model, exit_on_error, log_to_terminal, out, progress, settings_from
+from dmpo_app.cli.shared_options import StudioContext
+from dmpo_app.cli.terminal import exit_on_error, log_to_terminal, out, progress
 from dmpo_app.errors import BadInputError
 from dmpo_app.settings import Settings
 from dmpo_app.training.distributed.torchrun_env import is_secondary_process, world_size
@@ -41,7 +42,7 @@ EncodeBatch = Annotated[int, _for_data("Pairs that are encoded at a time", min=1
 HeldOutShare = Annotated[float | None, _for_data("Of the prompts, to judge by; not given: 0.2, 512 pairs at most")]
 Seed = Annotated[int | None, _for_data("Of split, noise and order")]
 Split = Annotated[str, _for_data("Of the data set")]
-Config = Annotated[str | None, _for_data("Of a hub id that has several")]
+Subset = Annotated[str | None, _for_data("Configuration of a hub id that has several")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
@@ -58,7 +59,7 @@ class DatasetOptions(NamedTuple):
 
     dataset: str
     split: str
-    config: str | None
+    subset: str | None
     output: Path
     limit: int | None
     resolution: int | None
@@ -66,9 +67,8 @@ class DatasetOptions(NamedTuple):
 
 
 def train(
+    context: StudioContext,
     once: Once = False,
-    home: Home = None,
-    base_model: Model = None,
     dataset: Dataset = None,
     output: Output = None,
     objective: Objective = None,
@@ -80,12 +80,12 @@ def train(
     held_out_share: HeldOutShare = None,
     seed: Seed = None,
     split: Split = "train",
-    config: Config = None,
+    subset: Subset = None,
     overrides: Overrides = None,
 ) -> None:
     """Train on votes until stopped, on the votes there are (--once), or on a data set (--dataset).
 
-    On several GPUs, either way: torchrun --nproc-per-node 8 -m dmpo_app.cli.main train ...
+    On several GPUs, either way: torchrun --nproc-per-node 8 --no-python dmpo train ...
     """
     log_to_terminal(logging.WARNING if dataset is not None and is_secondary_process() else logging.INFO)
     flags = {
@@ -97,7 +97,7 @@ def train(
     }
     with exit_on_error():
         setting_values = nested_settings(overrides or [], {f"round.{name}": value for name, value in flags.items()})
-        settings = settings_from(home=home, base_model=base_model, **setting_values)
+        settings = context.load_settings(nested=setting_values)
         if dataset is None:
             if output is not None or limit is not None or resolution is not None:
                 raise BadInputError("--output, --limit and --resolution go with --dataset, which is missing")
@@ -107,7 +107,7 @@ def train(
             raise BadInputError("--once is for training on votes; with --dataset there is one training anyway")
         if output is None:
             raise BadInputError("--output is missing: the folder that the adapter is written to")
-        options = DatasetOptions(dataset, split, config, output.resolve(), limit, resolution, encode_batch)
+        options = DatasetOptions(dataset, split, subset, output.resolve(), limit, resolution, encode_batch)
         outcome = _train_on_dataset(options, settings)
     _report_outcome(outcome, quiet=is_secondary_process())
 
@@ -191,7 +191,7 @@ def _open(options: DatasetOptions) -> tuple[PreferenceSource, PreferenceReader]:
     from dmpo_app.exchange.readers.registry import detect_reader
     from dmpo_app.exchange.readers.source import open_source
 
-    source = open_source(options.dataset, split=options.split, config=options.config)
+    source = open_source(options.dataset, split=options.split, config=options.subset)
     reader = detect_reader(source.columns, source.name)
     out.print(f"{source.name}: {reader.name}", highlight=False)
     return source, reader

@@ -14,6 +14,7 @@ from safetensors.torch import save
 from dmpo_app.diffusion.adapter_files import WEIGHTS_FILE, parse_adapter, read_adapter
 from dmpo_app.diffusion.loading import load_pipeline
 from dmpo_app.errors import BadInputError, SetupError
+from dmpo_app.io import full_disk_reported, make_folder, publish_folder
 
 AdapterFormat = Literal["diffusers", "kohya"]
 
@@ -50,7 +51,7 @@ def merge_adapter(source: str, adapter: Path, sha256: str, target: Path, *, stre
 
     Merged in float32 by diffusers' own means. `strength`: how much of the adapter, 0 to 1.5. The folder appears whole
     or not at all. Raises BadInputError for a folder that is there, ModelUnavailableError, AdapterCorruptError,
-    SetupError.
+    SetupError, StorageFullError.
     """
     if target.exists():
         raise BadInputError(f"{target} is there already; name a folder that is not")
@@ -59,11 +60,12 @@ def merge_adapter(source: str, adapter: Path, sha256: str, target: Path, *, stre
     pipeline.load_lora_weights(adapter, weight_name=WEIGHTS_FILE, adapter_name="dmpo")
     pipeline.fuse_lora(lora_scale=strength, safe_fusing=True)
     pipeline.unload_lora_weights()
-    target.parent.mkdir(parents=True, exist_ok=True)
     staging = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}")
     try:
-        pipeline.save_pretrained(staging, safe_serialization=True)
-        staging.rename(target)
+        with full_disk_reported(target):
+            make_folder(target.parent)
+            pipeline.save_pretrained(staging, safe_serialization=True)
+            publish_folder(staging, target)
     except OSError as error:
         raise SetupError(f"{target} could not be written: {error}") from error
     finally:

@@ -11,9 +11,7 @@ CPU before anything live is touched, because safetensors itself loads flipped bi
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import platform
 import shutil
 import struct
@@ -31,6 +29,7 @@ from torch import Tensor
 
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.errors import AdapterCorruptError, AdapterMismatchError
+from dmpo_app.io import full_disk_reported, make_folder, publish_folder, sha256_hex
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 MANIFEST_FILE = "manifest.json"
@@ -68,24 +67,23 @@ def write_adapter(
     `tensors` by file key (`lora.lora_state`); stored as float32. `manifest` is what the caller wants recorded: parent,
     configuration, seed, votes. Writing the same tensors as the same version again finds the folder there and leaves it
     alone, so a publisher killed in between can simply start over. Raises AdapterCorruptError for values that are not
-    finite: such an adapter is not written at all.
+    finite: such an adapter is not written at all; StorageFullError.
     """
     data = _serialize(tensors, spec)
-    digest = hashlib.sha256(data).hexdigest()
+    digest = sha256_hex(data)
     folder = root / f"{version:05d}-{digest[:8]}"
     if folder.is_dir():
         read_adapter(folder, digest)
         return StagedAdapter(folder.name, digest)
-    root.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_manifest(version, digest, spec, manifest), indent=2, sort_keys=True, default=str)
     staging = root / f"{_STAGING_PREFIX}{uuid.uuid4().hex}"
-    staging.mkdir()
     try:
-        _write_durably(staging / WEIGHTS_FILE, data)
-        text = json.dumps(_manifest(version, digest, spec, manifest), indent=2, sort_keys=True, default=str)
-        _write_durably(staging / MANIFEST_FILE, text.encode())
-        _sync_folder(staging)
-        staging.rename(folder)
-        _sync_folder(root)
+        with full_disk_reported(folder):
+            make_folder(root)
+            staging.mkdir()
+            (staging / WEIGHTS_FILE).write_bytes(data)
+            (staging / MANIFEST_FILE).write_bytes(text.encode())
+            publish_folder(staging, folder)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
@@ -104,7 +102,7 @@ def read_adapter(folder: Path, sha256: str) -> AdapterWeights:
         data = path.read_bytes()
     except OSError as error:
         raise AdapterCorruptError(f"adapter {folder.name}: {WEIGHTS_FILE} cannot be read: {error}") from error
-    actual_sha256 = hashlib.sha256(data).hexdigest()
+    actual_sha256 = sha256_hex(data)
     if actual_sha256 != sha256:
         raise AdapterCorruptError(
             f"adapter {folder.name}: {WEIGHTS_FILE} has sha256 {actual_sha256[:12]}..., recorded was {sha256[:12]}...; "
@@ -176,18 +174,3 @@ def _manifest(version: int, digest: str, spec: LoraSpec, fields: Mapping[str, An
         "spec": asdict(spec),
         "libraries": {name: library_version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
     }
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -180,8 +180,9 @@ def _read_json(path: Path, source: str) -> dict[str, Any]:
 
 
 def _check_complete(folder: Path, source: str) -> None:
-    """Raise ModelUnavailableError unless every part that `from_pretrained` will read is there, weights as
-    safetensors.
+    """Check that every part that `from_pretrained` will read is there, weights as safetensors.
+
+    Raises ModelUnavailableError.
     """
     index = _read_json(folder / "model_index.json", source)
     parts = _parts(index)

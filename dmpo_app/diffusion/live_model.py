@@ -1,7 +1,7 @@
 """The live model: one pipeline, the adapter version it holds, and images made with it.
 
-One thread owns a LiveModel; nothing here is safe to call from two. Its images are those of the stock pipelines: the
-same bits from the same noise and embeddings.
+One thread owns a LiveModel; nothing here is safe to call from two. Its images are those of the stock pipelines up to
+rounding, from the same noise and embeddings; the same request gives the same bits again.
 
 Shapes:  B images of a batch;  C H W latent channels, height, width.
 """
@@ -27,6 +27,7 @@ from dmpo_app.diffusion.loading import latent_shape_at, load_pipeline
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.diffusion.quantization import precision_name
 from dmpo_app.domain.image import Provenance
+from dmpo_app.domain.limits import MAX_STRENGTH
 from dmpo_app.domain.lineage import BASE_VERSION, Sampling
 from dmpo_app.errors import AdapterMismatchError, SetupError, StudioError
 from dmpo_app.settings import RenderSettings
@@ -63,7 +64,6 @@ def sample(
     return latents
 
 
-MAX_STRENGTH = 1.5
 _CACHED_PROMPTS = 256
 
 

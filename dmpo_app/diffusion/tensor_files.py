@@ -27,6 +27,7 @@ PROMPT_EMBEDS = "prompt_embeds"
 
 
 def dump_latents(latents_CHW: Tensor) -> bytes:
+    """Serialize an image's latents (C, H, W) in their dtype."""
     return _dump({LATENTS: latents_CHW}, LATENTS, num_dimensions=3)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from dmpo_app.domain.vote import Outcome, Question, Strength
+from dmpo_app.io import sha256_hex
 
 
 class ImportUse(StrEnum):
@@ -115,7 +115,7 @@ class ImportedPair:
 def pair_key(prompt: str, sha256_a: str, sha256_b: str) -> str:
     """The content key of a pair, in any data set: a sha256 (hex) of prompt and image files, whichever is a."""
     parts = (*sorted((sha256_a, sha256_b)), prompt)
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+    return sha256_hex("\0".join(parts).encode("utf-8", "surrogatepass"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """The provenance of an image; enough to make it again. The last bits depend on batch shape and thread count."""
+    """The provenance of an image; enough to make it again. Last bits depend on batch shape, threads and processor."""
 
     prompt: str
     seed: int

@@ -12,6 +12,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Re
 from huggingface_hub.errors import BucketNotFoundError, RepositoryNotFoundError
 
 from dmpo_app.errors import BadInputError, SetupError
+from dmpo_app.io import sha256_hex
 
 _EXCLUDED_PREFIXES = ("tests/", "benchmarks/", "scripts/", ".ci/", "Makefile", "Dockerfile", "compose", ".dockerignore")
 _HUB_FILES = (".gitattributes",)
@@ -150,7 +151,7 @@ def _is_same(remote_file: RepoFile, path: Path) -> bool:
     """Compare a file with the Space's by the hash that the Hub tells: of large files sha256, of others git's."""
     content = path.read_bytes()
     if remote_file.lfs is not None:
-        return remote_file.lfs.sha256 == hashlib.sha256(content).hexdigest()
+        return remote_file.lfs.sha256 == sha256_hex(content)
     blob = hashlib.sha1(f"blob {len(content)}\0".encode() + content, usedforsecurity=False)
     return remote_file.blob_id == blob.hexdigest()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from dmpo_app.domain.campaign import ConsentAgreement
 from dmpo_app.domain.vote import Annotator
 from dmpo_app.errors import ConflictError, ConsentRequiredError, NotFoundError, SetupError
+from dmpo_app.io import sha256_hex
 from dmpo_app.settings import LabelingSettings
 from dmpo_app.store import Store
 
@@ -81,4 +81,4 @@ def read_consent(settings: LabelingSettings) -> ConsentText | None:
     text = text.strip()
     if not 1 <= len(text) <= MAX_TEXT:
         raise SetupError(f"the text to agree to has {len(text)} characters; expected 1 to {MAX_TEXT}")
-    return ConsentText(text, settings.consent_version, hashlib.sha256(text.encode()).hexdigest())
+    return ConsentText(text, settings.consent_version, sha256_hex(text.encode()))

@@ -14,15 +14,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from dmpo_app.domain.limits import MAX_HANDLE
 from dmpo_app.domain.prompt import fold, jaccard_similarity, word_set
 from dmpo_app.errors import BadInputError, SetupError
 
-MAX_HANDLE = 64
 MAX_COMMENT = 500
 
 
 def clean_handle(handle: str) -> str:
-    """Validate a handle: NFC, inner whitespace single, 1 to 64 characters. Raises BadInputError for what is no name."""
+    """Validate a handle: NFC, inner whitespace single, 1 to MAX_HANDLE characters.
+
+    Raises BadInputError for what is no name.
+    """
     name = " ".join(unicodedata.normalize("NFC", _require_encodable(handle, "handle")).split())
     if not 1 <= len(name) <= MAX_HANDLE:
         raise BadInputError(f"a handle has 1 to {MAX_HANDLE} characters, not {len(name)}")

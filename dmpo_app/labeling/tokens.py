@@ -10,16 +10,14 @@ import base64
 import binascii
 import hashlib
 import hmac
-import os
-import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken
 
 from dmpo_app.errors import ExpiredError, ForbiddenError, NotFoundError, NotInvitedError, SetupError
-
-KEY_NAME = "secret.key"
+from dmpo_app.io import create_exclusively
+from dmpo_app.store.store import SECRET_KEY_NAME
 
 _SESSION = b"s:"
 _IMAGE = b"i:"
@@ -116,11 +114,11 @@ class Sealer:
 def load_or_create_key(home: Path) -> bytes:
     """Load the home's key, made on first use and readable by its owner only. Two processes at once get the same.
 
-    Raises SetupError when the file holds no key.
+    Raises SetupError when the file holds no key, StorageFullError.
     """
-    path = home / KEY_NAME
+    path = home / SECRET_KEY_NAME
     if not path.exists():
-        _create_key(home, path)
+        create_exclusively(path, Fernet.generate_key(), mode=0o600)  # where another process was first its key stands
     key = path.read_bytes().strip()
     try:
         Fernet(key)
@@ -129,28 +127,3 @@ def load_or_create_key(home: Path) -> bytes:
             f"{path} does not hold a key; delete it and a new one is made (open sessions will have to start again)"
         ) from error
     return key
-
-
-def _create_key(home: Path, path: Path) -> None:
-    home.mkdir(parents=True, exist_ok=True)
-    temporary = home / f".{KEY_NAME}-{secrets.token_hex(8)}"
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(Fernet.generate_key())
-            file.flush()
-            os.fsync(file.fileno())
-        _publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _publish(temporary: Path, path: Path) -> None:
-    """Publish the whole key file under its name, unless another process was first: then theirs stands."""
-    try:
-        path.hardlink_to(temporary)
-    except FileExistsError:
-        return
-    except OSError:  # a file system without hard links: the narrow race is between two first starts
-        if not path.exists():
-            temporary.replace(path)

@@ -56,7 +56,7 @@ def score_target(scores_a: Tensor, scores_b: Tensor, *, temperature: float) -> T
 
 
 def mixed_target(human: Tensor, num_votes: Tensor, automatic: Tensor, *, human_share: float, alpha: float) -> Tensor:
-    """Mix human and automatic evidence into one target, (B,):
+    """Mix human and automatic evidence into one target, (B,).
 
         q = w human + (1 - w) automatic   where there are votes,   q = automatic   where there are none
 

@@ -85,6 +85,7 @@ _WORD_VALUES: tuple[tuple[str, dict[str, str]], ...] = (
 
 
 def split_words(prompt: str) -> list[str]:
+    """The words of a prompt in small letters, without digits and punctuation."""
     return re.findall(r"[a-z]+", prompt.lower())
 
 

@@ -41,8 +41,9 @@ class AdapterCache:
         self._cache: OrderedDict[tuple[int, str], AdapterWeights] = OrderedDict()
 
     def get(self, version: int) -> AdapterWeights:
-        """The tensors of a published version. Raises NotFoundError where there is none, AdapterCorruptError for a
-        damaged one.
+        """The tensors of a published version.
+
+        Raises NotFoundError where there is none, AdapterCorruptError for a damaged one.
         """
         adapter = self._store.adapters.get(self._base, version)
         key = (version, adapter.sha256)

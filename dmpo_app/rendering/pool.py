@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dmpo_app.domain.limits import MAX_SEED
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.prompt import clean_tag
 from dmpo_app.domain.round import RoundStatus
@@ -22,7 +23,6 @@ from dmpo_app.settings import PoolSettings
 from dmpo_app.store import Store
 
 LOW_POOL_SIZE = 6
-MAX_SEED = 2**31 - 1
 _MAX_REFUSALS = 3
 
 

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
+from dmpo_app.domain.limits import MAX_GUIDANCE, MAX_SEED, MAX_STRENGTH
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.render_request import RenderedImage, RendererState, RenderRequest
 from dmpo_app.errors import BadInputError, BusyError, NotReadyError, StorageFullError, StudioError
 from dmpo_app.rendering.background import BackgroundWork
-from dmpo_app.rendering.pool import MAX_SEED
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store, utc_now
 
@@ -34,9 +34,7 @@ ERROR_PAUSE_SECONDS = 5.0
 LOADING_STOP_SECONDS = 1.0
 """Loading cannot be interrupted; the thread is a daemon, and has nothing to lose."""
 MAX_VERSIONS = 8
-MAX_STRENGTH = 1.5
 MAX_STEPS = 200
-MAX_GUIDANCE = 30.0
 _SHUTTING_DOWN = "the studio is shutting down"
 
 _log = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
-"""The LAION aesthetic predictor v2 (Schuhmann 2022, improved-aesthetic-predictor): a rating of 1 to 10, whatever the
-prompt.
+"""The LAION aesthetic predictor v2 (Schuhmann 2022, improved-aesthetic-predictor): a rating of 1 to 10.
 
-The unit vector of CLIP ViT-L/14's image embedding through the linear head `sac+logos+ava1-l14-linearMSE`.
+The prompt plays no part. The unit vector of CLIP ViT-L/14's image embedding goes through the linear head
+`sac+logos+ava1-l14-linearMSE`.
 
 Shapes:  B images;  D the embedding's dimension, 768.
 """

@@ -65,8 +65,9 @@ def find_model_folder(source: str) -> Path:
 
 
 def model_files(folder: Path, source: str) -> list[Path]:
-    """`config.json` and the safetensors files of the model in `folder`, whole or in shards. Raises
-    ModelUnavailableError.
+    """`config.json` and the safetensors files of the model in `folder`, whole or in shards.
+
+    Raises ModelUnavailableError.
     """
     config = folder / "config.json"
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"

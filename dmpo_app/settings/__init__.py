@@ -1,19 +1,23 @@
-"""The typed settings: DMPO_* environment variables over dmpo.toml over the defaults here.
+"""The typed settings: options of a command over DMPO_* environment variables over dmpo.toml over the defaults here.
 
 The most used ones stand at the top level (`DMPO_MIN_VOTES`); groups nest with two underscores (`DMPO_ROUND__BETA`).
-`dmpo.toml` is read from the current folder. Nonsense is refused with the value in the message.
+`dmpo.toml` is read from the current folder, unless another file is named. Nonsense is refused with the value in the
+message.
 """
 
+from dmpo_app.settings.changes import SettingChange, find_changes
+from dmpo_app.settings.modes import Mode, apply_mode, detect_mode
 from dmpo_app.settings.round_settings import RoundLimitSettings, RoundSettings, ScorerSettings, ScoringSettings
-from dmpo_app.settings.sections import PROJECT_ROOT, BackupSettings, IdentitySettings, LabelingSettings
-from dmpo_app.settings.space_defaults import Mode, apply_mode, detect_mode, on_space
+from dmpo_app.settings.sections import BackupSettings, IdentitySettings, LabelingSettings
+from dmpo_app.settings.shipped import PROJECT_ROOT, shipped_data
+from dmpo_app.settings.space_defaults import on_space
 from dmpo_app.settings.tree import (
     POCKET_MODEL,
     HostingSettings,
     LimitSettings,
     PoolSettings,
     RenderSettings,
-    SettingNote,
+    SettingField,
     Settings,
     TrainerSettings,
 )
@@ -33,10 +37,13 @@ __all__ = [
     "RoundSettings",
     "ScorerSettings",
     "ScoringSettings",
-    "SettingNote",
+    "SettingChange",
+    "SettingField",
     "Settings",
     "TrainerSettings",
     "apply_mode",
     "detect_mode",
+    "find_changes",
     "on_space",
+    "shipped_data",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from dmpo_app.settings.sections import SettingsGroup
 
@@ -67,12 +67,6 @@ class RoundLimitSettings(SettingsGroup):
     """Images may grow noisy to this ratio."""
     min_diversity: Annotated[float, Field(ge=0, le=1)] | None = 0.4
     """The difference between two images of one prompt may fall to this ratio."""
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _none_in_words(cls, value: object) -> object:
-        """Read the word `none` as None: neither environment variables nor TOML can say it otherwise."""
-        return None if isinstance(value, str) and value.lower() == "none" else value
 
 
 class RoundSettings(SettingsGroup):

@@ -11,14 +11,15 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from dmpo_app.domain.vote import Question
-
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
+from dmpo_app.settings.words import read_words
 
 
 class SettingsGroup(BaseModel):
     """A group of settings: frozen, refuses unknown names, and takes the text under a field as its description."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    _words = field_validator("*", mode="before")(read_words)
 
 
 class BackupSettings(SettingsGroup):
@@ -45,9 +46,9 @@ class BackupSettings(SettingsGroup):
 
     @field_validator("url", mode="before")
     @classmethod
-    def _none_in_words(cls, value: object) -> object:
-        """Read the word `none` as None: neither environment variables nor TOML can say it otherwise."""
-        return None if isinstance(value, str) and value.strip().lower() in ("", "none") else value
+    def _empty_is_none(cls, value: object) -> object:
+        """Read an empty text as None: a variable that is set to nothing asks for no backup."""
+        return None if isinstance(value, str) and not value.strip() else value
 
 
 def _space_variable(name: str) -> str | None:
@@ -194,12 +195,6 @@ class LabelingSettings(SettingsGroup):
     licence: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]{0,63}$")] | None = None
     """Licence of what is collected, as the hub names it (cc-by-4.0, mit, other): stands on the card of exports, and is
     needed to push one."""
-
-    @field_validator("max_annotator_share", mode="before")
-    @classmethod
-    def _none_in_words(cls, value: object) -> object:
-        """Read the word `none` as None: neither environment variables nor TOML can say it otherwise."""
-        return None if isinstance(value, str) and value.lower() == "none" else value
 
     @property
     def num_images(self) -> int:

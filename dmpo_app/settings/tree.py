@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from tomllib import TOMLDecodeError
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
+from dmpo_app.errors import SetupError
 from dmpo_app.settings.round_settings import RoundSettings
-from dmpo_app.settings.sections import PROJECT_ROOT, BackupSettings, IdentitySettings, LabelingSettings, SettingsGroup
+from dmpo_app.settings.sections import BackupSettings, IdentitySettings, LabelingSettings, SettingsGroup
+from dmpo_app.settings.shipped import shipped_data
 from dmpo_app.settings.space_defaults import default_home, on_space
+from dmpo_app.settings.words import read_words
 
-POCKET_MODEL = PROJECT_ROOT / "data" / "pocket"
+CONFIG_FILE = Path("dmpo.toml")
+"""The file of settings that is read from the current folder where no other is named."""
+POCKET_MODEL = shipped_data("pocket")
 
 
 class RenderSettings(SettingsGroup):
@@ -51,13 +67,13 @@ class PoolSettings(SettingsGroup):
 
     size: Annotated[int, Field(ge=0, le=10_000)] = 48
     """Pairs without votes kept ready; 0: none are made, and only imported ones are shown."""
-    train_prompts: Path = PROJECT_ROOT / "data" / "prompts" / "train.txt"
+    train_prompts: Path = shipped_data("prompts/train.txt")
     """Prompts that pairs are made of, one a line."""
-    held_out_prompts: Path = PROJECT_ROOT / "data" / "prompts" / "held-out.txt"
+    held_out_prompts: Path = shipped_data("prompts/held-out.txt")
     """Prompts never trained on: the before/after tab's suggestions and the benchmarks' yardstick."""
     tags: tuple[str, ...] = ()
     """New pairs are made only of prompts with any of these tags; none: of all of them. As JSON: ["animals"]."""
-    starter_pairs: Path = PROJECT_ROOT / "data" / "starter-pairs.zip"
+    starter_pairs: Path = shipped_data("starter-pairs.zip")
     """Pairs shipped with the pocket model; used when the base model is the one they were made with."""
     assignment_minutes: Annotated[float, Field(gt=0)] = 60.0
     """Minutes until an assignment expires."""
@@ -109,12 +125,25 @@ class HostingSettings(SettingsGroup):
     """ZeroGPU: a round that is cut off loses at most this much."""
 
 
-class SettingNote(NamedTuple):
-    """One setting as `dmpo settings` shows it."""
+class SettingField(NamedTuple):
+    """One setting of the tree, not a group."""
 
-    variable: str
-    value: str
-    meaning: str
+    path: tuple[str, ...]
+    """Names of its groups and of the setting itself."""
+    value: object
+    info: FieldInfo
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return "DMPO_" + "__".join(self.path).upper()
+
+    @property
+    def meaning(self) -> str:
+        return (self.info.description or "").strip()
+
+
+_config_file: ContextVar[Path] = ContextVar("config_file", default=CONFIG_FILE)
 
 
 class Settings(BaseSettings):
@@ -123,14 +152,14 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="DMPO_",
         env_nested_delimiter="__",
-        toml_file="dmpo.toml",
         frozen=True,
         extra="forbid",
         use_attribute_docstrings=True,
     )
 
     home: Path = Field(default_factory=default_home)
-    """Folder of everything a run writes. On a Space below /data, where that is a disk that stays."""
+    """Folder of everything a run writes: data/studio of a checkout; installed, dmpo-studio in the current folder. On a
+    Space below /data, where that is a disk that stays."""
     database_url: SecretStr | None = None
     """postgresql://user:password@host/name: a PostgreSQL database in place of the SQLite file in the home, which it
     belongs to alone. None: SQLite."""
@@ -162,6 +191,29 @@ class Settings(BaseSettings):
     backup: BackupSettings = BackupSettings()
     hosting: HostingSettings = HostingSettings()
 
+    _words = field_validator("*", mode="before")(read_words)
+
+    @classmethod
+    def load(cls, options: Mapping[str, Any] | None = None, config_file: Path | None = None) -> Self:
+        """Load the settings: options, named and nested like the fields, over the environment over a file of settings.
+
+        The file is `dmpo.toml` in the current folder, if there is one, unless `config_file` names another. Raises
+        SetupError when that one does not exist, a file is not TOML, or the variable of a list is not JSON;
+        ValidationError for an option, a variable or a line that is not understood.
+        """
+        if config_file is not None and not config_file.is_file():
+            raise SetupError(f"there is no file of settings {config_file}; expected TOML, as in docs/usage.md")
+        token = _config_file.set(config_file or CONFIG_FILE)
+        try:
+            return cls(**(options or {}))
+        except SettingsError as error:
+            variables = ", ".join(_variables_that_are_no_json())
+            raise SetupError(
+                f"{variables or error}: expected JSON, for example DMPO_POOL__TAGS='[\"animals\"]'"
+            ) from error
+        finally:
+            _config_file.reset(token)
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -171,7 +223,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, toml_source(settings_cls, _config_file.get())
 
     @model_validator(mode="after")
     def _the_backup_is_of_a_file(self) -> Settings:
@@ -195,15 +247,35 @@ class Settings(BaseSettings):
         """`database_url` in plain text, for connecting to it."""
         return self.database_url.get_secret_value() if self.database_url else None
 
-    def notes(self) -> list[SettingNote]:
-        """List every setting with its environment variable, present value and meaning, groups last."""
-        return list(_notes(self, self.model_config.get("env_prefix", "")))
+    def fields(self) -> list[SettingField]:
+        """List every setting with its present value, groups last."""
+        return list(_fields(self))
 
 
-def _notes(group: BaseModel, prefix: str) -> Iterator[SettingNote]:
+def toml_source(settings_type: type[BaseSettings], config_file: Path) -> TomlConfigSettingsSource:
+    """Read a file of settings, which need not exist. Raises SetupError when it is no TOML."""
+    try:
+        return TomlConfigSettingsSource(settings_type, config_file)
+    except (OSError, TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SetupError(f"the settings in {config_file} cannot be read: {error}") from error
+
+
+def _variables_that_are_no_json() -> Iterator[str]:
+    """Yield the variables of lists, mappings and groups whose text is no JSON; with the text, unless of a group."""
+    defaults = Settings.model_construct()
+    lists = {field.variable for field in defaults.fields() if isinstance(field.value, (tuple, dict))}
+    groups = {f"DMPO_{name.upper()}" for name, value in defaults if isinstance(value, BaseModel)}
+    for variable in sorted((lists | groups) & os.environ.keys()):
+        try:
+            json.loads(os.environ[variable])
+        except ValueError:
+            yield variable if variable in groups else f"{variable}={os.environ[variable]!r}"
+
+
+def _fields(group: BaseModel, path: tuple[str, ...] = ()) -> Iterator[SettingField]:
     fields = type(group).model_fields
     plain_fields = {name: field for name, field in fields.items() if not isinstance(getattr(group, name), BaseModel)}
     for name, field in plain_fields.items():
-        yield SettingNote(f"{prefix}{name.upper()}", str(getattr(group, name)), (field.description or "").strip())
+        yield SettingField((*path, name), getattr(group, name), field)
     for name in (name for name in fields if name not in plain_fields):
-        yield from _notes(getattr(group, name), f"{prefix}{name.upper()}__")
+        yield from _fields(getattr(group, name), (*path, name))

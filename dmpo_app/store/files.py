@@ -9,37 +9,32 @@ from it and checked: the disk is then a cache.
 
 from __future__ import annotations
 
-import ctypes
-import hashlib
 import os
 import re
 import secrets
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
-from dmpo_app.errors import NotFoundError, StorageFullError
-from dmpo_app.store.db.sqlite import is_disk_error
+from dmpo_app.errors import NotFoundError
+from dmpo_app.io import (
+    atomic_file,
+    flush_file_system,
+    full_disk_reported,
+    make_folder,
+    move_durably,
+    sha256_hex,
+    write_all,
+)
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PARALLEL_FLUSHES = 8
 _LEFTOVER_SECONDS = 24 * 3600.0
 
 _IMAGES, _LATENTS, _EMBEDS = ("images", ".png"), ("latents", ".safetensors"), ("embeds", ".safetensors")
-
-
-def sha256_hex(content: bytes) -> str:
-    """The sha256 (hex) of a content, which is its name."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def sha256_of_file(path: Path) -> str:
-    """The sha256 (hex) of a file's content, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class RemoteFiles(Protocol):
@@ -100,29 +95,29 @@ class Files:
         names = [sha256_hex(content) for content in contents]
         new: dict[str, str] = {}
         try:
-            for sha256, content in dict(zip(names, contents, strict=True)).items():
-                if not self.has_image(sha256):
-                    new[sha256] = f"{self._temporary}/{sha256[:16]}-{secrets.token_hex(8)}"
-                    _write_new(new[sha256], content)
-            if new:
-                if self._remote is not None:
-                    items = [(self._relative_name(self.image_path(sha256)), Path(file)) for sha256, file in new.items()]
-                    self._remote.put(items)
-                _flush_file_system(self._temporary)
-                for sha256 in {name[:2]: name for name in new}.values():
-                    _make_folder(self.image_path(sha256).parent)
-                for sha256, file in new.items():
-                    os.replace(file, self._path_string(sha256, *_IMAGES))  # noqa: PTH105 - see _text
-                _flush_file_system(self._temporary)
-        except BaseException as error:
+            with full_disk_reported(self._home / "images"):
+                for sha256, content in dict(zip(names, contents, strict=True)).items():
+                    if not self.has_image(sha256):
+                        new[sha256] = f"{self._temporary}/{sha256[:16]}-{secrets.token_hex(8)}"
+                        _write_new(new[sha256], content)
+                if new:
+                    self._publish_images(new)
+        except BaseException:
             for file in new.values():
                 Path(file).unlink(missing_ok=True)
-            if isinstance(error, OSError) and is_disk_error(error):
-                raise StorageFullError(
-                    f"images could not be written ({error.strerror}); free some space in {self._home}"
-                ) from error
             raise
         return names
+
+    def _publish_images(self, new: Mapping[str, str]) -> None:
+        """Give written images their names; `new` is their temporary files by sha256."""
+        if self._remote is not None:
+            self._remote.put([(self._relative_name(self.image_path(name)), Path(file)) for name, file in new.items()])
+        flush_file_system(self._temporary)
+        for sha256 in {name[:2]: name for name in new}.values():
+            make_folder(self.image_path(sha256).parent)
+        for sha256, file in new.items():
+            os.replace(file, self._path_string(sha256, *_IMAGES))  # noqa: PTH105 - see _path_string
+        flush_file_system(self._temporary)
 
     def has_image(self, sha256: str) -> bool:
         """True for an image on this disk. Raises NotFoundError for what is no sha256."""
@@ -177,8 +172,7 @@ class Files:
             content = temporary.read_bytes()
             if sha256_hex(content) != path.stem:
                 raise NotFoundError(f"{path.name} is damaged in the storage elsewhere")
-            _make_folder(path.parent)
-            temporary.replace(path)
+            move_durably(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
         return content
@@ -198,26 +192,10 @@ class Files:
         if path.exists():
             return sha256
         temporary = self._temporary / f"{sha256[:16]}-{secrets.token_hex(8)}"
-        try:
-            _make_folder(path.parent)
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+        with atomic_file(path, temporary=temporary) as file:
+            file.write(content)
             if self._remote is not None:
                 self._remote.put([(self._relative_name(path), content)])
-            temporary.replace(path)
-            flush_folder(path.parent)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            if is_disk_error(error):
-                raise StorageFullError(
-                    f"{path.name} could not be written ({error.strerror}); free some space in {self._home}"
-                ) from error
-            raise
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
         return sha256
 
     def _remove_leftovers(self) -> None:
@@ -235,40 +213,6 @@ def _write_new(path: str, content: bytes) -> None:
     """Write a new file, with as few system calls as that takes."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-    finally:
-        os.close(descriptor)
-
-
-def _make_folder(folder: Path) -> None:
-    """Create a folder durably: its own entry must survive a power cut as well."""
-    if folder.is_dir():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    flush_folder(folder.parent)
-    flush_folder(folder.parent.parent)
-
-
-def _flush_file_system(folder: Path) -> None:
-    """Flush everything that was written to the file system of a folder; Linux only. Raises OSError."""
-    library = ctypes.CDLL(None, use_errno=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        if library.syncfs(descriptor) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-    finally:
-        os.close(descriptor)
-
-
-def flush_folder(folder: Path) -> None:
-    """Make renames in a folder durable."""
-    if os.name == "nt":
-        return  # Windows cannot open a folder; NTFS journals the rename itself
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
+        write_all(descriptor, content)
     finally:
         os.close(descriptor)

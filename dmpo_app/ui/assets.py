@@ -27,16 +27,23 @@ _TYPES = {
 }
 SCRIPTS = (
     "header.js",
-    "label.js",
-    "compare.js",
-    "wipe.js",
-    "sheet.js",
-    "progress.js",
-    "quality.js",
-    "prompts.js",
-    "suggest.js",
+    "label/label.js",
+    "compare/compare.js",
+    "compare/wipe.js",
+    "compare/sheet.js",
+    "admin/progress.js",
+    "admin/quality.js",
+    "admin/prompts.js",
+    "compare/suggest.js",
 )
-STYLES = ("studio.css", "label.css", "rank.css", "compare.css", "progress.css", "quality.css", "prompts.css")
+STYLES = (
+    "studio.css",
+    "label/label.css",
+    "compare/compare.css",
+    "admin/progress.css",
+    "admin/quality.css",
+    "admin/prompts.css",
+)
 
 
 @dataclass(frozen=True)

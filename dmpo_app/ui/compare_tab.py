@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
+from dmpo_app.domain.limits import MAX_SEED, MAX_STRENGTH
 from dmpo_app.domain.lineage import BASE_VERSION
 from dmpo_app.domain.prompt import MAX_PROMPT
 from dmpo_app.ui.zerogpu_events import render_by_queue
-from dmpo_app.web.api_models import MAX_SEED
 from dmpo_app.web.services import Services
 
 MAX_SUGGESTIONS = 6
@@ -47,7 +47,7 @@ class Controls(NamedTuple):
 
 
 def compare_tab(services: Services) -> None:
-    """Build the tab's content."""
+    """Build the Before / after tab: the form, and the element that shows two versions of an image."""
     choices, live = version_choices(services)
     live_state = gr.State(live)
     with gr.Row(equal_height=False):
@@ -92,7 +92,7 @@ def _form(services: Services, choices: list[tuple[str, int]], live: int) -> tupl
     prompt = gr.Textbox(
         label="Prompt",
         value=suggestions[0] if suggestions else "",
-        placeholder="What should be painted?",
+        placeholder="What should the image show?",
         lines=2,
         max_lines=4,
         max_length=MAX_PROMPT,
@@ -109,7 +109,7 @@ def _form(services: Services, choices: list[tuple[str, int]], live: int) -> tupl
     with gr.Row(equal_height=True):
         seed = gr.Number(7, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, min_width=120, scale=3)
         dice = gr.Button("⚄ Roll", min_width=80, scale=1, elem_id="ba-dice")
-    strength = gr.Slider(0, 1.5, value=1.0, step=0.05, label="Strength", info="How much of what was learned")
+    strength = gr.Slider(0, MAX_STRENGTH, value=1.0, step=0.05, label="Strength", info="How much of the adapter")
     with gr.Accordion("Sampling", open=False):
         guidance = gr.Slider(0, 15, value=defaults.guidance, step=0.1, label="Guidance")
         steps = gr.Slider(1, 100, value=min(100, defaults.num_steps), step=1, label="Steps")

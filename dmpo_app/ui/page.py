@@ -11,30 +11,30 @@ from dmpo_app.web.services import Services
 
 
 def label_tab(num_images: int) -> None:
-    """Build the tab's content, with room for `num_images` images, so that nothing moves when the first ones come."""
-    widget = f'<dmpo-label data-pictures="{num_images}"></dmpo-label>'
+    """Build the Label tab, with room for `num_images` images, so that nothing moves when the first ones come."""
+    widget = f'<dmpo-label data-images="{num_images}"></dmpo-label>'
     gr.HTML(widget, apply_default_css=False, js_on_load=None, padding=False)
 
 
 def contact_sheet_tab() -> None:
-    """Build the tab's content."""
+    """Build the Contact sheet tab: the same prompts and seeds under every version."""
     gr.HTML("<dmpo-sheet></dmpo-sheet>", apply_default_css=False, js_on_load=None, padding=False)
 
 
 def progress_tab(services: Services) -> None:
-    """Build the tab's content."""
+    """Build the Progress tab: votes, rounds and versions; on ZeroGPU, above them, the button that lends a minute."""
     if services.gpu_minutes is not None:
         gpu_minute_panel(services.gpu_minutes)
     gr.HTML("<dmpo-progress></dmpo-progress>", apply_default_css=False, js_on_load=None, padding=False)
 
 
 def prompts_tab() -> None:
-    """Build the tab's content."""
+    """Build the Prompts tab, for administrators."""
     gr.HTML("<dmpo-prompts></dmpo-prompts>", apply_default_css=False, js_on_load=None, padding=False)
 
 
 def quality_tab() -> None:
-    """Build the tab's content."""
+    """Build the Quality tab, for administrators."""
     gr.HTML("<dmpo-quality></dmpo-quality>", apply_default_css=False, js_on_load=None, padding=False)
 
 

@@ -25,7 +25,7 @@ from dmpo_app.web.services import Services
 RenderResult = dict[str, Any]
 """Result of a render for the browser: `images`, each with `version` and `url`, or `problem` in words."""
 
-_GPU_MINUTE_HELP = """<p class="ln-help">This Space has no GPU of its own. What it learns and paints is done in GPU
+_GPU_MINUTE_HELP = """<p class="ln-help">This Space has no GPU of its own. Rounds and images are made in GPU
 minutes that people lend: yours is taken off your own daily share on Hugging Face, and only while this page is
 open.</p>"""
 _DELIVER_RESULT_JS = """(answer) => { document.querySelector("dmpo-compare")?.answered(answer); }"""
@@ -42,7 +42,7 @@ def gpu_minute_panel(gpu_minutes: ZeroGpuService) -> None:
 
     gr.HTML(_GPU_MINUTE_HELP, apply_default_css=False, js_on_load=None, padding=False)
     button = gr.Button("Lend my GPU minute", elem_id="lend-minute")
-    status_box = gr.Textbox(label="What your minute does", interactive=False, lines=2, elem_id="lend-said")
+    status_box = gr.Textbox(label="Your GPU minute", interactive=False, lines=2, elem_id="lend-said")
     button.click(lend, outputs=status_box, show_progress="hidden", concurrency_limit=1, api_visibility="private")
 
 

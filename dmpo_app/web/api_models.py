@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from dmpo_app.domain.limits import MAX_GUIDANCE, MAX_HANDLE, MAX_SEED, MAX_STRENGTH, MAX_VERSION
 from dmpo_app.domain.prompt import MAX_PROMPT
 from dmpo_app.domain.round import RoundStatus
 from dmpo_app.domain.vote import MAX_SET, Choice, Question, Strength
@@ -19,8 +20,6 @@ from dmpo_app.labeling.text_checks import MAX_COMMENT
 from dmpo_app.settings import Mode
 
 INT64_MAX = 2**63 - 1
-MAX_SEED = 2**31 - 1
-MAX_HANDLE = 60
 
 
 def _plain(text: str) -> str:
@@ -59,11 +58,12 @@ PlainText = Annotated[str, AfterValidator(_plain)]
 Remark = Annotated[PlainText, Field(strict=True, max_length=MAX_COMMENT)]
 Prompt = Annotated[PlainText, Field(strict=True, max_length=MAX_PROMPT), AfterValidator(_not_empty)]
 Place = Annotated[int, Field(strict=True, ge=0, lt=MAX_SET)]
-Version = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
+Version = Annotated[int, Field(strict=True, ge=0, le=MAX_VERSION)]
 Number = Annotated[float, BeforeValidator(_number), AfterValidator(_finite)]
 
 
 def example(**fields: Any) -> ConfigDict:
+    """A model's configuration with an example for the OpenAPI page."""
     return ConfigDict(json_schema_extra={"examples": [fields]})
 
 
@@ -280,9 +280,11 @@ class RenderBody(BaseModel):
     prompt: Prompt
     seed: Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)]
     versions: Annotated[list[Version], Field(min_length=1, max_length=4)]
-    strength: Annotated[Number, Field(ge=0, le=1.5)] = Field(default=1.0, description="How much of the adapter.")
+    strength: Annotated[Number, Field(ge=0, le=MAX_STRENGTH)] = Field(
+        default=1.0, description="How much of the adapter."
+    )
     steps: Annotated[int, Field(strict=True, ge=1, le=100)] | None = None
-    guidance: Annotated[Number, Field(ge=0, le=30)] | None = None
+    guidance: Annotated[Number, Field(ge=0, le=MAX_GUIDANCE)] | None = None
 
 
 class RenderedOut(BaseModel):

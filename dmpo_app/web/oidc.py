@@ -75,8 +75,9 @@ class OidcProvider:
         return f"{endpoint}{'&' if urlsplit(endpoint).query else '?'}{urlencode(query)}"
 
     def authenticate(self, attempt: LoginAttempt, code: str, redirect_uri: str) -> Person:
-        """Exchange an authorization code for the person. Raises LoginRefusedError when anything is wrong, BusyError as
-        above.
+        """Exchange an authorization code for the person.
+
+        Raises LoginRefusedError when anything is wrong, BusyError as above.
         """
         metadata = self._load_metadata()
         with _client() as client:

@@ -1,6 +1,5 @@
 """Atomic training checkpoints: a stage that is killed goes on where it was, as if nothing had happened."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,16 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from dmpo_app.io import atomic_file
+
 
 def save_atomically(state: Mapping[str, Any], path: Path) -> None:
     """Write `state` beside `path`, then rename: a reader finds the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
-    with unfinished.open("wb") as file:
+    with atomic_file(path) as file:
         torch.save(dict(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
 
 
 def load(path: Path) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
+from dmpo_app.io import publish_folder
 from examples.pocket_model.denoiser import PocketDenoiser
 from examples.pocket_model.networks import build_noise_scheduler
 from examples.pocket_model.tokenizer import build_tokenizer
@@ -44,12 +45,8 @@ def _copy(autoencoder: AutoencoderKL) -> AutoencoderKL:
 
 def save_pipeline(pipeline: StableDiffusionPipeline, folder: Path) -> None:
     """Write the folder beside its place, then swap it in, so that a reader never finds half a model."""
-    unfinished, previous = folder.with_name(folder.name + ".unfinished"), folder.with_name(folder.name + ".previous")
-    for leftover in (unfinished, previous):
-        shutil.rmtree(leftover, ignore_errors=True)
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
     pipeline.to(dtype=torch.float16).save_pretrained(unfinished, safe_serialization=True)
     (unfinished / "sampling.json").write_text(json.dumps(USUAL_SAMPLING, indent=2) + "\n", encoding="utf-8")
-    if folder.exists():
-        folder.rename(previous)
-    unfinished.rename(folder)
-    shutil.rmtree(previous, ignore_errors=True)
+    publish_folder(unfinished, folder, replace=True)

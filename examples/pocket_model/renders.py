@@ -5,13 +5,13 @@ A file's scenes follow from the seed and the file's number, so only pixels are s
 
 import logging
 import multiprocessing
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dmpo_app.io import atomic_file
 from dmpo_app.pocket.scenes import Scene, sample_scene
 from examples.pocket_model.render import render
 
@@ -40,10 +40,8 @@ def render_all(folder: Path, *, seed: int, files: int, processes: int) -> list[P
 def _render_file(job: tuple[int, int, Path]) -> Path:
     seed, number, path = job
     images = np.stack([render(scene) for scene in generate_scenes(seed, number)])
-    unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
-    with unfinished.open("wb") as file:
+    with atomic_file(path) as file:
         np.save(file, images)
-    unfinished.replace(path)
     return path
 
 

@@ -62,7 +62,7 @@ def shipper_of(
     now: Callable[[], datetime] = utc_now,
     most_deltas: int = 2000,
 ) -> BackupUploader:
-    """What ships a home, under a claim of its own."""
+    """The uploader of a home, under a claim of its own."""
     return BackupUploader(
         home, remote, make_claim(remote, home.name, now()), settings, now=now, most_deltas=most_deltas
     )

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from dmpo_app.backup.remotes.folder_remote import FolderRemote
 from dmpo_app.labeling.tokens import load_or_create_key
 from dmpo_app.store import Store
 from tests.backup.backup_data import Switch, Voters
+from tests.patience import PATIENCE, wait_until
 from tests.store.store_data import make_home
 from tests.studio_process import free_port
 
@@ -56,14 +56,8 @@ def s3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as server:
         try:
             os.environ.update(names)
-            deadline = time.monotonic() + 30
-            while time.monotonic() < deadline:
-                try:
-                    httpx.get(address, timeout=1)
-                    break
-                except httpx.HTTPError:
-                    time.sleep(0.1)
-            answer = httpx.put(f"{address}/votes", timeout=5)
+            wait_until(lambda: _answers(address), "the S3 server answers")
+            answer = httpx.put(f"{address}/votes", timeout=PATIENCE)
             assert answer.is_success, log.read_text()
             yield "s3://votes/studio"
         finally:
@@ -71,3 +65,11 @@ def s3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 os.environ.pop(name, None)
             os.environ.update({name: before[name] for name in names if name in before})
             server.kill()
+
+
+def _answers(address: str) -> bool:
+    try:
+        httpx.get(address, timeout=PATIENCE)
+    except httpx.HTTPError:  # not up yet
+        return False
+    return True

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.patience import PATIENCE
+
 BACKUP_UNDER_WATCH = """
 import sys
 from pathlib import Path
@@ -21,7 +23,7 @@ with Store.open(home) as store:
     voters, shipper = Voters(store), shipper_of(home, storage)
     for _ in range(3):
         voters.vote(5)
-        shipper.ship()
+        shipper.upload_changes()
     verify(home)
     shipper.close()
 
@@ -36,7 +38,7 @@ def test_copies_are_read_and_the_live_database_never_but_by_sqlite(tmp_path: Pat
         [sys.executable, "-c", BACKUP_UNDER_WATCH, str(tmp_path / "home"), str(tmp_path / "storage")],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert process.returncode == 0, process.stderr

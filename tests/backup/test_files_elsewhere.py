@@ -1,4 +1,4 @@
-"""Pictures, latents and embeddings on S3 as well: a wiped disk has them again when they are asked for."""
+"""Images, latents and embeddings on S3 as well: a wiped disk has them again when they are asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is shipped comes back: snapshots, their logs, files; and the one before when the newest is damaged."""
+"""Everything uploaded comes back: snapshots, their logs, files; and the one before when the newest is damaged."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_old_snapshots_go_and_the_last_of_each_day_stays(storage: Switch) -> Non
     assert {name.split("/")[1] for name in storage.names("snapshots/")} == set(kept)
 
 
-def test_pictures_that_the_home_let_go_leave_the_backup_with_the_last_snapshot_that_shows_them(
+def test_images_that_the_home_let_go_leave_the_backup_with_the_last_snapshot_that_shows_them(
     voters: Voters, storage: Switch
 ) -> None:
     day = [datetime(2026, 3, 1, tzinfo=UTC)]

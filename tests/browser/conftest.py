@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Playwright, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, ViewportSize, expect, sync_playwright
 
 from dmpo_app.domain.image import ImageKind
 from dmpo_app.labeling.service import LabelingService
@@ -18,6 +18,7 @@ from dmpo_app.store import Store
 from dmpo_app.ui import build_ui, launch
 from dmpo_app.web import Services
 from tests.browser.page_studio import PageStudio
+from tests.patience import PATIENCE
 from tests.web.studio_fakes import SAMPLING, FakeRenderer, FakeTrainer, add_pairs, scene_image
 
 ARGUMENTS = [
@@ -37,6 +38,8 @@ def chromium_path() -> str | None:
 
 @pytest.fixture(scope="session")
 def playwright() -> Iterator[Playwright]:
+    """Sets the patience with what is expected of a page; that with all else belongs to a visitor's context."""
+    expect.set_options(timeout=1000 * PATIENCE)
     with sync_playwright() as started:
         yield started
 
@@ -65,9 +68,9 @@ def new_page(browser: Browser) -> Iterator[NewPage]:
             accept_downloads=True,
             locale=locale,
         )
+        context.set_default_timeout(1000 * PATIENCE)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
         page.on("pageerror", lambda error: faults.append(f"script error: {error}"))
         page.on("console", lambda line: faults.append(line.text) if line.type == "error" else None)
         return page
@@ -80,9 +83,9 @@ def new_page(browser: Browser) -> Iterator[NewPage]:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home_with_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with pairs and the first row of the contact sheet; made once, copied by every test."""
-    home = tmp_path_factory.mktemp("pictures") / "home"
+    home = tmp_path_factory.mktemp("images") / "home"
     with Store.open(home) as store:
         base = store.models.register("pocket", "stable_diffusion", "f" * 64)
         add_pairs(store, base, 24, size=64)
@@ -99,9 +102,9 @@ def campaign() -> dict[str, Any]:
 
 
 @pytest.fixture
-def page_studio(pictures: Path, tmp_path: Path, campaign: dict[str, Any]) -> Iterator[PageStudio]:
+def page_studio(home_with_images: Path, tmp_path: Path, campaign: dict[str, Any]) -> Iterator[PageStudio]:
     """The page as served, on a real store with 24 pairs; the renderer and the trainer are stand-ins."""
-    with Store.open(Path(shutil.copytree(pictures, tmp_path / "home"))) as store:
+    with Store.open(Path(shutil.copytree(home_with_images, tmp_path / "home"))) as store:
         base = store.models.register("pocket", "stable_diffusion", "f" * 64)
         settings = Settings(home=tmp_path / "home", port=0, min_votes=4, public=False, **campaign)
         sealer = Sealer(load_or_create_key(store.home))

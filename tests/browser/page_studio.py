@@ -1,14 +1,14 @@
-"""What the browser tests say to the page, and what they ask the store behind it."""
+"""Helpers of the browser tests: they act on the page, and ask the store behind it."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from playwright.sync_api import Page, expect
 
 from dmpo_app.web import Services
+from tests.patience import wait_until
 from tests.web.studio_fakes import FakeRenderer, Rounds
 
 READY = ".dl-pair[aria-busy=false]"
@@ -40,9 +40,8 @@ class PageStudio:
     def votes(self) -> int:
         return self.services.store.votes.count(self.services.base)
 
-    def wait_for_votes(self, count: int, *, seconds: float = 20) -> None:
-        wait_until(lambda: self.votes == count, seconds=seconds)
-        assert self.votes == count
+    def wait_for_votes(self, count: int) -> None:
+        wait_until(lambda: self.votes == count, f"the store holds {count} votes")
 
     def publish(self) -> int:
         """A round over the votes so far, from its start to its live version."""
@@ -55,24 +54,15 @@ class PageStudio:
         return version
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-
-
-def pump_until(page: Page, condition: Callable[[], bool], *, seconds: float = 20) -> None:
+def pump_until(page: Page, condition: Callable[[], bool], what: str) -> None:
     """As `wait_until`, while the test's own handlers of the page's requests run."""
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        page.wait_for_timeout(50)
-    assert condition()
+    wait_until(condition, what, pause=lambda seconds: page.wait_for_timeout(1000 * seconds))
 
 
-def open_label(page: Page, url: str, *, seconds: float = 20) -> None:
+def open_label(page: Page, url: str) -> None:
     """Open the page and wait for the first pair."""
     page.goto(url)
-    page.wait_for_selector(READY, timeout=1000 * seconds)
+    page.wait_for_selector(READY)
 
 
 def open_tab(page: Page, name: str) -> None:
@@ -90,14 +80,14 @@ def prompt_shown(page: Page) -> str:
     return page.locator(".dl-prompt").inner_text()
 
 
-def pictures_shown(page: Page) -> list[str]:
-    """The addresses of both pictures; no two showings share one."""
-    return [image.get_attribute("src") or "" for image in page.locator(".dl-picture img").all()]
+def images_shown(page: Page) -> list[str]:
+    """The addresses of both images; no two assignments share one."""
+    return [image.get_attribute("src") or "" for image in page.locator(".dl-image img").all()]
 
 
 def vote(page: Page, key: str) -> None:
     """Vote by key and wait until another pair is shown."""
-    before = pictures_shown(page)
+    before = images_shown(page)
     page.keyboard.press(key)
-    wait_until(lambda: pictures_shown(page) not in (before, []))
+    wait_until(lambda: images_shown(page) not in (before, []), "another pair is shown")
     expect(page.locator(READY)).to_be_visible()

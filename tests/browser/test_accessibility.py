@@ -13,7 +13,7 @@ pytestmark = pytest.mark.browser
 
 
 def violations(page: Page, part: str = "html") -> list[str]:
-    """What axe-core finds wrong with what is shown now (or in a part of it), a line a rule and element."""
+    """The violations that axe-core finds on the page as it is now (or in a part of it), a line a rule and element."""
     if not page.evaluate("typeof axe === 'object'"):
         page.evaluate(AXE_SCRIPT)
     found: dict[str, Any] = page.evaluate("part => axe.run(part, { resultTypes: ['violations'] })", part)
@@ -47,7 +47,7 @@ def test_axe_finds_nothing_wrong_with_any_tab_or_dialog(page_studio: PageStudio,
     assert {place: found for place, found in wrong.items() if found} == {}
 
 
-def test_the_focus_goes_from_the_pictures_over_the_answers_to_the_tools(
+def test_the_focus_goes_from_the_images_over_the_choices_to_the_tools(
     page_studio: PageStudio, new_page: NewPage
 ) -> None:
     page = new_page()

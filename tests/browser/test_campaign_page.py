@@ -1,4 +1,4 @@
-"""What a campaign may ask for beyond a choice. The studio's answers are made up here: only the page is tested."""
+"""The page of a campaign that asks for more than a choice. The API's responses are made up: only the page is tested."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Dialog, Page, Route, expect
 
 from tests.browser.conftest import NewPage
-from tests.browser.page_studio import PAYLOADS, READY, PageStudio, open_label, pictures_shown, pump_until, vote
+from tests.browser.page_studio import PAYLOADS, READY, PageStudio, images_shown, open_label, pump_until, vote
 
 pytestmark = pytest.mark.browser
 OPTIONAL = [".dl-report", ".dl-comment", ".dl-strengths", ".dl-consent", "dialog"]
@@ -40,7 +40,7 @@ def test_a_studio_that_asks_for_nothing_more_shows_nothing_more(page_studio: Pag
     for selector in OPTIONAL:
         expect(page.locator(selector).locator("visible=true")).to_have_count(0)
     vote(page, "1")
-    pump_until(page, lambda: len(sent) == 1)
+    pump_until(page, lambda: len(sent) == 1, "the vote is sent")
     assert set(sent[0]) == {"assignment", "choice", "elapsed_ms"}
 
 
@@ -49,20 +49,20 @@ def test_question_strength_and_comment_go_with_the_vote(page_studio: PageStudio,
     asks(page, "fit", "strength", "comment")
     open_label(page, page_studio.url)
     sent = votes_sent(page)
-    expect(page.locator(".dl-question")).to_have_text("Which picture fits the prompt better?")
+    expect(page.locator(".dl-question")).to_have_text("Which image fits the prompt better?")
     page.get_by_role("button", name="Comment").click()
-    page.get_by_label("Sent with your answer").fill("the boat is not red")
+    page.get_by_label("Sent with your vote").fill("the boat is not red")
     page.get_by_role("button", name="Keep").click()
     vote(page, "1")
     vote(page, "Shift+2")
     vote(page, "t")
-    before = pictures_shown(page)
+    before = images_shown(page)
     page.wait_for_timeout(200)
     page.locator(".dl-frame").nth(1).click()
     expect(page.locator(".dl-how")).to_have_text("How much better is B?")
     page.get_by_role("button", name="Slightly better").click()
-    pump_until(page, lambda: len(sent) == 4)
-    pump_until(page, lambda: pictures_shown(page) != before)
+    pump_until(page, lambda: len(sent) == 4, "all four votes are sent")
+    pump_until(page, lambda: images_shown(page) != before, "another pair is shown")
     said = [(body["choice"], body.get("strength"), body.get("comment")) for body in sent]
     assert said == [
         ("left", "clearly", "the boat is not red"),
@@ -85,10 +85,10 @@ def test_what_is_written_in_a_comment_is_text(page_studio: PageStudio, new_page:
     open_label(page, page_studio.url)
     for text in PAYLOADS:
         page.get_by_role("button", name="Comment").click()
-        page.get_by_label("Sent with your answer").fill(text)
+        page.get_by_label("Sent with your vote").fill(text)
         page.get_by_role("button", name="Keep").click()
     page.get_by_role("button", name="Comment").click()
-    expect(page.get_by_label("Sent with your answer")).to_have_value(PAYLOADS[-1])
+    expect(page.get_by_label("Sent with your vote")).to_have_value(PAYLOADS[-1])
     assert said == []
 
 
@@ -108,14 +108,14 @@ def test_a_reported_pair_is_passed_over_and_trained_versions_are_told(
 
     page.route("**/api/v1/reports", take)
     open_label(page, page_studio.url)
-    before = pictures_shown(page)
+    before = images_shown(page)
     page.get_by_role("button", name="Report").click()
-    page.get_by_label("Broken picture").check()
+    page.get_by_label("Broken image").check()
     page.get_by_label("Details (optional)").fill("half of it is grey")
     page.get_by_role("button", name="Send report").click()
     expect(page.locator(".dl-toast")).to_contain_text("The pair was reported")
     page.wait_for_selector(READY)
-    assert pictures_shown(page) != before
+    assert images_shown(page) != before
     assert [(body["reason"], body["text"]) for body in reports] == [("broken", "half of it is grey")]
     page.get_by_role("button", name="Voting as anonymous").click()
     expect(page.locator(".dd-facts")).to_contain_text("Your votes trained versions 3, 4.")

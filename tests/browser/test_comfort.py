@@ -12,7 +12,7 @@ from tests.browser.page_studio import READY, PageStudio, open_label, pump_until,
 
 pytestmark = pytest.mark.browser
 
-ZOOMED = "[...document.querySelectorAll('.dl-picture')].map(picture => getComputedStyle(picture).transform)"
+ZOOMED = "[...document.querySelectorAll('.dl-image')].map(image => getComputedStyle(image).transform)"
 NO_ZOOM = ["none", "none"]
 
 
@@ -28,7 +28,7 @@ class Fingers:
         self._session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
 
 
-def test_space_zooms_both_pictures_alike_held_or_kept_and_the_mouse_moves_the_part(
+def test_space_zooms_both_images_alike_held_or_kept_and_the_mouse_moves_the_part(
     page_studio: PageStudio, new_page: NewPage
 ) -> None:
     page = new_page()
@@ -39,9 +39,7 @@ def test_space_zooms_both_pictures_alike_held_or_kept_and_the_mouse_moves_the_pa
     box = page.locator(".dl-frame").nth(1).bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 0.75 * box["height"])
-    origins = page.evaluate(
-        "[...document.querySelectorAll('.dl-picture')].map(p => getComputedStyle(p).transformOrigin)"
-    )
+    origins = page.evaluate("[...document.querySelectorAll('.dl-image')].map(p => getComputedStyle(p).transformOrigin)")
     x, y = (float(part.removesuffix("px")) for part in origins[0].split())
     assert origins[0] == origins[1]
     assert x == pytest.approx(0.25 * box["width"], abs=6)
@@ -97,7 +95,7 @@ def test_a_phone_swipes_taps_and_pinches(page_studio: PageStudio, new_page: NewP
         expect(page.locator(".dl-leaning")).to_have_count(1)
         fingers.touch("touchEnd")
         expect(page.locator(".dl-leaning")).to_have_count(0)
-    pump_until(page, lambda: len(sent) == 2)
+    pump_until(page, lambda: len(sent) == 2, "both swipes are votes")
     assert [body["choice"] for body in sent] == ["right", "left"]
     fingers.touch("touchStart", (80, height))
     fingers.touch("touchStart", (80, height), (110, height))
@@ -108,7 +106,7 @@ def test_a_phone_swipes_taps_and_pinches(page_studio: PageStudio, new_page: NewP
     assert page.evaluate("visualViewport.scale") == 1
     page.wait_for_timeout(400)
     page.touchscreen.tap(80, height)
-    pump_until(page, lambda: len(sent) == 3)
+    pump_until(page, lambda: len(sent) == 3, "the tap is a vote")
     assert sent[2]["choice"] == "left"
     assert page.evaluate(ZOOMED) == NO_ZOOM
 
@@ -119,9 +117,9 @@ FRAMES = """async () => {
   observer.observe({ type: "layout-shift", buffered: false });
   const missed = [];
   for (const key of "1t2b1") {
-    const before = document.querySelector(".dl-picture img").src;
+    const before = document.querySelector(".dl-image img").src;
     document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
-    const shown = [...document.querySelectorAll(".dl-picture img")];
+    const shown = [...document.querySelectorAll(".dl-image img")];
     if (shown[0]?.src === before || !shown.every((image) => image.complete && image.naturalWidth > 0)) missed.push(key);
     await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
   }
@@ -186,8 +184,8 @@ def test_the_widget_speaks_the_browsers_language_or_the_chosen_one_and_english_f
     ]
     without = """async () => {
       const script = document.querySelector("script[src*='label.js']");
-      const { words, t } = await import(script.src.replace("label.js", "lang.js"));
-      delete words.table["answer.tie"];
-      return [t("answer.tie"), t("kept", { count: 2 }), t("no.such.key")];
+      const { words, t } = await import(script.src.replace("label/label.js", "lib/lang.js"));
+      delete words.table["choice.tie"];
+      return [t("choice.tie"), t("kept", { count: 2 }), t("no.such.key")];
     }"""
-    assert page.evaluate(without) == ["Tie", "2 Antworten hier behalten, neuer Versuch folgt", "no.such.key"]
+    assert page.evaluate(without) == ["Tie", "2 Stimmen hier behalten, neuer Versuch folgt", "no.such.key"]

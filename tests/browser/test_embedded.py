@@ -45,9 +45,9 @@ def test_votes_arrive_from_a_frame_without_cookies_or_storage(
     frame.locator(".dl-question").click()
     for votes, key in enumerate("12t", start=1):
         page.keyboard.press(key)
-        pump_until(page, lambda votes=votes: page_studio.votes == votes)  # type: ignore[misc]
+        pump_until(page, lambda votes=votes: page_studio.votes == votes, f"vote {votes} is stored")  # type: ignore[misc]
     page.keyboard.press("z")
-    pump_until(page, lambda: page_studio.votes == 2)
+    pump_until(page, lambda: page_studio.votes == 2, "one vote is undone")
     frame.get_by_role("button", name="Voting as anonymous").click()
     frame.get_by_label("Goal of this session").select_option("20")
     page.keyboard.press("Escape")

@@ -10,13 +10,13 @@ from tests.browser.page_studio import (
     PAYLOADS,
     READY,
     PageStudio,
+    images_shown,
     open_label,
     open_tab,
-    pictures_shown,
     prompt_shown,
     vote,
-    wait_until,
 )
+from tests.patience import wait_until
 from tests.web.studio_fakes import scene_image
 
 pytestmark = pytest.mark.browser
@@ -42,7 +42,7 @@ def preferred_images(studio: PageStudio) -> list[ImageRef]:
     ]
 
 
-def test_votes_by_key_button_and_picture_all_arrive(page_studio: PageStudio, new_page: NewPage) -> None:
+def test_votes_by_key_button_and_image_all_arrive(page_studio: PageStudio, new_page: NewPage) -> None:
     page = new_page()
     open_label(page, page_studio.url)
     for key in ("1", "2", "ArrowLeft", "ArrowRight", "t", "b", "s"):
@@ -61,7 +61,7 @@ def test_a_vote_is_for_the_side_that_was_pressed(page_studio: PageStudio, new_pa
     open_label(page, page_studio.url)
     pressed = []
     for key in ("1", "2", "1", "2"):
-        left, right = pictures_shown(page)
+        left, right = images_shown(page)
         pressed.append(page.evaluate(SHA256_OF_ADDRESS, left if key == "1" else right))
         with page.expect_request(lambda request: request.url.endswith("/votes")) as sent:
             vote(page, key)
@@ -76,15 +76,15 @@ def test_a_vote_is_for_the_side_that_was_pressed(page_studio: PageStudio, new_pa
 def test_undo_brings_the_last_pair_back_to_be_judged_anew(page_studio: PageStudio, new_page: NewPage) -> None:
     page = new_page()
     open_label(page, page_studio.url)
-    first = pictures_shown(page)
+    first = images_shown(page)
     vote(page, "t")
-    second = pictures_shown(page)
+    second = images_shown(page)
     page_studio.wait_for_votes(1)
     page.keyboard.press("z")
-    assert pictures_shown(page) == first
+    assert images_shown(page) == first
     page_studio.wait_for_votes(0)
     vote(page, "b")
-    assert pictures_shown(page) == second
+    assert images_shown(page) == second
     page_studio.wait_for_votes(1)
     assert outcomes(page_studio) == []
 
@@ -179,7 +179,7 @@ def test_nothing_moves_between_pairs(page_studio: PageStudio, new_page: NewPage)
         page = new_page(phone=phone)
         open_label(page, page_studio.url)
         page.wait_for_timeout(1700)
-        parts = "[...document.querySelectorAll('.dl-frame,.dl-answer,.rc')]"
+        parts = "[...document.querySelectorAll('.dl-frame,.dl-choice,.rc')]"
         places = f"{parts}.map(part => JSON.stringify(part.getBoundingClientRect()))"
         page.mouse.move(2, 2)
         before = page.evaluate(places)
@@ -199,7 +199,7 @@ def test_everything_fits_a_phone_and_a_desktop_without_scrolling(page_studio: Pa
         )
         assert sizes[0] <= 0
         assert sizes[1] <= 0
-        box = page.locator(".dl-picture img").first.bounding_box()
+        box = page.locator(".dl-image img").first.bounding_box()
         assert box is not None
         assert box["width"] >= 170
 
@@ -259,7 +259,7 @@ def test_an_empty_studio_says_that_it_warms_up_then_shows_pairs(page_studio: Pag
 
     page.route("**/api/v1/assignments*", none)
     page.goto(page_studio.url)
-    expect(page.locator(".dl-prompt")).to_contain_text("Fetching pictures")
+    expect(page.locator(".dl-prompt")).to_contain_text("Fetching images")
     expect(page.get_by_role("button", name="Tie", exact=True)).to_be_disabled()
     page.keyboard.press("1")
     held["on"] = False
@@ -291,7 +291,7 @@ def test_progress_counts_at_once_and_a_new_version_is_announced(page_studio: Pag
     expect(page.locator("dmpo-label .rc-title")).to_have_text("0 of 4 votes until the next round")
     vote(page, "1")
     expect(page.locator("dmpo-label .rc-title")).to_have_text("1 of 4 votes until the next round")
-    wait_until(lambda: _bar(page) == 25)
+    wait_until(lambda: _bar(page) == 25, "the bar is at a quarter")
     for key in ("2", "1", "2"):
         vote(page, key)
     page_studio.wait_for_votes(4)

@@ -1,4 +1,4 @@
-"""The page on ZeroGPU: pictures and minutes go through Gradio's queue, votes as everywhere."""
+"""The page on ZeroGPU: images and minutes go through Gradio's queue, votes as everywhere."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def lent(page_studio: PageStudio) -> Iterator[LentPage]:
     server.close()
 
 
-def test_pictures_come_through_the_queue_and_only_when_asked_for(
+def test_images_come_through_the_queue_and_only_when_asked_for(
     lent: LentPage, page_studio: PageStudio, new_page: NewPage
 ) -> None:
     page_studio.publish()

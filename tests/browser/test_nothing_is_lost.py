@@ -13,8 +13,9 @@ from playwright.sync_api import Route, expect
 
 from dmpo_app.store import Store
 from tests.browser.conftest import NewPage
-from tests.browser.page_studio import READY, PageStudio, open_label, prompt_shown, pump_until, vote, wait_until
+from tests.browser.page_studio import READY, PageStudio, open_label, prompt_shown, pump_until, vote
 from tests.browser.served_home import serve
+from tests.patience import PATIENCE, wait_until
 from tests.preloaded_studio import preloaded_processes
 from tests.studio_process import free_port
 
@@ -35,7 +36,7 @@ class KillableStudio:
     def start(self) -> None:
         self._process = preloaded_processes().Process(target=serve, args=(self.home, self.port), daemon=True)
         self._process.start()
-        wait_until(self._answers, seconds=60)
+        wait_until(self._answers, "the page is served")
 
     def kill(self) -> None:
         if self._process is not None:
@@ -44,14 +45,14 @@ class KillableStudio:
 
     def _answers(self) -> bool:
         try:
-            return httpx.get(f"{self.url}api/v1/status", timeout=5).is_success
+            return httpx.get(f"{self.url}api/v1/status", timeout=PATIENCE).is_success
         except httpx.HTTPError:  # not up yet
             return False
 
 
 @pytest.fixture
-def killable(pictures: Path, tmp_path: Path) -> Iterator[KillableStudio]:
-    studio = KillableStudio(Path(shutil.copytree(pictures, tmp_path / "home")))
+def killable(home_with_images: Path, tmp_path: Path) -> Iterator[KillableStudio]:
+    studio = KillableStudio(Path(shutil.copytree(home_with_images, tmp_path / "home")))
     studio.start()
     yield studio
     studio.kill()
@@ -99,13 +100,12 @@ def test_every_request_sent_three_times_doubles_nothing(page_studio: PageStudio,
     for key in "12tbs":
         vote(page, key)
     page.keyboard.press("z")
-    pump_until(page, lambda: page_studio.votes == 4 and not page.evaluate(UNSENT))
+    pump_until(page, lambda: page_studio.votes == 4 and not page.evaluate(UNSENT), "all four votes have arrived")
     page.wait_for_timeout(300)
     assert page_studio.votes == 4
     expect(page.locator(".dl-toast")).to_have_count(0)
 
 
-@pytest.mark.timeout(120)
 def test_a_server_killed_in_the_middle_loses_and_doubles_nothing(killable: KillableStudio, new_page: NewPage) -> None:
     page = new_page()
     open_label(page, killable.url)
@@ -117,9 +117,10 @@ def test_a_server_killed_in_the_middle_loses_and_doubles_nothing(killable: Killa
     vote(page, "2")
     expect(page.locator(".dl-saving")).to_contain_text("kept here")
     killable.start()
-    expect(page.locator(".dl-saving")).to_have_text("", timeout=30_000)
+    expect(page.locator(".dl-saving")).to_have_text("")
     vote(page, "t")
-    wait_until(lambda: httpx.get(f"{killable.url}api/v1/status").json()["votes"] == 5)
+    status = f"{killable.url}api/v1/status"
+    wait_until(lambda: httpx.get(status, timeout=PATIENCE).json()["votes"] == 5, "five votes are counted")
     killable.kill()
     with Store.open(killable.home) as store:
         base = store.models.register("pocket", "stable_diffusion", "f" * 64)

@@ -37,14 +37,14 @@ def test_both_versions_are_rendered_and_named_and_a_new_one_appears_in_the_lists
     assert download.value.suggested_filename == "dmpo-version-1.safetensors"
 
 
-def test_a_withheld_picture_is_explained_instead_of_shown_black(page_studio: PageStudio, new_page: NewPage) -> None:
+def test_a_withheld_image_is_explained_instead_of_shown_black(page_studio: PageStudio, new_page: NewPage) -> None:
     page_studio.renderer.withheld = {0}
     page = new_page()
     open_label(page, page_studio.url)
     open_tab(page, "Before / after")
     page.locator("#ba-render").click()
     expect(page.locator(".dc-message")).to_have_text(
-        "2 pictures were withheld by the model's safety checker. Try another seed or prompt."
+        "2 images were withheld by the model's safety checker. Try another seed or prompt."
     )
     expect(page.locator(".dc-withheld").first).to_be_visible()
     page_studio.renderer.withheld = set()
@@ -60,7 +60,7 @@ def test_the_wipe_moves_by_pointer_and_by_key(page_studio: PageStudio, new_page:
     page.locator("#ba-render").click()
     page.wait_for_selector("dmpo-compare.dc-filled")
     page.get_by_role("button", name="Wipe").click()
-    handle = page.get_by_role("slider", name="Where the left picture ends")
+    handle = page.get_by_role("slider", name="Where the left image ends")
     expect(handle).to_have_attribute("aria-valuenow", "50")
     box = page.locator("dmpo-wipe").bounding_box()
     assert box is not None
@@ -95,7 +95,7 @@ def test_a_model_that_failed_to_load_is_explained(page_studio: PageStudio, new_p
     expect(page.locator("dmpo-label .rc-notes")).to_contain_text("run `dmpo doctor`")
 
 
-def test_the_contact_sheet_shows_a_row_with_its_pictures(page_studio: PageStudio, new_page: NewPage) -> None:
+def test_the_contact_sheet_shows_a_row_with_its_images(page_studio: PageStudio, new_page: NewPage) -> None:
     page = new_page()
     open_label(page, page_studio.url)
     open_tab(page, "Contact sheet")

@@ -90,7 +90,7 @@ def test_on_a_phone_in_the_dark_the_table_scrolls_by_key_and_the_page_does_not_w
     table.focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_function("document.querySelector('.qu-scroll').scrollLeft > 0")
-    expect(page.locator(".qu-tile").first).to_contain_text("no pair was judged by several")
+    expect(page.locator(".qu-tile").first).to_contain_text("no pair was voted on by several")
 
 
 def test_an_administrator_takes_a_data_set_in_by_keyboard(
@@ -100,8 +100,8 @@ def test_an_administrator_takes_a_data_set_in_by_keyboard(
     page = new_page(phone=True, dark=True)
     open_label(page, page_studio.url)
     open_tab(page, "Quality")
-    form = page.locator("section", has=page.get_by_role("heading", name="Take in pairs and votes"))
-    message, take = form.get_by_role("status"), form.get_by_role("button", name="Take in")
+    form = page.locator("section", has=page.get_by_role("heading", name="Import pairs and votes"))
+    message, take = form.get_by_role("status"), form.get_by_role("button", name="Import")
     form.get_by_role("button", name="Preview").click()
     expect(message).to_have_text("Choose a file, or name a data set of the hub.")
     form.get_by_label("File").set_input_files(path)
@@ -110,13 +110,13 @@ def test_an_administrator_takes_a_data_set_in_by_keyboard(
     page.get_by_label("Administrator's token, to see the quality of votes").fill("the-admin-token")
     form.get_by_role("button", name="Preview").focus()
     page.keyboard.press("Enter")
-    expect(message).to_contain_text("10 pairs and 9 votes would be added · 2 of them ties", timeout=30_000)
+    expect(message).to_contain_text("10 pairs and 9 votes would be added · 2 of them ties")
     form.locator("summary").click()
     expect(form.locator("details")).to_contain_text("row 5: broken image")
     assert page_studio.services.store.pairs.count(page_studio.services.base) == 24
     take.focus()
     page.keyboard.press("Enter")
-    expect(message).to_contain_text("10 pairs and 9 votes taken in", timeout=30_000)
+    expect(message).to_contain_text("10 pairs and 9 votes imported")
     expect(take).to_be_disabled()
     assert page_studio.services.store.pairs.count(page_studio.services.base) == 34
     assert page.locator("dmpo-quality img").count() == 0
@@ -132,11 +132,11 @@ def test_an_import_under_way_is_shown_again_after_a_reload_and_can_be_forgotten(
     page = new_page()
     open_label(page, page_studio.url)
     open_tab(page, "Quality")
-    form = page.locator("section", has=page.get_by_role("heading", name="Take in pairs and votes"))
+    form = page.locator("section", has=page.get_by_role("heading", name="Import pairs and votes"))
     token = page.get_by_label("Administrator's token, to see the quality of votes")
     token.fill("the-admin-token")
     token.press("Enter")
-    expect(form.get_by_role("status")).to_contain_text("10 pairs and 9 votes would be added", timeout=30_000)
+    expect(form.get_by_role("status")).to_contain_text("10 pairs and 9 votes would be added")
     form.get_by_role("button", name="Discard").click()
     expect(form.get_by_role("status")).to_have_text("")
     assert page_studio.services.imports.current is None

@@ -9,9 +9,10 @@ from playwright.sync_api import Page, expect
 from dmpo_app.domain.image import NewPair, PairSource
 from dmpo_app.domain.vote import LETTERS
 from tests.browser.conftest import NewPage
-from tests.browser.page_studio import READY, PageStudio, open_label, pictures_shown, pump_until, wait_until
+from tests.browser.page_studio import READY, PageStudio, images_shown, open_label, pump_until
 from tests.browser.test_accessibility import violations
 from tests.browser.test_labeling_page import SHA256_OF_ADDRESS
+from tests.patience import wait_until
 from tests.web.studio_fakes import scene_image
 
 pytestmark = pytest.mark.browser
@@ -27,7 +28,7 @@ def campaign(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 @pytest.fixture
 def letters(page_studio: PageStudio) -> dict[str, str]:
-    """Adds sets to rank to the studio: which image of its set a picture is, by the hash of its content."""
+    """Adds sets to rank to the studio: the letter of each image of its set, by the hash of its content."""
     services = page_studio.services
     size = services.settings.labeling.ranking_size
     known: dict[str, str] = {}
@@ -54,9 +55,9 @@ def names(page: Page) -> list[str | None]:
 
 
 def layout(page: Page) -> list[list[int]]:
-    """Where the pictures and then the answers stand and how large they are, whatever moves on them for a moment."""
+    """Places and sizes of the images and then of the choices, whatever moves on them for a moment."""
     placed: list[list[int]] = page.eval_on_selector_all(
-        ".dl-frame, .dl-answers:not([hidden])",
+        ".dl-frame, .dl-choices:not([hidden])",
         "all => all.map((one) => [one.offsetLeft, one.offsetTop, one.offsetWidth, one.offsetHeight])",
     )
     assert len(placed) == 5
@@ -65,10 +66,10 @@ def layout(page: Page) -> list[list[int]]:
 
 def rank(page: Page, keys: str) -> None:
     """Press keys until the set is ranked and another one is shown."""
-    before = pictures_shown(page)
+    before = images_shown(page)
     for key in keys:
         page.keyboard.press(key)
-    wait_until(lambda: pictures_shown(page) not in (before, []))
+    wait_until(lambda: images_shown(page) not in (before, []), "another set is shown")
     expect(page.locator(READY)).to_be_visible()
 
 
@@ -77,8 +78,8 @@ def test_keys_rank_a_set_best_first_the_last_place_fills_itself_and_undo_goes_ba
 ) -> None:
     page = new_page()
     open_label(page, page_studio.url)
-    expect(page.locator(".dl-question")).to_have_text("Rank the pictures, best first.")
-    first = pictures_shown(page)
+    expect(page.locator(".dl-question")).to_have_text("Rank the images, best first.")
+    first = images_shown(page)
     shown = [letters[page.evaluate(SHA256_OF_ADDRESS, address)] for address in first]
     page.keyboard.press("3")
     page.keyboard.press("3")
@@ -86,12 +87,12 @@ def test_keys_rank_a_set_best_first_the_last_place_fills_itself_and_undo_goes_ba
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("t")
     assert places(page) == ["", "", "1st"]
-    expect(page.locator(".dl-hidden")).to_have_text("Picture 3: first place")
+    expect(page.locator(".dl-hidden")).to_have_text("Image 3: first place")
     page.keyboard.press("z")
     assert places(page) == ["", "", ""]
-    expect(page.locator(".dl-hidden")).to_have_text("Picture 3 has no place any more.")
+    expect(page.locator(".dl-hidden")).to_have_text("Image 3 has no place any more.")
     page.keyboard.press("2")
-    assert pictures_shown(page) == first
+    assert images_shown(page) == first
     rank(page, "3")
     page_studio.wait_for_votes(1)
     assert rankings(page_studio) == [shown[1] + shown[2] + shown[0]]
@@ -99,7 +100,7 @@ def test_keys_rank_a_set_best_first_the_last_place_fills_itself_and_undo_goes_ba
     assert places(page) == ["", "", ""]
     page.keyboard.press("z")
     page_studio.wait_for_votes(0)
-    assert pictures_shown(page) == first
+    assert images_shown(page) == first
     assert places(page) == ["", "1st", ""], "only the pick that ended it is taken back"
     rank(page, "1")
     page_studio.wait_for_votes(1)
@@ -134,13 +135,13 @@ def test_a_reload_in_the_middle_is_where_the_person_was_and_unsent_rankings_are_
     assert places(page) == ["", "1st", ""]
     page.keyboard.press("z")
     page.keyboard.press("z")
-    pump_until(page, lambda: page.locator(".dl-prompt").inner_text() == first)
+    pump_until(page, lambda: page.locator(".dl-prompt").inner_text() == first, "the first set is back")
     page_studio.wait_for_votes(0)
 
 
 @IN_FOUR
 @pytest.mark.usefixtures("letters")
-def test_fingers_rank_four_pictures_two_by_two_on_a_phone_and_nothing_moves(
+def test_fingers_rank_four_images_two_by_two_on_a_phone_and_nothing_moves(
     page_studio: PageStudio, new_page: NewPage
 ) -> None:
     page = new_page(phone=True)
@@ -165,7 +166,7 @@ def test_fingers_rank_four_pictures_two_by_two_on_a_phone_and_nothing_moves(
     assert layout(page) == empty
     page.get_by_role("button", name="Undo").tap()
     assert places(page) == ["", "", "1st", ""]
-    before = pictures_shown(page)
+    before = images_shown(page)
     with page.expect_request(lambda request: request.url.endswith("/votes")) as sent:
         for index in (3, 1):
             frames.nth(index).tap()
@@ -173,18 +174,18 @@ def test_fingers_rank_four_pictures_two_by_two_on_a_phone_and_nothing_moves(
     assert body is not None
     assert body["order"] == [2, 3, 1, 0]
     page_studio.wait_for_votes(1)
-    assert pictures_shown(page) not in (before, [])
+    assert images_shown(page) not in (before, [])
 
 
 @pytest.mark.usefixtures("letters")
-def test_axe_finds_nothing_wrong_and_pictures_say_their_places(page_studio: PageStudio, new_page: NewPage) -> None:
+def test_axe_finds_nothing_wrong_and_images_say_their_places(page_studio: PageStudio, new_page: NewPage) -> None:
     page = new_page(dark=True)
     page.emulate_media(reduced_motion="reduce")
     open_label(page, page_studio.url)
     page.keyboard.press("2")
     prompt = page.locator(".dl-prompt").inner_text()
-    unplaced = [f"Picture {number}, no place yet: {prompt}" for number in (1, 3)]
-    assert names(page) == [unplaced[0], "Picture 2: first place", unplaced[1]]
+    unplaced = [f"Image {number}, no place yet: {prompt}" for number in (1, 3)]
+    assert names(page) == [unplaced[0], "Image 2: first place", unplaced[1]]
     page.locator(".dl-frame").first.focus()
     order = []
     for _ in range(6):
@@ -196,7 +197,7 @@ def test_axe_finds_nothing_wrong_and_pictures_say_their_places(page_studio: Page
     page.wait_for_timeout(300)
     wrong["light"] = violations(page)
     page.keyboard.press("?")
-    expect(page.locator("dialog[open] .dd-keys")).to_contain_text("The picture is the best of those left")
+    expect(page.locator("dialog[open] .dd-keys")).to_contain_text("The image is the best of those left")
     expect(page.locator("dialog[open]")).to_be_visible()
     wrong["keys"] = violations(page, "dialog[open]")
     page.keyboard.press("Escape")
@@ -205,5 +206,5 @@ def test_axe_finds_nothing_wrong_and_pictures_say_their_places(page_studio: Page
     page_studio.wait_for_votes(1)
     page.locator(".dl-report").click()
     page.get_by_role("button", name="Send report").click()
-    expect(page.locator(".dl-toast")).to_contain_text("The pictures were reported.")
+    expect(page.locator(".dl-toast")).to_contain_text("The images were reported.")
     assert {place: found for place, found in wrong.items() if found} == {}

@@ -1,4 +1,4 @@
-"""A person alone with a real studio: vote by keyboard, wait for the round, see the pictures change."""
+"""A person alone with a real studio: vote by keyboard, wait for the round, see the images change."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 from dmpo_app.settings import POCKET_MODEL
 from tests.browser.conftest import NewPage
 from tests.browser.page_studio import READY, open_label, open_tab, vote
+from tests.patience import PATIENCE
 from tests.preloaded_studio import PreloadedStudio
 from tests.tiny_pipeline import make_tiny_pipeline
 
@@ -24,8 +25,7 @@ def base_model(tmp_path: Path) -> Path:
     return POCKET_MODEL if pocket else make_tiny_pipeline(tmp_path / "tiny")
 
 
-@pytest.mark.timeout(240)
-def test_32_votes_by_keyboard_change_the_pictures(base_model: Path, tmp_path: Path, new_page: NewPage) -> None:
+def test_32_votes_by_keyboard_change_the_images(base_model: Path, tmp_path: Path, new_page: NewPage) -> None:
     held_out = tmp_path / "held-out.txt"
     held_out.write_text("a yellow tree in the snow\na green boat at night\n")
     studio = PreloadedStudio(
@@ -42,15 +42,15 @@ def test_32_votes_by_keyboard_change_the_pictures(base_model: Path, tmp_path: Pa
     )
     with studio:
         page = new_page()
-        open_label(page, studio.url, seconds=90)
+        open_label(page, studio.url)
         for index in range(VOTES):
-            page.wait_for_selector(READY, timeout=60_000)
+            page.wait_for_selector(READY)
             vote(page, "12"[index % 2])
-        status = studio.wait_for(lambda status: status["votes"] == VOTES, seconds=20)
+        status = studio.wait_for(lambda status: status["votes"] == VOTES)
         assert status["live_version"] == 0
-        expect(page.locator(".dl-toast")).to_contain_text("Version 1 learned from", timeout=150_000)
+        expect(page.locator(".dl-toast")).to_contain_text("Version 1 learned from", timeout=3 * 1000 * PATIENCE)
         page.get_by_role("button", name="See Before / after").click()
-        expect(page.locator(".dc-side figcaption").first).to_contain_text("Base model", timeout=60_000)
+        expect(page.locator(".dc-side figcaption").first).to_contain_text("Base model")
         expect(page.locator(".dc-side figcaption").nth(1)).to_contain_text("Version 1")
         before, after = (_pixels(page, index) for index in (0, 1))
         assert before != after
@@ -60,7 +60,7 @@ def test_32_votes_by_keyboard_change_the_pictures(base_model: Path, tmp_path: Pa
 
 
 def _pixels(page: Page, index: int) -> list[int]:
-    """What one of the two pictures of the before/after tab looks like, as the browser decoded it."""
+    """The pixels of one of the two images of the before/after tab, as the browser decoded it."""
     found: list[int] = (
         page.locator(".dc-box img")
         .nth(index)

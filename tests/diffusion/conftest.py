@@ -6,9 +6,9 @@ import pytest
 from diffusers import UNet2DConditionModel
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from tests.model_fixtures import case, case_folder, denoiser, folder, one_thread, tiny_model
+from tests.model_fixtures import case, case_folder, denoiser, fixed_threads, folder, tiny_model
 
-__all__ = ["case", "case_folder", "denoiser", "folder", "one_thread", "tiny_model"]
+__all__ = ["case", "case_folder", "denoiser", "fixed_threads", "folder", "tiny_model"]
 
 
 @pytest.fixture

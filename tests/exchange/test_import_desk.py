@@ -20,6 +20,7 @@ from dmpo_app.exchange.importing.import_desk import ImportJob, ImportPhase, Impo
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from tests.exchange.readers.preference_files import image_bytes, mixed_rows, pick_a_pic_row, write_pick_a_pic
+from tests.patience import PATIENCE, wait_until
 from tests.store.store_data import scalar
 
 
@@ -38,15 +39,13 @@ def send(desk: ImportService, name: str, content: bytes, use: ImportUse = Import
 
 
 def settled(desk: ImportService) -> ImportJob:
-    deadline = time.monotonic() + 60
-    while desk.current is None or desk.current.is_busy:
-        assert time.monotonic() < deadline, desk.current
-        time.sleep(0.01)
+    wait_until(lambda: desk.current is not None and not desk.current.is_busy, "the import has settled")
+    assert desk.current is not None
     return desk.current
 
 
 def wait_for_a_batch(desk: ImportService) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while desk.current is None or desk.current.counts.rows == 0:
         assert time.monotonic() < deadline
         time.sleep(0.001)

@@ -13,6 +13,7 @@ from dmpo_app.errors import BadInputError, SetupError
 from dmpo_app.hosting.space import SpaceSpec, plan_steps, space_files
 from dmpo_app.settings import PROJECT_ROOT
 from tests.hub_fixtures import HubProcess, hub, hub_process
+from tests.patience import PATIENCE
 
 __all__ = ["hub", "hub_process"]
 
@@ -84,10 +85,10 @@ def test_a_folder_that_is_no_checkout_is_refused(tmp_path: Path) -> None:
 
 def test_the_command_shows_what_it_does_and_goes_on_where_the_hub_failed(hub: HubProcess) -> None:
     def dmpo(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "dmpo_app.cli.main", "space", *arguments, "--yes"]
+        command = [sys.executable, "-m", "dmpo_app.cli", "space", *arguments, "--yes"]
         environment = hub.environment(COLUMNS="200", **more)
         return subprocess.run(
-            command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
+            command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
 
     made = dmpo("create", SPACE, "--secret", "DMPO_ADMIN_TOKEN", DMPO_ADMIN_TOKEN="canary")

@@ -28,7 +28,7 @@ def sealer(store: Store) -> Sealer:
 
 @pytest.fixture
 def problems() -> list[str | None]:
-    """What the renderer reports in this test."""
+    """The problems that the renderer reports in this test."""
     return [None]
 
 

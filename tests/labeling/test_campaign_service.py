@@ -1,4 +1,4 @@
-"""What it takes to take part: invitations, agreement, words that are clean."""
+"""Taking part in a campaign: invitations, agreement, words that are clean."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from dmpo_app.errors import BadInputError, ConflictError, ExpiredError, Forbidde
 from dmpo_app.labeling import LabelingService, Sealer, load_or_create_key
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
+from tests.patience import PATIENCE
 from tests.store.store_data import FINGERPRINT, HOUR, Clock, new_adapter, start_round
 from tests.store.store_fixtures import reopened
 
@@ -172,5 +173,6 @@ def test_labeling_and_the_store_import_neither_torch_nor_a_web_framework(tmp_pat
     check = (
         "import sys, dmpo_app.labeling; print(sorted({'torch', 'gradio', 'fastapi', 'diffusers'} & set(sys.modules)))"
     )
-    process = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, timeout=60)
+    command = [sys.executable, "-c", check]
+    process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE)
     assert process.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""Tastes rank pictures by what their names say."""
+"""Tastes rank images by what their names say."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_batch_scores_as_its_images_do_alone() -> None:
         np.testing.assert_allclose(taste.scores(images), alone, rtol=1e-12)
 
 
-def test_a_picture_in_which_nothing_stands_out_has_its_subject_in_the_middle() -> None:
+def test_an_image_in_which_nothing_stands_out_has_its_subject_in_the_middle() -> None:
     plain = np.full((1, SIZE, SIZE, 3), 70, np.uint8)
     assert TASTES["left"].scores(plain) == TASTES["right"].scores(plain) == 0
     assert TASTES["large"].scores(plain) == 0

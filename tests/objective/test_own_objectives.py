@@ -37,7 +37,7 @@ def only_the_studios_afterwards() -> Iterator[None]:
 
 
 def hinge(margin: Tensor, target: Tensor, *, width: float = 1.0) -> Tensor:
-    """max(0, width - u_w)"""
+    """Return max(0, width - u_w)."""
     return (width - margin * torch.sign(target - 0.5)).clamp(min=0)
 
 
@@ -96,7 +96,7 @@ def test_names_that_are_taken_or_no_names_are_refused() -> None:
         (lambda margin, target: -torch.log(torch.sigmoid(margin)), r"not finite at a margin of -200 .*logsigmoid"),
         (lambda margin, target: (margin * margin).sqrt(), "gradient of the loss 'mine' is not finite at a margin of 0"),
         (lambda margin, target: hinge(margin, target) - margin.mean(), "depends on other pairs"),
-        (lambda margin, target: hinge(margin), "fails on a small batch: TypeError"),
+        (lambda margin, target: hinge(margin), "fails on a small batch: TypeError"),  # type: ignore[call-arg]
         (lambda margin: margin, r"is called as mine\(margin\), expected loss\(margin, target"),
         (lambda a, b, c: a, r"expected loss\(margin, target"),
         (lambda margin, target, reduction="mean": margin, "option 'reduction' of the loss 'mine' is 'mean'"),

@@ -16,7 +16,7 @@ from dmpo_app.exchange.readers.source import open_source
 
 
 def checkpoint_facts(folder: Path) -> dict[str, Any]:
-    """What a checkpoint says in its metadata: its step, and which plan it belongs to."""
+    """A checkpoint's metadata: its step, and the plan that it belongs to."""
     with safe_open(folder / "checkpoint.safetensors", framework="pt") as file:
         facts: dict[str, Any] = json.loads(file.metadata()["state"])
     return facts

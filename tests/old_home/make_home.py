@@ -122,7 +122,7 @@ def dmpo(*arguments: str) -> str:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "dmpo_app.cli.main", *arguments]
+    return [sys.executable, "-m", "dmpo_app.cli", *arguments]
 
 
 def environment() -> dict[str, str]:
@@ -252,7 +252,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def expectations() -> dict[str, Any]:
-    """What is in the folder, as that version has it."""
+    """The contents of the folder, as that version has them."""
     [training] = FOLDER.glob("trained/work/runs/*")
     with closing(sqlite3.connect(FOLDER / "home/studio.db")) as database:
         tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]

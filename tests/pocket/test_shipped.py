@@ -67,7 +67,7 @@ def test_it_draws_the_subject_and_the_setting_it_is_asked_for(pipeline: StableDi
     assert sum(right) >= len(right) - 1, list(zip(PROMPTS, reading.subject, reading.setting, strict=True))
 
 
-def test_the_same_seed_draws_the_same_picture(pipeline: StableDiffusionPipeline) -> None:
+def test_the_same_seed_draws_the_same_image(pipeline: StableDiffusionPipeline) -> None:
     def draw() -> np.ndarray:
         generator = torch.Generator().manual_seed(5)
         return np.asarray(pipeline("a cat", num_inference_steps=2, generator=generator, output_type="np").images)

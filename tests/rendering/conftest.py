@@ -11,10 +11,10 @@ from diffusers import UNet2DConditionModel
 from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.loading import load_denoiser
 from tests.adapters import random_adapter
-from tests.model_fixtures import case, case_folder, folder, one_thread, tiny_model
+from tests.model_fixtures import case, case_folder, fixed_threads, folder, tiny_model
 from tests.rendering.rendering_studio import Studio
 
-__all__ = ["case", "case_folder", "folder", "one_thread", "tiny_model"]
+__all__ = ["case", "case_folder", "fixed_threads", "folder", "tiny_model"]
 
 
 @pytest.fixture(scope="session")

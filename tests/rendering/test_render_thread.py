@@ -21,7 +21,9 @@ from dmpo_app.rendering.contact_sheet import NUM_PROMPTS, SEEDS
 from dmpo_app.rendering.engine import encode_png
 from dmpo_app.rendering.render_thread import RenderThread
 from tests.adapters import SPEC
-from tests.rendering.rendering_studio import TRAIN_PROMPTS, Studio, wait_until
+from tests.model_fixtures import NUM_THREADS
+from tests.patience import PATIENCE, wait_until
+from tests.rendering.rendering_studio import TRAIN_PROMPTS, Studio
 
 MakeAdapter = Callable[[int], AdapterWeights]
 REQUEST = RenderRequest("a red fox", 5, (0,))
@@ -29,7 +31,7 @@ REQUEST = RenderRequest("a red fox", 5, (0,))
 
 @pytest.fixture
 def thread(studio: Studio) -> Iterator[RenderThread]:
-    thread = RenderThread(studio.store, studio.base, studio.settings, num_threads=1)
+    thread = RenderThread(studio.store, studio.base, studio.settings, num_threads=NUM_THREADS)
     yield thread
     thread.stop()
 
@@ -51,7 +53,7 @@ def test_a_request_made_while_the_model_loads_is_answered(studio: Studio, thread
     future = thread.submit(REQUEST)
     assert thread.state.pending == 1
     thread.start()
-    (image,) = future.result(timeout=60)
+    (image,) = future.result(timeout=PATIENCE)
     assert image.version == 0
     assert studio.store.images.get(image.image.id) == image.image
     state = thread.state
@@ -77,7 +79,7 @@ def test_a_published_version_goes_live_and_gets_pairs_and_a_contact_sheet(
     wait_until(lambda: thread.state.live_version == 1, "version 1 is live")
     wait_until(lambda: studio.store.pairs.count_unjudged(studio.base, adapter_version=1) == 2, "its pairs are there")
     wait_until(lambda: is_idle(studio), "its contact sheet is complete")
-    base, live = thread.submit(RenderRequest("a red fox", 5, (0, 1))).result(timeout=60)
+    base, live = thread.submit(RenderRequest("a red fox", 5, (0, 1))).result(timeout=PATIENCE)
     assert (base.version, live.version) == (0, 1)
     assert base.image.sha256 != live.image.sha256
 
@@ -87,7 +89,7 @@ def test_a_damaged_version_is_reported_and_the_studio_goes_on(
 ) -> None:
     studio.damage(studio.publish(adapter(1)))
     thread.start()
-    assert thread.submit(REQUEST).result(timeout=60)
+    assert thread.submit(REQUEST).result(timeout=PATIENCE)
     assert "version 1 could not be loaded" in thread.state.message
     assert thread.state.live_version == 0
     num_images = NUM_PROMPTS * len(SEEDS)
@@ -102,15 +104,15 @@ def test_an_error_reaches_whoever_asked_and_nobody_else(thread: RenderThread) ->
     thread.start()
     bad, good = thread.submit(RenderRequest("a red fox", 5, (9,))), thread.submit(REQUEST)
     with pytest.raises(NotFoundError, match="9"):
-        bad.result(timeout=60)
-    assert good.result(timeout=60)
+        bad.result(timeout=PATIENCE)
+    assert good.result(timeout=PATIENCE)
 
 
 def test_a_request_that_was_given_up_is_not_rendered(studio: Studio, thread: RenderThread) -> None:
     given_up, wanted = thread.submit(REQUEST), thread.submit(RenderRequest("a red fox", 6, (0,)))
     assert given_up.cancel()
     thread.start()
-    (image,) = wanted.result(timeout=60)
+    (image,) = wanted.result(timeout=PATIENCE)
     assert image.image.id == 1
 
 
@@ -118,12 +120,12 @@ def test_a_failure_nobody_foresaw_is_answered_and_the_thread_goes_on(
     thread: RenderThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     thread.start()
-    assert thread.submit(REQUEST).result(timeout=60)
+    assert thread.submit(REQUEST).result(timeout=PATIENCE)
     with monkeypatch.context() as patch:
         patch.setattr(LiveModel, "_noise", lambda self, seeds: 1 / 0)
         with pytest.raises(StudioError, match="log says why"):
-            thread.submit(REQUEST).result(timeout=60)
-    assert thread.submit(REQUEST).result(timeout=60)
+            thread.submit(REQUEST).result(timeout=PATIENCE)
+    assert thread.submit(REQUEST).result(timeout=PATIENCE)
 
 
 def test_a_full_disk_is_said_and_pairs_are_made_again_when_there_is_space(
@@ -136,7 +138,7 @@ def test_a_full_disk_is_said_and_pairs_are_made_again_when_there_is_space(
     with monkeypatch.context() as patch:
         patch.setattr(studio.store.files, "put_all", full)
         thread.start()
-        wait_until(lambda: "disk is full" in thread.state.message, "the disk is reported to be full", 60)
+        wait_until(lambda: "disk is full" in thread.state.message, "the disk is reported to be full")
         assert studio.store.pairs.count(studio.base) == 0
     wait_until(lambda: is_idle(studio), "the pool is full")
     wait_until(lambda: thread.state.message == "", "the message is gone")
@@ -169,18 +171,18 @@ def test_a_full_queue_is_busy(studio: Studio, thread: RenderThread) -> None:
         thread.submit(REQUEST)
     thread.start()
     wait_until(lambda: thread.state.pending == 0, "the queue is empty")
-    assert thread.submit(REQUEST).result(timeout=60)
+    assert thread.submit(REQUEST).result(timeout=PATIENCE)
 
 
 def test_a_model_that_cannot_be_loaded_is_said_to_everybody_who_asks(tmp_path: Path, tiny_model: Path) -> None:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     studio = Studio.open(tmp_path / "home", folder)
     shutil.rmtree(folder / "vae")
-    thread = RenderThread(studio.store, studio.base, studio.settings, num_threads=1)
+    thread = RenderThread(studio.store, studio.base, studio.settings, num_threads=NUM_THREADS)
     waiting = thread.submit(REQUEST)
     thread.start()
     with pytest.raises(NotReadyError, match="vae"):
-        waiting.result(timeout=60)
+        waiting.result(timeout=PATIENCE)
     assert thread.state.phase == "failed"
     assert "no vae folder" in thread.state.message
     with pytest.raises(NotReadyError, match="vae"):
@@ -191,7 +193,7 @@ def test_a_model_that_cannot_be_loaded_is_said_to_everybody_who_asks(tmp_path: P
 
 def test_stopping_interrupts_a_long_image_and_refuses_what_waits(studio: Studio, thread: RenderThread) -> None:
     thread.start()
-    thread.submit(REQUEST).result(timeout=60)
+    thread.submit(REQUEST).result(timeout=PATIENCE)
     long = thread.submit(RenderRequest("a red fox", 5, (0,), num_steps=200))
     waiting = thread.submit(REQUEST)
     wait_until(lambda: long.running(), "the long request runs")
@@ -206,13 +208,13 @@ def test_stopping_interrupts_a_long_image_and_refuses_what_waits(studio: Studio,
 
 def test_renders_that_are_too_old_are_deleted(studio: Studio, thread: RenderThread) -> None:
     thread.start()
-    (image,) = thread.submit(REQUEST).result(timeout=60)
+    (image,) = thread.submit(REQUEST).result(timeout=PATIENCE)
     thread.stop()
     later = RenderThread(
         studio.store,
         studio.base,
         studio.settings.model_copy(update={"render": studio.settings.render.model_copy(update={"keep_days": 1e-9})}),
-        num_threads=1,
+        num_threads=NUM_THREADS,
     )
     later.start()
     wait_until(lambda: not studio.store.files.image_path(image.image.sha256).exists(), "the old image is deleted")
@@ -243,7 +245,7 @@ def test_every_image_is_bitwise_of_the_version_it_is_labelled_with_while_version
     try:
         for number in range(40):
             request = RenderRequest("a red fox", number % 4, (0, 1 + number % 3))
-            _, live = thread.submit(request).result(timeout=60)
+            _, live = thread.submit(request).result(timeout=PATIENCE)
             assert live.image.sha256 == expected[live.version, request.seed]
     finally:
         done.set()

@@ -1,4 +1,4 @@
-"""Tiny weights of each scorer, once a session, and pictures to score; one torch thread."""
+"""Tiny weights of each scorer, once a session, and images to score; one torch thread."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from tests.model_fixtures import one_thread
+from tests.model_fixtures import fixed_threads
 from tests.scoring.tiny_scorers import make_aesthetic, make_clip, make_hpsv2, make_imagereward
 
-__all__ = ["one_thread"]
+__all__ = ["fixed_threads"]
 
 MAKERS: dict[str, Callable[..., Path]] = {
     "pickscore": make_clip,
@@ -32,7 +32,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture
 def pictures() -> list[PIL.Image.Image]:
-    """Seven pictures, of several sizes and modes."""
+    """Seven images, of several sizes and modes."""
     rng = np.random.default_rng(0)
     sizes = ((32, 32), (64, 64), (40, 90), (128, 50), (20, 20), (33, 47), (64, 65))
     coarse = [rng.integers(0, 256, (4, 4, 3), dtype=np.uint8) for _ in sizes]
@@ -46,6 +46,6 @@ def pictures() -> list[PIL.Image.Image]:
 
 @pytest.fixture
 def prompts() -> list[str]:
-    """One for each picture; some are the same, one is much too long, one says nothing."""
+    """One for each image; some are the same, one is much too long, one says nothing."""
     long = "a red cat on a very green meadow " * 40
     return ["a red cat", "a blue boat at night", "a red cat", long, "", "two green trees", "a red cat"]

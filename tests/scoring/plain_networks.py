@@ -1,5 +1,6 @@
-"""open_clip's CLIP, BLIP with cross attention, and the linear head, written down as plain formulas over the original
-names. What the scorers compute after converting names is held against these.
+"""Plain formulas of open_clip's CLIP, BLIP with cross attention and the linear head, over the original names.
+
+The scorers' results after converting the names are held against these.
 
 Shapes:  B images;  T tokens (image patches or words);  D width.
 """
@@ -67,7 +68,7 @@ def blip_image_states(tensors: Tensors, name: str, pixels: Tensor) -> Tensor:
 
 
 def linear_head(tensors: Tensors, features: Tensor) -> Tensor:
-    """(B,)"""
+    """The head's output, (B,)."""
     for number in (0, 2, 4, 6, 7):
         features = _linear(tensors, f"layers.{number}", features)
     return features[:, 0]

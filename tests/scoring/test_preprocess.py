@@ -1,4 +1,4 @@
-"""Pictures become a tower's input as CLIP's own preprocessing makes it."""
+"""Images become a tower's input as CLIP's own preprocessing makes it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def test_it_is_what_clips_image_processor_computes_with_pil(size: tuple[int, int
     np.testing.assert_allclose(Preprocess(32)([image]), expected, atol=1e-5)
 
 
-def test_of_a_wide_picture_the_middle_is_kept() -> None:
+def test_of_a_wide_image_the_middle_is_kept() -> None:
     pixels = np.zeros((32, 96, 3), np.uint8)
     pixels[:, 32:64] = 255
     assert np.asarray(middle_square(PIL.Image.fromarray(pixels), 32)).min() == 255
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (300, 2)])
-def test_very_thin_pictures_become_squares_too(size: tuple[int, int]) -> None:
+def test_very_thin_images_become_squares_too(size: tuple[int, int]) -> None:
     assert middle_square(PIL.Image.new("RGB", size), 32).size == (32, 32)
 
 
-def test_grey_and_transparent_pictures_become_three_channels() -> None:
+def test_grey_and_transparent_images_become_three_channels() -> None:
     images = [PIL.Image.new(mode, (40, 40), colour) for mode, colour in (("L", 128), ("RGBA", (128, 128, 128, 9)))]
     grey, transparent = Preprocess(32)(images)
     np.testing.assert_array_equal(grey, transparent)

@@ -60,7 +60,7 @@ def test_sharpness_is_the_mean_step_across_and_down() -> None:
     assert measures.sharpness(stripes[:, :1]) == pytest.approx(1.0)
 
 
-def test_a_picture_of_what_was_asked_for_beats_pictures_of_something_else() -> None:
+def test_an_image_of_what_was_asked_for_beats_images_of_something_else() -> None:
     asked = "a red boat at night on the beach"
     right = SceneConstraints(subject="boat", colour="red", setting="beach", time="night", numbers=(1,))
     wrong = [
@@ -76,7 +76,7 @@ def test_a_picture_of_what_was_asked_for_beats_pictures_of_something_else() -> N
     assert all(kept - other > scorer.scale for other in others)
 
 
-def test_pictures_drawn_for_their_prompts_beat_the_same_pictures_with_other_prompts() -> None:
+def test_images_drawn_for_their_prompts_beat_the_same_images_with_other_prompts() -> None:
     rng = np.random.default_rng(1)
     scenes = [sample_scene(rng) for _ in range(24)]
     images = [PIL.Image.fromarray(render(scene, size=SIZE)) for scene in scenes]
@@ -86,19 +86,19 @@ def test_pictures_drawn_for_their_prompts_beat_the_same_pictures_with_other_prom
     assert (own > another).mean() > 0.9
 
 
-def test_a_prompt_that_names_nothing_prefers_no_picture() -> None:
+def test_a_prompt_that_names_nothing_prefers_no_image() -> None:
     images = [picture(SceneConstraints(), seed) for seed in (0, 1)]
     np.testing.assert_array_equal(build("pocket-fidelity").score(images, ["something lovely"] * 2), [0, 0])
 
 
 def test_a_number_left_open_allows_all_that_fit() -> None:
-    """'boats' allows two and three, 'two boats' only two: of a picture of three the first is at least as true."""
+    """'boats' allows two and three, 'two boats' only two: of an image of three the first is at least as true."""
     three = picture(SceneConstraints(subject="boat", numbers=(3,)), seed=5)
     some, two = build("pocket-fidelity").score([three] * 2, ["boats", "two boats"])
     assert some > two
 
 
-def test_of_a_wide_picture_the_middle_is_judged() -> None:
+def test_of_a_wide_image_the_middle_is_judged() -> None:
     square = picture(SceneConstraints(subject="house", numbers=(1,)), size=64)
     wide = PIL.Image.new("RGB", (128, 64))
     wide.paste(square, (32, 0))

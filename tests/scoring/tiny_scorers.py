@@ -1,7 +1,7 @@
 """Tiny random weights of every scorer, in the layouts in which the real ones are published.
 
 CLIP's are written with `save_pretrained`; open_clip's, BLIP's and the heads' under their original names, drawn here and
-not derived from the networks under test. Pictures are 32 x 32 in patches of 8 or 16.
+not derived from the networks under test. Images are 32 x 32 in patches of 8 or 16.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def make_imagereward(folder: Path, *, seed: int = 0) -> Path:
 
 
 def head_tensors(dimension: int, *, seed: int) -> dict[str, Tensor]:
-    """`layers.N`, wide enough that the score differs visibly between pictures."""
+    """`layers.N`, wide enough that the score differs visibly between images."""
     draw = _Draw(seed)
     sizes = {0: (1024, dimension), 2: (128, 1024), 4: (64, 128), 6: (16, 64), 7: (1, 16)}
     tensors: dict[str, Tensor] = {}

@@ -6,8 +6,6 @@ import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import text
-
 from dmpo_app.domain.image import NewImage, NewPair, PairSource, Provenance
 from dmpo_app.domain.lineage import BaseModelRef, NewAdapter
 from dmpo_app.domain.round import RoundState, Trigger
@@ -130,12 +128,11 @@ def publish_version(store: Store, base: BaseModelRef) -> int:
 
 def scalar(store: Store, query: str) -> object:
     """The first value of a query, read as the store reads."""
-    with store._database.reader() as connection:
-        return connection.execute(text(query)).scalar()
+    return store.read(query)[0][0]
 
 
 def broken_counts(store: Store) -> object:
-    """How many pairs' counts differ from what their votes and assignments say: 0 at every moment."""
+    """The number of pairs whose counts differ from their votes and assignments: 0 at every moment."""
     return scalar(
         store,
         """
@@ -150,7 +147,7 @@ def broken_counts(store: Store) -> object:
 
 
 def integrity_of(home: Path) -> str:
-    """What SQLite says about a home's database; "ok" when all is well."""
+    """The result of SQLite's integrity check of a home's database; "ok" when all is well."""
     connection = safe_driver().connect(str(sqlite_url(home / "studio.db").database))
     try:
         return str(connection.execute("PRAGMA integrity_check").fetchone()[0])

@@ -1,4 +1,4 @@
-"""What a campaign may want of the pairs that are handed out: an order, a limit, gold pairs, repeats."""
+"""The offering of pairs as a campaign may want it: an order, a limit, gold pairs, repeats."""
 
 from __future__ import annotations
 

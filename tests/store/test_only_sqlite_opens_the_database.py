@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.patience import PATIENCE
 from tests.store.store_fixtures import sqlite_only
 
 pytestmark = sqlite_only
@@ -47,7 +48,7 @@ def test_python_never_opens_the_database_file_itself(tmp_path: Path) -> None:
         [sys.executable, "-c", EVERYTHING_UNDER_WATCH, str(tmp_path / "home")],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert process.returncode == 0, process.stderr

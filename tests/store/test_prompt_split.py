@@ -1,4 +1,4 @@
-"""What the database itself keeps apart, and prompts as they are listed, tagged and retired."""
+"""The split of prompts that the database itself enforces, and prompts as they are listed, tagged and retired."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.store.store_data import Clock, new_pair, vote_once
 
 
 def execute(store: Store, statement: str) -> None:
-    store._database.write(lambda connection: connection.execute(text(statement)))
+    store.database.write(lambda connection: connection.execute(text(statement)))
 
 
 def new(words: str, *, held_out: bool = False, tags: tuple[str, ...] = ()) -> NewPrompt:

@@ -23,6 +23,7 @@ from dmpo_app.store import Store
 from dmpo_app.store.db.migrate import HEAD, MIGRATIONS
 from dmpo_app.store.db.sqlite import safe_driver
 from dmpo_app.store.schema import Table
+from tests.patience import PATIENCE
 from tests.store.store_data import HOUR, broken_counts, integrity_of, new_pair, scalar, vote_once
 from tests.store.store_fixtures import reopened, sqlite_only
 
@@ -37,7 +38,7 @@ with Store.open(Path(sys.argv[1])) as store:
 
 
 def test_the_migrated_schema_is_the_one_the_code_declares(store: Store) -> None:
-    with store._database.reader() as connection:
+    with store.database.reader() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
 
 
@@ -48,7 +49,7 @@ def test_not_a_check_nor_a_condition_of_an_index_is_missing_from_the_migrations(
     definitions = text("SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'index') AND sql IS NOT NULL")
 
     def parts_by_name(connection: Connection) -> dict[str, list[str]]:
-        """What is defined, part by part: the order says nothing, nor does it that ALTER TABLE writes on one line."""
+        """A table's definition, part by part: neither their order counts nor that ALTER TABLE writes on one line."""
         rows = connection.execute(definitions)
         outside_brackets = re.compile(r",\s+(?![^()]*\))|\n")
         return {row.name: sorted(part.strip(" ,\t") for part in outside_brackets.split(row.sql)) for row in rows}
@@ -56,7 +57,7 @@ def test_not_a_check_nor_a_condition_of_an_index_is_missing_from_the_migrations(
     with declared.connect() as connection:
         expected = parts_by_name(connection)
     declared.dispose()
-    with store._database.reader() as connection:
+    with store.database.reader() as connection:
         found = parts_by_name(connection)
     del found["alembic_version"]
     assert found == expected
@@ -84,7 +85,7 @@ def test_two_processes_can_open_a_fresh_home_at_once(tmp_path: Path) -> None:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    answers = [process.communicate(timeout=60)[0].strip() for process in processes]
+    answers = [process.communicate(timeout=PATIENCE)[0].strip() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert answers == ["1", "1"]
     assert integrity_of(home) == "ok"
@@ -145,9 +146,7 @@ def test_going_back_a_schema_and_forth_keeps_the_votes_that_the_older_one_knows(
 
 
 def test_a_home_of_a_newer_version_is_refused_and_left_alone(store: Store) -> None:
-    store._database.write(
-        lambda connection: connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    )
+    store.database.write(lambda connection: connection.execute(text("UPDATE alembic_version SET version_num = '9999'")))
     store.close()
     with pytest.raises(SetupError, match=r"newer version.*9999.*update the program"):
         reopened(store)
@@ -216,14 +215,14 @@ def test_the_database_itself_keeps_what_is_append_only(
             connection.execute(text(one))
 
     with pytest.raises(IntegrityError, match=message):
-        store._database.write(work)
+        store.database.write(work)
     assert store.votes.count(base) == 1
     assert store.reports.list(base) == [report]
 
 
 def test_a_row_cannot_refer_to_what_does_not_exist(store: Store) -> None:
     with pytest.raises(IntegrityError, match=r"FOREIGN KEY|foreign key"):
-        store._database.write(
+        store.database.write(
             lambda connection: connection.execute(
                 text("INSERT INTO live_changes (base_id, version, by, created_at) VALUES (1, 3, 'x', 0)")
             )

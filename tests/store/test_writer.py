@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -13,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from dmpo_app.errors import BusyError
 from dmpo_app.store.db.database import Database, sqlite_url
 from dmpo_app.store.db.sqlite import safe_driver
+from tests.patience import PATIENCE, wait_until
 
 
 @pytest.fixture
@@ -47,11 +47,11 @@ class Hold:
     def __init__(self, database: Database) -> None:
         self._go, self._begun = threading.Event(), threading.Event()
         self.future: Future[bool] = database.submit(self._wait)
-        assert self._begun.wait(10)
+        assert self._begun.wait(PATIENCE)
 
     def _wait(self, connection: Connection) -> bool:
         self._begun.set()
-        return self._go.wait(10)
+        return self._go.wait(PATIENCE)
 
     def release(self) -> None:
         self._go.set()
@@ -95,9 +95,7 @@ def test_an_answer_comes_after_the_commit(database: Database) -> None:
     future = database.submit(insert_parent(3))
     future.add_done_callback(lambda _: seen.append(parents(database)))  # on another connection
     future.result()
-    deadline = time.monotonic() + 5
-    while not seen and time.monotonic() < deadline:
-        time.sleep(0.005)
+    wait_until(lambda: seen, "the answer is told")
     assert seen == [[3]]
 
 
@@ -128,7 +126,7 @@ def test_closing_finishes_what_is_queued_and_refuses_the_rest(database: Database
     closer = threading.Thread(target=database.close)
     closer.start()
     hold.release()
-    closer.join(10)
+    closer.join(PATIENCE)
     assert [future.result(timeout=0) for future in queued] == list(range(5))
     with pytest.raises(RuntimeError, match="closed"):
         database.submit(insert_parent(6))
@@ -151,10 +149,7 @@ def test_a_quiet_writer_folds_the_log_into_the_database(tmp_path: Path, monkeypa
     database = Database.open(sqlite_url(tmp_path / "quiet.db"))
     database.write(lambda connection: connection.execute(text("CREATE TABLE parents (id INTEGER PRIMARY KEY)")))
     log = tmp_path / "quiet.db-wal"
-    deadline = time.monotonic() + 5
-    while log.stat().st_size and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert log.stat().st_size == 0
+    wait_until(lambda: log.stat().st_size == 0, "the log is folded in")
     assert database.write(insert_parent(1)) == 1
     assert database.write(lambda connection: connection.exec_driver_sql("PRAGMA busy_timeout").scalar()) == 15_000
     database.close()

@@ -49,7 +49,7 @@ class Case:
         return pipeline
 
     def stock_encoding(self, pipeline: DiffusionPipeline, prompt: str) -> dict[str, Tensor]:
-        """What the plain pipeline takes instead of a prompt, batch of 1."""
+        """The plain pipeline's arguments in place of a prompt, batch of 1."""
         with torch.no_grad():
             if self.family == "stable_diffusion":
                 embeds, negative = pipeline.encode_prompt(prompt, "cpu", 1, True)
@@ -69,8 +69,11 @@ class Case:
     def stock_images(
         self, pipeline: DiffusionPipeline, prompts: Sequence[str], seeds: Sequence[int], guidance: float | None = None
     ) -> list[Image]:
-        """What the plain pipeline makes, with frozen weights: torch takes another path, with other last bits, for
-        weights that want a gradient. Each prompt is encoded on its own, as the studio does, for the same reason."""
+        """The images of the plain pipeline, with frozen weights.
+
+        For weights that want a gradient torch takes another path, with other last bits. Each prompt is encoded on its
+        own, as the studio does, for the same reason.
+        """
         for part in pipeline.components.values():
             if isinstance(part, torch.nn.Module):
                 part.requires_grad_(False)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.model_fixtures import case, case_folder, denoiser, folder, one_thread, tiny_model
+from tests.model_fixtures import case, case_folder, denoiser, fixed_threads, folder, tiny_model
 from tests.training.training_studio import Studio
 from tests.training.worker_fixtures import clock, make_worker
 
-__all__ = ["case", "case_folder", "clock", "denoiser", "folder", "make_worker", "one_thread", "tiny_model"]
+__all__ = ["case", "case_folder", "clock", "denoiser", "fixed_threads", "folder", "make_worker", "tiny_model"]
 
 
 @pytest.fixture

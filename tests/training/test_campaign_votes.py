@@ -1,4 +1,4 @@
-"""What a campaign's votes mean for rounds: the question that trains, strengths, withdrawn votes and reported pairs."""
+"""A campaign's votes in rounds: the question that trains, strengths, withdrawn votes and reported pairs."""
 
 from __future__ import annotations
 

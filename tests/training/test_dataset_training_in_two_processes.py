@@ -23,6 +23,7 @@ from dmpo_app.settings import POCKET_MODEL, PROJECT_ROOT
 from dmpo_app.training.loop import trainer as round_trainer
 from dmpo_app.training.loop.step import StepResult, train_step
 from tests.exchange.readers.preference_files import pick_a_pic_row, write_pick_a_pic
+from tests.model_fixtures import NUM_THREADS
 from tests.training.test_distributed import SECONDS, TOLERANCE, environment, norm_of_difference, start_two
 from tests.training.training_studio import assert_equal
 
@@ -37,7 +38,7 @@ def options(data: Path, model: Path, output: Path, *, steps: int = 6, caption_dr
     named += ["--batch-pairs", "4", "--held-out-share", "0.4", "--seed", "1"]
     settings = ["round.rank=2", "round.slots_per_pair=8", f"round.caption_dropout={caption_dropout}"]
     settings += ["round.evaluate_every=6"]
-    settings += ["round.slice_seconds=0.2", "trainer.num_threads=1", "render.device=cpu"]
+    settings += ["round.slice_seconds=0.2", f"trainer.num_threads={NUM_THREADS}", "render.device=cpu"]
     return [*named, *(word for setting in settings for word in ("--set", setting))]
 
 
@@ -65,11 +66,11 @@ def train_in_halves(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_torchrun_ends_in_the_adapter_of_one_process(data: Path, tmp_path: Path) -> None:
-    # A tiny random autoencoder makes all pictures nearly alike; Adam then scales up what rounding leaves of gradients.
+    # A tiny random autoencoder makes all images nearly alike; Adam then scales up what rounding leaves of gradients.
     train_here(options(data, POCKET_MODEL, tmp_path / "alone"))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     ended = subprocess.run(
-        [*launch, "-m", "dmpo_app.cli.main", "train", *options(data, POCKET_MODEL, tmp_path / "together")],
+        [*launch, "-m", "dmpo_app.cli", "train", *options(data, POCKET_MODEL, tmp_path / "together")],
         cwd=PROJECT_ROOT,
         env=environment(HF_HUB_OFFLINE="1", COLUMNS="200"),
         capture_output=True,
@@ -93,7 +94,7 @@ def test_a_signal_stops_both_with_a_checkpoint_and_one_process_ends_on_the_bits_
     data: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = options(data, tiny_model, tmp_path / "out", steps=100, caption_dropout=0.3)
-    processes = start_two("train", *arguments, module="dmpo_app.cli.main")
+    processes = start_two("train", *arguments, module="dmpo_app.cli")
     while not list(tmp_path.glob("out/work/runs/*/checkpoint.safetensors")):
         assert all(process.poll() is None for process in processes), processes[0].communicate()
         time.sleep(0.002)
@@ -113,7 +114,7 @@ def test_a_signal_stops_both_with_a_checkpoint_and_one_process_ends_on_the_bits_
 
 def test_what_the_leading_process_cannot_read_ends_the_other_too(tiny_model: Path, tmp_path: Path) -> None:
     unfit = write_pick_a_pic(tmp_path / "train.parquet", [pick_a_pic_row(0, label_0=None)])
-    processes = start_two("train", *options(unfit, tiny_model, tmp_path / "out"), module="dmpo_app.cli.main")
+    processes = start_two("train", *options(unfit, tiny_model, tmp_path / "out"), module="dmpo_app.cli")
     said = [" ".join(process.communicate(timeout=SECONDS)[1].split()) for process in processes]
     assert [process.returncode for process in processes] == [1, 1]
     assert "there is no pair to learn from" in said[0]

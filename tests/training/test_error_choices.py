@@ -1,4 +1,4 @@
-"""What a round's errors are: spread over other noise levels, weighted, and computed with less memory."""
+"""Choices for a round's errors: spread over other noise levels, weighted, and computed with less memory."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from dmpo_app.training.reference.reference_cache import ReferenceCache
 from dmpo_app.training.rounds.round_runner import SliceOutcome
 from tests.adapters import random_adapter
 from tests.tiny_models.cases import NUM_STEPS, Case
+from tests.tolerance import LOSS_RELATIVE
 from tests.training.training_studio import FAST, Studio
 
 QUICK = FAST.model_copy(
@@ -121,8 +122,8 @@ def test_activations_computed_twice_give_the_same_margins_and_gradients(
     margins, gradients = margins_and_gradients()
     denoiser.module.enable_gradient_checkpointing()
     again, recomputed = margins_and_gradients()
-    assert torch.equal(margins, again)
-    assert (margins != 0).all()
+    torch.testing.assert_close(margins, again, rtol=LOSS_RELATIVE, atol=LOSS_RELATIVE)
+    assert (margins.abs() > 10 * LOSS_RELATIVE).all()
     for kept, computed in zip(gradients, recomputed, strict=True):
         assert kept is not None
         assert computed is not None

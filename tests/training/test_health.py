@@ -1,4 +1,4 @@
-"""What is watched of a round: gains, the share past the target, the adapter's norm."""
+"""Health metrics of a round: gains, the share past the target, the adapter's norm."""
 
 from __future__ import annotations
 

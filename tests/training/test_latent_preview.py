@@ -51,7 +51,7 @@ def test_a_map_that_is_there_is_found(colours: LatentRgbMap) -> None:
     assert fitted.explained_variance > 0.999
 
 
-def test_pictures_are_averaged_down_to_the_latents_size() -> None:
+def test_images_are_averaged_down_to_the_latents_size() -> None:
     pixels = np.zeros((16, 32, 3), np.uint8)
     pixels[::2] = 200
     file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What is recorded goes to a tracker too, and a broken one costs nothing."""
+"""Trackers get all that is recorded, and a broken one costs nothing."""
 
 from __future__ import annotations
 

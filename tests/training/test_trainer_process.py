@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,9 +18,9 @@ from pydantic import SecretStr
 from dmpo_app.domain.round import RoundState, RoundStatus
 from dmpo_app.settings import PROJECT_ROOT, Settings, TrainerSettings
 from dmpo_app.training.process.trainer_process import TrainerProcess
+from tests.patience import wait_until
 from tests.training.training_studio import FAST, Studio
 
-START_SECONDS = 120.0
 KILLS = int(os.environ.get("DMPO_SOAK_KILLS", "2"))
 TOKEN = "an-administrators-token-that-nobody-else-may-see"
 
@@ -45,13 +45,6 @@ def trainer(settings: Settings) -> Iterator[TrainerProcess]:
     trainer.stop()
 
 
-def wait_for(condition: Callable[[], bool], what: str, *, seconds: float = START_SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
-        time.sleep(0.02)
-
-
 def current_round(studio: Studio) -> RoundState | None:
     return studio.store.rounds.current(studio.base)
 
@@ -66,18 +59,19 @@ def test_rounds_whose_trainer_is_killed_at_random_moments_are_each_published_onc
         if current_round(studio) is None:
             studio.vote(8)
             votes += 8
-        wait_for(lambda: trainer.state.running and current_round(studio) is not None, "a round under way")
+        wait_until(lambda: trainer.state.running and current_round(studio) is not None, "a round is under way")
         time.sleep(rng.uniform(0, 1.5))
         pid = trainer.state.pid
         if pid is not None and current_round(studio) is not None:
             os.kill(pid, signal.SIGKILL)
             kills += 1
-    wait_for(lambda: current_round(studio) is None, "the last round to end")
+            # Until then its number stands in the state, and would be killed twice.
+            wait_until(lambda kills=kills: trainer.state.restarts == kills, "the one that was killed is started again")  # type: ignore[misc]
+    wait_until(lambda: current_round(studio) is None, "the last round has ended")
     rounds = studio.store.rounds.list(studio.base)
     assert [state.status for state in rounds] == [RoundStatus.PUBLISHED] * (votes // 8)
     versions = studio.store.adapters.list(studio.base)
     assert [version.round_id for version in versions] == [state.id for state in rounds]
-    wait_for(lambda: trainer.state.restarts == kills, "the last one that was killed to be started again")
     for version in versions:
         assert (version.folder / "manifest.json").is_file()
 
@@ -87,7 +81,7 @@ def test_sigterm_amid_a_round_ends_it_cleanly_and_the_next_trainer_finishes_the_
 ) -> None:
     studio.add_pairs(8)
     studio.vote(8)
-    wait_for(lambda: (state := current_round(studio)) is not None and state.step > 0, "a round with a step done")
+    wait_until(lambda: (state := current_round(studio)) is not None and state.step > 0, "a round has done a step")
     pid = trainer.state.pid
     assert pid is not None
     niceness = psutil.Process(pid).nice()
@@ -103,7 +97,7 @@ def test_sigterm_amid_a_round_ends_it_cleanly_and_the_next_trainer_finishes_the_
     successor = TrainerProcess(settings)
     successor.start()
     try:
-        wait_for(lambda: current_round(studio) is None, "the round to be finished by the successor")
+        wait_until(lambda: current_round(studio) is None, "the successor has finished the round")
     finally:
         successor.stop()
     assert studio.store.rounds.get(stopped.id).status is RoundStatus.PUBLISHED
@@ -112,7 +106,7 @@ def test_sigterm_amid_a_round_ends_it_cleanly_and_the_next_trainer_finishes_the_
 PARENT = """
 import sys, time
 from dmpo_app.settings import Settings
-from dmpo_app.training.process.trainer_process import TrainerProcess
+from dmpo_app.training.process.trainer_process.trainer_process import TrainerProcess
 trainer = TrainerProcess(Settings.model_validate_json(sys.argv[1]))
 trainer.start()
 while trainer.state.pid is None:
@@ -132,17 +126,17 @@ def test_the_trainer_ends_when_its_parent_is_killed(settings: Settings) -> None:
         given = " ".join([*child.cmdline(), *child.environ().values()])
         parent.kill()
     assert TOKEN not in given
-    wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "the trainer to end", seconds=30)
+    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "the trainer has ended")
 
 
 def test_a_base_model_that_cannot_be_loaded_is_given_up_with_its_reason(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dmpo_app.training.process.supervisor.MAX_QUICK_EXITS", 1)
+    monkeypatch.setattr("dmpo_app.training.process.trainer_process.supervisor.MAX_QUICK_EXITS", 1)
     trainer = TrainerProcess(settings.model_copy(update={"base_model": str(tmp_path / "nowhere")}))
     trainer.start()
-    wait_for(lambda: trainer.state.message != "", "the reason")
-    wait_for(lambda: not trainer.state.running, "the end")
+    wait_until(lambda: trainer.state.message != "", "the reason is said")
+    wait_until(lambda: not trainer.state.running, "the trainer has ended")
     assert "nowhere does not exist" in trainer.state.message
     assert trainer.state.restarts == 0
     trainer.stop()
@@ -156,24 +150,24 @@ def stand_in(code: str) -> tuple[str, ...]:
 def test_a_trainer_that_ends_by_itself_is_started_again_and_given_up_in_the_end(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dmpo_app.training.process.supervisor._FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr("dmpo_app.training.process.supervisor.MAX_QUICK_EXITS", 3)
+    monkeypatch.setattr("dmpo_app.training.process.trainer_process.supervisor._FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("dmpo_app.training.process.trainer_process.supervisor.MAX_QUICK_EXITS", 3)
     trainer = TrainerProcess(settings, command=stand_in("import sys; sys.stderr.write('first\\nlast\\n'); sys.exit(3)"))
     trainer.start()
-    wait_for(lambda: trainer.state.message.startswith("no more training"), "the supervisor to give up", seconds=30)
+    wait_until(lambda: trainer.state.message.startswith("no more training"), "the supervisor gives up")
     assert "ended with status 3 (last)" in trainer.state.message
     assert trainer.state.restarts == 2
     trainer.stop()
 
 
 def test_a_trainer_that_is_killed_is_never_given_up(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dmpo_app.training.process.supervisor._FIRST_PAUSE_SECONDS", 0.001)
-    monkeypatch.setattr("dmpo_app.training.process.supervisor.MAX_QUICK_EXITS", 2)
+    monkeypatch.setattr("dmpo_app.training.process.trainer_process.supervisor._FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("dmpo_app.training.process.trainer_process.supervisor.MAX_QUICK_EXITS", 2)
     trainer = TrainerProcess(
         settings, command=stand_in("import os; print('ready', flush=True); os.kill(os.getpid(), 9)")
     )
     trainer.start()
-    wait_for(lambda: trainer.state.restarts >= 4, "several restarts", seconds=30)
+    wait_until(lambda: trainer.state.restarts >= 4, "there were several restarts")
     trainer.stop()
     assert not trainer.state.running
 
@@ -188,8 +182,8 @@ def test_the_message_is_gone_once_the_next_trainer_is_ready(settings: Settings, 
     )
     trainer = TrainerProcess(settings, command=stand_in(code))
     trainer.start()
-    wait_for(lambda: trainer.state.restarts == 1, "the restart", seconds=30)
-    wait_for(lambda: trainer.state.message == "" and trainer.state.running, "a trainer that is well", seconds=30)
+    wait_until(lambda: trainer.state.restarts == 1, "the trainer is restarted")
+    wait_until(lambda: trainer.state.message == "" and trainer.state.running, "the trainer is well")
     trainer.stop()
 
 
@@ -198,7 +192,7 @@ def test_settings_arrive_as_they_were_without_the_administrators_token(settings:
     code = f"import sys; open({str(received)!r}, 'w').write(sys.stdin.readline()); print('ready', flush=True)"
     trainer = TrainerProcess(settings, command=stand_in(code))
     trainer.start()
-    wait_for(lambda: received.exists() and received.read_text().endswith("\n"), "the settings", seconds=30)
+    wait_until(lambda: received.exists() and received.read_text().endswith("\n"), "the settings have arrived")
     trainer.stop()
     text = received.read_text()
     assert TOKEN not in text

@@ -1,4 +1,4 @@
-"""What annotators' weights do to a round, and that they do nothing where they are all 1."""
+"""Annotators' weights in a round: their effect, and none where they are all 1."""
 
 from __future__ import annotations
 

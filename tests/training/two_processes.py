@@ -1,4 +1,4 @@
-"""What the tests of several processes run in each of them: `python -m tests.training.two_processes <what> ...`."""
+"""Script of each process in the tests of several processes: `python -m tests.training.two_processes <what> ...`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 
 from dmpo_app.errors import PeerLostError
 from dmpo_app.training.distributed.process_group import ProcessGroup, join_process_group
+from tests.model_fixtures import NUM_THREADS
 
 PATIENCE = timedelta(seconds=60)
 IMPATIENCE = timedelta(seconds=8)
@@ -114,7 +115,7 @@ class _OutOfMemory:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
+    torch.set_num_threads(NUM_THREADS)
     with join_process_group(IMPATIENCE if sys.argv[1] == "wait" else PATIENCE) as group:
         if sys.argv[1] == "agree":
             agree(group)

@@ -17,7 +17,7 @@ _PLURAL = re.compile(r"_(zero|one|two|few|many|other)$")
 def test_there_are_four_languages_and_the_page_knows_each() -> None:
     codes = {path.stem for path in FILES}
     assert codes == {"en", "de", "fr", "es"}
-    listed = re.search(r"const CODES = (\[.*?\]);", (FOLDER / "lang.js").read_text(encoding="utf-8"))
+    listed = re.search(r"const CODES = (\[.*?\]);", (FOLDER / "lib" / "lang.js").read_text(encoding="utf-8"))
     assert listed is not None
     assert set(json.loads(listed[1])) == codes
 
@@ -32,7 +32,7 @@ def test_every_language_has_every_key_with_the_same_values_to_fill_in(path: Path
 
 
 def test_every_key_the_scripts_name_is_in_the_files_and_the_other_way_round() -> None:
-    source = "\n".join(path.read_text(encoding="utf-8") for path in FOLDER.glob("*.js"))
+    source = "\n".join(path.read_text(encoding="utf-8") for path in FOLDER.rglob("*.js"))
     kept = {_PLURAL.sub("", key) for key in ENGLISH}
     asked = set(re.findall(r'\bt\("([a-z_.]+)"', source)) | set(re.findall(r'"data-t[a-z-]*": "([a-z_.]+)"', source))
     assert asked

@@ -63,8 +63,11 @@ def add_pairs(store: Store, base: BaseModelRef, count: int, *, size: int = 128, 
 
 
 class FakeRenderer:
-    """Draws scenes. `hold` keeps requests waiting; `full` and `failed` refuse them; `waiting` is how many it says do;
-    images of `withheld` versions count as flagged."""
+    """A renderer that draws scenes.
+
+    `hold` keeps requests waiting; `full` and `failed` refuse them; `waiting` is how many it says do; images of
+    `withheld` versions count as flagged.
+    """
 
     def __init__(self, store: Store, base: BaseModelRef, *, size: int = 128) -> None:
         self._store, self._base, self._size = store, base, size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +9,19 @@ import pytest
 
 from dmpo_app.web.routes.import_routes import DatasetUploadRoute
 from tests.exchange.readers.preference_files import pick_a_pic_row, write_pick_a_pic
+from tests.patience import wait_until
 from tests.web.api_studio import ADMIN, Studio
 
 PATH = "/api/v1/imports"
 
 
 def settled(studio: Studio) -> dict[str, Any]:
-    deadline = time.monotonic() + 60
-    while True:
-        current: dict[str, Any] = studio.client.get(PATH, headers=ADMIN).json()["current"]
-        if current["phase"] not in ("receiving", "reading", "taking_in"):
-            return current
-        assert time.monotonic() < deadline, current
-        time.sleep(0.02)
+    def current() -> dict[str, Any]:
+        answer: dict[str, Any] = studio.client.get(PATH, headers=ADMIN).json()["current"]
+        return answer
+
+    wait_until(lambda: current()["phase"] not in ("receiving", "reading", "taking_in"), "the import has settled")
+    return current()
 
 
 def test_only_administrators_import(shared_studio: Studio) -> None:

@@ -1,4 +1,4 @@
-"""What a person records is refused while it could be lost, and acknowledged once it is as safe as was promised."""
+"""A person's input is refused while it could be lost, and acknowledged once it is as safe as was promised."""
 
 from __future__ import annotations
 

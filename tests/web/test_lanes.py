@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
 import time
 from concurrent.futures import Future
@@ -11,6 +10,10 @@ from concurrent.futures import Future
 import pytest
 
 from dmpo_app.web.concurrency import Coalesced, ThreadLimiter, WriterLimiter
+from tests.patience import PATIENCE
+
+SECONDS = 0.05
+"""Between two answers of a `Coalesced`."""
 
 
 def test_all_who_ask_while_one_answer_is_made_share_the_next_one() -> None:
@@ -18,7 +21,7 @@ def test_all_who_ask_while_one_answer_is_made_share_the_next_one() -> None:
 
     def work() -> int:
         asked.append(time.monotonic())
-        gate.wait(5)
+        gate.wait(PATIENCE)
         return len(asked)
 
     async def many() -> list[int]:
@@ -44,14 +47,16 @@ def test_answers_are_made_no_more_often_than_said_and_what_fails_is_told_and_tri
         return len(begun)
 
     async def one_after_another() -> list[int]:
-        shared = Coalesced(ThreadLimiter(4), work, seconds=0.05)
+        shared = Coalesced(ThreadLimiter(4), work, seconds=SECONDS)
         found = [await shared.get()]
         with pytest.raises(RuntimeError, match="the second fails"):
             await shared.get()
         return [*found, await shared.get()]
 
+    asked = time.monotonic()
     assert asyncio.run(one_after_another()) == [1, 3]
-    assert min(b - a for a, b in itertools.pairwise(begun)) > 0.04  # the hand-over to a thread comes between
+    # Since the question: on a busy machine the first work begins late, and the second soon after it.
+    assert all(moment - asked > 0.98 * SECONDS * count for count, moment in enumerate(begun))
 
 
 def test_who_leaves_does_not_take_the_answer_from_the_others() -> None:

@@ -247,4 +247,4 @@ def test_the_secret_of_the_studio_is_shown_nowhere(studio: Studio, provider: Run
     settings = studio.services.settings.model_copy(
         update={"identity": IdentitySettings.model_validate(provider.settings)}
     )
-    assert CLIENT_SECRET not in repr(settings) + settings.model_dump_json() + str(settings.notes())
+    assert CLIENT_SECRET not in repr(settings) + settings.model_dump_json() + str(settings.fields())

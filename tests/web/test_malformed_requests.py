@@ -77,7 +77,7 @@ def test_other_malformed_requests_are_4xx(shared_studio: Studio) -> None:
         ("POST", "/api/v1/votes", big, "application/json", 413),
         ("POST", "/api/v1/session", b'{"handle":"\\ud800"}', "application/json", 422),
         ("POST", "/api/v1/session", b'{"handle":"a\\u0000"}', "application/json", 422),
-        ("POST", "/api/v1/session", b'{"handle":"' + b"x" * 61 + b'"}', "application/json", 422),
+        ("POST", "/api/v1/session", b'{"handle":"' + b"x" * 65 + b'"}', "application/json", 422),
         ("POST", "/api/v1/session", b'{"handle":"Ada"}', "text/plain", 422),
         ("POST", "/api/v1/session", b"handle=Ada", "application/x-www-form-urlencoded", 422),
         ("POST", "/api/v1/session", b"Ada", "multipart/form-data; boundary=", 422),

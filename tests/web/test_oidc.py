@@ -43,7 +43,7 @@ def client_of(provider: RunningProvider, **settings: Any) -> OidcProvider:
 
 
 def person_of(provider: RunningProvider, client: OidcProvider | None = None, **lies: Any) -> Person:
-    """Who signs in, where the provider begins to lie after the person allowed it."""
+    """The person who signs in, where the provider begins to lie after they allowed it."""
     client = client or client_of(provider)
     back = provider.allow(client.authorization_url(WAY, "a state", BACK_TO))
     provider.misbehave(**lies)

@@ -1,4 +1,4 @@
-"""What a person can do with their own votes, what they agree to, and how they come in."""
+"""A person's own votes, their consent, and the ways to come in."""
 
 from __future__ import annotations
 

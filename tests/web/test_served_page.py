@@ -20,6 +20,7 @@ from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.ui import RunningServer, build_ui, launch
 from dmpo_app.web import Services
+from tests.patience import PATIENCE
 from tests.web.studio_fakes import SAMPLING, FakeRenderer, FakeTrainer, add_pairs
 
 
@@ -47,7 +48,7 @@ def server(services: Services) -> Iterator[RunningServer]:
 
 @pytest.fixture(scope="module")
 def client(server: RunningServer) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=20) as client:
+    with httpx.Client(base_url=server.url, timeout=PATIENCE) as client:
         yield client
 
 
@@ -76,7 +77,7 @@ def test_openapi_and_docs_are_ours(client: httpx.Client) -> None:
 
 
 def test_every_script_and_style_of_the_page_is_served_and_may_be_kept(client: httpx.Client) -> None:
-    addresses = re.findall(r"\./studio/static/[0-9a-f]+/[a-z.-]+", client.get("/").text)
+    addresses = re.findall(r"\./studio/static/[0-9a-f]+/[a-z./-]+", client.get("/").text)
     assert len(set(addresses)) > 8
     for address in set(addresses):
         answer = client.get(address.removeprefix("."))
@@ -86,9 +87,13 @@ def test_every_script_and_style_of_the_page_is_served_and_may_be_kept(client: ht
 
 def test_only_named_assets_are_served(client: httpx.Client) -> None:
     build = re.findall(r"studio/static/([0-9a-f]+)/", client.get("/").text)[0]
-    for name in ("page.py", "..%2Fpage.py", "..%2F..%2Fsettings.py", "%2e%2e/page.py", "label.js%00", "", "label"):
+    for name in (
+        "page.py", "..%2Fpage.py", "..%2F..%2Fsettings.py", "%2e%2e/page.py", "label/label.js%00", "", "label",
+        "label/..%2F..%2Fpage.py", "label%2F%2e%2e%2F%2e%2e%2Fpage.py", "label/%2e%2e/%2e%2e/page.py", "label.js",
+        "label/", "/label/label.js", "label//label.js", "label%5Clabel.js",
+    ):  # fmt: skip
         assert client.get(f"/studio/static/{build}/{name}").status_code in (404, 422), name
-    old = client.get("/studio/static/0123456789abcdef/label.js")
+    old = client.get("/studio/static/0123456789abcdef/label/label.js")
     assert (old.status_code, old.headers["Cache-Control"]) == (200, "no-cache")
 
 

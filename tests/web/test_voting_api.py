@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from PIL import Image
 
+from dmpo_app.domain.limits import MAX_HANDLE
 from tests.web.api_studio import Studio
 
 
@@ -18,6 +19,12 @@ def test_a_session_gives_an_annotator_and_a_token(studio: Studio) -> None:
 def test_two_sessions_of_one_name_are_two_annotators(studio: Studio) -> None:
     first, second = (studio.client.post("/api/v1/session", json={"handle": "Ada"}).json() for _ in range(2))
     assert first["annotator"] != second["annotator"]
+
+
+def test_a_handle_may_be_as_long_as_the_studio_stores_it_and_no_longer(studio: Studio) -> None:
+    longest = studio.client.post("/api/v1/session", json={"handle": "é" * MAX_HANDLE}).json()["annotator"]
+    assert studio.services.store.annotators.get(longest).handle == "é" * MAX_HANDLE
+    assert studio.client.post("/api/v1/session", json={"handle": "é" * (MAX_HANDLE + 1)}).status_code == 422
 
 
 def test_a_handle_may_be_left_out(studio: Studio) -> None:

@@ -101,8 +101,9 @@ class BucketRemote:
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
-        """Translate errors to BackupUnreachableError: the Hub's client raises its own, those of httpx, hf_xet,
-        OSError.
+        """Translate errors to BackupUnreachableError.
+
+        The Hub's client raises its own, those of httpx and hf_xet, and OSError.
         """
         try:
             self._ensure_private_bucket()

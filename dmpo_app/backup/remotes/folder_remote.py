@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import shutil
@@ -11,11 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dmpo_app.backup.remotes.remote import Item
-from dmpo_app.errors import BackupUnreachableError, NotFoundError
+from dmpo_app.errors import BackupUnreachableError, NotFoundError, StorageFullError
+from dmpo_app.io import atomic_file, create_exclusively
 
 _PART = ".part-"
-_NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK})
-"""Errors of file systems without hard links: shares of Windows, mounted buckets."""
 
 
 class FolderRemote:
@@ -49,22 +47,12 @@ class FolderRemote:
     def put(self, items: Sequence[Item]) -> None:
         for name, content in items:
             with self._translate_errors():
-                self._write_temporary(name, content).replace(self._folder / name)
+                self._write(name, content)
 
     def create(self, name: str, content: bytes) -> bool:
+        target = self._folder / name
         with self._translate_errors():
-            part, target = self._write_temporary(name, content), self._folder / name
-            try:
-                os.link(part, target)
-            except FileExistsError:
-                return False
-            except OSError as error:
-                if error.errno not in _NO_LINKS:
-                    raise
-                return _create_exclusive(target, content)
-            finally:
-                part.unlink()
-            return True
+            return create_exclusively(target, content, temporary=self._temporary_name(target))
 
     def delete(self, names: Sequence[str]) -> None:
         with self._translate_errors():
@@ -74,20 +62,18 @@ class FolderRemote:
                 if folder.is_dir() and not any(folder.iterdir()):
                     folder.rmdir()
 
-    def _write_temporary(self, name: str, content: bytes | Path) -> Path:
-        """Write the content durably under a temporary name in its folder."""
+    def _write(self, name: str, content: bytes | Path) -> None:
         target = self._folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f"{_PART}{secrets.token_hex(8)}")
-        with part.open("xb") as file:
+        with atomic_file(target, temporary=self._temporary_name(target)) as file:
             if isinstance(content, bytes):
                 file.write(content)
             else:
                 with content.open("rb") as source:
                     shutil.copyfileobj(source, file, 1 << 20)
-            file.flush()
-            os.fsync(file.fileno())
-        return part
+
+    def _temporary_name(self, target: Path) -> Path:
+        """A name in the same folder that `names` does not list."""
+        return target.with_name(f"{_PART}{secrets.token_hex(8)}")
 
     @contextmanager
     def _translate_errors(self, name: str = "") -> Iterator[None]:
@@ -97,19 +83,9 @@ class FolderRemote:
             if name and self._folder.is_dir():
                 raise NotFoundError(f"{name} is not in the storage at {self.url}") from error
             raise BackupUnreachableError(f"the storage at {self.url} is out of reach ({error.strerror})") from error
+        except StorageFullError as error:  # of that disk, not of this one
+            raise BackupUnreachableError(f"the storage at {self.url} cannot be written to: {error}") from error
         except OSError as error:
             raise BackupUnreachableError(
                 f"the storage at {self.url} is out of reach ({error.strerror or error})"
             ) from error
-
-
-def _create_exclusive(target: Path, content: bytes) -> bool:
-    """Create exclusively where there are no links: as safe, but for a moment the file can be read unfinished."""
-    try:
-        with target.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError:
-        return False
-    return True

@@ -32,11 +32,12 @@ from dmpo_app.exchange.exporting.row_files import (
     import_pyarrow,
     open_row_file,
 )
+from dmpo_app.io import sha256_hex
 from dmpo_app.labeling.quality.quality_service import make_name_hasher
 from dmpo_app.labeling.tokens import load_or_create_key
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
-from dmpo_app.store.files import Files, sha256_hex
+from dmpo_app.store.files import Files
 
 
 class ImageFiles:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dmpo_app.errors import BadInputError, BusyError, StorageFullError
-from dmpo_app.store.files import flush_folder, sha256_of_file
+from dmpo_app.errors import BadInputError, BusyError
+from dmpo_app.io import full_disk_reported, make_folder, publish_folder, sha256_of_file
 
 MANIFEST = "manifest.json"
-_PARALLEL_FLUSHES = 16
 
 
 @contextmanager
@@ -34,25 +30,22 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         raise BadInputError(f"{target} is there already and is no export; choose a folder that does not exist yet")
     lock = target.with_name(f".{target.name}.lock")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock, timeout=0):
-            _remove_leftovers(target)
-            staging = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
-            staging.mkdir()
-            try:
-                yield staging
-                _publish(staging, target)
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
-                lock.unlink(missing_ok=True)
+        with full_disk_reported(target):
+            make_folder(target.parent)
+            with FileLock(lock, timeout=0):
+                _remove_leftovers(target)
+                staging = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+                staging.mkdir()
+                try:
+                    yield staging
+                    publish_folder(staging, target, replace=True)
+                finally:
+                    shutil.rmtree(staging, ignore_errors=True)
+                    lock.unlink(missing_ok=True)
     except Timeout as error:
         raise BusyError(
             f"another export is being written to {target}; wait for it, or choose another folder"
         ) from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFullError(f"the disk took no more while {target} was written; free some space") from error
-        raise
 
 
 def write_manifest(folder: Path, header: Mapping[str, Any], rows: Mapping[str, int]) -> None:
@@ -87,28 +80,3 @@ def _remove_leftovers(target: Path) -> None:
     for pattern in (f".{target.name}.*.partial", f".{target.name}.*.old"):
         for path in target.parent.glob(pattern):
             shutil.rmtree(path)
-
-
-def _publish(staging: Path, target: Path) -> None:
-    paths = (staging, *staging.rglob("*"))
-    # All at once in the end: many small images, each flushed as it is written, took ten times as long.
-    with ThreadPoolExecutor(_PARALLEL_FLUSHES, thread_name_prefix="export-flush") as pool:
-        list(pool.map(_flush_file, (path for path in paths if path.is_file())))
-    for folder in (path for path in paths if path.is_dir()):
-        flush_folder(folder)
-    if target.exists():
-        old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
-        target.replace(old)
-        staging.replace(target)
-        shutil.rmtree(old)
-    else:
-        staging.replace(target)
-    flush_folder(target.parent)
-
-
-def _flush_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

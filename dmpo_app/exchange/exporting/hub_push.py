@@ -65,6 +65,7 @@ PushResult = Literal["pushed", "there already"]
 
 
 def version_tag(version: int) -> str:
+    """The git tag of a version on the Hub."""
     return f"v{version}"
 
 

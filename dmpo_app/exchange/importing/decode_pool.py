@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -17,8 +16,9 @@ from typing import IO, Self
 from dmpo_app.errors import StudioError
 from dmpo_app.exchange.importing.decode_process import CHECK_ONLY, IMAGE_HEADER, RETURN_PNG, receive, send
 from dmpo_app.exchange.readers.pair import LeftOutReason
+from dmpo_app.io import module_command
 
-_COMMAND = (sys.executable, "-m", "dmpo_app.exchange.importing.decode_process")
+_COMMAND = module_command("dmpo_app.exchange.importing.decode_process")
 _MAX_PROCESSES = 8
 _log = logging.getLogger(__name__)
 

@@ -28,9 +28,9 @@ from dmpo_app.errors import (
 )
 from dmpo_app.exchange.importing.importer import AUTO, Importer, get_reader
 from dmpo_app.exchange.readers.source import PreferenceSource, open_source
+from dmpo_app.io import is_disk_error
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
-from dmpo_app.store.db.sqlite import is_disk_error
 
 MAX_UNPACKED_BYTES = 16 << 30
 MAX_UNPACKED_FILES = 500_000

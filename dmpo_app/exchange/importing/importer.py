@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +15,7 @@ from dmpo_app.exchange.importing.row_conversion import PromptChecker, RowRules, 
 from dmpo_app.exchange.readers.reader import PreferenceReader
 from dmpo_app.exchange.readers.registry import READERS, detect_reader
 from dmpo_app.exchange.readers.source import PreferenceSource
+from dmpo_app.io import sha256_hex
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.store.imports.import_ledger import DuplicateIndex, count_checked
@@ -72,7 +72,7 @@ class Importer:
             SourceAnnotators.from_store(store, base, name, may_be_own=reader.name == _OWN_FORMAT),
             use,
         )
-        fingerprint = hashlib.sha256(source.fingerprint.encode()).hexdigest()
+        fingerprint = sha256_hex(source.fingerprint.encode())
         self.spec = ImportSpec(fingerprint, reader.name, use, name)
 
     def earlier_state(self) -> ImportRecord | None:

@@ -18,6 +18,7 @@ from dmpo_app.domain.vote import Outcome, Question, Strength
 from dmpo_app.errors import BadInputError
 from dmpo_app.exchange.readers.pair import ImageFolder, LeftOutReason, UnusableImageError
 from dmpo_app.exchange.readers.reader import PreferenceReader, Row, RowMetadata, RowPair
+from dmpo_app.io import sha256_hex
 from dmpo_app.labeling.prompt_import import PromptImportRules, find_refusal
 from dmpo_app.labeling.quality.quality_service import make_name_hasher
 from dmpo_app.labeling.service import MAX_ELAPSED_MS
@@ -25,7 +26,6 @@ from dmpo_app.labeling.text_checks import BlockList, NearDuplicateIndex, clean_r
 from dmpo_app.labeling.tokens import load_or_create_key
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
-from dmpo_app.store.files import sha256_hex
 from dmpo_app.store.imports.import_rows import HELD_OUT
 
 _PURPOSE = b"imported annotator:"

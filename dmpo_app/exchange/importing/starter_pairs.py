@@ -6,7 +6,6 @@ provenance; the other members are PNG and safetensors files named by their sha25
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 from dmpo_app.domain.image import NewImage, NewPair, PairSource, Provenance
 from dmpo_app.errors import SetupError
+from dmpo_app.io import sha256_hex
 
 MANIFEST = "manifest.json"
 
@@ -46,7 +46,7 @@ def write_starter_pairs(path: Path, fingerprint: str, pairs: Sequence[NewPair]) 
     members: dict[str, bytes] = {}
 
     def add_member(content: bytes, suffix: str) -> str:
-        name = hashlib.sha256(content).hexdigest() + suffix
+        name = sha256_hex(content) + suffix
         members[name] = content
         return name
 
@@ -98,6 +98,6 @@ def _read_image(archive: zipfile.ZipFile, entry: dict[str, Any]) -> NewImage:
 
 def _read_verified(archive: zipfile.ZipFile, name: str) -> bytes:
     content = archive.read(name)
-    if hashlib.sha256(content).hexdigest() != name.split(".")[0]:
+    if sha256_hex(content) != name.split(".")[0]:
         raise ValueError(f"member {name} does not have the sha256 it is named by")
     return content

@@ -32,6 +32,7 @@ class WinnerLoserReader:
 
 
 def is_winner_loser_folder(path: Path) -> bool:
+    """True for a folder that holds the two folders `winners` and `losers`."""
     return (path / WINNERS).is_dir() and (path / LOSERS).is_dir()
 
 

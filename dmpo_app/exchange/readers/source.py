@@ -12,6 +12,7 @@ from dmpo_app.errors import SetupError
 from dmpo_app.exchange.readers.folder_formats import is_winner_loser_folder, read_folder_rows
 from dmpo_app.exchange.readers.pair import ImageFolder
 from dmpo_app.exchange.readers.reader import Row
+from dmpo_app.io import sha256_hex
 
 Bookmark = Mapping[str, Any]
 """A position in a source, as JSON values."""
@@ -113,7 +114,7 @@ class RowsSource:
 
     def __init__(self, rows: Iterable[Row], *, name: str, columns: Sequence[str], folder: Path | None = None) -> None:
         self.name = name
-        self.fingerprint = hashlib.sha256(name.encode()).hexdigest()
+        self.fingerprint = sha256_hex(name.encode())
         self.columns = columns
         self.folder = ImageFolder(folder)
         self._rows = rows

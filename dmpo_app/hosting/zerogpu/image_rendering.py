@@ -74,8 +74,9 @@ class ZeroGpuRenderer:
         return RendererState("ready", "", live_version=live, device="zerogpu")
 
     def submit(self, request: RenderRequest) -> Future[list[RenderedImage]]:
-        """Refuse a request of the API, which has no GPU minutes: BadInputError for values out of range, else
-        NotReadyError.
+        """Refuse a request of the API, which has no GPU minutes.
+
+        Raises BadInputError for values out of range, else NotReadyError.
         """
         check_request(request)
         raise NotReadyError(_NOT_HERE)

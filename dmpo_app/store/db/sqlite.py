@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import sqlite3
 from collections.abc import Iterator
@@ -34,7 +33,6 @@ PRAGMAS: tuple[tuple[str, str, str | int], ...] = (
 )
 """Name, value to set, value to read back. FULL: an acknowledged vote survives a power cut, not only a kill."""
 
-_DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 _PRIMARY_CODE = 0xFF
 _SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_IOERR, _SQLITE_FULL, _SQLITE_CANTOPEN = 5, 6, 10, 13, 14
 
@@ -123,11 +121,6 @@ def shrink_log(connection: DBAPIConnection) -> None:
     finally:
         cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
         cursor.close()
-
-
-def is_disk_error(error: OSError) -> bool:
-    """True for an error of the operating system that means a full or failing disk."""
-    return error.errno in _DISK_ERRNOS
 
 
 def translate_result_code(extended_code: int, message: str) -> StudioError | None:

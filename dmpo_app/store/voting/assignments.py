@@ -165,10 +165,10 @@ class Assignments:
         quality_checks = _choose_quality_checks(
             connection, request, rules, -(-num_missing // len(request.questions)), rng
         )
-        num_missing -= sum(len(showing.questions) for showing in quality_checks)
+        num_missing -= sum(len(new_assignment.questions) for new_assignment in quality_checks)
         new_assignments = _choose_for_training(connection, request, rules, num_missing, rng) if num_missing > 0 else []
-        for showing in quality_checks:
-            new_assignments.insert(rng.randint(0, len(new_assignments)), showing)
+        for new_assignment in quality_checks:
+            new_assignments.insert(rng.randint(0, len(new_assignments)), new_assignment)
         if not new_assignments:
             return open_assignments
         times = {"created_at": now, "opened_at": now, "expires_at": now + lifetime}
@@ -177,16 +177,16 @@ class Assignments:
                 "public_id": secrets.token_urlsafe(18),
                 "base_id": request.base_id,
                 "annotator_id": request.annotator_id,
-                "pair_id": showing.pair_id,
+                "pair_id": new_assignment.pair_id,
                 "question": question,
-                "purpose": showing.purpose,
-                "a_on_left": showing.a_on_left,
-                "arrangement": showing.arrangement,
+                "purpose": new_assignment.purpose,
+                "a_on_left": new_assignment.a_on_left,
+                "arrangement": new_assignment.arrangement,
                 "state": AssignmentState.OPEN,
                 **times,
             }
-            for showing in new_assignments
-            for question in showing.questions
+            for new_assignment in new_assignments
+            for question in new_assignment.questions
         ]
         connection.execute(_INSERT, rows)
         _claim(connection, new_assignments)
@@ -254,7 +254,11 @@ def _choose_for_training(
 
 def _claim(connection: Connection, new_assignments: Sequence[_NewAssignment]) -> None:
     connection.execute(
-        _CLAIM, [{"pair": showing.pair_id, "claims": len(showing.questions)} for showing in new_assignments]
+        _CLAIM,
+        [
+            {"pair": new_assignment.pair_id, "claims": len(new_assignment.questions)}
+            for new_assignment in new_assignments
+        ],
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -11,6 +10,7 @@ from sqlalchemy import Connection, Select, and_, func, insert, select
 
 from dmpo_app.domain.campaign import ConsentAgreement, ConsentTextSummary
 from dmpo_app.errors import NotFoundError
+from dmpo_app.io import sha256_hex
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.schema import ConsentRow, ConsentTextRow
 
@@ -44,7 +44,7 @@ class Consents:
 
         Doing so again returns the first agreement.
         """
-        text_sha256 = hashlib.sha256(text.encode()).hexdigest()
+        text_sha256 = sha256_hex(text.encode())
 
         def work(connection: Connection) -> ConsentAgreement:
             now = self._now()

@@ -90,8 +90,9 @@ class PairTensors:
 
 
 def stack_conditioning(prompts: Sequence[Conditioning]) -> Conditioning:
-    """Stack prompts into one tensor of (B, ...) for each name. Raises RoundFailedError when they do not fit
-    together.
+    """Stack prompts into one tensor of (B, ...) for each name.
+
+    Raises RoundFailedError when they do not fit together.
     """
     names = {tuple(sorted(prompt)) for prompt in prompts}
     if len(names) > 1:

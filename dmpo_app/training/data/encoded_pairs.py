@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
 
-from dmpo_app.errors import StorageFullError, StudioError
+from dmpo_app.errors import StudioError
 from dmpo_app.exchange.readers.pair import LeftOutReason
 from dmpo_app.exchange.readers.source import Bookmark
-from dmpo_app.store.db.sqlite import is_disk_error
+from dmpo_app.io import append_durably, flush_to_disk
 from dmpo_app.store.files import Files
 from dmpo_app.training.data.dataset import PairFiles
 
@@ -157,18 +157,7 @@ class EncodedPairs:
     def append(self, batch: EncodedBatch) -> None:
         """Record a batch whose files are stored; durable on return. Raises StorageFullError."""
         line = json.dumps(_batch_to_json(batch), ensure_ascii=False, separators=(",", ":"))
-        try:
-            with self._path.open("ab") as file:
-                file.write(line.encode("utf-8", "surrogatepass") + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            self._truncate_partial_line()
-            if is_disk_error(error):
-                raise StorageFullError(
-                    f"{self._path} could not be written to ({error.strerror}); free some space"
-                ) from error
-            raise
+        append_durably(self._path, line.encode("utf-8", "surrogatepass") + b"\n")
         self._take(batch)
 
     def counts_up_to(self, limit: int | None) -> EncodingCounts:
@@ -230,7 +219,7 @@ class EncodedPairs:
                     break
                 end = start
             file.truncate(end)
-            os.fsync(file.fileno())
+            flush_to_disk(file)
 
 
 def _batch_to_json(batch: EncodedBatch) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Encoding of a data set's images and prompts into what the denoiser takes, the empty prompt included.
 
-Shapes:  H W height and width of pictures in pixels.
+Shapes:  H W height and width of images in pixels.
 
 The trainer has no text encoder. They are loaded for this once, before the denoiser is, and what they give is kept in a
 file; they never are where no caption is dropped.
@@ -24,8 +24,7 @@ from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents, loa
 from dmpo_app.exchange.readers.pair import LeftOutPair, PreferencePair, decode_image
 from dmpo_app.exchange.readers.reader import PreferenceReader, Row, read_row
 from dmpo_app.exchange.readers.source import PreferenceSource
-from dmpo_app.io import write_atomically
-from dmpo_app.store.files import sha256_hex
+from dmpo_app.io import sha256_hex, write_atomically
 from dmpo_app.training.data.dataset import PairFiles
 from dmpo_app.training.data.encoded_pairs import EncodedBatch, EncodedPair, EncodedPairs, EncodingCounts
 

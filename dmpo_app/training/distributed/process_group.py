@@ -14,7 +14,6 @@ connections; whoever waits for it gets PeerLostError at once, or after TIMEOUT w
 from __future__ import annotations
 
 import json
-import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -60,8 +59,9 @@ class ProcessGroup:
         return self.broadcast(fn)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """All-reduce: replace every gradient by its sum over the processes, the same bits in all. Raises
-        PeerLostError.
+        """All-reduce: replace every gradient by its sum over the processes, the same bits in all.
+
+        Raises PeerLostError.
         """
 
     def shard(self, num_items: int, *, block: int = 1) -> range:
@@ -99,7 +99,6 @@ def _nothing() -> None:
 TIMEOUT = timedelta(minutes=10)
 """The longest time that one process may work while others wait for it."""
 _BEAT_SECONDS = 5.0
-_log = logging.getLogger(__name__)
 
 
 def device_for_process(device: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -19,7 +18,7 @@ from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.domain.lineage import BASE_VERSION
 from dmpo_app.errors import RoundFailedError
-from dmpo_app.io import write_atomically
+from dmpo_app.io import sha256_hex, write_atomically
 from dmpo_app.objective import soft_target
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store.files import Files
@@ -96,7 +95,7 @@ def calibration_pairs(table: PairTable, files: Files, *, alpha: float) -> PairDa
 
 def plan_key(values: Any) -> str:
     """Compute a plan's key: the sha256 (hex) of JSON values."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return sha256_hex(json.dumps(values, sort_keys=True).encode())
 
 
 def make_plan(

@@ -13,14 +13,14 @@ import logging
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from typing import IO
 
 from dmpo_app.domain.round import TrainerState
-from dmpo_app.settings import PROJECT_ROOT, Settings
+from dmpo_app.io import module_command
+from dmpo_app.settings import Settings
 
 READY = "ready"
 """The line that the process prints on its output once the base model is loaded."""
@@ -41,7 +41,7 @@ class TrainerProcess:
 
     def __init__(self, settings: Settings, *, command: tuple[str, ...] = ()) -> None:
         self._settings = settings
-        self._command = command or (sys.executable, "-m", "dmpo_app.training.process.trainer_process")
+        self._command = command or module_command("dmpo_app.training.process.trainer_process")
         # One name for all trainers of this machine's server, of which a home has one: a new trainer need not wait for
         # the lease of one that was killed, and the fencing token keeps the old one out.
         self._owner = f"serve@{socket.gethostname()}"
@@ -128,7 +128,6 @@ class TrainerProcess:
                 text=True,
                 encoding="utf-8",
                 errors="replace",
-                cwd=PROJECT_ROOT,
                 env=self._environment(),
                 # Ctrl-C is for the server, which then stops its trainer. Not a session of its own: Linux schedules
                 # sessions as equals, and the trainer's niceness would count for nothing against the server.

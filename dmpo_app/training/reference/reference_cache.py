@@ -7,7 +7,6 @@ part of the cache's key, and another key is another file.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -18,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from dmpo_app.io import write_atomically
+from dmpo_app.io import sha256_hex, write_atomically
 
 Errors = tuple[float, float]
 """The mean squared errors of a pair's image a and image b."""
@@ -79,7 +78,7 @@ class ReferenceCache:
 
 def cache_key(**numerics: str | int | float | list[int] | list[float]) -> str:
     """Compute the cache's key: the sha256 (hex) of everything that decides the last bits of an error."""
-    return hashlib.sha256(json.dumps(numerics, sort_keys=True).encode()).hexdigest()
+    return sha256_hex(json.dumps(numerics, sort_keys=True).encode())
 
 
 def _path(folder: Path, key: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.round import RoundState, TrainingVote, Trigger
 from dmpo_app.domain.vote import Question
 from dmpo_app.errors import RoundFailedError
+from dmpo_app.io import sha256_hex
 from dmpo_app.labeling.quality import UNWEIGHED, VoteWeighing
 from dmpo_app.objective import get_objective
 from dmpo_app.settings import RoundSettings
@@ -200,7 +200,7 @@ def build_plan(plan_inputs: PlanInputs, files: TensorFiles) -> RoundPlan:
         train_vote_ids=tuple(vote.vote_id for vote in train),
         held_out_vote_ids=tuple(vote.vote_id for vote in held_out),
         config=state.config,
-        key=hashlib.sha256(json.dumps(key_values, sort_keys=True).encode()).hexdigest(),
+        key=sha256_hex(json.dumps(key_values, sort_keys=True).encode()),
     )
 
 

@@ -1,34 +1,43 @@
-// <dmpo-header>: one line that says what the studio is doing, on every tab.
+// @ts-check
+// <dmpo-header>: one line about the studio's state, on every tab.
 
-import { h, statusFeed } from "./studio.js";
+import { h } from "./lib/dom.js";
+import { statusFeed } from "./lib/status.js";
+
+/** @import { Status } from "./lib/types.js" */
 
 class DmpoHeader extends HTMLElement {
+  #text = h("span", {}, "connecting…");
+  #unsubscribe = () => {};
+
   connectedCallback() {
-    this.text = h("span", {}, "connecting…");
-    this.replaceChildren(h("span", { class: "sh-dot", "aria-hidden": "true" }), this.text);
-    this.deaf = statusFeed.listen((status) => this.show(status));
+    this.replaceChildren(h("span", { class: "sh-dot", "aria-hidden": "true" }), this.#text);
+    this.#unsubscribe = statusFeed.listen((status) => this.#show(status));
   }
 
   disconnectedCallback() {
-    this.deaf?.();
+    this.#unsubscribe();
   }
 
-  show(status) {
-    const [kind, text] = said(status);
+  /** @param {Status | null} status */
+  #show(status) {
+    const { kind, text } = headline(status);
     this.dataset.kind = kind;
-    if (this.text.textContent !== text) this.text.textContent = text;
+    if (this.#text.textContent !== text) this.#text.textContent = text;
   }
 }
 
-function said(status) {
-  if (status === null) return ["bad", "no connection"];
-  if (status.renderer.phase === "failed") return ["bad", "model not loaded"];
-  if (status.round?.status === "running") {
-    const share = status.round.steps > 0 ? Math.floor((100 * status.round.step) / status.round.steps) : 0;
-    return ["busy", `learning, ${share} %`];
+/** @param {Status | null} status */
+function headline(status) {
+  if (status === null) return { kind: "bad", text: "no connection" };
+  const { renderer, round, live_version: live } = status;
+  if (renderer.phase === "failed") return { kind: "bad", text: "model not loaded" };
+  if (round?.status === "running") {
+    const share = round.steps > 0 ? Math.floor((100 * round.step) / round.steps) : 0;
+    return { kind: "busy", text: `learning, ${share} %` };
   }
-  if (status.renderer.phase === "starting" || status.renderer.phase === "loading") return ["busy", "warming up"];
-  return ["good", status.live_version === 0 ? "base model live" : `version ${status.live_version} live`];
+  if (renderer.phase === "starting" || renderer.phase === "loading") return { kind: "busy", text: "warming up" };
+  return { kind: "good", text: live === 0 ? "base model live" : `version ${live} live` };
 }
 
 customElements.define("dmpo-header", DmpoHeader);

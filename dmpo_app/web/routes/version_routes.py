@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from fastapi.responses import FileResponse
 
+from dmpo_app.domain.limits import MAX_VERSION
 from dmpo_app.domain.lineage import BASE_VERSION, AdapterRef
 from dmpo_app.domain.round import RoundState, Trigger
 from dmpo_app.errors import NotFoundError
@@ -29,7 +30,7 @@ from dmpo_app.web.services import Services
 
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
 
-VersionPath = Annotated[int, Path(ge=0, le=2**31 - 1)]
+VersionPath = Annotated[int, Path(ge=0, le=MAX_VERSION)]
 RoundPath = Annotated[int, Path(ge=0, le=INT64_MAX)]
 
 

@@ -62,7 +62,6 @@ def voting_router(services: Services, limiters: RequestLimiters, limits: RateLim
 
         Where several questions are asked, those about a pair follow one another, its images on the same sides.
         """
-
         num_assignments = min(count, MAX_ASSIGNMENTS)
 
         annotator = await require_admitted_annotator(labeling, limiters, token)
@@ -98,7 +97,6 @@ def _add_votes(router: APIRouter, services: Services, limiters: RequestLimiters,
     )
     async def vote(body: VoteBody, token: SessionToken, response: Response) -> VoteAnswer:
         """Vote on an assignment. Safe to send again: the same vote is 200, another one 409."""
-
         annotator = await require_admitted_annotator(labeling, limiters, token)
         limits.check_vote(f"annotator:{annotator.id}")
         vote_input = SubmittedVote(

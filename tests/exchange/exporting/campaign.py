@@ -1,4 +1,4 @@
-"""A small campaign for exports: eight pairs of real pictures, and votes as a test asks for them."""
+"""A small campaign for exports: eight pairs of real images, and votes as a test asks for them."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Campaign:
         return folder, export_to(folder, self.store, self.base, settings, form, selection or Selection(), chosen)
 
     def rows(self, name: str, selection: Selection | None = None, **options: Any) -> list[dict[str, Any]]:
-        """What an export comes to."""
+        """The rows of an export."""
         folder, _ = self.export(name, selection, **options)
         return rows_of(folder)
 

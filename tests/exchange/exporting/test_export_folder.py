@@ -18,9 +18,9 @@ from dmpo_app.errors import BadInputError, BusyError
 from dmpo_app.exchange.exporting import FORMATS, ExportOptions, Selection, export_to, get_format
 from dmpo_app.exchange.exporting.folders import MANIFEST, atomic_folder, read_manifest
 from dmpo_app.exchange.exporting.row_files import Shards, open_row_file
+from dmpo_app.io import sha256_of_file
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
-from dmpo_app.store.files import sha256_of_file
 from tests.exchange.exporting.campaign import Campaign, rows_of
 
 _KILLED = """
@@ -33,7 +33,7 @@ from dmpo_app.store import Store
 home, folder = map(Path, sys.argv[1:])
 with Store.open(home) as store:
     base = store.models.register("benchmark", "stable_diffusion", "f" * 64)
-    settings, form = Settings(home=home), format_named("pick-a-pic")
+    settings, form = Settings(home=home), get_format("pick-a-pic")
     while True:
         export_to(folder, store, base, settings, form, Selection(), ExportOptions(),
                   progress=lambda pair: print(pair, flush=True) if pair == 60 else None)
@@ -83,7 +83,7 @@ def test_an_export_without_votes_is_an_empty_one(campaign: Campaign) -> None:
         assert json.loads((folder / MANIFEST).read_text())["votes"] == 0
 
 
-def test_a_picture_that_is_missing_or_damaged_costs_its_pair_and_is_counted(campaign: Campaign) -> None:
+def test_an_image_that_is_missing_or_damaged_costs_its_pair_and_is_counted(campaign: Campaign) -> None:
     for pair in range(3):
         campaign.vote("anna", pair, Outcome.A)
     files = campaign.store.files

@@ -1,4 +1,4 @@
-"""What each format says of votes, held against the formats as they are published and against the readers."""
+"""Each export format of votes, held against the formats as they are published and against the readers."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_what_is_read_back_is_what_was_voted(campaign: Campaign, name: str) -> N
     assert summary.rows == len(wanted)
 
 
-def test_datasets_shows_chosen_and_rejected_as_pictures_and_knows_the_splits(campaign: Campaign) -> None:
+def test_datasets_shows_chosen_and_rejected_as_images_and_knows_the_splits(campaign: Campaign) -> None:
     for pair in range(NUM_PAIRS):
         campaign.vote("anna", pair, A)
     folder, _ = campaign.export("chosen-rejected", held_out_share=0.4)

@@ -14,6 +14,7 @@ from dmpo_app.errors import BadInputError, StudioError
 from dmpo_app.exchange.exporting.hub_push import push_export
 from tests.exchange.exporting.campaign import Campaign, rows_of
 from tests.hub_fixtures import HubProcess, hub, hub_process
+from tests.patience import PATIENCE
 from tests.studio_process import free_port
 
 __all__ = ["hub", "hub_process"]
@@ -83,9 +84,9 @@ def test_without_a_licence_or_a_hub_nothing_is_pushed(campaign: Campaign, hub: H
 
 def test_the_command_pushes(hub: HubProcess, tmp_path: Path) -> None:
     environment = hub.environment(DMPO_HOME=str(tmp_path / "home"), DMPO_LABELING__LICENCE="cc-by-4.0")
-    command = [sys.executable, "-m", "dmpo_app.cli.main", "export", "votes-jsonl", "--push", REPO]
+    command = [sys.executable, "-m", "dmpo_app.cli", "export", "votes-jsonl", "--push", REPO]
     for words in ("files changed", "nothing changed"):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
         assert words in done.stdout
     assert hub.token not in done.stdout + done.stderr

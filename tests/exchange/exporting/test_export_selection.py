@@ -1,4 +1,4 @@
-"""Which votes leave: filters, verdicts, and what never does."""
+"""The selection of votes for an export: filters, verdicts, and what never leaves."""
 
 from __future__ import annotations
 

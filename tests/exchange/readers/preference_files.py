@@ -39,7 +39,7 @@ PICK_A_PIC_V2 = pa.schema(
 
 
 def image_bytes(seed: int, *, file_format: str = "JPEG", size: tuple[int, int] = (40, 36)) -> bytes:
-    """A picture of coarse coloured noise, another one for every seed."""
+    """An image of coarse coloured noise, another one for every seed."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(buffer, file_format, quality=95)

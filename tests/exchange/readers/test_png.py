@@ -1,4 +1,4 @@
-"""PNG files of pictures: the same pixels back, and nothing else in them."""
+"""PNG files of images: the same pixels back, and nothing else in them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_same_pixels_give_the_same_bytes_and_nothing_else_is_kept() -> None:
     assert Image.open(io.BytesIO(kept)).info == {}
 
 
-def test_a_picture_compresses_as_well_as_pillow_does_or_nearly() -> None:
+def test_an_image_compresses_as_well_as_pillow_does_or_nearly() -> None:
     smooth = noise(8, 8).resize((256, 256), Image.Resampling.BICUBIC)
     file = io.BytesIO()
     smooth.save(file, "PNG", compress_level=1)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.model_fixtures import denoiser, one_thread, tiny_model
+from tests.model_fixtures import denoiser, fixed_threads, tiny_model
 from tests.training.training_studio import Studio
 
-__all__ = ["denoiser", "one_thread", "tiny_model"]
+__all__ = ["denoiser", "fixed_threads", "tiny_model"]
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from dmpo_app.hosting.zerogpu.gpu_calls import GpuWorker, gpu_seconds
 from dmpo_app.hosting.zerogpu.start import ZeroGpuStudio, assemble
 from dmpo_app.settings import HostingSettings, PoolSettings, RenderSettings, RoundSettings, Settings
 from tests.hosting.zerogpu.stand_in.spaces import Lender
+from tests.model_fixtures import NUM_THREADS
 from tests.training.training_studio import FAST, Studio
 
 MakeLent = Callable[..., "Lent"]
@@ -38,7 +39,7 @@ class Lent:
             hosting=HostingSettings(slice_seconds=slice_seconds, checkpoint_seconds=10),
         )
         lender = Lender(**gpu)
-        worker = GpuWorker.load(studio.base, settings, num_threads=1)
+        worker = GpuWorker.load(studio.base, settings, num_threads=NUM_THREADS)
         work = lender(duration=gpu_seconds)(worker.work)
         return cls(studio, lender, settings, assemble(studio.store, studio.base, settings, work))
 

@@ -1,4 +1,4 @@
-"""Which of the three modes is found, and what a Space changes about the settings."""
+"""Detection of the three hosting modes, and the settings that a Space changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures made by a forked process: stored by the server, by the version and hash that the database names."""
+"""Images made by a forked process: stored by the server, by the version and hash that the database names."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def pixels(lent: Lent, request: RenderRequest) -> list[bytes]:
     return [files.read_image(made.image.sha256) for made in lent.lent.gpu_minutes.render(request)]
 
 
-def test_a_persons_pictures_are_those_that_a_gpu_at_home_would_make_bit_for_bit(painted: Studio) -> None:
+def test_a_persons_images_are_those_that_a_gpu_at_home_would_make_bit_for_bit(painted: Studio) -> None:
     lent = Lent.make(painted)
     lent.advance()
     request = RenderRequest("a red fox", 7, (BASE_VERSION, 1))
@@ -90,7 +90,7 @@ def test_the_pairs_of_a_lent_minute_can_be_trained_on(painted: Studio) -> None:
     assert lent.advance().adapter_version == 2
 
 
-def test_pictures_that_a_killed_process_had_not_handed_over_are_not_there(painted: Studio) -> None:
+def test_images_that_a_killed_process_had_not_handed_over_are_not_there(painted: Studio) -> None:
     lent = Lent.make(painted, kill_after=1)
     with pytest.raises(GpuAbortedError):
         list(lent.lent.renderer.fill(45))

@@ -93,8 +93,11 @@ def _fold_what_is_there() -> None:
 
 
 def _triggers_of_postgresql() -> None:
-    """The same rules. A lock on the folded text makes them hold when a pair is stored while its prompt is held out by
-    another transaction: whoever comes second waits, and then sees what the first one did."""
+    """The same rules, with a lock on the folded text.
+
+    It makes them hold when a pair is stored while its prompt is held out by another transaction: whoever comes second
+    waits, and then sees what the first one did.
+    """
     for name, (event, condition) in TRIGGERS.items():
         if condition is None:
             lock = ""

@@ -64,8 +64,11 @@ class Worker:
 
 @dataclass
 class Lender:
-    """`kill_after` so many values the process is killed, -9; `refusal` is said instead of lending; without `reuse`
-    every call has a process of its own. `pids` and `asked_seconds` are of all calls so far."""
+    """Behaviour of the stand-in, and a record of its calls.
+
+    `kill_after` so many values the process is killed, -9; `refusal` is said instead of lending; without `reuse` every
+    call has a process of its own. `pids` and `asked_seconds` are of all calls so far.
+    """
 
     reuse: bool = True
     kill_after: int | None = None

@@ -1,0 +1,3 @@
+// The form of scripts, styles and words.
+
+export default { printWidth: 120 };

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# All tests, in phases. A phase that fails does not keep the later ones from running; which failed is said at the end.
+# Arguments go to every pytest: `scripts/test.sh -x`.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+export PYTHONDONTWRITEBYTECODE=  # what is compiled is kept, also where the environment forbids it: Python starts a hundred times
+trap 'echo "interrupted" >&2; exit 130' INT TERM
+
+# Two tests at a time.
+together=(tests/{backup,diffusion,exchange,hosting,labeling,objective,pocket,rendering,scoring,store,training,ui,web})
+alone=(
+  tests/training/test_trainer_process.py tests/training/test_distributed.py
+  tests/training/test_dataset_training_in_two_processes.py tests/backup/test_wiped_disk.py
+  tests/backup/test_running_backup.py
+)
+
+# Whole servers, browsers and trainings in several processes: two files at a time, each as one.
+others=()
+for path in tests/*/ tests/test_*.py; do
+  path=${path%/}
+  [[ " ${together[*]} " == *" $path "* || $path == */__pycache__ || $path == tests/javascript ]] || others+=("$path")
+done
+
+results=()
+failed=0
+
+phase() {  # phase NAME COMMAND...: run the command, note how it ended
+  local name=$1 began=$SECONDS code=0
+  shift
+  echo "== $name"
+  "$@" || { code=$?; failed=1; }
+  results+=("$(printf '%-10s %s, %d s' "$( ((code)) && echo "FAILED ($code)" || echo passed)" "$name" $((SECONDS - began)))")
+}
+
+pytest=(.venv/bin/python -m pytest "$@")
+phase "parts" "${pytest[@]}" -n 2 "${together[@]}" "${alone[@]/#/--ignore=}"
+phase "the store on PostgreSQL" env DMPO_TEST_DATABASE=postgresql "${pytest[@]}" -n 2 tests/store tests/exchange/test_importing.py
+phase "whole studios and several processes" "${pytest[@]}" -n 2 --dist loadfile "${alone[@]}" "${others[@]}"
+
+printf '\n'
+printf '%s\n' "${results[@]}"
+exit $failed
