@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from dmpo_app import losses
-from tests.model_fixtures import one_thread
+from tests.model_fixtures import fixed_threads
 from tests.studio_process import PROJECT_ROOT
 
-__all__ = ["one_thread"]
+__all__ = ["fixed_threads"]
 
 NOTEBOOK = PROJECT_ROOT / "examples" / "train_on_preferences.ipynb"
 SMALL = "\nnum_pairs, num_steps = 10, 4"

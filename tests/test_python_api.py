@@ -28,11 +28,11 @@ from dmpo_app.errors import BadInputError, SetupError, UnknownFamilyError
 from dmpo_app.settings import RoundSettings
 from dmpo_app.training.loop.steps import StepDone
 from tests.exchange.readers.preference_files import image_bytes, mixed_rows, pick_a_pic_row, write_pick_a_pic
-from tests.model_fixtures import case, case_folder, folder, one_thread, tiny_model
+from tests.model_fixtures import case, case_folder, fixed_threads, folder, tiny_model
 from tests.studio_process import PROJECT_ROOT
 from tests.tiny_models.cases import Case
 
-__all__ = ["case", "case_folder", "folder", "one_thread", "tiny_model"]
+__all__ = ["case", "case_folder", "fixed_threads", "folder", "tiny_model"]
 
 QUICK: dict[str, Any] = {"num_steps": 6, "batch_pairs": 3, "evaluate_every": 3, "slots_per_pair": 4}
 QUICK |= {"held_out_share": 0.4, "seed": 1, "device": "cpu", "dtype": "float32", "encode_batch": 2}
