@@ -29,7 +29,7 @@ EXAMPLES: dict[str, Any] = {
 }
 """Values of settings of which not any text or list will do."""
 
-COMPANIONS = {
+COMPANIONS: dict[str, dict[str, Any]] = {
     "DMPO_IDENTITY__OIDC_ISSUER": {"client_id": "studio"},
     "DMPO_LABELING__TRAINING_QUESTION": {"questions": ["overall", "appeal", "fit"]},
 }
@@ -81,7 +81,8 @@ def cases() -> Iterator[tuple[str, Any]]:
 
 
 def adapter_of(field: SettingField) -> TypeAdapter[Any]:
-    return TypeAdapter(Annotated[field.info.annotation, field.info])
+    kind: Any = Annotated[field.info.annotation, field.info]
+    return TypeAdapter(kind)
 
 
 CASES = list(cases())

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from dmpo_app import __version__
 from dmpo_app.cli.adapter_commands import app as adapters
@@ -164,7 +164,7 @@ def settings(
         loaded = context.load_settings()
         if changed:
             changes = find_changes(loaded, context.shared_settings, context.shared_options.config)
-            table = Table("variable", "value", "default", "from", box=None)
+            table = Table(Column("variable", no_wrap=True), "value", "default", Column("from", no_wrap=True), box=None)
             for change in changes:
                 table.add_row(*map(escape, change))
             if not changes:
