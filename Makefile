@@ -18,8 +18,9 @@ run: $(SETUP)  ## Set up, then start the studio
 test: $(SETUP_DEV)  ## Set up, then pass all tests, browser included
 	@scripts/test.sh
 
-lint: $(SETUP_DEV)  ## ruff, mypy --strict, import-linter, docs/code.md up to date; prettier, eslint, tsc
+lint: $(SETUP_DEV)  ## ruff, mypy --strict, import-linter, unused code, docs/code.md up to date; prettier, eslint, tsc
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
+	@.venv/bin/vulture && $(PYTHON_IN_VENV) scripts/unused_names.py
 	@$(PYTHON_IN_VENV) scripts/code_tree.py --check
 	@scripts/lint_js.sh
 

@@ -71,7 +71,7 @@ def fill(store: Store, num_votes: int, num_pairs: int) -> None:
         _insert(connection, AssignmentRow, [_assignment(*vote, base.id) for vote in votes])
         _insert(connection, VoteRow, [_vote(*vote, base.id) for vote in votes])
 
-    store._database.write(write)
+    store.database.write(write)
 
 
 def _assignment(number: int, pair: int, annotator: int, base: int) -> dict[str, object]:

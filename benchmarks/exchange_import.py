@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 import psutil
 import typer
-from sqlalchemy import text
 
 from benchmarks.filled_store import fill
 from benchmarks.report import machine, print_table
@@ -132,10 +131,10 @@ def contents(home: Path) -> dict[str, int]:
         "(SELECT pair_id, count(*) AS counted FROM votes GROUP BY pair_id) ON pair_id = pairs.id "
         "WHERE num_votes <> coalesce(counted, 0)",
     }
-    with Store.open(home) as store, store._database.reader() as connection:
-        found = {name: int(connection.execute(text(query)).scalar_one()) for name, query in queries.items()}
-        names = connection.execute(text("SELECT DISTINCT sha256 FROM images")).scalars()
-        found["missing files"] = sum(not store.files.image_path(name).is_file() for name in names)
+    with Store.open(home) as store:
+        found = {name: int(store.read(query)[0][0]) for name, query in queries.items()}
+        images = store.read("SELECT DISTINCT sha256 FROM images")
+        found["missing files"] = sum(not store.files.image_path(row.sha256).is_file() for row in images)
     return found
 
 

@@ -43,7 +43,7 @@ def fill(
     people = [
         {"id": 1 + n, "public_id": f"filled-{n}", "handle": "", "created_at": _START} for n in range(num_annotators)
     ]
-    store._database.write(lambda connection: _insert(connection, AnnotatorRow, people))
+    store.database.write(lambda connection: _insert(connection, AnnotatorRow, people))
     for start in range(0, num_pairs, _BATCH):
         numbers = range(start, min(start + _BATCH, num_pairs))
         names = list(_images(store, numbers, size))
@@ -62,7 +62,7 @@ def fill(
             )
             _insert(connection, VoteRow, [_vote(base, *vote, votes_per_pair, num_annotators) for vote in votes])
 
-        store._database.write(write)
+        store.database.write(write)
     return base
 
 

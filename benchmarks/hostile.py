@@ -64,7 +64,6 @@ class Attacker:
     def __init__(self, url: str, rng: random.Random) -> None:
         self._url, self._rng = url, rng
         self._me = self._other = ""
-        self._mine: list[str] = []
         self._theirs: list[str] = []
         self._answered: list[tuple[str, str]] = []
         self._expired: list[str] = []

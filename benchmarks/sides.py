@@ -27,7 +27,6 @@ from urllib.parse import urlsplit
 import httpx
 from playwright.sync_api import Response, sync_playwright
 from scipy.stats import binomtest
-from sqlalchemy import text
 
 from benchmarks.hostile import assignments, bearer, in_lanes, open_session
 from benchmarks.raw_http import Connection
@@ -67,8 +66,8 @@ async def show_all(url: str, num_assignments: int) -> None:
 
 def sides_of(home: Path) -> Counter[bool]:
     """Count how often image a stood left, of all assignments that were issued."""
-    with Store.open(home) as store, store._database.reader() as connection:
-        rows = connection.execute(text("SELECT a_on_left, count(*) FROM assignments GROUP BY a_on_left")).all()
+    with Store.open(home) as store:
+        rows = store.read("SELECT a_on_left, count(*) FROM assignments GROUP BY a_on_left")
     return Counter({bool(side): count for side, count in rows})
 
 
@@ -184,8 +183,8 @@ def _telling(item: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def versions_of(home: Path) -> dict[str, int]:
     """The version that made the images of every assignment, by the assignment's id."""
     query = "SELECT a.public_id, p.adapter_version FROM assignments a JOIN pairs p ON p.id = a.pair_id"
-    with Store.open(home) as store, store._database.reader() as connection:
-        return {row.public_id: row.adapter_version for row in connection.execute(text(query))}
+    with Store.open(home) as store:
+        return {row.public_id: row.adapter_version for row in store.read(query)}
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -13,6 +14,21 @@ from tests.studio_process import PROJECT_ROOT
 
 PAGES = [PROJECT_ROOT / "README.md", *sorted((PROJECT_ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
+IN_BACKTICKS = re.compile(r"`([^`\n]+)`")
+PATH = re.compile(
+    r"(?<![\w./-])((?:[\w.-]+/)*[\w-]+\.(?:py|js|css|sh)|"
+    r"(?:dmpo_app|tests|scripts|benchmarks|examples|docs|requirements)/[\w./-]*\w)(?![\w/-])"
+)
+PACKAGES = "|".join(sorted(path.parent.name for path in (PROJECT_ROOT / "dmpo_app").glob("*/__init__.py")))
+IN_THE_PACKAGE = re.compile(rf"(?<![\w./-])((?:{PACKAGES})/\w[\w/]*)(?![\w/.-]*\.\w)")
+"""`training/loop/step`: a module, or a folder, named from the package."""
+MODULE = re.compile(r"(?<![\w./-])(?:dmpo_app|tests|benchmarks|examples)(?:\.\w+)+")
+TARGET = re.compile(r"`make ([a-z][a-z-]*)")
+OF_OTHERS = {
+    "train_diffusion_dpo.py", "train_diffusion_dpo_sdxl.py", "examples/research_projects/diffusion_dpo",  # diffusers
+    "sampling.py",  # of FLUX
+    "ImageReward.py",  # of ImageReward
+}  # fmt: skip
 TEST = re.compile(r"`(tests/[\w/]+(?:\.py)?)?(?:::(test_\w+))?`")
 
 
@@ -20,6 +36,58 @@ TEST = re.compile(r"`(tests/[\w/]+(?:\.py)?)?(?:::(test_\w+))?`")
 def test_every_link_leads_to_a_file(page: Path) -> None:
     missing = [link for link, _ in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
     assert missing == []
+
+
+def project_files() -> set[str]:
+    """Every file of the project's own folders and every folder, by its path from the root, without a leading dot."""
+    top = ("dmpo_app", "tests", "scripts", "benchmarks", "examples", "docs", "requirements", ".ci")
+    paths = [PROJECT_ROOT / name for name in top]
+    paths += [path for folder in paths for path in folder.rglob("*") if "__pycache__" not in path.parts]
+    paths += [path for path in PROJECT_ROOT.iterdir() if path.is_file()]
+    return {path.relative_to(PROJECT_ROOT).as_posix() for path in paths}
+
+
+def missing_names(text: str, files: set[str]) -> list[str]:
+    """The paths, modules and targets of make in a text that are not there."""
+    ends = {name[cut:] for name in files for cut in [0, *(at + 1 for at, sign in enumerate(name) if sign == "/")]}
+    makefile = (PROJECT_ROOT / "Makefile").read_text()
+    paths = [path for path in PATH.findall(text) if path not in OF_OTHERS and path not in ends]
+    inside = [path for path in IN_THE_PACKAGE.findall(text) if path not in ends and f"{path}.py" not in ends]
+    modules = [name for name in MODULE.findall(text) if not is_importable(name, files)]
+    targets = [f"make {name}" for name in TARGET.findall(text) if f"\n{name}:" not in makefile]
+    return [*paths, *inside, *modules, *targets]
+
+
+def is_importable(dotted: str, files: set[str]) -> bool:
+    """Whether a module has this name, or one has what stands before the last dot and defines the rest."""
+    path, _, name = dotted.replace(".", "/").rpartition("/")
+    if f"{path}/{name}.py" in files or f"{path}/{name}" in files:
+        return True
+    return f"{path}.py" in files and f"{name}" in (PROJECT_ROOT / f"{path}.py").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_of_code_that_a_page_names_is_there(page: Path) -> None:
+    files = project_files()
+    spans = IN_BACKTICKS.findall(page.read_text())
+    assert [name for span in spans for name in missing_names(f"`{span}`", files)] == []
+
+
+def test_every_path_of_code_that_a_docstring_names_is_there() -> None:
+    files = project_files()
+    missing = []
+    for file in sorted(name for name in files if name.endswith(".py") and name != "tests/test_docs.py"):
+        for node in ast.walk(ast.parse((PROJECT_ROOT / file).read_text())):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                missing += [(file, name) for name in missing_names(ast.get_docstring(node) or "", files)]
+    assert missing == []
+
+
+def test_a_path_that_is_not_there_is_found() -> None:
+    text = "see dmpo_app/gone.py, `gone.js`, training/gone, dmpo_app.training.gone.step and `make gone`"
+    gone = ["dmpo_app/gone.py", "gone.js", "training/gone", "dmpo_app.training.gone.step", "make gone"]
+    assert missing_names(text, project_files()) == gone
+    assert missing_names("dmpo_app/io.py, step.py, training/loop, dmpo_app.io and `make test`", project_files()) == []
 
 
 def test_every_test_that_the_security_page_names_exists() -> None:

@@ -57,12 +57,3 @@ class NewAdapter:
     proven: bool
     metrics: Mapping[str, float]
     vote_ids: Sequence[int]
-
-
-@dataclass(frozen=True, slots=True)
-class LiveChange:
-    """A change of the live version, by an administrator or by the round that published it."""
-
-    version: int
-    by: str
-    at: datetime

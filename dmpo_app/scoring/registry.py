@@ -22,13 +22,12 @@ _PIXELS = {
 class ScorerInfo:
     """Description of a scorer, as `dmpo scorers` lists it.
 
-    `needs_weights` is False for what works as it is, without a download. `default_source` is a hub id, or None where
-    the authors publish a pickle file only: then `conversion` is the command that makes the file the user names.
+    `default_source` is a hub id, or None where nothing is downloaded or the authors publish a pickle file only: then
+    `conversion` is the command that makes the file the user names.
     """
 
     name: str
     description: str
-    needs_weights: bool
     weights_from: str
     licence: str
     default_source: str | None = None
@@ -41,7 +40,6 @@ SCORERS: dict[str, ScorerInfo] = {
         ScorerInfo(
             "pickscore",
             "which image people would pick for the prompt (CLIP-H, Pick-a-Pic)",
-            True,
             "yuvalkirstain/PickScore_v1 on the hub",
             "MIT (repository); the model card names none",
             "yuvalkirstain/PickScore_v1",
@@ -49,7 +47,6 @@ SCORERS: dict[str, ScorerInfo] = {
         ScorerInfo(
             "clip",
             "how well image and prompt belong together (any CLIPModel)",
-            True,
             "openai/clip-vit-large-patch14 on the hub, or any CLIPModel",
             "MIT (OpenAI's); its model card advises against deployment",
             "openai/clip-vit-large-patch14",
@@ -57,7 +54,6 @@ SCORERS: dict[str, ScorerInfo] = {
         ScorerInfo(
             "hpsv2",
             "which image people would prefer for the prompt (CLIP-H, HPSv2.1)",
-            True,
             "HPS_v2.1_compressed.pt of xswu/HPSv2, converted",
             "Apache-2.0",
             conversion=weights.HPSV2,
@@ -65,7 +61,6 @@ SCORERS: dict[str, ScorerInfo] = {
         ScorerInfo(
             "aesthetic",
             "how beautiful people would rate the image, 1 to 10; ignores the prompt (CLIP-L, LAION)",
-            True,
             "sac+logos+ava1-l14-linearMSE.pth of improved-aesthetic-predictor, converted; CLIP-L from the hub",
             "Apache-2.0 (head), MIT (CLIP)",
             conversion=weights.AESTHETIC,
@@ -73,7 +68,6 @@ SCORERS: dict[str, ScorerInfo] = {
         ScorerInfo(
             "imagereward",
             "how people would rate the image for the prompt (BLIP-L)",
-            True,
             "ImageReward.pt of THUDM/ImageReward, converted",
             "Apache-2.0; BLIP is BSD-3-Clause",
             conversion=weights.IMAGEREWARD,
@@ -81,12 +75,11 @@ SCORERS: dict[str, ScorerInfo] = {
         ScorerInfo(
             "pocket-fidelity",
             "whether an image of the pocket world shows what the prompt names",
-            False,
             "ships with the studio",
             "Apache-2.0",
         ),
         *(
-            ScorerInfo(name, f"{what}; from pixels, ignores the prompt", False, "none", "Apache-2.0")
+            ScorerInfo(name, f"{what}; from pixels, ignores the prompt", "none", "Apache-2.0")
             for name, what in _PIXELS.items()
         ),
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select
 
-from dmpo_app.domain.lineage import BASE_VERSION, AdapterRef, BaseModelRef, LiveChange, NewAdapter
+from dmpo_app.domain.lineage import BASE_VERSION, AdapterRef, BaseModelRef, NewAdapter
 from dmpo_app.domain.round import RoundState
 from dmpo_app.errors import NotFoundError
 from dmpo_app.store.audit import record_act
@@ -94,16 +94,6 @@ class Adapters:
                 record_act(connection, by, "make_live", f"version {version}", at=at)
 
         self._database.write(work)
-
-    def live_history(self, base: BaseModelRef) -> builtins.list[LiveChange]:
-        """Every change of the live version, oldest first."""
-        query = (
-            select(LiveChangeRow.version, LiveChangeRow.by, LiveChangeRow.created_at)
-            .where(LiveChangeRow.base_id == base.id)
-            .order_by(LiveChangeRow.id)
-        )
-        with self._database.reader() as connection:
-            return [LiveChange(*row) for row in connection.execute(query)]
 
     def find(self, connection: Connection, base_id: int, version: int) -> AdapterRef:
         """Get a version as a part of a transaction. Raises NotFoundError."""

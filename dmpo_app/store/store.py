@@ -6,10 +6,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from filelock import FileLock
-from sqlalchemy import make_url
+from sqlalchemy import Row, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from dmpo_app.errors import SetupError
@@ -51,10 +51,13 @@ class Store:
 
     A method is a transaction; one that writes returns when its work is on disk. Any of them raises BusyError when too
     many are waiting, and StorageFullError when the disk takes no more; then nothing was recorded.
+
+    `database` and `read` are for tools and tests, which look at the tables themselves. These are no interface: they
+    change with the schema's revisions.
     """
 
     def __init__(self, home: Path, database: Database, files: Files, now: Callable[[], datetime]) -> None:
-        self._database = database
+        self.database = database
         self.home = home
         self.files = files
         self.models = Models(database, now)
@@ -124,9 +127,14 @@ class Store:
                 f"the home {home} cannot be used ({error}); set DMPO_HOME to a folder that can be written"
             ) from error
 
+    def read(self, query: str, **values: Any) -> list[Row[*tuple[Any, ...]]]:
+        """Run an SQL query with `:name` in the place of each of `values`; it cannot write."""
+        with self.database.reader() as connection:
+            return list(connection.execute(text(query), values))
+
     def close(self) -> None:
         """Finish queued writes and close the database. Calling it again does nothing."""
-        self._database.close()
+        self.database.close()
 
     def __enter__(self) -> Self:
         return self

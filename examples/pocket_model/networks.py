@@ -7,7 +7,6 @@ LATENT_CHANNELS = 8
 LATENT_SIZE = 16
 IMAGE_SIZE = 128
 TEXT_WIDTH = 128
-NUM_TIMESTEPS = 1000
 
 
 def build_autoencoder() -> AutoencoderKL:

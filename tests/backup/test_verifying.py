@@ -99,7 +99,7 @@ def test_what_nothing_names_and_what_was_never_finished_is_found_once_it_is_old(
 
 def test_counts_that_are_wrong_are_found(voters: Voters) -> None:
     voters.vote(2)
-    database = voters.store._database
+    database = voters.store.database
     database.write(
         lambda connection: connection.execute(text("UPDATE pairs SET num_taken = 9, num_votes = 9 WHERE id = 1"))
     )

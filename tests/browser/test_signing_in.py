@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Frame, Page, expect
-from sqlalchemy import text
 
 from tests.browser.conftest import NewPage
 from tests.browser.page_studio import READY, PageStudio, open_label, open_tab, pump_until, vote
@@ -33,9 +32,8 @@ def campaign(provider: RunningProvider) -> dict[str, Any]:
 
 def voters(studio: PageStudio) -> list[tuple[bool, str]]:
     """Of each annotator: whether a provider vouched for them, and the name that is stored."""
-    with studio.services.store._database.reader() as connection:
-        rows = connection.execute(text("SELECT identity IS NOT NULL, handle FROM annotators ORDER BY id"))
-        return [(bool(row[0]), row[1]) for row in rows]
+    rows = studio.services.store.read("SELECT identity IS NOT NULL, handle FROM annotators ORDER BY id")
+    return [(bool(row[0]), row[1]) for row in rows]
 
 
 def begin(page: Page, where: Page | Frame) -> Page:

@@ -49,8 +49,7 @@ def take_in(store: Store, base: BaseModelRef, path: Path, use: ImportUse = Impor
 
 
 def rows_of(store: Store, query: str) -> list[Any]:
-    with store._database.reader() as connection:
-        return [tuple(row) for row in connection.execute(text(query))]
+    return [tuple(row) for row in store.read(query)]
 
 
 def picture(folder: Path, name: str, seed: int, size: tuple[int, int] = (40, 36)) -> Path:
@@ -261,14 +260,14 @@ def test_folders_and_chosen_rejected_need_no_annotators(store: Store, base: Base
 
 def test_where_a_pair_comes_from_is_kept_and_never_changed(store: Store, base: BaseModelRef, tmp_path: Path) -> None:
     take_in(store, base, write_pick_a_pic(tmp_path / "train-0.parquet", [pick_a_pic_row(0)]))
-    with store._database.reader() as connection:
+    with store.database.reader() as connection:
         origin = connection.execute(select(ImportedPairRow.origin)).scalar_one()
     assert origin["a"] == {"model": "some-model", "uid": "0-0"}
     assert "7" not in str(rows_of(store, "SELECT handle FROM annotators")[0][0].split()[0])
     for statement in ("DELETE FROM imported_votes", "UPDATE imported_pairs SET source_row = 'x'"):
         work = partial(Connection.execute, statement=text(statement))
         with pytest.raises(IntegrityError, match="never"):
-            store._database.write(work)
+            store.database.write(work)
 
 
 def test_what_made_an_imported_image_leaves_with_it(

@@ -6,8 +6,6 @@ import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import text
-
 from dmpo_app.domain.image import NewImage, NewPair, PairSource, Provenance
 from dmpo_app.domain.lineage import BaseModelRef, NewAdapter
 from dmpo_app.domain.round import RoundState, Trigger
@@ -130,8 +128,7 @@ def publish_version(store: Store, base: BaseModelRef) -> int:
 
 def scalar(store: Store, query: str) -> object:
     """The first value of a query, read as the store reads."""
-    with store._database.reader() as connection:
-        return connection.execute(text(query)).scalar()
+    return store.read(query)[0][0]
 
 
 def broken_counts(store: Store) -> object:

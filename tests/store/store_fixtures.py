@@ -23,7 +23,7 @@ sqlite_only = pytest.mark.skipif(ON_POSTGRESQL, reason="about SQLite alone")
 
 
 def _url_of(store: Store) -> str | None:
-    url = store._database._write_engine.url
+    url = store.database.url
     return url.render_as_string(hide_password=False) if ON_POSTGRESQL else None
 
 

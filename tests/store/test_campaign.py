@@ -88,7 +88,7 @@ def test_the_texts_that_were_agreed_to_are_kept_word_for_word(
 
 def test_an_agreement_from_before_texts_were_kept_is_still_listed(store: Store, anna: Annotator) -> None:
     row = "INSERT INTO consents (annotator_id, text_sha256, version, created_at) VALUES (:who, :sha256, '1', 0)"
-    store._database.write(lambda c: c.execute(text(row), {"who": anna.id, "sha256": "a" * 64}))
+    store.database.write(lambda c: c.execute(text(row), {"who": anna.id, "sha256": "a" * 64}))
     assert [(one.text, one.num_agreed) for one in store.consents.texts()] == [(None, 1)]
     assert store.consents.agreements(anna.id)[0].text is None
 

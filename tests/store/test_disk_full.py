@@ -113,7 +113,7 @@ def test_a_database_at_its_size_limit_fails_the_whole_batch_and_goes_on(
     store: Store, base: BaseModelRef, anna: Annotator
 ) -> None:
     store.pairs.add_many(base, [new_pair(number) for number in range(500)])
-    store._database.write(lambda connection: connection.exec_driver_sql("PRAGMA max_page_count=1").scalar())
+    store.database.write(lambda connection: connection.exec_driver_sql("PRAGMA max_page_count=1").scalar())
     with pytest.raises(StorageFullError, match="Free some space"):
         issue(store, base, anna, 500)
     assert len(issue(store, base, anna, 500)) == 500, "on a fresh connection, which has no such limit"

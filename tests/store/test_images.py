@@ -79,14 +79,14 @@ def test_a_file_that_a_pair_shares_with_a_render_stays(store: Store, base: BaseM
 def test_a_file_purged_between_writing_and_recording_is_written_again(
     store: Store, base: BaseModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = store._database.write
+    write = store.database.write
 
     def purged_meanwhile(work: Callable[[Connection], T]) -> T:
         store.files.image_path(sha256).unlink()
         return write(work)
 
     sha256 = store.images.add(base, new_image(seed=1), ImageKind.RENDER).sha256
-    monkeypatch.setattr(store._database, "write", purged_meanwhile)
+    monkeypatch.setattr(store.database, "write", purged_meanwhile)
     store.images.add(base, new_image(seed=1), ImageKind.CONTACT_SHEET)
     assert store.files.image_path(sha256).exists()
 

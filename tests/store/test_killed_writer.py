@@ -74,8 +74,7 @@ def test_no_acknowledged_vote_is_lost_when_the_writer_is_killed(tmp_path: Path, 
         if database_url is None:
             assert integrity_of(home) == "ok"
         with Store.open(home, database_url=database_url) as store:
-            with store._database.reader() as connection:
-                recorded = set(connection.exec_driver_sql("SELECT id FROM votes").scalars())
+            recorded = {row.id for row in store.read("SELECT id FROM votes")}
             assert acknowledged <= recorded, f"lost at kill {kill}"
             assert broken_counts(store) == 0
             if database_url is None:

@@ -15,11 +15,11 @@ def test_ids_come_in_the_order_of_the_rows(store: Store, clock: Clock) -> None:
         return [{"public_id": f"{n:05d}", "handle": str(-n), "created_at": clock()} for n in numbers]
 
     numbers = range(3000, 0, -1)
-    ids = store._database.write(lambda connection: insert_in_order(connection, AnnotatorRow.id, rows(numbers)))
-    more = store._database.write(
+    ids = store.database.write(lambda connection: insert_in_order(connection, AnnotatorRow.id, rows(numbers)))
+    more = store.database.write(
         lambda connection: insert_in_order(connection, AnnotatorRow.id, rows(range(3001, 3003)))
     )
-    with store._database.reader() as connection:
+    with store.database.reader() as connection:
         rows_found = connection.execute(select(AnnotatorRow.id, AnnotatorRow.public_id))
         found = {row.id: row.public_id for row in rows_found}
     assert [found[one] for one in ids] == [f"{n:05d}" for n in numbers]

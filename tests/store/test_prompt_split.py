@@ -22,7 +22,7 @@ from tests.store.store_data import Clock, new_pair, vote_once
 
 
 def execute(store: Store, statement: str) -> None:
-    store._database.write(lambda connection: connection.execute(text(statement)))
+    store.database.write(lambda connection: connection.execute(text(statement)))
 
 
 def new(words: str, *, held_out: bool = False, tags: tuple[str, ...] = ()) -> NewPrompt:

@@ -83,4 +83,4 @@ def plan_of(store: Store, statement: Any, clock: Clock) -> str:
         event.remove(connection, "before_cursor_execute", note)
         return list(connection.exec_driver_sql("EXPLAIN QUERY PLAN " + run[0][0], run[0][1]))
 
-    return "\n".join(row[3] for row in store._database.write(work))
+    return "\n".join(row[3] for row in store.database.write(work))

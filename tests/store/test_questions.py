@@ -82,7 +82,7 @@ def test_the_database_shows_nobody_the_same_question_of_a_pair_twice(
         f"INSERT INTO assignments (public_id, {rest}) SELECT 'again', {rest} FROM assignments WHERE question = 'fit'"
     )
     with pytest.raises(IntegrityError, match=r"UNIQUE|unique constraint"):
-        store._database.write(lambda connection: connection.execute(twice))
+        store.database.write(lambda connection: connection.execute(twice))
 
 
 def test_people_who_answer_all_questions_at_once_lose_and_double_nothing(store: Store, base: BaseModelRef) -> None:
@@ -180,11 +180,12 @@ def test_a_vote_and_a_new_showing_take_no_more_statements_than_before_there_were
     def note(_connection: Connection, _cursor: object, sql: str, *_: object) -> None:
         run.append(sql)
 
-    event.listen(store._database._write_engine, "before_cursor_execute", note)
+    engine = store.database.write(lambda connection: connection.engine)
+    event.listen(engine, "before_cursor_execute", note)
     one = issue(store, base, anna)[0]
     shown, run[:] = list(run), []
     store.votes.record(one.id, anna.id, Choice.LEFT, 10)
-    event.remove(store._database._write_engine, "before_cursor_execute", note)
+    event.remove(engine, "before_cursor_execute", note)
     assert [sql.split()[0] for sql in run if "SAVEPOINT" not in sql] == [
         "SELECT" if ON_POSTGRESQL else "BEGIN",  # there it is the lock that begins the transaction
         "SELECT",

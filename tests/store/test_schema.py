@@ -38,7 +38,7 @@ with Store.open(Path(sys.argv[1])) as store:
 
 
 def test_the_migrated_schema_is_the_one_the_code_declares(store: Store) -> None:
-    with store._database.reader() as connection:
+    with store.database.reader() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
 
 
@@ -57,7 +57,7 @@ def test_not_a_check_nor_a_condition_of_an_index_is_missing_from_the_migrations(
     with declared.connect() as connection:
         expected = parts_by_name(connection)
     declared.dispose()
-    with store._database.reader() as connection:
+    with store.database.reader() as connection:
         found = parts_by_name(connection)
     del found["alembic_version"]
     assert found == expected
@@ -146,9 +146,7 @@ def test_going_back_a_schema_and_forth_keeps_the_votes_that_the_older_one_knows(
 
 
 def test_a_home_of_a_newer_version_is_refused_and_left_alone(store: Store) -> None:
-    store._database.write(
-        lambda connection: connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    )
+    store.database.write(lambda connection: connection.execute(text("UPDATE alembic_version SET version_num = '9999'")))
     store.close()
     with pytest.raises(SetupError, match=r"newer version.*9999.*update the program"):
         reopened(store)
@@ -217,14 +215,14 @@ def test_the_database_itself_keeps_what_is_append_only(
             connection.execute(text(one))
 
     with pytest.raises(IntegrityError, match=message):
-        store._database.write(work)
+        store.database.write(work)
     assert store.votes.count(base) == 1
     assert store.reports.list(base) == [report]
 
 
 def test_a_row_cannot_refer_to_what_does_not_exist(store: Store) -> None:
     with pytest.raises(IntegrityError, match=r"FOREIGN KEY|foreign key"):
-        store._database.write(
+        store.database.write(
             lambda connection: connection.execute(
                 text("INSERT INTO live_changes (base_id, version, by, created_at) VALUES (1, 3, 'x', 0)")
             )

@@ -56,18 +56,20 @@ def test_every_connection_has_the_pragmas_that_durability_rests_on(store: Store)
         return [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name, _, _ in PRAGMAS]
 
     expected = [value for _, _, value in PRAGMAS]
-    assert store._database.write(values) == expected
-    with store._database.reader() as connection:
+    assert store.database.write(values) == expected
+    with store.database.reader() as connection:
         assert values(connection) == expected
 
 
 def test_a_reader_cannot_write(store: Store) -> None:
-    with store._database.reader() as connection, pytest.raises(OperationalError, match="readonly"):
+    with store.database.reader() as connection, pytest.raises(OperationalError, match="readonly"):
         connection.execute(text("DELETE FROM prompts"))
+    with pytest.raises(OperationalError, match="readonly"):
+        store.read("DELETE FROM prompts")
 
 
 def test_a_reader_sees_one_moment(store: Store) -> None:
-    with store._database.reader() as connection:
+    with store.database.reader() as connection:
         before = connection.execute(text("SELECT count(*) FROM prompts")).scalar_one()
         store.prompts.ensure(["new"], held_out=False)
         assert connection.execute(text("SELECT count(*) FROM prompts")).scalar_one() == before == 0

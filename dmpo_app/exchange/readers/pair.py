@@ -45,10 +45,6 @@ class PreferencePair:
     num_votes: int
     source_id: str
 
-    @property
-    def is_tie(self) -> bool:
-        return self.wins_a == 0.5
-
 
 @dataclass(frozen=True, slots=True)
 class LeftOutPair:

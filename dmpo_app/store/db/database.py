@@ -58,6 +58,11 @@ class Database:
             raise SetupError(_connection_problem(database_url, error)) from error
         return cls(write_engine, _engine(database_url, read_only=True), queue_size=queue_size)
 
+    @property
+    def url(self) -> URL:
+        """The address it was opened at, with the password if it has one."""
+        return self._write_engine.url
+
     def submit(self, work: Callable[[Connection], T]) -> Future[T]:
         """Run `work` in a write transaction; the result arrives once it is on disk.
 

@@ -14,7 +14,6 @@ connections; whoever waits for it gets PeerLostError at once, or after TIMEOUT w
 from __future__ import annotations
 
 import json
-import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -100,7 +99,6 @@ def _nothing() -> None:
 TIMEOUT = timedelta(minutes=10)
 """The longest time that one process may work while others wait for it."""
 _BEAT_SECONDS = 5.0
-_log = logging.getLogger(__name__)
 
 
 def device_for_process(device: str) -> str:
