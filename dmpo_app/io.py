@@ -241,7 +241,7 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 def module_command(module: str) -> tuple[str, ...]:
     """The command line that runs a module of this package in a Python of its own, in whatever folder it is started.
 
-    `python -m` looks into the current folder first, where anything may be called json or dmpo_app: -P keeps it off the
+    `python -m` looks into the current folder first, where a module named json may be anybody's: -P keeps it off the
     path, and the package is the very one that is running here, also where it is not installed.
     """
     return (sys.executable, "-P", "-c", _RUN_MODULE, str(Path(__file__).resolve().parent), module)
