@@ -6,8 +6,8 @@ import gc
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -72,6 +72,7 @@ class RoundTrainer:
         self._references = RoundReferences(plan, denoiser, reference_folder, group)
         self._oom_retrier = self._make_oom_retrier(resume_from)
         self._references.switch_numerics(self._oom_retrier.micro_pairs, checkpoint=resume_from)
+        self._last_step: int | None = None  # where `finish_early` ended the round
         self.step = resume_from.step if resume_from else 0
         """Steps done so far."""
         self.seconds = resume_from.seconds if resume_from else 0.0
@@ -159,14 +160,27 @@ class RoundTrainer:
         return self._monitor.violation
 
     @property
+    def denoiser(self) -> Denoiser:
+        """The denoiser that is trained, with the adapter on it."""
+        return self._denoiser
+
+    @property
     def num_steps(self) -> int:
         """The steps of the whole round."""
-        return self._settings.num_steps
+        return self._settings.num_steps if self._last_step is None else self._last_step
 
     @property
     def is_done(self) -> bool:
         """True when no step is left."""
         return self.step >= self.num_steps or self.violation is not None
+
+    def finish_early(self) -> None:
+        """Make the step that was done last the round's last one; it is evaluated now unless it has been."""
+        is_evaluated = self.step > 0 and self._is_evaluation_due
+        self._last_step = self.step
+        if not is_evaluated:
+            self.measure_drift_if_due()
+            self.evaluate_if_due()
 
     def measure_drift_if_due(self) -> Mapping[str, float]:
         """Measure the drift of images, where that is on, after every so many steps and after the last; {} else.
@@ -184,7 +198,7 @@ class RoundTrainer:
     def _measure_drift(self) -> dict[str, float]:
         if self._preview is None:
             return {}
-        with self._ema_weights(), eager_forward(self._denoiser.module):
+        with self.policy_weights():
             return self._preview.drift(batch_size=2 * self._oom_retrier.micro_pairs)
 
     def evaluate_if_due(self) -> Evaluation | None:
@@ -202,7 +216,7 @@ class RoundTrainer:
 
     @property
     def _is_evaluation_due(self) -> bool:
-        due = self.step % self._settings.evaluate_every == 0 or self.step == self._settings.num_steps
+        due = self.step % self._settings.evaluate_every == 0 or self.step == self.num_steps
         return due and self.violation is None
 
     def result(self) -> BestAdapter:
@@ -253,6 +267,12 @@ class RoundTrainer:
 
     def _adapter(self) -> dict[str, Tensor]:
         return lora_state(self._denoiser.module, self._plan.spec.component)
+
+    @contextmanager
+    def policy_weights(self) -> Iterator[None]:
+        """Context manager to render with the policy: the moving average, if any, in place, and no compiled forward."""
+        with self._ema_weights(), eager_forward(self._denoiser.module):
+            yield
 
     def _ema_weights(self) -> AbstractContextManager[None]:
         """Context manager with the moving average in the adapter's place, where there is one."""

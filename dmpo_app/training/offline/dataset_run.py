@@ -137,6 +137,12 @@ class TrainingCallback:
     def on_encoded(self, counts: EncodingCounts, limit: int | None) -> None:
         """Called after each encoded batch of the data set."""
 
+    def on_start(self, trainer: RoundTrainer) -> None:
+        """Called before the first step, or the first one of a training that goes on."""
+
+    def on_checkpoint(self, step: int) -> None:
+        """Called after a checkpoint was written."""
+
     def on_step(self, step: int, steps: int, result: StepResult) -> None:
         """Called after each training step."""
 
@@ -191,9 +197,9 @@ def run_steps(
     denoiser: Denoiser,
     settings: RoundSettings,
     manifest: Mapping[str, Any],
+    watcher: TrainingCallback,
     *,
     references: Path,
-    should_stop: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> Iterator[StepDone]:
@@ -203,7 +209,7 @@ def run_steps(
 
     `manifest` is what the adapter's folder records beside the training itself; its `base_model` must hold the base
     model's fingerprint. `references` is where reference errors of these very pairs are kept: they go by the pairs'
-    indices, which mean something else in another table. Of several processes in `group` the main one's `should_stop` is
+    indices, which mean something else in another table. Of several processes in `group` the main one's `watcher` is
     asked, and it alone writes. Raises RoundFailedError, StorageFullError, PeerLostError.
     """
     if run.settings is None:
@@ -225,12 +231,18 @@ def run_steps(
     trainer = RoundTrainer(
         plan, denoiser, parent=None, reference_folder=references, resume_from=resume_from, group=group
     )
+
+    def save(checkpoint: Checkpoint) -> None:
+        checkpoint.save(run.folder, plan=plan.key)
+        watcher.on_checkpoint(checkpoint.step)
+
     with closing(trainer):
+        watcher.on_start(trainer)
         yield from steps(
             trainer,
-            save=lambda checkpoint: checkpoint.save(run.folder, plan=plan.key),
+            save=save,
             checkpoint_seconds=plan.settings.slice_seconds,
-            should_stop=should_stop,
+            should_stop=watcher.should_stop,
             clock=clock,
         )
         if not trainer.is_done:
