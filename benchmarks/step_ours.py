@@ -29,7 +29,7 @@ from dmpo_app.exchange.importing.starter_pairs import read_starter_pairs
 from dmpo_app.objective import get_objective
 from dmpo_app.settings import POCKET_MODEL, RoundSettings, Settings
 from dmpo_app.training.data.dataset import PairDataset
-from dmpo_app.training.data.examples import Example, examples_for_step
+from dmpo_app.training.data.training_examples import Example, examples_for_step
 from dmpo_app.training.loop.optimizers import make_optimizer
 from dmpo_app.training.loop.step import PreferenceLoss, train_step
 from dmpo_app.training.reference.denoising_errors import PairErrors

@@ -136,7 +136,7 @@ def test_what_one_process_finds_all_of_them_know() -> None:
         assert lines[-1] == "summed [3.0, 3.0, 3.0]"
     assert said[0][1:3] == [
         "OutOfMemoryError: process 1 of 2 ran out of memory",
-        "PeerLost: process 1 of 2 failed: ValueError: no such thing",
+        "PeerLostError: process 1 of 2 failed: ValueError: no such thing",
     ]
     assert said[1][1:3] == ["OutOfMemoryError: CUDA out of memory", "ValueError: no such thing"]
 
@@ -148,7 +148,7 @@ def test_the_others_wait_for_the_leading_process_longer_than_they_are_patient() 
         assert lines[0] == "led [1, 'done']"
         assert lines[2] == "shared [0, 1]"
     assert said[0][1] == "ValueError: no such data"
-    assert said[1][1] == "PeerLost: process 0 of 2 failed: ValueError: no such data"
+    assert said[1][1] == "PeerLostError: process 0 of 2 failed: ValueError: no such data"
 
 
 def test_memory_short_in_one_process_halves_the_pieces_in_both_and_a_killed_one_ends_the_other(studio: Studio) -> None:

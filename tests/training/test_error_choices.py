@@ -12,7 +12,7 @@ from dmpo_app.diffusion.lora import LoraSpec, attach
 from dmpo_app.errors import RoundFailedError
 from dmpo_app.settings import RoundSettings
 from dmpo_app.training.data.dataset import PairDataset, build_dataset
-from dmpo_app.training.data.examples import Example, compute_slot
+from dmpo_app.training.data.training_examples import Example, compute_slot
 from dmpo_app.training.loop import trainer as round_trainer
 from dmpo_app.training.loop.step import train_step
 from dmpo_app.training.monitoring.early_stopping import StepResult

@@ -175,7 +175,7 @@ def test_a_round_that_was_never_within_its_limits_is_refused_and_the_live_versio
     assert state.status is RoundStatus.REFUSED
     assert state.step == 1
     assert (state.reason or "").startswith("stopped at step 1: the root mean square")
-    assert "no look before that" in (state.reason or "")
+    assert "no evaluation before that" in (state.reason or "")
     assert voted.store.adapters.live_version(voted.base) == 1
     assert len(voted.store.adapters.list(voted.base)) == 1
 

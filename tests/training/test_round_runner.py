@@ -21,7 +21,7 @@ from dmpo_app.domain.vote import Choice
 from dmpo_app.errors import LeaseLostError, RoundFailedError
 from dmpo_app.settings import PROJECT_ROOT
 from dmpo_app.training.data.dataset import is_held_out
-from dmpo_app.training.data.examples import examples_for_step
+from dmpo_app.training.data.training_examples import examples_for_step
 from dmpo_app.training.loop import trainer as round_trainer
 from dmpo_app.training.loop.step import train_step
 from dmpo_app.training.monitoring import evaluation

@@ -17,7 +17,7 @@ from dmpo_app.diffusion.lora import LoraSpec, attach
 from dmpo_app.errors import RoundFailedError
 from dmpo_app.objective import OBJECTIVES
 from dmpo_app.training.data.dataset import PairDataset, PairFiles, build_dataset
-from dmpo_app.training.data.examples import Example, examples_for_step
+from dmpo_app.training.data.training_examples import Example, examples_for_step
 from dmpo_app.training.loop.optimizers import make_optimizer
 from dmpo_app.training.loop.step import PreferenceLoss, train_step
 from dmpo_app.training.monitoring.early_stopping import compute_agreement

@@ -106,7 +106,7 @@ class _OutOfMemory:
     def __init__(self) -> None:
         from types import SimpleNamespace
 
-        from dmpo_app.training.data.examples import WholeRankings
+        from dmpo_app.training.data.training_examples import WholeRankings
 
         self.dataset = SimpleNamespace(weights=torch.ones(100), rankings=WholeRankings())
         self.device = torch.device("cpu")

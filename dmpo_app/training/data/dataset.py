@@ -20,7 +20,7 @@ from dmpo_app.domain.round import TrainingPair, TrainingVote
 from dmpo_app.domain.vote import Outcome
 from dmpo_app.errors import RoundFailedError
 from dmpo_app.objective import graded_win, mixed_target, soft_target
-from dmpo_app.training.data.examples import (
+from dmpo_app.training.data.training_examples import (
     WholeRankings,
     build_whole_rankings,
     keyed_seed,

@@ -17,7 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 from dmpo_app.errors import RoundFailedError
 from dmpo_app.objective import Needs, Objective, PairTerms, guarded, ranking_dmpo_from_margins
 from dmpo_app.settings import RoundSettings
-from dmpo_app.training.data.examples import Example, RankedExamples
+from dmpo_app.training.data.training_examples import Example, RankedExamples
 from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from dmpo_app.training.monitoring.early_stopping import (
     PairHealth,

@@ -66,6 +66,7 @@ class RoundTrainer:
         self._plan = plan
         self._settings = plan.settings
         self._loss = plan.loss
+        self._scaling = plan.spec.scaling
         self._denoiser = denoiser
         self._preview = preview
         self._references = RoundReferences(plan, denoiser, reference_folder, group)
@@ -148,7 +149,7 @@ class RoundTrainer:
         self.step += 1
         if self._ema is not None:
             self._ema.update()
-        norm = adapter_norm(self._parameters, scaling=self._plan.spec.scaling)
+        norm = adapter_norm(self._parameters, scaling=self._scaling)
         result = replace(result, adapter_norm=norm, adapter_rms=norm / self._root_outputs)
         self._monitor = self._monitor.after_step(self.step, result, self._settings.limits)
         return result

@@ -31,7 +31,7 @@ from dmpo_app.errors import NotFoundError
 from dmpo_app.scoring import measures
 from dmpo_app.store import Store
 from dmpo_app.training.data.dataset import PairDataset
-from dmpo_app.training.data.examples import keyed_seed
+from dmpo_app.training.data.training_examples import keyed_seed
 from dmpo_app.training.reference.denoising_errors import mixed_precision
 from dmpo_app.training.rounds.round_plan import RoundPlan
 

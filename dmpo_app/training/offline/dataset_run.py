@@ -24,7 +24,7 @@ from dmpo_app.settings import RoundSettings
 from dmpo_app.store.files import Files
 from dmpo_app.training.data.dataset import PairDataset, PairTensors, is_held_out
 from dmpo_app.training.data.encoded_pairs import EncodingCounts, PairTable
-from dmpo_app.training.data.examples import keyed_seed
+from dmpo_app.training.data.training_examples import keyed_seed
 from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from dmpo_app.training.loop.checkpoint import FILE_NAME, Checkpoint
 from dmpo_app.training.loop.steps import StepDone, steps

@@ -16,7 +16,7 @@ from dmpo_app.errors import RoundFailedError
 from dmpo_app.objective import get_objective
 from dmpo_app.settings import RoundSettings
 from dmpo_app.training.data.dataset import RoundFiles, build_dataset
-from dmpo_app.training.data.examples import Example, evaluation_slots
+from dmpo_app.training.data.training_examples import Example, evaluation_slots
 from dmpo_app.training.reference.denoising_errors import PairErrors
 from dmpo_app.training.reference.reference_cache import ReferenceCache, numerics_key, reference_folder
 

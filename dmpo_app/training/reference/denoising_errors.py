@@ -25,7 +25,7 @@ from dmpo_app.errors import RoundFailedError
 from dmpo_app.objective import Needs, PairTerms, Residuals
 from dmpo_app.settings import RoundSettings
 from dmpo_app.training.data.dataset import PairDataset
-from dmpo_app.training.data.examples import (
+from dmpo_app.training.data.training_examples import (
     UNIFORM,
     Example,
     TimestepDensity,

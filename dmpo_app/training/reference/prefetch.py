@@ -15,7 +15,7 @@ from dmpo_app.domain.vote import Question
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store
 from dmpo_app.training.data.dataset import build_dataset
-from dmpo_app.training.data.examples import Example
+from dmpo_app.training.data.training_examples import Example
 from dmpo_app.training.reference.denoising_errors import PairErrors
 from dmpo_app.training.reference.reference_cache import ReferenceCache, numerics_key, reference_folder
 

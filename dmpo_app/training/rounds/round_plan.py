@@ -32,7 +32,7 @@ from dmpo_app.training.data.dataset import (
     is_held_out,
     split_votes,
 )
-from dmpo_app.training.data.examples import keyed_seed
+from dmpo_app.training.data.training_examples import keyed_seed
 from dmpo_app.training.loop.step import PreferenceLoss
 from dmpo_app.training.rounds.scorer_targets import AutomaticPlan, compute_evidence, score_for_round
 
