@@ -7,7 +7,7 @@ PYTHON_IN_VENV := .venv/bin/python
 SETUP := .venv/.setup-run
 SETUP_DEV := .venv/.setup-dev
 
-.PHONY: run test setup setup-dev lint audit bench soak pocket starter lock clean help
+.PHONY: run test test-fast setup setup-dev lint audit bench soak pocket starter lock clean help
 
 help:  ## What there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,6 +17,9 @@ run: $(SETUP)  ## Set up, then start the studio
 
 test: $(SETUP_DEV)  ## Set up, then pass all tests, browser included
 	@scripts/test.sh
+
+test-fast: $(SETUP_DEV)  ## The tests of tests/ without browsers, kills and whole servers, in two minutes
+	@PYTHONDONTWRITEBYTECODE= $(PYTHON_IN_VENV) -m pytest -n 2 -m "not slow" tests
 
 lint: $(SETUP_DEV)  ## ruff, mypy --strict, import-linter, unused code, docs/code.md up to date; prettier, eslint, tsc
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports

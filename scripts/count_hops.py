@@ -26,6 +26,8 @@ PACKAGE = ROOT / "dmpo_app"
 sys.path.insert(0, str(ROOT))
 
 VOTES = 8
+WARM_UP = 3
+"""Steps before the measured one: by then every pair's tensors are in memory."""
 
 
 @contextmanager
@@ -142,7 +144,10 @@ def hops_of_a_vote(folder: Path) -> dict[str, set[str]]:
 
 
 def hops_of_a_step(folder: Path) -> set[str]:
-    """The files that a training step passes, from its examples to the adapter's update."""
+    """The files that a training step passes, from its examples to the adapter's update.
+
+    Of pairs that were read before; with the pass of the base model that their reference errors take.
+    """
     from dmpo_app.diffusion.loading import load_denoiser
     from dmpo_app.training.loop.trainer import RoundTrainer
     from dmpo_app.training.rounds.round_plan import load_plan
@@ -156,9 +161,10 @@ def hops_of_a_step(folder: Path) -> set[str]:
     plan = load_plan(home.store, home.base, home.store.rounds.get(round_id))
     denoiser = load_denoiser(str(home.source), device="cpu", dtype="float32")
     trainer = RoundTrainer(plan, denoiser, parent=None, reference_folder=folder / "references")
-    trainer.train_step()
+    for _ in range(WARM_UP):
+        trainer.train_step()
     with called_files() as files:
-        for _ in range(3):  # one of them has reference errors to compute
+        for _ in range(2):  # one of them has reference errors to compute
             trainer.train_step()
     trainer.close()
     home.store.close()

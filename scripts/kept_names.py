@@ -40,8 +40,11 @@ _.min_sharpness, _.max_sharpness, _.min_diversity
 _.record_ranking
 _.is_wrong  # of a simulated vote: what its random mistakes are checked by
 
-# The source for a front door that takes lists and datasets.
-_.RowsSource
+# What the front door is made of: rows in memory, a pipeline that somebody has loaded, a studio started from a script.
+_.RowsSource, _.MemorySource, _.PAIRS_READER, _.dataset_source, _.lent, _.Studio
+
+# Click and pydantic read these.
+_.obj, _.context_class, _.model_config
 
 # pytest reads these.
 _.pytestmark

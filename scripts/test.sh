@@ -32,7 +32,7 @@ phase() {  # phase NAME COMMAND...: run the command, note how it ended
   results+=("$(printf '%-10s %s, %d s' "$( ((code)) && echo "FAILED ($code)" || echo passed)" "$name" $((SECONDS - began)))")
 }
 
-pytest=(.venv/bin/python -m pytest "$@")
+pytest=(.venv/bin/python -m pytest --durations=20 "$@")
 phase "parts" "${pytest[@]}" -n 2 "${together[@]}" "${alone[@]/#/--ignore=}"
 phase "the store on PostgreSQL" env DMPO_TEST_DATABASE=postgresql "${pytest[@]}" -n 2 tests/store tests/exchange/test_importing.py
 phase "whole studios and several processes" "${pytest[@]}" -n 2 --dist loadfile "${alone[@]}" "${others[@]}"

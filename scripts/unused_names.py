@@ -28,8 +28,12 @@ KEPT = frozenset(
         "downgrade",
         # diffusion/families/registry.py imports the module of a family by its name and takes this from it.
         "FAMILY",
-        # The source for a front door that takes lists and datasets.
+        # What the front door is made of: rows in memory, and a studio started from a script.
         "RowsSource",
+        "MemorySource",
+        "PAIRS_READER",
+        "dataset_source",
+        "Studio",
     }
 )
 """Names that are used where this cannot look, each with the user."""

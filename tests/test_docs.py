@@ -27,6 +27,7 @@ TARGET = re.compile(r"`make ([a-z][a-z-]*)")
 OF_OTHERS = {
     "train_diffusion_dpo.py", "train_diffusion_dpo_sdxl.py", "examples/research_projects/diffusion_dpo",  # diffusers
     "sampling.py",  # of FLUX
+    "json.py",
     "ImageReward.py",  # of ImageReward
 }  # fmt: skip
 TEST = re.compile(r"`(tests/[\w/]+(?:\.py)?)?(?:::(test_\w+))?`")
@@ -52,7 +53,7 @@ def missing_names(text: str, files: set[str]) -> list[str]:
     ends = {name[cut:] for name in files for cut in [0, *(at + 1 for at, sign in enumerate(name) if sign == "/")]}
     makefile = (PROJECT_ROOT / "Makefile").read_text()
     paths = [path for path in PATH.findall(text) if path not in OF_OTHERS and path not in ends]
-    inside = [path for path in IN_THE_PACKAGE.findall(text) if path not in ends and f"{path}.py" not in ends]
+    inside = [path for path in IN_THE_PACKAGE.findall(text) if path.strip("/") not in ends and f"{path}.py" not in ends]
     modules = [name for name in MODULE.findall(text) if not is_importable(name, files)]
     targets = [f"make {name}" for name in TARGET.findall(text) if f"\n{name}:" not in makefile]
     return [*paths, *inside, *modules, *targets]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.studio_process import PROJECT_ROOT, StudioProcess
 
 STRANGERS = ("json.py", "torch.py", "dmpo_app/__init__.py")
@@ -62,7 +63,7 @@ class InstalledStudio(StudioProcess):
         """Run another command in the same folder; returns what it says."""
         finished = subprocess.run(
             [self._dmpo, *arguments], cwd=self._folder, env={**self.environment, "COLUMNS": "200"},
-            capture_output=True, text=True, timeout=120, check=False,
+            capture_output=True, text=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
         assert finished.returncode == 0, finished.stderr
         return finished.stdout
@@ -77,7 +78,7 @@ def test_the_wheel_holds_what_the_studio_needs_and_no_more(wheel: Path) -> None:
         "classifiers/attributes.safetensors",
     }
     assert {f"dmpo_app/assets/{name}" for name in shipped} <= names
-    assert {"dmpo_app/ui/static/label.js", "dmpo_app/store/migrations/env.py"} <= names
+    assert {"dmpo_app/ui/static/label/label.js", "dmpo_app/store/migrations/env.py"} <= names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"dmpo_app", "dmpo_studio"}
     assert not any(name.startswith("dmpo_app/assets/studio") for name in names)
 
@@ -99,7 +100,7 @@ def test_an_installed_studio_serves_trains_and_keeps_its_home_wherever_it_is_sta
         assert f"Everything is kept in {studio.home}" in studio.log()
         body = {"assignment": assignment["id"], "choice": "left", "elapsed_ms": 900}
         assert client.post("/api/v1/votes", json=body, headers=headers).status_code == 201
-        studio.wait_for(lambda _: "assets/pocket" in trainer_log(studio.home), seconds=60)
+        studio.wait_for(lambda _: "assets/pocket" in trainer_log(studio.home))
     words = studio.run("status")
     assert str(folder / "dmpo-studio") in words
     assert "1, 31 until the next round" in words

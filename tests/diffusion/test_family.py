@@ -124,8 +124,8 @@ def test_a_file_or_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
 
 def test_a_hub_id_without_a_network_says_what_to_do(tmp_path: Path) -> None:
     code = (
-        "from dmpo_app.diffusion.base_models import fingerprint\nfrom dmpo_app.errors import ModelUnavailable\n"
-        "try: fingerprint('somebody/some-model')\nexcept ModelUnavailable as error: print(error)"
+        "from dmpo_app.diffusion.base_models import fingerprint\nfrom dmpo_app.errors import ModelUnavailableError\n"
+        "try: fingerprint('somebody/some-model')\nexcept ModelUnavailableError as error: print(error)"
     )
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": ""}
     ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
@@ -239,10 +239,10 @@ def test_every_part_of_a_large_model_counts(tmp_path: Path, case_folder: Callabl
 def test_a_large_model_needs_no_torch_to_be_told_apart(case_folder: Callable[[Case], Path]) -> None:
     folder = case_folder(CASES["flux"])
     code = (
-        "import sys; from dmpo_app.diffusion.base_models import family_of, fingerprint, sampling_of; "
+        "import sys; from dmpo_app.diffusion.base_models import detect_family, fingerprint, resolve_sampling; "
         "from dmpo_app.settings import RenderSettings; "
         "source = sys.argv[1]; "
-        "print(family_of(source), fingerprint(source), sampling_of(source, RenderSettings()).num_steps); "
+        "print(detect_family(source), fingerprint(source), resolve_sampling(source, RenderSettings()).num_steps); "
         "sys.exit('torch' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)

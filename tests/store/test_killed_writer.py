@@ -20,7 +20,7 @@ VOTER = """
 import os, random, sys, threading
 from datetime import timedelta
 from pathlib import Path
-from dmpo_app.domain import Choice
+from dmpo_app.domain.vote import Choice
 from dmpo_app.store import Store
 
 store = Store.open(Path(sys.argv[1]), database_url=sys.argv[2] or None)
@@ -29,7 +29,7 @@ base = store.models.register("pocket", "stable-diffusion", "f" * 64)
 def vote_on():
     annotator, rng = store.annotators.ensure("voter"), random.Random()
     while assignments := store.assignments.issue(base, annotator.id, 1, rng=rng, lifetime=timedelta(hours=1)).result():
-        vote = store.votes.take(assignments[0].id, annotator.id, Choice.LEFT, 10)
+        vote = store.votes.record(assignments[0].id, annotator.id, Choice.LEFT, 10)
         os.write(1, b"%d\\n" % vote.vote_id)  # the acknowledgement
         if rng.random() < 0.1:
             store.votes.undo(vote.vote_id, annotator.id)

@@ -20,7 +20,8 @@ from dmpo_app.settings import PROJECT_ROOT
 from dmpo_app.training.distributed.process_group import ProcessGroup, device_for_process
 from dmpo_app.training.distributed.torchrun_env import world_size
 from dmpo_app.training.loop import trainer as round_trainer
-from dmpo_app.training.loop.step import StepResult, train_step
+from dmpo_app.training.loop.step import train_step
+from dmpo_app.training.monitoring.early_stopping import StepResult
 from tests.model_fixtures import NUM_THREADS
 from tests.patience import PATIENCE
 from tests.tolerance import LOSS_RELATIVE

@@ -9,7 +9,8 @@ import pytest
 from safetensors.torch import load_file
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.training.reference.prefetch import ReferencePrefetcher, reference_folder
+from dmpo_app.training.reference.prefetch import ReferencePrefetcher
+from dmpo_app.training.reference.reference_cache import reference_folder
 from tests.training.training_studio import FAST, Studio
 
 

@@ -106,7 +106,7 @@ def test_sigterm_amid_a_round_ends_it_cleanly_and_the_next_trainer_finishes_the_
 PARENT = """
 import sys, time
 from dmpo_app.settings import Settings
-from dmpo_app.training.process.trainer_process.trainer_process import TrainerProcess
+from dmpo_app.training.process.trainer_process import TrainerProcess
 trainer = TrainerProcess(Settings.model_validate_json(sys.argv[1]))
 trainer.start()
 while trainer.state.pid is None:
@@ -132,7 +132,7 @@ def test_the_trainer_ends_when_its_parent_is_killed(settings: Settings) -> None:
 def test_a_base_model_that_cannot_be_loaded_is_given_up_with_its_reason(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dmpo_app.training.process.trainer_process.supervisor.MAX_QUICK_EXITS", 1)
+    monkeypatch.setattr("dmpo_app.training.process.supervisor.MAX_QUICK_EXITS", 1)
     trainer = TrainerProcess(settings.model_copy(update={"base_model": str(tmp_path / "nowhere")}))
     trainer.start()
     wait_until(lambda: trainer.state.message != "", "the reason is said")
@@ -150,8 +150,8 @@ def stand_in(code: str) -> tuple[str, ...]:
 def test_a_trainer_that_ends_by_itself_is_started_again_and_given_up_in_the_end(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dmpo_app.training.process.trainer_process.supervisor._FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr("dmpo_app.training.process.trainer_process.supervisor.MAX_QUICK_EXITS", 3)
+    monkeypatch.setattr("dmpo_app.training.process.supervisor._FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("dmpo_app.training.process.supervisor.MAX_QUICK_EXITS", 3)
     trainer = TrainerProcess(settings, command=stand_in("import sys; sys.stderr.write('first\\nlast\\n'); sys.exit(3)"))
     trainer.start()
     wait_until(lambda: trainer.state.message.startswith("no more training"), "the supervisor gives up")
@@ -161,8 +161,8 @@ def test_a_trainer_that_ends_by_itself_is_started_again_and_given_up_in_the_end(
 
 
 def test_a_trainer_that_is_killed_is_never_given_up(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dmpo_app.training.process.trainer_process.supervisor._FIRST_PAUSE_SECONDS", 0.001)
-    monkeypatch.setattr("dmpo_app.training.process.trainer_process.supervisor.MAX_QUICK_EXITS", 2)
+    monkeypatch.setattr("dmpo_app.training.process.supervisor._FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("dmpo_app.training.process.supervisor.MAX_QUICK_EXITS", 2)
     trainer = TrainerProcess(
         settings, command=stand_in("import os; print('ready', flush=True); os.kill(os.getpid(), 9)")
     )

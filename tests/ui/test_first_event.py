@@ -9,9 +9,9 @@ import pytest
 
 SCRIPT = """
 import sys
-from dmpo_app.ui.page_server import settle_matplotlib
+from dmpo_app.ui.page_server import preselect_matplotlib_backend
 from gradio.utils import MatplotlibBackendMananger
-settle_matplotlib()
+preselect_matplotlib_backend()
 with MatplotlibBackendMananger():
     pass
 print("matplotlib.pyplot" in sys.modules)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from dmpo_app.diffusion.adapter_files import remove_staging_folders, write_adapter
+from dmpo_app.diffusion.adapter_files import remove_staging_folders
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.domain.lineage import BASE_VERSION
@@ -24,17 +24,16 @@ from dmpo_app.settings import RoundSettings
 from dmpo_app.store.files import Files
 from dmpo_app.training.data.dataset import PairDataset, PairTensors, is_held_out
 from dmpo_app.training.data.encoded_pairs import EncodingCounts, PairTable
-from dmpo_app.training.data.slots import keyed_seed
+from dmpo_app.training.data.examples import keyed_seed
 from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from dmpo_app.training.loop.checkpoint import FILE_NAME, Checkpoint
-from dmpo_app.training.loop.step import StepResult
 from dmpo_app.training.loop.steps import StepDone, steps
 from dmpo_app.training.loop.trainer import RoundTrainer
-from dmpo_app.training.monitoring.evaluation import MIN_HELD_OUT_VOTES
+from dmpo_app.training.monitoring.early_stopping import StepResult
 from dmpo_app.training.reference.calibration import MAX_PAIRS, calibrate_betas
 from dmpo_app.training.reference.denoising_errors import PairErrors
 from dmpo_app.training.reference.reference_cache import ReferenceCache
-from dmpo_app.training.rounds.publishing import reason_to_refuse
+from dmpo_app.training.rounds.publishing import compute_metrics, is_proven, reason_to_refuse, stage_adapter
 from dmpo_app.training.rounds.round_plan import RoundPlan
 
 MIN_STEPS, MAX_STEPS = 80, 2000
@@ -265,29 +264,12 @@ def _publish(
     best, live, violation = trainer.result(), trainer.live_evaluation, trainer.violation
     if violation is not None and trainer.best is None:
         raise RoundFailedError(f"{violation}; no evaluation before that had found the adapter within the limits")
-    metrics = {
-        "step": float(best.step),
-        "train_pairs": float(len(plan.train)),
-        "held_out_pairs": float(len(plan.held_out_vote_ids)),
-        "seconds": round(trainer.seconds, 2),
-    }
-    if best.evaluation is not None and live is not None:
-        metrics["held_out_loss"], metrics["base_held_out_loss"] = best.evaluation.loss, live.loss
-        metrics["held_out_accuracy"] = best.evaluation.agreement.accuracy
-        metrics["held_out_margin"] = best.evaluation.agreement.margin
+    metrics = compute_metrics(plan, best, live, trainer.seconds, items="pairs", parent="base")
     warning = "; ".join(str(reason) for reason in (violation, reason_to_refuse(plan, best, live)) if reason) or None
-    full_manifest = {
-        **manifest,
-        "seed": plan.seed,
-        "step": best.step,
-        "config": plan.config,
-        "proven": warning is None and len(plan.held_out_vote_ids) >= MIN_HELD_OUT_VOTES,
-        "metrics": metrics,
-        "num_threads": torch.get_num_threads(),
-        "processes": group.world_size,
-    }
+    provenance = {**manifest, "processes": group.world_size}
+    proven = warning is None and is_proven(plan)
     remove_staging_folders(run.output)
-    staged = write_adapter(run.output, run.version, best.tensors, plan.spec, full_manifest)
+    staged = stage_adapter(run.output, run.version, plan, best, provenance, proven=proven, metrics=metrics)
     return {"folder": staged.folder_name, "metrics": metrics, "warning": warning}
 
 
