@@ -19,15 +19,18 @@ from tests.studio_process import PROJECT_ROOT
 __all__ = ["fixed_threads"]
 
 NOTEBOOK = PROJECT_ROOT / "examples" / "train_on_preferences.ipynb"
-SMALL = "\nnum_pairs, num_steps = 10, 4"
+SMALL = "\nnum_pairs, num_steps = 8, 2"
 
 
 def run_cell(source: str, names: dict[str, Any]) -> Any:
     """Run a cell; give the value of its last line if that is an expression, which is what a notebook shows."""
     tree = ast.parse(source)
-    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, NOTEBOOK.name, "exec"), names)
-    return None if last is None else eval(compile(ast.Expression(last.value), NOTEBOOK.name, "eval"), names)
+    last = tree.body[-1]
+    if not isinstance(last, ast.Expr):
+        exec(compile(tree, NOTEBOOK.name, "exec"), names)
+        return None
+    exec(compile(ast.Module(tree.body[:-1], []), NOTEBOOK.name, "exec"), names)
+    return eval(compile(ast.Expression(last.value), NOTEBOOK.name, "eval"), names)
 
 
 @pytest.fixture(autouse=True)

@@ -37,7 +37,7 @@ def only_the_studios_afterwards() -> Iterator[None]:
 
 
 def hinge(margin: Tensor, target: Tensor, *, width: float = 1.0) -> Tensor:
-    """Return max(0, width - u_w)."""
+    """max(0, width - u_w)."""
     return (width - margin * torch.sign(target - 0.5)).clamp(min=0)
 
 
