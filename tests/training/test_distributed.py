@@ -24,7 +24,7 @@ from dmpo_app.training.loop.step import StepResult, train_step
 from tests.model_fixtures import NUM_THREADS
 from tests.patience import PATIENCE
 from tests.tolerance import LOSS_RELATIVE
-from tests.training.training_studio import FAST, Studio, assert_equal, twin_of, weights_of
+from tests.training.training_studio import FAST, TrainingStudio, assert_equal, twin_of, weights_of
 
 TOLERANCE = 1e-5
 """Relative, in the norm of all A and of all B. Two processes have other batch shapes than one, so other last bits."""
@@ -70,7 +70,7 @@ def norm_of_difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Te
     return found
 
 
-def train_with_torchrun(studio: Studio) -> None:
+def train_with_torchrun(studio: TrainingStudio) -> None:
     names = {f"DMPO_ROUND__{name.upper()}": str(value) for name, value in SIX_STEPS.model_dump(include=OWN).items()}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     subprocess.run(
@@ -88,7 +88,7 @@ def train_with_torchrun(studio: Studio) -> None:
     )
 
 
-def train_in_halves(studio: Studio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+def train_in_halves(studio: TrainingStudio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one process whose memory holds half a batch: the same pieces that two processes have."""
 
     def only_half_fits(*arguments: Any, micro_pairs: int, **named: Any) -> StepResult:
@@ -103,7 +103,7 @@ def train_in_halves(studio: Studio, denoiser: Denoiser, monkeypatch: pytest.Monk
 
 
 def test_a_round_under_torchrun_publishes_what_one_process_does(
-    studio: Studio, denoiser: Denoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    studio: TrainingStudio, denoiser: Denoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     studio.add_pairs(12)
     studio.vote(12)
@@ -147,7 +147,9 @@ def test_the_others_wait_for_the_leading_process_longer_than_they_are_patient() 
     assert said[1][1] == "PeerLost: process 0 of 2 failed: ValueError: no such data"
 
 
-def test_memory_short_in_one_process_halves_the_pieces_in_both_and_a_killed_one_ends_the_other(studio: Studio) -> None:
+def test_memory_short_in_one_process_halves_the_pieces_in_both_and_a_killed_one_ends_the_other(
+    studio: TrainingStudio,
+) -> None:
     studio.add_pairs(12)
     studio.vote(12)
     round_id, token = studio.start()
