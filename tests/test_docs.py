@@ -60,7 +60,7 @@ def missing_names(text: str, files: set[str]) -> list[str]:
 
 
 def is_importable(dotted: str, files: set[str]) -> bool:
-    """Whether a module has this name, or one has what stands before the last dot and defines the rest."""
+    """True where a module has this name, or one has what stands before the last dot and defines the rest."""
     path, _, name = dotted.replace(".", "/").rpartition("/")
     if f"{path}/{name}.py" in files or f"{path}/{name}" in files:
         return True
