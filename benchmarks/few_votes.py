@@ -38,8 +38,7 @@ from dmpo_app.training.data.dataset import PairDataset, is_held_out
 from dmpo_app.training.loop.trainer import RoundTrainer
 from dmpo_app.training.reference.calibration import calibrate_betas
 from dmpo_app.training.reference.denoising_errors import PairErrors
-from dmpo_app.training.reference.prefetch import numerics_key
-from dmpo_app.training.reference.reference_cache import ReferenceCache
+from dmpo_app.training.reference.reference_cache import ReferenceCache, numerics_key
 from dmpo_app.training.rounds.round_plan import RoundPlan
 
 SEEDS_PER_PROMPT = 2

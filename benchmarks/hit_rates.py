@@ -16,7 +16,7 @@ from benchmarks.report import print_table
 from dmpo_app.server.wiring import read_prompts
 from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.training.data.dataset import is_held_out
-from dmpo_app.training.data.slots import evaluation_slots, examples_for_step, keyed_seed
+from dmpo_app.training.data.examples import evaluation_slots, examples_for_step, keyed_seed
 from dmpo_app.training.reference.calibration import MAX_PAIRS
 
 

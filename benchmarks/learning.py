@@ -35,12 +35,12 @@ from dmpo_app.domain.vote import Choice
 from dmpo_app.labeling.tastes import Taste, get_taste
 from dmpo_app.pocket.classifiers import AttributeClassifier
 from dmpo_app.pocket.language import parse
-from dmpo_app.settings import PROJECT_ROOT, Settings
+from dmpo_app.settings import Settings, shipped_data
 from dmpo_app.store import Store
 from dmpo_app.store.store import utc_now
 from dmpo_app.training.rounds.scheduler import RoundScheduler, Tick
 
-CLASSIFIER = PROJECT_ROOT / "data" / "classifiers" / "attributes.safetensors"
+CLASSIFIER = shipped_data("classifiers/attributes.safetensors")
 KINDS = ("subject", "setting")
 
 

@@ -20,16 +20,16 @@ import torch
 from benchmarks.memory_files import MemoryPairs
 from benchmarks.step_turns import TurnArguments, Turns, clocks, peak_bytes, seconds_a_step
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.fused_lora import fuse
+from dmpo_app.diffusion.fused_lora import fuse, reference_mode
 from dmpo_app.diffusion.loading import load_denoiser
-from dmpo_app.diffusion.lora import LoraSpec, attach, reference_mode
+from dmpo_app.diffusion.lora import LoraSpec, attach
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
 from dmpo_app.domain.image import NewImage, NewPair, PairSource, Provenance
 from dmpo_app.exchange.importing.starter_pairs import read_starter_pairs
 from dmpo_app.objective import get_objective
 from dmpo_app.settings import POCKET_MODEL, RoundSettings, Settings
 from dmpo_app.training.data.dataset import PairDataset
-from dmpo_app.training.data.slots import Example, examples_for_step
+from dmpo_app.training.data.examples import Example, examples_for_step
 from dmpo_app.training.loop.optimizers import make_optimizer
 from dmpo_app.training.loop.step import PreferenceLoss, train_step
 from dmpo_app.training.reference.denoising_errors import PairErrors

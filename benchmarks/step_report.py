@@ -50,7 +50,7 @@ def print_speed(measured: dict[str, Measured], model: str, batch: int) -> None:
     """All tables. Contestants are the scripts, whose names begin so, and ours by layers."""
     scripts = {name: side for name, side in measured.items() if name.startswith("script")}
     steps = Settings().round.num_steps
-    # A round computes its unknown draws in full batches (`training.round_references`).
+    # A round computes its unknown draws in full batches (`RoundReferences`).
     rounds = hit_table(Settings().round).items()
     unprepared = {name: 1 - hits.packed_passes / steps for (name, filler), hits in rounds if not filler}
     rows = [_row(name, side, None, scripts, batch) for name, side in scripts.items()]

@@ -126,7 +126,7 @@ def test_the_help_groups_the_commands_and_waits_for_nothing_heavy() -> None:
     assert code == 0
     panels = [line.split()[1] for line in output.splitlines() if line.startswith("╭")]
     assert panels[-6:] == ["Run", "Train", "Data", "Campaign", "Models", "Maintenance"]
-    heavy = ("torch", "gradio", "diffusers", "transformers", "sqlalchemy", "fastapi", "numpy", "PIL", "httpx")
+    heavy = ("torch", "gradio", "diffusers", "sqlalchemy", "fastapi", "pydantic", "numpy", "PIL", "httpx")
     program = "import sys, dmpo_app.cli.main; print([name for name in sys.argv[1:] if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", program, *heavy], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

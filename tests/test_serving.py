@@ -144,3 +144,11 @@ def test_no_secret_reaches_a_log(tmp_path: Path) -> None:
     assert "canary" not in written
     assert headers["Authorization"].split()[1] not in written
     assert "set DMPO_ADMIN_TOKEN" in " ".join(written.split())
+
+
+def test_the_page_does_not_wait_for_torch_while_the_trainer_is_set_up() -> None:
+    code = (
+        "import sys; from dmpo_app.server.wiring import build_trainer; from dmpo_app.settings import Settings; "
+        "import dmpo_app.server.run; build_trainer(Settings()); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, check=False).returncode == 0

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from dmpo_app.cli.main import app
 from dmpo_app.settings import Settings
+from tests.studio_process import PROJECT_ROOT
 
 
 class SettingsLoadedError(Exception):
@@ -90,6 +91,14 @@ def settings_of(name: str, before: list[str], after: list[str]) -> Settings | No
 def test_the_commands_are_found() -> None:
     assert {"serve", "train", "gold list", "adapters push", "prompts import"} <= COMMANDS.keys()
     assert COMMANDS.keys() >= NEEDS_NO_SETTINGS
+
+
+def test_the_commands_and_the_shared_options_are_in_the_documents() -> None:
+    usage = (PROJECT_ROOT / "docs/usage.md").read_text()
+    commands = {name for name, command in root().commands.items() if not command.hidden}
+    assert {name for name in commands if f"`dmpo {name}" not in usage} == set()
+    for option in ("--home", "--base-model", "--model", "--config"):
+        assert f"`{option} " in usage
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from dmpo_app.cli.main import app
 from dmpo_app.cli.train_command import EXIT_STOPPED, nested_settings
 from dmpo_app.errors import BadInputError
+from dmpo_app.objective import unregister
 from tests.exchange.readers.preference_files import mixed_rows, pick_a_pic_row, write_pick_a_pic
 from tests.patience import PATIENCE
 from tests.studio_process import PROJECT_ROOT
@@ -173,3 +174,22 @@ def test_settings_are_given_by_name_and_flags_win() -> None:
         nested_settings(["round.=1"], {})
     with pytest.raises(BadInputError, match="as a whole"):
         nested_settings(["round=1", "round.rank=2"], {})
+
+
+def test_an_objective_of_ones_own_is_named_by_module_on_the_command_line(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "losses_of_mine.py").write_text("def square(margin, target):\n    return (margin - 1).square()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    data = write_pick_a_pic(tmp_path / "data.parquet", [pick_a_pic_row(index) for index in range(4)])
+    training = ["--dataset", str(data), "--base-model", str(model), "--steps", "2", "--set", "render.device=cpu"]
+    try:
+        code, output = run(*training, "--output", str(tmp_path / "out"), "--objective", "losses_of_mine:square")
+        assert code == 0, output
+    finally:
+        unregister("losses_of_mine:square")
+    (manifest,) = (tmp_path / "out").glob("0*/manifest.json")
+    assert json.loads(manifest.read_text())["config"]["settings"]["objective"] == "losses_of_mine:square"
+    code, output = run(*training, "--output", str(tmp_path / "other"), "--objective", "losses_of_mine:cube")
+    assert code == 1
+    assert "'losses_of_mine:cube' cannot be loaded" in output

@@ -1,4 +1,4 @@
-"""`python -m dmpo_app.cli`: the `dmpo` command where no script is installed, as under torchrun."""
+"""`python -m dmpo_app.cli`: the `dmpo` command where no script is installed."""
 
 from dmpo_app.cli.main import app
 

@@ -23,6 +23,7 @@ from dmpo_app.errors import StudioError
 from dmpo_app.labeling.text_checks import BlockList
 from dmpo_app.server.wiring import read_prompts
 from dmpo_app.settings import PROJECT_ROOT, Settings, detect_mode, on_space
+from dmpo_app.settings.space_defaults import local_home
 from dmpo_app.web.ports import free_port
 
 _LOW_DISK_GB = 2.0
@@ -86,7 +87,8 @@ def _mode(settings: Settings) -> CheckResult:
         detail = _MODES[detect_mode(settings)]
     except StudioError as error:
         return CheckResult("mode", CheckStatus.PROBLEM, settings.hosting.mode, str(error))
-    is_disk_wiped = on_space() and settings.home.is_relative_to(PROJECT_ROOT) and settings.backup.url is None
+    is_home_local = settings.home == local_home() or settings.home.is_relative_to(PROJECT_ROOT)
+    is_disk_wiped = on_space() and is_home_local and settings.backup.url is None
     advice = (
         "this Space's disk is wiped at every restart; set DMPO_BACKUP__URL, see docs/backup.md" if is_disk_wiped else ""
     )

@@ -25,7 +25,6 @@ from dmpo_app.cli.terminal import console, exit_on_error, log_to_terminal, out, 
 from dmpo_app.cli.train_command import train
 from dmpo_app.domain.limits import MAX_STRENGTH
 from dmpo_app.errors import BadInputError, StudioError
-from dmpo_app.settings import find_changes
 
 app = StudioTyper(help="DMPO Studio: a model that learns a taste.")
 
@@ -160,6 +159,8 @@ def settings(
 ) -> None:
     """List every setting: its environment variable, its value now, its meaning."""
     with exit_on_error():
+        from dmpo_app.settings import find_changes
+
         loaded = context.load_settings()
         if changed:
             changes = find_changes(loaded, context.shared_settings, context.shared_options.config)

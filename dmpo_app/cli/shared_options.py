@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from dmpo_app.settings import Settings
+if TYPE_CHECKING:
+    from dmpo_app.settings import Settings
 
 CommandFunction = TypeVar("CommandFunction", bound=Callable[..., Any])
 _PANEL = "Options of every command"
@@ -51,6 +52,8 @@ class StudioContext(typer.Context):
 
         `nested` has settings of any name, in groups like theirs; an option given by its own name wins over it.
         """
+        from dmpo_app.settings import Settings
+
         own = {"host": host, "port": port, "train": train}
         given = {name: value for name, value in own.items() if value is not None}
         return Settings.load({**(nested or {}), **self.shared_settings, **given}, self.shared_options.config)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import typer
-from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dmpo_app.errors import StudioError
-from dmpo_app.settings import Settings
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+    from pydantic.fields import FieldInfo
 
 console = Console(stderr=True)
 out = Console()
@@ -29,7 +31,11 @@ def exit_on_error() -> Iterator[None]:
     except StudioError as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
         raise typer.Exit(1) from error
-    except ValidationError as error:
+    except ValueError as error:
+        from pydantic import ValidationError
+
+        if not isinstance(error, ValidationError):
+            raise
         for refusal in dict.fromkeys(_refusals(error)):
             console.print(f"[bold red]error:[/] {escape(refusal)}", highlight=False)
         raise typer.Exit(2) from error
@@ -55,6 +61,8 @@ def _locate(location: tuple[int | str, ...]) -> tuple[tuple[int | str, ...], Fie
 
     What follows in it is pydantic's: which one of a union's types refused the value.
     """
+    from dmpo_app.settings import Settings
+
     model: type[BaseModel] = Settings
     info = None
     for index, part in enumerate(location):
@@ -69,6 +77,8 @@ def _locate(location: tuple[int | str, ...]) -> tuple[tuple[int | str, ...], Fie
 
 
 def _is_group(info: FieldInfo | None) -> bool:
+    from pydantic import BaseModel
+
     return info is not None and isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
 
 

@@ -14,12 +14,12 @@ from rich.table import Table
 from dmpo_app.cli.shared_options import StudioContext
 from dmpo_app.cli.terminal import exit_on_error, log_to_terminal, out, progress
 from dmpo_app.errors import BadInputError
-from dmpo_app.settings import Settings
 from dmpo_app.training.distributed.torchrun_env import is_secondary_process, world_size
 
 if TYPE_CHECKING:
     from dmpo_app.exchange.readers.reader import PreferenceReader
     from dmpo_app.exchange.readers.source import PreferenceSource
+    from dmpo_app.settings import Settings
     from dmpo_app.training.offline.dataset_training import TrainingOutcome
 
 EXIT_STOPPED = 130
@@ -85,7 +85,7 @@ def train(
 ) -> None:
     """Train on votes until stopped, on the votes there are (--once), or on a data set (--dataset).
 
-    On several GPUs, either way: torchrun --nproc-per-node 8 -m dmpo_app.cli train ...
+    On several GPUs, either way: torchrun --nproc-per-node 8 --no-python dmpo train ...
     """
     log_to_terminal(logging.WARNING if dataset is not None and is_secondary_process() else logging.INFO)
     flags = {
@@ -199,7 +199,7 @@ def _open(options: DatasetOptions) -> tuple[PreferenceSource, PreferenceReader]:
 
 def _watcher(bar: Progress, should_stop: Any) -> Any:
     from dmpo_app.training.data.encoded_pairs import EncodingCounts
-    from dmpo_app.training.loop.step import StepResult
+    from dmpo_app.training.monitoring.early_stopping import StepResult
     from dmpo_app.training.offline.dataset_run import TrainingCallback
 
     class TerminalWatcher(TrainingCallback):

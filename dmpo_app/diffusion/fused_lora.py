@@ -1,4 +1,6 @@
-"""Fused LoRA layers for training: one autograd operation for a layer with its adapter, where peft takes six.
+"""The LoRA layers of a denoiser, switched off for the reference, and fused for training.
+
+Fused means one autograd operation for a layer with its adapter, where peft takes six.
 
 A layer computes what peft's does,  y = base(x) + B(A(x)) * scaling.  What is saved:
 
@@ -14,6 +16,8 @@ Shapes:  B images;  N rows (images times tokens);  I O inputs, outputs of a laye
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import MethodType
 from typing import Any, cast
 
@@ -22,7 +26,38 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dmpo_app.diffusion.lora import ADAPTER_NAME, lora_layers
+ADAPTER_NAME = "studio"
+
+
+def lora_layers(denoiser: nn.Module) -> dict[str, LoraLayer]:
+    """The denoiser's layers that carry the adapter, by module name, sorted."""
+    layers = {
+        name: module
+        for name, module in denoiser.named_modules()
+        if isinstance(module, LoraLayer) and ADAPTER_NAME in module.lora_A
+    }
+    return dict(sorted(layers.items()))
+
+
+@contextmanager
+def reference_mode(denoiser: nn.Module) -> Iterator[None]:
+    """Context manager for the base model: the adapter is disabled inside and enabled again on exit.
+
+    Everything that holds this module sees the switch, so only the thread that owns it may use this.
+    """
+    layers = list(lora_layers(denoiser).values())
+    weights = [getattr(layer, name)[ADAPTER_NAME].weight for layer in layers for name in ("lora_A", "lora_B")]
+    trainable = [weight.requires_grad for weight in weights]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+        # peft clears and sets requires_grad along with the switch; what it was before counts.
+        for weight, flag in zip(weights, trainable, strict=True):
+            weight.requires_grad_(flag)
 
 
 def fuse(denoiser: nn.Module) -> None:

@@ -18,6 +18,7 @@ from dmpo_app.diffusion.encoder import Encoder
 from dmpo_app.diffusion.families.protocol import ModelFamily
 from dmpo_app.diffusion.families.registry import FAMILIES, get_family
 from dmpo_app.diffusion.loading import latent_shape_at
+from dmpo_app.diffusion.lora import detach
 from dmpo_app.errors import SetupError, UnknownFamilyError
 
 _EDGE_VALUES = 1024
@@ -115,6 +116,7 @@ class LoadedPipeline:
             self.pipeline.set_progress_bar_config(disable=True)
             yield
         finally:
+            detach(self.module)
             self.pipeline.scheduler = scheduler
             self.pipeline.set_progress_bar_config(**(progress_bar or {}))
             for module, was_training in zip(modules, training, strict=True):

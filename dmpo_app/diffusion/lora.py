@@ -24,14 +24,13 @@ from typing import Any, cast
 import torch
 from diffusers import ModelMixin
 from peft import LoraConfig
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from dmpo_app.diffusion.families.protocol import ModelFamily
+from dmpo_app.diffusion.fused_lora import ADAPTER_NAME, lora_layers, reference_mode
 from dmpo_app.errors import AdapterCorruptError, AdapterMismatchError
 from dmpo_app.settings import RoundSettings
 
-ADAPTER_NAME = "studio"
 COMPONENTS = ("unet", "transformer")
 MAX_RANK = 512
 
@@ -134,16 +133,6 @@ def detach(denoiser: ModelMixin) -> None:
         denoiser.unload_lora()
 
 
-def lora_layers(denoiser: nn.Module) -> dict[str, LoraLayer]:
-    """The denoiser's layers that carry the adapter, by module name, sorted."""
-    layers = {
-        name: module
-        for name, module in denoiser.named_modules()
-        if isinstance(module, LoraLayer) and ADAPTER_NAME in module.lora_A
-    }
-    return dict(sorted(layers.items()))
-
-
 def lora_parameters(denoiser: nn.Module, component: str) -> dict[str, nn.Parameter]:
     """The adapter's own parameters (not copies) by file key, sorted. Empty without an adapter."""
     parameters: dict[str, nn.Parameter] = {}
@@ -217,27 +206,6 @@ def load_state_in_place(parameters: Mapping[str, Tensor], tensors: Mapping[str, 
     keys = list(parameters)
     with torch.no_grad():  # not inference_mode: the parameters must stay ordinary tensors that training can use
         torch._foreach_copy_([parameters[key] for key in keys], [tensors[key] for key in keys])
-
-
-@contextmanager
-def reference_mode(denoiser: nn.Module) -> Iterator[None]:
-    """Context manager for the base model: the adapter is disabled inside and enabled again on exit.
-
-    Everything that holds this module sees the switch, so only the thread that owns it may use this.
-    """
-    layers = list(lora_layers(denoiser).values())
-    weights = [getattr(layer, name)[ADAPTER_NAME].weight for layer in layers for name in ("lora_A", "lora_B")]
-    trainable = [weight.requires_grad for weight in weights]
-    for layer in layers:
-        layer.enable_adapters(False)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.enable_adapters(True)
-        # peft clears and sets requires_grad along with the switch; what it was before counts.
-        for weight, flag in zip(weights, trainable, strict=True):
-            weight.requires_grad_(flag)
 
 
 @contextmanager

@@ -8,6 +8,13 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from dmpo_app.domain.image import ImageRef
+from dmpo_app.domain.limits import MAX_GUIDANCE, MAX_SEED, MAX_STRENGTH
+from dmpo_app.errors import BadInputError
+
+MAX_VERSIONS = 8
+"""The versions that one request may compare."""
+MAX_STEPS = 200
+"""The denoising steps of an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +27,20 @@ class RenderRequest:
     strength: float = 1.0
     num_steps: int | None = None
     guidance: float | None = None
+
+
+def check_request(request: RenderRequest) -> None:
+    """Raise BadInputError for values that no image can be made of."""
+    if not 1 <= len(request.versions) <= MAX_VERSIONS:
+        raise BadInputError(f"1 to {MAX_VERSIONS} versions can be compared at once, not {len(request.versions)}")
+    if not 0 <= request.seed <= MAX_SEED:
+        raise BadInputError(f"a seed of {request.seed} is not between 0 and {MAX_SEED}")
+    if not 0 <= request.strength <= MAX_STRENGTH:
+        raise BadInputError(f"a strength of {request.strength} is not between 0 and {MAX_STRENGTH}")
+    if request.num_steps is not None and not 1 <= request.num_steps <= MAX_STEPS:
+        raise BadInputError(f"{request.num_steps} steps are not between 1 and {MAX_STEPS}")
+    if request.guidance is not None and not 0 <= request.guidance <= MAX_GUIDANCE:
+        raise BadInputError(f"a guidance of {request.guidance} is not between 0 and {MAX_GUIDANCE}")
 
 
 @dataclass(frozen=True, slots=True)

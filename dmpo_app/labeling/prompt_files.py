@@ -140,7 +140,7 @@ def _parquet(path: Path, column: str | None) -> Iterator[FileRow]:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
-        raise SetupError("parquet files need pyarrow: pip install 'dmpo-studio[offline]'") from error
+        raise SetupError("parquet files need pyarrow: `pip install pyarrow`") from error
     number = 0
     try:
         with ParquetFile(path) as file:

@@ -6,7 +6,7 @@ given to `register`. `from dmpo_app import losses` is this package.
 
 from dmpo_app.objective.dmpo import dmpo
 from dmpo_app.objective.guard import guarded
-from dmpo_app.objective.margins import margin
+from dmpo_app.objective.margins import PairTerms, Residuals, margin
 from dmpo_app.objective.protocol import Needs, Objective
 from dmpo_app.objective.ranking import ranking_dmpo, ranking_dmpo_from_margins, ranking_target
 from dmpo_app.objective.registry import (
@@ -18,7 +18,6 @@ from dmpo_app.objective.registry import (
     unregister,
 )
 from dmpo_app.objective.targets import graded_win, mixed_target, score_target, soft_target
-from dmpo_app.objective.terms import PairTerms, Residuals
 
 __all__ = [
     "OBJECTIVES",

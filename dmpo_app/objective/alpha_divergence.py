@@ -11,8 +11,8 @@ from torch.nn.functional import logsigmoid
 
 from dmpo_app.objective.conservative_dpo import conservative_dpo
 from dmpo_app.objective.dmpo import dmpo
-from dmpo_app.objective.protocol import Objective, loss_from_margin
-from dmpo_app.objective.terms import by_side
+from dmpo_app.objective.margins import by_side, loss_from_margin
+from dmpo_app.objective.protocol import Objective
 
 
 def alpha_divergence(margin: Tensor, target: Tensor, *, order: float) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from dmpo_app.objective.protocol import Objective, loss_from_margin
+from dmpo_app.objective.margins import loss_from_margin
+from dmpo_app.objective.protocol import Objective
 
 
 def conservative_dpo(margin: Tensor, target: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from dmpo_app.objective.protocol import Objective, loss_from_margin
-from dmpo_app.objective.terms import by_side
+from dmpo_app.objective.margins import by_side, loss_from_margin
+from dmpo_app.objective.protocol import Objective
 
 
 def diffusion_dpo(margin: Tensor, target: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dmpo_app.objective.margins import PairTerms, by_side
 from dmpo_app.objective.protocol import Needs, Objective
-from dmpo_app.objective.terms import PairTerms, by_side
 
 
 def dspo(terms: PairTerms, *, beta: float) -> Tensor:

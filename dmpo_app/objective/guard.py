@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from dmpo_app.objective.terms import PairTerms
+from dmpo_app.objective.margins import PairTerms
 
 
 def guarded(terms: PairTerms, *, mu: float) -> PairTerms:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dmpo_app.objective.protocol import Objective, loss_from_margin
-from dmpo_app.objective.terms import by_side
+from dmpo_app.objective.margins import by_side, loss_from_margin
+from dmpo_app.objective.protocol import Objective
 
 
 def ipo(margin: Tensor, target: Tensor) -> Tensor:

@@ -13,8 +13,6 @@ from enum import StrEnum
 
 from torch import Tensor
 
-from dmpo_app.objective.terms import PairTerms
-
 
 class Needs(StrEnum):
     """The reference's outputs that an objective's loss depends on.
@@ -53,12 +51,3 @@ class Objective:
     soft: bool = False
     start_spread: float | None = 18.0
     options: Mapping[str, float] = field(default_factory=dict)
-
-
-def loss_from_margin(function: Callable[..., Tensor]) -> Loss:
-    """Make a loss of a function of margin and target alone."""
-
-    def loss(terms: PairTerms, *, beta: float, **options: float) -> Tensor:
-        return function(terms.margin(beta), terms.target, **options)
-
-    return loss

@@ -169,7 +169,7 @@ def _objective_of(
     if needs not in list(Needs):
         raise BadInputError(f"needs={needs!r} is none of {', '.join(Needs)}")
     loss, options = as_loss(name, function)
-    summary = (function.__doc__ or "").strip().partition("\n")[0]
+    summary = (function.__doc__ or "").strip().partition("\n")[0].removesuffix(".")
     return Objective(
         name=name,
         title=title or name,

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from dmpo_app.objective.margins import PairTerms, by_side
 from dmpo_app.objective.protocol import Needs, Objective
-from dmpo_app.objective.terms import PairTerms, by_side
 
 
 def sft(terms: PairTerms, *, beta: float) -> Tensor:  # noqa: ARG001 - all losses are called alike

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from dmpo_app.domain.lineage import BaseModelRef
-from dmpo_app.errors import AdapterError, BadInputError, ConflictError
+from dmpo_app.errors import AdapterError, BadInputError
 from dmpo_app.rendering.contact_sheet import ContactSheetPlanner
 from dmpo_app.rendering.pool import PairPlan, PoolPlanner
 from dmpo_app.settings import Settings
@@ -18,9 +17,36 @@ from dmpo_app.store import Store
 if TYPE_CHECKING:
     from dmpo_app.rendering.engine import Engine
 
-_log = logging.getLogger(__name__)
-
+_Work = TypeVar("_Work")
 _PURGE_EVERY = timedelta(hours=1)
+
+
+class RenderPurge:
+    """Purge of the before/after tab's images that are older than `render.keep_days`, once an hour."""
+
+    def __init__(self, store: Store, base: BaseModelRef, settings: Settings, now: Callable[[], datetime]) -> None:
+        self._store = store
+        self._base = base
+        self._keep = timedelta(days=settings.render.keep_days)
+        self._now = now
+        self._next = now()
+
+    def run_if_due(self) -> None:
+        if self._now() >= self._next:
+            self._next = self._now() + _PURGE_EVERY
+            self._store.images.purge_renders(self._base, self._now() - self._keep)
+
+
+def most_urgent(
+    *, pool_is_low: bool, pairs: Callable[[], _Work], sheet: Callable[[], _Work], rest: Callable[[], _Work]
+) -> _Work:
+    """Do the most urgent work there is, and return it: a pool that has run dry, the contact sheet, then the rest.
+
+    Each callable gives something false when it has nothing to do.
+    """
+    if pool_is_low and (work := pairs()):
+        return work
+    return sheet() or rest()
 
 
 class BackgroundWork:
@@ -37,11 +63,7 @@ class BackgroundWork:
         now: Callable[[], datetime],
     ) -> None:
         self._engine = engine
-        self._store = store
-        self._base = base
-        self._settings = settings
-        self._now = now
-        self._next_purge = now()
+        self._purge = RenderPurge(store, base, settings, now)
         self._encodes_next = True
         self._pool = PoolPlanner(
             store,
@@ -59,11 +81,15 @@ class BackgroundWork:
         A pool that has run dry comes before the contact sheet, the rest of the pool after it, in turns with imported
         pairs that need latents.
         """
-        self._purge()
-        if self._pool.is_low() and self._make_pair(should_stop):
-            return True
-        if self._make_sheet_row(should_stop):
-            return True
+        self._purge.run_if_due()
+        return most_urgent(
+            pool_is_low=self._pool.is_low(),
+            pairs=lambda: self._make_pair(should_stop),
+            sheet=lambda: self._make_sheet_row(should_stop),
+            rest=lambda: self._make_pair_or_encode(should_stop),
+        )
+
+    def _make_pair_or_encode(self, should_stop: Callable[[], bool]) -> bool:
         self._encodes_next = not self._encodes_next
         if self._encodes_next:
             return self._make_pair(should_stop) or self._encode_imported()
@@ -77,12 +103,7 @@ class BackgroundWork:
         plan: PairPlan | None = self._pool.next_pair(self._engine.live_version)
         if plan is None:
             return False
-        try:
-            is_stored = self._engine.make_pair(plan, should_stop)
-        except ConflictError as error:  # its prompt was held out of training while the pair was made
-            _log.info("a pair was thrown away: %s", error)
-            is_stored = False
-        if not is_stored:
+        if not self._engine.make_pair(plan, should_stop):
             self._pool.record_refusal(plan)
         return True
 
@@ -97,9 +118,3 @@ class BackgroundWork:
         else:
             self._sheet.mark_done(plan)
         return True
-
-    def _purge(self) -> None:
-        """Purge the before/after tab's images that are older than `render.keep_days`, once an hour."""
-        if self._now() >= self._next_purge:
-            self._next_purge = self._now() + _PURGE_EVERY
-            self._store.images.purge_renders(self._base, self._now() - timedelta(days=self._settings.render.keep_days))

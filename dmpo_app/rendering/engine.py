@@ -19,13 +19,13 @@ from dmpo_app.diffusion.families.registry import get_family
 from dmpo_app.diffusion.live_model import LiveModel, Sample, Shot
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
-from dmpo_app.domain.image import ImageKind, NewImage, NewPair, PairSource
+from dmpo_app.domain.image import ImageKind, NewImage
 from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
 from dmpo_app.domain.render_request import RenderedImage, RenderRequest
 from dmpo_app.errors import AdapterError, BadInputError, StudioError
 from dmpo_app.rendering.contact_sheet import SheetPlan
 from dmpo_app.rendering.import_encoding import ImportEncoder
-from dmpo_app.rendering.pool import PairPlan
+from dmpo_app.rendering.pool import PairPlan, store_pair
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 
@@ -154,24 +154,17 @@ class Engine:
     def make_pair(self, plan: PairPlan, should_stop: Callable[[], bool]) -> bool:
         """Make and store a pair or set of the live version, with latents and embeddings for training.
 
-        False when the model's safety checker blacked out one of its images: such a pair says nothing and is not kept.
+        False when it is not kept, see `pool.store_pair`.
         """
         shots = [Shot(plan.prompt, seed, self.live_version) for seed in plan.seeds]
         samples = self._render_shots(shots, should_stop)
-        if any(sample.flagged for sample in samples):
-            _log.info("a pair was dropped: the model's safety checker flagged it")
-            return False
-        image_a, image_b, *more = (image_from_sample(sample, with_latents=True) for sample in samples)
-        pair = NewPair(
-            prompt=plan.prompt,
-            image_a=image_a,
-            image_b=image_b,
-            prompt_embeds=dump_conditioning(self._model.conditioning(plan.prompt)),
-            source=PairSource.POOL,
-            more=tuple(more),
+        return store_pair(
+            self._store,
+            self._base,
+            [image_from_sample(sample, with_latents=True) for sample in samples],
+            dump_conditioning(self._model.conditioning(plan.prompt)),
+            flagged=any(sample.flagged for sample in samples),
         )
-        self._store.pairs.add(self._base, pair)
-        return True
 
     def make_sheet_row(self, plan: SheetPlan, should_stop: Callable[[], bool]) -> None:
         """Make and store one row of the contact sheet."""
@@ -191,18 +184,11 @@ class Engine:
         num_steps: int | None = None,
         guidance: float | None = None,
     ) -> list[Sample]:
-        """Render shots of any versions, in order.
-
-        Base images share the batch of the first adapted version; every further version is a batch of its own. The live
-        version is loaded again afterwards, whatever happens.
-        """
-        samples_by_index: dict[int, Sample] = {}
+        """Render shots of any versions, in order; the live version is loaded again afterwards, whatever happens."""
         try:
-            for version, indices in batches_by_version(shots):
-                self._load_version(version)
-                batch = [shots[index] for index in indices]
-                samples = self._model.render(batch, num_steps=num_steps, guidance=guidance, should_stop=should_stop)
-                samples_by_index.update(zip(indices, samples, strict=True))
+            return render_shots(
+                self._model, shots, self._load_version, num_steps=num_steps, guidance=guidance, should_stop=should_stop
+            )
         except torch.OutOfMemoryError as error:
             raise StudioError(
                 f"{self.device} ran out of memory; ask for fewer versions at once or set a smaller "
@@ -210,7 +196,6 @@ class Engine:
             ) from error
         finally:
             self._restore_live_version()
-        return [samples_by_index[index] for index in range(len(shots))]
 
     def _load_version(self, version: int) -> None:
         """Load `version` into the model; checks come first, so an error leaves it as it was."""
@@ -226,6 +211,28 @@ class Engine:
             _log.error("%s", self.problem)
             self._model.swap(BASE_VERSION, None)
             self.live_version = BASE_VERSION
+
+
+def render_shots(
+    model: LiveModel,
+    shots: Sequence[Shot],
+    load_version: Callable[[int], None],
+    *,
+    num_steps: int | None,
+    guidance: float | None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[Sample]:
+    """Render shots of any versions, in order; `load_version` loads one into the model.
+
+    Base images share the batch of the first adapted version; every further version is a batch of its own.
+    """
+    samples_by_index: dict[int, Sample] = {}
+    for version, indices in batches_by_version(shots):
+        load_version(version)
+        batch = [shots[index] for index in indices]
+        samples = model.render(batch, num_steps=num_steps, guidance=guidance, should_stop=should_stop)
+        samples_by_index.update(zip(indices, samples, strict=True))
+    return [samples_by_index[index] for index in range(len(shots))]
 
 
 def batches_by_version(shots: Sequence[Shot]) -> list[tuple[int, list[int]]]:

@@ -10,20 +10,24 @@ would take twice as long, unless fewer than a handful of pairs are left.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dmpo_app.domain.image import NewImage, NewPair, PairSource
 from dmpo_app.domain.limits import MAX_SEED
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.prompt import clean_tag
 from dmpo_app.domain.round import RoundStatus
+from dmpo_app.errors import ConflictError
 from dmpo_app.settings import PoolSettings
 from dmpo_app.store import Store
 
 LOW_POOL_SIZE = 6
 _MAX_REFUSALS = 3
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,3 +116,24 @@ class PoolPlanner:
 
     def _count_unvoted(self, version: int | None = None) -> int:
         return self._store.pairs.count_unjudged(self._base, adapter_version=version, num_images=self._num_images)
+
+
+def store_pair(
+    store: Store, base: BaseModelRef, images: Sequence[NewImage], prompt_embeds: bytes, *, flagged: bool
+) -> bool:
+    """Store the images of a pair or set, with latents, and its encoded prompt for training; False when it is dropped.
+
+    That is when the model's safety checker blacked out one of its images, which then says nothing, and when its prompt
+    was held out of training while it was made.
+    """
+    if flagged:
+        _log.info("a pair was dropped: the model's safety checker flagged it")
+        return False
+    image_a, image_b, *more = images
+    pair = NewPair(image_a.provenance.prompt, image_a, image_b, prompt_embeds, PairSource.POOL, tuple(more))
+    try:
+        store.pairs.add(base, pair)
+    except ConflictError as error:
+        _log.info("a pair was thrown away: %s", error)
+        return False
+    return True

@@ -18,10 +18,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from dmpo_app.domain.limits import MAX_GUIDANCE, MAX_SEED, MAX_STRENGTH
 from dmpo_app.domain.lineage import BaseModelRef
-from dmpo_app.domain.render_request import RenderedImage, RendererState, RenderRequest
-from dmpo_app.errors import BadInputError, BusyError, NotReadyError, StorageFullError, StudioError
+from dmpo_app.domain.render_request import RenderedImage, RendererState, RenderRequest, check_request
+from dmpo_app.errors import BusyError, NotReadyError, StorageFullError, StudioError
 from dmpo_app.rendering.background import BackgroundWork
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store, utc_now
@@ -33,8 +32,6 @@ IDLE_SECONDS = 0.2
 ERROR_PAUSE_SECONDS = 5.0
 LOADING_STOP_SECONDS = 1.0
 """Loading cannot be interrupted; the thread is a daemon, and has nothing to lose."""
-MAX_VERSIONS = 8
-MAX_STEPS = 200
 _SHUTTING_DOWN = "the studio is shutting down"
 
 _log = logging.getLogger(__name__)
@@ -216,17 +213,3 @@ class RenderThread:
         while (job := self._next_job()) is not None:
             if job.future.set_running_or_notify_cancel():
                 job.future.set_exception(NotReadyError(reason))
-
-
-def check_request(request: RenderRequest) -> None:
-    """Raise BadInputError for values that no image can be made of."""
-    if not 1 <= len(request.versions) <= MAX_VERSIONS:
-        raise BadInputError(f"1 to {MAX_VERSIONS} versions can be compared at once, not {len(request.versions)}")
-    if not 0 <= request.seed <= MAX_SEED:
-        raise BadInputError(f"a seed of {request.seed} is not between 0 and {MAX_SEED}")
-    if not 0 <= request.strength <= MAX_STRENGTH:
-        raise BadInputError(f"a strength of {request.strength} is not between 0 and {MAX_STRENGTH}")
-    if request.num_steps is not None and not 1 <= request.num_steps <= MAX_STEPS:
-        raise BadInputError(f"{request.num_steps} steps are not between 1 and {MAX_STEPS}")
-    if request.guidance is not None and not 0 <= request.guidance <= MAX_GUIDANCE:
-        raise BadInputError(f"a guidance of {request.guidance} is not between 0 and {MAX_GUIDANCE}")

@@ -26,9 +26,9 @@ from dmpo_app.pocket.scenes import NUMBERS
 from dmpo_app.scoring import weights
 from dmpo_app.scoring.network_loading import freeze, translate_load_errors
 from dmpo_app.scoring.preprocess import score_in_batches
-from dmpo_app.settings import PROJECT_ROOT
+from dmpo_app.settings import shipped_data
 
-DEFAULT_WEIGHTS = PROJECT_ROOT / "data" / "classifiers" / "attributes.safetensors"
+DEFAULT_WEIGHTS = shipped_data("classifiers/attributes.safetensors")
 
 _CODE_VERSION = 1
 # The prompts that ship name four attributes that count, on average: a quarter in the mean is one nat of the whole

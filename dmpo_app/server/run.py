@@ -114,6 +114,7 @@ def _open_page(services: Services, stack: ExitStack, console: Console) -> str:
     stack.callback(services.imports.close)
     server = launch(build_ui(services), services)
     stack.callback(server.close)
+    console.print(f"Everything is kept in {services.settings.home}", highlight=False, soft_wrap=True)
     console.print(f"DMPO Studio is at [bold]{server.url}[/]  (Ctrl-C stops it)", highlight=False)
     return server.url
 

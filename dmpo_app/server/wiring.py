@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from dmpo_app.backup.backup_service import Backup
     from dmpo_app.hosting.zerogpu.start import ZeroGpuStudio
     from dmpo_app.rendering.render_thread import RenderThread
-    from dmpo_app.training.process.trainer_process import TrainerProcess
+    from dmpo_app.training.process.supervisor import TrainerProcess
     from dmpo_app.web.services import Services
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def build_renderer(settings: Settings, lineage: Lineage) -> RenderThread:
 
 def build_trainer(settings: Settings) -> TrainerProcess:
     """Build the trainer that runs as a child process of the server."""
-    from dmpo_app.training.process.trainer_process import TrainerProcess
+    from dmpo_app.training.process.supervisor import TrainerProcess
 
     return TrainerProcess(settings)
 

@@ -8,7 +8,8 @@ message.
 from dmpo_app.settings.changes import SettingChange, find_changes
 from dmpo_app.settings.modes import Mode, apply_mode, detect_mode
 from dmpo_app.settings.round_settings import RoundLimitSettings, RoundSettings, ScorerSettings, ScoringSettings
-from dmpo_app.settings.sections import PROJECT_ROOT, BackupSettings, IdentitySettings, LabelingSettings
+from dmpo_app.settings.sections import BackupSettings, IdentitySettings, LabelingSettings
+from dmpo_app.settings.shipped import PROJECT_ROOT, shipped_data
 from dmpo_app.settings.space_defaults import on_space
 from dmpo_app.settings.tree import (
     POCKET_MODEL,
@@ -44,4 +45,5 @@ __all__ = [
     "detect_mode",
     "find_changes",
     "on_space",
+    "shipped_data",
 ]

@@ -51,8 +51,8 @@ def _require_zerogpu() -> Mode:
         )
     if find_spec("spaces") is None:
         raise SetupError(
-            "this is a ZeroGPU Space, but the package `spaces` is missing; add it to requirements.txt, or install "
-            "dmpo-studio[space]"
+            "this is a ZeroGPU Space, but the package `spaces` is missing; add it to requirements.txt, or "
+            "`pip install spaces`"
         )
     return "zerogpu"
 

@@ -13,8 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from dmpo_app.domain.vote import Question
 from dmpo_app.settings.words import read_words
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
-
 
 class SettingsGroup(BaseModel):
     """A group of settings: frozen, refuses unknown names, and takes the text under a field as its description."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dmpo_app.settings.sections import PROJECT_ROOT
+from dmpo_app.settings.shipped import PROJECT_ROOT, is_installed
 
 SPACE_DISK = Path("/data")
 _REMOTE = ("fuse", "nfs", "cifs", "smb", "9p", "ceph", "lustre")
@@ -23,10 +23,18 @@ def on_zerogpu() -> bool:
 
 
 def default_home(disk: Path = SPACE_DISK) -> Path:
-    """The default home: `data/studio` in the project; on a Space below `disk`, if that is a writable local disk."""
+    """The default home: `data/studio` in a checkout, `dmpo-studio` where one works with an installed package.
+
+    On a Space below `disk`, if that is a writable local disk.
+    """
     if on_space() and disk.is_dir() and os.access(disk, os.W_OK) and not is_remote(disk):
         return disk / "studio"
-    return PROJECT_ROOT / "data" / "studio"
+    return local_home()
+
+
+def local_home() -> Path:
+    """The default home on the disk that the program is on."""
+    return Path.cwd() / "dmpo-studio" if is_installed() else PROJECT_ROOT / "data" / "studio"
 
 
 def is_remote(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:

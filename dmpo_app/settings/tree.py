@@ -22,13 +22,14 @@ from pydantic_settings import (
 
 from dmpo_app.errors import SetupError
 from dmpo_app.settings.round_settings import RoundSettings
-from dmpo_app.settings.sections import PROJECT_ROOT, BackupSettings, IdentitySettings, LabelingSettings, SettingsGroup
+from dmpo_app.settings.sections import BackupSettings, IdentitySettings, LabelingSettings, SettingsGroup
+from dmpo_app.settings.shipped import shipped_data
 from dmpo_app.settings.space_defaults import default_home, on_space
 from dmpo_app.settings.words import read_words
 
 CONFIG_FILE = Path("dmpo.toml")
 """The file of settings that is read from the current folder where no other is named."""
-POCKET_MODEL = PROJECT_ROOT / "data" / "pocket"
+POCKET_MODEL = shipped_data("pocket")
 
 
 class RenderSettings(SettingsGroup):
@@ -66,13 +67,13 @@ class PoolSettings(SettingsGroup):
 
     size: Annotated[int, Field(ge=0, le=10_000)] = 48
     """Pairs without votes kept ready; 0: none are made, and only imported ones are shown."""
-    train_prompts: Path = PROJECT_ROOT / "data" / "prompts" / "train.txt"
+    train_prompts: Path = shipped_data("prompts/train.txt")
     """Prompts that pairs are made of, one a line."""
-    held_out_prompts: Path = PROJECT_ROOT / "data" / "prompts" / "held-out.txt"
+    held_out_prompts: Path = shipped_data("prompts/held-out.txt")
     """Prompts never trained on: the before/after tab's suggestions and the benchmarks' yardstick."""
     tags: tuple[str, ...] = ()
     """New pairs are made only of prompts with any of these tags; none: of all of them. As JSON: ["animals"]."""
-    starter_pairs: Path = PROJECT_ROOT / "data" / "starter-pairs.zip"
+    starter_pairs: Path = shipped_data("starter-pairs.zip")
     """Pairs shipped with the pocket model; used when the base model is the one they were made with."""
     assignment_minutes: Annotated[float, Field(gt=0)] = 60.0
     """Minutes until an assignment expires."""
@@ -157,7 +158,8 @@ class Settings(BaseSettings):
     )
 
     home: Path = Field(default_factory=default_home)
-    """Folder of everything a run writes. On a Space below /data, where that is a disk that stays."""
+    """Folder of everything a run writes: data/studio of a checkout; installed, dmpo-studio in the current folder. On a
+    Space below /data, where that is a disk that stays."""
     database_url: SecretStr | None = None
     """postgresql://user:password@host/name: a PostgreSQL database in place of the SQLite file in the home, which it
     belongs to alone. None: SQLite."""

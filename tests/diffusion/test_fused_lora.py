@@ -8,7 +8,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from dmpo_app.diffusion import lora
-from dmpo_app.diffusion.fused_lora import fuse, is_fusible
+from dmpo_app.diffusion.fused_lora import fuse, is_fusible, reference_mode
 from dmpo_app.diffusion.lora import LoraSpec
 from tests.adapters import SPEC, random_adapter
 
@@ -72,14 +72,14 @@ def test_in_mixed_precision_gradients_are_float32_and_no_further_off_than_those_
 
 def test_a_fresh_adapter_changes_no_bit_and_neither_does_one_that_is_switched_off(unet: UNet2DConditionModel) -> None:
     lora.attach(unet, SPEC, seed=1)
-    with lora.reference_mode(unet):
+    with reference_mode(unet):
         before = predict(unet)
     fuse(unet)
     assert torch.equal(predict(unet), before)
     load(unet, SPEC)
     fuse(unet)
     assert not torch.equal(predict(unet), before)
-    with lora.reference_mode(unet):
+    with reference_mode(unet):
         assert torch.equal(predict(unet), before)
 
 

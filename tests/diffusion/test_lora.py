@@ -9,6 +9,7 @@ from torch import Tensor
 from dmpo_app.diffusion import lora
 from dmpo_app.diffusion.families.components import UNET_ATTENTION as ATTENTION_LAYERS
 from dmpo_app.diffusion.families.components import UNET_WIDE
+from dmpo_app.diffusion.fused_lora import ADAPTER_NAME, reference_mode
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.errors import AdapterCorruptError, AdapterMismatchError
 from tests.adapters import SPEC, random_adapter
@@ -77,7 +78,7 @@ def test_expected_shapes_are_those_of_an_attached_adapter(unet: UNet2DConditionM
     parameters = lora.attach(unet, spec, seed=1)
     assert without == {key: tuple(parameter.shape) for key, parameter in parameters.items()}
     assert lora.expected_shapes(unet, spec) == without
-    assert {f"unet.{key}" for key in get_peft_model_state_dict(unet, adapter_name=lora.ADAPTER_NAME)} == without.keys()
+    assert {f"unet.{key}" for key in get_peft_model_state_dict(unet, adapter_name=ADAPTER_NAME)} == without.keys()
 
 
 def test_taking_the_adapter_out_gives_the_base_model_back(unet: UNet2DConditionModel) -> None:
@@ -93,7 +94,7 @@ def test_the_reference_is_the_base_model_and_the_adapter_comes_back(unet: UNet2D
     base = predict(unet)
     load(unet, 1)
     adapted = predict(unet)
-    with lora.reference_mode(unet):
+    with reference_mode(unet):
         assert torch.equal(predict(unet), base)
     assert torch.equal(predict(unet), adapted)
 
@@ -102,7 +103,7 @@ def test_the_adapter_comes_back_when_the_reference_pass_fails(unet: UNet2DCondit
     load(unet, 1)
     unet.requires_grad_(False)
     adapted = predict(unet)
-    with pytest.raises(RuntimeError, match="inside"), lora.reference_mode(unet):
+    with pytest.raises(RuntimeError, match="inside"), reference_mode(unet):
         raise RuntimeError("inside")
     assert torch.equal(predict(unet), adapted)
     assert not any(parameter.requires_grad for parameter in unet.parameters())

@@ -17,6 +17,7 @@ from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.flux import image_ids, pack, unpack
 from dmpo_app.diffusion.families.registry import FAMILIES, get_family
 from dmpo_app.diffusion.families.stable_diffusion_xl import time_ids
+from dmpo_app.diffusion.fused_lora import reference_mode
 from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.errors import AdapterMismatchError, ModelUnavailableError
@@ -153,7 +154,7 @@ def test_a_fresh_adapter_changes_nothing_and_an_adapter_comes_out_again(case: Ca
         assert torch.equal(predict(denoiser, case), base)
         lora.load_state_in_place(parameters, random_adapter(denoiser.module, 1, spec).tensors)
         assert not torch.equal(predict(denoiser, case), base)
-        with lora.reference_mode(denoiser.module):
+        with reference_mode(denoiser.module):
             assert torch.equal(predict(denoiser, case), base)
         lora.detach(denoiser.module)
         assert torch.equal(predict(denoiser, case), base)

@@ -44,6 +44,14 @@ def test_images_are_let_go_of_when_only_asked_whether_they_can_be_used() -> None
         assert pool.decode([image_bytes(1, size=(20, 10))]).result(60) == [DecodedImage(None, 20, 10)]
 
 
+def test_decoders_import_nothing_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("struct.py", "zlib.py", "dmpo_app.py"):
+        (tmp_path / name).write_text("raise SystemExit('a module of the current folder was imported')")
+    monkeypatch.chdir(tmp_path)
+    with DecodePool(keeps_images=False) as pool:
+        assert pool.decode([image_bytes(1, size=(20, 10))]).result(60) == [DecodedImage(None, 20, 10)]
+
+
 def test_a_file_that_brings_the_decoder_down_costs_itself_alone() -> None:
     files = [image_bytes(1), POISON, image_bytes(2), POISON]
     with DecodePool(keeps_images=True, command=(sys.executable, "-c", BROUGHT_DOWN)) as pool:

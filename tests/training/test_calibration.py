@@ -11,7 +11,7 @@ from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.errors import RoundFailedError, SetupError
 from dmpo_app.settings import RoundSettings
 from dmpo_app.training.data.dataset import PairDataset, build_dataset
-from dmpo_app.training.data.slots import Example, evaluation_slots
+from dmpo_app.training.data.examples import Example, evaluation_slots
 from dmpo_app.training.reference.calibration import MARGIN_SPREAD, calibrate_betas, error_spread
 from dmpo_app.training.reference.denoising_errors import PairErrors
 from dmpo_app.training.reference.reference_cache import ReferenceCache

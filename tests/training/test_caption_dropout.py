@@ -22,11 +22,11 @@ from dmpo_app.errors import RoundFailedError
 from dmpo_app.settings import RenderSettings, Settings, TrainerSettings
 from dmpo_app.training.data.dataset import PairDataset, build_dataset
 from dmpo_app.training.data.encoding import FOLDER, EmptyPrompt
-from dmpo_app.training.data.slots import Example, compute_slot, drops_caption, noise_for_slot
+from dmpo_app.training.data.examples import Example, compute_slot, drops_caption, noise_for_slot
 from dmpo_app.training.process.trainer_process import run_trainer
 from dmpo_app.training.reference.denoising_errors import PairErrors
-from dmpo_app.training.reference.prefetch import ReferencePrefetcher, numerics_key, reference_folder
-from dmpo_app.training.reference.reference_cache import ReferenceCache
+from dmpo_app.training.reference.prefetch import ReferencePrefetcher
+from dmpo_app.training.reference.reference_cache import ReferenceCache, numerics_key, reference_folder
 from dmpo_app.training.rounds.round_runner import SliceOutcome
 from tests.adapters import random_adapter
 from tests.tiny_models.cases import Case

@@ -15,7 +15,7 @@ from torch._dynamo.utils import counters
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import LoraSpec, attach, detach, load_state_in_place, lora_state
 from dmpo_app.training.data.dataset import build_dataset
-from dmpo_app.training.data.slots import Example
+from dmpo_app.training.data.examples import Example
 from dmpo_app.training.loop import compilation
 from dmpo_app.training.loop.compilation import can_compile, compile_in_place, restore_eager, zeroed_adapter
 from dmpo_app.training.reference.denoising_errors import PairErrors

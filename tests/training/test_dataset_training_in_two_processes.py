@@ -21,7 +21,8 @@ from dmpo_app.cli.main import app
 from dmpo_app.cli.train_command import EXIT_STOPPED
 from dmpo_app.settings import POCKET_MODEL, PROJECT_ROOT
 from dmpo_app.training.loop import trainer as round_trainer
-from dmpo_app.training.loop.step import StepResult, train_step
+from dmpo_app.training.loop.step import train_step
+from dmpo_app.training.monitoring.early_stopping import StepResult
 from tests.exchange.readers.preference_files import pick_a_pic_row, write_pick_a_pic
 from tests.model_fixtures import NUM_THREADS
 from tests.training.test_distributed import SECONDS, TOLERANCE, environment, norm_of_difference, start_two

@@ -20,7 +20,8 @@ from dmpo_app.settings import PROJECT_ROOT
 from dmpo_app.training.distributed.process_group import ProcessGroup, device_for_process
 from dmpo_app.training.distributed.torchrun_env import world_size
 from dmpo_app.training.loop import trainer as round_trainer
-from dmpo_app.training.loop.step import StepResult, train_step
+from dmpo_app.training.loop.step import train_step
+from dmpo_app.training.monitoring.early_stopping import StepResult
 from tests.model_fixtures import NUM_THREADS
 from tests.patience import PATIENCE
 from tests.tolerance import LOSS_RELATIVE
@@ -70,12 +71,15 @@ def norm_of_difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Te
     return found
 
 
-def train_with_torchrun(studio: TrainingStudio) -> None:
+def train_with_torchrun(studio: Studio, folder: Path) -> None:
+    """Train as the documents say, in a folder whose modules have the names of others."""
+    for name in ("json.py", "torch.py", "dmpo_app.py"):
+        (folder / name).write_text("raise SystemExit('a module of the current folder was imported')")
     names = {f"DMPO_ROUND__{name.upper()}": str(value) for name, value in SIX_STEPS.model_dump(include=OWN).items()}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    torchrun, dmpo = (Path(sys.executable).with_name(program) for program in ("torchrun", "dmpo"))
     subprocess.run(
-        [*launch, "-m", "dmpo_app.cli", "train", "--once"],
-        cwd=PROJECT_ROOT,
+        [torchrun, "--standalone", "--nproc-per-node", "2", "--no-python", dmpo, "train", "--once"],
+        cwd=folder,
         env=environment(
             **names,
             DMPO_HOME=str(studio.home),
@@ -111,7 +115,7 @@ def test_a_round_under_torchrun_publishes_what_one_process_does(
     studio.run(denoiser, round_id, token)
     halves, twin = twin_of(studio, tmp_path / "halves"), twin_of(studio, tmp_path / "twin")
     train_in_halves(halves, denoiser, monkeypatch)
-    train_with_torchrun(twin)
+    train_with_torchrun(twin, tmp_path)
 
     adapter, alone = (home.store.adapters.get(home.base, 1) for home in (twin, studio))
     manifest = json.loads((adapter.folder / "manifest.json").read_text())

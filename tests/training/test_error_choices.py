@@ -12,12 +12,12 @@ from dmpo_app.diffusion.lora import LoraSpec, attach
 from dmpo_app.errors import RoundFailedError
 from dmpo_app.settings import RoundSettings
 from dmpo_app.training.data.dataset import PairDataset, build_dataset
-from dmpo_app.training.data.slots import Example, compute_slot
+from dmpo_app.training.data.examples import Example, compute_slot
 from dmpo_app.training.loop import trainer as round_trainer
-from dmpo_app.training.loop.step import StepResult, train_step
+from dmpo_app.training.loop.step import train_step
+from dmpo_app.training.monitoring.early_stopping import StepResult
 from dmpo_app.training.reference.denoising_errors import PairErrors
-from dmpo_app.training.reference.prefetch import numerics_key
-from dmpo_app.training.reference.reference_cache import ReferenceCache
+from dmpo_app.training.reference.reference_cache import ReferenceCache, numerics_key
 from dmpo_app.training.rounds.round_runner import SliceOutcome
 from tests.tiny_pipeline import LATENT_SHAPE
 from tests.training.training_studio import FAST, TrainingStudio

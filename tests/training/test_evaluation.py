@@ -11,7 +11,7 @@ from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.components import UNET_ATTENTION
 from dmpo_app.diffusion.lora import LoraSpec, attach
 from dmpo_app.training.data.dataset import build_dataset
-from dmpo_app.training.loop.step import VoteAgreement
+from dmpo_app.training.monitoring.early_stopping import VoteAgreement
 from dmpo_app.training.monitoring.evaluation import Evaluation, compare, evaluate, evaluate_base
 from dmpo_app.training.reference.denoising_errors import PairErrors
 from dmpo_app.training.reference.reference_cache import ReferenceCache

@@ -16,7 +16,7 @@ from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec, attach, load_state_in_place
 from dmpo_app.settings import RenderSettings, RoundSettings
 from dmpo_app.training.data.dataset import PairDataset, build_dataset
-from dmpo_app.training.data.slots import examples_for_step
+from dmpo_app.training.data.examples import examples_for_step
 from dmpo_app.training.monitoring.evaluation import evaluate
 from dmpo_app.training.monitoring.latent_preview import LatentPreview, LatentRgbMap
 from dmpo_app.training.reference.denoising_errors import PairErrors

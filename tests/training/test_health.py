@@ -9,11 +9,12 @@ import torch
 
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.components import UNET_WIDE
-from dmpo_app.diffusion.lora import LoraSpec, attach, lora_layers
+from dmpo_app.diffusion.fused_lora import lora_layers
+from dmpo_app.diffusion.lora import LoraSpec, attach
 from dmpo_app.objective import OBJECTIVES, PairTerms
 from dmpo_app.training.loop.step import PreferenceLoss
-from dmpo_app.training.monitoring.health import PairHealth, adapter_norm, num_outputs, pair_health
-from tests.training.training_studio import FAST, TrainingStudio
+from dmpo_app.training.monitoring.early_stopping import PairHealth, adapter_norm, num_outputs, pair_health
+from tests.training.training_studio import FAST, Studio
 
 SPEC = LoraSpec(rank=2, lora_alpha=4.0, target_modules=UNET_WIDE)
 

@@ -11,7 +11,7 @@ from dmpo_app.diffusion.lora import LoraSpec, attach
 from dmpo_app.domain.round import RoundStatus
 from dmpo_app.objective import OBJECTIVES, Needs
 from dmpo_app.training.data.dataset import build_dataset
-from dmpo_app.training.data.slots import examples_for_step
+from dmpo_app.training.data.examples import examples_for_step
 from dmpo_app.training.loop.optimizers import make_optimizer
 from dmpo_app.training.loop.step import PreferenceLoss, train_step
 from dmpo_app.training.reference.denoising_errors import PairErrors

@@ -12,14 +12,8 @@ from torch import nn
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.errors import SetupError
 from dmpo_app.settings import RoundSettings
-from dmpo_app.training.loop.optimizers import (
-    OptimizerName,
-    OptimizerState,
-    check_optimizer,
-    learning_rate_factor,
-    make_optimizer,
-    set_learning_rate,
-)
+from dmpo_app.training.loop.optimizers import OptimizerName, OptimizerState, check_optimizer, make_optimizer
+from dmpo_app.training.loop.step import learning_rate_factor, set_learning_rate
 from dmpo_app.training.rounds.round_runner import SliceOutcome
 from tests.training.training_studio import FAST, TrainingStudio, assert_equal, twin_of, weights_of
 

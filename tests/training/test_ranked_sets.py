@@ -11,7 +11,7 @@ from dmpo_app.domain.round import TrainingVote
 from dmpo_app.domain.vote import Outcome
 from dmpo_app.store.files import Files
 from dmpo_app.training.data.dataset import build_dataset
-from dmpo_app.training.data.rankings import set_id_from_pair_id, split_rankings
+from dmpo_app.training.data.examples import set_id_from_pair_id, split_rankings
 
 PAIR = TrainingVote(1, 7, 1, "a fox", Outcome.A, "a", "b", "embeds")
 SETS = {3: replace(PAIR, ranking="cab", more_latents=("c",)), 4: replace(PAIR, ranking="dcab", more_latents=("c", "d"))}

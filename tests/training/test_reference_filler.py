@@ -9,8 +9,9 @@ import pytest
 from safetensors.torch import load_file
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.training.reference.prefetch import ReferencePrefetcher, reference_folder
-from tests.training.training_studio import FAST, TrainingStudio
+from dmpo_app.training.reference.prefetch import ReferencePrefetcher
+from dmpo_app.training.reference.reference_cache import reference_folder
+from tests.training.training_studio import FAST, Studio
 
 
 def passes(denoiser: Denoiser) -> list[int]:

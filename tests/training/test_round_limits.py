@@ -15,9 +15,7 @@ from safetensors.torch import load_file
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain.round import RoundStatus
 from dmpo_app.settings import RoundLimitSettings, RoundSettings
-from dmpo_app.training.loop.step import StepResult, VoteAgreement
-from dmpo_app.training.monitoring.early_stopping import EarlyStopMonitor
-from dmpo_app.training.monitoring.health import PairHealth
+from dmpo_app.training.monitoring.early_stopping import EarlyStopMonitor, PairHealth, StepResult, VoteAgreement
 from dmpo_app.training.monitoring.latent_preview import LatentPreview
 from dmpo_app.training.rounds.round_runner import RoundRunner, SliceOutcome
 from tests.training.training_studio import FAST, TrainingStudio

@@ -21,10 +21,11 @@ from dmpo_app.domain.vote import Choice
 from dmpo_app.errors import LeaseLostError, RoundFailedError
 from dmpo_app.settings import PROJECT_ROOT
 from dmpo_app.training.data.dataset import is_held_out
-from dmpo_app.training.data.slots import examples_for_step
+from dmpo_app.training.data.examples import examples_for_step
 from dmpo_app.training.loop import trainer as round_trainer
-from dmpo_app.training.loop.step import StepResult, train_step
+from dmpo_app.training.loop.step import train_step
 from dmpo_app.training.monitoring import evaluation
+from dmpo_app.training.monitoring.early_stopping import StepResult
 from dmpo_app.training.rounds.round_plan import load_plan
 from dmpo_app.training.rounds.round_runner import RoundRunner, SliceOutcome, round_folder
 from tests.model_fixtures import NUM_THREADS

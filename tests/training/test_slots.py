@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 import torch
 
-from dmpo_app.training.data.slots import (
+from dmpo_app.training.data.examples import (
     Example,
     Slot,
     TimestepDensity,

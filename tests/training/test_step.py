@@ -12,13 +12,15 @@ import torch
 
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.components import UNET_WIDE
-from dmpo_app.diffusion.lora import LoraSpec, attach, lora_layers
+from dmpo_app.diffusion.fused_lora import lora_layers
+from dmpo_app.diffusion.lora import LoraSpec, attach
 from dmpo_app.errors import RoundFailedError
 from dmpo_app.objective import OBJECTIVES
 from dmpo_app.training.data.dataset import PairDataset, PairFiles, build_dataset
-from dmpo_app.training.data.slots import Example, examples_for_step
+from dmpo_app.training.data.examples import Example, examples_for_step
 from dmpo_app.training.loop.optimizers import make_optimizer
-from dmpo_app.training.loop.step import PreferenceLoss, compute_agreement, train_step
+from dmpo_app.training.loop.step import PreferenceLoss, train_step
+from dmpo_app.training.monitoring.early_stopping import compute_agreement
 from dmpo_app.training.reference.denoising_errors import PairErrors
 from dmpo_app.training.reference.reference_cache import ReferenceCache
 from tests.training.training_studio import TrainingStudio

@@ -22,8 +22,7 @@ from dmpo_app.objective import OBJECTIVES, ranking_dmpo, ranking_target, soft_ta
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store.files import Files
 from dmpo_app.training.data.dataset import PairDataset, build_dataset
-from dmpo_app.training.data.rankings import WholeRankings
-from dmpo_app.training.data.slots import Example, examples_for_step
+from dmpo_app.training.data.examples import Example, WholeRankings, examples_for_step
 from dmpo_app.training.distributed.process_group import ProcessGroup
 from dmpo_app.training.loop.optimizers import make_optimizer
 from dmpo_app.training.loop.step import PreferenceLoss, train_step

@@ -14,11 +14,12 @@ from dmpo_app.domain.round import RoundStatus, Trigger
 from dmpo_app.domain.vote import Choice
 from dmpo_app.errors import RoundFailedError, StorageFullError
 from dmpo_app.training.loop import trainer as round_trainer
-from dmpo_app.training.loop.step import StepResult, train_step
-from dmpo_app.training.rounds import round_runner
-from dmpo_app.training.rounds.round_runner import MAX_CRASHES, RoundRunner, SliceOutcome, round_folder
-from dmpo_app.training.rounds.scheduler import Tick
-from tests.training.training_studio import TrainingStudio
+from dmpo_app.training.loop.step import train_step
+from dmpo_app.training.monitoring.early_stopping import StepResult
+from dmpo_app.training.rounds import scheduler
+from dmpo_app.training.rounds.round_runner import RoundRunner, SliceOutcome, round_folder
+from dmpo_app.training.rounds.scheduler import MAX_CRASHES, Tick
+from tests.training.training_studio import Studio
 from tests.training.worker_fixtures import MIN_VOTES, Clock, MakeWorker
 
 
@@ -265,7 +266,7 @@ def test_a_round_that_keeps_killing_the_process_is_given_up(
 def test_being_killed_while_getting_on_is_no_failure(
     studio: TrainingStudio, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(round_runner, "MAX_CRASHES", 1)
+    monkeypatch.setattr(scheduler, "MAX_CRASHES", 1)
     studio.add_pairs(10)
     studio.vote(MIN_VOTES)
     for _ in range(2):

@@ -26,7 +26,8 @@ from dmpo_app.domain.vote import Choice
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store
 from dmpo_app.training.loop import trainer as round_trainer
-from dmpo_app.training.loop.step import StepResult, train_step
+from dmpo_app.training.loop.step import train_step
+from dmpo_app.training.monitoring.early_stopping import StepResult
 from dmpo_app.training.rounds.round_plan import start_round
 from dmpo_app.training.rounds.round_runner import RoundRunner, SliceOutcome
 from tests.tiny_pipeline import IMAGE_SIZE, LATENT_SHAPE, MAX_TOKENS

@@ -71,7 +71,8 @@ def memory_runs_out_and_then_one_is_killed(
 ) -> None:
     from dmpo_app.diffusion.loading import load_denoiser
     from dmpo_app.training.loop import trainer as round_trainer
-    from dmpo_app.training.loop.step import StepResult, train_step
+    from dmpo_app.training.loop.step import train_step
+    from dmpo_app.training.monitoring.early_stopping import StepResult
     from dmpo_app.training.rounds.round_runner import RoundRunner
     from tests.training.training_studio import TrainingStudio
 
@@ -105,7 +106,7 @@ class _OutOfMemory:
     def __init__(self) -> None:
         from types import SimpleNamespace
 
-        from dmpo_app.training.data.rankings import WholeRankings
+        from dmpo_app.training.data.examples import WholeRankings
 
         self.dataset = SimpleNamespace(weights=torch.ones(100), rankings=WholeRankings())
         self.device = torch.device("cpu")

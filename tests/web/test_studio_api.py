@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -253,7 +254,22 @@ def test_openapi_documents_every_route_with_its_errors(studio: ApiStudio) -> Non
         assert schema["components"]["schemas"]["VoteBody"]["examples"]
 
 
-def test_the_documentation_page_loads_nothing_from_elsewhere(studio: ApiStudio) -> None:
+def test_no_request_can_name_an_objective(studio: Studio) -> None:
+    """Naming one may import a module: that is for who runs the studio, see `objective.registry`."""
+    schema = studio.client.get("/api/v1/openapi.json").json()
+    bodies = json.dumps(
+        [operation.get("requestBody") for path in schema["paths"].values() for operation in path.values()]
+    )
+    bodies += json.dumps([model for name, model in schema["components"]["schemas"].items() if name.endswith("Body")])
+    assert "VoteBody" in bodies
+    assert "objective" not in bodies
+    studio.vote_times(4)
+    studio.client.post("/api/v1/rounds", json={"objective": "os:getcwd", "settings": "os:getcwd"}, headers=ADMIN)
+    [requested] = studio.services.store.rounds.list(studio.services.base)
+    assert "os:getcwd" not in str(requested)
+
+
+def test_the_documentation_page_loads_nothing_from_elsewhere(studio: Studio) -> None:
     page = studio.client.get("/docs").text
     assert "/api/v1/votes" in page
     assert "src=" not in page

@@ -127,8 +127,7 @@ def import_pyarrow() -> ModuleType:
         import pyarrow as pa
     except ImportError as error:
         raise SetupError(
-            f"parquet files are written with pyarrow, which is not installed ({error}); "
-            "pip install 'dmpo-studio[offline]'"
+            f"parquet files are written with pyarrow, which is not installed ({error}); `pip install pyarrow`"
         ) from error
     module: ModuleType = pa
     return module

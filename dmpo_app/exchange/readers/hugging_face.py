@@ -176,8 +176,7 @@ def _import_datasets() -> ModuleType:
         import datasets
     except ImportError as error:
         raise SetupError(
-            f"data sets are read with Hugging Face datasets, which is not installed ({error}); "
-            "pip install 'dmpo-studio[offline]'"
+            f"data sets are read with Hugging Face datasets, which is not installed ({error}); `pip install datasets`"
         ) from error
     datasets.disable_progress_bars()
     library: ModuleType = datasets

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from dmpo_app.diffusion.live_model import Shot
-from dmpo_app.domain.image import ImageKind, NewPair, PairSource
+from dmpo_app.domain.image import ImageKind
 from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
-from dmpo_app.domain.render_request import RenderedImage, RendererState, RenderRequest
-from dmpo_app.errors import ConflictError, NotReadyError
+from dmpo_app.domain.render_request import RenderedImage, RendererState, RenderRequest, check_request
+from dmpo_app.errors import NotReadyError, StudioError
 from dmpo_app.hosting.zerogpu.gpu_calls import GpuJobRunner
 from dmpo_app.hosting.zerogpu.render_job import RenderJob, RenderResult
+from dmpo_app.rendering.background import RenderPurge, most_urgent
 from dmpo_app.rendering.contact_sheet import ContactSheetPlanner
-from dmpo_app.rendering.pool import PoolPlanner
-from dmpo_app.rendering.render_thread import check_request
+from dmpo_app.rendering.pool import PoolPlanner, store_pair
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 
@@ -28,12 +27,10 @@ MAX_PAIRS_PER_MINUTE = 24
 """Pairs of one GPU minute; the pool is checked again before the next."""
 MAX_ROWS_PER_MINUTE = 8
 REQUEST_SECONDS = 15.0
-_PURGE_EVERY = timedelta(hours=1)
 _NOT_HERE = (
     "On ZeroGPU images are made in the GPU time of the person who asks; press Render on the page. This API has "
     "nobody to ask for it."
 )
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +57,7 @@ class ZeroGpuRenderer:
         self._store = store
         self._base = base
         self._gpu = gpu
-        self._now = now
-        self._keep = timedelta(days=settings.render.keep_days)
-        self._next_purge = now()
+        self._purge = RenderPurge(store, base, settings, now)
         # The processor of the server does not render, so the pool need not rest while a round trains.
         self._pool = PoolPlanner(
             store, base, settings.pool, rng=rng, shares_cpu=False, num_images=settings.labeling.num_images
@@ -88,7 +83,7 @@ class ZeroGpuRenderer:
         StorageFullError.
         """
         check_request(request)
-        self._purge()
+        self._purge.run_if_due()
         shots = tuple(Shot(request.prompt, request.seed, version, request.strength) for version in request.versions)
         job = RenderJob(
             groups=(shots,),
@@ -129,51 +124,36 @@ class ZeroGpuRenderer:
             yield from (event for event in events if isinstance(event, RenderResult))
 
     def _plan_fill(self) -> _FillPlan | None:
-        """Plan the minute: a pool that has run dry comes before the contact sheet, the rest of the pool after it."""
-        pairs = self._pairs()
-        rows = () if pairs and self._pool.is_low() else self._rows()
-        groups = rows or pairs
-        return _FillPlan(groups, for_training=not rows) if groups else None
+        """Plan the minute: pairs or rows of the contact sheet, whichever is more urgent."""
+        return most_urgent(
+            pool_is_low=self._pool.is_low(), pairs=self._plan_pairs, sheet=self._plan_rows, rest=self._plan_pairs
+        )
 
-    def _pairs(self) -> tuple[tuple[Shot, ...], ...]:
+    def _plan_pairs(self) -> _FillPlan | None:
         live = self._store.adapters.live_version(self._base)
         plans = self._pool.next_pairs(live, MAX_PAIRS_PER_MINUTE)
-        return tuple(tuple(Shot(plan.prompt, seed, live) for seed in plan.seeds) for plan in plans)
+        groups = tuple(tuple(Shot(plan.prompt, seed, live) for seed in plan.seeds) for plan in plans)
+        return _FillPlan(groups, for_training=True) if groups else None
 
-    def _rows(self) -> tuple[tuple[Shot, ...], ...]:
+    def _plan_rows(self) -> _FillPlan | None:
         sheet, live = ContactSheetPlanner(self._store, self._base), self._store.adapters.live_version(self._base)
         rows: list[tuple[Shot, ...]] = []
         while len(rows) < MAX_ROWS_PER_MINUTE and (plan := sheet.next_row(live)) is not None:
             rows.append(tuple(Shot(plan.prompt, seed, plan.version) for seed in plan.seeds))
             sheet.mark_done(plan)
-        return tuple(rows)
+        return _FillPlan(tuple(rows), for_training=False) if rows else None
 
     def _store_pair(self, rendered: RenderResult) -> int:
-        """Store a pair, unless the safety checker flagged it or its prompt is held out by now."""
-        first, second, *more = rendered.images
-        if any(rendered.flagged) or rendered.prompt_embeds is None:
-            _log.info("a pair was dropped: the model's safety checker flagged it")
-            return 0
-        prompt = first.provenance.prompt
-        try:
-            self._store.pairs.add(
-                self._base, NewPair(prompt, first, second, rendered.prompt_embeds, PairSource.POOL, tuple(more))
-            )
-        except ConflictError as error:
-            _log.info("a pair was thrown away: %s", error)
-            return 0
-        return len(rendered.images)
+        if rendered.prompt_embeds is None:
+            raise StudioError("the GPU process made a pair without its encoded prompt")
+        flagged = any(rendered.flagged)
+        is_stored = store_pair(self._store, self._base, rendered.images, rendered.prompt_embeds, flagged=flagged)
+        return len(rendered.images) if is_stored else 0
 
     def _store_row(self, rendered: RenderResult) -> int:
         for image in rendered.images:
             self._store.images.add(self._base, image, ImageKind.CONTACT_SHEET)
         return len(rendered.images)
-
-    def _purge(self) -> None:
-        """Purge people's own images that are older than `render.keep_days`, once an hour."""
-        if self._now() >= self._next_purge:
-            self._next_purge = self._now() + _PURGE_EVERY
-            self._store.images.purge_renders(self._base, self._now() - self._keep)
 
     def _adapters(self, *versions: int) -> dict[int, tuple[Path, str]]:
         """Folder and hash of every version but the base model. Raises NotFoundError."""

@@ -7,17 +7,18 @@ from its folder and checked against the hash that the database has for it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from dmpo_app.diffusion.adapter_files import read_adapter
-from dmpo_app.diffusion.live_model import LiveModel, Sample, Shot
+from dmpo_app.diffusion.live_model import LiveModel, Shot
 from dmpo_app.diffusion.tensor_files import dump_conditioning
 from dmpo_app.domain.image import NewImage
 from dmpo_app.domain.lineage import BASE_VERSION
 from dmpo_app.errors import NotFoundError
-from dmpo_app.rendering.engine import batches_by_version, image_from_sample
+from dmpo_app.rendering.engine import image_from_sample, render_shots
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +58,15 @@ def render_job(
     for number, shots in enumerate(job.groups):
         if number and clock() - started >= job.seconds:
             return
-        samples = _render_shots(job, model, shots)
+        samples = render_shots(
+            model, shots, partial(_load_version, job, model), num_steps=job.num_steps, guidance=job.guidance
+        )
         yield RenderResult(
             number,
             tuple(image_from_sample(sample, with_latents=job.for_training) for sample in samples),
             tuple(sample.flagged for sample in samples),
             dump_conditioning(model.conditioning(shots[0].prompt)) if job.for_training else None,
         )
-
-
-def _render_shots(job: RenderJob, model: LiveModel, shots: Sequence[Shot]) -> list[Sample]:
-    samples_by_index: dict[int, Sample] = {}
-    for version, indices in batches_by_version(shots):
-        _load_version(job, model, version)
-        batch = [shots[index] for index in indices]
-        samples_by_index.update(
-            zip(indices, model.render(batch, num_steps=job.num_steps, guidance=job.guidance), strict=True)
-        )
-    return [samples_by_index[index] for index in range(len(shots))]
 
 
 def _load_version(job: RenderJob, model: LiveModel, version: int) -> None:

@@ -8,31 +8,28 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
 from dmpo_app.diffusion.adapter_files import remove_staging_folders
-from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
-from dmpo_app.domain.round import RoundState, TrainerState
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.round import RoundState, TrainerState, TrainingVote
 from dmpo_app.errors import BusyError, GpuAbortedError, LeaseLostError, RoundFailedError, StudioError
 from dmpo_app.hosting.zerogpu.gpu_calls import GpuJobRunner
 from dmpo_app.hosting.zerogpu.train_job import CalibrationJob, CalibrationResult, SliceEnded, SliceJob, StepsTrained
-from dmpo_app.labeling.quality.quality_service import weighing_from_settings
-from dmpo_app.objective import get_objective
+from dmpo_app.objective import load_objective
 from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.store import Store
-from dmpo_app.training.data.dataset import is_held_out
 from dmpo_app.training.loop.checkpoint import Checkpoint
 from dmpo_app.training.monitoring.latent_preview import pairs_for_fit
 from dmpo_app.training.rounds.held_lease import TrainerLease
 from dmpo_app.training.rounds.publishing import publish_or_refuse
-from dmpo_app.training.rounds.round_plan import RoundPlan, build_plan, read_plan_inputs, start_round
+from dmpo_app.training.rounds.round_plan import RoundPlan, build_plan, parent_files, read_plan_inputs, start_or_resume
 from dmpo_app.training.rounds.round_progress import ProgressRecorder
-from dmpo_app.training.rounds.round_runner import check_crash_loop, remove_checkpoint, round_folder
-from dmpo_app.training.rounds.scheduler import next_round
-from dmpo_app.training.rounds.scorer_targets import score_for_round
+from dmpo_app.training.rounds.round_runner import remove_checkpoint, round_folder
+from dmpo_app.training.rounds.scheduler import check_crash_loop, next_round
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +98,7 @@ class ZeroGpuTrainer:
         job = SliceJob(
             home=self._store.home,
             plan_inputs=plan_inputs,
-            parent=self._parent(plan),
+            parent=parent_files(self._store, self._base, plan),
             preview_pairs=tuple(pairs_for_fit(self._store, self._base, plan)),
             seconds=seconds,
             checkpoint_seconds=self._settings.hosting.checkpoint_seconds,
@@ -162,47 +159,25 @@ class ZeroGpuTrainer:
         remove_checkpoint(self._store.home, plan.round_id)
 
     def _start_round(self, state: RoundState, lease: TrainerLease) -> RoundState:
-        automatic = None
-        settings = self._settings.round
-        question = self._settings.labeling.training_question
-        if state.started_at is None:
-            votes = self._store.votes.training_votes(self._base, question=question)
-            settings = self._calibrate(CalibrationJob(self._store.home, self._base, settings, tuple(votes)))
-            automatic = score_for_round(
-                self._store,
-                self._base,
-                settings.scoring,
-                votes,
-                may_train_on=lambda prompt: not is_held_out(prompt, share=settings.held_out_share, seed=settings.seed),
-                device="cpu",  # the server has no other
-                heartbeat=lease.renew,
-            )
-        return start_round(
+        return start_or_resume(
             self._store,
             self._base,
-            state.id,
-            trigger=state.trigger,
-            settings=settings,
+            self._settings,
+            state,
+            calibrate=self._calibrate,
+            scoring_device="cpu",  # the server has no other
             environment={"device": "zerogpu"},
             token=lease.token,
-            question=question,
-            automatic=automatic,
-            weighing=weighing_from_settings(self._settings),
+            heartbeat=lease.renew,
         )
 
-    def _calibrate(self, job: CalibrationJob) -> RoundSettings:
+    def _calibrate(self, votes: Sequence[TrainingVote]) -> RoundSettings:
         """Calibrate the betas that are not set; a GPU is asked for only when there is one."""
-        settings = job.settings
-        soft = get_objective(settings.objective, settings.objective_options).soft
+        settings = self._settings.round
+        soft = load_objective(settings.objective, settings.objective_options).soft
         if settings.beta is not None and (soft or settings.margin_beta is not None):
             return settings
-        for event in self._gpu.run(job):
+        for event in self._gpu.run(CalibrationJob(self._store.home, self._base, settings, tuple(votes))):
             if isinstance(event, CalibrationResult):
-                return job.settings.model_copy(update={"beta": event.beta, "margin_beta": event.margin_beta})
+                return settings.model_copy(update={"beta": event.beta, "margin_beta": event.margin_beta})
         raise StudioError("the GPU process ended without having found a beta; try again")
-
-    def _parent(self, plan: RoundPlan) -> tuple[Path, str] | None:
-        if plan.parent_version == BASE_VERSION:
-            return None
-        adapter = self._store.adapters.get(self._base, plan.parent_version)
-        return adapter.folder, adapter.sha256

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.render_request import RenderedImage, RenderRequest
 from dmpo_app.domain.round import RoundState, RoundStatus
-from dmpo_app.hosting.zerogpu.image_rendering import ZeroGpuRenderer
-from dmpo_app.hosting.zerogpu.round_slices import ZeroGpuTrainer
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.store.store import utc_now

@@ -7,19 +7,15 @@ Whoever sent the job decides what becomes of the round.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from dmpo_app.diffusion.adapter_files import AdapterWeights, read_adapter
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.lora import check_fit, expected_shapes
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.round import TrainingPair, TrainingVote
-from dmpo_app.errors import AdapterError
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store.files import Files
 from dmpo_app.training.data.dataset import TensorFiles
@@ -27,13 +23,13 @@ from dmpo_app.training.loop.checkpoint import Checkpoint
 from dmpo_app.training.loop.steps import StepDone, steps
 from dmpo_app.training.loop.trainer import RoundTrainer
 from dmpo_app.training.monitoring.latent_preview import build_preview
-from dmpo_app.training.reference.prefetch import calibrate_settings, reference_folder
-from dmpo_app.training.rounds.round_plan import PlanInputs, RoundPlan, build_plan
+from dmpo_app.training.reference.calibration import calibrate_settings
+from dmpo_app.training.reference.reference_cache import reference_folder
+from dmpo_app.training.rounds.round_plan import PlanInputs, RoundPlan, build_plan, read_parent
 from dmpo_app.training.rounds.round_runner import round_folder
 
 EVENT_SECONDS = 1.0
 """The person whose GPU minute it is sees something move this often."""
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +116,7 @@ def run_slice(
     trainer = RoundTrainer(
         plan,
         denoiser,
-        parent=_read_parent(job, plan, denoiser),
+        parent=read_parent(job.parent, plan, denoiser),
         reference_folder=reference_folder(job.home),
         resume_from=Checkpoint.load(folder, plan=plan.key),
         preview=build_preview(job.preview_pairs, Files(job.home).read_image, denoiser, plan),
@@ -161,15 +157,3 @@ def _train_steps(
     if trainer.is_done:
         trainer.save_reference()
     yield SliceEnded(trainer.step, trainer.is_done)
-
-
-def _read_parent(job: SliceJob, plan: RoundPlan, denoiser: Denoiser) -> AdapterWeights | None:
-    if job.parent is None:
-        return None
-    try:
-        weights = read_adapter(*job.parent)
-        check_fit(weights.tensors, expected_shapes(denoiser.module, weights.spec))
-    except AdapterError as error:
-        _log.warning("round %d goes on without its parent: %s", plan.round_id, error)
-        return None
-    return weights

@@ -11,11 +11,12 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, Row, bindparam, ca
 
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import VoteCounts, VoteRecord, places_from_ranking
+from dmpo_app.errors import ForbiddenError, NotFoundError
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.pairs.pairs import find_set_images
 from dmpo_app.store.schema import IS_LIVE, AdapterVoteRow, AssignmentRow, AssignmentState, PairRow, PromptRow, VoteRow
 from dmpo_app.store.voting.assignments import image_ids_in_order
-from dmpo_app.store.voting.votes import get_own_vote
+from dmpo_app.store.voting.vote_statements import ASSIGNMENT
 
 _RECORDS = (
     select(
@@ -166,3 +167,31 @@ def _record_from_row(row: Row[*tuple[Any, ...]], more: Sequence[int], versions: 
         more_image_ids=tuple(others),
         order=None if row.ranking is None else places_from_ranking(row.ranking, row.arrangement),
     )
+
+
+def get_own_assignment(connection: Connection, assignment_id: str, annotator_id: int) -> Row[*tuple[Any, ...]]:
+    """Get an assignment that was issued to this annotator, as a row. Raises NotFoundError, ForbiddenError."""
+    assignment = connection.execute(ASSIGNMENT, {"public_id": assignment_id}).one_or_none()
+    if assignment is None:
+        raise NotFoundError("there is no such assignment")
+    if assignment.annotator_id != annotator_id:
+        raise ForbiddenError("this assignment was issued to somebody else")
+    return assignment
+
+
+def get_own_vote(connection: Connection, vote_id: int, annotator_id: int) -> Row[*tuple[Any, ...]]:
+    """Get a vote of this annotator, as a row. Raises NotFoundError, ForbiddenError."""
+    columns = (
+        VoteRow.id,
+        VoteRow.annotator_id,
+        VoteRow.assignment_id,
+        VoteRow.pair_id,
+        VoteRow.undone_at,
+        VoteRow.withdrawn_at,
+    )
+    vote = connection.execute(select(*columns).where(VoteRow.id == vote_id)).one_or_none()
+    if vote is None:
+        raise NotFoundError(f"there is no vote {vote_id}")
+    if vote.annotator_id != annotator_id:
+        raise ForbiddenError("this vote is somebody else's")
+    return vote

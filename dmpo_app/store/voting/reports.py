@@ -16,7 +16,7 @@ from dmpo_app.errors import NotFoundError
 from dmpo_app.store.audit import record_act
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.schema import CLOSED_AS, IS_UNCLEARED, AnnotatorRow, AssignmentRow, PairRow, PromptRow, ReportRow
-from dmpo_app.store.voting.votes import get_own_assignment
+from dmpo_app.store.voting.own_votes import get_own_assignment
 
 _REPORTS: Select[*tuple[Any, ...]] = (
     select(

@@ -26,7 +26,7 @@ from dmpo_app.domain.vote import (
     outcome_from_ranking,
     ranking_from_places,
 )
-from dmpo_app.errors import BadInputError, ConflictError, ExpiredError, ForbiddenError, NotFoundError
+from dmpo_app.errors import BadInputError, ConflictError, ExpiredError
 from dmpo_app.store.db.column_types import MICROSECONDS_PER_HOUR, from_microseconds
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.pairs.pairs import join_training_files
@@ -42,8 +42,8 @@ from dmpo_app.store.schema import (
     SetImageRow,
     VoteRow,
 )
+from dmpo_app.store.voting.own_votes import get_own_assignment, get_own_vote
 from dmpo_app.store.voting.vote_statements import (
-    ASSIGNMENT,
     CHANGE_VOTE_COUNT,
     COUNT_NEW,
     INSERT_VOTE,
@@ -265,34 +265,6 @@ def _find_set_latents(connection: Connection, base: BaseModelRef) -> dict[int, t
         if sha256 is not None:  # a set is not stored without latents
             hashes_by_pair[pair_id] = (*hashes_by_pair.get(pair_id, ()), sha256)
     return hashes_by_pair
-
-
-def get_own_assignment(connection: Connection, assignment_id: str, annotator_id: int) -> Row[*tuple[Any, ...]]:
-    """Get an assignment that was issued to this annotator, as a row. Raises NotFoundError, ForbiddenError."""
-    assignment = connection.execute(ASSIGNMENT, {"public_id": assignment_id}).one_or_none()
-    if assignment is None:
-        raise NotFoundError("there is no such assignment")
-    if assignment.annotator_id != annotator_id:
-        raise ForbiddenError("this assignment was issued to somebody else")
-    return assignment
-
-
-def get_own_vote(connection: Connection, vote_id: int, annotator_id: int) -> Row[*tuple[Any, ...]]:
-    """Get a vote of this annotator, as a row. Raises NotFoundError, ForbiddenError."""
-    columns = (
-        VoteRow.id,
-        VoteRow.annotator_id,
-        VoteRow.assignment_id,
-        VoteRow.pair_id,
-        VoteRow.undone_at,
-        VoteRow.withdrawn_at,
-    )
-    vote = connection.execute(select(*columns).where(VoteRow.id == vote_id)).one_or_none()
-    if vote is None:
-        raise NotFoundError(f"there is no vote {vote_id}")
-    if vote.annotator_id != annotator_id:
-        raise ForbiddenError("this vote is somebody else's")
-    return vote
 
 
 def _num_assignments_after(connection: Connection, vote_id: int, annotator_id: int) -> int:

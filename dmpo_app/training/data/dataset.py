@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -19,8 +20,13 @@ from dmpo_app.domain.round import TrainingPair, TrainingVote
 from dmpo_app.domain.vote import Outcome
 from dmpo_app.errors import RoundFailedError
 from dmpo_app.objective import graded_win, mixed_target, soft_target
-from dmpo_app.training.data.rankings import WholeRankings, build_whole_rankings, split_rankings, vote_share_per_pair
-from dmpo_app.training.data.slots import keyed_seed
+from dmpo_app.training.data.examples import (
+    WholeRankings,
+    build_whole_rankings,
+    keyed_seed,
+    split_rankings,
+    vote_share_per_pair,
+)
 
 CACHE_BYTES = 512 << 20
 
@@ -31,6 +37,16 @@ class TensorFiles(Protocol):
     def read_latents(self, sha256: str) -> bytes: ...
 
     def read_embeds(self, sha256: str) -> bytes: ...
+
+
+class RoundFiles(Protocol):
+    """Protocol of a home's files; a store implements it, and so does a process without a database."""
+
+    @property
+    def home(self) -> Path: ...
+
+    @property
+    def files(self) -> TensorFiles: ...
 
 
 @dataclass(frozen=True, slots=True)

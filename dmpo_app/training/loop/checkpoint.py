@@ -26,8 +26,7 @@ from torch import Tensor
 
 from dmpo_app.io import write_atomically
 from dmpo_app.training.loop.optimizers import OptimizerState
-from dmpo_app.training.loop.step import VoteAgreement
-from dmpo_app.training.monitoring.early_stopping import EarlyStopMonitor
+from dmpo_app.training.monitoring.early_stopping import EarlyStopMonitor, VoteAgreement
 from dmpo_app.training.monitoring.evaluation import Evaluation
 from dmpo_app.training.reference.reference_cache import ReferenceCache
 

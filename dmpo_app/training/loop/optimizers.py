@@ -14,7 +14,6 @@ B begins at zero. Here it has a fixed learning rate.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -24,7 +23,6 @@ import torch
 from torch import Tensor, nn
 
 from dmpo_app.errors import SetupError
-from dmpo_app.settings import RoundSettings
 
 Number = int | float | bool | None
 
@@ -135,26 +133,6 @@ def check_optimizer(name: OptimizerName, device: torch.device) -> None:
     package = {"adamw8bit": "bitsandbytes", "prodigy": "prodigyopt"}.get(name)
     if package is not None and find_spec(package) is None:
         raise SetupError(f"DMPO_ROUND__OPTIMIZER={name} needs {package}: `pip install {package}`")
-
-
-def learning_rate_factor(step: int, settings: RoundSettings) -> float:
-    """The factor of the learning rate in step `step`, counted from 0; 0 < factor <= 1.
-
-    It grows in equal parts over the first `warmup_steps`; then it stays (constant), or falls to near 0 at the round's
-    last step, in a straight line or along half a cosine.
-    """
-    if step < settings.warmup_steps:
-        return (step + 1) / settings.warmup_steps
-    if settings.lr_schedule == "constant":
-        return 1.0
-    progress = (step - settings.warmup_steps) / max(1, settings.num_steps - settings.warmup_steps)
-    return 1 - progress if settings.lr_schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Set the learning rate of the following steps."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
 
 
 def _prodigy(parameter_list: list[nn.Parameter], learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
@@ -16,48 +16,17 @@ from torch.nn.utils import clip_grad_norm_
 
 from dmpo_app.errors import RoundFailedError
 from dmpo_app.objective import Needs, Objective, PairTerms, guarded, ranking_dmpo_from_margins
-from dmpo_app.training.data.rankings import RankedExamples
-from dmpo_app.training.data.slots import Example
+from dmpo_app.settings import RoundSettings
+from dmpo_app.training.data.examples import Example, RankedExamples
 from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from dmpo_app.training.monitoring.health import PairHealth, pair_health
+from dmpo_app.training.monitoring.early_stopping import (
+    PairHealth,
+    StepResult,
+    VoteAgreement,
+    compute_agreement,
+    pair_health,
+)
 from dmpo_app.training.reference.denoising_errors import PairErrors
-
-
-@dataclass(frozen=True, slots=True)
-class VoteAgreement:
-    """Agreement of a model with the votes, as sums that add up over batches; ties have no side and do not count."""
-
-    signed_margin: float = 0.0
-    num_agreeing: float = 0.0
-    num_decided: int = 0
-
-    def __add__(self, other: VoteAgreement) -> VoteAgreement:
-        return VoteAgreement(
-            self.signed_margin + other.signed_margin,
-            self.num_agreeing + other.num_agreeing,
-            self.num_decided + other.num_decided,
-        )
-
-    @property
-    def margin(self) -> float:
-        """The mean margin u, positive where it points to the chosen image."""
-        return self.signed_margin / max(self.num_decided, 1)
-
-    @property
-    def accuracy(self) -> float:
-        """The share of pairs whose u points to the chosen image; u = 0 counts half."""
-        return self.num_agreeing / self.num_decided if self.num_decided else 0.5
-
-
-def compute_agreement(margins_B: Tensor, targets_B: Tensor) -> VoteAgreement:
-    """Compute the agreement of margins with the sides that their targets take."""
-    sides = torch.sign(targets_B - 0.5)
-    signed_margins = (margins_B * sides)[sides != 0]
-    return VoteAgreement(
-        signed_margin=float(signed_margins.sum()),
-        num_agreeing=float((signed_margins > 0).sum() + 0.5 * (signed_margins == 0).sum()),
-        num_decided=signed_margins.numel(),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,22 +58,6 @@ class PreferenceLoss:
             ranking_losses = ranking_dmpo_from_margins(guarded_terms.margin(self.beta)[links_RL], targets_RK)
             losses = losses.index_fill(0, links_RL.flatten(), 0.0).index_put((links_RL[:, 0],), ranking_losses)
         return losses
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """The metrics of a training step.
-
-    `grad_norm` is the gradient's before it is clipped. The adapter's norm after the update, and what that is an output
-    of its layers (`health.num_outputs`), are filled in by the trainer, which knows its scaling.
-    """
-
-    loss: float
-    agreement: VoteAgreement
-    pairs: PairHealth = field(default_factory=PairHealth)
-    grad_norm: float = 0.0
-    adapter_norm: float = 0.0
-    adapter_rms: float = 0.0
 
 
 def train_step(
@@ -143,6 +96,26 @@ def train_step(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return StepResult(total, agreement_sum, health_sum, norm)
+
+
+def learning_rate_factor(step: int, settings: RoundSettings) -> float:
+    """The factor of the learning rate in step `step`, counted from 0; 0 < factor <= 1.
+
+    It grows in equal parts over the first `warmup_steps`; then it stays (constant), or falls to near 0 at the round's
+    last step, in a straight line or along half a cosine.
+    """
+    if step < settings.warmup_steps:
+        return (step + 1) / settings.warmup_steps
+    if settings.lr_schedule == "constant":
+        return 1.0
+    progress = (step - settings.warmup_steps) / max(1, settings.num_steps - settings.warmup_steps)
+    return 1 - progress if settings.lr_schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Set the learning rate of the following steps."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
 
 
 def _example_weights(examples: Sequence[Example], errors: PairErrors) -> Tensor:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from dmpo_app.training.loop.checkpoint import Checkpoint
-from dmpo_app.training.loop.step import StepResult
 from dmpo_app.training.loop.trainer import RoundTrainer
+from dmpo_app.training.monitoring.early_stopping import StepResult
 from dmpo_app.training.monitoring.evaluation import Evaluation
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 
 from dmpo_app.objective import dmpo
-from dmpo_app.training.data.slots import Example, evaluation_slots
+from dmpo_app.training.data.examples import Example, evaluation_slots
 from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from dmpo_app.training.loop.step import VoteAgreement, compute_agreement
+from dmpo_app.training.monitoring.early_stopping import VoteAgreement, compute_agreement
 from dmpo_app.training.reference.denoising_errors import PairErrors
 
 MIN_HELD_OUT_VOTES = 30

@@ -23,15 +23,15 @@ from torch import Tensor
 
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.protocol import Conditioning
+from dmpo_app.diffusion.fused_lora import reference_mode
 from dmpo_app.diffusion.live_model import sample
-from dmpo_app.diffusion.lora import reference_mode
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.round import TrainingPair
 from dmpo_app.errors import NotFoundError
 from dmpo_app.scoring import measures
 from dmpo_app.store import Store
 from dmpo_app.training.data.dataset import PairDataset
-from dmpo_app.training.data.slots import keyed_seed
+from dmpo_app.training.data.examples import keyed_seed
 from dmpo_app.training.reference.denoising_errors import mixed_precision
 from dmpo_app.training.rounds.round_plan import RoundPlan
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from dmpo_app.diffusion.adapter_files import remove_staging_folders, write_adapter
+from dmpo_app.diffusion.adapter_files import remove_staging_folders
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.domain.lineage import BASE_VERSION
@@ -24,17 +24,16 @@ from dmpo_app.settings import RoundSettings
 from dmpo_app.store.files import Files
 from dmpo_app.training.data.dataset import PairDataset, PairTensors, is_held_out
 from dmpo_app.training.data.encoded_pairs import EncodingCounts, PairTable
-from dmpo_app.training.data.slots import keyed_seed
+from dmpo_app.training.data.examples import keyed_seed
 from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from dmpo_app.training.loop.checkpoint import FILE_NAME, Checkpoint
-from dmpo_app.training.loop.step import StepResult
 from dmpo_app.training.loop.steps import StepDone, steps
 from dmpo_app.training.loop.trainer import RoundTrainer
-from dmpo_app.training.monitoring.evaluation import MIN_HELD_OUT_VOTES
+from dmpo_app.training.monitoring.early_stopping import StepResult
 from dmpo_app.training.reference.calibration import MAX_PAIRS, calibrate_betas
 from dmpo_app.training.reference.denoising_errors import PairErrors
 from dmpo_app.training.reference.reference_cache import ReferenceCache
-from dmpo_app.training.rounds.publishing import reason_to_refuse
+from dmpo_app.training.rounds.publishing import compute_metrics, is_proven, reason_to_refuse, stage_adapter
 from dmpo_app.training.rounds.round_plan import RoundPlan
 
 MIN_STEPS, MAX_STEPS = 80, 2000
@@ -138,6 +137,12 @@ class TrainingCallback:
     def on_encoded(self, counts: EncodingCounts, limit: int | None) -> None:
         """Called after each encoded batch of the data set."""
 
+    def on_start(self, trainer: RoundTrainer) -> None:
+        """Called before the first step, or the first one of a training that goes on."""
+
+    def on_checkpoint(self, step: int) -> None:
+        """Called after a checkpoint was written."""
+
     def on_step(self, step: int, steps: int, result: StepResult) -> None:
         """Called after each training step."""
 
@@ -192,9 +197,9 @@ def run_steps(
     denoiser: Denoiser,
     settings: RoundSettings,
     manifest: Mapping[str, Any],
+    watcher: TrainingCallback,
     *,
     references: Path,
-    should_stop: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> Iterator[StepDone]:
@@ -204,7 +209,7 @@ def run_steps(
 
     `manifest` is what the adapter's folder records beside the training itself; its `base_model` must hold the base
     model's fingerprint. `references` is where reference errors of these very pairs are kept: they go by the pairs'
-    indices, which mean something else in another table. Of several processes in `group` the main one's `should_stop` is
+    indices, which mean something else in another table. Of several processes in `group` the main one's `watcher` is
     asked, and it alone writes. Raises RoundFailedError, StorageFullError, PeerLostError.
     """
     if run.settings is None:
@@ -226,12 +231,18 @@ def run_steps(
     trainer = RoundTrainer(
         plan, denoiser, parent=None, reference_folder=references, resume_from=resume_from, group=group
     )
+
+    def save(checkpoint: Checkpoint) -> None:
+        checkpoint.save(run.folder, plan=plan.key)
+        watcher.on_checkpoint(checkpoint.step)
+
     with closing(trainer):
+        watcher.on_start(trainer)
         yield from steps(
             trainer,
-            save=lambda checkpoint: checkpoint.save(run.folder, plan=plan.key),
+            save=save,
             checkpoint_seconds=plan.settings.slice_seconds,
-            should_stop=should_stop,
+            should_stop=watcher.should_stop,
             clock=clock,
         )
         if not trainer.is_done:
@@ -253,29 +264,12 @@ def _publish(
     best, live, violation = trainer.result(), trainer.live_evaluation, trainer.violation
     if violation is not None and trainer.best is None:
         raise RoundFailedError(f"{violation}; no evaluation before that had found the adapter within the limits")
-    metrics = {
-        "step": float(best.step),
-        "train_pairs": float(len(plan.train)),
-        "held_out_pairs": float(len(plan.held_out_vote_ids)),
-        "seconds": round(trainer.seconds, 2),
-    }
-    if best.evaluation is not None and live is not None:
-        metrics["held_out_loss"], metrics["base_held_out_loss"] = best.evaluation.loss, live.loss
-        metrics["held_out_accuracy"] = best.evaluation.agreement.accuracy
-        metrics["held_out_margin"] = best.evaluation.agreement.margin
+    metrics = compute_metrics(plan, best, live, trainer.seconds, items="pairs", parent="base")
     warning = "; ".join(str(reason) for reason in (violation, reason_to_refuse(plan, best, live)) if reason) or None
-    full_manifest = {
-        **manifest,
-        "seed": plan.seed,
-        "step": best.step,
-        "config": plan.config,
-        "proven": warning is None and len(plan.held_out_vote_ids) >= MIN_HELD_OUT_VOTES,
-        "metrics": metrics,
-        "num_threads": torch.get_num_threads(),
-        "processes": group.world_size,
-    }
+    provenance = {**manifest, "processes": group.world_size}
+    proven = warning is None and is_proven(plan)
     remove_staging_folders(run.output)
-    staged = write_adapter(run.output, run.version, best.tensors, plan.spec, full_manifest)
+    staged = stage_adapter(run.output, run.version, plan, best, provenance, proven=proven, metrics=metrics)
     return {"folder": staged.folder_name, "metrics": metrics, "warning": warning}
 
 

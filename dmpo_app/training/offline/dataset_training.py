@@ -155,8 +155,8 @@ def _steps(
             _load_denoiser(preparation, settings, request),
             RoundSettings.model_validate(preparation.settings),
             preparation.manifest,
+            watcher,
             references=encoded.folder / "references",
-            should_stop=watcher.should_stop,
             clock=clock,
             group=group,
         )

@@ -100,8 +100,7 @@ def run_trainer(
         import torch
 
         from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, check_world_size
-        from dmpo_app.training.rounds.round_runner import run_secondary_process
-        from dmpo_app.training.rounds.scheduler import RoundScheduler
+        from dmpo_app.training.rounds.scheduler import RoundScheduler, run_secondary_process
 
         group = group or SINGLE_PROCESS
         torch.set_num_threads(trainer_threads(settings))
@@ -141,8 +140,7 @@ def _load_denoiser(settings: Settings, base_fingerprint: str, group: ProcessGrou
 
 def _work(scheduler: RoundScheduler, group: ProcessGroup, stop_event: threading.Event, poll_seconds: float) -> None:
     """Run ticks until told to stop, each followed by a broadcast to the group; release the lease at the end."""
-    from dmpo_app.training.rounds.round_runner import END, IDLE
-    from dmpo_app.training.rounds.scheduler import Tick
+    from dmpo_app.training.rounds.scheduler import END, IDLE, Tick
 
     try:
         while not stop_event.is_set():

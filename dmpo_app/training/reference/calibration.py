@@ -7,11 +7,18 @@ two images the policy must change its errors to be sure of a pair.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from dmpo_app.diffusion.denoiser import Denoiser
+from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.round import TrainingVote
 from dmpo_app.errors import RoundFailedError
 from dmpo_app.objective import get_objective
 from dmpo_app.settings import RoundSettings
-from dmpo_app.training.data.slots import Example, evaluation_slots
+from dmpo_app.training.data.dataset import RoundFiles, build_dataset
+from dmpo_app.training.data.examples import Example, evaluation_slots
 from dmpo_app.training.reference.denoising_errors import PairErrors
+from dmpo_app.training.reference.reference_cache import ReferenceCache, numerics_key, reference_folder
 
 MARGIN_SPREAD = 18.0
 """Nats of log odds to which the usual difference of the base model's errors is scaled, for the margins that are
@@ -36,6 +43,29 @@ def calibrate_betas(settings: RoundSettings, errors: PairErrors) -> RoundSetting
     own = settings.beta if objective.soft else None
     margin_beta = settings.margin_beta or own or compute_beta(MARGIN_SPREAD, spread)
     return settings.model_copy(update={"beta": beta, "margin_beta": margin_beta})
+
+
+def calibrate_settings(
+    store: RoundFiles, base: BaseModelRef, denoiser: Denoiser, settings: RoundSettings, votes: Sequence[TrainingVote]
+) -> RoundSettings:
+    """Calibrate the betas that are not set for a round on `votes`. Raises RoundFailedError, StorageFullError.
+
+    Expects the denoiser without an adapter. The errors computed for it are cached for the round.
+    """
+    dataset = build_dataset(_votes_on_first_pairs(votes), store.files, alpha=settings.alpha)
+    key = numerics_key(denoiser, dataset, settings, base_fingerprint=base.fingerprint, micro_pairs=settings.batch_pairs)
+    cache = ReferenceCache.load(reference_folder(store.home), key)
+    num_cached = len(cache)
+    errors = PairErrors.from_settings(denoiser, dataset, cache, settings)
+    calibrated = calibrate_betas(settings, errors)
+    if len(cache) > num_cached:
+        cache.save(reference_folder(store.home), key)
+    return calibrated
+
+
+def _votes_on_first_pairs(votes: Sequence[TrainingVote]) -> list[TrainingVote]:
+    first_pair_ids = set(sorted({vote.pair_id for vote in votes})[:MAX_PAIRS])
+    return [vote for vote in votes if vote.pair_id in first_pair_ids]
 
 
 def compute_beta(margin_spread: float, error_spread: float) -> float:

@@ -17,7 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from dmpo_app.diffusion.denoiser import Denoiser
+from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.io import sha256_hex, write_atomically
+from dmpo_app.settings import RoundSettings
+from dmpo_app.training.data.dataset import PairDataset
 
 Errors = tuple[float, float]
 """The mean squared errors of a pair's image a and image b."""
@@ -79,6 +83,54 @@ class ReferenceCache:
 def cache_key(**numerics: str | int | float | list[int] | list[float]) -> str:
     """Compute the cache's key: the sha256 (hex) of everything that decides the last bits of an error."""
     return sha256_hex(json.dumps(numerics, sort_keys=True).encode())
+
+
+def numerics_key(
+    denoiser: Denoiser,
+    dataset: PairDataset,
+    settings: RoundSettings,
+    *,
+    base_fingerprint: str,
+    micro_pairs: int,
+    compiled_with: LoraSpec | None = None,
+) -> str:
+    """Compute the cache key of reference errors from all that decides their values to the last bit.
+
+    `compiled_with` is the adapter that a compiled denoiser has, None for an ordinary one.
+    """
+    device = denoiser.device
+    cpu = torch.device("cpu")
+    conditioning = {name: list(tensor.shape[1:]) for name, tensor in dataset.conditioning([0], cpu).items()}
+    # Only where they are not as usual, so that what was computed before there was a choice is still found.
+    non_default: dict[str, str | float | list[float]] = {}
+    if settings.timestep_sampling != "uniform":
+        non_default["timesteps"] = settings.timestep_sampling
+        non_default["timestep_density"] = [settings.timestep_mean, settings.timestep_scale]
+    if settings.error_weighting != "none":
+        non_default["error_weighting"] = settings.error_weighting
+    if settings.caption_dropout > 0:
+        non_default["caption_dropout"] = settings.caption_dropout
+    if compiled_with is not None:
+        non_default["compiled"] = compiled_with.to_metadata()
+    return cache_key(
+        **non_default,
+        base_model=base_fingerprint,
+        latents=list(dataset.latents([0], cpu)[0].shape[1:]),
+        **conditioning,
+        micro_pairs=micro_pairs,
+        slots=settings.slots_per_pair,
+        slot_seed=settings.seed,
+        dtype=f"torch.{denoiser.precision}",
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        cpu=torch.backends.cpu.get_cpu_capability(),
+        num_threads=torch.get_num_threads(),
+        torch=torch.__version__,
+    )
+
+
+def reference_folder(home: Path) -> Path:
+    """The folder of the reference errors in a home."""
+    return home / "references"
 
 
 def _path(folder: Path, key: str) -> Path:

@@ -14,7 +14,7 @@ from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store
 from dmpo_app.training.data.dataset import AutomaticEvidence, build_dataset
-from dmpo_app.training.data.slots import Example, evaluation_slots
+from dmpo_app.training.data.examples import Example, evaluation_slots
 from dmpo_app.training.reference.denoising_errors import PairErrors
 from dmpo_app.training.reference.reference_cache import ReferenceCache
 

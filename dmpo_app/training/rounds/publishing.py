@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
-from dmpo_app.diffusion.adapter_files import write_adapter
+from dmpo_app.diffusion.adapter_files import StagedAdapter, write_adapter
 from dmpo_app.domain.lineage import AdapterRef, BaseModelRef, NewAdapter
 from dmpo_app.store import Store
 from dmpo_app.training.loop.checkpoint import BestAdapter
@@ -75,16 +77,18 @@ def publish(
     `violation` is the limit that ended the round early; the round's reason and the adapter's metrics say so.
     Killed in between and run again, the same tensors find their folder there. Raises LeaseLostError, StorageFullError.
     """
-    proven = len(plan.held_out_vote_ids) >= MIN_HELD_OUT_VOTES
-    metrics = _metrics(plan, best, live, seconds) | _violation_metrics(violation)
+    metrics = compute_metrics(plan, best, live, seconds) | _violation_metrics(violation)
     reason = None if violation is None else f"{violation}; published from step {best.step}"
-    staged = write_adapter(
-        store.adapters.root(base),
-        store.adapters.next_version(base),
-        best.tensors,
-        plan.spec,
-        _manifest(base, plan, best, proven=proven, metrics=metrics, stopped=reason),
-    )
+    provenance = {
+        "base_model": {"source": base.source, "family": base.family, "fingerprint": base.fingerprint},
+        "parent": plan.parent_version,
+        "round": plan.round_id,
+        "train_votes": list(plan.train_vote_ids),
+        "held_out_votes": list(plan.held_out_vote_ids),
+        "stopped": reason,
+    }
+    proven, version = is_proven(plan), store.adapters.next_version(base)
+    staged = stage_adapter(store.adapters.root(base), version, plan, best, provenance, proven=proven, metrics=metrics)
     adapter = NewAdapter(
         parent=plan.parent_version,
         folder_name=staged.folder_name,
@@ -96,11 +100,25 @@ def publish(
     return store.rounds.publish(plan.round_id, adapter, token=token, reason=reason)
 
 
-def _metrics(plan: RoundPlan, best: BestAdapter, live: Evaluation | None, seconds: float) -> dict[str, float]:
+def is_proven(plan: RoundPlan) -> bool:
+    """True when there are enough held-out votes to tell a good adapter from a bad one."""
+    return len(plan.held_out_vote_ids) >= MIN_HELD_OUT_VOTES
+
+
+def compute_metrics(
+    plan: RoundPlan,
+    best: BestAdapter,
+    live: Evaluation | None,
+    seconds: float,
+    *,
+    items: Literal["votes", "pairs"] = "votes",
+    parent: Literal["live", "base"] = "live",
+) -> dict[str, float]:
+    """Compute the metrics of an adapter, beside those of the version before it, which a data set calls the base."""
     metrics = {
         "step": float(best.step),
-        "train_votes": float(len(plan.train_vote_ids)),
-        "held_out_votes": float(len(plan.held_out_vote_ids)),
+        f"train_{items}": float(len(plan.train_vote_ids)),
+        f"held_out_{items}": float(len(plan.held_out_vote_ids)),
         "seconds": round(seconds, 2),
     }
     if best.evaluation is not None:
@@ -108,8 +126,8 @@ def _metrics(plan: RoundPlan, best: BestAdapter, live: Evaluation | None, second
         metrics["held_out_margin"] = best.evaluation.agreement.margin
         metrics["held_out_accuracy"] = best.evaluation.agreement.accuracy
     if live is not None:
-        metrics["live_held_out_loss"] = live.loss
-        metrics["live_held_out_accuracy"] = live.agreement.accuracy
+        metrics[f"{parent}_held_out_loss"] = live.loss
+        metrics[f"{parent}_held_out_accuracy"] = live.agreement.accuracy
     return metrics
 
 
@@ -121,26 +139,27 @@ def _violation_metrics(violation: LimitViolation | None) -> dict[str, float]:
     return metrics if violation.value is None else {**metrics, f"stopped_{violation.name}": violation.value}
 
 
-def _manifest(
-    base: BaseModelRef,
+def stage_adapter(
+    root: Path,
+    version: int,
     plan: RoundPlan,
     best: BestAdapter,
+    provenance: Mapping[str, Any],
     *,
     proven: bool,
-    metrics: dict[str, float],
-    stopped: str | None,
-) -> dict[str, Any]:
-    return {
-        "base_model": {"source": base.source, "family": base.family, "fingerprint": base.fingerprint},
-        "parent": plan.parent_version,
-        "round": plan.round_id,
+    metrics: Mapping[str, float],
+) -> StagedAdapter:
+    """Write the adapter's folder, with a manifest of where it comes from (`provenance`) and how it was trained.
+
+    Killed in between and run again, the same tensors find their folder there. Raises StorageFullError.
+    """
+    manifest = {
+        **provenance,
         "seed": plan.seed,
         "step": best.step,
         "config": plan.config,
-        "train_votes": list(plan.train_vote_ids),
-        "held_out_votes": list(plan.held_out_vote_ids),
         "proven": proven,
         "metrics": metrics,
-        "stopped": stopped,
         "num_threads": torch.get_num_threads(),
     }
+    return write_adapter(root, version, best.tensors, plan.spec, manifest)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from dmpo_app.diffusion.adapter_files import AdapterWeights, read_adapter
+from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.registry import get_family
-from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.diffusion.lora import LoraSpec, check_fit, expected_shapes
+from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
 from dmpo_app.domain.round import RoundState, TrainingVote, Trigger
 from dmpo_app.domain.vote import Question
-from dmpo_app.errors import RoundFailedError
+from dmpo_app.errors import AdapterError, RoundFailedError
 from dmpo_app.io import sha256_hex
 from dmpo_app.labeling.quality import UNWEIGHED, VoteWeighing
+from dmpo_app.labeling.quality.quality_service import weighing_from_settings
 from dmpo_app.objective import get_objective
-from dmpo_app.settings import RoundSettings
+from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.store import Store
 from dmpo_app.training.data.dataset import (
     AutomaticEvidence,
@@ -24,11 +29,14 @@ from dmpo_app.training.data.dataset import (
     TensorFiles,
     build_dataset,
     filter_votes,
+    is_held_out,
     split_votes,
 )
-from dmpo_app.training.data.slots import keyed_seed
+from dmpo_app.training.data.examples import keyed_seed
 from dmpo_app.training.loop.step import PreferenceLoss
-from dmpo_app.training.rounds.scorer_targets import AutomaticPlan, compute_evidence
+from dmpo_app.training.rounds.scorer_targets import AutomaticPlan, compute_evidence, score_for_round
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +78,53 @@ class RoundPlan:
         if beta is None:
             raise RoundFailedError(f"round {self.round_id} was started without a beta")
         return beta
+
+
+def start_or_resume(
+    store: Store,
+    base: BaseModelRef,
+    settings: Settings,
+    state: RoundState,
+    *,
+    calibrate: Callable[[Sequence[TrainingVote]], RoundSettings],
+    scoring_device: str,
+    environment: Mapping[str, Any],
+    token: int,
+    heartbeat: Callable[[], None],
+) -> RoundState:
+    """Start a round with what the studio's settings ask for, or resume it; one that was started keeps what it has.
+
+    `calibrate` gives the round's settings with every beta, from the votes. Scorers run on `scoring_device`, with a
+    `heartbeat` between batches. Raises RoundFailedError when a beta or a scorer cannot be had, LeaseLostError,
+    StorageFullError.
+    """
+    round_settings, automatic = settings.round, None
+    question = settings.labeling.training_question
+    if state.started_at is None:
+        votes = store.votes.training_votes(base, question=question)
+        round_settings = calibrate(votes)
+        share, seed = round_settings.held_out_share, round_settings.seed
+        automatic = score_for_round(
+            store,
+            base,
+            round_settings.scoring,
+            votes,
+            may_train_on=lambda prompt: not is_held_out(prompt, share=share, seed=seed),
+            device=scoring_device,
+            heartbeat=heartbeat,
+        )
+    return start_round(
+        store,
+        base,
+        state.id,
+        trigger=state.trigger,
+        settings=round_settings,
+        environment=environment,
+        token=token,
+        question=question,
+        automatic=automatic,
+        weighing=weighing_from_settings(settings),
+    )
 
 
 def start_round(
@@ -202,6 +257,27 @@ def build_plan(plan_inputs: PlanInputs, files: TensorFiles) -> RoundPlan:
         config=state.config,
         key=sha256_hex(json.dumps(key_values, sort_keys=True).encode()),
     )
+
+
+def parent_files(store: Store, base: BaseModelRef, plan: RoundPlan) -> tuple[Path, str] | None:
+    """Folder and sha256 of the version that was live when the round began; None for the base model."""
+    if plan.parent_version == BASE_VERSION:
+        return None
+    adapter = store.adapters.get(base, plan.parent_version)
+    return adapter.folder, adapter.sha256
+
+
+def read_parent(files: tuple[Path, str] | None, plan: RoundPlan, denoiser: Denoiser) -> AdapterWeights | None:
+    """Read the version of `parent_files`; None for the base model, or when it cannot be used on this denoiser."""
+    if files is None:
+        return None
+    try:
+        weights = read_adapter(*files)
+        check_fit(weights.tensors, expected_shapes(denoiser.module, weights.spec))
+    except AdapterError as error:
+        _log.warning("round %d goes on without its parent: %s", plan.round_id, error)
+        return None
+    return weights
 
 
 def _annotator_weights(config: Mapping[str, Any], train: Sequence[TrainingVote]) -> Callable[[int], float]:

@@ -17,9 +17,8 @@ from typing import Any, Literal, Protocol
 from dmpo_app.domain.round import RoundProgress
 from dmpo_app.errors import BusyError, SetupError
 from dmpo_app.store import Store
-from dmpo_app.training.loop.step import StepResult, VoteAgreement
 from dmpo_app.training.loop.steps import StepDone
-from dmpo_app.training.monitoring.health import PairHealth
+from dmpo_app.training.monitoring.early_stopping import PairHealth, StepResult, VoteAgreement
 
 TrackerName = Literal["none", "tensorboard", "trackio", "wandb"]
 

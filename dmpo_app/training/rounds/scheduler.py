@@ -11,10 +11,15 @@ A tick is one decision; the loop around it (`process`) is thin. Order of the dec
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime, timedelta
 from enum import StrEnum
+from pathlib import Path
+
+import torch
 
 from dmpo_app.diffusion.adapter_files import remove_staging_folders
 from dmpo_app.diffusion.denoiser import Denoiser
@@ -29,13 +34,17 @@ from dmpo_app.errors import (
     StorageFullError,
     StudioError,
 )
+from dmpo_app.io import write_atomically
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from dmpo_app.training.reference.calibration import calibrate_settings
 from dmpo_app.training.reference.prefetch import ReferencePrefetcher
 from dmpo_app.training.reference.vote_margins import MarginPrefetcher
 from dmpo_app.training.rounds.held_lease import TrainerLease
-from dmpo_app.training.rounds.round_runner import LineageTrainer, SliceOutcome, remove_checkpoint
+from dmpo_app.training.rounds.round_plan import start_or_resume
+from dmpo_app.training.rounds.round_progress import MetricsCallback, start_round_tracker
+from dmpo_app.training.rounds.round_runner import RoundRunner, SliceOutcome, remove_checkpoint, round_folder
 
 _log = logging.getLogger(__name__)
 
@@ -217,3 +226,123 @@ class RoundScheduler:
         _log.warning("another trainer has taken over this lineage; waiting until it is gone")
         self._lease.mark_lost()
         return Tick.WAITING
+
+
+MAX_CRASHES = 10
+"""A round that takes the whole process down this often in a row without getting any further is given up."""
+IDLE, END = "idle", "end"
+"""Commands of the main process to the others between rounds; the number of a round is the command to train it."""
+_NO_TOKEN = -1
+
+
+def run_secondary_process(store: Store, base: BaseModelRef, denoiser: Denoiser, group: ProcessGroup) -> None:
+    """Train along with the group's main process until it sends END. Raises whatever ends a round there or here."""
+    while (command := group.broadcast(str)) != END:
+        if command == IDLE:
+            continue
+        runner = RoundRunner(store, base, denoiser, store.rounds.get(int(command)), token=_NO_TOKEN, group=group)
+        try:
+            while runner.run_slice() is SliceOutcome.MORE:
+                pass
+        finally:
+            runner.close()
+
+
+class LineageTrainer:
+    """Trainer of one lineage's rounds, one at a time, under its lease; other processes run `run_secondary_process`."""
+
+    def __init__(
+        self,
+        store: Store,
+        base: BaseModelRef,
+        settings: Settings,
+        denoiser: Denoiser,
+        *,
+        lease: TrainerLease,
+        should_stop: Callable[[], bool],
+        group: ProcessGroup,
+    ) -> None:
+        self._store = store
+        self._base = base
+        self._settings = settings
+        self._denoiser = denoiser
+        self._lease = lease
+        self._should_stop = should_stop
+        self._group = group
+
+    def train(self, state: RoundState) -> SliceOutcome:
+        """Start or resume the round and go on until it is over or a stop is asked for. Raises whatever ends it."""
+        settings = self._settings
+        round_state = start_or_resume(
+            self._store,
+            self._base,
+            settings,
+            state,
+            calibrate=lambda votes: calibrate_settings(self._store, self._base, self._denoiser, settings.round, votes),
+            scoring_device=self._denoiser.device.type,
+            environment=self._environment(),
+            token=self._lease.token,
+            heartbeat=self._heartbeat,
+        )
+        _log.info("round %d: %d votes, attempt %d", round_state.id, round_state.num_votes, round_state.attempts)
+        self._group.broadcast(lambda: str(round_state.id))
+        config = round_state.config.get("settings", {})
+        with closing(
+            start_round_tracker(settings.trainer.tracker, self._store.home, round_state.id, config)
+        ) as tracker:
+            return self._run_slices(round_state, tracker)
+
+    def _run_slices(self, round_state: RoundState, track: MetricsCallback) -> SliceOutcome:
+        runner = RoundRunner(
+            self._store,
+            self._base,
+            self._denoiser,
+            round_state,
+            token=self._lease.token,
+            heartbeat=self._lease.renew,
+            should_stop=self._should_stop,
+            track=track,
+            group=self._group,
+        )
+        try:
+            check_crash_loop(round_folder(self._store.home, round_state.id) / "starts.json", runner.step)
+            outcome = SliceOutcome.MORE
+            while outcome is SliceOutcome.MORE:
+                outcome = runner.run_slice()
+            return outcome
+        finally:
+            runner.close()
+
+    def _heartbeat(self) -> None:
+        """Renew the lease, and send a heartbeat to the processes that wait to train along."""
+        self._lease.renew()
+        self._group.broadcast(lambda: IDLE)
+
+    def _environment(self) -> dict[str, str | int]:
+        return {
+            "processes": self._group.world_size,
+            "device": self._denoiser.device.type,
+            "dtype": self._denoiser.precision,
+            "num_threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+
+
+def check_crash_loop(path: Path, step: int) -> None:
+    """Check for a crash loop: give up on a round that kills the process again and again at one step.
+
+    Most likely it lacks memory.
+
+    Being killed while getting on is no failure: a round may be resumed any number of times.
+    """
+    try:
+        earlier = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        earlier = {"step": -1, "starts": 0}
+    starts = earlier["starts"] + 1 if earlier["step"] == step else 1
+    if starts > MAX_CRASHES:
+        raise RoundFailedError(
+            f"the trainer died {MAX_CRASHES} times in a row at step {step}; most likely the system ended it for "
+            "want of memory: set a smaller DMPO_ROUND__BATCH_PAIRS or DMPO_ROUND__RANK"
+        )
+    write_atomically(path, json.dumps({"step": step, "starts": starts}).encode())

@@ -58,7 +58,7 @@ def test_zerogpu_is_found_by_its_variable_and_compiles_nothing(monkeypatch: pyte
 
 def test_zerogpu_where_none_is_lent_or_its_package_is_missing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = Settings(hosting=HostingSettings(mode="zerogpu"))
-    with pytest.raises(SetupError, match="no GPU is lent here"):
+    with pytest.raises(SetupError, match="this is no ZeroGPU"):
         detect_mode(wanted)
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
     monkeypatch.setattr("sys.path", [])

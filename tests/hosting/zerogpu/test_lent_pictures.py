@@ -67,7 +67,7 @@ def test_a_lent_minute_fills_the_pool_first_and_then_the_contact_sheet(painted: 
     lent = Lent.make(painted)
     assert painted.store.pairs.count_unjudged(painted.base) == 0
     said = list(lent.lent.gpu_minutes.run_minute())
-    assert said[-1] == "Thank you: 8 pictures were made for everybody."
+    assert said[-1] == "Thank you: 8 images were made for everybody."
     assert painted.store.pairs.count_unjudged(painted.base) == 4
     lent.advance()  # the eight votes are a round
     list(lent.lent.gpu_minutes.run_minute())

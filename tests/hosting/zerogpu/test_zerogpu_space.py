@@ -53,7 +53,7 @@ def test_a_lent_minute_makes_pairs_and_the_next_trains_a_round_that_goes_live(tm
         refused = client.post("/api/v1/render", json={"prompt": "a fox", "seed": 1, "versions": [0]})
         assert (refused.status_code, "press Render on the page" in refused.json()["detail"]) == (503, True)
 
-        assert "12 pictures were made" in lend(client)[-1]
+        assert "12 images were made" in lend(client)[-1]
         token = client.post("/api/v1/session", json={}).json()["token"]
         who = {"Authorization": f"Bearer {token}"}
         for _ in range(4):

@@ -86,6 +86,10 @@ export interface ConsentBody {
   sha256: string;
 }
 
+export interface CurrentImportOut {
+  current: ImportOut | null;
+}
+
 export interface EditAnswer {
   done: number;
   refused: Array<RefusedOut>;
@@ -144,7 +148,7 @@ export interface ImportAnswer {
 export interface ImportOut {
   name: string;
   use: ImportUse;
-  phase: Phase;
+  phase: ImportPhase;
   format: string;
   total_bytes: number;
   num_bytes: number;
@@ -161,9 +165,7 @@ export interface ImportOut {
   problem: string;
 }
 
-export interface ImportState {
-  current: ImportOut | null;
-}
+export type ImportPhase = "receiving" | "reading" | "previewed" | "taking_in" | "done" | "failed";
 
 export type ImportUse = "votes" | "pairs" | "both";
 
@@ -249,8 +251,6 @@ export interface OwnVotesAnswer {
   votes: Array<OwnVote>;
   next: number | null;
 }
-
-export type Phase = "receiving" | "reading" | "previewed" | "taking_in" | "done" | "failed";
 
 export interface Problem {
   detail: string;
@@ -561,11 +561,11 @@ export interface Operations {
   "POST prompts/edit": { body: EditBody; response: EditAnswer };
   "POST prompts/import": { query?: { format?: "txt" | "csv" | "tsv" | "jsonl" | "json"; held_out_share?: number; tag?: Array<string> | null; column?: string | null; dry_run?: boolean }; content: BodyInit; response: ImportAnswer };
   "GET quality": { response: QualityReport };
-  "GET imports": { response: ImportState };
-  "DELETE imports": { response: ImportState };
-  "POST imports": { query: { name: string; as?: ImportUse }; content: BodyInit; response: ImportState };
-  "POST imports/hub": { query: { name: string; as?: ImportUse }; response: ImportState };
-  "POST imports/take-in": { response: ImportState };
+  "GET imports": { response: CurrentImportOut };
+  "DELETE imports": { response: CurrentImportOut };
+  "POST imports": { query: { name: string; as?: ImportUse }; content: BodyInit; response: CurrentImportOut };
+  "POST imports/hub": { query: { name: string; as?: ImportUse }; response: CurrentImportOut };
+  "POST imports/take-in": { response: CurrentImportOut };
 }
 
 export interface Downloads {

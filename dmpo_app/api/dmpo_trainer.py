@@ -1,0 +1,191 @@
+"""The trainer for notebooks and scripts: `DMPOTrainer`, and what it gives."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusers import DiffusionPipeline
+
+from dmpo_app.api.callbacks import Callback, Dispatcher, Policy
+from dmpo_app.api.config import DMPOConfig, python_words
+from dmpo_app.api.preferences import load_preferences
+from dmpo_app.diffusion.base_models import detect_family
+from dmpo_app.diffusion.loaded_pipeline import LoadedPipeline
+from dmpo_app.errors import BadInputError
+from dmpo_app.objective import load_objective
+from dmpo_app.settings import POCKET_MODEL
+from dmpo_app.training.data.encoded_pairs import EncodingCounts
+from dmpo_app.training.loop.steps import StepDone
+from dmpo_app.training.offline.dataset_training import TrainingOutcome, TrainingRequest, TrainingSteps, dataset_steps
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutEvaluation:
+    """Evaluation of the saved adapter on the held-out pairs.
+
+    `loss` is DMPO's, whatever was minimised, and `base_loss` the base model's; `accuracy` the share of pairs whose
+    margin points to the chosen image, `margin` the mean of u towards it; `num_pairs` there are.
+    """
+
+    loss: float
+    base_loss: float
+    accuracy: float
+    margin: float
+    num_pairs: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """Result of a training.
+
+    `adapter_path` is the adapter's folder, for `pipe.load_lora_weights`; `step` the one it is from. `evaluation` is
+    None without held-out pairs. `warning` says that a limit ended the training, or that held-out pairs judge the
+    adapter to be worse than the base model. `counts` are of the rows that were read.
+    """
+
+    adapter_path: Path
+    step: int
+    metrics: Mapping[str, float]
+    evaluation: HeldOutEvaluation | None
+    warning: str | None
+    counts: EncodingCounts
+
+
+class DMPOTrainer:
+    """Trainer of a LoRA adapter on preferences, with DMPO or another objective.
+
+        trainer = DMPOTrainer("pocket", pairs, DMPOConfig(num_steps=80, output_dir="out"), callbacks=[...])
+        result = trainer.train()
+
+    The model is a hub id, a folder, "pocket" for the model that ships, or a loaded pipeline, whose denoiser is trained
+    in place and is the base model again afterwards. `pairs` is all that `load_preferences` takes.
+
+    Raises BadInputError or SetupError: no pairs, an unknown objective or option, a folder that exists, no such model.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | DiffusionPipeline,
+        pairs: Any,
+        config: DMPOConfig | None = None,
+        *,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        self.config = config or DMPOConfig()
+        self.callbacks = tuple(callbacks)
+        self.pairs = load_preferences(pairs)
+        self._result: TrainingResult | None = None
+        self._is_begun = False
+        with python_words():
+            self._loaded = None if isinstance(model, str | os.PathLike) else LoadedPipeline(model)
+            load_objective(self.config.objective, dict(self.config.objective_options))
+            source = self._loaded.source if self._loaded else _source_of_model(model)
+            self._settings = self.config.to_settings(source)
+            self._check_output()
+
+    @property
+    def result(self) -> TrainingResult:
+        """The result of the training. Raises BadInputError before its end."""
+        if self._result is None:
+            raise BadInputError("the training has no result yet; train() or the end of steps() gives it")
+        return self._result
+
+    def train(self) -> TrainingResult:
+        """Encode the pairs, train to the end, save the adapter. Called again, it goes on where it was interrupted.
+
+        Raises BadInputError when there is nothing to learn from, SetupError, RoundFailedError when training diverges,
+        StorageFullError, and whatever a callback raises.
+        """
+        for _ in self.steps():
+            pass
+        return self.result
+
+    def steps(self) -> Iterator[StepDone]:
+        """Train step by step: each step is yielded when it is done and the callbacks have been told of it.
+
+        Leaving the loop early writes a checkpoint, and `steps()` or `train()` goes on from there. After the last step
+        there is a `result`. Raises like `train`.
+        """
+        if not self._is_begun:
+            with python_words():
+                self._check_output()
+        self._is_begun = True
+        policy = Policy(self._settings, self._loaded, self.config.resolution)
+        watcher = Dispatcher(self.callbacks, policy)
+        request = TrainingRequest(
+            output=Path(self.config.output_dir).expanduser().resolve(),
+            limit=self.config.max_pairs,
+            resolution=self.config.resolution,
+            encode_batch=self.config.encode_batch,
+            loaded=self._loaded,
+        )
+        lent = nullcontext() if self._loaded is None else self._loaded.lent()
+        with python_words(), lent, watcher:
+            training = dataset_steps(self.pairs.source, self.pairs.reader, self._settings, request, watcher)
+            while True:
+                try:
+                    step = next(training)
+                except StopIteration as end:
+                    self._finish(end.value)
+                    return
+                try:
+                    watcher.on_step_done(step)
+                    yield step
+                except BaseException:  # the loop was left, or a callback failed
+                    watcher.leave()
+                    self._finish(_run_to_end(training))
+                    raise
+
+    def _finish(self, outcome: TrainingOutcome) -> None:
+        if outcome.folder is not None:
+            self._result = _to_result(outcome.folder, outcome)
+            for callback in self.callbacks:
+                callback.on_end(self._result)
+
+    def _check_output(self) -> None:
+        """Raise BadInputError for an output folder that is in use by something else."""
+        output = Path(self.config.output_dir).expanduser()
+        if output.exists() and not output.is_dir():
+            raise BadInputError(f"output_dir {output} is a file; choose another")
+        if not output.is_dir() or not any(output.iterdir()):
+            return
+        if not self.config.resume:
+            raise BadInputError(
+                f"output_dir {output} exists already; choose another, or set resume=True to go on with a training in it"
+            )
+        if not (output / "work").is_dir():
+            raise BadInputError(f"output_dir {output} holds no training to resume; choose a new one")
+
+
+def _run_to_end(training: TrainingSteps) -> TrainingOutcome:
+    while True:
+        try:
+            next(training)
+        except StopIteration as end:
+            outcome: TrainingOutcome = end.value
+            return outcome
+
+
+def _source_of_model(model: Any) -> str:
+    source = str(POCKET_MODEL) if model == "pocket" else os.fspath(model)
+    detect_family(source)
+    return source
+
+
+def _to_result(folder: Path, outcome: TrainingOutcome) -> TrainingResult:
+    metrics = outcome.metrics
+    evaluation = None
+    if "held_out_loss" in metrics:
+        evaluation = HeldOutEvaluation(
+            loss=metrics["held_out_loss"],
+            base_loss=metrics["base_held_out_loss"],
+            accuracy=metrics["held_out_accuracy"],
+            margin=metrics["held_out_margin"],
+            num_pairs=int(metrics["held_out_pairs"]),
+        )
+    return TrainingResult(folder, int(metrics["step"]), metrics, evaluation, outcome.warning, outcome.counts)
