@@ -71,7 +71,7 @@ def norm_of_difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Te
     return found
 
 
-def train_with_torchrun(studio: Studio, folder: Path) -> None:
+def train_with_torchrun(studio: TrainingStudio, folder: Path) -> None:
     """Train as the documents say, in a folder whose modules have the names of others."""
     for name in ("json.py", "torch.py", "dmpo_app.py"):
         (folder / name).write_text("raise SystemExit('a module of the current folder was imported')")

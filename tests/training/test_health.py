@@ -14,7 +14,7 @@ from dmpo_app.diffusion.lora import LoraSpec, attach
 from dmpo_app.objective import OBJECTIVES, PairTerms
 from dmpo_app.training.loop.step import PreferenceLoss
 from dmpo_app.training.monitoring.early_stopping import PairHealth, adapter_norm, num_outputs, pair_health
-from tests.training.training_studio import FAST, Studio
+from tests.training.training_studio import FAST, TrainingStudio
 
 SPEC = LoraSpec(rank=2, lora_alpha=4.0, target_modules=UNET_WIDE)
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.training.reference.prefetch import ReferencePrefetcher
 from dmpo_app.training.reference.reference_cache import reference_folder
-from tests.training.training_studio import FAST, Studio
+from tests.training.training_studio import FAST, TrainingStudio
 
 
 def passes(denoiser: Denoiser) -> list[int]:

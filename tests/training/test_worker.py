@@ -19,7 +19,7 @@ from dmpo_app.training.monitoring.early_stopping import StepResult
 from dmpo_app.training.rounds import scheduler
 from dmpo_app.training.rounds.round_runner import RoundRunner, SliceOutcome, round_folder
 from dmpo_app.training.rounds.scheduler import MAX_CRASHES, Tick
-from tests.training.training_studio import Studio
+from tests.training.training_studio import TrainingStudio
 from tests.training.worker_fixtures import MIN_VOTES, Clock, MakeWorker
 
 

@@ -254,7 +254,7 @@ def test_openapi_documents_every_route_with_its_errors(studio: ApiStudio) -> Non
         assert schema["components"]["schemas"]["VoteBody"]["examples"]
 
 
-def test_no_request_can_name_an_objective(studio: Studio) -> None:
+def test_no_request_can_name_an_objective(studio: ApiStudio) -> None:
     """Naming one may import a module: that is for who runs the studio, see `objective.registry`."""
     schema = studio.client.get("/api/v1/openapi.json").json()
     bodies = json.dumps(
@@ -269,7 +269,7 @@ def test_no_request_can_name_an_objective(studio: Studio) -> None:
     assert "os:getcwd" not in str(requested)
 
 
-def test_the_documentation_page_loads_nothing_from_elsewhere(studio: Studio) -> None:
+def test_the_documentation_page_loads_nothing_from_elsewhere(studio: ApiStudio) -> None:
     page = studio.client.get("/docs").text
     assert "/api/v1/votes" in page
     assert "src=" not in page
