@@ -40,8 +40,9 @@ _.min_sharpness, _.max_sharpness, _.min_diversity
 _.record_ranking
 _.is_wrong  # of a simulated vote: what its random mistakes are checked by
 
-# What the front door is made of: rows in memory, a pipeline that somebody has loaded, a studio started from a script.
-_.RowsSource, _.MemorySource, _.PAIRS_READER, _.dataset_source, _.lent, _.Studio
+# What scripts take from the package: the lazy names of `dmpo_app`, and the fields of a training's result.
+_.__getattr__, _.__dir__, _.base_loss, _.adapter_path
+_.RowsSource, _.Studio
 
 # Click and pydantic read these.
 _.obj, _.context_class, _.model_config

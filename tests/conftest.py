@@ -20,7 +20,7 @@ PREFIXES = slow_prefixes()
 
 
 def is_slow(node_id: str) -> bool:
-    """Whether a test is listed, by itself (with all its parameters) or with its file or folder."""
+    """True for a test that is listed, by itself (with all its parameters) or with its file or folder."""
     return any(
         node_id == prefix or node_id.startswith(prefix if prefix.endswith("/") else (f"{prefix}::", f"{prefix}["))
         for prefix in PREFIXES

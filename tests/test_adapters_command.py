@@ -17,7 +17,7 @@ from dmpo_app.exchange.exporting.hub_push import push_adapter
 from dmpo_app.settings import RoundSettings
 from tests.adapters import random_adapter
 from tests.hub_fixtures import HubProcess, hub, hub_process
-from tests.rendering.rendering_studio import Studio
+from tests.rendering.rendering_studio import RenderingStudio
 from tests.studio_process import PROJECT_ROOT
 from tests.tiny_pipeline import make_tiny_pipeline
 
@@ -39,10 +39,10 @@ numpy.savez(target, base=made(source), adapted=made(source, adapter), merged=mad
 
 
 @pytest.fixture
-def studio(tmp_path: Path) -> Studio:
+def studio(tmp_path: Path) -> RenderingStudio:
     """A home with one published version whose manifest is as a round writes it."""
     model = make_tiny_pipeline(tmp_path / "model")
-    studio = Studio.open(tmp_path / "home", model)
+    studio = RenderingStudio.open(tmp_path / "home", model)
     weights = random_adapter(load_denoiser(str(model)).module, 1)
     manifest: dict[str, Any] = {
         "base_model": {"source": str(model), "family": studio.base.family, "fingerprint": studio.base.fingerprint},
@@ -57,7 +57,7 @@ def studio(tmp_path: Path) -> Studio:
 
 
 def test_a_version_on_the_hub_and_a_merged_pipeline_draw_what_the_studio_draws(
-    studio: Studio, hub: HubProcess, tmp_path: Path
+    studio: RenderingStudio, hub: HubProcess, tmp_path: Path
 ) -> None:
     environment = hub.environment(
         DMPO_HOME=str(studio.settings.home), DMPO_BASE_MODEL=studio.settings.base_model, DMPO_RENDER__NUM_STEPS="2"
@@ -101,7 +101,7 @@ def test_versions_are_revisions_and_an_older_one_does_not_take_mains_place(hub: 
     assert api.model_info(REPO).private
 
 
-def test_nothing_is_merged_over_a_folder_that_is_there(studio: Studio, tmp_path: Path) -> None:
+def test_nothing_is_merged_over_a_folder_that_is_there(studio: RenderingStudio, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(BadInputError, match="is there already"):
         merge_version(studio.settings, 1, tmp_path / "there", strength=1.0)

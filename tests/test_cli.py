@@ -19,7 +19,7 @@ from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.labeling import Sealer, load_or_create_key
 from dmpo_app.store import Store
 from tests.adapters import random_adapter
-from tests.rendering.rendering_studio import Studio
+from tests.rendering.rendering_studio import RenderingStudio
 from tests.tiny_pipeline import make_tiny_pipeline
 
 
@@ -160,7 +160,7 @@ def test_doctor_finds_nothing_wrong_here_and_says_what_is_missing() -> None:
 
 
 def test_a_version_is_exported_for_diffusers_and_in_kohyas_naming(tmp_path: Path, model: Path) -> None:
-    studio = Studio.open(tmp_path / "home", model)
+    studio = RenderingStudio.open(tmp_path / "home", model)
     spec = LoraSpec(4, 6.0, UNET_ATTENTION)
     studio.publish(random_adapter(load_denoiser(str(model), device="cpu").module, 1, spec))
     studio.store.close()

@@ -22,12 +22,13 @@ PATH = re.compile(
 PACKAGES = "|".join(sorted(path.parent.name for path in (PROJECT_ROOT / "dmpo_app").glob("*/__init__.py")))
 IN_THE_PACKAGE = re.compile(rf"(?<![\w./-])((?:{PACKAGES})/\w[\w/]*)(?![\w/.-]*\.\w)")
 """`training/loop/step`: a module, or a folder, named from the package."""
-MODULE = re.compile(r"(?<![\w./-])(?:dmpo_app|tests|benchmarks|examples)(?:\.\w+)+")
+MODULE = re.compile(r"(?<![\w./-])(?:dmpo_app|tests|benchmarks|examples)(?:\.(?!py\b)\w+)+")
 TARGET = re.compile(r"`make ([a-z][a-z-]*)")
 OF_OTHERS = {
     "train_diffusion_dpo.py", "train_diffusion_dpo_sdxl.py", "examples/research_projects/diffusion_dpo",  # diffusers
     "sampling.py",  # of FLUX
-    "json.py",
+    "json.py",  # of whoever works in the current folder
+    "dmpo_app/assets",  # in the wheel alone
     "ImageReward.py",  # of ImageReward
 }  # fmt: skip
 TEST = re.compile(r"`(tests/[\w/]+(?:\.py)?)?(?:::(test_\w+))?`")

@@ -19,7 +19,7 @@ from dmpo_app.labeling.tastes import TASTES
 from tests.patience import PATIENCE
 
 
-class Studio(BaseHTTPRequestHandler):
+class VotingServer(BaseHTTPRequestHandler):
     """Shows a red image on the left of even assignments, on the right of odd ones; remembers what is voted."""
 
     taken: list[dict[str, Any]]
@@ -60,8 +60,8 @@ class Studio(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def client() -> Iterator[httpx.Client]:
-    Studio.taken, Studio.more = [], []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Studio)
+    VotingServer.taken, VotingServer.more = [], []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), VotingServer)
     Thread(target=server.serve_forever, daemon=True).start()
     with httpx.Client(base_url=f"http://127.0.0.1:{server.server_port}", timeout=PATIENCE) as client:
         yield client
@@ -76,7 +76,7 @@ def annotator(client: httpx.Client, wrong_share: float = 0.0) -> SimulatedAnnota
 def test_it_chooses_the_image_its_taste_prefers_on_whichever_side_it_is(client: httpx.Client) -> None:
     votes = list(annotator(client).votes(4))
     assert [vote.choice for vote in votes] == [Choice.LEFT, Choice.RIGHT] * 2
-    assert [body["choice"] for body in Studio.taken] == ["left", "right"] * 2
+    assert [body["choice"] for body in VotingServer.taken] == ["left", "right"] * 2
     assert votes[-1].votes_until_round == 7
 
 
@@ -90,11 +90,11 @@ def test_a_share_of_the_votes_is_wrong_and_says_so(client: httpx.Client) -> None
 
 
 def test_a_set_is_ranked_by_the_scores_of_the_taste_and_a_wrong_ranking_is_worst_first(client: httpx.Client) -> None:
-    Studio.more = ["purple", "white"]  # as warm as 255, 0, -255 (red, white, blue), and purple as white
+    VotingServer.more = ["purple", "white"]  # as warm as 255, 0, -255 (red, white, blue), and purple as white
     votes = list(annotator(client, wrong_share=0.3).votes(40))
     assert {vote.choice for vote in votes} == {None}
-    assert [body["order"] for body in Studio.taken] == [list(vote.order) for vote in votes]
-    assert not any("choice" in body for body in Studio.taken)
+    assert [body["order"] for body in VotingServer.taken] == [list(vote.order) for vote in votes]
+    assert not any("choice" in body for body in VotingServer.taken)
     middles = set()
     for number, vote in enumerate(votes):
         red, blue = (0, 1) if number % 2 == 0 else (1, 0)

@@ -59,7 +59,7 @@ def test_what_code_in_a_string_imports_is_there() -> None:
 
 
 def has_name(module: str, name: str) -> bool:
-    """Whether `from module import name` finds something, from the files alone."""
+    """True where `from module import name` finds something, from the files alone."""
     path = unused_names.ROOT / module.replace(".", "/")
     if (path / f"{name}.py").exists() or (path / name).is_dir():
         return True

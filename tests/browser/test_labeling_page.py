@@ -98,7 +98,7 @@ def test_keys_do_nothing_while_typing_or_on_another_tab(page_studio: PageStudio,
     page.keyboard.press("Escape")
     open_tab(page, "Progress")
     page.keyboard.press("1")
-    page.wait_for_timeout(400)
+    page.wait_for_timeout(400)  # a vote would leave the page at once: nothing tells of one that is not sent
     assert page_studio.votes == 0
 
 

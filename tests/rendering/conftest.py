@@ -12,7 +12,7 @@ from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.loading import load_denoiser
 from tests.adapters import random_adapter
 from tests.model_fixtures import case, case_folder, fixed_threads, folder, tiny_model
-from tests.rendering.rendering_studio import Studio
+from tests.rendering.rendering_studio import RenderingStudio
 
 __all__ = ["case", "case_folder", "fixed_threads", "folder", "tiny_model"]
 
@@ -25,7 +25,7 @@ def adapter(tiny_model: Path) -> Callable[[int], AdapterWeights]:
 
 
 @pytest.fixture
-def studio(tmp_path: Path, tiny_model: Path) -> Iterator[Studio]:
-    studio = Studio.open(tmp_path / "home", tiny_model)
+def studio(tmp_path: Path, tiny_model: Path) -> Iterator[RenderingStudio]:
+    studio = RenderingStudio.open(tmp_path / "home", tiny_model)
     yield studio
     studio.store.close()

@@ -19,13 +19,13 @@ HELD_OUT_PROMPTS = ("a pink crane", "a black cat", "a white owl", "a brown bear"
 
 
 @dataclass
-class Studio:
+class RenderingStudio:
     store: Store
     base: BaseModelRef
     settings: Settings
 
     @classmethod
-    def open(cls, home: Path, source: Path, *, pool_size: int = 4, queue_size: int = 8) -> Studio:
+    def open(cls, home: Path, source: Path, *, pool_size: int = 4, queue_size: int = 8) -> RenderingStudio:
         store = Store.open(home)
         base = store.models.register(str(source), detect_family(str(source)), fingerprint(str(source)))
         store.prompts.ensure(TRAIN_PROMPTS, held_out=False)

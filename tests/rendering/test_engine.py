@@ -18,7 +18,7 @@ from dmpo_app.rendering.contact_sheet import SheetPlan
 from dmpo_app.rendering.engine import Engine
 from dmpo_app.rendering.pool import PairPlan
 from tests.adapters import SPEC
-from tests.rendering.rendering_studio import Studio
+from tests.rendering.rendering_studio import RenderingStudio
 from tests.tiny_pipeline import IMAGE_SIZE, LATENT_SHAPE, MAX_TOKENS, make_tiny_pipeline
 
 MakeAdapter = Callable[[int], AdapterWeights]
@@ -43,11 +43,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def engine(studio: Studio, clock: Clock) -> Engine:
+def engine(studio: RenderingStudio, clock: Clock) -> Engine:
     return Engine.load(studio.store, studio.base, studio.settings, clock=clock)
 
 
-def render(studio: Studio, engine: Engine, *versions: int, strength: float = 1.0) -> list[tuple[int, bytes]]:
+def render(studio: RenderingStudio, engine: Engine, *versions: int, strength: float = 1.0) -> list[tuple[int, bytes]]:
     images = engine.render(RenderRequest("a red fox", 5, versions, strength), never)
     for image in images:
         assert image.version == image.image.provenance.adapter_version
@@ -55,7 +55,7 @@ def render(studio: Studio, engine: Engine, *versions: int, strength: float = 1.0
 
 
 def test_versions_come_in_the_order_asked_each_made_with_its_own_weights(
-    studio: Studio, engine: Engine, adapter: MakeAdapter
+    studio: RenderingStudio, engine: Engine, adapter: MakeAdapter
 ) -> None:
     for seed in (1, 2):
         studio.publish(adapter(seed))
@@ -69,7 +69,7 @@ def test_versions_come_in_the_order_asked_each_made_with_its_own_weights(
 
 
 def test_base_and_live_share_a_batch_and_equal_their_own_batches_of_that_size(
-    studio: Studio, engine: Engine, adapter: MakeAdapter
+    studio: RenderingStudio, engine: Engine, adapter: MakeAdapter
 ) -> None:
     studio.publish(adapter(1))
     engine.sync_live_version()
@@ -81,7 +81,7 @@ def test_base_and_live_share_a_batch_and_equal_their_own_batches_of_that_size(
 
 
 def test_a_request_for_another_version_leaves_the_live_one_in_place(
-    studio: Studio, engine: Engine, adapter: MakeAdapter
+    studio: RenderingStudio, engine: Engine, adapter: MakeAdapter
 ) -> None:
     for seed in (1, 2):
         studio.publish(adapter(seed))
@@ -93,7 +93,7 @@ def test_a_request_for_another_version_leaves_the_live_one_in_place(
 
 
 def test_going_back_to_an_earlier_version_and_to_the_base_is_followed(
-    studio: Studio, engine: Engine, adapter: MakeAdapter
+    studio: RenderingStudio, engine: Engine, adapter: MakeAdapter
 ) -> None:
     for seed in (1, 2):
         studio.publish(adapter(seed))
@@ -106,7 +106,7 @@ def test_going_back_to_an_earlier_version_and_to_the_base_is_followed(
 
 
 def test_a_damaged_version_never_goes_live_and_the_last_good_one_stays(
-    studio: Studio, engine: Engine, clock: Clock, adapter: MakeAdapter
+    studio: RenderingStudio, engine: Engine, clock: Clock, adapter: MakeAdapter
 ) -> None:
     studio.publish(adapter(1))
     engine.sync_live_version()
@@ -131,7 +131,7 @@ def test_a_damaged_version_never_goes_live_and_the_last_good_one_stays(
 
 
 def test_a_live_version_whose_file_goes_bad_later_gives_way_to_the_base_and_never_to_a_mixture(
-    studio: Studio, engine: Engine, adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch
+    studio: RenderingStudio, engine: Engine, adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_module, "MAX_BYTES", 0)  # keeps one version in memory
     base, expected = render(studio, engine, 0), []
@@ -147,7 +147,7 @@ def test_a_live_version_whose_file_goes_bad_later_gives_way_to_the_base_and_neve
 
 
 def test_running_out_of_memory_says_what_to_do_and_the_next_request_works(
-    studio: Studio, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    studio: RenderingStudio, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_memory(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -159,7 +159,9 @@ def test_running_out_of_memory_says_what_to_do_and_the_next_request_works(
     assert render(studio, engine, 0)
 
 
-def test_an_adapter_of_another_base_model_never_goes_live(studio: Studio, engine: Engine, adapter: MakeAdapter) -> None:
+def test_an_adapter_of_another_base_model_never_goes_live(
+    studio: RenderingStudio, engine: Engine, adapter: MakeAdapter
+) -> None:
     tensors = adapter(1).tensors
     studio.publish(
         AdapterWeights(SPEC, {key.replace("down_blocks.0", "down_blocks.7"): tensors[key] for key in tensors})
@@ -169,13 +171,15 @@ def test_an_adapter_of_another_base_model_never_goes_live(studio: Studio, engine
     assert "does not fit" in engine.problem
 
 
-def test_a_version_that_does_not_exist_is_not_found(studio: Studio, engine: Engine) -> None:
+def test_a_version_that_does_not_exist_is_not_found(studio: RenderingStudio, engine: Engine) -> None:
     with pytest.raises(NotFoundError, match="7"):
         render(studio, engine, 0, 7)
     assert render(studio, engine, 0)
 
 
-def test_a_pair_is_stored_with_what_training_needs(studio: Studio, engine: Engine, adapter: MakeAdapter) -> None:
+def test_a_pair_is_stored_with_what_training_needs(
+    studio: RenderingStudio, engine: Engine, adapter: MakeAdapter
+) -> None:
     studio.publish(adapter(1))
     engine.sync_live_version()
     assert engine.make_pair(PLAN, never)
@@ -195,7 +199,7 @@ def test_a_pair_is_stored_with_what_training_needs(studio: Studio, engine: Engin
     assert load_conditioning(embeds.read_bytes())["prompt_embeds"].shape == (MAX_TOKENS, 16)
 
 
-def test_a_row_of_the_contact_sheet_is_stored_as_such(studio: Studio, engine: Engine) -> None:
+def test_a_row_of_the_contact_sheet_is_stored_as_such(studio: RenderingStudio, engine: Engine) -> None:
     engine.make_sheet_row(SheetPlan("a pink crane", 0, (1, 2)), never)
     stored = studio.store.images.contact_sheet(studio.base)
     assert [(image.provenance.prompt, image.provenance.seed) for image in stored] == [
@@ -206,7 +210,7 @@ def test_a_row_of_the_contact_sheet_is_stored_as_such(studio: Studio, engine: En
 
 def test_pairs_that_the_models_safety_checker_flags_are_not_kept(tmp_path: Path) -> None:
     folder = make_tiny_pipeline(tmp_path / "model", safety_checker="flags everything")
-    studio = Studio.open(tmp_path / "home", folder)
+    studio = RenderingStudio.open(tmp_path / "home", folder)
     with studio.store:
         engine = Engine.load(studio.store, studio.base, studio.settings)
         assert not engine.make_pair(PLAN, never)
@@ -215,7 +219,7 @@ def test_pairs_that_the_models_safety_checker_flags_are_not_kept(tmp_path: Path)
 
 def test_a_flagged_image_that_a_person_asked_for_is_said_to_be_withheld(tmp_path: Path) -> None:
     folder = make_tiny_pipeline(tmp_path / "model", safety_checker="flags everything")
-    studio = Studio.open(tmp_path / "home", folder)
+    studio = RenderingStudio.open(tmp_path / "home", folder)
     with studio.store:
         for checker, withheld in (("on", True), ("off", False)):
             settings = studio.settings.render.model_copy(update={"safety_checker": checker})
@@ -226,13 +230,13 @@ def test_a_flagged_image_that_a_person_asked_for_is_said_to_be_withheld(tmp_path
             assert (pixels.convert("L").getextrema() == (0, 0)) == withheld
 
 
-def test_a_safety_checker_that_is_wanted_and_missing_keeps_the_model_from_loading(studio: Studio) -> None:
+def test_a_safety_checker_that_is_wanted_and_missing_keeps_the_model_from_loading(studio: RenderingStudio) -> None:
     settings = studio.settings.render.model_copy(update={"safety_checker": "on"})
     with pytest.raises(SetupError, match=r"SAFETY_CHECKER=on.*without a safety checker"):
         Engine.load(studio.store, studio.base, studio.settings.model_copy(update={"render": settings}))
 
 
-def test_a_plan_of_three_seeds_becomes_a_set_that_can_be_ranked(studio: Studio, engine: Engine) -> None:
+def test_a_plan_of_three_seeds_becomes_a_set_that_can_be_ranked(studio: RenderingStudio, engine: Engine) -> None:
     assert engine.make_pair(PairPlan("a red fox", (1, 2, 3)), never)
     assert studio.store.pairs.count_unjudged(studio.base) == 0
     assert studio.store.pairs.count_unjudged(studio.base, num_images=3) == 1

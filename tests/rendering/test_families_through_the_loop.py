@@ -14,25 +14,25 @@ from dmpo_app.rendering.pool import PairPlan
 from dmpo_app.settings import RenderSettings, RoundSettings, Settings
 from dmpo_app.training.rounds.round_runner import SliceOutcome
 from tests.tiny_models.cases import Case
-from tests.training.training_studio import FAST, Studio
+from tests.training.training_studio import FAST, TrainingStudio
 
 ROUND: RoundSettings = FAST.model_copy(update={"num_steps": 2, "held_out_share": 0.0, "target_modules": "auto"})
 
 
 @pytest.fixture
-def voted(tmp_path: Path, folder: Path) -> Iterator[Studio]:
-    studio = Studio.open(tmp_path / "home", folder)
+def voted(tmp_path: Path, folder: Path) -> Iterator[TrainingStudio]:
+    studio = TrainingStudio.open(tmp_path / "home", folder)
     yield studio
     studio.store.close()
 
 
-def engine_of(studio: Studio, case: Case) -> Engine:
+def engine_of(studio: TrainingStudio, case: Case) -> Engine:
     render = RenderSettings(num_steps=2, resolution=case.resolution, device="cpu", dtype="float32")
     settings = Settings(home=studio.home, base_model=str(studio.source), render=render, round=ROUND)
     return Engine.load(studio.store, studio.base, settings)
 
 
-def test_pairs_are_made_voted_on_trained_on_and_the_version_is_shown(case: Case, voted: Studio) -> None:
+def test_pairs_are_made_voted_on_trained_on_and_the_version_is_shown(case: Case, voted: TrainingStudio) -> None:
     engine = engine_of(voted, case)
     for number, prompt in enumerate(("a red fox", "a blue whale", "a green frog")):
         assert engine.make_pair(PairPlan(prompt, (2 * number, 2 * number + 1)), lambda: False)

@@ -10,10 +10,10 @@ from dmpo_app.exchange.importing.importer import Importer, get_reader
 from dmpo_app.exchange.readers.source import open_source
 from dmpo_app.rendering.engine import Engine
 from tests.exchange.readers.preference_files import image_bytes
-from tests.rendering.rendering_studio import Studio
+from tests.rendering.rendering_studio import RenderingStudio
 
 
-def take_in(studio: Studio, folder: Path, count: int) -> None:
+def take_in(studio: RenderingStudio, folder: Path, count: int) -> None:
     for side, first in (("winners", 0), ("losers", count)):
         (folder / side).mkdir(parents=True)
         for number in range(count):
@@ -26,7 +26,7 @@ def take_in(studio: Studio, folder: Path, count: int) -> None:
 
 
 def test_imported_pairs_of_any_size_get_latents_of_the_model_and_count_from_then_on(
-    studio: Studio, tmp_path: Path
+    studio: RenderingStudio, tmp_path: Path
 ) -> None:
     take_in(studio, tmp_path / "data", 6)
     store, base = studio.store, studio.base

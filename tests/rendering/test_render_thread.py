@@ -23,20 +23,20 @@ from dmpo_app.rendering.render_thread import RenderThread
 from tests.adapters import SPEC
 from tests.model_fixtures import NUM_THREADS
 from tests.patience import PATIENCE, wait_until
-from tests.rendering.rendering_studio import TRAIN_PROMPTS, Studio
+from tests.rendering.rendering_studio import TRAIN_PROMPTS, RenderingStudio
 
 MakeAdapter = Callable[[int], AdapterWeights]
 REQUEST = RenderRequest("a red fox", 5, (0,))
 
 
 @pytest.fixture
-def thread(studio: Studio) -> Iterator[RenderThread]:
+def thread(studio: RenderingStudio) -> Iterator[RenderThread]:
     thread = RenderThread(studio.store, studio.base, studio.settings, num_threads=NUM_THREADS)
     yield thread
     thread.stop()
 
 
-def is_idle(studio: Studio) -> bool:
+def is_idle(studio: RenderingStudio) -> bool:
     sheet = studio.store.images.contact_sheet(studio.base)
     versions = 1 + len(studio.store.adapters.list(studio.base))
     full = studio.store.pairs.count_unjudged(studio.base) >= studio.settings.pool.size
@@ -48,7 +48,7 @@ def test_importing_the_render_thread_does_not_import_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_request_made_while_the_model_loads_is_answered(studio: Studio, thread: RenderThread) -> None:
+def test_a_request_made_while_the_model_loads_is_answered(studio: RenderingStudio, thread: RenderThread) -> None:
     assert thread.state.phase == "starting"
     future = thread.submit(REQUEST)
     assert thread.state.pending == 1
@@ -61,17 +61,17 @@ def test_a_request_made_while_the_model_loads_is_answered(studio: Studio, thread
 
 
 def test_the_pool_and_the_contact_sheet_are_filled_and_then_the_thread_rests(
-    studio: Studio, thread: RenderThread
+    studio: RenderingStudio, thread: RenderThread
 ) -> None:
     thread.start()
     wait_until(lambda: is_idle(studio), "pool and contact sheet are complete")
-    time.sleep(0.5)
+    time.sleep(0.5)  # long enough for a pair too many: one takes some hundredths of a second here
     assert studio.store.pairs.count(studio.base) == studio.settings.pool.size
     assert set(studio.store.pairs.prompt_counts(studio.base)) == set(TRAIN_PROMPTS)
 
 
 def test_a_published_version_goes_live_and_gets_pairs_and_a_contact_sheet(
-    studio: Studio, thread: RenderThread, adapter: MakeAdapter
+    studio: RenderingStudio, thread: RenderThread, adapter: MakeAdapter
 ) -> None:
     thread.start()
     wait_until(lambda: is_idle(studio), "pool and contact sheet are complete")
@@ -85,7 +85,7 @@ def test_a_published_version_goes_live_and_gets_pairs_and_a_contact_sheet(
 
 
 def test_a_damaged_version_is_reported_and_the_studio_goes_on(
-    studio: Studio, thread: RenderThread, adapter: MakeAdapter
+    studio: RenderingStudio, thread: RenderThread, adapter: MakeAdapter
 ) -> None:
     studio.damage(studio.publish(adapter(1)))
     thread.start()
@@ -94,7 +94,7 @@ def test_a_damaged_version_is_reported_and_the_studio_goes_on(
     assert thread.state.live_version == 0
     num_images = NUM_PROMPTS * len(SEEDS)
     wait_until(lambda: len(studio.store.images.contact_sheet(studio.base)) == num_images, "the contact sheet is there")
-    time.sleep(0.5)
+    time.sleep(0.5)  # long enough for an image of the damaged version: one takes some hundredths of a second here
     sheet = studio.store.images.contact_sheet(studio.base)
     assert [image.provenance.adapter_version for image in sheet] == [0] * num_images
     assert studio.store.pairs.count_unjudged(studio.base, adapter_version=0) == studio.settings.pool.size
@@ -108,7 +108,7 @@ def test_an_error_reaches_whoever_asked_and_nobody_else(thread: RenderThread) ->
     assert good.result(timeout=PATIENCE)
 
 
-def test_a_request_that_was_given_up_is_not_rendered(studio: Studio, thread: RenderThread) -> None:
+def test_a_request_that_was_given_up_is_not_rendered(studio: RenderingStudio, thread: RenderThread) -> None:
     given_up, wanted = thread.submit(REQUEST), thread.submit(RenderRequest("a red fox", 6, (0,)))
     assert given_up.cancel()
     thread.start()
@@ -129,7 +129,7 @@ def test_a_failure_nobody_foresaw_is_answered_and_the_thread_goes_on(
 
 
 def test_a_full_disk_is_said_and_pairs_are_made_again_when_there_is_space(
-    studio: Studio, thread: RenderThread, monkeypatch: pytest.MonkeyPatch
+    studio: RenderingStudio, thread: RenderThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(**_: object) -> None:
         raise StorageFullError("no space left on the device")
@@ -164,7 +164,7 @@ def test_values_no_image_can_be_made_of_are_refused_at_once(thread: RenderThread
     assert thread.state.pending == 0
 
 
-def test_a_full_queue_is_busy(studio: Studio, thread: RenderThread) -> None:
+def test_a_full_queue_is_busy(studio: RenderingStudio, thread: RenderThread) -> None:
     for _ in range(studio.settings.render.queue_size):
         thread.submit(REQUEST)
     with pytest.raises(BusyError, match="8"):
@@ -176,7 +176,7 @@ def test_a_full_queue_is_busy(studio: Studio, thread: RenderThread) -> None:
 
 def test_a_model_that_cannot_be_loaded_is_said_to_everybody_who_asks(tmp_path: Path, tiny_model: Path) -> None:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
-    studio = Studio.open(tmp_path / "home", folder)
+    studio = RenderingStudio.open(tmp_path / "home", folder)
     shutil.rmtree(folder / "vae")
     thread = RenderThread(studio.store, studio.base, studio.settings, num_threads=NUM_THREADS)
     waiting = thread.submit(REQUEST)
@@ -191,7 +191,7 @@ def test_a_model_that_cannot_be_loaded_is_said_to_everybody_who_asks(tmp_path: P
     studio.store.close()
 
 
-def test_stopping_interrupts_a_long_image_and_refuses_what_waits(studio: Studio, thread: RenderThread) -> None:
+def test_stopping_interrupts_a_long_image_and_refuses_what_waits(studio: RenderingStudio, thread: RenderThread) -> None:
     thread.start()
     thread.submit(REQUEST).result(timeout=PATIENCE)
     long = thread.submit(RenderRequest("a red fox", 5, (0,), num_steps=200))
@@ -206,7 +206,7 @@ def test_stopping_interrupts_a_long_image_and_refuses_what_waits(studio: Studio,
         thread.submit(REQUEST)
 
 
-def test_renders_that_are_too_old_are_deleted(studio: Studio, thread: RenderThread) -> None:
+def test_renders_that_are_too_old_are_deleted(studio: RenderingStudio, thread: RenderThread) -> None:
     thread.start()
     (image,) = thread.submit(REQUEST).result(timeout=PATIENCE)
     thread.stop()
@@ -222,7 +222,7 @@ def test_renders_that_are_too_old_are_deleted(studio: Studio, thread: RenderThre
 
 
 def test_every_image_is_bitwise_of_the_version_it_is_labelled_with_while_versions_change_all_the_time(
-    studio: Studio, thread: RenderThread, adapter: MakeAdapter
+    studio: RenderingStudio, thread: RenderThread, adapter: MakeAdapter
 ) -> None:
     expected: dict[tuple[int, int], str] = {}
     model = LiveModel.load(studio.base.source, studio.settings.render, SPEC)

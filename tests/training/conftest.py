@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.model_fixtures import case, case_folder, denoiser, fixed_threads, folder, tiny_model
-from tests.training.training_studio import Studio
+from tests.training.training_studio import TrainingStudio
 from tests.training.worker_fixtures import clock, make_worker
 
 __all__ = ["case", "case_folder", "clock", "denoiser", "fixed_threads", "folder", "make_worker", "tiny_model"]
 
 
 @pytest.fixture
-def studio(tmp_path: Path, tiny_model: Path) -> Iterator[Studio]:
-    studio = Studio.open(tmp_path / "home", tiny_model)
+def studio(tmp_path: Path, tiny_model: Path) -> Iterator[TrainingStudio]:
+    studio = TrainingStudio.open(tmp_path / "home", tiny_model)
     yield studio
     studio.store.close()

@@ -15,13 +15,15 @@ from dmpo_app.training.data.dataset import is_held_out
 from dmpo_app.training.rounds.round_plan import load_plan, start_round
 from dmpo_app.training.rounds.scheduler import Tick
 from dmpo_app.training.rounds.scorer_targets import AutomaticPlan, compute_evidence, score_for_round
-from tests.training.training_studio import FAST, Studio
+from tests.training.training_studio import FAST, TrainingStudio
 from tests.training.worker_fixtures import MIN_VOTES, MakeWorker
 
 BRIGHT = ScoringSettings(scorers=(ScorerSettings(name="brightness", temperature=0.1),), unjudged_pairs=100)
 
 
-def score(studio: Studio, settings: ScoringSettings, heartbeat: Callable[[], None] = lambda: None) -> AutomaticPlan:
+def score(
+    studio: TrainingStudio, settings: ScoringSettings, heartbeat: Callable[[], None] = lambda: None
+) -> AutomaticPlan:
     votes = studio.store.votes.training_votes(studio.base)
     plan = score_for_round(
         studio.store, studio.base, settings, votes, may_train_on=lambda _: True, device="cpu", heartbeat=heartbeat
@@ -30,7 +32,7 @@ def score(studio: Studio, settings: ScoringSettings, heartbeat: Callable[[], Non
     return plan
 
 
-def test_every_image_is_scored_once_and_its_pairs_probability_follows(studio: Studio) -> None:
+def test_every_image_is_scored_once_and_its_pairs_probability_follows(studio: TrainingStudio) -> None:
     studio.add_pairs(4)
     studio.vote(2)
     plan = score(studio, BRIGHT)
@@ -44,7 +46,7 @@ def test_every_image_is_scored_once_and_its_pairs_probability_follows(studio: St
         assert evidence.targets[pair.id] == pytest.approx(1 / (1 + math.exp(-difference)))
 
 
-def test_what_is_scored_already_is_not_scored_again(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_scored_already_is_not_scored_again(studio: TrainingStudio, monkeypatch: pytest.MonkeyPatch) -> None:
     from dmpo_app.scoring.pixel_scorer import PixelScorer
 
     seen: list[int] = []
@@ -64,7 +66,7 @@ def test_what_is_scored_already_is_not_scored_again(studio: Studio, monkeypatch:
     assert seen == [6, 2]
 
 
-def test_several_scorers_are_weighed(studio: Studio) -> None:
+def test_several_scorers_are_weighed(studio: TrainingStudio) -> None:
     studio.add_pairs(1)
     studio.vote(1)
     settings = ScoringSettings(
@@ -83,7 +85,9 @@ def test_several_scorers_are_weighed(studio: Studio) -> None:
     assert both == pytest.approx(0.75 * alone[0] + 0.25 * alone[1])
 
 
-def test_a_round_learns_from_votes_and_scores_and_records_which(studio: Studio, make_worker: MakeWorker) -> None:
+def test_a_round_learns_from_votes_and_scores_and_records_which(
+    studio: TrainingStudio, make_worker: MakeWorker
+) -> None:
     studio.add_pairs(20)
     studio.vote(MIN_VOTES)
     worker = make_worker(scoring=BRIGHT)
@@ -100,7 +104,9 @@ def test_a_round_learns_from_votes_and_scores_and_records_which(studio: Studio, 
     assert plan.held_out is None or not set(recorded.unjudged) & set(plan.held_out.pair_ids)
 
 
-def test_a_scorer_that_cannot_be_had_fails_the_round_and_says_why(studio: Studio, make_worker: MakeWorker) -> None:
+def test_a_scorer_that_cannot_be_had_fails_the_round_and_says_why(
+    studio: TrainingStudio, make_worker: MakeWorker
+) -> None:
     studio.add_pairs(10)
     studio.vote(MIN_VOTES)
     worker = make_worker(scoring=ScoringSettings(scorers=(ScorerSettings(name="hpsv2"),)))
@@ -110,7 +116,7 @@ def test_a_scorer_that_cannot_be_had_fails_the_round_and_says_why(studio: Studio
     assert "hpsv2 cannot be used" in reason
 
 
-def test_scoring_keeps_the_lease_and_ends_where_it_is_lost(studio: Studio) -> None:
+def test_scoring_keeps_the_lease_and_ends_where_it_is_lost(studio: TrainingStudio) -> None:
     studio.add_pairs(2)
     studio.vote(2)
 
@@ -121,7 +127,7 @@ def test_scoring_keeps_the_lease_and_ends_where_it_is_lost(studio: Studio) -> No
         score(studio, BRIGHT, heartbeat=lost)
 
 
-def test_a_round_whose_scores_are_gone_says_so(studio: Studio) -> None:
+def test_a_round_whose_scores_are_gone_says_so(studio: TrainingStudio) -> None:
     studio.add_pairs(4)
     studio.vote(4)
     token = studio.store.lease.acquire(studio.base, "tests", lease_seconds=60)

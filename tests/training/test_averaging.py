@@ -10,7 +10,7 @@ from torch import nn
 
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.training.loop.ema import AdapterEma
-from tests.training.training_studio import FAST, Studio, assert_equal, twin_of, weights_of
+from tests.training.training_studio import FAST, TrainingStudio, assert_equal, twin_of, weights_of
 
 AVERAGED = FAST.model_copy(update={"num_steps": 4, "ema_decay": 0.5})
 
@@ -41,7 +41,9 @@ def test_the_parameters_are_back_when_looking_at_the_average_fails() -> None:
     assert torch.equal(parameter, torch.full((2,), 5.0))
 
 
-def test_what_is_published_is_the_average_of_the_steps(studio: Studio, denoiser: Denoiser, tmp_path: Path) -> None:
+def test_what_is_published_is_the_average_of_the_steps(
+    studio: TrainingStudio, denoiser: Denoiser, tmp_path: Path
+) -> None:
     studio.add_pairs(8)
     studio.vote(8)
     settings = AVERAGED.model_copy(update={"held_out_share": 0.0, "num_steps": 2})
@@ -59,7 +61,7 @@ def test_what_is_published_is_the_average_of_the_steps(studio: Studio, denoiser:
 
 
 def test_an_averaged_round_cut_into_slices_ends_where_an_uninterrupted_one_does(
-    studio: Studio, denoiser: Denoiser, tmp_path: Path
+    studio: TrainingStudio, denoiser: Denoiser, tmp_path: Path
 ) -> None:
     studio.add_pairs(8)
     studio.vote(8)

@@ -15,13 +15,13 @@ from dmpo_app.training.data.training_examples import Example, evaluation_slots
 from dmpo_app.training.reference.calibration import MARGIN_SPREAD, calibrate_betas, error_spread
 from dmpo_app.training.reference.denoising_errors import PairErrors
 from dmpo_app.training.reference.reference_cache import ReferenceCache
-from tests.training.training_studio import Studio
+from tests.training.training_studio import TrainingStudio
 
 SETTINGS = RoundSettings(batch_pairs=4, slots_per_pair=8)
 
 
 @pytest.fixture
-def dataset(studio: Studio) -> PairDataset:
+def dataset(studio: TrainingStudio) -> PairDataset:
     studio.add_pairs(6)
     studio.vote(6)
     return build_dataset(studio.store.votes.training_votes(studio.base), studio.store.files, alpha=0.05)

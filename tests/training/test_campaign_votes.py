@@ -15,13 +15,13 @@ from dmpo_app.objective import graded_win
 from dmpo_app.settings import LabelingSettings
 from dmpo_app.training.data.dataset import build_dataset
 from dmpo_app.training.rounds.scheduler import Tick
-from tests.training.training_studio import Studio
+from tests.training.training_studio import TrainingStudio
 from tests.training.worker_fixtures import MIN_VOTES, MakeWorker
 
 BOTH = (Question.OVERALL, Question.APPEAL)
 
 
-def judge(studio: Studio, count: int, strength: Strength | None = None) -> dict[Question, list[int]]:
+def judge(studio: TrainingStudio, count: int, strength: Strength | None = None) -> dict[Question, list[int]]:
     """One annotator prefers image a on both questions about `count` pairs; the ids of the votes by question."""
     who = studio.store.annotators.ensure("judge")
     taken: dict[Question, list[int]] = {question: [] for question in BOTH}
@@ -33,13 +33,13 @@ def judge(studio: Studio, count: int, strength: Strength | None = None) -> dict[
     return taken
 
 
-def used_by_version(studio: Studio, version: int = 1) -> list[int]:
+def used_by_version(studio: TrainingStudio, version: int = 1) -> list[int]:
     manifest = json.loads((studio.store.adapters.get(studio.base, version).folder / "manifest.json").read_text())
     return sorted(manifest["train_votes"] + manifest["held_out_votes"])
 
 
 def test_a_round_learns_from_the_question_that_the_settings_name_and_says_so(
-    studio: Studio, make_worker: MakeWorker
+    studio: TrainingStudio, make_worker: MakeWorker
 ) -> None:
     studio.add_pairs(MIN_VOTES)
     taken = judge(studio, MIN_VOTES)
@@ -49,7 +49,7 @@ def test_a_round_learns_from_the_question_that_the_settings_name_and_says_so(
     assert used_by_version(studio) == taken[Question.APPEAL]
 
 
-def test_votes_on_other_questions_start_no_round(studio: Studio, make_worker: MakeWorker) -> None:
+def test_votes_on_other_questions_start_no_round(studio: TrainingStudio, make_worker: MakeWorker) -> None:
     studio.add_pairs(MIN_VOTES - 1)
     judge(studio, MIN_VOTES - 1)
     assert make_worker().tick() in (Tick.IDLE, Tick.PREPARED)
@@ -57,7 +57,7 @@ def test_votes_on_other_questions_start_no_round(studio: Studio, make_worker: Ma
 
 
 @pytest.mark.parametrize("strength", [None, *Strength])
-def test_a_slight_preference_asks_for_less_than_a_clear_one(studio: Studio, strength: Strength | None) -> None:
+def test_a_slight_preference_asks_for_less_than_a_clear_one(studio: TrainingStudio, strength: Strength | None) -> None:
     studio.add_pairs(1)
     judge(studio, 1, strength)
     votes = studio.store.votes.training_votes(studio.base)
@@ -67,7 +67,7 @@ def test_a_slight_preference_asks_for_less_than_a_clear_one(studio: Studio, stre
 
 
 def test_withdrawn_votes_and_reported_pairs_leave_a_round_that_has_begun(
-    studio: Studio, make_worker: MakeWorker, denoiser: Denoiser
+    studio: TrainingStudio, make_worker: MakeWorker, denoiser: Denoiser
 ) -> None:
     studio.add_pairs(MIN_VOTES)
     votes = judge(studio, MIN_VOTES)[Question.OVERALL]

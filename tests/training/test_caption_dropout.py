@@ -31,7 +31,7 @@ from dmpo_app.training.rounds.round_runner import SliceOutcome
 from tests.adapters import random_adapter
 from tests.tiny_models.cases import Case
 from tests.tolerance import assert_latents_agree
-from tests.training.training_studio import FAST, Studio, assert_equal, twin_of, weights_of
+from tests.training.training_studio import FAST, TrainingStudio, assert_equal, twin_of, weights_of
 
 Work = Callable[[float], None]
 DROPPING = FAST.model_copy(update={"caption_dropout": 0.5})
@@ -57,13 +57,13 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def empty_prompt(studio: Studio) -> EmptyPrompt:
+def empty_prompt(studio: TrainingStudio) -> EmptyPrompt:
     return EmptyPrompt.from_home(
         studio.home, str(studio.source), studio.base.fingerprint, device="cpu", dtype="float32"
     )
 
 
-def dataset_of(studio: Studio) -> PairDataset:
+def dataset_of(studio: TrainingStudio) -> PairDataset:
     return build_dataset(studio.store.votes.training_votes(studio.base), studio.store.files, alpha=0.05)
 
 
@@ -112,9 +112,9 @@ def test_what_a_smaller_share_drops_a_larger_one_drops_too() -> None:
 
 
 @pytest.fixture
-def voted(tmp_path: Path, case: Case, folder: Path) -> Iterator[Studio]:
+def voted(tmp_path: Path, case: Case, folder: Path) -> Iterator[TrainingStudio]:
     """Four votes, with prompts in the shapes that the model's own encoders give."""
-    studio = Studio.open(tmp_path / "family", folder)
+    studio = TrainingStudio.open(tmp_path / "family", folder)
     encoder = Encoder.load(str(folder), device="cpu", dtype="float32", resolution=None)
     shapes = {name: tuple(tensor.shape) for name, tensor in encoder.conditioning("a fox").items()}
     studio.latent_shape, studio.conditioning = case.latent_shape, shapes
@@ -126,7 +126,7 @@ def voted(tmp_path: Path, case: Case, folder: Path) -> Iterator[Studio]:
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_errors_with_dropped_captions_are_those_of_the_empty_prompt_in_every_family(
-    case: Case, folder: Path, voted: Studio, share: float
+    case: Case, folder: Path, voted: TrainingStudio, share: float
 ) -> None:
     encoder = Encoder.load(str(folder), device="cpu", dtype="float32", resolution=None)
     guided_from = encoder.family.unconditional(encoder.pipeline)
@@ -159,7 +159,7 @@ def test_errors_with_dropped_captions_are_those_of_the_empty_prompt_in_every_fam
 
 
 def test_a_fresh_adapter_has_margin_zero_exactly_with_and_without_captions(
-    studio: Studio, denoiser: Denoiser, empty_prompt: EmptyPrompt
+    studio: TrainingStudio, denoiser: Denoiser, empty_prompt: EmptyPrompt
 ) -> None:
     studio.add_pairs(4)
     studio.vote(4)
@@ -170,7 +170,7 @@ def test_a_fresh_adapter_has_margin_zero_exactly_with_and_without_captions(
 
 
 def test_where_nothing_is_dropped_the_empty_prompt_is_not_asked_for_and_no_bit_changes(
-    studio: Studio, denoiser: Denoiser, tmp_path: Path
+    studio: TrainingStudio, denoiser: Denoiser, tmp_path: Path
 ) -> None:
     studio.add_pairs(6)
     studio.vote(6)
@@ -183,7 +183,7 @@ def test_where_nothing_is_dropped_the_empty_prompt_is_not_asked_for_and_no_bit_c
 
 
 def test_references_know_the_share_and_those_filled_before_a_round_are_the_rounds(
-    studio: Studio, denoiser: Denoiser, empty_prompt: EmptyPrompt
+    studio: TrainingStudio, denoiser: Denoiser, empty_prompt: EmptyPrompt
 ) -> None:
     studio.add_pairs(6)
     studio.vote(6)
@@ -214,7 +214,7 @@ def test_references_know_the_share_and_those_filled_before_a_round_are_the_round
 
 
 def test_a_round_taken_up_again_ends_on_the_same_bytes(
-    studio: Studio, denoiser: Denoiser, empty_prompt: EmptyPrompt, tmp_path: Path
+    studio: TrainingStudio, denoiser: Denoiser, empty_prompt: EmptyPrompt, tmp_path: Path
 ) -> None:
     studio.add_pairs(8)
     studio.vote(8)
@@ -227,7 +227,7 @@ def test_a_round_taken_up_again_ends_on_the_same_bytes(
     twin.store.close()
 
 
-def test_a_denoiser_without_the_empty_prompt_is_refused(studio: Studio, denoiser: Denoiser) -> None:
+def test_a_denoiser_without_the_empty_prompt_is_refused(studio: TrainingStudio, denoiser: Denoiser) -> None:
     studio.add_pairs(2)
     studio.vote(2)
     with pytest.raises(RoundFailedError, match="without an encoded empty prompt"):
@@ -235,7 +235,7 @@ def test_a_denoiser_without_the_empty_prompt_is_refused(studio: Studio, denoiser
 
 
 def test_the_file_is_made_once_for_each_precision_and_read_as_it_was_written(
-    studio: Studio, empty_prompt: EmptyPrompt, loads: list[str]
+    studio: TrainingStudio, empty_prompt: EmptyPrompt, loads: list[str]
 ) -> None:
     first = empty_prompt()
     assert_equal(dict(empty_prompt()), dict(first))
@@ -250,7 +250,7 @@ def test_the_file_is_made_once_for_each_precision_and_read_as_it_was_written(
 
 
 @pytest.fixture
-def work(studio: Studio) -> Work:
+def work(studio: TrainingStudio) -> Work:
     """A trainer that runs until the round at hand has ended."""
 
     def num_finished() -> int:
@@ -285,7 +285,7 @@ def work(studio: Studio) -> Work:
 
 
 def test_a_trainer_loads_encoders_once_and_never_where_all_captions_are_kept(
-    studio: Studio, work: Work, loads: list[str]
+    studio: TrainingStudio, work: Work, loads: list[str]
 ) -> None:
     studio.add_pairs(12)
     studio.vote(4)
@@ -301,7 +301,7 @@ def test_a_trainer_loads_encoders_once_and_never_where_all_captions_are_kept(
 
 
 def test_a_round_begun_with_dropped_captions_goes_on_under_settings_that_keep_them(
-    studio: Studio, work: Work, loads: list[str]
+    studio: TrainingStudio, work: Work, loads: list[str]
 ) -> None:
     studio.add_pairs(6)
     studio.vote(6)

@@ -22,7 +22,7 @@ from dmpo_app.training.reference.denoising_errors import PairErrors
 from dmpo_app.training.reference.prefetch import ReferencePrefetcher
 from dmpo_app.training.reference.reference_cache import ReferenceCache
 from dmpo_app.training.rounds.round_runner import SliceOutcome
-from tests.training.training_studio import FAST, Studio
+from tests.training.training_studio import FAST, TrainingStudio
 
 SPEC = LoraSpec(rank=2, lora_alpha=4.0, target_modules=("to_q", "to_v"))
 COMPILED = FAST.model_copy(
@@ -50,7 +50,7 @@ def graphs() -> int:
 
 
 def test_one_graph_serves_policy_reference_and_evaluation_through_swaps_and_another_attachment(
-    studio: Studio, denoiser: Denoiser
+    studio: TrainingStudio, denoiser: Denoiser
 ) -> None:
     studio.add_pairs(4)
     studio.vote(4)
@@ -83,7 +83,7 @@ def test_an_adapter_without_effect_is_back_afterwards(denoiser: Denoiser) -> Non
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_rounds_are_compiled_once_and_leave_the_denoiser_as_it_was(studio: Studio, denoiser: Denoiser) -> None:
+def test_rounds_are_compiled_once_and_leave_the_denoiser_as_it_was(studio: TrainingStudio, denoiser: Denoiser) -> None:
     studio.add_pairs(8)
     studio.vote(8)
     token, compiled = None, []

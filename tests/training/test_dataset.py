@@ -11,7 +11,7 @@ from dmpo_app.domain.round import TrainingVote
 from dmpo_app.domain.vote import Choice, Outcome
 from dmpo_app.errors import NotFoundError, RoundFailedError, StudioError
 from dmpo_app.training.data.dataset import AutomaticEvidence, PairTensors, build_dataset, is_held_out, split_votes
-from tests.training.training_studio import Studio
+from tests.training.training_studio import TrainingStudio
 
 CPU = torch.device("cpu")
 
@@ -24,7 +24,7 @@ def for_b(a_on_left: bool) -> Choice:
     return Choice.RIGHT if a_on_left else Choice.LEFT
 
 
-def test_one_row_a_pair_with_the_stored_tensors(studio: Studio) -> None:
+def test_one_row_a_pair_with_the_stored_tensors(studio: TrainingStudio) -> None:
     studio.add_pairs(3)
     studio.vote(3)
     dataset = build_dataset(studio.store.votes.training_votes(studio.base), studio.store.files, alpha=0.05)
@@ -38,7 +38,7 @@ def test_one_row_a_pair_with_the_stored_tensors(studio: Studio) -> None:
     torch.testing.assert_close(dataset.targets, torch.full((3,), 0.95))
 
 
-def test_the_target_follows_the_image_chosen_and_not_the_side_it_stood_on(studio: Studio) -> None:
+def test_the_target_follows_the_image_chosen_and_not_the_side_it_stood_on(studio: TrainingStudio) -> None:
     studio.add_pairs(8)
     studio.vote(8, choose=for_b)
     votes = studio.store.votes.training_votes(studio.base)
@@ -46,7 +46,7 @@ def test_the_target_follows_the_image_chosen_and_not_the_side_it_stood_on(studio
     torch.testing.assert_close(dataset.targets, torch.full((8,), 0.1))
 
 
-def test_several_votes_on_a_pair_become_one_row_with_their_number_as_weight(studio: Studio) -> None:
+def test_several_votes_on_a_pair_become_one_row_with_their_number_as_weight(studio: TrainingStudio) -> None:
     studio.add_pairs(2)
     for choose in (for_a, for_a, for_b):
         studio.vote(2, choose=choose)
@@ -56,7 +56,7 @@ def test_several_votes_on_a_pair_become_one_row_with_their_number_as_weight(stud
     assert ((dataset.targets > 0.5) & (dataset.targets < 0.95)).all()
 
 
-def test_skips_and_both_bad_are_not_trained_on_and_ties_ask_for_an_even_margin(studio: Studio) -> None:
+def test_skips_and_both_bad_are_not_trained_on_and_ties_ask_for_an_even_margin(studio: TrainingStudio) -> None:
     studio.add_pairs(6)
     answers = iter([Choice.SKIP, Choice.BOTH_BAD, Choice.TIE, Choice.TIE, Choice.LEFT, Choice.RIGHT])
     studio.vote(6, choose=lambda a_on_left: next(answers))
@@ -65,12 +65,12 @@ def test_skips_and_both_bad_are_not_trained_on_and_ties_ask_for_an_even_margin(s
     assert (dataset.targets == 0.5).sum() == 2
 
 
-def test_no_votes_are_a_failed_round_that_says_so(studio: Studio) -> None:
+def test_no_votes_are_a_failed_round_that_says_so(studio: TrainingStudio) -> None:
     with pytest.raises(RoundFailedError, match="no vote to train on"):
         build_dataset([], studio.store.files, alpha=0.05)
 
 
-def test_a_missing_or_damaged_file_is_named(studio: Studio) -> None:
+def test_a_missing_or_damaged_file_is_named(studio: TrainingStudio) -> None:
     studio.add_pairs(2)
     studio.vote(2)
     votes = studio.store.votes.training_votes(studio.base)
@@ -83,7 +83,7 @@ def test_a_missing_or_damaged_file_is_named(studio: Studio) -> None:
         build_dataset(votes, studio.store.files, alpha=0.05).latents([0], CPU)
 
 
-def test_tensors_are_read_when_a_batch_needs_them_and_the_last_used_are_kept(studio: Studio) -> None:
+def test_tensors_are_read_when_a_batch_needs_them_and_the_last_used_are_kept(studio: TrainingStudio) -> None:
     studio.add_pairs(4)
     studio.vote(4)
     reads: list[str] = []
@@ -110,7 +110,7 @@ def test_tensors_are_read_when_a_batch_needs_them_and_the_last_used_are_kept(stu
     assert len(reads) == 8  # the first had to go
 
 
-def test_images_of_two_sizes_do_not_make_a_batch(studio: Studio) -> None:
+def test_images_of_two_sizes_do_not_make_a_batch(studio: TrainingStudio) -> None:
     studio.add_pairs(1)
     studio.latent_shape = (4, 4, 4)
     studio.add_pairs(1)
@@ -120,7 +120,7 @@ def test_images_of_two_sizes_do_not_make_a_batch(studio: Studio) -> None:
         dataset.latents([0, 1], CPU)
 
 
-def test_an_annotators_weight_and_a_votes_strength_count(studio: Studio) -> None:
+def test_an_annotators_weight_and_a_votes_strength_count(studio: TrainingStudio) -> None:
     studio.add_pairs(1)
     studio.vote(1)
     (vote,) = studio.store.votes.training_votes(studio.base)
@@ -135,7 +135,7 @@ def test_an_annotators_weight_and_a_votes_strength_count(studio: Studio) -> None
     assert 0.5 < slight.targets.item() < 0.95
 
 
-def test_scorers_are_mixed_into_judged_pairs_and_speak_alone_for_the_others(studio: Studio) -> None:
+def test_scorers_are_mixed_into_judged_pairs_and_speak_alone_for_the_others(studio: TrainingStudio) -> None:
     studio.add_pairs(3)
     studio.vote(1)
     (vote,) = studio.store.votes.training_votes(studio.base)

@@ -25,7 +25,7 @@ from dmpo_app.training.monitoring.early_stopping import StepResult
 from tests.model_fixtures import NUM_THREADS
 from tests.patience import PATIENCE
 from tests.tolerance import LOSS_RELATIVE
-from tests.training.training_studio import FAST, Studio, assert_equal, twin_of, weights_of
+from tests.training.training_studio import FAST, TrainingStudio, assert_equal, twin_of, weights_of
 
 TOLERANCE = 1e-5
 """Relative, in the norm of all A and of all B. Two processes have other batch shapes than one, so other last bits."""
@@ -71,7 +71,7 @@ def norm_of_difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Te
     return found
 
 
-def train_with_torchrun(studio: Studio, folder: Path) -> None:
+def train_with_torchrun(studio: TrainingStudio, folder: Path) -> None:
     """Train as the documents say, in a folder whose modules have the names of others."""
     for name in ("json.py", "torch.py", "dmpo_app.py"):
         (folder / name).write_text("raise SystemExit('a module of the current folder was imported')")
@@ -92,7 +92,7 @@ def train_with_torchrun(studio: Studio, folder: Path) -> None:
     )
 
 
-def train_in_halves(studio: Studio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+def train_in_halves(studio: TrainingStudio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one process whose memory holds half a batch: the same pieces that two processes have."""
 
     def only_half_fits(*arguments: Any, micro_pairs: int, **named: Any) -> StepResult:
@@ -107,7 +107,7 @@ def train_in_halves(studio: Studio, denoiser: Denoiser, monkeypatch: pytest.Monk
 
 
 def test_a_round_under_torchrun_publishes_what_one_process_does(
-    studio: Studio, denoiser: Denoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    studio: TrainingStudio, denoiser: Denoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     studio.add_pairs(12)
     studio.vote(12)
@@ -151,7 +151,9 @@ def test_the_others_wait_for_the_leading_process_longer_than_they_are_patient() 
     assert said[1][1] == "PeerLostError: process 0 of 2 failed: ValueError: no such data"
 
 
-def test_memory_short_in_one_process_halves_the_pieces_in_both_and_a_killed_one_ends_the_other(studio: Studio) -> None:
+def test_memory_short_in_one_process_halves_the_pieces_in_both_and_a_killed_one_ends_the_other(
+    studio: TrainingStudio,
+) -> None:
     studio.add_pairs(12)
     studio.vote(12)
     round_id, token = studio.start()

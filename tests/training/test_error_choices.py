@@ -20,14 +20,14 @@ from dmpo_app.training.reference.denoising_errors import PairErrors
 from dmpo_app.training.reference.reference_cache import ReferenceCache, numerics_key
 from dmpo_app.training.rounds.round_runner import SliceOutcome
 from tests.tiny_pipeline import LATENT_SHAPE
-from tests.training.training_studio import FAST, Studio
+from tests.training.training_studio import FAST, TrainingStudio
 
 SPEC = LoraSpec(rank=2, lora_alpha=4.0, target_modules=("to_q", "to_v"))
 DRAWS = [Example(0, 1), Example(1, 3), Example(2, 6), Example(3, 7)]
 
 
 @pytest.fixture
-def dataset(studio: Studio) -> PairDataset:
+def dataset(studio: TrainingStudio) -> PairDataset:
     studio.add_pairs(4)
     studio.vote(4)
     return build_dataset(studio.store.votes.training_votes(studio.base), studio.store.files, alpha=0.05)
@@ -76,7 +76,7 @@ def test_references_of_other_errors_have_keys_of_their_own(denoiser: Denoiser, d
     assert key(timestep_mean=0.5) == key(), "even slots have no mean"
 
 
-def test_a_round_with_other_noise_levels_is_published(studio: Studio, denoiser: Denoiser) -> None:
+def test_a_round_with_other_noise_levels_is_published(studio: TrainingStudio, denoiser: Denoiser) -> None:
     studio.add_pairs(6)
     studio.vote(6)
     settings = FAST.model_copy(update={"timestep_sampling": "logit_normal", "num_steps": 2})
@@ -85,7 +85,7 @@ def test_a_round_with_other_noise_levels_is_published(studio: Studio, denoiser: 
 
 
 def test_activations_are_computed_twice_from_the_first_step_where_that_is_set(
-    studio: Studio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+    studio: TrainingStudio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
 
@@ -104,7 +104,7 @@ def test_activations_are_computed_twice_from_the_first_step_where_that_is_set(
 
 
 def test_where_it_is_off_a_single_pair_that_does_not_fit_fails_and_says_so(
-    studio: Studio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+    studio: TrainingStudio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nothing_fits(*_: Any, **__: Any) -> NoReturn:
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -15,7 +15,7 @@ from dmpo_app.training.monitoring.early_stopping import VoteAgreement
 from dmpo_app.training.monitoring.evaluation import Evaluation, compare, evaluate, evaluate_base
 from dmpo_app.training.reference.denoising_errors import PairErrors
 from dmpo_app.training.reference.reference_cache import ReferenceCache
-from tests.training.training_studio import Studio
+from tests.training.training_studio import TrainingStudio
 
 
 def judged(*losses: float) -> Evaluation:
@@ -54,7 +54,7 @@ def test_the_same_adapter_is_not_worse_than_itself() -> None:
     assert not compare(judged(0.3, 0.9), judged(0.3, 0.9), ["a", "b"], [1, 1]).is_worse
 
 
-def test_a_fresh_adapter_is_judged_exactly_like_the_base_model(studio: Studio, denoiser: Denoiser) -> None:
+def test_a_fresh_adapter_is_judged_exactly_like_the_base_model(studio: TrainingStudio, denoiser: Denoiser) -> None:
     studio.add_pairs(5)
     studio.vote(5)
     dataset = build_dataset(studio.store.votes.training_votes(studio.base), studio.store.files, alpha=0.05)

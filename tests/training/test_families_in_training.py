@@ -25,7 +25,7 @@ from dmpo_app.training.rounds.round_runner import SliceOutcome
 from tests.adapters import random_adapter
 from tests.tiny_models.cases import NUM_STEPS, Case
 from tests.tolerance import LOSS_RELATIVE
-from tests.training.training_studio import FAST, Studio
+from tests.training.training_studio import FAST, TrainingStudio
 
 QUICK = FAST.model_copy(
     update={"num_steps": 12, "evaluate_every": 12, "learning_rate": 5e-3, "held_out_share": 0.0, "batch_pairs": 6}
@@ -33,8 +33,8 @@ QUICK = FAST.model_copy(
 
 
 @pytest.fixture
-def voted(tmp_path: Path, case: Case, folder: Path) -> Iterator[Studio]:
-    studio = Studio.open(tmp_path / "home", folder)
+def voted(tmp_path: Path, case: Case, folder: Path) -> Iterator[TrainingStudio]:
+    studio = TrainingStudio.open(tmp_path / "home", folder)
     studio.latent_shape, studio.conditioning = case.latent_shape, case.conditioning
     studio.add_pairs(6, num_prompts=4)
     studio.vote(6)
@@ -47,15 +47,15 @@ def denoiser(folder: Path) -> Denoiser:
     return load_denoiser(str(folder), device="cpu", dtype="float32")
 
 
-def dataset_of(studio: Studio) -> PairDataset:
+def dataset_of(studio: TrainingStudio) -> PairDataset:
     return build_dataset(studio.store.votes.training_votes(studio.base), studio.store.files, alpha=0.05)
 
 
-def errors_of(denoiser: Denoiser, studio: Studio) -> PairErrors:
+def errors_of(denoiser: Denoiser, studio: TrainingStudio) -> PairErrors:
     return PairErrors(denoiser, dataset_of(studio), ReferenceCache(), num_slots=8, slot_seed=0)
 
 
-def test_a_fresh_adapter_has_margin_zero_exactly(case: Case, denoiser: Denoiser, voted: Studio) -> None:
+def test_a_fresh_adapter_has_margin_zero_exactly(case: Case, denoiser: Denoiser, voted: TrainingStudio) -> None:
     attach(denoiser.module, LoraSpec.from_settings(QUICK, denoiser.family), seed=0)
     errors = errors_of(denoiser, voted)
     for step in range(6):
@@ -64,7 +64,7 @@ def test_a_fresh_adapter_has_margin_zero_exactly(case: Case, denoiser: Denoiser,
 
 
 def test_a_round_changes_only_the_adapter_lowers_the_loss_and_can_be_rendered(
-    case: Case, folder: Path, denoiser: Denoiser, voted: Studio
+    case: Case, folder: Path, denoiser: Denoiser, voted: TrainingStudio
 ) -> None:
     before = {name: tensor.clone() for name, tensor in denoiser.module.state_dict().items()}
     round_id, token = voted.start(settings=QUICK)
@@ -90,7 +90,9 @@ def test_a_round_changes_only_the_adapter_lowers_the_loss_and_can_be_rendered(
     assert not torch.equal(base.latents, adapted.latents)
 
 
-def test_a_model_in_half_precision_trains_an_adapter_in_float32(case: Case, folder: Path, voted: Studio) -> None:
+def test_a_model_in_half_precision_trains_an_adapter_in_float32(
+    case: Case, folder: Path, voted: TrainingStudio
+) -> None:
     half = load_denoiser(str(folder), device="cpu", dtype="bfloat16")
     parameters = attach(half.module, LoraSpec.from_settings(QUICK, half.family), seed=0)
     draws = examples_for_step(0, num_pairs=6, batch_pairs=4, num_slots=8, seed=1)
@@ -104,7 +106,7 @@ def test_a_model_in_half_precision_trains_an_adapter_in_float32(case: Case, fold
 
 
 def test_activations_computed_twice_give_the_same_margins_and_gradients(
-    case: Case, denoiser: Denoiser, voted: Studio
+    case: Case, denoiser: Denoiser, voted: TrainingStudio
 ) -> None:
     parameters = attach(denoiser.module, LoraSpec.from_settings(QUICK, denoiser.family), seed=0)
     load_state_in_place(
@@ -130,7 +132,7 @@ def test_activations_computed_twice_give_the_same_margins_and_gradients(
         torch.testing.assert_close(kept, computed, rtol=1e-4, atol=1e-6)
 
 
-def test_a_prompt_is_kept_once_however_many_pairs_it_has(case: Case, voted: Studio) -> None:
+def test_a_prompt_is_kept_once_however_many_pairs_it_has(case: Case, voted: TrainingStudio) -> None:
     data, cpu = dataset_of(voted), torch.device("cpu")
     assert len({files.prompt_embeds for files in data.files}) == 4
     both = data.conditioning([0, 4], cpu)  # six pairs of four prompts in turn
@@ -142,7 +144,7 @@ def test_a_prompt_is_kept_once_however_many_pairs_it_has(case: Case, voted: Stud
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_images_watched_under_a_fresh_adapter_are_those_of_the_base_model(
-    case: Case, folder: Path, voted: Studio, dtype: str
+    case: Case, folder: Path, voted: TrainingStudio, dtype: str
 ) -> None:
     denoiser = load_denoiser(str(folder), device="cpu", dtype=dtype)
     parameters = attach(denoiser.module, LoraSpec.from_settings(QUICK, denoiser.family), seed=0)

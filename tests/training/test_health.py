@@ -14,7 +14,7 @@ from dmpo_app.diffusion.lora import LoraSpec, attach
 from dmpo_app.objective import OBJECTIVES, PairTerms
 from dmpo_app.training.loop.step import PreferenceLoss
 from dmpo_app.training.monitoring.early_stopping import PairHealth, adapter_norm, num_outputs, pair_health
-from tests.training.training_studio import FAST, Studio
+from tests.training.training_studio import FAST, TrainingStudio
 
 SPEC = LoraSpec(rank=2, lora_alpha=4.0, target_modules=UNET_WIDE)
 
@@ -69,7 +69,7 @@ def test_the_adapters_norm_is_that_of_the_update_written_out(denoiser: Denoiser)
 
 
 def test_the_first_step_sees_a_fresh_adapter_without_gains_and_records_what_is_watched(
-    studio: Studio, denoiser: Denoiser
+    studio: TrainingStudio, denoiser: Denoiser
 ) -> None:
     studio.add_pairs(8)
     studio.vote(8)

@@ -12,13 +12,13 @@ from dmpo_app.exchange.readers.source import open_source
 from dmpo_app.rendering.import_encoding import ImportEncoder
 from dmpo_app.settings import Settings
 from tests.exchange.readers.preference_files import pick_a_pic_row, write_pick_a_pic
-from tests.training.training_studio import Studio
+from tests.training.training_studio import TrainingStudio
 
 
 def test_a_round_learns_from_imported_votes_and_from_votes_on_imported_pairs(
     tmp_path: Path, tiny_model: Path, denoiser: Denoiser
 ) -> None:
-    studio = Studio.open(tmp_path / "home", tiny_model)
+    studio = TrainingStudio.open(tmp_path / "home", tiny_model)
     path = write_pick_a_pic(tmp_path / "train-0.parquet", [pick_a_pic_row(number) for number in range(8)])
     source = open_source(str(path))
     settings = Settings(home=studio.home, base_model=str(tiny_model))

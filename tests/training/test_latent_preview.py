@@ -15,14 +15,14 @@ from dmpo_app.diffusion.families.components import UNET_WIDE
 from dmpo_app.diffusion.lora import LoraSpec, attach
 from dmpo_app.training.data.dataset import PairDataset, build_dataset
 from dmpo_app.training.monitoring.latent_preview import LatentPreview, LatentRgbMap, downscale_png
-from tests.training.training_studio import Studio
+from tests.training.training_studio import TrainingStudio
 
 SPEC = LoraSpec(rank=2, lora_alpha=2.0, target_modules=UNET_WIDE)
 RATIOS = {"saturation", "contrast", "sharpness", "diversity"}
 
 
 @pytest.fixture
-def dataset(studio: Studio) -> PairDataset:
+def dataset(studio: TrainingStudio) -> PairDataset:
     studio.add_pairs(6)
     studio.vote(6)
     return build_dataset(studio.store.votes.training_votes(studio.base), studio.store.files, alpha=0.05)

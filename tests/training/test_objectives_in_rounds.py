@@ -16,13 +16,13 @@ from dmpo_app.training.loop.optimizers import make_optimizer
 from dmpo_app.training.loop.step import PreferenceLoss, train_step
 from dmpo_app.training.reference.denoising_errors import PairErrors
 from dmpo_app.training.reference.reference_cache import ReferenceCache
-from tests.training.training_studio import FAST, Studio
+from tests.training.training_studio import FAST, TrainingStudio
 
 BETAS = {"dspo": 0.001}
 
 
 @pytest.fixture
-def voted(studio: Studio) -> Studio:
+def voted(studio: TrainingStudio) -> TrainingStudio:
     studio.add_pairs(12)
     studio.vote(12)
     return studio
@@ -31,7 +31,7 @@ def voted(studio: Studio) -> Studio:
 @pytest.mark.parametrize("guard", [None, 0.6])
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_a_round_publishes_under_any_objective(
-    voted: Studio, denoiser: Denoiser, name: str, guard: float | None
+    voted: TrainingStudio, denoiser: Denoiser, name: str, guard: float | None
 ) -> None:
     settings = FAST.model_copy(
         update={"objective": name, "winner_guard": guard, "beta": BETAS.get(name, 500.0), "margin_beta": 500.0}
@@ -45,7 +45,7 @@ def test_a_round_publishes_under_any_objective(
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_twenty_steps_lower_any_objectives_loss_and_move_only_the_adapter(
-    voted: Studio, denoiser: Denoiser, name: str
+    voted: TrainingStudio, denoiser: Denoiser, name: str
 ) -> None:
     dataset = build_dataset(voted.store.votes.training_votes(voted.base), voted.store.files, alpha=0.05)
     errors = PairErrors(denoiser, dataset, ReferenceCache(), num_slots=4, slot_seed=0)
@@ -64,7 +64,7 @@ def test_twenty_steps_lower_any_objectives_loss_and_move_only_the_adapter(
 
 
 def test_only_an_objective_that_asks_for_predictions_pays_for_a_pass_of_the_base_model(
-    voted: Studio, denoiser: Denoiser
+    voted: TrainingStudio, denoiser: Denoiser
 ) -> None:
     dataset = build_dataset(voted.store.votes.training_votes(voted.base), voted.store.files, alpha=0.05)
     errors = PairErrors(denoiser, dataset, ReferenceCache(), num_slots=4, slot_seed=0)

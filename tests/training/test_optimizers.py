@@ -15,7 +15,7 @@ from dmpo_app.settings import RoundSettings
 from dmpo_app.training.loop.optimizers import OptimizerName, OptimizerState, check_optimizer, make_optimizer
 from dmpo_app.training.loop.step import learning_rate_factor, set_learning_rate
 from dmpo_app.training.rounds.round_runner import SliceOutcome
-from tests.training.training_studio import FAST, Studio, assert_equal, twin_of, weights_of
+from tests.training.training_studio import FAST, TrainingStudio, assert_equal, twin_of, weights_of
 
 RUNNING_HERE: tuple[OptimizerName, ...] = ("adamw", "prodigy", "adafactor")
 
@@ -55,7 +55,7 @@ def test_a_restored_optimizer_goes_on_to_the_bit(name: OptimizerName) -> None:
 
 @pytest.mark.parametrize("name", RUNNING_HERE)
 def test_a_round_cut_into_slices_ends_where_an_uninterrupted_one_does_with_any_optimizer(
-    name: OptimizerName, studio: Studio, denoiser: Denoiser, tmp_path: Path
+    name: OptimizerName, studio: TrainingStudio, denoiser: Denoiser, tmp_path: Path
 ) -> None:
     settings = RoundSettings.model_validate(
         {

@@ -7,12 +7,12 @@ from dmpo_app.settings import LabelingSettings
 from dmpo_app.training.reference.vote_margins import MarginPrefetcher
 from dmpo_app.training.rounds.scheduler import Tick
 from tests.store.store_data import scalar
-from tests.training.training_studio import FAST, Studio
+from tests.training.training_studio import FAST, TrainingStudio
 from tests.training.worker_fixtures import MIN_VOTES, MakeWorker
 
 
 def test_the_base_model_prefers_nothing_and_a_version_is_asked_about_every_unjudged_pair(
-    studio: Studio, denoiser: Denoiser, make_worker: MakeWorker
+    studio: TrainingStudio, denoiser: Denoiser, make_worker: MakeWorker
 ) -> None:
     studio.add_pairs(MIN_VOTES + 6)
     margins = MarginPrefetcher(studio.store, studio.base, denoiser, FAST)
@@ -29,7 +29,7 @@ def test_the_base_model_prefers_nothing_and_a_version_is_asked_about_every_unjud
     worker.close()
 
 
-def test_margins_are_computed_only_where_they_are_wanted(studio: Studio, make_worker: MakeWorker) -> None:
+def test_margins_are_computed_only_where_they_are_wanted(studio: TrainingStudio, make_worker: MakeWorker) -> None:
     studio.add_pairs(MIN_VOTES + 2)
     studio.vote(MIN_VOTES)
     worker = make_worker()

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.training.reference.prefetch import ReferencePrefetcher
 from dmpo_app.training.reference.reference_cache import reference_folder
-from tests.training.training_studio import FAST, Studio
+from tests.training.training_studio import FAST, TrainingStudio
 
 
 def passes(denoiser: Denoiser) -> list[int]:
@@ -25,7 +25,7 @@ def passes(denoiser: Denoiser) -> list[int]:
 
 
 @pytest.fixture
-def voted(studio: Studio) -> Studio:
+def voted(studio: TrainingStudio) -> TrainingStudio:
     studio.add_pairs(6)
     studio.vote(6)
     return studio
@@ -38,7 +38,7 @@ def fill_all(filler: ReferencePrefetcher) -> int:
     return batches
 
 
-def test_every_slot_of_every_voted_pair_is_filled_once(voted: Studio, denoiser: Denoiser) -> None:
+def test_every_slot_of_every_voted_pair_is_filled_once(voted: TrainingStudio, denoiser: Denoiser) -> None:
     filler = ReferencePrefetcher(voted.store, voted.base, denoiser, FAST)
     count = passes(denoiser)
     assert fill_all(filler) == 6 * FAST.slots_per_pair / FAST.batch_pairs == count[0]
@@ -50,7 +50,7 @@ def test_every_slot_of_every_voted_pair_is_filled_once(voted: Studio, denoiser: 
     assert len(saved["draws"]) == 7 * FAST.slots_per_pair
 
 
-def test_a_filler_that_starts_anew_goes_on_where_the_last_one_saved(voted: Studio, denoiser: Denoiser) -> None:
+def test_a_filler_that_starts_anew_goes_on_where_the_last_one_saved(voted: TrainingStudio, denoiser: Denoiser) -> None:
     first = ReferencePrefetcher(voted.store, voted.base, denoiser, FAST)
     assert first.fill()
     first.save()
@@ -59,9 +59,9 @@ def test_a_filler_that_starts_anew_goes_on_where_the_last_one_saved(voted: Studi
 
 
 def test_a_prepared_round_makes_the_same_weights_with_fewer_passes(
-    voted: Studio, denoiser: Denoiser, tmp_path: Path
+    voted: TrainingStudio, denoiser: Denoiser, tmp_path: Path
 ) -> None:
-    twin = Studio.open(tmp_path / "twin", voted.source)
+    twin = TrainingStudio.open(tmp_path / "twin", voted.source)
     twin.add_pairs(6)
     twin.vote(6)
     fill_all(ReferencePrefetcher(voted.store, voted.base, denoiser, FAST))
@@ -81,6 +81,6 @@ def test_a_prepared_round_makes_the_same_weights_with_fewer_passes(
     twin.store.close()
 
 
-def test_without_votes_there_is_nothing_to_do(studio: Studio, denoiser: Denoiser) -> None:
+def test_without_votes_there_is_nothing_to_do(studio: TrainingStudio, denoiser: Denoiser) -> None:
     assert not ReferencePrefetcher(studio.store, studio.base, denoiser, FAST).fill()
     assert not reference_folder(studio.home).exists()

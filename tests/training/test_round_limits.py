@@ -18,7 +18,7 @@ from dmpo_app.settings import RoundLimitSettings, RoundSettings
 from dmpo_app.training.monitoring.early_stopping import EarlyStopMonitor, PairHealth, StepResult, VoteAgreement
 from dmpo_app.training.monitoring.latent_preview import LatentPreview
 from dmpo_app.training.rounds.round_runner import RoundRunner, SliceOutcome
-from tests.training.training_studio import FAST, Studio
+from tests.training.training_studio import FAST, TrainingStudio
 
 NO_LIMITS = RoundLimitSettings.model_validate(
     {name: None for name, field in RoundLimitSettings.model_fields.items() if field.annotation is not int}
@@ -34,7 +34,7 @@ def limits(**wanted: Any) -> RoundLimitSettings:
 
 
 @pytest.fixture
-def voted(studio: Studio) -> Studio:
+def voted(studio: TrainingStudio) -> TrainingStudio:
     studio.add_pairs(12)
     studio.vote(12)
     return studio
@@ -132,7 +132,7 @@ def drift_from(step_of: Mapping[int, float], monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_round_whose_images_diverge_is_stopped_and_publishes_what_was_best_before(
-    voted: Studio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+    voted: TrainingStudio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drift_from({2: 9.0}, monkeypatch)
     settings = WATCHED.model_copy(update={"limits": limits(max_contrast=2.0)})
@@ -154,7 +154,7 @@ def test_a_round_whose_images_diverge_is_stopped_and_publishes_what_was_best_bef
 
 
 def test_without_held_out_votes_the_latest_state_within_the_limits_is_published(
-    voted: Studio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+    voted: TrainingStudio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drift_from({3: 0.1}, monkeypatch)
     settings = WATCHED.model_copy(update={"limits": limits(min_contrast=0.5), "held_out_share": 0.0})
@@ -164,7 +164,7 @@ def test_without_held_out_votes_the_latest_state_within_the_limits_is_published(
 
 
 def test_a_round_that_was_never_within_its_limits_is_refused_and_the_live_version_stays(
-    voted: Studio, denoiser: Denoiser
+    voted: TrainingStudio, denoiser: Denoiser
 ) -> None:
     first, token = voted.start(settings=WATCHED)
     voted.run(denoiser, first, token)
@@ -180,7 +180,7 @@ def test_a_round_that_was_never_within_its_limits_is_refused_and_the_live_versio
     assert len(voted.store.adapters.list(voted.base)) == 1
 
 
-def test_a_ruinous_learning_rate_is_stopped_by_the_usual_limits(voted: Studio, denoiser: Denoiser) -> None:
+def test_a_ruinous_learning_rate_is_stopped_by_the_usual_limits(voted: TrainingStudio, denoiser: Denoiser) -> None:
     settings = FAST.model_copy(update={"learning_rate": 0.3, "num_steps": 40, "health_images": 4})
     round_id, token = voted.start(settings=settings)
     voted.run(denoiser, round_id, token)
@@ -190,7 +190,7 @@ def test_a_ruinous_learning_rate_is_stopped_by_the_usual_limits(voted: Studio, d
 
 
 def test_killed_between_the_limit_and_the_end_the_round_ends_without_another_step(
-    voted: Studio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+    voted: TrainingStudio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):
         """The end of the process."""
@@ -211,9 +211,9 @@ def test_killed_between_the_limit_and_the_end_the_round_ends_without_another_ste
 
 @pytest.mark.parametrize("slices", [(600.0,), (0.0,) * 6], ids=["in one go", "resumed after each step"])
 def test_watching_images_changes_no_bit_of_what_is_trained(
-    voted: Studio, denoiser: Denoiser, tmp_path: Path, slices: tuple[float, ...]
+    voted: TrainingStudio, denoiser: Denoiser, tmp_path: Path, slices: tuple[float, ...]
 ) -> None:
-    twin = Studio.open(tmp_path / "twin", voted.source)
+    twin = TrainingStudio.open(tmp_path / "twin", voted.source)
     twin.add_pairs(12)
     twin.vote(12)
     trained = []
@@ -227,7 +227,7 @@ def test_watching_images_changes_no_bit_of_what_is_trained(
     assert all(torch.equal(trained[0][key], trained[1][key]) for key in trained[0])
 
 
-def test_pairs_whose_images_are_gone_are_trained_on_without_watching(voted: Studio, denoiser: Denoiser) -> None:
+def test_pairs_whose_images_are_gone_are_trained_on_without_watching(voted: TrainingStudio, denoiser: Denoiser) -> None:
     for path in (voted.home / "images").rglob("*.png"):
         path.unlink()
     round_id, token = voted.start(settings=WATCHED)

@@ -30,21 +30,28 @@ from dmpo_app.training.rounds.round_plan import load_plan
 from dmpo_app.training.rounds.round_runner import RoundRunner, SliceOutcome, round_folder
 from tests.model_fixtures import NUM_THREADS
 from tests.tolerance import LOSS_RELATIVE
-from tests.training.training_studio import FAST, Studio, assert_equal, only_single_pairs_fit, twin_of, weights_of
+from tests.training.training_studio import (
+    FAST,
+    TrainingStudio,
+    assert_equal,
+    only_single_pairs_fit,
+    twin_of,
+    weights_of,
+)
 
 ONE_STEP = 0.0
 """A slice's budget that is over after its first step."""
 
 
 @pytest.fixture
-def voted(studio: Studio) -> Studio:
+def voted(studio: TrainingStudio) -> TrainingStudio:
     """12 votes: most train, some are held out."""
     studio.add_pairs(12)
     studio.vote(12)
     return studio
 
 
-def test_a_round_publishes_a_version_and_makes_it_live(voted: Studio, denoiser: Denoiser) -> None:
+def test_a_round_publishes_a_version_and_makes_it_live(voted: TrainingStudio, denoiser: Denoiser) -> None:
     round_id, token = voted.start()
     assert voted.run(denoiser, round_id, token) is SliceOutcome.FINISHED
     state = voted.store.rounds.get(round_id)
@@ -55,7 +62,7 @@ def test_a_round_publishes_a_version_and_makes_it_live(voted: Studio, denoiser: 
 
 
 def test_the_published_files_say_what_they_were_made_of_and_load_in_plain_diffusers(
-    voted: Studio, denoiser: Denoiser
+    voted: TrainingStudio, denoiser: Denoiser
 ) -> None:
     round_id, token = voted.start()
     voted.run(denoiser, round_id, token)
@@ -78,7 +85,9 @@ def test_the_published_files_say_what_they_were_made_of_and_load_in_plain_diffus
     assert pipeline.get_active_adapters()
 
 
-def test_progress_is_recorded_from_an_undecided_start_to_the_last_step(voted: Studio, denoiser: Denoiser) -> None:
+def test_progress_is_recorded_from_an_undecided_start_to_the_last_step(
+    voted: TrainingStudio, denoiser: Denoiser
+) -> None:
     round_id, token = voted.start()
     voted.run(denoiser, round_id, token)
     points = voted.store.rounds.list_progress(round_id)
@@ -90,7 +99,7 @@ def test_progress_is_recorded_from_an_undecided_start_to_the_last_step(voted: St
     assert held_out == [2, 4, 6]
 
 
-def test_the_same_seed_gives_the_same_weights(voted: Studio, denoiser: Denoiser, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_weights(voted: TrainingStudio, denoiser: Denoiser, tmp_path: Path) -> None:
     round_id, token = voted.start()
     voted.run(denoiser, round_id, token)
     twin = twin_of(voted, tmp_path)
@@ -100,7 +109,7 @@ def test_the_same_seed_gives_the_same_weights(voted: Studio, denoiser: Denoiser,
     twin.store.close()
 
 
-def test_another_seed_gives_other_weights(voted: Studio, denoiser: Denoiser, tmp_path: Path) -> None:
+def test_another_seed_gives_other_weights(voted: TrainingStudio, denoiser: Denoiser, tmp_path: Path) -> None:
     round_id, token = voted.start()
     voted.run(denoiser, round_id, token)
     twin = twin_of(voted, tmp_path)
@@ -113,7 +122,7 @@ def test_another_seed_gives_other_weights(voted: Studio, denoiser: Denoiser, tmp
 
 
 def test_a_round_cut_into_slices_ends_bit_for_bit_where_an_uninterrupted_one_does(
-    voted: Studio, denoiser: Denoiser, tmp_path: Path
+    voted: TrainingStudio, denoiser: Denoiser, tmp_path: Path
 ) -> None:
     round_id, token = voted.start()
     voted.run(denoiser, round_id, token)
@@ -131,17 +140,17 @@ RESUME = """
 import sys, torch
 from pathlib import Path
 from tests.model_fixtures import NUM_THREADS
-from tests.training.training_studio import Studio
+from tests.training.training_studio import TrainingStudio
 from dmpo_app.diffusion.loading import load_denoiser
 torch.set_num_threads(NUM_THREADS)
-studio = Studio.open(Path(sys.argv[1]), Path(sys.argv[2]))
+studio = TrainingStudio.open(Path(sys.argv[1]), Path(sys.argv[2]))
 studio.run(load_denoiser(sys.argv[2], device="cpu", dtype="float32"), int(sys.argv[3]), int(sys.argv[4]))
 studio.store.close()
 """
 
 
 def test_a_round_resumed_by_a_fresh_process_ends_bit_for_bit_where_an_uninterrupted_one_does(
-    voted: Studio, denoiser: Denoiser, tmp_path: Path
+    voted: TrainingStudio, denoiser: Denoiser, tmp_path: Path
 ) -> None:
     round_id, token = voted.start()
     voted.run(denoiser, round_id, token)
@@ -155,7 +164,7 @@ def test_a_round_resumed_by_a_fresh_process_ends_bit_for_bit_where_an_uninterrup
 
 
 def test_a_damaged_checkpoint_costs_the_progress_and_not_the_round(
-    voted: Studio, denoiser: Denoiser, tmp_path: Path
+    voted: TrainingStudio, denoiser: Denoiser, tmp_path: Path
 ) -> None:
     round_id, token = voted.start()
     voted.run(denoiser, round_id, token, slices=[ONE_STEP, ONE_STEP])
@@ -169,7 +178,7 @@ def test_a_damaged_checkpoint_costs_the_progress_and_not_the_round(
     twin.store.close()
 
 
-def test_told_to_stop_it_checkpoints_and_somebody_resumes(voted: Studio, denoiser: Denoiser) -> None:
+def test_told_to_stop_it_checkpoints_and_somebody_resumes(voted: TrainingStudio, denoiser: Denoiser) -> None:
     round_id, token = voted.start()
     asked = iter([False, False, True])
     runner = RoundRunner(
@@ -189,7 +198,7 @@ def test_told_to_stop_it_checkpoints_and_somebody_resumes(voted: Studio, denoise
     resumed.close()
 
 
-def test_a_vote_taken_back_before_a_resume_is_not_trained_on(voted: Studio, denoiser: Denoiser) -> None:
+def test_a_vote_taken_back_before_a_resume_is_not_trained_on(voted: TrainingStudio, denoiser: Denoiser) -> None:
     round_id, token = voted.start()
     voted.run(denoiser, round_id, token, slices=[ONE_STEP])
     votes = dict(voted.store.rounds.votes(round_id))
@@ -202,7 +211,7 @@ def test_a_vote_taken_back_before_a_resume_is_not_trained_on(voted: Studio, deno
     assert sorted(used) == [vote for vote in votes if vote != last]
 
 
-def test_a_round_that_diverges_fails_and_leaves_what_is_live(voted: Studio, denoiser: Denoiser) -> None:
+def test_a_round_that_diverges_fails_and_leaves_what_is_live(voted: TrainingStudio, denoiser: Denoiser) -> None:
     first, token = voted.start()
     voted.run(denoiser, first, token)
     voted.add_pairs(4)
@@ -216,7 +225,7 @@ def test_a_round_that_diverges_fails_and_leaves_what_is_live(voted: Studio, deno
 
 
 def test_out_of_memory_goes_on_in_smaller_pieces(
-    voted: Studio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+    voted: TrainingStudio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = only_single_pairs_fit(monkeypatch)
     round_id, token = voted.start()
@@ -225,7 +234,7 @@ def test_out_of_memory_goes_on_in_smaller_pieces(
 
 
 def test_when_a_single_pair_does_not_fit_activations_are_computed_twice(
-    voted: Studio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+    voted: TrainingStudio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def only_without_kept_activations(*arguments: Any, **named: Any) -> StepResult:
         if not denoiser.module.is_gradient_checkpointing:
@@ -239,7 +248,7 @@ def test_when_a_single_pair_does_not_fit_activations_are_computed_twice(
 
 
 def test_out_of_memory_with_a_single_pair_fails_with_what_to_do(
-    voted: Studio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+    voted: TrainingStudio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nothing_fits(*_: Any, **__: Any) -> NoReturn:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -250,7 +259,7 @@ def test_out_of_memory_with_a_single_pair_fails_with_what_to_do(
         voted.run(denoiser, round_id, token)
 
 
-def test_few_held_out_votes_publish_a_version_that_is_not_yet_proven(voted: Studio, denoiser: Denoiser) -> None:
+def test_few_held_out_votes_publish_a_version_that_is_not_yet_proven(voted: TrainingStudio, denoiser: Denoiser) -> None:
     round_id, token = voted.start()
     voted.run(denoiser, round_id, token)
     adapter = voted.store.adapters.get(voted.base, 1)
@@ -258,7 +267,9 @@ def test_few_held_out_votes_publish_a_version_that_is_not_yet_proven(voted: Stud
     assert not adapter.proven
 
 
-def test_a_round_is_refused_when_many_held_out_votes_say_the_opposite(studio: Studio, denoiser: Denoiser) -> None:
+def test_a_round_is_refused_when_many_held_out_votes_say_the_opposite(
+    studio: TrainingStudio, denoiser: Denoiser
+) -> None:
     votes_against_on_held_out_prompts(studio, 48)
     round_id, token = studio.start(settings=LONGER)
     assert studio.run(denoiser, round_id, token) is SliceOutcome.FINISHED
@@ -269,7 +280,7 @@ def test_a_round_is_refused_when_many_held_out_votes_say_the_opposite(studio: St
     assert studio.store.adapters.list(studio.base) == []
 
 
-def test_a_round_that_held_out_votes_support_is_published_as_proven(studio: Studio, denoiser: Denoiser) -> None:
+def test_a_round_that_held_out_votes_support_is_published_as_proven(studio: TrainingStudio, denoiser: Denoiser) -> None:
     studio.add_pairs(90)
     studio.vote(90)
     round_id, token = studio.start(settings=LONGER)
@@ -281,7 +292,7 @@ def test_a_round_that_held_out_votes_support_is_published_as_proven(studio: Stud
 
 
 def test_the_second_round_is_measured_against_the_first_and_not_against_the_base(
-    studio: Studio, denoiser: Denoiser
+    studio: TrainingStudio, denoiser: Denoiser
 ) -> None:
     studio.add_pairs(40)
     studio.vote(40)
@@ -296,7 +307,7 @@ def test_the_second_round_is_measured_against_the_first_and_not_against_the_base
     assert versions[0].metrics["live_held_out_loss"] != of_the_first, "the base model's loss is another"
 
 
-def test_a_warm_start_begins_where_the_live_version_is(studio: Studio, denoiser: Denoiser) -> None:
+def test_a_warm_start_begins_where_the_live_version_is(studio: TrainingStudio, denoiser: Denoiser) -> None:
     studio.add_pairs(20)
     studio.vote(20)
     first, token = studio.start(settings=LONGER)
@@ -308,7 +319,9 @@ def test_a_warm_start_begins_where_the_live_version_is(studio: Studio, denoiser:
         torch.testing.assert_close(ours, live, rtol=0, atol=1e-9)
 
 
-def test_a_live_version_whose_files_are_gone_does_not_stop_the_next_round(voted: Studio, denoiser: Denoiser) -> None:
+def test_a_live_version_whose_files_are_gone_does_not_stop_the_next_round(
+    voted: TrainingStudio, denoiser: Denoiser
+) -> None:
     first, token = voted.start()
     voted.run(denoiser, first, token)
     (voted.store.adapters.get(voted.base, 1).folder / "pytorch_lora_weights.safetensors").unlink()
@@ -317,7 +330,7 @@ def test_a_live_version_whose_files_are_gone_does_not_stop_the_next_round(voted:
     assert "live_held_out_loss" not in voted.store.adapters.get(voted.base, 2).metrics
 
 
-def test_a_trainer_that_lost_its_lease_publishes_nothing(voted: Studio, denoiser: Denoiser) -> None:
+def test_a_trainer_that_lost_its_lease_publishes_nothing(voted: TrainingStudio, denoiser: Denoiser) -> None:
     round_id, stale = voted.start()
     state = voted.store.rounds.get(round_id)
     runner = RoundRunner(voted.store, voted.base, denoiser, state, token=stale)
@@ -332,7 +345,7 @@ def test_a_trainer_that_lost_its_lease_publishes_nothing(voted: Studio, denoiser
     assert len(voted.store.adapters.list(voted.base)) == 1
 
 
-def test_a_round_computes_its_references_in_full_batches(voted: Studio, denoiser: Denoiser) -> None:
+def test_a_round_computes_its_references_in_full_batches(voted: TrainingStudio, denoiser: Denoiser) -> None:
     passes = 0
 
     def note(*_: Any) -> None:
@@ -352,7 +365,7 @@ def test_a_round_computes_its_references_in_full_batches(voted: Studio, denoiser
     assert passes == settings.num_steps + -(-len(distinct) // settings.batch_pairs)
 
 
-def test_the_next_round_finds_the_references_of_the_last(voted: Studio, denoiser: Denoiser) -> None:
+def test_the_next_round_finds_the_references_of_the_last(voted: TrainingStudio, denoiser: Denoiser) -> None:
     def passes_of_a_round(token: int | None) -> tuple[int, int]:
         passes = 0
 
@@ -378,7 +391,7 @@ LONGER = FAST.model_copy(
 )
 
 
-def votes_against_on_held_out_prompts(studio: Studio, count: int) -> None:
+def votes_against_on_held_out_prompts(studio: TrainingStudio, count: int) -> None:
     """Votes for image a on prompts that are trained on, and for image b on those that are held out."""
     studio.add_pairs(2 * count)
     annotator = studio.store.annotators.ensure("contrarian")

@@ -23,13 +23,13 @@ from dmpo_app.training.loop.step import PreferenceLoss, train_step
 from dmpo_app.training.monitoring.early_stopping import compute_agreement
 from dmpo_app.training.reference.denoising_errors import PairErrors
 from dmpo_app.training.reference.reference_cache import ReferenceCache
-from tests.training.training_studio import Studio
+from tests.training.training_studio import TrainingStudio
 
 SPEC = LoraSpec(rank=2, lora_alpha=4.0, target_modules=UNET_WIDE)
 
 
 @pytest.fixture
-def dataset(studio: Studio) -> PairDataset:
+def dataset(studio: TrainingStudio) -> PairDataset:
     studio.add_pairs(6)
     studio.vote(6)
     return build_dataset(studio.store.votes.training_votes(studio.base), studio.store.files, alpha=0.05)

@@ -19,14 +19,14 @@ from dmpo_app.domain.round import RoundState, RoundStatus
 from dmpo_app.settings import PROJECT_ROOT, Settings, TrainerSettings
 from dmpo_app.training.process.trainer_process import TrainerProcess
 from tests.patience import wait_until
-from tests.training.training_studio import FAST, Studio
+from tests.training.training_studio import FAST, TrainingStudio
 
 KILLS = int(os.environ.get("DMPO_SOAK_KILLS", "2"))
 TOKEN = "an-administrators-token-that-nobody-else-may-see"
 
 
 @pytest.fixture
-def settings(studio: Studio) -> Settings:
+def settings(studio: TrainingStudio) -> Settings:
     return Settings(
         home=studio.home,
         base_model=str(studio.source),
@@ -45,12 +45,12 @@ def trainer(settings: Settings) -> Iterator[TrainerProcess]:
     trainer.stop()
 
 
-def current_round(studio: Studio) -> RoundState | None:
+def current_round(studio: TrainingStudio) -> RoundState | None:
     return studio.store.rounds.current(studio.base)
 
 
 def test_rounds_whose_trainer_is_killed_at_random_moments_are_each_published_once(
-    studio: Studio, trainer: TrainerProcess
+    studio: TrainingStudio, trainer: TrainerProcess
 ) -> None:
     rng = random.Random(4)
     studio.add_pairs(8 * (KILLS + 2))
@@ -77,7 +77,7 @@ def test_rounds_whose_trainer_is_killed_at_random_moments_are_each_published_onc
 
 
 def test_sigterm_amid_a_round_ends_it_cleanly_and_the_next_trainer_finishes_the_round(
-    studio: Studio, settings: Settings, trainer: TrainerProcess
+    studio: TrainingStudio, settings: Settings, trainer: TrainerProcess
 ) -> None:
     studio.add_pairs(8)
     studio.vote(8)

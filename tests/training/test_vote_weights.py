@@ -17,13 +17,13 @@ from dmpo_app.labeling.quality import UNWEIGHED, VoteWeighing
 from dmpo_app.settings import LabelingSettings, RoundSettings
 from dmpo_app.training.rounds.round_plan import RoundPlan, load_plan, start_round
 from dmpo_app.training.rounds.scheduler import Tick
-from tests.training.training_studio import FAST, Studio, assert_equal, twin_of, weights_of
+from tests.training.training_studio import FAST, TrainingStudio, assert_equal, twin_of, weights_of
 from tests.training.worker_fixtures import MakeWorker
 
 DAWID_SKENE = VoteWeighing("dawid_skene")
 
 
-def vote_as(studio: Studio, count: int, *, against: bool = False) -> int:
+def vote_as(studio: TrainingStudio, count: int, *, against: bool = False) -> int:
     """A new annotator judges `count` pairs by their images, or the other way round; returns who."""
     who = studio.store.annotators.ensure("somebody").id
     for _ in range(count):
@@ -35,7 +35,7 @@ def vote_as(studio: Studio, count: int, *, against: bool = False) -> int:
     return who
 
 
-def planned(studio: Studio, weighing: VoteWeighing, settings: RoundSettings = FAST) -> RoundPlan:
+def planned(studio: TrainingStudio, weighing: VoteWeighing, settings: RoundSettings = FAST) -> RoundPlan:
     token = studio.store.lease.acquire(studio.base, "tests", lease_seconds=60)
     assert token is not None
     current = studio.store.rounds.current(studio.base) or studio.store.rounds.request(studio.base, Trigger.REQUEST)
@@ -46,7 +46,7 @@ def planned(studio: Studio, weighing: VoteWeighing, settings: RoundSettings = FA
     return load_plan(studio.store, studio.base, state)
 
 
-def test_a_hostile_annotators_votes_are_not_trained_on(studio: Studio) -> None:
+def test_a_hostile_annotators_votes_are_not_trained_on(studio: TrainingStudio) -> None:
     studio.add_pairs(24)
     for _ in range(3):
         vote_as(studio, 24)
@@ -63,7 +63,9 @@ def test_a_hostile_annotators_votes_are_not_trained_on(studio: Studio) -> None:
     assert (summary["annotators"], summary["without_weight"]) == (4, 1)
 
 
-def test_weights_of_one_leave_targets_and_weights_as_they_are_to_the_last_bit(studio: Studio, tmp_path: Path) -> None:
+def test_weights_of_one_leave_targets_and_weights_as_they_are_to_the_last_bit(
+    studio: TrainingStudio, tmp_path: Path
+) -> None:
     studio.add_pairs(12)
     studio.vote(12)
     twin = twin_of(studio, tmp_path)
@@ -77,7 +79,7 @@ def test_weights_of_one_leave_targets_and_weights_as_they_are_to_the_last_bit(st
 
 
 def test_a_round_with_weights_of_one_ends_bit_for_bit_where_one_without_weights_does(
-    studio: Studio, denoiser: Denoiser, tmp_path: Path
+    studio: TrainingStudio, denoiser: Denoiser, tmp_path: Path
 ) -> None:
     studio.add_pairs(12)
     studio.vote(12)
@@ -92,7 +94,7 @@ def test_a_round_with_weights_of_one_ends_bit_for_bit_where_one_without_weights_
     twin.store.close()
 
 
-def test_one_annotator_who_votes_far_more_than_the_others_is_held_to_the_share(studio: Studio) -> None:
+def test_one_annotator_who_votes_far_more_than_the_others_is_held_to_the_share(studio: TrainingStudio) -> None:
     studio.add_pairs(40)
     busy = vote_as(studio, 40)
     for _ in range(9):
@@ -106,7 +108,9 @@ def test_one_annotator_who_votes_far_more_than_the_others_is_held_to_the_share(s
     assert float(plan.train.weights.sum()) == pytest.approx(others / 0.8)
 
 
-def test_the_worker_weighs_as_the_settings_say_and_the_manifest_tells(studio: Studio, make_worker: MakeWorker) -> None:
+def test_the_worker_weighs_as_the_settings_say_and_the_manifest_tells(
+    studio: TrainingStudio, make_worker: MakeWorker
+) -> None:
     studio.add_pairs(12)
     vote_as(studio, 12)
     vote_as(studio, 6)

@@ -30,7 +30,7 @@ from dmpo_app.training.reference.denoising_errors import PairErrors
 from dmpo_app.training.reference.reference_cache import ReferenceCache
 from dmpo_app.training.rounds.round_plan import load_plan
 from dmpo_app.training.rounds.round_runner import SliceOutcome
-from tests.training.training_studio import FAST, Studio, assert_equal, only_single_pairs_fit, weights_of
+from tests.training.training_studio import FAST, TrainingStudio, assert_equal, only_single_pairs_fit, weights_of
 
 ALPHA = 0.05
 LOG_ODDS = math.log((1 - ALPHA) / ALPHA)
@@ -52,7 +52,7 @@ def dataset_of(tmp_path: Path, *votes: TrainingVote, weights: dict[int, float] |
     )
 
 
-def errors_of(studio: Studio, denoiser: Denoiser) -> PairErrors:
+def errors_of(studio: TrainingStudio, denoiser: Denoiser) -> PairErrors:
     votes = studio.store.votes.training_votes(studio.base)
     dataset = build_dataset(votes, studio.store.files, alpha=ALPHA, learn_whole_rankings=True)
     return PairErrors(denoiser, dataset, ReferenceCache(), num_slots=8, slot_seed=0)
@@ -153,7 +153,9 @@ def test_without_rankings_the_draws_are_what_they_always_were(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("size", [3, 4])
-def test_the_loss_of_a_ranking_is_that_of_its_images_errors(studio: Studio, denoiser: Denoiser, size: int) -> None:
+def test_the_loss_of_a_ranking_is_that_of_its_images_errors(
+    studio: TrainingStudio, denoiser: Denoiser, size: int
+) -> None:
     studio.add_sets(1, size)
     studio.rank(1, size)
     make_different(attach(denoiser.module, LoraSpec(2, 4.0, UNET_WIDE), seed=0))
@@ -172,7 +174,9 @@ def test_the_loss_of_a_ranking_is_that_of_its_images_errors(studio: Studio, deno
     assert (found[1 : size - 1] == 0).all()
 
 
-def test_a_batch_in_pieces_takes_the_same_step_and_fillers_count_nowhere(studio: Studio, denoiser: Denoiser) -> None:
+def test_a_batch_in_pieces_takes_the_same_step_and_fillers_count_nowhere(
+    studio: TrainingStudio, denoiser: Denoiser
+) -> None:
     studio.add_sets(1, 4)
     studio.rank(1, 4)
     studio.add_pairs(1)
@@ -198,7 +202,7 @@ def test_a_batch_in_pieces_takes_the_same_step_and_fillers_count_nowhere(studio:
 
 
 def test_training_on_rankings_lowers_their_loss_and_moves_margins_to_the_peoples_side(
-    studio: Studio, denoiser: Denoiser
+    studio: TrainingStudio, denoiser: Denoiser
 ) -> None:
     studio.add_sets(4, 3)
     studio.rank(4, 3)
@@ -223,9 +227,9 @@ def test_training_on_rankings_lowers_their_loss_and_moves_margins_to_the_peoples
     assert sum(result.pairs.chosen_gain - result.pairs.rejected_gain for result in results[-4:]) > 0
 
 
-def mixed(home: Path, source: Path) -> Studio:
+def mixed(home: Path, source: Path) -> TrainingStudio:
     """Pairs, sets of three and of four; two people disagree about some sets."""
-    studio = Studio.open(home, source)
+    studio = TrainingStudio.open(home, source)
     studio.add_pairs(5)
     studio.vote(5)
     for size in (3, 4):
@@ -279,9 +283,9 @@ def test_whole_rankings_are_refused_where_the_loss_is_not_plain_dmpo(other: dict
 
 
 def test_a_round_on_pairs_is_the_same_to_the_bit_whatever_is_said_of_rankings(
-    studio: Studio, denoiser: Denoiser, tmp_path: Path
+    studio: TrainingStudio, denoiser: Denoiser, tmp_path: Path
 ) -> None:
-    twin = Studio.open(tmp_path / "twin", studio.source)
+    twin = TrainingStudio.open(tmp_path / "twin", studio.source)
     for one, rankings in ((studio, "listwise"), (twin, "pairs")):
         one.add_pairs(6)
         one.vote(6)
@@ -292,7 +296,7 @@ def test_a_round_on_pairs_is_the_same_to_the_bit_whatever_is_said_of_rankings(
 
 
 def test_when_a_ranking_does_not_fit_into_memory_the_round_fails_with_what_to_do(
-    studio: Studio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+    studio: TrainingStudio, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = only_single_pairs_fit(monkeypatch)
     studio.add_sets(4, 3)

@@ -19,11 +19,13 @@ from dmpo_app.training.monitoring.early_stopping import StepResult
 from dmpo_app.training.rounds import scheduler
 from dmpo_app.training.rounds.round_runner import RoundRunner, SliceOutcome, round_folder
 from dmpo_app.training.rounds.scheduler import MAX_CRASHES, Tick
-from tests.training.training_studio import Studio
+from tests.training.training_studio import TrainingStudio
 from tests.training.worker_fixtures import MIN_VOTES, Clock, MakeWorker
 
 
-def test_it_idles_until_enough_new_votes_are_in_then_trains_once(studio: Studio, make_worker: MakeWorker) -> None:
+def test_it_idles_until_enough_new_votes_are_in_then_trains_once(
+    studio: TrainingStudio, make_worker: MakeWorker
+) -> None:
     worker = make_worker()
     studio.add_pairs(20)
     assert idle(worker.tick())
@@ -39,7 +41,7 @@ def test_it_idles_until_enough_new_votes_are_in_then_trains_once(studio: Studio,
     assert studio.store.rounds.get(2).num_votes == 2 * MIN_VOTES
 
 
-def test_skips_do_not_count_towards_a_round_and_ties_do(studio: Studio, make_worker: MakeWorker) -> None:
+def test_skips_do_not_count_towards_a_round_and_ties_do(studio: TrainingStudio, make_worker: MakeWorker) -> None:
     worker = make_worker()
     studio.add_pairs(20)
     studio.vote(MIN_VOTES, choose=lambda _: Choice.SKIP)
@@ -49,7 +51,7 @@ def test_skips_do_not_count_towards_a_round_and_ties_do(studio: Studio, make_wor
 
 
 def test_a_few_votes_that_have_waited_long_enough_start_a_round(
-    studio: Studio, make_worker: MakeWorker, clock: Clock
+    studio: TrainingStudio, make_worker: MakeWorker, clock: Clock
 ) -> None:
     worker = make_worker()
     studio.add_pairs(10)
@@ -64,7 +66,9 @@ def test_a_few_votes_that_have_waited_long_enough_start_a_round(
     assert studio.store.rounds.get(1).trigger is Trigger.PERIOD
 
 
-def test_without_a_period_votes_may_wait_for_ever(studio: Studio, make_worker: MakeWorker, clock: Clock) -> None:
+def test_without_a_period_votes_may_wait_for_ever(
+    studio: TrainingStudio, make_worker: MakeWorker, clock: Clock
+) -> None:
     worker = make_worker(period_minutes=None)
     studio.add_pairs(10)
     studio.vote(5)
@@ -72,7 +76,7 @@ def test_without_a_period_votes_may_wait_for_ever(studio: Studio, make_worker: M
     assert idle(worker.tick())
 
 
-def test_a_round_that_was_asked_for_is_trained_at_once(studio: Studio, make_worker: MakeWorker) -> None:
+def test_a_round_that_was_asked_for_is_trained_at_once(studio: TrainingStudio, make_worker: MakeWorker) -> None:
     studio.add_pairs(4)
     studio.vote(2)
     studio.store.rounds.request(studio.base, Trigger.REQUEST)
@@ -81,7 +85,7 @@ def test_a_round_that_was_asked_for_is_trained_at_once(studio: Studio, make_work
 
 
 def test_a_round_left_running_by_a_dead_trainer_is_resumed_under_the_same_name_at_once(
-    studio: Studio, make_worker: MakeWorker
+    studio: TrainingStudio, make_worker: MakeWorker
 ) -> None:
     studio.add_pairs(10)
     studio.vote(MIN_VOTES)
@@ -95,7 +99,7 @@ def test_a_round_left_running_by_a_dead_trainer_is_resumed_under_the_same_name_a
 
 
 def test_a_round_finds_its_beta_from_the_base_models_errors_and_records_it(
-    studio: Studio, make_worker: MakeWorker
+    studio: TrainingStudio, make_worker: MakeWorker
 ) -> None:
     studio.add_pairs(10)
     studio.vote(MIN_VOTES)
@@ -109,7 +113,7 @@ def test_a_round_finds_its_beta_from_the_base_models_errors_and_records_it(
 
 
 def test_it_waits_while_another_trainer_holds_the_lineage_and_goes_on_when_that_closes(
-    studio: Studio, make_worker: MakeWorker
+    studio: TrainingStudio, make_worker: MakeWorker
 ) -> None:
     studio.add_pairs(10)
     other = make_worker(owner="another")
@@ -122,7 +126,7 @@ def test_it_waits_while_another_trainer_holds_the_lineage_and_goes_on_when_that_
 
 
 def test_it_takes_over_from_a_trainer_that_has_been_silent_for_longer_than_its_lease(
-    studio: Studio, make_worker: MakeWorker
+    studio: TrainingStudio, make_worker: MakeWorker
 ) -> None:
     studio.add_pairs(10)
     other = make_worker(owner="another", lease_seconds=1.5)
@@ -134,7 +138,7 @@ def test_it_takes_over_from_a_trainer_that_has_been_silent_for_longer_than_its_l
     assert worker.tick() is Tick.TRAINED
 
 
-def test_a_trainer_that_was_replaced_stops_writing_and_waits(studio: Studio, make_worker: MakeWorker) -> None:
+def test_a_trainer_that_was_replaced_stops_writing_and_waits(studio: TrainingStudio, make_worker: MakeWorker) -> None:
     studio.add_pairs(10)
     replaced = make_worker(owner="serve@here")
     assert idle(replaced.tick())
@@ -148,7 +152,7 @@ def test_a_trainer_that_was_replaced_stops_writing_and_waits(studio: Studio, mak
 
 
 def test_a_round_that_diverges_is_failed_at_once_and_waits_for_more_votes(
-    studio: Studio, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+    studio: TrainingStudio, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def diverges(*_: Any, **__: Any) -> NoReturn:
         raise RoundFailedError("training diverged: the loss is nan")
@@ -172,7 +176,7 @@ def test_a_round_that_diverges_is_failed_at_once_and_waits_for_more_votes(
 
 
 def test_an_unexpected_error_is_tried_again_after_a_growing_pause_and_given_up_in_the_end(
-    studio: Studio, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    studio: TrainingStudio, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     def breaks(*_: Any, **__: Any) -> NoReturn:
         raise OSError("the cable was pulled")
@@ -197,7 +201,7 @@ def test_an_unexpected_error_is_tried_again_after_a_growing_pause_and_given_up_i
 
 
 def test_an_error_that_passes_costs_nothing(
-    studio: Studio, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    studio: TrainingStudio, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     calls = iter(range(100))
 
@@ -217,7 +221,7 @@ def test_an_error_that_passes_costs_nothing(
 
 
 def test_a_full_disk_is_waited_out(
-    studio: Studio, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    studio: TrainingStudio, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     full = True
     real = RoundRunner.run_slice
@@ -239,7 +243,7 @@ def test_a_full_disk_is_waited_out(
 
 
 def test_a_round_that_keeps_killing_the_process_is_given_up(
-    studio: Studio, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+    studio: TrainingStudio, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):
         """Stands for the end of the process: nothing in it gets to run any more."""
@@ -260,7 +264,7 @@ def test_a_round_that_keeps_killing_the_process_is_given_up(
 
 
 def test_being_killed_while_getting_on_is_no_failure(
-    studio: Studio, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+    studio: TrainingStudio, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scheduler, "MAX_CRASHES", 1)
     studio.add_pairs(10)
@@ -271,7 +275,7 @@ def test_being_killed_while_getting_on_is_no_failure(
 
 
 def test_the_denoiser_is_the_base_model_between_rounds(
-    studio: Studio, make_worker: MakeWorker, denoiser: Denoiser
+    studio: TrainingStudio, make_worker: MakeWorker, denoiser: Denoiser
 ) -> None:
     before = {name: tensor.clone() for name, tensor in denoiser.module.state_dict().items()}
     studio.add_pairs(10)

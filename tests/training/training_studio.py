@@ -39,7 +39,7 @@ FAST = RoundSettings(
 
 
 @dataclass
-class Studio:
+class TrainingStudio:
     """`votes` are cast on fresh pairs; image a is the one with the larger mean in its first latent channel."""
 
     home: Path
@@ -53,7 +53,7 @@ class Studio:
     num_pairs: int = field(default=0)
 
     @classmethod
-    def open(cls, home: Path, source: Path) -> Studio:
+    def open(cls, home: Path, source: Path) -> TrainingStudio:
         store = Store.open(home)
         base = store.models.register(str(source), detect_family(str(source)), fingerprint(str(source)))
         return cls(home, source, store, base)
@@ -154,15 +154,15 @@ class Studio:
         return outcome
 
 
-def weights_of(studio: Studio, version: int = 1) -> dict[str, torch.Tensor]:
+def weights_of(studio: TrainingStudio, version: int = 1) -> dict[str, torch.Tensor]:
     folder = studio.store.adapters.get(studio.base, version).folder
     weights: dict[str, torch.Tensor] = load_file(folder / "pytorch_lora_weights.safetensors")
     return weights
 
 
-def twin_of(studio: Studio, tmp_path: Path) -> Studio:
+def twin_of(studio: TrainingStudio, tmp_path: Path) -> TrainingStudio:
     """Another home with the same pairs and votes."""
-    twin = Studio.open(tmp_path / "twin", studio.source)
+    twin = TrainingStudio.open(tmp_path / "twin", studio.source)
     twin.add_pairs(studio.num_pairs)
     twin.vote(studio.num_pairs)
     return twin

@@ -74,7 +74,7 @@ def memory_runs_out_and_then_one_is_killed(
     from dmpo_app.training.loop.step import train_step
     from dmpo_app.training.monitoring.early_stopping import StepResult
     from dmpo_app.training.rounds.round_runner import RoundRunner
-    from tests.training.training_studio import Studio
+    from tests.training.training_studio import TrainingStudio
 
     steps = 0
 
@@ -89,7 +89,7 @@ def memory_runs_out_and_then_one_is_killed(
         return train_step(*arguments, micro_pairs=micro_pairs, **named)
 
     round_trainer.train_step = unlucky  # type: ignore[attr-defined]
-    studio = Studio.open(Path(home), Path(model))
+    studio = TrainingStudio.open(Path(home), Path(model))
     denoiser = load_denoiser(model, device="cpu", dtype="float32")
     state = studio.store.rounds.get(int(round_id))
     runner = RoundRunner(studio.store, studio.base, denoiser, state, token=int(token), group=group)

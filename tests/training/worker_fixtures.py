@@ -11,7 +11,7 @@ import pytest
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.settings import LabelingSettings, ScoringSettings, Settings, TrainerSettings
 from dmpo_app.training.rounds.scheduler import RoundScheduler
-from tests.training.training_studio import FAST, Studio
+from tests.training.training_studio import FAST, TrainingStudio
 
 MIN_VOTES = 8
 NO_SCORERS = ScoringSettings()
@@ -38,7 +38,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def make_worker(studio: Studio, denoiser: Denoiser, clock: Clock) -> MakeWorker:
+def make_worker(studio: TrainingStudio, denoiser: Denoiser, clock: Clock) -> MakeWorker:
     def make(
         *,
         owner: str = "tests",

@@ -35,7 +35,7 @@ class Clock:
 
 
 @dataclass
-class Studio:
+class ApiStudio:
     """A real store and a real API; the renderer and the trainer are stand-ins."""
 
     services: Services
@@ -78,7 +78,7 @@ class Studio:
         labeling = LabelingService(store, base, settings, sealer, rng=random.Random(1), now=self.clock)
         return client_of(replace(self.services, settings=settings, labeling=labeling))
 
-    def with_campaign(self, **labeling: Any) -> Studio:
+    def with_campaign(self, **labeling: Any) -> ApiStudio:
         """The same studio as a campaign with these settings of labeling."""
         return replace(self, client=self.with_settings(labeling=LabelingSettings.model_validate(labeling)))
 
@@ -88,7 +88,7 @@ def client_of(services: Services) -> TestClient:
 
 
 @contextmanager
-def open_studio(home: Path) -> Iterator[Studio]:
+def open_studio(home: Path) -> Iterator[ApiStudio]:
     clock = Clock()
     with Store.open(home, now=clock) as store:
         base = store.models.register("pocket", "stable_diffusion", "f" * 64)
@@ -107,5 +107,5 @@ def open_studio(home: Path) -> Iterator[Studio]:
             SAMPLING,
         )
         with client_of(services) as client:
-            yield Studio(services, renderer, clock, client)
+            yield ApiStudio(services, renderer, clock, client)
         renderer.close()

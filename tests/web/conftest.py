@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dmpo_app.store import Store
-from tests.web.api_studio import Studio, open_studio
+from tests.web.api_studio import ApiStudio, open_studio
 from tests.web.studio_fakes import add_pairs
 
 
@@ -21,14 +21,14 @@ def prepared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def studio(prepared_home: Path, tmp_path: Path) -> Iterator[Studio]:
+def studio(prepared_home: Path, tmp_path: Path) -> Iterator[ApiStudio]:
     """A studio of the test's own."""
     with open_studio(Path(shutil.copytree(prepared_home, tmp_path / "home"))) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def shared_studio(prepared_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+def shared_studio(prepared_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiStudio]:
     """One for all tests of a file, for those that leave nothing behind."""
     with open_studio(Path(shutil.copytree(prepared_home, tmp_path_factory.mktemp("shared") / "home"))) as opened:
         yield opened

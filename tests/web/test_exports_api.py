@@ -12,17 +12,17 @@ import pytest
 
 from dmpo_app.exchange.exporting import FORMATS
 from dmpo_app.web.routes.export_routes import ExportFormat
-from tests.web.api_studio import ADMIN, Studio
+from tests.web.api_studio import ADMIN, ApiStudio
 
 
-def test_only_administrators_get_one(shared_studio: Studio) -> None:
+def test_only_administrators_get_one(shared_studio: ApiStudio) -> None:
     path = "/api/v1/exports/votes-jsonl"
     assert shared_studio.client.get(path).status_code == 401
     assert shared_studio.client.get(path, headers=shared_studio.session()).status_code == 403
 
 
 def test_every_format_comes_as_a_zip_that_is_the_same_each_time_and_leaves_nothing_behind(
-    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    studio: ApiStudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = sorted(tmp_path.iterdir())
@@ -40,7 +40,7 @@ def test_every_format_comes_as_a_zip_that_is_the_same_each_time_and_leaves_nothi
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_filters_go_with_it_and_nonsense_is_refused(studio: Studio) -> None:
+def test_filters_go_with_it_and_nonsense_is_refused(studio: ApiStudio) -> None:
     studio.vote_times(3)
     path = "/api/v1/exports/votes-jsonl"
 

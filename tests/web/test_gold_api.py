@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.web.api_studio import ADMIN, Studio
+from tests.web.api_studio import ADMIN, ApiStudio
 
 
-def test_an_administrator_marks_gold_pairs_and_nobody_else(studio: Studio) -> None:
+def test_an_administrator_marks_gold_pairs_and_nobody_else(studio: ApiStudio) -> None:
     client = studio.client
     assert client.put("/api/v1/gold/1", json={"answer": "a"}).status_code == 401
     assert client.get("/api/v1/gold", headers=studio.session()).status_code == 403
@@ -20,6 +20,6 @@ def test_an_administrator_marks_gold_pairs_and_nobody_else(studio: Studio) -> No
     assert client.get("/api/v1/gold", headers=ADMIN).json() == {"gold": []}
 
 
-def test_what_is_no_pair_or_no_answer_is_refused(studio: Studio) -> None:
+def test_what_is_no_pair_or_no_answer_is_refused(studio: ApiStudio) -> None:
     assert studio.client.put("/api/v1/gold/999", json={"answer": "a"}, headers=ADMIN).status_code == 404
     assert studio.client.put("/api/v1/gold/1", json={"answer": "skip"}, headers=ADMIN).status_code == 422

@@ -10,12 +10,12 @@ import pytest
 from dmpo_app.web.routes.import_routes import DatasetUploadRoute
 from tests.exchange.readers.preference_files import pick_a_pic_row, write_pick_a_pic
 from tests.patience import wait_until
-from tests.web.api_studio import ADMIN, Studio
+from tests.web.api_studio import ADMIN, ApiStudio
 
 PATH = "/api/v1/imports"
 
 
-def settled(studio: Studio) -> dict[str, Any]:
+def settled(studio: ApiStudio) -> dict[str, Any]:
     def current() -> dict[str, Any]:
         answer: dict[str, Any] = studio.client.get(PATH, headers=ADMIN).json()["current"]
         return answer
@@ -24,7 +24,7 @@ def settled(studio: Studio) -> dict[str, Any]:
     return current()
 
 
-def test_only_administrators_import(shared_studio: Studio) -> None:
+def test_only_administrators_import(shared_studio: ApiStudio) -> None:
     who = shared_studio.session()
     for method, path in (
         ("GET", ""),
@@ -38,7 +38,7 @@ def test_only_administrators_import(shared_studio: Studio) -> None:
     assert shared_studio.client.get(PATH, headers=ADMIN).json() == {"current": None}
 
 
-def test_a_file_is_sent_previewed_taken_in_and_noted(studio: Studio, tmp_path: Path) -> None:
+def test_a_file_is_sent_previewed_taken_in_and_noted(studio: ApiStudio, tmp_path: Path) -> None:
     client, store = studio.client, studio.services.store
     content = write_pick_a_pic(tmp_path / "train.parquet", [pick_a_pic_row(n) for n in range(5)]).read_bytes()
     sent = client.post(PATH, params={"name": "theirs.parquet", "as": "both"}, content=content, headers=ADMIN)
@@ -61,7 +61,7 @@ def test_a_file_is_sent_previewed_taken_in_and_noted(studio: Studio, tmp_path: P
     assert client.post(f"{PATH}/take-in", headers=ADMIN).status_code == 409
 
 
-def test_nonsense_is_refused_without_a_path_of_this_machine(studio: Studio) -> None:
+def test_nonsense_is_refused_without_a_path_of_this_machine(studio: ApiStudio) -> None:
     client = studio.client
     for query in ("", "?name=a.pkl", "?name=a.json&as=tarot", "?name="):
         assert client.post(PATH + query, content=b"{}", headers=ADMIN).status_code == 422, query
@@ -75,7 +75,7 @@ def test_nonsense_is_refused_without_a_path_of_this_machine(studio: Studio) -> N
     assert client.delete(PATH, headers=ADMIN).status_code == 404
 
 
-def test_a_body_that_is_too_large_is_refused_while_it_comes(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_is_too_large_is_refused_while_it_comes(studio: ApiStudio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DatasetUploadRoute, "max_body_bytes", 1000)
     answer = studio.client.post(PATH, params={"name": "a.json"}, content=bytes(2000), headers=ADMIN)
     assert answer.status_code == 413

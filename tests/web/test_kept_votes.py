@@ -12,7 +12,7 @@ from dmpo_app.errors import BackupUnreachableError
 from dmpo_app.labeling.service import LabelingService
 from dmpo_app.labeling.tokens import Sealer, load_or_create_key
 from tests.exchange.readers.preference_files import pick_a_pic_row, write_pick_a_pic
-from tests.web.api_studio import ADMIN, Studio, client_of
+from tests.web.api_studio import ADMIN, ApiStudio, client_of
 from tests.web.test_imports_api import settled
 
 
@@ -41,7 +41,7 @@ def keeper() -> Keeper:
 
 
 @pytest.fixture
-def kept(studio: Studio, keeper: Keeper) -> Studio:
+def kept(studio: ApiStudio, keeper: Keeper) -> ApiStudio:
     """The studio with its votes in the hands of `keeper`."""
     services = studio.services
     sealer = Sealer(load_or_create_key(services.store.home))
@@ -51,7 +51,9 @@ def kept(studio: Studio, keeper: Keeper) -> Studio:
     return replace(studio, client=client_of(replace(services, labeling=labeling)))
 
 
-def test_everything_a_person_records_is_refused_with_503_and_nothing_is_recorded(kept: Studio, keeper: Keeper) -> None:
+def test_everything_a_person_records_is_refused_with_503_and_nothing_is_recorded(
+    kept: ApiStudio, keeper: Keeper
+) -> None:
     who = kept.session()
     first, second = kept.assignments(who, 2)
     vote = kept.vote(who, first["id"]).json()["vote"]
@@ -73,7 +75,7 @@ def test_everything_a_person_records_is_refused_with_503_and_nothing_is_recorded
     assert kept.vote(who, second["id"]).status_code == 201
 
 
-def test_a_vote_whose_safekeeping_took_too_long_can_be_sent_again(kept: Studio, keeper: Keeper) -> None:
+def test_a_vote_whose_safekeeping_took_too_long_can_be_sent_again(kept: ApiStudio, keeper: Keeper) -> None:
     who = kept.session()
     [pair] = kept.assignments(who)
     keeper.never_settles = True
@@ -84,7 +86,7 @@ def test_a_vote_whose_safekeeping_took_too_long_can_be_sent_again(kept: Studio, 
     assert keeper.settled == 1
 
 
-def test_a_data_set_is_not_taken_in_while_it_could_be_lost(kept: Studio, keeper: Keeper, tmp_path: Path) -> None:
+def test_a_data_set_is_not_taken_in_while_it_could_be_lost(kept: ApiStudio, keeper: Keeper, tmp_path: Path) -> None:
     store, base = kept.services.store, kept.services.base
     before = store.pairs.count(base)
     content = write_pick_a_pic(tmp_path / "train.parquet", [pick_a_pic_row(n) for n in range(3)]).read_bytes()

@@ -5,7 +5,7 @@ import pytest
 from dmpo_app.settings import LimitSettings
 from dmpo_app.web import rate_limits
 from dmpo_app.web.rate_limits import RateLimiter
-from tests.web.api_studio import Studio
+from tests.web.api_studio import ApiStudio
 
 
 class Time:
@@ -41,7 +41,7 @@ def test_the_number_of_buckets_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     assert limit.take_token("a") == 0.0
 
 
-def test_limits_apply_in_public_mode_only(studio: Studio) -> None:
+def test_limits_apply_in_public_mode_only(studio: ApiStudio) -> None:
     few = LimitSettings(votes_per_minute=2, renders_per_minute=1, sessions_per_minute=3)
     render = {"prompt": "a cat", "seed": 1, "versions": [0]}
     public, private = studio.with_settings(public=True, limits=few), studio.with_settings(public=False, limits=few)
@@ -54,7 +54,7 @@ def test_limits_apply_in_public_mode_only(studio: Studio) -> None:
     assert [private.post("/api/v1/session", json={}).status_code for _ in range(5)] == [200] * 5
 
 
-def test_a_limit_counts_an_annotator_not_an_address(studio: Studio) -> None:
+def test_a_limit_counts_an_annotator_not_an_address(studio: ApiStudio) -> None:
     public = studio.with_settings(public=True, limits=LimitSettings(votes_per_minute=2))
     ada, eve = studio.session("Ada"), studio.session("Eve")
 

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from dmpo_app.errors import SetupError
 from dmpo_app.settings import IdentitySettings, LabelingSettings
 from tests.oidc_provider import CLIENT_SECRET, RunningProvider, running_provider
-from tests.web.api_studio import Studio
+from tests.web.api_studio import ApiStudio
 
 NOW = int(time.time())
 
@@ -31,7 +31,7 @@ def provider(running: RunningProvider) -> RunningProvider:
     return running
 
 
-def client_of(studio: Studio, provider: RunningProvider, *, access: str = "open", **identity: Any) -> TestClient:
+def client_of(studio: ApiStudio, provider: RunningProvider, *, access: str = "open", **identity: Any) -> TestClient:
     settings = IdentitySettings.model_validate({**provider.settings, **identity})
     return studio.with_settings(identity=settings, labeling=LabelingSettings.model_validate({"access": access}))
 
@@ -67,7 +67,9 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def test_the_same_person_is_the_same_annotator_and_no_name_is_stored(studio: Studio, provider: RunningProvider) -> None:
+def test_the_same_person_is_the_same_annotator_and_no_name_is_stored(
+    studio: ApiStudio, provider: RunningProvider
+) -> None:
     client = client_of(studio, provider)
     assert client.get("/api/v1/login").json() == {"available": True, "needed": False, "label": "Tests"}
     first, again, eve = (sign_in(client, provider, who) for who in ("ada-lovelace", "ada-lovelace", "eve"))
@@ -80,7 +82,7 @@ def test_the_same_person_is_the_same_annotator_and_no_name_is_stored(studio: Stu
     assert first["annotator"].encode() in content
 
 
-def test_only_what_is_needed_is_asked_for_with_pkce_and_a_nonce(studio: Studio, provider: RunningProvider) -> None:
+def test_only_what_is_needed_is_asked_for_with_pkce_and_a_nonce(studio: ApiStudio, provider: RunningProvider) -> None:
     begun = begin(client_of(studio, provider))
     assert "scope=openid+profile&" in begun["url"]
     assert "code_challenge_method=S256" in begun["url"]
@@ -100,7 +102,7 @@ LIES: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-def test_what_a_provider_says_wrongly_signs_nobody_in(studio: Studio, provider: RunningProvider) -> None:
+def test_what_a_provider_says_wrongly_signs_nobody_in(studio: ApiStudio, provider: RunningProvider) -> None:
     client = client_of(studio, provider)
     answers = {}
     for lie in LIES:
@@ -114,7 +116,7 @@ def test_what_a_provider_says_wrongly_signs_nobody_in(studio: Studio, provider: 
     assert sign_in(client, provider)["name"] == "ada"
 
 
-def test_states_and_codes_are_good_once_and_for_one_another(studio: Studio, provider: RunningProvider) -> None:
+def test_states_and_codes_are_good_once_and_for_one_another(studio: ApiStudio, provider: RunningProvider) -> None:
     client = client_of(studio, provider)
     mine, other = (provider.allow(begin(client)["url"]) for _ in range(2))
     assert come_back(client, state=mine["state"], code=other["code"]).status_code == 403  # another's PKCE verifier
@@ -131,7 +133,7 @@ def test_states_and_codes_are_good_once_and_for_one_another(studio: Studio, prov
     assert come_back(client, **late).status_code == 403
 
 
-def test_saying_no_and_a_provider_in_trouble_are_told_apart(studio: Studio, provider: RunningProvider) -> None:
+def test_saying_no_and_a_provider_in_trouble_are_told_apart(studio: ApiStudio, provider: RunningProvider) -> None:
     client = client_of(studio, provider)
     page = come_back(client, **provider.allow(begin(client)["url"], who=None))
     assert (page.status_code, "did not work" in page.text) == (403, True)
@@ -145,7 +147,7 @@ def test_saying_no_and_a_provider_in_trouble_are_told_apart(studio: Studio, prov
 
 
 def test_the_page_that_comes_back_runs_its_own_script_only_and_is_shown_in_no_frame(
-    studio: Studio, provider: RunningProvider
+    studio: ApiStudio, provider: RunningProvider
 ) -> None:
     client = client_of(studio, provider)
     page = come_back(client, **provider.allow(begin(client)["url"]))
@@ -160,7 +162,7 @@ def test_the_page_that_comes_back_runs_its_own_script_only_and_is_shown_in_no_fr
         assert payload not in shown.text
 
 
-def test_where_one_has_to_sign_in_nobody_else_takes_part(studio: Studio, provider: RunningProvider) -> None:
+def test_where_one_has_to_sign_in_nobody_else_takes_part(studio: ApiStudio, provider: RunningProvider) -> None:
     before = studio.session()
     client = client_of(studio, provider, access="login")
     assert client.get("/api/v1/login").json()["needed"]
@@ -174,7 +176,7 @@ def test_where_one_has_to_sign_in_nobody_else_takes_part(studio: Studio, provide
 
 
 def test_who_signs_in_first_goes_on_as_who_they_were_and_later_as_who_they_are(
-    studio: Studio, provider: RunningProvider
+    studio: ApiStudio, provider: RunningProvider
 ) -> None:
     client = client_of(studio, provider)
 
@@ -197,7 +199,7 @@ def test_who_signs_in_first_goes_on_as_who_they_were_and_later_as_who_they_are(
     assert signed_in_from(bearer("forged"), "ada") == ada
 
 
-def test_signing_in_is_no_way_around_an_invitation(studio: Studio, provider: RunningProvider) -> None:
+def test_signing_in_is_no_way_around_an_invitation(studio: ApiStudio, provider: RunningProvider) -> None:
     client = client_of(studio, provider, access="invite")
     begun = begin(client)
     page = come_back(client, **provider.allow(begun["url"]))
@@ -211,7 +213,9 @@ def test_signing_in_is_no_way_around_an_invitation(studio: Studio, provider: Run
     assert sign_in(client, provider)["name"] == "ada"
 
 
-def test_who_is_listed_administers_under_their_name_for_some_hours(studio: Studio, provider: RunningProvider) -> None:
+def test_who_is_listed_administers_under_their_name_for_some_hours(
+    studio: ApiStudio, provider: RunningProvider
+) -> None:
     client = client_of(studio, provider, admins=("ada",))
     ada, eve = sign_in(client, provider, "ada"), sign_in(client, provider, "eve")
     assert eve["administrator"] is None
@@ -228,14 +232,16 @@ def test_who_is_listed_administers_under_their_name_for_some_hours(studio: Studi
     assert client.get("/api/v1/audit", headers=token).status_code == 403
 
 
-def test_an_email_administers_only_when_the_provider_has_verified_it(studio: Studio, provider: RunningProvider) -> None:
+def test_an_email_administers_only_when_the_provider_has_verified_it(
+    studio: ApiStudio, provider: RunningProvider
+) -> None:
     client = client_of(studio, provider, admins=("ada@example.org",), admin_claim="email")
     for verified in (True, False, None, "true"):
         provider.misbehave(claims={"email": "ada@example.org", "email_verified": verified})
         assert (sign_in(client, provider)["administrator"] is not None) == (verified is True)
 
 
-def test_a_studio_without_a_provider_says_so(studio: Studio) -> None:
+def test_a_studio_without_a_provider_says_so(studio: ApiStudio) -> None:
     assert studio.client.get("/api/v1/login").json() == {"available": False, "needed": False, "label": None}
     assert studio.client.post("/api/v1/login").status_code == 404
     assert studio.client.get("/login/callback?state=x&code=y").status_code == 404
@@ -243,7 +249,7 @@ def test_a_studio_without_a_provider_says_so(studio: Studio) -> None:
         studio.with_settings(labeling=LabelingSettings(access="login"))
 
 
-def test_the_secret_of_the_studio_is_shown_nowhere(studio: Studio, provider: RunningProvider) -> None:
+def test_the_secret_of_the_studio_is_shown_nowhere(studio: ApiStudio, provider: RunningProvider) -> None:
     settings = studio.services.settings.model_copy(
         update={"identity": IdentitySettings.model_validate(provider.settings)}
     )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.web.api_studio import ADMIN, Studio
+from tests.web.api_studio import ADMIN, ApiStudio
 
 VOTES: list[bytes] = [
     b"", b" ", b"null", b"true", b"0", b'""', b"[]", b"{}", b"{", b"}", b"[1,2", b"nul", b"NaN", b"Infinity",
@@ -54,7 +54,7 @@ RENDERS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("body", VOTES, ids=lambda body: repr(body[:40]))
-def test_a_malformed_vote_is_422(shared_studio: Studio, body: bytes) -> None:
+def test_a_malformed_vote_is_422(shared_studio: ApiStudio, body: bytes) -> None:
     headers = {**shared_studio.session(), "Content-Type": "application/json"}
     answer = shared_studio.client.post("/api/v1/votes", content=body, headers=headers)
     assert answer.status_code == 422, answer.text
@@ -62,14 +62,14 @@ def test_a_malformed_vote_is_422(shared_studio: Studio, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("change", RENDERS, ids=lambda change: repr(change)[:40])
-def test_a_render_out_of_range_is_422(shared_studio: Studio, change: dict[str, Any]) -> None:
+def test_a_render_out_of_range_is_422(shared_studio: ApiStudio, change: dict[str, Any]) -> None:
     body = json.dumps({**RENDER, **change}).encode()
     answer = shared_studio.client.post("/api/v1/render", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 422, answer.text
     assert shared_studio.renderer.requests == []
 
 
-def test_other_malformed_requests_are_4xx(shared_studio: Studio) -> None:
+def test_other_malformed_requests_are_4xx(shared_studio: ApiStudio) -> None:
     who, client = shared_studio.session(), shared_studio.client
     big = b'{"handle":"' + b"x" * 200_000 + b'"}'
     for method, path, content, kind, wanted in [
@@ -123,7 +123,7 @@ def test_other_malformed_requests_are_4xx(shared_studio: Studio) -> None:
         assert client.post(f"/api/v1/adapters/{version}/live", headers=ADMIN).status_code == 422
 
 
-def test_a_refusal_never_repeats_what_was_sent(shared_studio: Studio) -> None:
+def test_a_refusal_never_repeats_what_was_sent(shared_studio: ApiStudio) -> None:
     body = {**RENDER, "prompt": ["<script>alert(1)</script>"], "<img src=x>": 1}
     answer = shared_studio.client.post("/api/v1/render", json=body)
     assert answer.status_code == 422
@@ -144,7 +144,7 @@ fields = st.fixed_dictionaries({}, optional=dict.fromkeys(NAMES, anything))
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(body=fields, path=st.sampled_from(["session", "votes", "render", "reports", "consent", "login/session"]))
-def test_no_json_at_all_gives_a_server_error(shared_studio: Studio, body: dict[str, Any], path: str) -> None:
+def test_no_json_at_all_gives_a_server_error(shared_studio: ApiStudio, body: dict[str, Any], path: str) -> None:
     content = json.dumps(body).encode()
     headers = {**shared_studio.session(), "Content-Type": "application/json"}
     answer = shared_studio.client.post(f"/api/v1/{path}", content=content, headers=headers)

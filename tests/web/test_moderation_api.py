@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from tests.web.api_studio import ADMIN, Studio
+from tests.web.api_studio import ADMIN, ApiStudio
 
 
-def report(studio: Studio, who: dict[str, str], assignment: str, **more: Any) -> Any:
+def report(studio: ApiStudio, who: dict[str, str], assignment: str, **more: Any) -> Any:
     body = {"assignment": assignment, "reason": "unsafe", **more}
     return studio.client.post("/api/v1/reports", json=body, headers=who)
 
 
-def test_a_reported_pair_leaves_the_pool_at_once_and_comes_back_when_cleared(studio: Studio) -> None:
+def test_a_reported_pair_leaves_the_pool_at_once_and_comes_back_when_cleared(studio: ApiStudio) -> None:
     who, eve = studio.session(), studio.session("Eve")
     [pair] = studio.assignments(who)
     others = studio.assignments(eve, 12)
@@ -31,13 +31,13 @@ def test_a_reported_pair_leaves_the_pool_at_once_and_comes_back_when_cleared(stu
     assert studio.client.get("/api/v1/reports?standing=true", headers=ADMIN).json() == {"reports": [], "next": None}
 
 
-def test_somebody_else_s_pair_cannot_be_reported(studio: Studio) -> None:
+def test_somebody_else_s_pair_cannot_be_reported(studio: ApiStudio) -> None:
     [pair] = studio.assignments(studio.session())
     assert report(studio, studio.session("Eve"), pair["id"]).status_code == 403
     assert studio.client.get("/api/v1/reports", headers=ADMIN).json()["reports"] == []
 
 
-def test_reports_of_one_person_are_limited_in_public_mode(studio: Studio) -> None:
+def test_reports_of_one_person_are_limited_in_public_mode(studio: ApiStudio) -> None:
     limits = studio.services.settings.limits.model_copy(update={"reports_per_minute": 2})
     client = studio.with_settings(public=True, limits=limits)
     who = studio.session()
@@ -47,7 +47,7 @@ def test_reports_of_one_person_are_limited_in_public_mode(studio: Studio) -> Non
     assert statuses == [201, 201, 429]
 
 
-def test_what_administrators_do_is_on_record(studio: Studio) -> None:
+def test_what_administrators_do_is_on_record(studio: ApiStudio) -> None:
     studio.vote_times(4)
     studio.client.post("/api/v1/rounds", headers=ADMIN)
     who = studio.session()
@@ -65,7 +65,7 @@ def test_what_administrators_do_is_on_record(studio: Studio) -> None:
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "reports"), ("POST", "reports/1/clear"), ("GET", "audit"), ("POST", "rounds")]
 )
-def test_only_administrators_see_reports_and_acts(studio: Studio, method: str, path: str) -> None:
+def test_only_administrators_see_reports_and_acts(studio: ApiStudio, method: str, path: str) -> None:
     ask = studio.client.request
     assert ask(method, f"/api/v1/{path}").status_code == 401
     assert ask(method, f"/api/v1/{path}", headers=studio.session()).status_code == 403

@@ -13,17 +13,17 @@ import pytest
 
 from dmpo_app.labeling import Sealer, load_or_create_key
 from dmpo_app.web.routes import personal_routes
-from tests.web.api_studio import Studio
+from tests.web.api_studio import ApiStudio
 
 
-def votes_of(studio: Studio, who: dict[str, str], **query: Any) -> dict[str, Any]:
+def votes_of(studio: ApiStudio, who: dict[str, str], **query: Any) -> dict[str, Any]:
     answer = studio.client.get("/api/v1/votes", params=query, headers=who)
     assert answer.status_code == 200, answer.text
     listed: dict[str, Any] = answer.json()
     return listed
 
 
-def give(studio: Studio, who: dict[str, str], count: int, **more: Any) -> list[int]:
+def give(studio: ApiStudio, who: dict[str, str], count: int, **more: Any) -> list[int]:
     given = []
     for _ in range(count):
         body = {"assignment": studio.assignments(who)[0]["id"], "choice": "left", "elapsed_ms": 900, **more}
@@ -33,7 +33,7 @@ def give(studio: Studio, who: dict[str, str], count: int, **more: Any) -> list[i
     return given
 
 
-def test_who_am_i_says_what_became_of_my_votes(studio: Studio) -> None:
+def test_who_am_i_says_what_became_of_my_votes(studio: ApiStudio) -> None:
     who = studio.session("Ada")
     give(studio, who, 4)
     studio.publish()
@@ -47,7 +47,7 @@ def test_who_am_i_says_what_became_of_my_votes(studio: Studio) -> None:
     assert studio.client.get("/api/v1/session/me", headers=studio.session("Eve")).json()["votes"]["live"] == 0
 
 
-def test_my_votes_come_a_page_at_a_time_and_nobody_else_s(studio: Studio) -> None:
+def test_my_votes_come_a_page_at_a_time_and_nobody_else_s(studio: ApiStudio) -> None:
     who = studio.session()
     given = give(studio, who, 5, strength="slightly", comment="<i>nicer</i>")
     give(studio, studio.session("Eve"), 1)
@@ -67,13 +67,13 @@ def test_my_votes_come_a_page_at_a_time_and_nobody_else_s(studio: Studio) -> Non
         ("POST", "votes/1/withdraw"), ("POST", "consent"), ("POST", "reports"),
     ],
 )  # fmt: skip
-def test_without_a_session_there_is_nothing_of_one_s_own(studio: Studio, method: str, path: str) -> None:
+def test_without_a_session_there_is_nothing_of_one_s_own(studio: ApiStudio, method: str, path: str) -> None:
     body = {"sha256": "0" * 64, "assignment": "x", "reason": "broken"} if method == "POST" else None
     for headers in ({}, {"Authorization": "Bearer forged"}):
         assert studio.client.request(method, f"/api/v1/{path}", json=body, headers=headers).status_code == 401
 
 
-def test_an_export_holds_every_vote_over_several_pages(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_holds_every_vote_over_several_pages(studio: ApiStudio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(personal_routes, "EXPORT_PAGE", 2)
     who = studio.session()
     given = give(studio, who, 5, comment="=HYPERLINK(1)")
@@ -91,7 +91,7 @@ def test_an_export_holds_every_vote_over_several_pages(studio: Studio, monkeypat
     assert {row["comment"] for row in rows} == {"'=HYPERLINK(1)"}
 
 
-def test_withdrawing_one_vote_twice_and_then_all(studio: Studio) -> None:
+def test_withdrawing_one_vote_twice_and_then_all(studio: ApiStudio) -> None:
     who, eve = studio.session(), studio.session("Eve")
     given = give(studio, who, 3)
     give(studio, eve, 1)
@@ -105,7 +105,7 @@ def test_withdrawing_one_vote_twice_and_then_all(studio: Studio) -> None:
     assert all(vote["withdrawn_at"] for vote in votes_of(studio, who)["votes"])
 
 
-def test_several_questions_about_a_pair_share_its_images(studio: Studio) -> None:
+def test_several_questions_about_a_pair_share_its_images(studio: ApiStudio) -> None:
     campaign = studio.with_campaign(questions=["overall", "appeal", "fit"])
     who = campaign.session()
     shown = campaign.assignments(who, 3)
@@ -117,7 +117,7 @@ def test_several_questions_about_a_pair_share_its_images(studio: Studio) -> None
     assert counts == {"overall": 1, "appeal": 1, "fit": 1}
 
 
-def test_nothing_is_shown_or_taken_before_the_text_is_agreed_to(studio: Studio) -> None:
+def test_nothing_is_shown_or_taken_before_the_text_is_agreed_to(studio: ApiStudio) -> None:
     who = studio.session()
     [early] = studio.assignments(who)
     campaign = studio.with_campaign(consent="We keep your votes for research.", consent_version="2026-01")
@@ -142,13 +142,13 @@ def test_nothing_is_shown_or_taken_before_the_text_is_agreed_to(studio: Studio) 
     assert campaign.client.get("/api/v1/assignments", headers=campaign.session("Eve")).status_code == 403
 
 
-def test_without_a_text_there_is_nothing_to_agree_to(studio: Studio) -> None:
+def test_without_a_text_there_is_nothing_to_agree_to(studio: ApiStudio) -> None:
     assert studio.client.get("/api/v1/consent").json() == dict.fromkeys(("text", "version", "sha256", "agreed_at")) | {
         "needed": False
     }
 
 
-def test_an_invitation_lets_in_so_many_and_no_more_at_the_same_time(studio: Studio) -> None:
+def test_an_invitation_lets_in_so_many_and_no_more_at_the_same_time(studio: ApiStudio) -> None:
     store = studio.services.store
     (invite,) = store.invites.create(["class"], max_uses=3, lifetime=timedelta(days=1), by="cli")
     link = Sealer(load_or_create_key(store.home)).seal_invite(invite.public_id)

@@ -8,20 +8,20 @@ import pytest
 
 from dmpo_app.settings.sections import LabelingSettings
 from dmpo_app.web.routes.prompt_routes import MAX_UPLOAD_BYTES
-from tests.web.api_studio import ADMIN, Studio
+from tests.web.api_studio import ADMIN, ApiStudio
 
 
-def upload(studio: Studio, content: bytes, **parameters: Any) -> Any:
+def upload(studio: ApiStudio, content: bytes, **parameters: Any) -> Any:
     return studio.client.post("/api/v1/prompts/import", params=parameters, content=content, headers=ADMIN)
 
 
-def listed(studio: Studio, **parameters: Any) -> Any:
+def listed(studio: ApiStudio, **parameters: Any) -> Any:
     answer = studio.client.get("/api/v1/prompts", params=parameters, headers=ADMIN)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
-def test_only_administrators_see_import_and_change_prompts(studio: Studio) -> None:
+def test_only_administrators_see_import_and_change_prompts(studio: ApiStudio) -> None:
     body = {"prompts": [1], "act": "retire"}
     for headers, status in (({}, 401), (studio.session(), 403)):
         assert studio.client.get("/api/v1/prompts", headers=headers).status_code == status
@@ -31,7 +31,7 @@ def test_only_administrators_see_import_and_change_prompts(studio: Studio) -> No
     assert listed(studio)["training"] == 12
 
 
-def test_an_upload_is_previewed_taken_in_once_and_its_refusals_are_listed(studio: Studio) -> None:
+def test_an_upload_is_previewed_taken_in_once_and_its_refusals_are_listed(studio: ApiStudio) -> None:
     studio.services.store.prompts.ensure(["an owl at night"], held_out=True)
     content = "Prompt\tCategory\na violin\tThings\nan owl, at night!\tAnimals\n\u0007\tx\na violin\tx\n".encode()
     preview = upload(studio, content, format="tsv", dry_run=True, tag="New ones").json()
@@ -62,7 +62,7 @@ def test_an_upload_is_previewed_taken_in_once_and_its_refusals_are_listed(studio
     ],
 )
 def test_an_upload_that_cannot_be_taken_is_refused(
-    shared_studio: Studio, content: bytes, parameters: dict[str, Any], status: int, words: str
+    shared_studio: ApiStudio, content: bytes, parameters: dict[str, Any], status: int, words: str
 ) -> None:
     answer = upload(shared_studio, content, **parameters)
     assert answer.status_code == status, answer.text
@@ -70,13 +70,13 @@ def test_an_upload_that_cannot_be_taken_is_refused(
     assert listed(shared_studio, search="fox")["total"] == 0
 
 
-def test_an_upload_may_be_larger_than_other_bodies(studio: Studio) -> None:
+def test_an_upload_may_be_larger_than_other_bodies(studio: ApiStudio) -> None:
     content = "\n".join(f"number {n} is about the letter {chr(97 + n % 26)}{n}" for n in range(3000)).encode()
     assert len(content) > 70_000
     assert upload(studio, content, dry_run=True, held_out_share=0.5).json()["new"] == 3000
 
 
-def test_prompts_are_paged_retired_tagged_and_moved(studio: Studio) -> None:
+def test_prompts_are_paged_retired_tagged_and_moved(studio: ApiStudio) -> None:
     first = listed(studio, limit=5)
     rest = listed(studio, limit=50, before=first["prompts"][-1]["id"])
     assert (len(first["prompts"]), first["more"], len(rest["prompts"]), rest["more"]) == (5, True, 7, False)
@@ -99,14 +99,14 @@ def test_prompts_are_paged_retired_tagged_and_moved(studio: Studio) -> None:
         assert edit(**body).status_code == 422
 
 
-def test_suggestions_need_no_token_and_say_what_was_never_trained_on(studio: Studio) -> None:
+def test_suggestions_need_no_token_and_say_what_was_never_trained_on(studio: ApiStudio) -> None:
     studio.services.store.prompts.ensure(["an octopus at night"], held_out=True)
     answer = studio.client.get("/api/v1/prompts/suggestions", params={"like": "octo"})
     assert answer.json() == {"suggestions": [{"text": "an octopus at night", "held_out": True}]}
     assert studio.client.get("/api/v1/prompts/suggestions", params={"count": 0}).status_code == 422
 
 
-def test_annotators_add_prompts_where_the_campaign_allows_it(studio: Studio) -> None:
+def test_annotators_add_prompts_where_the_campaign_allows_it(studio: ApiStudio) -> None:
     who = studio.session()
     body = {"text": "  a violin\u00a0in snow "}
     assert studio.client.post("/api/v1/prompts", json=body, headers=who).status_code == 403
@@ -124,7 +124,7 @@ def test_annotators_add_prompts_where_the_campaign_allows_it(studio: Studio) -> 
     assert [prompt["source"] for prompt in listed(studio)["prompts"][:2]] == ["annotator", "annotator"]
 
 
-def test_what_administrators_do_with_prompts_is_on_record(studio: Studio) -> None:
+def test_what_administrators_do_with_prompts_is_on_record(studio: ApiStudio) -> None:
     assert upload(studio, b"a violin\na cello\n", tag="Strings").status_code == 200
     ids = sorted(prompt["id"] for prompt in listed(studio, tag="strings")["prompts"])
     both = f"prompts {ids[0]}-{ids[1]}"
@@ -149,13 +149,13 @@ def test_what_administrators_do_with_prompts_is_on_record(studio: Studio) -> Non
     ]
 
 
-def test_an_act_that_fails_is_not_on_record(studio: Studio) -> None:
+def test_an_act_that_fails_is_not_on_record(studio: ApiStudio) -> None:
     body = {"prompts": [1, 999], "act": "retire"}
     assert studio.client.post("/api/v1/prompts/edit", json=body, headers=ADMIN).status_code == 404
     assert studio.client.get("/api/v1/audit", headers=ADMIN).json()["acts"] == []
 
 
-def test_a_prompt_of_one_s_own_needs_the_agreement_that_votes_need(studio: Studio) -> None:
+def test_a_prompt_of_one_s_own_needs_the_agreement_that_votes_need(studio: ApiStudio) -> None:
     campaign = studio.with_campaign(free_prompts=True, consent="We keep your prompts.")
     who = campaign.session()
     refused = campaign.client.post("/api/v1/prompts", json={"text": "a violin at dusk"}, headers=who)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 
-from tests.web.api_studio import ADMIN, Studio
+from tests.web.api_studio import ADMIN, ApiStudio
 
 
-def judge_all(studio: Studio, handle: str, choice: str) -> str:
+def judge_all(studio: ApiStudio, handle: str, choice: str) -> str:
     """One annotator answers every pair the same way; returns their public id."""
     opened = studio.client.post("/api/v1/session", json={"handle": handle}).json()
     who = {"Authorization": f"Bearer {opened['token']}"}
@@ -18,14 +18,14 @@ def judge_all(studio: Studio, handle: str, choice: str) -> str:
     return str(opened["annotator"])
 
 
-def test_only_administrators_see_it(shared_studio: Studio) -> None:
+def test_only_administrators_see_it(shared_studio: ApiStudio) -> None:
     for path in ("/api/v1/quality", "/api/v1/quality/annotators.csv"):
         assert shared_studio.client.get(path).status_code == 401
         assert shared_studio.client.get(path, headers=shared_studio.session()).status_code == 403
         assert shared_studio.client.get(path, headers=ADMIN).status_code == 200
 
 
-def test_it_tells_of_every_annotator_without_telling_who_they_are(studio: Studio) -> None:
+def test_it_tells_of_every_annotator_without_telling_who_they_are(studio: ApiStudio) -> None:
     handles = ["=cmd|' /C calc'!A0", "<b>Ada</b>", "Ben"]
     public_ids = [
         judge_all(studio, name, choice) for name, choice in zip(handles, ("left", "tie", "left"), strict=True)
@@ -47,13 +47,13 @@ def test_it_tells_of_every_annotator_without_telling_who_they_are(studio: Studio
         assert not any(secret in text for secret in (*handles, *public_ids))
 
 
-def test_a_studio_without_votes_has_an_empty_report(shared_studio: Studio) -> None:
+def test_a_studio_without_votes_has_an_empty_report(shared_studio: ApiStudio) -> None:
     report = shared_studio.client.get("/api/v1/quality", headers=ADMIN).json()
     assert (report["votes"], report["alpha"], report["annotators"]) == (0, None, [])
     assert report["time_edges_ms"][0] == 0
 
 
-def test_it_is_documented(shared_studio: Studio) -> None:
+def test_it_is_documented(shared_studio: ApiStudio) -> None:
     schema = shared_studio.client.get("/api/v1/openapi.json").json()
     answer = schema["paths"]["/api/v1/quality"]["get"]["responses"]["200"]
     assert answer["content"]["application/json"]["schema"]["$ref"].endswith("/QualityReport")

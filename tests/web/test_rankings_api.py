@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from tests.store.store_data import new_image, new_pair
-from tests.web.api_studio import Studio
+from tests.web.api_studio import ApiStudio
 
 
 @pytest.fixture
-def campaign(studio: Studio) -> Studio:
+def campaign(studio: ApiStudio) -> ApiStudio:
     """A campaign in which sets of three are ranked, with two of them to rank."""
     services = studio.services
     for number in (0, 1):
@@ -19,11 +19,11 @@ def campaign(studio: Studio) -> Studio:
     return studio.with_campaign(ranking_size=3, asks=("strength", "comment"))
 
 
-def answer(campaign: Studio, who: dict[str, str], assignment: str, **said: Any) -> Any:
+def answer(campaign: ApiStudio, who: dict[str, str], assignment: str, **said: Any) -> Any:
     return campaign.client.post("/api/v1/votes", json={"assignment": assignment, **said}, headers=who)
 
 
-def test_a_set_is_shown_with_all_its_images_and_ranked_once_whatever_is_sent_again(campaign: Studio) -> None:
+def test_a_set_is_shown_with_all_its_images_and_ranked_once_whatever_is_sent_again(campaign: ApiStudio) -> None:
     who = campaign.session()
     shown = campaign.assignments(who, 5)
     assert [len(item["more"]) for item in shown] == [1, 1]
@@ -58,7 +58,7 @@ def test_a_set_is_shown_with_all_its_images_and_ranked_once_whatever_is_sent_aga
         {"order": [0, 1, 2], "strength": "clearly"},
     ],
 )
-def test_what_is_no_order_of_the_set_is_refused_and_says_why(campaign: Studio, said: dict[str, Any]) -> None:
+def test_what_is_no_order_of_the_set_is_refused_and_says_why(campaign: ApiStudio, said: dict[str, Any]) -> None:
     who = campaign.session()
     refused = answer(campaign, who, campaign.assignments(who)[0]["id"], **said)
     assert refused.status_code in (400, 422)
@@ -66,6 +66,6 @@ def test_what_is_no_order_of_the_set_is_refused_and_says_why(campaign: Studio, s
     assert campaign.client.get("/api/v1/votes", headers=who).json()["votes"] == []
 
 
-def test_nobody_ranks_what_was_shown_to_somebody_else(campaign: Studio) -> None:
+def test_nobody_ranks_what_was_shown_to_somebody_else(campaign: ApiStudio) -> None:
     ada, bob = campaign.session("Ada"), campaign.session("Bob")
     assert answer(campaign, bob, campaign.assignments(ada)[0]["id"], order=[0, 1, 2]).status_code == 403

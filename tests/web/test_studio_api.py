@@ -9,11 +9,11 @@ import pytest
 from dmpo_app.domain.image import ImageKind
 from dmpo_app.errors import AdapterCorruptError
 from tests.patience import PATIENCE
-from tests.web.api_studio import ADMIN, Studio
+from tests.web.api_studio import ADMIN, ApiStudio
 from tests.web.studio_fakes import Rounds, scene_image
 
 
-def test_status_needs_no_token_and_has_the_documented_fields(studio: Studio) -> None:
+def test_status_needs_no_token_and_has_the_documented_fields(studio: ApiStudio) -> None:
     status = studio.client.get("/api/v1/status").json()
     documented = {"votes", "votes_until_round", "pool", "live_version", "round", "last_round", "last_error"}
     assert documented <= set(status)
@@ -22,7 +22,7 @@ def test_status_needs_no_token_and_has_the_documented_fields(studio: Studio) -> 
     assert status["last_round"] is None
 
 
-def test_status_follows_a_round_from_its_start_to_its_version(studio: Studio) -> None:
+def test_status_follows_a_round_from_its_start_to_its_version(studio: ApiStudio) -> None:
     studio.vote_times(4)
     rounds = Rounds(studio.services.store, studio.services.base)
     round_id = rounds.start(steps=80)
@@ -38,7 +38,7 @@ def test_status_follows_a_round_from_its_start_to_its_version(studio: Studio) ->
     assert status["votes_until_round"] == 4
 
 
-def test_a_failed_round_says_why_without_naming_folders(studio: Studio) -> None:
+def test_a_failed_round_says_why_without_naming_folders(studio: ApiStudio) -> None:
     studio.vote_times(4)
     rounds = Rounds(studio.services.store, studio.services.base)
     reason = "cannot read /home/ada/latents/x.safetensors: gone"
@@ -49,7 +49,7 @@ def test_a_failed_round_says_why_without_naming_folders(studio: Studio) -> None:
     assert "/home/ada" not in studio.client.get("/api/v1/status").text
 
 
-def test_adapters_list_the_base_model_and_every_version(studio: Studio) -> None:
+def test_adapters_list_the_base_model_and_every_version(studio: ApiStudio) -> None:
     studio.vote_times(4)
     studio.publish(proven=False)
     answer = studio.client.get("/api/v1/adapters").json()
@@ -61,7 +61,7 @@ def test_adapters_list_the_base_model_and_every_version(studio: Studio) -> None:
     assert first["metrics"]["held_out_accuracy"] == pytest.approx(0.81)
 
 
-def test_a_version_can_be_downloaded_and_the_base_model_cannot(studio: Studio) -> None:
+def test_a_version_can_be_downloaded_and_the_base_model_cannot(studio: ApiStudio) -> None:
     studio.vote_times(4)
     studio.publish()
     answer = studio.client.get("/api/v1/adapters/1/download")
@@ -72,7 +72,7 @@ def test_a_version_can_be_downloaded_and_the_base_model_cannot(studio: Studio) -
     assert studio.client.get("/api/v1/adapters/7/download").status_code == 404
 
 
-def test_an_administrator_rolls_back_to_any_version(studio: Studio) -> None:
+def test_an_administrator_rolls_back_to_any_version(studio: ApiStudio) -> None:
     studio.vote_times(4)
     studio.publish()
     answer = studio.client.post("/api/v1/adapters/0/live", headers=ADMIN)
@@ -83,14 +83,14 @@ def test_an_administrator_rolls_back_to_any_version(studio: Studio) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/v1/adapters/0/live", "/api/v1/rounds"])
-def test_administration_is_401_without_a_token_and_403_with_a_wrong_one(studio: Studio, path: str) -> None:
+def test_administration_is_401_without_a_token_and_403_with_a_wrong_one(studio: ApiStudio, path: str) -> None:
     assert studio.client.post(path).status_code == 401
     assert studio.client.post(path, headers={"Authorization": "Bearer wrong"}).status_code == 403
     assert studio.client.post(path, headers=studio.session()).status_code == 403
     assert studio.client.get("/api/v1/status").json()["round"] is None
 
 
-def test_train_now_queues_a_round_once_and_needs_votes(studio: Studio) -> None:
+def test_train_now_queues_a_round_once_and_needs_votes(studio: ApiStudio) -> None:
     assert studio.client.post("/api/v1/rounds", headers=ADMIN).status_code == 409
     studio.vote_times(2)
     first = studio.client.post("/api/v1/rounds", headers=ADMIN)
@@ -99,7 +99,7 @@ def test_train_now_queues_a_round_once_and_needs_votes(studio: Studio) -> None:
     assert studio.client.get("/api/v1/status").json()["round"]["status"] == "queued"
 
 
-def test_the_curves_of_a_round_can_be_followed(studio: Studio) -> None:
+def test_the_curves_of_a_round_can_be_followed(studio: ApiStudio) -> None:
     studio.vote_times(4)
     studio.publish()
     [done] = studio.client.get("/api/v1/rounds").json()["rounds"]
@@ -108,7 +108,7 @@ def test_the_curves_of_a_round_can_be_followed(studio: Studio) -> None:
     assert studio.client.get("/api/v1/rounds/99/progress").status_code == 404
 
 
-def test_a_rounds_health_can_be_followed_and_why_it_ended_early(studio: Studio) -> None:
+def test_a_rounds_health_can_be_followed_and_why_it_ended_early(studio: ApiStudio) -> None:
     studio.vote_times(4)
     rounds = Rounds(studio.services.store, studio.services.base)
     round_id = rounds.start()
@@ -122,14 +122,14 @@ def test_a_rounds_health_can_be_followed_and_why_it_ended_early(studio: Studio) 
     assert studio.client.get("/api/v1/status").json()["last_round"]["reason"] == "stopped at step 20: contrast"
 
 
-def test_history_counts_votes_by_hour(studio: Studio) -> None:
+def test_history_counts_votes_by_hour(studio: ApiStudio) -> None:
     studio.vote_times(3)
     studio.clock.forward(hours=1)
     studio.vote_times(2)
     assert [hour["votes"] for hour in studio.client.get("/api/v1/history").json()["hours"]] == [3, 2]
 
 
-def test_the_contact_sheet_has_a_row_a_version_with_the_same_columns(studio: Studio) -> None:
+def test_the_contact_sheet_has_a_row_a_version_with_the_same_columns(studio: ApiStudio) -> None:
     store, base = studio.services.store, studio.services.base
     studio.vote_times(4)
     studio.publish()
@@ -143,7 +143,7 @@ def test_the_contact_sheet_has_a_row_a_version_with_the_same_columns(studio: Stu
     assert studio.client.get(rows[0]["images"][0]["url"]).status_code == 200
 
 
-def test_render_gives_one_image_a_version_in_the_order_asked(studio: Studio) -> None:
+def test_render_gives_one_image_a_version_in_the_order_asked(studio: ApiStudio) -> None:
     studio.vote_times(4)
     studio.publish()
     answer = studio.client.post("/api/v1/render", json={"prompt": "a red cat", "seed": 3, "versions": [1, 0]})
@@ -154,7 +154,7 @@ def test_render_gives_one_image_a_version_in_the_order_asked(studio: Studio) -> 
     assert studio.client.get(images[0]["url"]).content != studio.client.get(images[1]["url"]).content
 
 
-def test_render_hands_every_wish_to_the_renderer(studio: Studio) -> None:
+def test_render_hands_every_wish_to_the_renderer(studio: ApiStudio) -> None:
     body = {"prompt": " a cat ", "seed": 2**31 - 1, "versions": [0], "strength": 1.5, "steps": 7, "guidance": 0}
     assert studio.client.post("/api/v1/render", json=body).status_code == 200
     [asked] = studio.renderer.requests
@@ -162,12 +162,12 @@ def test_render_hands_every_wish_to_the_renderer(studio: Studio) -> None:
     assert (asked.strength, asked.num_steps, asked.guidance) == (1.5, 7, 0.0)
 
 
-def test_render_of_an_unknown_version_is_404(studio: Studio) -> None:
+def test_render_of_an_unknown_version_is_404(studio: ApiStudio) -> None:
     answer = studio.client.post("/api/v1/render", json={"prompt": "a cat", "seed": 1, "versions": [0, 5]})
     assert answer.status_code == 404
 
 
-def test_render_is_503_when_the_queue_is_full_or_the_model_is_missing(studio: Studio) -> None:
+def test_render_is_503_when_the_queue_is_full_or_the_model_is_missing(studio: ApiStudio) -> None:
     body = {"prompt": "a cat", "seed": 1, "versions": [0]}
     studio.renderer.full = True
     busy = studio.client.post("/api/v1/render", json=body)
@@ -179,7 +179,7 @@ def test_render_is_503_when_the_queue_is_full_or_the_model_is_missing(studio: St
     assert "/home/ada" not in missing.text
 
 
-def test_while_the_queue_is_full_renders_are_turned_away_unread_and_nothing_else_is(studio: Studio) -> None:
+def test_while_the_queue_is_full_renders_are_turned_away_unread_and_nothing_else_is(studio: ApiStudio) -> None:
     studio.renderer.waiting = studio.services.settings.render.queue_size
     for body in (b'{"prompt": "a cat", "seed": 1, "versions": [0]}', b"not even JSON"):
         busy = studio.client.post("/api/v1/render", content=body, headers={"Content-Type": "application/json"})
@@ -193,14 +193,14 @@ def test_while_the_queue_is_full_renders_are_turned_away_unread_and_nothing_else
     assert studio.client.post("/api/v1/render", content=b"not even JSON").status_code == 422
 
 
-def test_render_of_a_damaged_version_is_409_and_keeps_its_path_to_itself(studio: Studio) -> None:
+def test_render_of_a_damaged_version_is_409_and_keeps_its_path_to_itself(studio: ApiStudio) -> None:
     studio.renderer.error = AdapterCorruptError("/home/ada/adapters/1/weights: sha256 differs")
     answer = studio.client.post("/api/v1/render", json={"prompt": "a cat", "seed": 1, "versions": [0]})
     assert answer.status_code == 409
     assert "/home" not in answer.text
 
 
-def test_a_render_that_takes_too_long_is_503(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_render_that_takes_too_long_is_503(studio: ApiStudio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dmpo_app.web.router.studio_routes.RENDER_TIMEOUT_SECONDS", 0.05)
     studio.renderer.hold.clear()
     answer = studio.client.post("/api/v1/render", json={"prompt": "a cat", "seed": 1, "versions": [0]})
@@ -208,7 +208,7 @@ def test_a_render_that_takes_too_long_is_503(studio: Studio, monkeypatch: pytest
     assert answer.status_code == 503
 
 
-def test_a_flood_of_renders_does_not_slow_a_vote(studio: Studio) -> None:
+def test_a_flood_of_renders_does_not_slow_a_vote(studio: ApiStudio) -> None:
     who = studio.session()
     pairs = studio.assignments(who, 8)
     studio.renderer.hold.clear()
@@ -226,7 +226,7 @@ def test_a_flood_of_renders_does_not_slow_a_vote(studio: Studio) -> None:
     assert took < PATIENCE / 4  # with 45 of them waiting in the framework's 40 threads it would never end
 
 
-def test_every_answer_carries_the_security_headers(studio: Studio) -> None:
+def test_every_answer_carries_the_security_headers(studio: ApiStudio) -> None:
     for path in ("/api/v1/status", "/api/v1/assignments", "/api/v1/images/x", "/api/v1/adapters/9/download", "/docs"):
         headers = studio.client.get(path).headers
         assert headers["X-Content-Type-Options"] == "nosniff"
@@ -234,7 +234,7 @@ def test_every_answer_carries_the_security_headers(studio: Studio) -> None:
         assert "access-control-allow-origin" not in headers
 
 
-def test_every_error_has_one_shape(studio: Studio) -> None:
+def test_every_error_has_one_shape(studio: ApiStudio) -> None:
     for answer in (
         studio.client.get("/api/v1/assignments"),
         studio.client.get("/api/v1/rounds/99/progress"),
@@ -243,7 +243,7 @@ def test_every_error_has_one_shape(studio: Studio) -> None:
         assert {"detail", "code"} <= set(answer.json())
 
 
-def test_openapi_documents_every_route_with_its_errors(studio: Studio) -> None:
+def test_openapi_documents_every_route_with_its_errors(studio: ApiStudio) -> None:
     for path in ("/openapi.json", "/api/v1/openapi.json"):
         schema = studio.client.get(path).json()
         assert {"201", "200", "401", "403", "404", "409", "410", "422"} <= set(
@@ -254,7 +254,7 @@ def test_openapi_documents_every_route_with_its_errors(studio: Studio) -> None:
         assert schema["components"]["schemas"]["VoteBody"]["examples"]
 
 
-def test_no_request_can_name_an_objective(studio: Studio) -> None:
+def test_no_request_can_name_an_objective(studio: ApiStudio) -> None:
     """Naming one may import a module: that is for who runs the studio, see `objective.registry`."""
     schema = studio.client.get("/api/v1/openapi.json").json()
     bodies = json.dumps(
@@ -269,7 +269,7 @@ def test_no_request_can_name_an_objective(studio: Studio) -> None:
     assert "os:getcwd" not in str(requested)
 
 
-def test_the_documentation_page_loads_nothing_from_elsewhere(studio: Studio) -> None:
+def test_the_documentation_page_loads_nothing_from_elsewhere(studio: ApiStudio) -> None:
     page = studio.client.get("/docs").text
     assert "/api/v1/votes" in page
     assert "src=" not in page

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.model_fixtures import denoiser, fixed_threads, tiny_model
-from tests.training.training_studio import Studio
+from tests.training.training_studio import TrainingStudio
 
 __all__ = ["denoiser", "fixed_threads", "tiny_model"]
 
@@ -24,7 +24,7 @@ def no_process_is_left() -> Iterator[None]:
 
 
 @pytest.fixture
-def studio(tmp_path: Path, tiny_model: Path) -> Iterator[Studio]:
-    studio = Studio.open(tmp_path / "home", tiny_model)
+def studio(tmp_path: Path, tiny_model: Path) -> Iterator[TrainingStudio]:
+    studio = TrainingStudio.open(tmp_path / "home", tiny_model)
     yield studio
     studio.store.close()

@@ -13,21 +13,21 @@ from dmpo_app.hosting.zerogpu.start import ZeroGpuStudio, assemble
 from dmpo_app.settings import HostingSettings, PoolSettings, RenderSettings, RoundSettings, Settings
 from tests.hosting.zerogpu.stand_in.spaces import Lender
 from tests.model_fixtures import NUM_THREADS
-from tests.training.training_studio import FAST, Studio
+from tests.training.training_studio import FAST, TrainingStudio
 
 MakeLent = Callable[..., "Lent"]
 
 
 @dataclass
 class Lent:
-    studio: Studio
+    studio: TrainingStudio
     gpu: Lender
     settings: Settings
     lent: ZeroGpuStudio
 
     @classmethod
     def make(
-        cls, studio: Studio, *, slice_seconds: float = 45.0, round_settings: RoundSettings = FAST, **gpu: Any
+        cls, studio: TrainingStudio, *, slice_seconds: float = 45.0, round_settings: RoundSettings = FAST, **gpu: Any
     ) -> Lent:
         settings = Settings(
             home=studio.home,

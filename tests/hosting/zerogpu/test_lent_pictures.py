@@ -11,13 +11,13 @@ from dmpo_app.domain.render_request import RenderRequest
 from dmpo_app.errors import AdapterCorruptError, BadInputError, GpuAbortedError, NotFoundError, NotReadyError
 from dmpo_app.rendering.engine import Engine
 from tests.hosting.zerogpu.lent_studio import Lent
-from tests.training.training_studio import Studio
+from tests.training.training_studio import TrainingStudio
 
 HELD_OUT = ("a pink crane", "a black cat")
 
 
 @pytest.fixture
-def painted(studio: Studio) -> Studio:
+def painted(studio: TrainingStudio) -> TrainingStudio:
     """With a published version, and prompts on both sides."""
     studio.store.prompts.ensure(("a red fox", "a blue whale"), held_out=False)
     studio.store.prompts.ensure(HELD_OUT, held_out=True)
@@ -31,7 +31,7 @@ def pixels(lent: Lent, request: RenderRequest) -> list[bytes]:
     return [files.read_image(made.image.sha256) for made in lent.lent.gpu_minutes.render(request)]
 
 
-def test_a_persons_images_are_those_that_a_gpu_at_home_would_make_bit_for_bit(painted: Studio) -> None:
+def test_a_persons_images_are_those_that_a_gpu_at_home_would_make_bit_for_bit(painted: TrainingStudio) -> None:
     lent = Lent.make(painted)
     lent.advance()
     request = RenderRequest("a red fox", 7, (BASE_VERSION, 1))
@@ -42,7 +42,7 @@ def test_a_persons_images_are_those_that_a_gpu_at_home_would_make_bit_for_bit(pa
     assert at_home[0] != at_home[1]
 
 
-def test_a_process_that_has_just_trained_paints_as_a_fresh_one_does(painted: Studio) -> None:
+def test_a_process_that_has_just_trained_paints_as_a_fresh_one_does(painted: TrainingStudio) -> None:
     used, fresh = Lent.make(painted), Lent.make(painted, reuse=False)
     used.advance()
     request = RenderRequest("a red fox", 7, (BASE_VERSION, 1))
@@ -50,7 +50,7 @@ def test_a_process_that_has_just_trained_paints_as_a_fresh_one_does(painted: Stu
     assert len(set(used.gpu.pids)) == 1
 
 
-def test_a_process_does_not_go_on_with_an_adapter_whose_file_has_changed_since(painted: Studio) -> None:
+def test_a_process_does_not_go_on_with_an_adapter_whose_file_has_changed_since(painted: TrainingStudio) -> None:
     lent = Lent.make(painted)
     lent.advance()
     request = RenderRequest("a red fox", 7, (1,))
@@ -63,7 +63,7 @@ def test_a_process_does_not_go_on_with_an_adapter_whose_file_has_changed_since(p
         pixels(lent, request)
 
 
-def test_a_lent_minute_fills_the_pool_first_and_then_the_contact_sheet(painted: Studio) -> None:
+def test_a_lent_minute_fills_the_pool_first_and_then_the_contact_sheet(painted: TrainingStudio) -> None:
     lent = Lent.make(painted)
     assert painted.store.pairs.count_unjudged(painted.base) == 0
     said = list(lent.lent.gpu_minutes.run_minute())
@@ -78,7 +78,7 @@ def test_a_lent_minute_fills_the_pool_first_and_then_the_contact_sheet(painted: 
     assert "nothing to do for a GPU" in words
 
 
-def test_the_pairs_of_a_lent_minute_can_be_trained_on(painted: Studio) -> None:
+def test_the_pairs_of_a_lent_minute_can_be_trained_on(painted: TrainingStudio) -> None:
     lent = Lent.make(painted)
     lent.advance()
     list(lent.lent.renderer.fill(45))
@@ -90,14 +90,14 @@ def test_the_pairs_of_a_lent_minute_can_be_trained_on(painted: Studio) -> None:
     assert lent.advance().adapter_version == 2
 
 
-def test_images_that_a_killed_process_had_not_handed_over_are_not_there(painted: Studio) -> None:
+def test_images_that_a_killed_process_had_not_handed_over_are_not_there(painted: TrainingStudio) -> None:
     lent = Lent.make(painted, kill_after=1)
     with pytest.raises(GpuAbortedError):
         list(lent.lent.renderer.fill(45))
     assert painted.store.pairs.count_unjudged(painted.base) == 1
 
 
-def test_what_cannot_be_rendered_is_refused_before_a_gpu_is_asked_for(painted: Studio) -> None:
+def test_what_cannot_be_rendered_is_refused_before_a_gpu_is_asked_for(painted: TrainingStudio) -> None:
     lent = Lent.make(painted)
     with pytest.raises(BadInputError, match="strength"):
         lent.lent.gpu_minutes.render(RenderRequest("a red fox", 7, (0,), strength=9))

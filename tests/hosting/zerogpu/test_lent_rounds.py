@@ -11,21 +11,21 @@ from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain.round import RoundStatus
 from dmpo_app.errors import GpuAbortedError, GpuRefusedError
 from tests.hosting.zerogpu.lent_studio import Lent
-from tests.training.training_studio import FAST, Studio, assert_equal, twin_of, weights_of
+from tests.training.training_studio import FAST, TrainingStudio, assert_equal, twin_of, weights_of
 
 NO_TIME = 1e-9
 """A slice of one step."""
 
 
 @pytest.fixture
-def voted(studio: Studio) -> Studio:
+def voted(studio: TrainingStudio) -> TrainingStudio:
     studio.add_pairs(12)
     studio.vote(12)
     return studio
 
 
 def test_slices_in_processes_of_their_own_end_with_the_adapter_of_one_uncut_round_bit_for_bit(
-    voted: Studio, denoiser: Denoiser, tmp_path: Path
+    voted: TrainingStudio, denoiser: Denoiser, tmp_path: Path
 ) -> None:
     uncut = twin_of(voted, tmp_path)
     uncut.run(denoiser, *uncut.start())
@@ -43,7 +43,7 @@ def test_slices_in_processes_of_their_own_end_with_the_adapter_of_one_uncut_roun
 
 
 def test_a_process_that_is_kept_for_the_next_slice_makes_no_difference(
-    voted: Studio, denoiser: Denoiser, tmp_path: Path
+    voted: TrainingStudio, denoiser: Denoiser, tmp_path: Path
 ) -> None:
     uncut = twin_of(voted, tmp_path)
     uncut.run(denoiser, *uncut.start())
@@ -57,7 +57,7 @@ def test_a_process_that_is_kept_for_the_next_slice_makes_no_difference(
 
 
 def test_a_slice_that_is_killed_leaves_the_last_checkpoint_and_nothing_goes_live(
-    voted: Studio, denoiser: Denoiser, tmp_path: Path
+    voted: TrainingStudio, denoiser: Denoiser, tmp_path: Path
 ) -> None:
     uncut = twin_of(voted, tmp_path)
     uncut.run(denoiser, *uncut.start())
@@ -77,7 +77,7 @@ def test_a_slice_that_is_killed_leaves_the_last_checkpoint_and_nothing_goes_live
 
 
 def test_a_process_killed_after_its_last_step_but_before_it_said_so_is_not_published_until_the_next_slice(
-    voted: Studio,
+    voted: TrainingStudio,
 ) -> None:
     lent = Lent.make(voted, kill_after=1)
     with pytest.raises(GpuAbortedError):
@@ -87,7 +87,7 @@ def test_a_process_killed_after_its_last_step_but_before_it_said_so_is_not_publi
     assert lent.advance().status is RoundStatus.PUBLISHED
 
 
-def test_a_refused_gpu_is_explained_and_the_round_waits(voted: Studio) -> None:
+def test_a_refused_gpu_is_explained_and_the_round_waits(voted: TrainingStudio) -> None:
     lent = Lent.make(voted, refusal="You have exceeded your free ZeroGPU quota (60s requested vs. 0s left)")
     for _ in range(11):  # more often than a round may die
         with pytest.raises(GpuRefusedError, match=r"exceeded your free ZeroGPU quota.*Nothing is lost"):
@@ -96,7 +96,7 @@ def test_a_refused_gpu_is_explained_and_the_round_waits(voted: Studio) -> None:
     assert lent.advance().status is RoundStatus.PUBLISHED
 
 
-def test_whoever_leaves_in_the_middle_ends_the_slice_and_the_next_may_go_on(voted: Studio) -> None:
+def test_whoever_leaves_in_the_middle_ends_the_slice_and_the_next_may_go_on(voted: TrainingStudio) -> None:
     lent = Lent.make(voted)
     state = lent.lent.trainer.next_round()
     assert state is not None
@@ -107,7 +107,7 @@ def test_whoever_leaves_in_the_middle_ends_the_slice_and_the_next_may_go_on(vote
     assert lent.advance().status is RoundStatus.PUBLISHED
 
 
-def test_a_slice_asks_for_a_gpu_for_no_more_than_a_minute(voted: Studio) -> None:
+def test_a_slice_asks_for_a_gpu_for_no_more_than_a_minute(voted: TrainingStudio) -> None:
     lent = Lent.make(voted, round_settings=FAST.model_copy(update={"beta": None}))
     state = lent.advance()
     assert state.config["settings"]["beta"] > 0, "found by the process with the GPU"
