@@ -123,7 +123,7 @@ function nameField(renamed) {
   const name = h("input", {
     type: "text",
     class: "dd-field",
-    maxlength: "60",
+    maxlength: "64",
     placeholder: t("you.anonymous"),
     autocomplete: "nickname",
   });
