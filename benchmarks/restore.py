@@ -29,7 +29,7 @@ from dmpo_app.backup.restoring import restore
 from dmpo_app.backup.snapshots import snapshot_names
 from dmpo_app.backup.startup import claim_and_restore
 from dmpo_app.backup.uploader import BackupUploader
-from dmpo_app.domain.durability import DurabilityPolicy, LocalDurability
+from dmpo_app.domain.campaign import DurabilityPolicy, LocalDurability
 from dmpo_app.domain.image import NewImage, NewPair, PairSource, Provenance
 from dmpo_app.domain.vote import Choice
 from dmpo_app.labeling.tokens import load_or_create_key

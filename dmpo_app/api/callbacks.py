@@ -13,7 +13,7 @@ from dmpo_app.diffusion.base_models import resolve_sampling
 from dmpo_app.diffusion.families.registry import FAMILIES
 from dmpo_app.diffusion.loaded_pipeline import LoadedPipeline
 from dmpo_app.diffusion.loading import load_encoders
-from dmpo_app.domain.lineage import Sampling
+from dmpo_app.domain.image import Sampling
 from dmpo_app.errors import BadInputError
 from dmpo_app.settings import Settings
 from dmpo_app.training.data.encoded_pairs import EncodingCounts

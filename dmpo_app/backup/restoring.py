@@ -17,7 +17,7 @@ from dmpo_app.backup.remotes.remote import Remote
 from dmpo_app.backup.snapshots import RebuiltDatabase, rebuild, snapshot_names
 from dmpo_app.errors import BackupDamagedError, NotFoundError, SetupError
 from dmpo_app.io import move_durably
-from dmpo_app.store.db.migrate import HEAD
+from dmpo_app.store.db.database import HEAD
 from dmpo_app.store.db.sqlite import open_copy, safe_driver
 from dmpo_app.store.store import DATABASE_NAME, SECRET_KEY_NAME
 

@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from dmpo_app.cli.shared_options import StudioContext, StudioTyper
-from dmpo_app.cli.terminal import exit_on_error, out, progress
+from dmpo_app.cli.terminal import StudioContext, StudioTyper, exit_on_error, out, progress
 from dmpo_app.domain.limits import MAX_STRENGTH
 from dmpo_app.errors import BadInputError
 
@@ -67,7 +66,7 @@ def export(
 
         with open_lineage(context.load_settings()) as lineage:
             folder = lineage.store.adapters.get(lineage.base, version).folder
-        from dmpo_app.diffusion.adapter_export import export_adapter
+        from dmpo_app.diffusion.adapter_files import export_adapter
 
         target = path / f"dmpo-version-{version}.safetensors" if path.is_dir() else path
         target.write_bytes(export_adapter(folder, "kohya" if file_format == "kohya" else "diffusers"))

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dmpo_app.diffusion.adapter_files import MANIFEST_FILE, WEIGHTS_FILE, read_adapter
-from dmpo_app.domain.lineage import BASE_VERSION, AdapterRef
+from dmpo_app.domain.image import BASE_VERSION, AdapterRef
 from dmpo_app.domain.render_request import RenderRequest
-from dmpo_app.exchange.exporting.model_card import CardImages, base_model_name, model_card
-from dmpo_app.labeling.quality.quality_service import build_report
+from dmpo_app.exchange.exporting.cards import CardImages, base_model_name, model_card
+from dmpo_app.labeling.quality.quality_report import build_report
 from dmpo_app.server.wiring import Lineage, open_lineage, read_prompts
 from dmpo_app.settings import Settings
 
@@ -78,7 +78,7 @@ def _render_before_after(
 
 def merge_version(settings: Settings, version: int, target: Path, *, strength: float) -> None:
     """Write base model and version as one pipeline. Raises NotFoundError and like `merge_adapter`."""
-    from dmpo_app.diffusion.adapter_export import merge_adapter
+    from dmpo_app.diffusion.adapter_files import merge_adapter
 
     with open_lineage(settings) as lineage:
         adapter = lineage.store.adapters.get(lineage.base, version)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dmpo_app.cli.shared_options import StudioContext
-from dmpo_app.cli.terminal import console, exit_on_error, log_to_terminal, out, progress
+from dmpo_app.cli.terminal import StudioContext, console, exit_on_error, log_to_terminal, out, progress
 from dmpo_app.errors import NotFoundError, SetupError
 
 if TYPE_CHECKING:

@@ -201,9 +201,8 @@ def _torch(settings: Settings) -> CheckResult:
 
 
 def _quantize(settings: Settings) -> CheckResult:
-    from dmpo_app.diffusion.devices import resolve_device
     from dmpo_app.diffusion.loading import resolve_dtype
-    from dmpo_app.diffusion.quantization import quantization_config
+    from dmpo_app.diffusion.placement import quantization_config, resolve_device
 
     quantization = settings.render.quantize
     try:

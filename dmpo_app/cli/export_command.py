@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dmpo_app.cli.shared_options import StudioContext
-from dmpo_app.cli.terminal import exit_on_error, out, progress
+from dmpo_app.cli.terminal import StudioContext, exit_on_error, out, progress
 from dmpo_app.domain.vote import Question
 from dmpo_app.errors import BadInputError
 

@@ -14,8 +14,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from dmpo_app.cli.shared_options import StudioContext
-from dmpo_app.cli.terminal import console, exit_on_error, log_to_terminal, out, progress
+from dmpo_app.cli.terminal import StudioContext, console, exit_on_error, log_to_terminal, out, progress
 from dmpo_app.domain.data_import import ImportCounts, ImportUse
 from dmpo_app.errors import BadInputError, SetupError
 from dmpo_app.io import stop_signals

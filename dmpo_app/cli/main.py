@@ -14,14 +14,12 @@ from rich.table import Column, Table
 from dmpo_app import __version__
 from dmpo_app.cli.adapter_commands import app as adapters
 from dmpo_app.cli.backup_commands import backup, restore, verify
-from dmpo_app.cli.campaign_commands import consent_app, invite_app
+from dmpo_app.cli.campaign_commands import consent_app, gold_app, invite_app, quality
 from dmpo_app.cli.export_command import export as export_votes
 from dmpo_app.cli.import_command import import_data
 from dmpo_app.cli.prompt_commands import prompts
-from dmpo_app.cli.quality_commands import gold_app, quality
-from dmpo_app.cli.shared_options import StudioContext, StudioTyper
 from dmpo_app.cli.space_commands import app as space
-from dmpo_app.cli.terminal import console, exit_on_error, log_to_terminal, out, progress
+from dmpo_app.cli.terminal import StudioContext, StudioTyper, console, exit_on_error, log_to_terminal, out, progress
 from dmpo_app.cli.train_command import train
 from dmpo_app.domain.limits import MAX_STRENGTH
 from dmpo_app.errors import BadInputError, StudioError

@@ -11,8 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from dmpo_app.cli.shared_options import StudioContext, StudioTyper
-from dmpo_app.cli.terminal import exit_on_error, out
+from dmpo_app.cli.terminal import StudioContext, StudioTyper, exit_on_error, out
 from dmpo_app.domain.prompt import PromptImportPlan, PromptQuery, RefusedPrompt, clean_tag
 from dmpo_app.errors import BadInputError, SetupError
 

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dmpo_app.cli.shared_options import StudioTyper
-from dmpo_app.cli.terminal import exit_on_error, out
+from dmpo_app.cli.terminal import StudioTyper, exit_on_error, out
 from dmpo_app.errors import BadInputError, ConflictError, NotFoundError, StudioError
 
 app = StudioTyper(help="This studio as a Hugging Face Space.")

@@ -11,8 +11,7 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from dmpo_app.cli.shared_options import StudioContext
-from dmpo_app.cli.terminal import exit_on_error, log_to_terminal, out, progress
+from dmpo_app.cli.terminal import StudioContext, exit_on_error, log_to_terminal, out, progress
 from dmpo_app.errors import BadInputError
 from dmpo_app.training.distributed.torchrun_env import is_secondary_process, world_size
 

@@ -16,7 +16,7 @@ from diffusers import ModelMixin, SchedulerMixin
 from torch import Tensor
 
 from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
-from dmpo_app.diffusion.quantization import Quantize, precision_name
+from dmpo_app.diffusion.placement import Quantize, precision_name
 
 
 @dataclass(frozen=True, slots=True)

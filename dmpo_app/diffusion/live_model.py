@@ -25,10 +25,9 @@ from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
 from dmpo_app.diffusion.families.registry import get_family
 from dmpo_app.diffusion.loading import latent_shape_at, load_pipeline
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.diffusion.quantization import precision_name
-from dmpo_app.domain.image import Provenance
+from dmpo_app.diffusion.placement import precision_name
+from dmpo_app.domain.image import BASE_VERSION, Provenance, Sampling
 from dmpo_app.domain.limits import MAX_STRENGTH
-from dmpo_app.domain.lineage import BASE_VERSION, Sampling
 from dmpo_app.errors import AdapterMismatchError, SetupError, StudioError
 from dmpo_app.settings import RenderSettings
 

@@ -18,10 +18,9 @@ from torch import nn
 
 from dmpo_app.diffusion.base_models import detect_family, locate, require_safety_checker
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.devices import resolve_device
 from dmpo_app.diffusion.families.protocol import ModelFamily
 from dmpo_app.diffusion.families.registry import get_family
-from dmpo_app.diffusion.quantization import Quantize, quantization_config
+from dmpo_app.diffusion.placement import Quantize, quantization_config, resolve_device
 from dmpo_app.errors import ModelUnavailableError, SetupError
 
 SafetyChecker = Literal["auto", "on", "off"]

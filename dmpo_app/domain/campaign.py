@@ -1,10 +1,14 @@
-"""Values of a campaign: consent, reports of pairs, invitations, and the audit log of administrators."""
+"""Records of a campaign, its durability policy, and the state of the studio."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Protocol
+
+from dmpo_app.domain.data_import import EncodingProgress
+from dmpo_app.domain.round import RoundState
 
 
 class ReportReason(StrEnum):
@@ -75,3 +79,46 @@ class AuditEntry:
     actor: str
     act: str
     subject: str
+
+
+class DurabilityPolicy(Protocol):
+    """Durability of votes: checked before a vote is recorded, and awaited before it is acknowledged."""
+
+    @property
+    def is_synchronous(self) -> bool:
+        """True where `wait_until_durable` may take a while, because an upload is part of it."""
+
+    def check_writable(self) -> None:
+        """Raise BackupUnreachableError while what is recorded now might be lost later."""
+
+    def wait_until_durable(self) -> None:
+        """Wait until all that was recorded before this call is as durable as the settings promise.
+
+        Raises BackupUnreachableError when that takes too long; what was recorded stays, and asking again is safe.
+        """
+
+
+class LocalDurability:
+    """Durability without a backup: a commit to the local disk is enough."""
+
+    is_synchronous = False
+
+    def check_writable(self) -> None:
+        """Accept every write: there is no backup that could be out of reach."""
+
+    def wait_until_durable(self) -> None:
+        """Return at once: the commit was durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudioStatus:
+    """The status that GET /status returns. `encoding`: progress on imported pairs, while some have no latents."""
+
+    votes: int
+    votes_until_round: int
+    pool: int
+    live_version: int
+    round: RoundState | None
+    last_round: RoundState | None
+    last_error: str | None
+    encoding: EncodingProgress | None = None

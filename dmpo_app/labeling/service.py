@@ -13,12 +13,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 
-from dmpo_app.domain.campaign import Report, ReportReason
-from dmpo_app.domain.durability import DurabilityPolicy, LocalDurability
-from dmpo_app.domain.image import ImageRef
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.campaign import DurabilityPolicy, LocalDurability, Report, ReportReason, StudioStatus
+from dmpo_app.domain.image import BaseModelRef, ImageRef
 from dmpo_app.domain.round import RoundState, RoundStatus
-from dmpo_app.domain.studio_status import StudioStatus
 from dmpo_app.domain.vote import Annotator, Assignment, Choice, RecordedVote, SubmittedVote
 from dmpo_app.errors import BadInputError, ForbiddenError, LoginRequiredError, NotFoundError, NotInvitedError
 from dmpo_app.labeling.consent import Consent, read_consent

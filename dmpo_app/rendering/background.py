@@ -7,10 +7,9 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.errors import AdapterError, BadInputError
-from dmpo_app.rendering.contact_sheet import ContactSheetPlanner
-from dmpo_app.rendering.pool import PairPlan, PoolPlanner
+from dmpo_app.rendering.pool import ContactSheetPlanner, PairPlan, PoolPlanner
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 

@@ -19,13 +19,11 @@ from dmpo_app.diffusion.families.registry import get_family
 from dmpo_app.diffusion.live_model import LiveModel, Sample, Shot
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
-from dmpo_app.domain.image import ImageKind, NewImage
-from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
+from dmpo_app.domain.image import BASE_VERSION, BaseModelRef, ImageKind, NewImage
 from dmpo_app.domain.render_request import RenderedImage, RenderRequest
 from dmpo_app.errors import AdapterError, BadInputError, StudioError
-from dmpo_app.rendering.contact_sheet import SheetPlan
 from dmpo_app.rendering.import_encoding import ImportEncoder
-from dmpo_app.rendering.pool import PairPlan, store_pair
+from dmpo_app.rendering.pool import PairPlan, SheetPlan, store_pair
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 

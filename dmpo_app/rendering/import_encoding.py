@@ -11,7 +11,7 @@ import logging
 from dmpo_app.diffusion.encoder import Encoder, Pixels, resize_and_crop
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
 from dmpo_app.domain.data_import import UnencodedPair
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.errors import NotFoundError
 from dmpo_app.exchange.readers.pair import UnusableImageError, decode_image
 from dmpo_app.store import Store

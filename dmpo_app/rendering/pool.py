@@ -1,4 +1,4 @@
-"""Planner of the pair pool: the next pair to render, so that a person never waits for one.
+"""Plans of what is rendered for everybody: the pool of pairs, and the contact sheet.
 
 The pool is the pairs that nobody has voted on or holds: those the studio made, of any version, and the starter pairs.
 
@@ -6,6 +6,9 @@ It is filled while fewer than `pool.size` pairs are left, or fewer than half of 
 rule makes a new version's own images appear for voting soon after it goes live; old pairs are not thrown away, and a
 version that nobody votes on costs at most half a pool. While a round trains on the CPU the pool rests, because both
 would take twice as long, unless fewer than a handful of pairs are left.
+
+Version 0 is on it too. What is missing is made whenever nothing more urgent waits, the live version first, so a studio
+that was stopped in between catches up after the next start.
 """
 
 from __future__ import annotations
@@ -13,12 +16,11 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from dmpo_app.domain.image import NewImage, NewPair, PairSource
+from dmpo_app.domain.image import BASE_VERSION, BaseModelRef, NewImage, NewPair, PairSource
 from dmpo_app.domain.limits import MAX_SEED
-from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.prompt import clean_tag
 from dmpo_app.domain.round import RoundStatus
 from dmpo_app.errors import ConflictError
@@ -137,3 +139,66 @@ def store_pair(
         _log.info("a pair was thrown away: %s", error)
         return False
     return True
+
+
+NUM_PROMPTS = 4
+SEEDS = (101, 202)
+
+
+@dataclass(frozen=True, slots=True)
+class SheetPlan:
+    """One row of the contact sheet: a prompt under one version, once per seed, made in one batch."""
+
+    prompt: str
+    version: int
+    seeds: tuple[int, ...] = SEEDS
+
+
+class ContactSheetPlanner:
+    """Planner of the missing rows. The store is read once; from then on `mark_done` keeps count."""
+
+    def __init__(self, store: Store, base: BaseModelRef) -> None:
+        self._store = store
+        self._base = base
+        self._complete_rows: set[tuple[int, str]] | None = None
+        self._prompts: list[str] = []
+        self._skipped_versions: set[int] = set()
+
+    def next_row(self, live_version: int) -> SheetPlan | None:
+        """The next missing row, or None when the sheet is complete or there are no held-out prompts."""
+        if self._complete_rows is None or not self._prompts:
+            self._complete_rows, self._prompts = self._read()
+        for version in self._versions(live_version):
+            for prompt in self._prompts:
+                if (version, prompt) not in self._complete_rows:
+                    return SheetPlan(prompt=prompt, version=version)
+        return None
+
+    def mark_done(self, plan: SheetPlan) -> None:
+        """Record that a row has been stored."""
+        if self._complete_rows is not None:
+            self._complete_rows.add((plan.version, plan.prompt))
+
+    def skip_version(self, version: int) -> None:
+        """Leave out a version that cannot be loaded, until the next start."""
+        _log.warning("no contact sheet for version %d: it cannot be loaded", version)
+        self._skipped_versions.add(version)
+
+    def _versions(self, live_version: int) -> Iterator[int]:
+        published = [adapter.version for adapter in self._store.adapters.list(self._base)]
+        for version in dict.fromkeys([live_version, BASE_VERSION, *reversed(published)]):
+            if version not in self._skipped_versions:
+                yield version
+
+    def _read(self) -> tuple[set[tuple[int, str]], list[str]]:
+        """Read the complete rows, and the prompts: those in use already, else some spread over the held-out ones."""
+        seeds_by_row: dict[tuple[int, str], set[int]] = {}
+        for image in self._store.images.contact_sheet(self._base):
+            provenance = image.provenance
+            seeds_by_row.setdefault((provenance.adapter_version, provenance.prompt), set()).add(provenance.seed)
+        complete = {row for row, seeds in seeds_by_row.items() if seeds.issuperset(SEEDS)}
+        in_use = list(dict.fromkeys(prompt for _, prompt in seeds_by_row))[:NUM_PROMPTS]
+        held_out = [prompt.text for prompt in self._store.prompts.list(held_out=True) if prompt.text not in in_use]
+        missing = min(NUM_PROMPTS - len(in_use), len(held_out))
+        new_prompts = [held_out[index * len(held_out) // missing] for index in range(missing)]
+        return complete, in_use + new_prompts

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.render_request import RenderedImage, RendererState, RenderRequest, check_request
 from dmpo_app.errors import BusyError, NotReadyError, StorageFullError, StudioError
 from dmpo_app.rendering.background import BackgroundWork

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPModel
 
-from dmpo_app.diffusion.devices import resolve_device
+from dmpo_app.diffusion.placement import resolve_device
 from dmpo_app.scoring import weights
 from dmpo_app.scoring.clip import load_preprocess
 from dmpo_app.scoring.network_loading import RewardHead, build_head, freeze, load_pretrained, read_tensors

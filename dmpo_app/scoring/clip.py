@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from dmpo_app.diffusion.devices import resolve_device
+from dmpo_app.diffusion.placement import resolve_device
 from dmpo_app.errors import ModelUnavailableError
 from dmpo_app.scoring import weights
 from dmpo_app.scoring.network_loading import freeze, load_pretrained, load_strict, read_tensors, translate_load_errors

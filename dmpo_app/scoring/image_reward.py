@@ -27,7 +27,7 @@ from transformers import BertTokenizer, BlipTextConfig, BlipVisionConfig
 from transformers.models.blip.modeling_blip import BlipVisionModel
 from transformers.models.blip.modeling_blip_text import BlipTextModel
 
-from dmpo_app.diffusion.devices import resolve_device
+from dmpo_app.diffusion.placement import resolve_device
 from dmpo_app.errors import ModelUnavailableError
 from dmpo_app.scoring import weights
 from dmpo_app.scoring.network_loading import (

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dmpo_app.diffusion.devices import resolve_device
+from dmpo_app.diffusion.placement import resolve_device
 from dmpo_app.pocket.classifiers import HEADS, INPUT_SIZE, AttributeClassifier, AttributeNetwork, to_network_input
 from dmpo_app.pocket.language import parse
 from dmpo_app.pocket.scenes import NUMBERS

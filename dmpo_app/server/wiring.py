@@ -16,8 +16,8 @@ from filelock import FileLock, Timeout
 
 from dmpo_app.backup.startup import open_store
 from dmpo_app.diffusion.base_models import detect_family, fingerprint, require_safety_checker, resolve_sampling
-from dmpo_app.domain.durability import DurabilityPolicy
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.campaign import DurabilityPolicy
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.render_request import Renderer, ZeroGpuService
 from dmpo_app.domain.round import TrainerSupervisor
 from dmpo_app.errors import HomeLockedError, SetupError

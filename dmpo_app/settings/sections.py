@@ -3,15 +3,46 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from types import NoneType, UnionType
+from typing import Annotated, Literal, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from dmpo_app.domain.vote import Question
-from dmpo_app.settings.words import read_words
+
+
+def read_words(cls: type[BaseModel], value: object, info: ValidationInfo) -> object:
+    """Read the text of a field's value where pydantic does not: `none` as None, and digits as one of a field's numbers.
+
+    A before-validator of all fields of a group: `field_validator("*", mode="before")(read_words)`. pydantic turns "4"
+    into 4 for an int, and refuses it for a Literal of numbers.
+    """
+    if not isinstance(value, str) or info.field_name is None:
+        return value
+    text = value.strip().lower()
+    for alternative in _alternatives(cls.model_fields[info.field_name].annotation):
+        if alternative is NoneType and text == "none":
+            return None
+        if get_origin(alternative) is Literal:
+            for choice in get_args(alternative):
+                if not isinstance(choice, str) and str(choice).lower() == text:
+                    return choice
+    return value
+
+
+def _alternatives(annotation: object) -> Iterator[object]:
+    """Yield the types of a union, without what only annotates them."""
+    if get_origin(annotation) is Annotated:
+        yield from _alternatives(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, UnionType):
+        for alternative in get_args(annotation):
+            yield from _alternatives(alternative)
+    else:
+        yield annotation
 
 
 class SettingsGroup(BaseModel):

@@ -22,10 +22,9 @@ from pydantic_settings import (
 
 from dmpo_app.errors import SetupError
 from dmpo_app.settings.round_settings import RoundSettings
-from dmpo_app.settings.sections import BackupSettings, IdentitySettings, LabelingSettings, SettingsGroup
+from dmpo_app.settings.sections import BackupSettings, IdentitySettings, LabelingSettings, SettingsGroup, read_words
 from dmpo_app.settings.shipped import shipped_data
 from dmpo_app.settings.space_defaults import default_home, on_space
-from dmpo_app.settings.words import read_words
 
 CONFIG_FILE = Path("dmpo.toml")
 """The file of settings that is read from the current folder where no other is named."""

@@ -13,16 +13,15 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, text, update
 
-from dmpo_app.domain.lineage import AdapterRef, BaseModelRef, NewAdapter
+from dmpo_app.domain.image import AdapterRef, BaseModelRef, NewAdapter
 from dmpo_app.domain.round import RoundProgress, RoundState, RoundStatus, Trigger
 from dmpo_app.domain.vote import Question
 from dmpo_app.errors import BadInputError, ConflictError, NotFoundError
-from dmpo_app.store.adapters import Adapters
+from dmpo_app.store.adapters import Adapters, require_token
 from dmpo_app.store.audit import record_act
 from dmpo_app.store.db.database import Database
-from dmpo_app.store.lease import require_token
 from dmpo_app.store.schema import IS_UNFINISHED, AdapterRow, RoundProgressRow, RoundRow, RoundVoteRow, VoteRow
-from dmpo_app.store.voting.vote_statements import COUNT_TRAINED_ON
+from dmpo_app.store.voting.vote_queries import COUNT_TRAINED_ON
 
 UNFINISHED = (RoundStatus.QUEUED, RoundStatus.RUNNING)
 

@@ -13,13 +13,11 @@ from sqlalchemy import Row, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from dmpo_app.errors import SetupError
-from dmpo_app.store.adapters import Adapters
+from dmpo_app.store.adapters import Adapters, Lease
 from dmpo_app.store.audit import Audit
-from dmpo_app.store.db.database import Database, sqlite_url
-from dmpo_app.store.db.migrate import upgrade
+from dmpo_app.store.db.database import Database, sqlite_url, upgrade
 from dmpo_app.store.files import Files, RemoteFiles
 from dmpo_app.store.imports.imports import Imports
-from dmpo_app.store.lease import Lease
 from dmpo_app.store.pairs.images import Images, Models
 from dmpo_app.store.pairs.pair_values import GoldPairs, PairMargins, Scores
 from dmpo_app.store.pairs.pairs import Pairs
@@ -29,9 +27,9 @@ from dmpo_app.store.rounds import Rounds
 from dmpo_app.store.voting.annotators import Annotators, Invites
 from dmpo_app.store.voting.assignments import Assignments
 from dmpo_app.store.voting.consents import Consents
-from dmpo_app.store.voting.judgements import VotedPairs
 from dmpo_app.store.voting.own_votes import OwnVotes
 from dmpo_app.store.voting.reports import Reports
+from dmpo_app.store.voting.vote_queries import VotedPairs
 from dmpo_app.store.voting.votes import VoteRecords, Votes
 
 DATABASE_NAME = "studio.db"

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
+from dmpo_app.domain.image import BASE_VERSION
 from dmpo_app.domain.limits import MAX_SEED, MAX_STRENGTH
-from dmpo_app.domain.lineage import BASE_VERSION
 from dmpo_app.domain.prompt import MAX_PROMPT
 from dmpo_app.ui.zerogpu_events import render_by_queue
 from dmpo_app.web.services import Services

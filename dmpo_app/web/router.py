@@ -1,29 +1,117 @@
-"""The JSON API under /api/v1, as one router."""
+"""The JSON API under /api/v1 as one router, and its documentation: OpenAPI, and a page that shows it."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from functools import cache
+from html import escape
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp
 
-from dmpo_app.web.concurrency import RenderBackpressureMiddleware, RequestLimiters
-from dmpo_app.web.rate_limits import RateLimits
-from dmpo_app.web.routes.doc_routes import docs_router
-from dmpo_app.web.routes.export_routes import exports_router
-from dmpo_app.web.routes.import_routes import imports_router
+from dmpo_app import __version__
+from dmpo_app.web.concurrency import RateLimits, RenderBackpressureMiddleware, RequestLimiters
+from dmpo_app.web.error_responses import StudioRoute
+from dmpo_app.web.routes.data_routes import exports_router, imports_router
 from dmpo_app.web.routes.moderation_routes import gold_router, moderation_router, quality_router
 from dmpo_app.web.routes.personal_routes import personal_router
 from dmpo_app.web.routes.prompt_routes import prompts_router
 from dmpo_app.web.routes.sign_in_routes import callback_router, login_router, oidc_provider_from_settings
-from dmpo_app.web.routes.studio_routes import studio_router
-from dmpo_app.web.routes.version_routes import versions_router
+from dmpo_app.web.routes.studio_routes import studio_router, versions_router
 from dmpo_app.web.routes.voting_routes import voting_router
 from dmpo_app.web.services import Services
+
+TITLE = "DMPO Studio"
+DESCRIPTION = (
+    "People say which of two generated images they prefer; the model learns it while they watch. "
+    'Every error is `{"detail", "code"}`. Limits (429) apply in public mode only.'
+)
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+
+_STYLE = """
+:root{color-scheme:light dark;--line:#8884;--soft:#8881;--accent:#0d8272}
+body{font:16px/1.55 system-ui,sans-serif;max-width:56rem;margin:0 auto;padding:2rem 1rem 6rem}
+h2{margin-top:2.5rem;text-transform:capitalize}
+details{border:1px solid var(--line);border-radius:10px;margin:.5rem 0;padding:.6rem .9rem}
+summary{cursor:pointer}code,pre{font:14px/1.5 ui-monospace,Menlo,Consolas,monospace}
+pre{background:var(--soft);border-radius:8px;padding:.8rem;overflow:auto}
+b.m{display:inline-block;min-width:4.5rem;color:var(--accent);font-family:ui-monospace,monospace}
+td{padding:.15rem .9rem .15rem 0;vertical-align:top}
+"""
+
+
+def docs_router(api_router: APIRouter) -> APIRouter:
+    """`/openapi.json` and `/docs`, and the same under /api/v1, about the routes of `api_router`."""
+    router = APIRouter(route_class=StudioRoute, include_in_schema=False)
+
+    @cache
+    def schema() -> dict[str, Any]:
+        return get_openapi(title=TITLE, version=__version__, description=DESCRIPTION, routes=api_router.routes)
+
+    @router.get("/api/v1/openapi.json")
+    @router.get("/openapi.json")
+    async def openapi() -> JSONResponse:
+        return JSONResponse(schema())
+
+    @router.get("/api/v1/docs")
+    @router.get("/docs")
+    async def page() -> HTMLResponse:
+        return HTMLResponse(_page(schema()), headers={"Content-Security-Policy": PAGE_POLICY})
+
+    return router
+
+
+def _page(schema: Mapping[str, Any]) -> str:
+    groups: dict[str, list[str]] = {}
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            tag = (operation.get("tags") or ["other"])[0]
+            groups.setdefault(tag, []).append(_operation(schema, method, path, operation))
+    body = "".join(f"<h2>{escape(tag)}</h2>{''.join(items)}" for tag, items in groups.items())
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{TITLE} API</title><style>{_STYLE}</style>"
+        f"<h1>{TITLE} API</h1><p>{escape(DESCRIPTION)}</p>"
+        f'<p>Machine-readable: <a href="/openapi.json">/openapi.json</a></p>{body}</html>'
+    )
+
+
+def _operation(schema: Mapping[str, Any], method: str, path: str, operation: Mapping[str, Any]) -> str:
+    rows = [
+        f"<tr><td><code>{escape(p['name'])}</code></td><td>in {escape(p['in'])}</td>"
+        f"<td>{escape(p.get('description') or '')}</td></tr>"
+        for p in operation.get("parameters", [])
+    ]
+    response_rows = [
+        f"<tr><td><code>{escape(status)}</code></td><td>{escape(answer.get('description') or '')}</td></tr>"
+        for status, answer in sorted(operation["responses"].items())
+    ]
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
+    return (
+        f"<details><summary><b class=m>{escape(method.upper())}</b> <code>{escape(path)}</code></summary>"
+        f"<p>{escape(operation.get('description') or operation.get('summary') or '')}</p>"
+        + (f"<table>{''.join(rows)}</table>" if rows else "")
+        + (f"<p>Body</p>{_example(schema, body)}" if body else "")
+        + f"<p>Responses</p><table>{''.join(response_rows)}</table></details>"
+    )
+
+
+def _example(schema: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
+    """Show the example of a referenced schema, else the schema itself."""
+    name = str(reference.get("$ref", "")).rsplit("/", 1)[-1]
+    model = schema["components"]["schemas"].get(name, reference)
+    example = (model.get("examples") or [model])[0]
+    return f"<pre>{escape(json.dumps(example, indent=2))}</pre>"
+
 
 PREFIX = "/api/v1"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from dmpo_app.domain.lineage import BaseModelRef, Sampling
+from dmpo_app.domain.image import BaseModelRef, Sampling
 from dmpo_app.domain.render_request import Renderer, ZeroGpuService
 from dmpo_app.domain.round import TrainerSupervisor
 from dmpo_app.exchange.importing.import_desk import ImportService

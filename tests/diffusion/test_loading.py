@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.devices import resolve_device
 from dmpo_app.diffusion.families.stable_diffusion import FAMILY
 from dmpo_app.diffusion.loading import load_denoiser, load_pipeline, resolve_dtype
+from dmpo_app.diffusion.placement import resolve_device
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents, load_conditioning, load_latents
 from dmpo_app.errors import ModelUnavailableError, SetupError, StudioError
 from tests.tiny_pipeline import make_tiny_pipeline

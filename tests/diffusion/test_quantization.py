@@ -9,7 +9,7 @@ import torch
 from dmpo_app.diffusion.live_model import LiveModel, Shot
 from dmpo_app.diffusion.loading import load_denoiser, load_pipeline
 from dmpo_app.diffusion.lora import LoraSpec, attach
-from dmpo_app.diffusion.quantization import quantization_config
+from dmpo_app.diffusion.placement import quantization_config
 from dmpo_app.errors import SetupError
 from dmpo_app.settings import RenderSettings
 from tests.adapters import random_adapter

@@ -11,8 +11,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from dmpo_app.diffusion.adapter_export import export_adapter
-from dmpo_app.diffusion.adapter_files import AdapterWeights, write_adapter
+from dmpo_app.diffusion.adapter_files import AdapterWeights, export_adapter, write_adapter
 from dmpo_app.diffusion.families.registry import get_family
 from dmpo_app.diffusion.live_model import LiveModel, Sample, Shot
 from dmpo_app.diffusion.loading import load_pipeline

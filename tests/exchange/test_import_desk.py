@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dmpo_app.domain.data_import import ImportUse
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.errors import BadInputError, ConflictError, NotFoundError, StorageFullError
 from dmpo_app.exchange.importing import import_desk
 from dmpo_app.exchange.importing.import_desk import ImportJob, ImportPhase, ImportService
@@ -188,7 +188,7 @@ def test_a_full_disk_is_said(desk: ImportService) -> None:
 def test_what_is_stopped_half_way_goes_on_when_it_is_sent_again(
     desk: ImportService, store: Store, base: BaseModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dmpo_app.exchange.importing.batches.BATCH_ROWS", 2)
+    monkeypatch.setattr("dmpo_app.exchange.importing.importer.BATCH_ROWS", 2)
     content = rows(tmp_path, 24)
     send(desk, "a.parquet", content)
     desk.start_import(nullcontext, lambda done: None)

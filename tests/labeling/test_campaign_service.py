@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.vote import Choice, Question, Strength, SubmittedVote
 from dmpo_app.errors import (
     BadInputError,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.round import RoundStatus, Trigger
 from dmpo_app.domain.vote import Choice, SubmittedVote
 from dmpo_app.errors import BadInputError, ConflictError, ExpiredError, ForbiddenError, NotFoundError

@@ -14,9 +14,8 @@ from dmpo_app.diffusion.tensor_files import load_conditioning, load_latents
 from dmpo_app.domain.render_request import RenderRequest
 from dmpo_app.errors import AdapterCorruptError, NotFoundError, SetupError, StudioError
 from dmpo_app.rendering import engine as engine_module
-from dmpo_app.rendering.contact_sheet import SheetPlan
 from dmpo_app.rendering.engine import Engine
-from dmpo_app.rendering.pool import PairPlan
+from dmpo_app.rendering.pool import PairPlan, SheetPlan
 from tests.adapters import SPEC
 from tests.rendering.rendering_studio import RenderingStudio
 from tests.tiny_pipeline import IMAGE_SIZE, LATENT_SHAPE, MAX_TOKENS, make_tiny_pipeline

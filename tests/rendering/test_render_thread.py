@@ -17,8 +17,8 @@ from dmpo_app.diffusion.live_model import LiveModel, Shot
 from dmpo_app.domain.render_request import RenderRequest
 from dmpo_app.errors import BadInputError, BusyError, NotFoundError, NotReadyError, StorageFullError, StudioError
 from dmpo_app.rendering import render_thread
-from dmpo_app.rendering.contact_sheet import NUM_PROMPTS, SEEDS
 from dmpo_app.rendering.engine import encode_png
+from dmpo_app.rendering.pool import NUM_PROMPTS, SEEDS
 from dmpo_app.rendering.render_thread import RenderThread
 from tests.adapters import SPEC
 from tests.model_fixtures import NUM_THREADS

@@ -6,8 +6,7 @@ import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from dmpo_app.domain.image import NewImage, NewPair, PairSource, Provenance
-from dmpo_app.domain.lineage import BaseModelRef, NewAdapter
+from dmpo_app.domain.image import BaseModelRef, NewAdapter, NewImage, NewPair, PairSource, Provenance
 from dmpo_app.domain.round import RoundState, Trigger
 from dmpo_app.domain.vote import Annotator, Assignment, Choice, RecordedVote
 from dmpo_app.store import Store

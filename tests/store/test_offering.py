@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.pair_choice import AssignmentRules, CandidateFeature
 from dmpo_app.domain.vote import Annotator, Assignment, Choice, Outcome, Question
 from dmpo_app.errors import BadInputError, NotFoundError

@@ -11,12 +11,12 @@ from alembic.config import Config
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
 
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.prompt import NewPrompt, PromptQuery, PromptSource, fold
 from dmpo_app.domain.vote import Annotator
 from dmpo_app.errors import ConflictError, NotFoundError, RateLimitError
 from dmpo_app.store import Store
-from dmpo_app.store.db.migrate import MIGRATIONS
+from dmpo_app.store.db.database import MIGRATIONS
 from dmpo_app.store.db.sqlite import safe_driver
 from tests.store.store_data import Clock, new_pair, vote_once
 

@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event
 
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.vote import Question
 from dmpo_app.store import Store
-from dmpo_app.store.voting import assignments, judgements, offers, vote_statements
+from dmpo_app.store.voting import assignments, offers
+from dmpo_app.store.voting import vote_queries as judgements
+from dmpo_app.store.voting import vote_queries as vote_statements
 from tests.store.store_data import Clock, new_pair
 from tests.store.store_fixtures import sqlite_only
 

@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from dmpo_app.domain.image import NewPair
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef, NewPair
 from dmpo_app.domain.pair_choice import AssignmentRules
 from dmpo_app.domain.vote import LETTERS, Annotator, Assignment, Choice, Outcome
 from dmpo_app.errors import BadInputError, ConflictError

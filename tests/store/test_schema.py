@@ -16,11 +16,11 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import IntegrityError
 
 from dmpo_app.domain.campaign import ReportReason
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.vote import Annotator, Choice, Question
 from dmpo_app.errors import SetupError
 from dmpo_app.store import Store
-from dmpo_app.store.db.migrate import HEAD, MIGRATIONS
+from dmpo_app.store.db.database import HEAD, MIGRATIONS
 from dmpo_app.store.db.sqlite import safe_driver
 from dmpo_app.store.schema import Table
 from tests.patience import PATIENCE

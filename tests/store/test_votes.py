@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.round import NewPreferences
 from dmpo_app.domain.vote import Annotator, Choice, Outcome
 from dmpo_app.errors import ConflictError, ExpiredError, ForbiddenError, NotFoundError

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.training.loop.ema import AdapterEma
+from dmpo_app.training.loop.optimizers import AdapterEma
 from tests.training.training_studio import FAST, TrainingStudio, assert_equal, twin_of, weights_of
 
 AVERAGED = FAST.model_copy(update={"num_steps": 4, "ema_decay": 0.5})

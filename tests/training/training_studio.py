@@ -18,8 +18,7 @@ from safetensors.torch import load_file
 from dmpo_app.diffusion.base_models import detect_family, fingerprint
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
-from dmpo_app.domain.image import NewImage, NewPair, PairSource, Provenance
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef, NewImage, NewPair, PairSource, Provenance
 from dmpo_app.domain.pair_choice import AssignmentRules
 from dmpo_app.domain.round import Trigger
 from dmpo_app.domain.vote import Choice

@@ -12,8 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dmpo_app.domain.image import ImageKind, NewImage, NewPair, PairSource, Provenance
-from dmpo_app.domain.lineage import BaseModelRef, NewAdapter, Sampling
+from dmpo_app.domain.image import (
+    BaseModelRef,
+    ImageKind,
+    NewAdapter,
+    NewImage,
+    NewPair,
+    PairSource,
+    Provenance,
+    Sampling,
+)
 from dmpo_app.domain.render_request import RenderedImage, RendererState, RenderRequest
 from dmpo_app.domain.round import RoundProgress, TrainerState, Trigger
 from dmpo_app.errors import BusyError, NotReadyError

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dmpo_app.exchange.exporting import FORMATS
-from dmpo_app.web.routes.export_routes import ExportFormat
+from dmpo_app.web.routes.data_routes import ExportFormat
 from tests.web.api_studio import ADMIN, ApiStudio
 
 

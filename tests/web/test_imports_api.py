@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dmpo_app.web.routes.import_routes import DatasetUploadRoute
+from dmpo_app.web.routes.data_routes import DatasetUploadRoute
 from tests.exchange.readers.preference_files import pick_a_pic_row, write_pick_a_pic
 from tests.patience import wait_until
 from tests.web.api_studio import ADMIN, ApiStudio

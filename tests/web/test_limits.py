@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from dmpo_app.settings import LimitSettings
-from dmpo_app.web import rate_limits
-from dmpo_app.web.rate_limits import RateLimiter
+from dmpo_app.web import concurrency as rate_limits
+from dmpo_app.web.concurrency import RateLimiter
 from tests.web.api_studio import ApiStudio
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.errors import BadInputError, NotFoundError
-from dmpo_app.exchange.exporting.dataset_card import ExportStatistics, build_card
+from dmpo_app.exchange.exporting.cards import ExportStatistics, build_card
 from dmpo_app.exchange.exporting.export_rows import (
     Aggregate,
     ExportOptions,
@@ -33,7 +33,7 @@ from dmpo_app.exchange.exporting.row_files import (
     open_row_file,
 )
 from dmpo_app.io import sha256_hex
-from dmpo_app.labeling.quality.quality_service import make_name_hasher
+from dmpo_app.labeling.quality.quality_report import make_name_hasher
 from dmpo_app.labeling.tokens import load_or_create_key
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store

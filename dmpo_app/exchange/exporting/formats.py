@@ -13,7 +13,7 @@ from dmpo_app.domain.image import ImageRef
 from dmpo_app.domain.vote import Outcome
 from dmpo_app.errors import BadInputError
 from dmpo_app.exchange.exporting.export_rows import WINS_OF_A, Column, Format, FormatContext, PairVotes, Row, RowKind
-from dmpo_app.store.voting.judgements import ExportVote, VotedPair
+from dmpo_app.store.voting.vote_queries import ExportVote, VotedPair
 
 _VOTE = (
     Column("vote", "int64", "the vote's number, in the order they were given"),

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dmpo_app.domain.data_import import ImportCounts, ImportUse
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.errors import (
     UNEXPECTED_MESSAGE,
     BadInputError,

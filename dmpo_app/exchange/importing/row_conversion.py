@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from dmpo_app.domain.data_import import ImportedImage, ImportedPair, ImportedVote, ImportUse, pair_key
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.prompt import Refusal, fold
 from dmpo_app.domain.vote import Outcome, Question, Strength
 from dmpo_app.errors import BadInputError
@@ -20,7 +20,7 @@ from dmpo_app.exchange.readers.pair import ImageFolder, LeftOutReason, UnusableI
 from dmpo_app.exchange.readers.reader import PreferenceReader, Row, RowMetadata, RowPair
 from dmpo_app.io import sha256_hex
 from dmpo_app.labeling.prompt_import import PromptImportRules, find_refusal
-from dmpo_app.labeling.quality.quality_service import make_name_hasher
+from dmpo_app.labeling.quality.quality_report import make_name_hasher
 from dmpo_app.labeling.service import MAX_ELAPSED_MS
 from dmpo_app.labeling.text_checks import BlockList, NearDuplicateIndex, clean_remark
 from dmpo_app.labeling.tokens import load_or_create_key

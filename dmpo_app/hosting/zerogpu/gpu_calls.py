@@ -24,7 +24,7 @@ from dmpo_app.diffusion.families.registry import get_family
 from dmpo_app.diffusion.live_model import LiveModel
 from dmpo_app.diffusion.loading import load_pipeline
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.errors import GpuAbortedError, GpuRefusedError, StudioError
 from dmpo_app.hosting.zerogpu.render_job import RenderJob, RenderResult, render_job
 from dmpo_app.hosting.zerogpu.train_job import (

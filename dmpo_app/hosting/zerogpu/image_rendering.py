@@ -11,15 +11,13 @@ from datetime import datetime
 from pathlib import Path
 
 from dmpo_app.diffusion.live_model import Shot
-from dmpo_app.domain.image import ImageKind
-from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
+from dmpo_app.domain.image import BASE_VERSION, BaseModelRef, ImageKind
 from dmpo_app.domain.render_request import RenderedImage, RendererState, RenderRequest, check_request
 from dmpo_app.errors import NotReadyError, StudioError
 from dmpo_app.hosting.zerogpu.gpu_calls import GpuJobRunner
 from dmpo_app.hosting.zerogpu.render_job import RenderJob, RenderResult
 from dmpo_app.rendering.background import RenderPurge, most_urgent
-from dmpo_app.rendering.contact_sheet import ContactSheetPlanner
-from dmpo_app.rendering.pool import PoolPlanner, store_pair
+from dmpo_app.rendering.pool import ContactSheetPlanner, PoolPlanner, store_pair
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 

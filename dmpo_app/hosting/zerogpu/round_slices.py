@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from dmpo_app.diffusion.adapter_files import remove_staging_folders
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.round import RoundState, TrainerState, TrainingVote
 from dmpo_app.errors import BusyError, GpuAbortedError, LeaseLostError, RoundFailedError, StudioError
 from dmpo_app.hosting.zerogpu.gpu_calls import GpuJobRunner

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.round import TrainingPair, TrainingVote
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store.files import Files

@@ -1,4 +1,4 @@
-"""The quality report of a lineage's votes: overall, and annotator by annotator under pseudonyms.
+"""The quality of a lineage's votes as people look at it: overall, and annotator by annotator under made-up names.
 
 Shapes:  N votes;  K annotators;  P pairs.
 """
@@ -6,6 +6,8 @@ Shapes:  N votes;  K annotators;  P pairs.
 from __future__ import annotations
 
 import csv
+import hashlib
+import hmac
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +15,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.vote import Outcome
 from dmpo_app.labeling.quality import checks
 from dmpo_app.labeling.quality.agreement import alpha_interval, majority_agreement, outcome_counts
@@ -35,6 +38,9 @@ from dmpo_app.labeling.quality.quality_votes import (
 from dmpo_app.labeling.quality.reliability import dawid_skene
 from dmpo_app.labeling.quality.vote_weights import VoteWeighing, cap_factors
 from dmpo_app.labeling.tables import safe_cell
+from dmpo_app.labeling.tokens import load_or_create_key
+from dmpo_app.settings import Settings
+from dmpo_app.store import Store
 
 FALSE_DISCOVERY_RATE = 0.05
 MIN_TIMED = 10
@@ -272,3 +278,38 @@ def _cells(row: AnnotatorQuality) -> list[object]:
         row.vote_share,
         "; ".join(row.flags),
     ]
+
+
+_PURPOSE = b"quality report:"
+_LENGTH = 12
+
+
+def make_name_hasher(key: bytes, public_ids: Mapping[int, str]) -> Callable[[int], str]:
+    """Make a function from an annotator's id to a pseudonym: 12 hex digits of HMAC-SHA256 under the home's key.
+
+    Without the key nobody can tell which annotator it is, not even one who knows all public ids.
+    """
+
+    def hashed_name(annotator_id: int) -> str:
+        public_id = public_ids[annotator_id]
+        return hmac.new(key, _PURPOSE + public_id.encode(), hashlib.sha256).hexdigest()[:_LENGTH]
+
+    return hashed_name
+
+
+def build_report(store: Store, base: BaseModelRef, settings: Settings) -> QualityReport:
+    """Build the quality report of a lineage's live votes on the question that rounds learn from.
+
+    Annotators go by pseudonyms. About 2 s for 100,000 votes. Raises SetupError when the home's key is damaged.
+    """
+    votes = store.vote_records.all(base, question=settings.labeling.training_question)
+    names = make_name_hasher(load_or_create_key(store.home), store.vote_records.public_ids(base))
+    return quality_report(
+        votes, annotator_name=names, weighing=weighing_from_settings(settings), gold=store.gold.right_outcomes(base)
+    )
+
+
+def weighing_from_settings(settings: Settings) -> VoteWeighing:
+    """The weighing of votes in rounds under these settings."""
+    labeling = settings.labeling
+    return VoteWeighing(labeling.reliability, labeling.annotator_share(public=settings.public))

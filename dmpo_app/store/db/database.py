@@ -1,4 +1,4 @@
-"""The database with two engines: a writer with a single connection, and readers that cannot write.
+"""The database of a home: its engines, its writer, and its schema brought up to date.
 
 A shared engine would have to choose how a transaction begins. `BEGIN IMMEDIATE` makes every read wait for the writer's
 lock; a plain `BEGIN` lets two writers both read and then collide when they write. So each has its own.
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import URL, Connection, Engine, make_url
+from sqlalchemy import URL, Connection, Engine, inspect, make_url, text
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -20,6 +20,48 @@ from dmpo_app.errors import BusyError, SetupError
 from dmpo_app.store.db.postgresql import postgresql_engine
 from dmpo_app.store.db.sqlite import sqlite_engine
 from dmpo_app.store.db.writer import QUEUE_SIZE, Writer, translate_error
+
+HEAD = "0009"
+"""The newest revision under migrations/versions."""
+
+MIGRATIONS = Path(__file__).parents[1] / "migrations"
+
+
+def current_revision(connection: Connection) -> str | None:
+    """The schema revision of a database; None when it is empty."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+
+
+def upgrade(connection: Connection) -> bool:
+    """Upgrade to HEAD within the caller's transaction; False when there was nothing to do.
+
+    Raises SetupError for a database newer than this version.
+    """
+    revision = current_revision(connection)
+    if revision == HEAD:
+        return False
+    # Imported only when there is something to do: it would add a quarter of a second to every start.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    if revision is not None:
+        try:
+            ScriptDirectory.from_config(config).get_revision(revision)
+        except CommandError as error:
+            raise SetupError(
+                f"this home was written by a newer version of DMPO Studio (schema {revision}, this version knows "
+                f"{HEAD}); update the program, or set DMPO_HOME to another folder"
+            ) from error
+    command.upgrade(config, "head")
+    return True
+
 
 T = TypeVar("T")
 

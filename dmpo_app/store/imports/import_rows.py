@@ -19,8 +19,7 @@ from dmpo_app.domain.data_import import (
     ImportedVote,
     ImportRecord,
 )
-from dmpo_app.domain.image import ImageKind, PairSource
-from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
+from dmpo_app.domain.image import BASE_VERSION, BaseModelRef, ImageKind, PairSource
 from dmpo_app.domain.prompt import PromptSource, fold
 from dmpo_app.domain.vote import Choice, Outcome
 from dmpo_app.errors import ConflictError

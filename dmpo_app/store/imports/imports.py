@@ -20,7 +20,7 @@ from dmpo_app.domain.data_import import (
     ImportSpec,
     UnencodedPair,
 )
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.files import Files
 from dmpo_app.store.imports.import_ledger import DuplicateIndex

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, delete, insert, select, text, update
 
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.vote import PREFERENCES, Outcome
 from dmpo_app.errors import BadInputError, NotFoundError
 from dmpo_app.store.audit import record_act

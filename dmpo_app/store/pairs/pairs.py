@@ -10,8 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, bindparam, func, insert, select, text
 from sqlalchemy.orm import aliased
 
-from dmpo_app.domain.image import ImageKind, NewPair, Pair
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef, ImageKind, NewPair, Pair
 from dmpo_app.domain.round import TrainingPair
 from dmpo_app.domain.vote import MAX_SET, PAIR_SIZE
 from dmpo_app.errors import BadInputError, NotFoundError

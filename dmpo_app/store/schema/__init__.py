@@ -35,11 +35,17 @@ from dmpo_app.store.schema.campaign_tables import (
     AuditRow,
     ConsentRow,
     ConsentTextRow,
+    ImportedPairRow,
+    ImportedVoteRow,
+    ImportLeftOutRow,
+    ImportRow,
     InviteRow,
     InviteUseRow,
+    PromptProposalRow,
+    PromptRow,
+    PromptTagRow,
     ReportRow,
 )
-from dmpo_app.store.schema.import_tables import ImportedPairRow, ImportedVoteRow, ImportLeftOutRow, ImportRow
 from dmpo_app.store.schema.labeling_tables import (
     AnnotatorRow,
     AssignmentRow,
@@ -52,7 +58,6 @@ from dmpo_app.store.schema.labeling_tables import (
     SetImageRow,
     VoteRow,
 )
-from dmpo_app.store.schema.prompt_tables import PromptProposalRow, PromptRow, PromptTagRow
 from dmpo_app.store.schema.training_tables import (
     AdapterRow,
     AdapterVoteRow,

@@ -9,14 +9,14 @@ from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, Row, bindparam, case, func, select, text, update
 
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.vote import VoteCounts, VoteRecord, places_from_ranking
 from dmpo_app.errors import ForbiddenError, NotFoundError
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.pairs.pairs import find_set_images
 from dmpo_app.store.schema import IS_LIVE, AdapterVoteRow, AssignmentRow, AssignmentState, PairRow, PromptRow, VoteRow
 from dmpo_app.store.voting.assignments import image_ids_in_order
-from dmpo_app.store.voting.vote_statements import ASSIGNMENT
+from dmpo_app.store.voting.vote_queries import ASSIGNMENT
 
 _RECORDS = (
     select(

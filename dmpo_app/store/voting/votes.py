@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, Row, func, select, text, type_coerce, update
 from sqlalchemy.orm import aliased
 
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.round import NewPreferences, TrainingVote
 from dmpo_app.domain.vote import (
     Choice,
@@ -43,7 +43,7 @@ from dmpo_app.store.schema import (
     VoteRow,
 )
 from dmpo_app.store.voting.own_votes import get_own_assignment, get_own_vote
-from dmpo_app.store.voting.vote_statements import (
+from dmpo_app.store.voting.vote_queries import (
     CHANGE_VOTE_COUNT,
     COUNT_NEW,
     INSERT_VOTE,

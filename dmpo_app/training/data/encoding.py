@@ -16,10 +16,10 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from dmpo_app.diffusion.devices import resolve_device
 from dmpo_app.diffusion.encoder import Encoder, Pixels, resize_and_crop
 from dmpo_app.diffusion.families.protocol import Conditioning
 from dmpo_app.diffusion.loading import free_memory, resolve_dtype
+from dmpo_app.diffusion.placement import resolve_device
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents, load_conditioning
 from dmpo_app.exchange.readers.pair import LeftOutPair, PreferencePair, decode_image
 from dmpo_app.exchange.readers.reader import PreferenceReader, Row, read_row

@@ -25,7 +25,7 @@ from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.protocol import Conditioning
 from dmpo_app.diffusion.fused_lora import reference_mode
 from dmpo_app.diffusion.live_model import sample
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.round import TrainingPair
 from dmpo_app.errors import NotFoundError
 from dmpo_app.scoring import measures

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from dmpo_app.diffusion.base_models import detect_family, fingerprint
-from dmpo_app.diffusion.devices import resolve_device
 from dmpo_app.diffusion.encoder import Encoder
 from dmpo_app.diffusion.loaded_pipeline import LoadedPipeline
 from dmpo_app.diffusion.loading import free_memory, resolve_dtype
+from dmpo_app.diffusion.placement import resolve_device
 from dmpo_app.errors import BadInputError
 from dmpo_app.exchange.readers.reader import PreferenceReader
 from dmpo_app.exchange.readers.source import PreferenceSource

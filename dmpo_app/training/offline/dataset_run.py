@@ -16,7 +16,7 @@ import torch
 from dmpo_app.diffusion.adapter_files import remove_staging_folders
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.domain.lineage import BASE_VERSION
+from dmpo_app.domain.image import BASE_VERSION
 from dmpo_app.errors import RoundFailedError
 from dmpo_app.io import sha256_hex, write_atomically
 from dmpo_app.objective import soft_target

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.round import TrainingVote
 from dmpo_app.errors import RoundFailedError
 from dmpo_app.objective import get_objective

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.vote import Question
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store

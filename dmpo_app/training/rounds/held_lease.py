@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.errors import LeaseLostError
 from dmpo_app.store import Store
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from dmpo_app.diffusion.adapter_files import StagedAdapter, write_adapter
-from dmpo_app.domain.lineage import AdapterRef, BaseModelRef, NewAdapter
+from dmpo_app.domain.image import AdapterRef, BaseModelRef, NewAdapter
 from dmpo_app.store import Store
 from dmpo_app.training.loop.checkpoint import BestAdapter
 from dmpo_app.training.monitoring.early_stopping import LimitViolation

@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.round import RoundState
 from dmpo_app.errors import RoundFailedError
 from dmpo_app.store import Store

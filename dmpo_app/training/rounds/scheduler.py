@@ -23,7 +23,7 @@ import torch
 
 from dmpo_app.diffusion.adapter_files import remove_staging_folders
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.round import RoundState, Trigger
 from dmpo_app.errors import (
     BusyError,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.round import TrainingPair, TrainingVote
 from dmpo_app.errors import BadInputError, RoundFailedError, SetupError
 from dmpo_app.objective import score_target

@@ -10,8 +10,7 @@ from fastapi import APIRouter, Path, Query, Response
 from dmpo_app.domain.campaign import Report
 from dmpo_app.domain.vote import Outcome
 from dmpo_app.labeling.quality import QualityReport
-from dmpo_app.labeling.quality.quality_report import to_csv
-from dmpo_app.labeling.quality.quality_service import build_report
+from dmpo_app.labeling.quality.quality_report import build_report, to_csv
 from dmpo_app.web.api_models import INT64_MAX
 from dmpo_app.web.authentication import AdminToken, require_administrator
 from dmpo_app.web.campaign_models import AuditAnswer, AuditOut, GoldAnswer, GoldBody, GoldOut, ReportOut, ReportsAnswer

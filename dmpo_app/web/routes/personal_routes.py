@@ -27,9 +27,8 @@ from dmpo_app.web.campaign_models import (
     TrainedVersion,
     WithdrawAnswer,
 )
-from dmpo_app.web.concurrency import RequestLimiters
+from dmpo_app.web.concurrency import RateLimits, RequestLimiters
 from dmpo_app.web.error_responses import StudioRoute, document_errors
-from dmpo_app.web.rate_limits import RateLimits
 from dmpo_app.web.routes.voting_routes import VoteId, image_url
 from dmpo_app.web.services import Services
 

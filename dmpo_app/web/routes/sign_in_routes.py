@@ -15,10 +15,9 @@ from dmpo_app.labeling.sign_in import LIFETIME
 from dmpo_app.settings import Settings
 from dmpo_app.web.api_models import PlainText, example
 from dmpo_app.web.authentication import MaybeSessionToken
-from dmpo_app.web.concurrency import ThreadLimiter
+from dmpo_app.web.concurrency import RateLimits, ThreadLimiter
 from dmpo_app.web.error_responses import StudioRoute, document_errors
 from dmpo_app.web.oidc import OidcProvider
-from dmpo_app.web.rate_limits import RateLimits
 from dmpo_app.web.routes.voting_routes import ANONYMOUS
 from dmpo_app.web.services import Services
 

@@ -20,9 +20,8 @@ from dmpo_app.web.api_models import (
     VoteBody,
 )
 from dmpo_app.web.authentication import SessionToken, require_admitted_annotator, require_annotator
-from dmpo_app.web.concurrency import RequestLimiters
+from dmpo_app.web.concurrency import RateLimits, RequestLimiters
 from dmpo_app.web.error_responses import StudioRoute, document_errors
-from dmpo_app.web.rate_limits import RateLimits
 from dmpo_app.web.services import Services
 
 IMAGES = "/api/v1/images/"

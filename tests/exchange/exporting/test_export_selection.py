@@ -14,9 +14,9 @@ from dmpo_app.errors import BadInputError
 from dmpo_app.exchange.exporting import Selection
 from dmpo_app.exchange.exporting.export_rows import majority_consensus, posterior_consensus
 from dmpo_app.exchange.exporting.row_files import assign_split
-from dmpo_app.labeling.quality.quality_service import build_report
+from dmpo_app.labeling.quality.quality_report import build_report
 from dmpo_app.settings import Settings
-from dmpo_app.store.voting.judgements import ExportVote
+from dmpo_app.store.voting.vote_queries import ExportVote
 from tests.exchange.exporting.campaign import Campaign
 from tests.store.store_data import publish_version
 

@@ -10,8 +10,7 @@ import pytest
 
 from dmpo_app.domain.vote import Outcome
 from dmpo_app.labeling.quality import QualityReport, VoteWeighing, quality_report
-from dmpo_app.labeling.quality.quality_report import to_csv, to_json
-from dmpo_app.labeling.quality.quality_service import make_name_hasher
+from dmpo_app.labeling.quality.quality_report import make_name_hasher, to_csv, to_json
 from dmpo_app.labeling.tables import safe_cell
 from tests.labeling.quality.crowds import Vote, crowd, said
 

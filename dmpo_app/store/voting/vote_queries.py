@@ -1,4 +1,4 @@
-"""Pairs with their live votes, page by page, as exports read them."""
+"""Queries of votes: which of them count, and the votes of each pair as exports and quality read them."""
 
 from __future__ import annotations
 
@@ -8,25 +8,112 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, exists, func, or_, select, text
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Row,
+    bindparam,
+    case,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.orm import aliased
 
-from dmpo_app.domain.image import ImageRef, PairSource, Provenance
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.image import BaseModelRef, ImageRef, PairSource, Provenance
 from dmpo_app.domain.pair_choice import Purpose
-from dmpo_app.domain.vote import Choice, Outcome, Question, Strength
+from dmpo_app.domain.vote import PREFERENCES, STRENGTHS, Choice, Outcome, Question, Strength
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.schema import (
     IS_LIVE,
+    IS_RETIRED,
     IS_UNCLEARED,
+    IS_UNENCODED,
     AssignmentRow,
+    AssignmentState,
     ImageRow,
     ImportedPairRow,
     PairRow,
     PromptRow,
     ReportRow,
+    RoundRow,
     VoteRow,
 )
+
+ASSIGNMENT = select(
+    AssignmentRow.id,
+    AssignmentRow.base_id,
+    AssignmentRow.annotator_id,
+    AssignmentRow.pair_id,
+    AssignmentRow.question,
+    AssignmentRow.purpose,
+    AssignmentRow.a_on_left,
+    AssignmentRow.arrangement,
+    AssignmentRow.state,
+    AssignmentRow.expires_at,
+).where(AssignmentRow.public_id == bindparam("public_id"))
+LIVE_VOTE = select(VoteRow.id, VoteRow.choice, VoteRow.strength, VoteRow.comment, VoteRow.ranking).where(
+    VoteRow.assignment_id == bindparam("assignment"), text(IS_LIVE)
+)
+INSERT_VOTE = insert(VoteRow).returning(VoteRow.id)
+MARK_ANSWERED = (
+    update(AssignmentRow).where(AssignmentRow.id == bindparam("assignment")).values(state=AssignmentState.ANSWERED)
+)
+CHANGE_VOTE_COUNT = (
+    update(PairRow)
+    .where(PairRow.id == bindparam("pair"))
+    .values(num_votes=PairRow.num_votes + bindparam("change", type_=BigInteger))
+)
+LATEST_LIVE = (
+    select(VoteRow.id)
+    .where(VoteRow.annotator_id == bindparam("annotator_id"), text(IS_LIVE))
+    .order_by(VoteRow.id.desc())
+    .limit(1)
+)
+
+STRENGTH_COUNTS = case(
+    *((VoteRow.strength == strength, counts) for strength, counts in STRENGTHS.items() if strength is not None),
+    else_=STRENGTHS[None],
+)
+"""The weight of a vote's strength in a target."""
+
+
+def training_conditions() -> tuple[ColumnElement[bool], ...]:
+    """Conditions of the votes that rounds learn from; takes `base_id` and `question`."""
+    # The retired pairs are few and read once, where a lookup of every vote's pair would cost with each vote. Where
+    # there are none, as is usual, not even the set of them is made.
+    # Pairs that were imported and have no latents yet are left out the same way.
+    retired = select(PairRow.id).where(text(IS_RETIRED))
+    unencoded = select(PairRow.id).where(PairRow.base_id == bindparam("base_id"), text(IS_UNENCODED))
+    return (
+        VoteRow.base_id == bindparam("base_id"),
+        VoteRow.question == bindparam("question"),
+        VoteRow.purpose == Purpose.VOTE,
+        VoteRow.outcome.in_(PREFERENCES),
+        or_(~retired.exists(), VoteRow.pair_id.not_in(retired)),
+        or_(~unencoded.exists(), VoteRow.pair_id.not_in(unencoded)),
+        text(IS_LIVE),  # type: ignore[return-value]  # a condition like the others, though it has no type
+    )
+
+
+_WATERMARK = (
+    select(func.coalesce(func.max(RoundRow.last_vote_id), 0))
+    .where(RoundRow.base_id == bindparam("base_id"), RoundRow.finished_at.is_not(None))
+    .scalar_subquery()
+)
+COUNT_TRAINED_ON = select(func.count()).select_from(VoteRow).where(*training_conditions())
+NEW_PREFERENCES = select(func.count(), func.min(VoteRow.id), func.max(VoteRow.id)).where(
+    *training_conditions(), VoteRow.id > _WATERMARK
+)
+COUNT_NEW = select(func.count()).select_from(
+    select(VoteRow.id).where(*training_conditions(), VoteRow.id > _WATERMARK).limit(bindparam("at_most")).subquery()
+)
+
 
 _IMAGE = (
     "id", "sha256", "latents_sha256", "width", "height", "prompt", "seed", "sampler", "num_steps", "guidance",

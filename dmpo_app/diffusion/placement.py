@@ -1,4 +1,4 @@
-"""Quantization of the denoiser, for base models that do not fit otherwise. The adapter on top stays as it is.
+"""Placement of a model's weights: the device they go to, and 4 or 8 bits.
 
 nf4 is bitsandbytes' 4-bit NormalFloat (Dettmers et al. 2023, arXiv 2305.14314); int8 is torchao's weight-only format
 or, where torchao is not installed, bitsandbytes' (Dettmers et al. 2022, arXiv 2208.07339). Neither is a dependency.
@@ -13,6 +13,24 @@ import torch
 from packaging.version import Version
 
 from dmpo_app.errors import SetupError
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device of a setting; `auto` is cuda, then mps, then cpu.
+
+    Raises SetupError for a device this machine or this torch lacks.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch built without CUDA asserts
+        raise SetupError(f"the device {name!r} cannot be used: {error}; set DMPO_RENDER__DEVICE=auto") from error
+    return device
+
 
 Quantize = Literal["none", "nf4", "int8"]
 _MIN_VERSIONS = {"bitsandbytes": Version("0.48"), "torchao": Version("0.15")}
