@@ -95,7 +95,8 @@ def get_objective(name: str, options: Mapping[str, float] | None = None) -> Obje
         _add_from(name, entry_point.load, f"the entry point {entry_point.value} of {ENTRY_POINTS}")
     if name not in _objectives:
         advice = "; a module:name must be what DMPO_ROUND__OBJECTIVE names in this process" if ":" in name else ""
-        raise SetupError(f"{name!r} is no objective; there are {', '.join([*_objectives, *_not_loaded()])}{advice}")
+        names = ", ".join([*_objectives, *_not_loaded()])
+        raise SetupError(f"DMPO_ROUND__OBJECTIVE={name!r} is no objective; there are {names}{advice}")
     objective = _objectives[name]
     if unknown := sorted(set(options or {}) - set(objective.options)):
         option_names = ", ".join(objective.options) or "none"

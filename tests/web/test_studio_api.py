@@ -201,7 +201,7 @@ def test_render_of_a_damaged_version_is_409_and_keeps_its_path_to_itself(studio:
 
 
 def test_a_render_that_takes_too_long_is_503(studio: ApiStudio, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dmpo_app.web.router.studio_routes.RENDER_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr("dmpo_app.web.routes.studio_routes.RENDER_TIMEOUT_SECONDS", 0.05)
     studio.renderer.hold.clear()
     answer = studio.client.post("/api/v1/render", json={"prompt": "a cat", "seed": 1, "versions": [0]})
     studio.renderer.hold.set()

@@ -99,10 +99,10 @@ def test_a_damaged_file_ends_reading_with_what_to_do(tmp_path: Path) -> None:
         list(open_source(str(tmp_path)).open())
 
 
-def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_its_installation_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards(tmp_path)
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(SetupError, match=r"dmpo-studio\[offline\]"):
+    with pytest.raises(SetupError, match="`pip install datasets`"):
         open_source(str(tmp_path))
 
 

@@ -115,6 +115,7 @@ class Lender:
             if self.kill_after is not None and count >= self.kill_after:
                 os.kill(pid, signal.SIGKILL)
                 worker.process.join()
+                raise Error("ZeroGPU worker error", "GPU task aborted")  # what is left in the pipe goes with it
             try:
                 kind, value = worker.answers[0].recv()
             except EOFError:
