@@ -1,6 +1,6 @@
 """Counts of the package's code: modules, folders, imports, names, docstrings, functions; as a markdown table.
 
-python scripts/count_code.py            the numbers of docs/development.md
+python scripts/count_code.py            the numbers of this checkout
 python scripts/count_code.py FOLDER     the same for another checkout
 """
 

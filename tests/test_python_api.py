@@ -68,7 +68,7 @@ def assert_same_weights(first: TrainingResult, second: TrainingResult) -> None:
 
 
 def python(code: str, **environment: str) -> str:
-    """What a Python process of its own prints, in an environment without the studio's variables."""
+    """The output of a Python process of its own, in an environment without the studio's variables."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("DMPO_")}
     process = subprocess.run(
         [sys.executable, "-c", code], cwd=PROJECT_ROOT, env=clean | environment, capture_output=True, text=True

@@ -66,7 +66,7 @@ def restore(
     log_to_terminal(logging.WARNING)
     with exit_on_error():
         from dmpo_app.backup.remotes.remote import open_remote
-        from dmpo_app.backup.restoring import restore as bring_back
+        from dmpo_app.backup.restoring import restore as restore_home
         from dmpo_app.backup.snapshots import snapshot_names
 
         remote = open_remote(url)
@@ -74,7 +74,7 @@ def restore(
             for name in snapshot_names(remote):
                 out.print(name, highlight=False)
             return
-        result = bring_back(remote, folder, snapshot=snapshot, with_log=log, on_progress=_say)
+        result = restore_home(remote, folder, snapshot=snapshot, with_log=log, on_progress=_say)
         if result is None:
             raise NotFoundError(f"there is no snapshot at {remote.url}")
         for fault in result.faults:
@@ -101,14 +101,14 @@ def verify(
     with exit_on_error():
         from dmpo_app.backup.remotes.remote import open_remote
         from dmpo_app.backup.verifying import IssueKind, repair_home, verify_backup
-        from dmpo_app.backup.verifying import verify as look
+        from dmpo_app.backup.verifying import verify as verify_home
 
         settings = context.load_settings()
         backup_url = url or settings.backup.url
         remote: Remote | None = None if backup_url is None else open_remote(backup_url)
         with progress() as bar:
             task = bar.add_task("checking files", total=None)
-            report = look(settings.home, on_progress=lambda done, of: bar.update(task, completed=done, total=of))
+            report = verify_home(settings.home, on_progress=lambda done, of: bar.update(task, completed=done, total=of))
         issues = report.issues
         out.print(f"{settings.home}: {report.votes} votes, {report.num_files} files", highlight=False)
         if remote is not None and (about_backup := verify_backup(remote)) is not None:

@@ -132,7 +132,7 @@ def quality(
 def _show(report: QualityReport) -> None:
     alpha = report.alpha
     facts = Table(show_header=False, box=None)
-    facts.add_row("votes", f"{report.votes} on {report.pairs} pairs, {report.overlapping_pairs} judged by several")
+    facts.add_row("votes", f"{report.votes} on {report.pairs} pairs, {report.overlapping_pairs} voted on by several")
     facts.add_row(
         "agreement (Krippendorff's alpha)",
         "nothing to compare" if alpha is None else f"{alpha.value:.2f} ({alpha.low:.2f} to {alpha.high:.2f})",

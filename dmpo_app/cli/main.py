@@ -90,7 +90,7 @@ def status(context: StudioContext) -> None:
         table.add_row("home", str(settings.home))
         table.add_row("base model", f"{lineage.base.source} ({lineage.base.family})")
         table.add_row("votes", f"{now.votes}, {now.votes_until_round} until the next round")
-        table.add_row("pool", f"{now.pool} unjudged pairs")
+        table.add_row("pool", f"{now.pool} pairs without a vote")
         table.add_row("live version", str(now.live_version))
         if now.round is not None:
             table.add_row("round", f"{now.round.id} {now.round.status}, step {now.round.step} of {now.round.steps}")

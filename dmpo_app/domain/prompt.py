@@ -101,7 +101,7 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NewPrompt:
-    """A new prompt to be stored: normalized, and folded as `prompt_text.fold` does."""
+    """A new prompt to be stored: normalized, and folded as `fold` does."""
 
     text: str
     folded: str

@@ -100,7 +100,10 @@ class RoundState:
 
 @dataclass(frozen=True, slots=True)
 class RoundProgress:
-    """The progress of a round at one step. `health`: further monitored values by name (see `training.health`)."""
+    """The progress of a round at one step.
+
+    `health`: further monitored values by name (see `training.monitoring.early_stopping`).
+    """
 
     step: int
     loss: float

@@ -1,8 +1,8 @@
 """Checks of what people type: names and comments, prompts on the block list, near duplicates.
 
-Prefix filtering (Bayardo, Ma and Srikant 2007, "Scaling up all pairs similarity search"): order all words, rare ones
-first. Two sets of at least a similarity t share a word among the first n - ceil(t n) + 1 of each, n its size. So only
-those words are indexed, and rare words have few prompts.
+Near duplicates are found by prefix filtering (Bayardo, Ma and Srikant 2007, "Scaling up all pairs similarity search"):
+order all words, rare ones first. Two sets of at least a similarity t share a word among the first n - ceil(t n) + 1 of
+each, n its size. So only those words are indexed, and rare words have few prompts.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
 """Rendering: the thread that owns the live model, and the background work that it does between requests.
 
-`render_thread`, `background`, `pool` and `contact_sheet` import no torch; `engine` and what it uses are imported inside
-the thread.
+`render_thread`, `background` and `pool` import no torch; `engine` and what it uses are imported inside the thread.
 """

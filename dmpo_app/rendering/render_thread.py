@@ -44,7 +44,7 @@ class _QueuedRender:
 
 
 class RenderThread:
-    """The thread that renders requests and, between them, background work. Implements `domain.Renderer`.
+    """The thread that renders requests and, between them, background work. Implements `Renderer`.
 
     `start` it once; once the model is loaded `stop` takes at most a denoising step.
     """

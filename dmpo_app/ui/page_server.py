@@ -2,8 +2,8 @@
 
 Requests to the API go to it directly, all others to Gradio's application.
 
-It wraps the whole application from outside, since Gradio adds headers of its own (cross-origin access for any origin
-when the host is not local) after everything that can be put inside.
+The middleware wraps the whole application from outside, since Gradio adds headers of its own (cross-origin access for
+any origin when the host is not local) after everything that can be put inside.
 """
 
 from __future__ import annotations

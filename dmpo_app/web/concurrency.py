@@ -1,11 +1,11 @@
 """Concurrency and limits of the API: threads by kind of request, backpressure for renders, token buckets.
 
-Gradio and file answers use the framework's own 40 threads. With lanes, a flood of one leaves the others their threads.
-Votes and assignments have no threads at all: the store's writer does the work, and to hand each of them to a thread
-that waits for it costs more than the work itself.
+Gradio and file answers use the framework's own 40 threads. With limiters of their own, a flood of one kind of request
+leaves the others their threads. Votes and assignments have no threads at all: the store's writer does the work, and to
+hand each of them to a thread that waits for it costs more than the work itself.
 
-A flood of them then costs the event loop, which votes wait for as well, a tenth of what it would cost to understand
-each and refuse it.
+Renders are turned away while the model is busy, before anything is read of them: a flood of them then costs the event
+loop, which votes wait for as well, a tenth of what it would cost to understand each and refuse it.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ test("a studio without pairs says whether it warms up, fetches, learns or paints
   assert.match(reason({ status: status("loading") }), /warming up/);
   assert.match(reason({ status: status("starting") }), /warming up/);
   assert.equal(reason({ status: null }), "Fetching images…");
-  assert.match(reason({ hasVoted: true }), /^You have voted on every pair there is\. New ones are being painted/);
+  assert.match(reason({ hasVoted: true }), /^You have voted on every pair there is\. New ones are being rendered/);
   const learning = { hasVoted: true, status: status("ready", { round: {} }) };
   assert.match(reason(learning), /New ones come after this round/);
   assert.match(reason({ ...learning, set: true }), /^You have ranked all images/);

@@ -8,8 +8,7 @@ from sqlalchemy import Connection, event
 from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.vote import Question
 from dmpo_app.store import Store
-from dmpo_app.store.voting import assignments, offers
-from dmpo_app.store.voting import vote_queries as judgements
+from dmpo_app.store.voting import assignments, offers, vote_queries
 from dmpo_app.store.voting import vote_queries as vote_statements
 from tests.store.store_data import Clock, new_pair
 from tests.store.store_fixtures import sqlite_only
@@ -37,7 +36,7 @@ HOT: dict[str, tuple[Any, list[str]]] = {
     ),
     "what can be repeated": (offers._REPEATABLE, ["ix_votes_of"]),
     "the next page of an export": (
-        judgements._pairs(BaseModelRef(1, "", "", ""), 20, 500),
+        vote_queries._pairs(BaseModelRef(1, "", "", ""), 20, 500),
         ["SEARCH pairs USING INTEGER PRIMARY KEY", "uq_reports_one_open"],
     ),
     "the vote that can be taken back": (vote_statements.LATEST_LIVE, ["ix_votes_of"]),

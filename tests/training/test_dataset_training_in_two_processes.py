@@ -119,4 +119,4 @@ def test_what_the_leading_process_cannot_read_ends_the_other_too(tiny_model: Pat
     said = [" ".join(process.communicate(timeout=SECONDS)[1].split()) for process in processes]
     assert [process.returncode for process in processes] == [1, 1]
     assert "there is no pair to learn from" in said[0]
-    assert "process 0 of 2 failed: BadInput: there is no pair to learn from" in said[1]
+    assert "process 0 of 2 failed: BadInputError: there is no pair to learn from" in said[1]

@@ -143,6 +143,6 @@ class ModelFamily(Protocol):
     def encode(self, pipeline: DiffusionPipeline, pixels: Tensor) -> Tensor:
         """Encode pixels (B, 3, height, width) in -1..1 as latents (B, C, H, W), in the dtype of the autoencoder.
 
-        What `decode` undoes, as far as the autoencoder can: see `autoencoder.posterior_mode`. Needs no denoiser.
+        What `decode` undoes, as far as the autoencoder can: see `components.posterior_mode`. Needs no denoiser.
         """
         ...

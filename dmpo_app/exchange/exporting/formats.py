@@ -1,6 +1,7 @@
 """Export formats: raw votes, Pick-a-Pic, chosen/rejected, open-image-preferences.
 
-PNG and not JPEG: readers tell them apart by their first bytes, and nothing of the image is lost.
+Pick-a-Pic's jpg_0 and jpg_1 hold PNG and not JPEG: readers tell them apart by their first bytes, and nothing of the
+image is lost.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Exports of annotation tools: Argilla and Label Studio, and how their answers are read.
 
-In the JSON a record has `fields` and `responses`; in the other the fields are columns, and a question is the columns
-QUESTION.responses and QUESTION.responses.users. Discarded and unsubmitted responses are no votes. Where there are
-several questions, the first one that has responses is read.
+Argilla exports JSON or `datasets`. In the JSON a record has `fields` and `responses`; in the other the fields are
+columns, and a question is the columns QUESTION.responses and QUESTION.responses.users. Discarded and unsubmitted
+responses are no votes. Where there are several questions, the first one that has responses is read.
 
-The export does not say which image stood left: names in alphabetical order (image1, image2; left, right) do. Files are
-searched beside the JSON file: `/data/local-files/?d=X` as X, `/data/upload/1/X` as upload/1/X. Nothing is fetched.
+Label Studio's export does not say which image stood left: names in alphabetical order (image1, image2; left, right) do.
+Files
+are searched beside the JSON file: `/data/local-files/?d=X` as X, `/data/upload/1/X` as upload/1/X. Nothing is fetched.
 """
 
 from __future__ import annotations

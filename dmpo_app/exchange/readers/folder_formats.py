@@ -1,8 +1,9 @@
 """Formats that come as folders of images: winners beside losers, and HPDv2.
 
-train.json has two images a row under `file_path` and says by `human_preference` which one was preferred. test.json has
-several under `image_path` and `rank`, a lower rank being better: every two of them are a pair. The consensus of its
-annotators counts as one vote; it is not the same as that many people agreeing on each pair.
+HPDv2 (Wu et al. 2023, arXiv 2306.09341) is JSON beside folders of images. Its train.json has two images a row under
+`file_path` and says by `human_preference` which one was preferred. test.json has several under `image_path` and `rank`,
+a lower rank being better: every two of them are a pair. The consensus of its annotators counts as one vote; it is not
+the same as that many people agreeing on each pair.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Formats whose rows are pairs: Pick-a-Pic, chosen/rejected columns, HPDv3 and others, a studio's raw votes.
 
-The `_no_images` variants hold addresses instead of images; nothing is fetched from there, every row counts as without
-image bytes.
+Pick-a-Pic is of Kirstain et al. 2023 (arXiv 2305.01569). Its `_no_images` variants hold addresses instead of images;
+nothing is fetched from there, every row counts as without image bytes.
 
-Answers on gold pairs and repeats say how good the votes are and are no preferences to learn from; they are left out.
+In raw votes, answers on gold pairs and repeats say how good the votes are and are no preferences to learn from; they
+are left out.
 """
 
 from __future__ import annotations

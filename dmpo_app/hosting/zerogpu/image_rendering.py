@@ -40,7 +40,7 @@ class _FillPlan:
 
 
 class ZeroGpuRenderer:
-    """Renderer on ZeroGPU. Implements `domain.Renderer`, but `render` has to be called in the event of a person."""
+    """Renderer on ZeroGPU. Implements `Renderer`, but `render` has to be called in the event of a person."""
 
     def __init__(
         self,

@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 class ZeroGpuTrainer:
-    """Trainer on ZeroGPU: the rounds of one lineage, a slice at a time. Implements `domain.TrainerSupervisor`."""
+    """Trainer on ZeroGPU: the rounds of one lineage, a slice at a time. Implements `TrainerSupervisor`."""
 
     def __init__(
         self,

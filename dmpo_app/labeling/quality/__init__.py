@@ -1,6 +1,7 @@
 """Quality of the votes: agreement, checks, reliability and weights of annotators. Numbers in, numbers out.
 
-Nothing here knows the database, torch or a page; `report` puts it together for people, `weighing` for training.
+Nothing here knows the database, torch or a page; `quality_report` puts it together for people, `vote_weights` for
+training.
 """
 
 from dmpo_app.labeling.quality.quality_report import AnnotatorQuality, QualityReport, quality_report

@@ -1,7 +1,7 @@
 """Alembic's entry: runs the revisions on the connection it is handed, inside that connection's transaction.
 
-`migrate.upgrade` puts the connection into `config.attributes`; so do the `alembic` commands that a developer runs from
-Python to write a new revision.
+`store.db.database.upgrade` puts the connection into `config.attributes`; so do the `alembic` commands that a developer
+runs from Python to write a new revision.
 """
 
 from __future__ import annotations

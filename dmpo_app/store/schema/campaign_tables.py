@@ -17,7 +17,7 @@ from dmpo_app.store.schema.base import IS_UNCLEARED, Table, only
 class PromptRow(Table):
     """A prompt for pairs, or one held out of training. Prompts that people type for a render are not stored here.
 
-    `folded`: the text as `prompt_text.fold` has it. Prompts with the same are twins, and triggers refuse a pair of a
+    `folded`: the text as `domain.prompt.fold` has it. Prompts with the same are twins, and triggers refuse a pair of a
     prompt that is held out or has a twin that is, and to hold a prompt out that has pairs or a twin with pairs.
     `retired_at`: since when no new pairs are made of it. `placed_at`: when its side was changed by hand; the lists of
     the settings say nothing about its side any more.

@@ -36,7 +36,8 @@ _log = logging.getLogger(__name__)
 class TrainerProcess:
     """Supervisor that starts the trainer, restarts it when it dies and stops it with the server.
 
-    Implements domain.TrainerSupervisor. `command` is what is run; the arguments that the trainer needs are added.
+    Implements `domain.round.TrainerSupervisor`. `command` is what is run; the arguments that the trainer needs are
+    added.
     """
 
     def __init__(self, settings: Settings, *, command: tuple[str, ...] = ()) -> None:

@@ -1,8 +1,8 @@
 """The trainer process: `python -m dmpo_app.training.process.trainer_process --parent-pid N`.
 
-It reads its settings as JSON on its input, loads the denoiser at once, says `ready` on its output, and then asks the
-worker again and again. It ends cleanly (the step is finished, the round checkpointed) on SIGTERM and when its parent is
-gone, however the parent went.
+It reads its settings as JSON on its input, loads the denoiser at once, says `ready` on its output, and then ticks the
+scheduler of rounds again and again. It ends cleanly (the step is finished, the round checkpointed) on SIGTERM and when
+its parent is gone, however the parent went.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The scheduler of rounds: decides when to train, and sees a round through whatever happens.
 
-A tick is one decision; the loop around it (`process`) is thin. Order of the decisions:
+A tick is one decision; the loop around it (`training/process/trainer_process.py`) is thin. Order of the decisions:
 
     the lease is somebody else's            -> WAITING
     a round is queued, or was left running  -> take it up (after a pause, if it just failed)

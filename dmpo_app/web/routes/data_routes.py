@@ -1,4 +1,4 @@
-"""Routes for administrators' data: votes as a file in any format, data sets taken in."""
+"""Routes for administrators' data: votes as a file in any format, imports of data sets."""
 
 from __future__ import annotations
 

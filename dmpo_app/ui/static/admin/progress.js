@@ -48,11 +48,11 @@ const METRICS = {
 };
 
 const OVER_BASE = "of its images, over the base model's";
-const GAIN = "how much smaller the error on preferred images is than the base model's; below 0 it has risen";
+const GAIN = "how much smaller the error on chosen images is than the base model's; below 0 it has risen";
 
 /** The curves beside loss and margin. @type {HealthChart[]} */
 const HEALTH = [
-  { key: "chosen_gain", name: "Preferred images", about: GAIN, mark: 0, format: (value) => value.toPrecision(2) },
+  { key: "chosen_gain", name: "Chosen images", about: GAIN, mark: 0, format: (value) => value.toPrecision(2) },
   {
     key: "rejected_gain",
     name: "Rejected images",

@@ -59,7 +59,7 @@ class DmpoSheet extends HTMLElement {
       if (!(error instanceof ApiError)) throw error;
       this.#note.textContent = error.message;
     }
-    // Rows are painted when the model has time; look again until every version has all of its images.
+    // Rows are rendered when the model has time; load again until every version has all of its images.
     if (!isComplete && this.isConnected) this.#timer = setTimeout(() => this.#load(), RETRY_MS);
   }
 
@@ -75,7 +75,7 @@ class DmpoSheet extends HTMLElement {
     this.#shown = shown;
     this.#note.textContent =
       rows.length === 0
-        ? "The first row is painted as soon as the model has time."
+        ? "The first row is rendered as soon as the model has time."
         : "The same prompts and seeds under every version, the newest on top.";
     const newestFirst = [...rows].sort((a, b) => b.version - a.version);
     const lines = newestFirst.map((row) => versionLine(row, columns, adapters.get(row.version)));
