@@ -66,7 +66,7 @@ class Studio:
         from dmpo_app.web import Services
         from tests.tiny_pipeline import make_tiny_pipeline
         from tests.training.training_studio import FAST
-        from tests.training.training_studio import Studio as Home
+        from tests.training.training_studio import TrainingStudio as Home
         from tests.web.api_studio import client_of
         from tests.web.studio_fakes import FakeRenderer, FakeTrainer
 
@@ -152,7 +152,7 @@ def hops_of_a_step(folder: Path) -> set[str]:
     from dmpo_app.training.loop.trainer import RoundTrainer
     from dmpo_app.training.rounds.round_plan import load_plan
     from tests.tiny_pipeline import make_tiny_pipeline
-    from tests.training.training_studio import Studio as Home
+    from tests.training.training_studio import TrainingStudio as Home
 
     home = Home.open(folder / "home", make_tiny_pipeline(folder / "model"))
     home.add_pairs(VOTES)
