@@ -6,7 +6,8 @@ import shutil
 import tempfile
 import threading
 import zipfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -49,6 +50,17 @@ Moment = Annotated[datetime | None, Query(description="A time; UTC where it name
 Versions = Annotated[list[Annotated[int, Query(ge=0, le=INT64_MAX)]] | None, Query(max_length=100)]
 
 
+@contextmanager
+def _held_alone(lock: threading.Lock) -> Iterator[None]:
+    """Hold the lock of the one export that may run. Raises BusyError while another holds it."""
+    if not lock.acquire(blocking=False):
+        raise BusyError("another export is being made; try again in a moment")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def exports_router(services: Services, limiters: RequestLimiters) -> APIRouter:
     """Routes under /api/v1 about exports."""
     router = APIRouter(route_class=StudioRoute, tags=["administration"])
@@ -89,14 +101,10 @@ def exports_router(services: Services, limiters: RequestLimiters) -> APIRouter:
         )
 
         def work() -> Path:
-            if not one_at_a_time.acquire(blocking=False):
-                raise BusyError("another export is being made; try again in a moment")
-            try:
+            with _held_alone(one_at_a_time):
                 path = _export_to_zip(services, format.value, selection)
                 services.store.audit.record(administrator, "export", format.value)
                 return path
-            finally:
-                one_at_a_time.release()
 
         try:
             path = await limiters.background.run(work)
