@@ -6,8 +6,6 @@ As on a Space: `python app.py` with SPACE_ID set, on so many cores, nothing cach
 first pair that is offered; it must not have to wait for the model.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import statistics

@@ -10,8 +10,6 @@ same held-out prompts with the same seeds, and the taste itself is the judge. `h
 others out. Runs that `--out` holds are not made again; the table is over all that it holds.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json

@@ -7,8 +7,6 @@ files are a few that all of them share. Built with few images and with many: mem
 files, not by what is in them. Then batches are read, as a round does.
 """
 
-from __future__ import annotations
-
 import argparse
 import random
 import subprocess

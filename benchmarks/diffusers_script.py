@@ -7,8 +7,6 @@ there this process looks at the clock and, between turns, waits. From one call t
 the batch, encoding images and prompts, both passes, the update and the script's own logging.
 """
 
-from __future__ import annotations
-
 import argparse
 import runpy
 import sys

@@ -7,8 +7,6 @@ back, the table by Python's csv and the others by the readers of `dmpo import`; 
 images or answer are not those of the store, as far as the format can hold them. Linux only.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import subprocess

@@ -1,7 +1,5 @@
 """Import of a Pick-a-Pic parquet: speed, and a kill -9 in the middle that must neither lose nor double anything."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -10,8 +10,6 @@ is one line of `--out`; runs that are there already are not made again, so sever
 (`--share 0/2`, `--share 1/2`). `benchmarks.few_votes_report` makes tables of the file.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json

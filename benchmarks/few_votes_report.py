@@ -10,8 +10,6 @@ worst run. Diversity: distance between the two seeds of a prompt, as a share of 
 how much better one objective does than each other one on the runs that both have: the same votes, the same noise.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """A store filled with many pairs and votes in seconds, for benchmarks: rows are written as they are."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta

@@ -6,8 +6,6 @@ A vote is on a pair of its own. Rounds come after every so many votes and draw a
 the lineage's earlier rounds and from finding beta is counted as known. No model is run.
 """
 
-from __future__ import annotations
-
 import argparse
 import random
 from dataclasses import dataclass

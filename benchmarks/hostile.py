@@ -6,8 +6,6 @@ Against a real server over HTTP. Nothing but the honest votes may be in the data
 or above, and the server's memory is read before and after the sessions, each of which fetches an assignment.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

@@ -8,8 +8,6 @@ then the server is killed with -9 and started again in the middle: each time the
 presses that met a pair.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import tempfile

@@ -10,8 +10,6 @@ seeds and the taste itself is the judge. `--reuse-pairs` takes the later rounds'
 is quicker.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

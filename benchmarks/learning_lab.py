@@ -3,8 +3,6 @@
 Shapes:  B images;  H W their height and width.
 """
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Callable, Sequence

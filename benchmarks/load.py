@@ -9,8 +9,6 @@ from a process of its own.
 Afterwards the server is killed, and every vote it acknowledged has to be in the database.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import multiprocessing

@@ -5,8 +5,6 @@
 One studio on a fresh home; a simulated annotator casts the votes of each round.
 """
 
-from __future__ import annotations
-
 import argparse
 import random
 import statistics

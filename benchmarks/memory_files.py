@@ -1,7 +1,5 @@
 """Pairs whose tensors are in memory instead of a store: for benchmarks that train without a database."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -6,8 +6,6 @@ A classifier that was trained on renders only reads the images. The yardstick fo
 scenes drawn by lot for the same prompts.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from collections.abc import Sequence

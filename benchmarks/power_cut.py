@@ -8,8 +8,6 @@ a file whose folder was not synced may be missing. SQLite opens it: it has to be
 had been acknowledged by then.
 """
 
-from __future__ import annotations
-
 import argparse
 import random
 import re

@@ -1,7 +1,5 @@
 """A small HTTP client on asyncio streams: with a thousand annotators a full client would be what is measured."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Mapping

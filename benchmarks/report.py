@@ -1,7 +1,5 @@
 """Report of a benchmark: a line about the machine and a markdown table."""
 
-from __future__ import annotations
-
 import os
 import platform
 from collections.abc import Sequence

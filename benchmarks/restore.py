@@ -6,8 +6,6 @@ Votes come at 100 a second from one thread; half of them are asked for as `DMPO_
 others are acknowledged by the disk alone. A wiped disk is a process killed with kill -9 and its home deleted.
 """
 
-from __future__ import annotations
-
 import argparse
 import random
 import shutil

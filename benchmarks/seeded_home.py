@@ -1,7 +1,5 @@
 """Homes with pairs to vote on, and studios that do nothing but take votes, for the benchmarks of the labeling page."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any

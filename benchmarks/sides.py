@@ -8,8 +8,6 @@ files, words that name a version, a seed or a file, and whatever else speaks of 
 versions are compared in all but their images, down to the length of an address.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

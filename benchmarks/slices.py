@@ -7,8 +7,6 @@ copy of the home. Times are processor seconds of the slices' processes, with eve
 with: other programs on the machine change them less than the time on the clock, which is given too.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import random

@@ -5,8 +5,6 @@
 Every run is a fresh home. `make run` adds only the check that everything is installed.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import tempfile

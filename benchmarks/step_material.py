@@ -3,8 +3,6 @@
 The pairs are a folder with one parquet file: jpg_0, jpg_1 as bytes, label_0, caption. Nothing is downloaded.
 """
 
-from __future__ import annotations
-
 import io
 import shutil
 from collections.abc import Callable

@@ -8,8 +8,6 @@ the draws of `training.slots`, which is what a round calls. This file is the onl
 project's training and diffusion code.
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 from collections.abc import Callable

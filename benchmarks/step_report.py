@@ -1,7 +1,5 @@
 """The tables of `benchmarks.step_speed`."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -18,8 +18,6 @@ floor of a step is four forward passes of an image for each of its pairs: forwar
 pass that gives no gradients to frozen weights costing about a forward pass.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess

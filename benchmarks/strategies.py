@@ -12,8 +12,6 @@ strategies of one seed share the pool and the order in which the store would off
 made again; the table is over all that it holds.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import itertools

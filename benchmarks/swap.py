@@ -7,8 +7,6 @@ adapter at the given pace. Afterwards a fresh live model renders every pair agai
 thread count it is labelled with, and the PNG bytes are compared.
 """
 
-from __future__ import annotations
-
 import argparse
 import multiprocessing
 import random

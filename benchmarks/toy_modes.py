@@ -8,8 +8,6 @@ the reverse KL(model || target), DMPO's direction, takes one mode and fits it, a
 are fitted by gradient descent on the divergence, computed on a grid.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 from pathlib import Path

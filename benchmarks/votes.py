@@ -6,8 +6,6 @@ Each annotator is one session that fetches its next assignments and votes every 
 the client, from sending the request to having the answer, and only while the status says that a round is running.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import random

@@ -33,8 +33,6 @@
 Messages say what, which, what was expected and the likely cause.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

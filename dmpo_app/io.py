@@ -1,7 +1,5 @@
 """Durable files, hashes, child processes and stop signals: what every layer may use."""
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import hashlib

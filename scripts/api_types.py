@@ -4,8 +4,6 @@ python scripts/api_types.py            writes them
 python scripts/api_types.py --check    says whether they are up to date
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence

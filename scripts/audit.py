@@ -3,8 +3,6 @@
 Exits with 1 when one has, and with 0 and a message where nobody can be asked.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -4,8 +4,6 @@ python scripts/code_tree.py            writes it
 python scripts/code_tree.py --check    fails where it is out of date, or where a docstring does not name its subject
 """
 
-from __future__ import annotations
-
 import ast
 import re
 import sys

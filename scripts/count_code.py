@@ -4,8 +4,6 @@ python scripts/count_code.py            the numbers of this checkout
 python scripts/count_code.py FOLDER     the same for another checkout
 """
 
-from __future__ import annotations
-
 import ast
 import re
 import statistics

@@ -7,8 +7,6 @@ Runs a studio with the tests' tiny model in a temporary folder and notes the fil
 called. What only runs while a module is imported does not count.
 """
 
-from __future__ import annotations
-
 import inspect
 import random
 import sys

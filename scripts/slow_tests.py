@@ -7,8 +7,6 @@ Files go in whole, the longest first, until what is left fits into BUDGET_SECOND
 what is left may take longer than LONGEST_SECONDS.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from collections import defaultdict

@@ -6,8 +6,6 @@ elsewhere. This follows the imports.
 python scripts/unused_names.py            prints them and fails if there are any
 """
 
-from __future__ import annotations
-
 import ast
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Adapters with random tensors, for tests that need versions that visibly differ and no training."""
 
-from __future__ import annotations
-
 import torch
 from diffusers import ModelMixin
 

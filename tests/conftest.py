@@ -1,7 +1,5 @@
 """The marker `slow`, from the list tests/slow_tests.txt. With `-m "not slow"` files listed whole are not imported."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Commits as the Hub takes them, a line of JSON an operation, and its check of a README's front matter."""
 
-from __future__ import annotations
-
 import base64
 import json
 

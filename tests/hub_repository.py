@@ -1,7 +1,5 @@
 """One repository of the hub server that tests start: commits, branches, tags, and what a Space has beside them."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime

@@ -5,8 +5,6 @@ sha256 of uploads, parents of commits, front matter of README.md) so does this o
 has to be off (HF_HUB_DISABLE_XET=1). Under /_test it says what was asked of it and can be told to fail.
 """
 
-from __future__ import annotations
-
 import hashlib
 import sys
 from collections import Counter

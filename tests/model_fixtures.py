@@ -1,7 +1,5 @@
 """Fixtures of the folders whose tests run a model; their conftest files import them. Importing this imports torch."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -4,8 +4,6 @@ Everything a client needs is real: discovery, a page that asks, codes that are g
 client, signed identity tokens, keys, userinfo. POST /misbehave makes it lie, so that clients can be seen to notice.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import hmac

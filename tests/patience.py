@@ -4,8 +4,6 @@ A wait's limit is there to end a test that hangs, not to say how fast a machine 
 fast, and one that is short fails on a busy machine. So every limit is this one, or larger.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

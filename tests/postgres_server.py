@@ -1,7 +1,5 @@
 """A real PostgreSQL server in a temporary folder, for as long as a test session runs."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import shutil

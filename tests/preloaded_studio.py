@@ -4,8 +4,6 @@ It is `dmpo serve` all the same, in a process of its own with a session, an envi
 imports are not its own. Its trainer starts as always.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import sys

@@ -1,7 +1,5 @@
 """`dmpo adapters push` and `merge`: what leaves the studio works in plain diffusers, in a fresh process."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The `dmpo` command on a real home with a tiny base model."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """References in the documentation: paths, options, settings and links are there."""
 
-from __future__ import annotations
-
 import ast
 import re
 from pathlib import Path

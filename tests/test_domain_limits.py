@@ -1,7 +1,5 @@
 """Limits of the domain: defined once, and the same on the command line, in the API and for what is stored."""
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 

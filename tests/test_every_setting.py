@@ -1,7 +1,5 @@
 """Every setting of the tree, set to other values than its default: by its variable, in dmpo.toml, in a named file."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator

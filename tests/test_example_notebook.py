@@ -1,7 +1,5 @@
 """The notebook runs from top to bottom, as a person would run it, with fewer pairs and steps."""
 
-from __future__ import annotations
-
 import ast
 import json
 from collections.abc import Iterator

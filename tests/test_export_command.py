@@ -1,7 +1,5 @@
 """`dmpo export` on a real home with the model that ships."""
 
-from __future__ import annotations
-
 import json
 import random
 from pathlib import Path

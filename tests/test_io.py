@@ -1,7 +1,5 @@
 """Durable files by what they promise: whole or not at all, whatever fails and whenever the process is killed."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os

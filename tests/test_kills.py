@@ -3,8 +3,6 @@
 Five kills of the server and two of the trainer; `make soak` does fifty (DMPO_SOAK_KILLS).
 """
 
-from __future__ import annotations
-
 import os
 import random
 import threading

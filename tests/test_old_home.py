@@ -1,7 +1,5 @@
 """A home that a studio of version 0.1.0 left on a disk opens and goes on, and is read as then: see tests/old_home."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

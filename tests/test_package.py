@@ -1,7 +1,5 @@
 """The package as it is installed: from a wheel, in a folder that knows nothing of the checkout."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import sysconfig

@@ -1,7 +1,5 @@
 """The whole loop on PostgreSQL: a real server, the studio and its trainer, and what is in the database in the end."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

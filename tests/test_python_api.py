@@ -1,7 +1,5 @@
 """The front door for Python: `from dmpo_app import DMPOTrainer, DMPOConfig, load_preferences, losses`."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """The server as its owner meets it: taken homes and ports, restarts, signals, a trainer that dies."""
 
-from __future__ import annotations
-
 import socket
 import subprocess
 import sys

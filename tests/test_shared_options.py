@@ -1,7 +1,5 @@
 """Every command of `dmpo`, with every option that all commands take, before its name and after it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`make test-fast`: which tests it leaves out, and how they are chosen from measured durations."""
 
-from __future__ import annotations
-
 from scripts import slow_tests
 from tests.conftest import PREFIXES, is_slow
 from tests.studio_process import PROJECT_ROOT

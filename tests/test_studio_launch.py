@@ -1,7 +1,5 @@
 """The studio from Python: `Studio(settings).launch()`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import httpx

@@ -1,7 +1,5 @@
 """`dmpo train --dataset` as a process of its own: killed in the middle, resumed, and what it refuses."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

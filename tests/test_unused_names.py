@@ -1,7 +1,5 @@
 """The linter that finds names nothing uses: scripts/unused_names.py."""
 
-from __future__ import annotations
-
 import ast
 import re
 from pathlib import Path

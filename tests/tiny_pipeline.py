@@ -5,8 +5,6 @@ Kullback-Leibler autoencoder and a DDIM scheduler; about 40 thousand parameters,
 same seed. Latents are 4 x 8 x 8, images 32 x 32 pixels, prompts up to 16 tokens.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

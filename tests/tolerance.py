@@ -9,8 +9,6 @@ Where the computation is the same, tests ask for equal bits: a round resumed and
 swapped out and back; the same request twice; policy and reference of a fresh adapter.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

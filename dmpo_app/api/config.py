@@ -1,7 +1,5 @@
 """Configuration of a training from Python, and the words of its errors."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """The trainer for notebooks and scripts: `DMPOTrainer`, and what it gives."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext

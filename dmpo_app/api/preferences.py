@@ -1,7 +1,5 @@
 """Preferences to learn from, wherever they are: a file, the hub, a `datasets` object, rows in memory."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Two threads: one uploads, one asks the storage every few seconds whether it is t
 still in force. An upload that takes long is thus told from a storage that is gone.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

@@ -5,8 +5,6 @@ older sees it, takes no more votes, writes its last changes and lets go; the new
 Names are made with `create`, so no two studios hold one number.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable

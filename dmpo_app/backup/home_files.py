@@ -3,8 +3,6 @@
 Their names in a backup are `files/` and their path below the home.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import time

@@ -6,8 +6,6 @@ one it leads to, so a chain of them proves itself.
 File: gzip of one line of JSON (`DeltaHeader`), then the pages in the order of `runs`.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import json

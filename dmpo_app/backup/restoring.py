@@ -4,8 +4,6 @@ Files go where they belong at once, each by a rename after its hash was checked;
 that is cut off leaves a home without a database, and the next one goes on from there.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 from collections.abc import Callable, Sequence

@@ -8,8 +8,6 @@
 A snapshot without its manifest is not there. Names sort by age, and those of a newer claim after all older ones.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import re

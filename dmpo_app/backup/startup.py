@@ -1,7 +1,5 @@
 """Start-up of a home: opening its store, claiming its backup, restoring from it on an empty disk."""
 
-from __future__ import annotations
-
 import json
 import logging
 import secrets

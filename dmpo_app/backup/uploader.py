@@ -4,8 +4,6 @@ A database in the backup never names a file that is not there. What changed is t
 database, so every table is in it, whoever wrote; no vote is slowed down by it.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 import time

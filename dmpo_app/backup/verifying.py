@@ -4,8 +4,6 @@ Checking changes nothing. Repair moves what is damaged aside, fetches it anew fr
 process left half written. Votes and rows are never touched.
 """
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 import time

@@ -1,7 +1,5 @@
 """`dmpo adapters`: the versions of a home: listed, rolled back, copied, merged, and published on the Hub."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 from typing import Annotated

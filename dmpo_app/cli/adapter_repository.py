@@ -1,7 +1,5 @@
 """Adapter commands that need the model: a version's repository with its card and images, and merging."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Sequence

@@ -3,8 +3,6 @@
 A check never raises: a fault is its result.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform

@@ -1,7 +1,5 @@
 """The `dmpo` command. Each command builds what it needs and calls one thing; heavy imports happen inside."""
 
-from __future__ import annotations
-
 import logging
 import random
 from pathlib import Path

@@ -3,8 +3,6 @@
 For trying the loop alone and for benchmarks; a share of its votes can be made wrong on purpose.
 """
 
-from __future__ import annotations
-
 import io
 import random
 import time

@@ -1,7 +1,5 @@
 """`dmpo space`: deploy this studio as a Hugging Face Space: code, settings, hardware, the bucket that keeps votes."""
 
-from __future__ import annotations
-
 import os
 import secrets
 from typing import Annotated

@@ -9,8 +9,6 @@ sees all of it. Reading goes the other way round: hash, format, names and finite
 CPU before anything live is touched, because safetensors itself loads flipped bits and NaN without a word.
 """
 
-from __future__ import annotations
-
 import json
 import platform
 import shutil

@@ -3,8 +3,6 @@
 Plain files only: no torch, no diffusers, so that the page can be up before those have been imported.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

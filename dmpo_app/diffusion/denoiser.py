@@ -5,8 +5,6 @@ Neither autoencoder nor text encoder is loaded.
 Shapes:  B images;  C H W latent channels, height, width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast

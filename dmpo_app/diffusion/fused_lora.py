@@ -14,8 +14,6 @@ fresh adapter is 0 to the bit.
 Shapes:  B images;  N rows (images times tokens);  I O inputs, outputs of a layer;  r rank;  h w height, width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import MethodType

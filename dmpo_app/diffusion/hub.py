@@ -3,8 +3,6 @@
 huggingface_hub is imported when a hub id is really used; a local folder never needs it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path

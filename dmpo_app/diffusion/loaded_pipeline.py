@@ -1,7 +1,5 @@
 """A pipeline that somebody has loaded, lent to a training: its encoders, its denoiser, and it as it was afterwards."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager

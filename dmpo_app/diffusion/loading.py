@@ -1,7 +1,5 @@
 """Loading base models of any family: the whole pipeline to render with, or the denoiser alone to train."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ nf4 is bitsandbytes' 4-bit NormalFloat (Dettmers et al. 2023, arXiv 2305.14314);
 or, where torchao is not installed, bitsandbytes' (Dettmers et al. 2022, arXiv 2208.07339). Neither is a dependency.
 """
 
-from __future__ import annotations
-
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 

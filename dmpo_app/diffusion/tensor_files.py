@@ -11,8 +11,6 @@ Latents have a file each; the encoded prompt, without its unconditional half, is
 dtype is the model's: float32 on a CPU, float16 or bfloat16 on most GPUs. The same tensors give the same bytes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import cast
 

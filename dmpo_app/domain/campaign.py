@@ -1,7 +1,5 @@
 """Records of a campaign, its durability policy, and the state of the studio."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum

@@ -4,8 +4,6 @@ A *lineage* is one base model in one home: its pairs, votes, rounds and adapter 
 itself, without an adapter.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Limits of values that people and programs hand in, for every layer that checks one or shows it."""
 
-from __future__ import annotations
-
 MAX_HANDLE = 64
 """Characters of an annotator's handle. Handles of this length are stored, so it may grow and not shrink."""
 MAX_SEED = 2**31 - 1

@@ -1,7 +1,5 @@
 """Pair selection: the values that a strategy and the store exchange to choose an annotator's next pair."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Two prompts are *twins* when they fold to the same text, and *near duplicates* w
 enough: the Jaccard similarity of their sets of words, |A ∩ B| / |A ∪ B|, 1 for twins.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Requests for images, the renderer that answers them, and GPU minutes that people lend."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Training rounds: their votes and pairs, their state and progress, and the trainer process."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime

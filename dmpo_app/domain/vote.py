@@ -4,8 +4,6 @@ A set is a pair with further images: a and b, then c and d. Orders are stored as
 see and order places, 0 the first that is shown.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Deployment to a Hugging Face Space: compare the Space with its specification and plan the steps."""
 
-from __future__ import annotations
-
 import hashlib
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Consent: the text that people agree to before their first vote, and the check that they have."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Prompt service: imports, proposals of annotators, moves between the sides, suggestions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar

@@ -9,8 +9,6 @@
 | .parquet | a column | Pick-a-Pic (`caption`), open-image-preferences (`prompt`) |
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

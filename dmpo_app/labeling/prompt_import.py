@@ -1,7 +1,5 @@
 """Planning of a prompt import: new prompts with their side, and refused rows. Nothing is written here."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

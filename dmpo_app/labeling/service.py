@@ -3,8 +3,6 @@
 Between the store and whatever faces people. Knows neither HTTP nor Gradio; raises the studio's errors.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future

@@ -7,8 +7,6 @@ into an attempt they started themselves (they lack the code), nor whoever sees t
 anything.
 """
 
-from __future__ import annotations
-
 import hmac
 import secrets
 import threading

@@ -1,7 +1,5 @@
 """Strategies for the order in which pairs are offered: active learning, coverage, overlap, or shuffled."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections import Counter

@@ -1,7 +1,5 @@
 """Export of a person's own votes: JSONL, CSV that is inert in a spreadsheet, or one JSON document."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

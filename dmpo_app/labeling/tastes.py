@@ -4,8 +4,6 @@ Each is a pure function of images (B, H, W, 3), uint8 RGB; a higher score is pre
 detail, and where something stands out from its surroundings; none knows what is in an image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Fernet: AES-128 in CBC mode under HMAC-SHA256, with a random part, so that two t
 The key lies in the home, so tokens stay good over a restart.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import hashlib

@@ -3,8 +3,6 @@
 Shapes:  B pairs;  C H W latent channels, height, width.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -3,8 +3,6 @@
 Shapes:  B pairs.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from dmpo_app.objective.margins import by_side, loss_from_margin

@@ -3,8 +3,6 @@
 Shapes:  B pairs, one for each margin and target that are tried;  the latents are (1, 2, 2).
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from itertools import product

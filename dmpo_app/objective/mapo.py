@@ -3,8 +3,6 @@
 Shapes:  B pairs.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid

@@ -5,8 +5,6 @@ An objective lives in a file of its own that defines `OBJECTIVE` and is named in
 Shapes:  B pairs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum

@@ -3,8 +3,6 @@
 Shapes:  B prompts;  K images of each, linked by K - 1 pairs of neighbours: (0, 1), (1, 2), ...
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax, pad

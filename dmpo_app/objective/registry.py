@@ -10,8 +10,6 @@ Importing runs code, so `load_objective` is for names out of the environment, dm
 from a database, a file or a page are looked up by `get_objective`, which imports nothing but installed entry points.
 """
 
-from __future__ import annotations
-
 import importlib
 import re
 from collections.abc import Callable, Mapping

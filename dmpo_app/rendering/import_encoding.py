@@ -4,8 +4,6 @@ Images are enlarged or reduced until they cover the base model's size and cut ar
 becomes one of the same.
 """
 
-from __future__ import annotations
-
 import logging
 
 from dmpo_app.diffusion.encoder import Encoder, Pixels, resize_and_crop

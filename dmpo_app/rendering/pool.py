@@ -11,8 +11,6 @@ Version 0 is on it too. What is missing is made whenever nothing more urgent wai
 that was stopped in between catches up after the next start.
 """
 
-from __future__ import annotations
-
 import logging
 import random
 from collections import Counter

@@ -6,8 +6,6 @@ The prompt plays no part. The unit vector of CLIP ViT-L/14's image embedding goe
 Shapes:  B images;  D the embedding's dimension, 768.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

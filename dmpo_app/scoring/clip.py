@@ -11,8 +11,6 @@ All three are a multiple of cos(image, prompt), the cosine of the two towers' em
 Shapes:  B images;  D the towers' shared dimension;  L the longest prompt in tokens, 77 for the published models.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -8,8 +8,6 @@ head, and (reward - mean) / deviation over the authors' validation images is the
 Shapes:  B images;  L tokens, 35;  T image tokens.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 numpy only. They measure colour, light and detail; none knows what is in an image.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

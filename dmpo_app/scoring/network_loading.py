@@ -3,8 +3,6 @@
 Both were published with their ReLUs commented out, so it is one linear function; dropout does nothing in evaluation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path

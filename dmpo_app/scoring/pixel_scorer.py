@@ -1,7 +1,5 @@
 """Scorers by a measure of pixels. No weights, no torch; prompts do not matter."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -7,8 +7,6 @@ subject, colour, setting, time and number; weather, size and place do not count.
 Shapes:  B images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -8,8 +8,6 @@ rounding; a score must not depend on which packages are there.
 Shapes:  B images;  S the tower's size in pixels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The protocol of an automatic scorer."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Protocol
 

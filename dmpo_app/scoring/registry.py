@@ -1,7 +1,5 @@
 """Registry of the scorers, and building one by name. Nothing heavy is imported before one is built."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ A source is a safetensors file, a folder, or a hub id. Pickle files are never re
 the command that converts one, for somebody who trusts it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Settings that differ from their defaults, and the source that set each of them: an option, a variable, a file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple

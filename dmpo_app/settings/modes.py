@@ -1,7 +1,5 @@
 """The mode of a studio: everything on the processor, a GPU of its own, or ZeroGPU; set or detected."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Settings of one training round: the objective, its optimizer and data, its limits and its scorers."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator

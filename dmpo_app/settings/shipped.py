@@ -3,8 +3,6 @@
 They lie in `data/` of a checkout, and inside the package where that was installed from a wheel (`hatch_build.py`).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parents[1]

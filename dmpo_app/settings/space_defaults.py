@@ -1,7 +1,5 @@
 """Defaults that depend on the host: detection of a Hugging Face Space and of its disk."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

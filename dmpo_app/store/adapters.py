@@ -4,8 +4,6 @@ Time only decides when another may take over. What keeps a trainer that was mere
 token: it grows with every holder, and each of the trainer's writes checks it within its own transaction.
 """
 
-from __future__ import annotations
-
 import builtins
 from collections.abc import Callable
 from datetime import datetime, timedelta

@@ -1,7 +1,5 @@
 """The audit log of administrators: actor, act, subject, time. Append-only, in the transaction of the act."""
 
-from __future__ import annotations
-
 import builtins
 from collections.abc import Callable, Iterable
 from datetime import datetime

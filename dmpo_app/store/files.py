@@ -7,8 +7,6 @@ With a remote storage a content is there as well before anybody is told its name
 from it and checked: the disk is then a cache.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import secrets

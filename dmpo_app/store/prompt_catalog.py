@@ -1,7 +1,5 @@
 """The prompt catalog: listing, searching, tagging and retiring prompts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any

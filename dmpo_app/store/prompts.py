@@ -1,7 +1,5 @@
 """Training prompts, of which pairs are made, and held-out prompts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 

@@ -3,8 +3,6 @@
 Whoever writes as the trainer shows its fencing token, and every write checks it in the transaction it writes in.
 """
 
-from __future__ import annotations
-
 import builtins
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -4,8 +4,6 @@ Its button hands the values to `<dmpo-compare>` in the browser, which asks the J
 neither Gradio's queue nor its file cache.
 """
 
-from __future__ import annotations
-
 import random
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """The whole page: a line on top, and the tabs; those that are one custom element each are made here."""
 
-from __future__ import annotations
-
 import gradio as gr
 from gradio.themes.utils.colors import Color
 from gradio.themes.utils.fonts import LocalFont

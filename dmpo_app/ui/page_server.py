@@ -6,8 +6,6 @@ The middleware wraps the whole application from outside, since Gradio adds heade
 any origin when the host is not local) after everything that can be put inside.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ else of the page goes by the JSON API as everywhere. Handlers return messages; n
 here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any

@@ -1,7 +1,5 @@
 """Authentication of requests: the annotator behind a Bearer token, an administrator, or an anonymous caller."""
 
-from __future__ import annotations
-
 import hmac
 from collections.abc import Iterator
 from contextlib import contextmanager

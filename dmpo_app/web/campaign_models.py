@@ -1,7 +1,5 @@
 """Request and response bodies about taking part: own votes, agreements, reports, gold pairs, the audit log."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Annotated, Literal
 

@@ -8,8 +8,6 @@ Renders are turned away while the model is busy, before anything is read of them
 loop, which votes wait for as well, a tenth of what it would cost to understand each and refuse it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import threading

@@ -5,8 +5,6 @@ studio become status codes, malformed bodies 422 without echoing them, anything 
 with a general message. Bodies are bounded while they are read.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import re

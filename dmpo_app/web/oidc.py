@@ -3,8 +3,6 @@
 Signatures and claims are checked by joserfc against the provider's published keys. Blocking; call it in a thread.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

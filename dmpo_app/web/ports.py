@@ -1,7 +1,5 @@
 """The port to listen on."""
 
-from __future__ import annotations
-
 import os
 import socket
 

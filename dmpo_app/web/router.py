@@ -1,7 +1,5 @@
 """The JSON API under /api/v1 as one router, and its documentation: OpenAPI, and a page that shows it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from functools import cache

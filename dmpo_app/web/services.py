@@ -1,7 +1,5 @@
 """Container of the services behind the page and the JSON API; wiring fills it in."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from functools import cached_property
 

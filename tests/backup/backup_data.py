@@ -1,7 +1,5 @@
 """Homes with votes in them, and a storage that can be switched off, for tests of the backup."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime

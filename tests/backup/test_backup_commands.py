@@ -1,7 +1,5 @@
 """`dmpo backup`, `dmpo restore` and `dmpo verify` as they are typed."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

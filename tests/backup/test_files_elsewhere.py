@@ -1,7 +1,5 @@
 """Images, latents and embeddings on S3 as well: a wiped disk has them again when they are asked for."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The Hub that tests start behaves as `huggingface_hub` expects of the real one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Every kind of storage does the same: a folder, S3 and a data set on the Hub (real servers), memory through fsspec."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Callable

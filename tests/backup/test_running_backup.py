@@ -1,7 +1,5 @@
 """The backup beside a running studio: when votes are refused, when they are acknowledged, and who may write."""
 
-from __future__ import annotations
-
 import itertools
 import threading
 import time

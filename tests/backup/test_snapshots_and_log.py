@@ -1,7 +1,5 @@
 """Everything uploaded comes back: snapshots, their logs, files; and the one before when the newest is damaged."""
 
-from __future__ import annotations
-
 import gzip
 import shutil
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """`dmpo verify` finds what is wrong with a home and mends what the backup can mend."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A real studio is killed, its disk is wiped, and the next one goes on from the backup."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Helpers of the browser tests: they act on the page, and ask the store behind it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

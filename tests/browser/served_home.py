@@ -3,8 +3,6 @@
 Everything is real but the renderer and the trainer, so it is up without importing torch.
 """
 
-from __future__ import annotations
-
 import random
 import sys
 import threading

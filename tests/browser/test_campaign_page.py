@@ -1,7 +1,5 @@
 """The page of a campaign that asks for more than a choice. The API's responses are made up: only the page is tested."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

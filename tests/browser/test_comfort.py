@@ -1,7 +1,5 @@
 """Zoom, gestures, goals, languages: what makes judging many pairs bearable."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The page in a frame of another site, as Spaces show it, in a browser that gives frames no cookies and no storage."""
 
-from __future__ import annotations
-
 import pytest
 from playwright.sync_api import Frame, Page, expect
 

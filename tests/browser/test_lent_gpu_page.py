@@ -1,7 +1,5 @@
 """The page on ZeroGPU: images and minutes go through Gradio's queue, votes as everywhere."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 

@@ -1,7 +1,5 @@
 """Reloads, kills and doubled requests: the person goes on where they were, and every vote counts once."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from multiprocessing.context import ForkServerProcess

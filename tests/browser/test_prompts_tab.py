@@ -1,7 +1,5 @@
 """Prompts on the page: an administrator finds, retires and imports; suggestions come while one types."""
 
-from __future__ import annotations
-
 import pytest
 from playwright.sync_api import expect
 

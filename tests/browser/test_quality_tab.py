@@ -1,7 +1,5 @@
 """The quality tab as an administrator meets it."""
 
-from __future__ import annotations
-
 import csv
 import json
 import random

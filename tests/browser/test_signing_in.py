@@ -1,7 +1,5 @@
 """Signing in from the page, with a real provider in a process of its own: as a page, and in a frame of another site."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

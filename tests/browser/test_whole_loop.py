@@ -1,7 +1,5 @@
 """A person alone with a real studio: vote by keyboard, wait for the round, see the images change."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """One tiny model a session, loaded afresh for each test; one torch thread."""
 
-from __future__ import annotations
-
 import pytest
 from diffusers import UNet2DConditionModel
 

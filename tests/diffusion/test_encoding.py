@@ -1,7 +1,5 @@
 """Images from elsewhere become latents of each family: what its decoder undoes, the same each time."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

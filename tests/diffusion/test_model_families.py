@@ -1,7 +1,5 @@
 """Model families in training: noise, targets and weights by their formulas, LoRA layers, the gate of each image."""
 
-from __future__ import annotations
-
 import logging
 import math
 import shutil

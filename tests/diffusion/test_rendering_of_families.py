@@ -1,7 +1,5 @@
 """Every family is rendered as its stock pipeline renders it, up to rounding, with and without an adapter."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

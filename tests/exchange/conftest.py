@@ -1,7 +1,5 @@
 """A fresh store with a base model for each test."""
 
-from __future__ import annotations
-
 import pytest
 
 from dmpo_app.domain.image import BaseModelRef

@@ -1,7 +1,5 @@
 """Images decoded in processes of their own: what they say, and what becomes of a process that a file brings down."""
 
-from __future__ import annotations
-
 import io
 import os
 import signal

@@ -1,7 +1,5 @@
 """Data sets that an administrator sends: previewed, taken in, stopped, sent again; files that want to be elsewhere."""
 
-from __future__ import annotations
-
 import errno
 import io
 import time

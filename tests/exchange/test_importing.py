@@ -1,7 +1,5 @@
 """Other people's pairs and votes, taken into a home."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

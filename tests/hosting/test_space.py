@@ -1,7 +1,5 @@
 """A Space is brought to what is wanted, and only what differs is changed; nobody sees a secret."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

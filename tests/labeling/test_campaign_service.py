@@ -1,7 +1,5 @@
 """Taking part in a campaign: invitations, agreement, words that are clean."""
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 

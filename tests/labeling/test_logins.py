@@ -1,7 +1,5 @@
 """Ways of signing in: once, in time, and only for who began them."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 
 import pytest

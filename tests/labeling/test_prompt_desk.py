@@ -1,7 +1,5 @@
 """Reading, judging and importing prompts."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tastes rank images by what their names say."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Random pairs for the objectives' tests, in float64, with gradients."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

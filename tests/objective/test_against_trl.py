@@ -7,8 +7,6 @@ A sequence of two tokens, the second of which is the completion, has one log-pro
 TRL's beta times its difference of log ratios is the margin u of the errors e and r.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from types import SimpleNamespace
 from typing import Any, cast

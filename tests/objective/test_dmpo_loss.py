@@ -1,7 +1,5 @@
 """DMPO as a function: the table, the limits, the gradient, the numerics."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """The winner-preserving guard."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

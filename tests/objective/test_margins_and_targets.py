@@ -1,7 +1,5 @@
 """The margin from four errors, and the target from the votes."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

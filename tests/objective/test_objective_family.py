@@ -1,7 +1,5 @@
 """The other objectives, each against an independent calculation, and what all of them promise."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

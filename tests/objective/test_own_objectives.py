@@ -1,7 +1,5 @@
 """Objectives of one's own: registered, installed or named as module:name; checked before they are trained with."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Callable, Iterator

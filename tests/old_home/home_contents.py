@@ -1,7 +1,5 @@
 """Reading what an old home, its exports and its checkpoints hold, for the script that made it and for its tests."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

@@ -5,8 +5,6 @@ owner runs it, by the command line and the JSON API alone. Everything is done be
 named relatively, so that no path of the machine is stored.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

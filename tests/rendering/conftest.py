@@ -1,7 +1,5 @@
 """One tiny model a session; a fresh home, and the engine or the thread on it, for each test. One torch thread."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights

@@ -1,7 +1,5 @@
 """Pairs made by the engine, voted on, trained on, and the version shown before and after: in any family."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

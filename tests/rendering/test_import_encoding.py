@@ -1,7 +1,5 @@
 """Imported pairs get latents from the model that serves the studio, and are then trained on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from dmpo_app.diffusion.tensor_files import load_conditioning, load_latents

@@ -1,7 +1,5 @@
 """Tiny weights of each scorer, once a session, and images to score; one torch thread."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

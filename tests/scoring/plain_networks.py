@@ -5,8 +5,6 @@ The scorers' results after converting the names are held against these.
 Shapes:  B images;  T tokens (image patches or words);  D width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

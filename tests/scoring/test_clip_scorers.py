@@ -1,7 +1,5 @@
 """CLIP score, PickScore, HPSv2.1 and the aesthetic predictor compute what their sources say."""
 
-from __future__ import annotations
-
 import json
 import math
 import shutil

@@ -1,7 +1,5 @@
 """Properties of all scorers: shape, type, independence of the batch, identity, and what is refused."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import shutil

@@ -1,7 +1,5 @@
 """ImageReward from the names of its checkpoint computes what the original code's formulas compute."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Images become a tower's input as CLIP's own preprocessing makes it."""
 
-from __future__ import annotations
-
 import numpy as np
 import PIL.Image
 import pytest

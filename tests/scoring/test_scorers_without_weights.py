@@ -1,7 +1,5 @@
 """Scorers that work as they are: measures of pixels, and the judge of the pocket world."""
 
-from __future__ import annotations
-
 import numpy as np
 import PIL.Image
 import pytest

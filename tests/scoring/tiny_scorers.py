@@ -4,8 +4,6 @@ CLIP's are written with `save_pretrained`; open_clip's, BLIP's and the heads' un
 not derived from the networks under test. Images are 32 x 32 in patches of 8 or 16.
 """
 
-from __future__ import annotations
-
 import json
 import string
 from collections.abc import Iterator

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from dmpo_app.domain.image import BaseModelRef

@@ -1,7 +1,5 @@
 """Made-up contents for a store, a clock that stands still, and what must hold of every store at every moment."""
 
-from __future__ import annotations
-
 import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

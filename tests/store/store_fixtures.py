@@ -3,8 +3,6 @@
 `DMPO_TEST_DATABASE=postgresql` runs the same tests on a real PostgreSQL server.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Invitations, agreements, identities and the log of acts."""
 
-from __future__ import annotations
-
 import hashlib
 from datetime import timedelta
 from functools import partial

@@ -1,7 +1,5 @@
 """The offering of pairs as a campaign may want it: an order, a limit, gold pairs, repeats."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from functools import partial

@@ -1,7 +1,5 @@
 """Many rows at once: each id belongs to its row, whatever database it is."""
 
-from __future__ import annotations
-
 from sqlalchemy import select
 
 from dmpo_app.store import Store

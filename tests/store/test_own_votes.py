@@ -1,7 +1,5 @@
 """A person's own votes: seen, taken back within limits, withdrawn for good and yet on record."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 import pytest

@@ -1,7 +1,5 @@
 """A power cut at any moment: what the disk can then hold is whole and has every acknowledged vote."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

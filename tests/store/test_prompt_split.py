@@ -1,7 +1,5 @@
 """The split of prompts that the database itself enforces, and prompts as they are listed, tagged and retired."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from pathlib import Path
 

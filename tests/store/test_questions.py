@@ -1,7 +1,5 @@
 """Several questions about a pair: each its own assignment and vote, one after another, nothing lost or doubled."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """A reported pair leaves the pool at once and comes back when an administrator says so."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import pytest

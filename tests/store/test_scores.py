@@ -1,7 +1,5 @@
 """Scores by automatic scorers, and the pairs they are made for."""
 
-from __future__ import annotations
-
 import pytest
 from sqlalchemy.exc import IntegrityError
 

@@ -1,7 +1,5 @@
 """One tiny model for each kind that the studio has to serve, and what the tests need to know of it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial

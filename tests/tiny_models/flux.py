@@ -1,7 +1,5 @@
 """A tiny random FluxPipeline: packed latents, guidance embedding (dev) or none (schnell), CLIP and T5."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -1,7 +1,5 @@
 """Parts that several tiny models have."""
 
-from __future__ import annotations
-
 import string
 
 from diffusers import AutoencoderKL

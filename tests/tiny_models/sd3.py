@@ -1,7 +1,5 @@
 """A tiny random StableDiffusion3Pipeline as 3.5 medium is made: two CLIP encoders, T5, dual attention, shift 3."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -1,7 +1,5 @@
 """A tiny random StableDiffusionXLPipeline: two text encoders, pooled embedding, time ids, 8 pixels a latent side."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -1,7 +1,5 @@
 """Scorers beside the votes: what is scored, what it asks of the pairs, and a round that uses it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """The moving average of the adapter: right from the first step, judged and published, and resumed to the bit."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """beta from the data."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """A campaign's votes in rounds: the question that trains, strengths, withdrawn votes and reported pairs."""
 
-from __future__ import annotations
-
 import json
 import random
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """Captions dropped in a share of the slots: which ones is fixed, policy and reference see the same."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace

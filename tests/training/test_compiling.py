@@ -3,8 +3,6 @@
 The tests trace and differentiate the graph (aot_eager) and leave out the code that inductor would make of it.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 

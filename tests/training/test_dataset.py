@@ -1,7 +1,5 @@
 """Votes become pairs with targets, split by prompt."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """From a data set to an adapter: encoded once, nothing guessed, every family, no step further than asked for."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`dmpo train --dataset` in two real processes: one adapter, one writer, and nobody is left waiting."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

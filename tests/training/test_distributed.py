@@ -1,7 +1,5 @@
 """The same round in two real processes: equal to one within addition's order, and no one is left waiting."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

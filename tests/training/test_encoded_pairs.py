@@ -1,7 +1,5 @@
 """The index of encoded pairs survives kills, counts every row once, and is no matter of memory."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Choices for a round's errors: spread over other noise levels, weighted, and computed with less memory."""
 
-from __future__ import annotations
-
 from typing import Any, NoReturn
 
 import pytest

@@ -1,7 +1,5 @@
 """Held-out votes as judges: when a round is refused, and when too little is known to refuse it."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """A round on every family: exact where exactness is promised, only the adapter moves, and it moves to the voters."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Health metrics of a round: gains, the share past the target, the adapter's norm."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

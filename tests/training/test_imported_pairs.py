@@ -1,7 +1,5 @@
 """Imported pairs and votes in a round, from the file to the published adapter."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from dmpo_app.diffusion.denoiser import Denoiser

@@ -1,7 +1,5 @@
 """Images watched through a linear map: exact for a fresh adapter, and nothing of training notices."""
 
-from __future__ import annotations
-
 import io
 from dataclasses import replace
 

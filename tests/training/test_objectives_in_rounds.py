@@ -1,7 +1,5 @@
 """Every objective trains a whole round, with and without the winner-preserving guard."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Optimizers: the usual one is torch's AdamW to the bit, every one can be interrupted, what is missing is said."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Margins of unjudged pairs, for annotators to be shown what the policy is least sure of."""
 
-from __future__ import annotations
-
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.settings import LabelingSettings
 from dmpo_app.training.reference.vote_margins import MarginPrefetcher

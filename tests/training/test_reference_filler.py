@@ -1,7 +1,5 @@
 """References computed in idle time are the ones a round would compute, and the round does not compute them again."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Limits: which stops a round, when, and what becomes of it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import replace

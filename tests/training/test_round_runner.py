@@ -1,7 +1,5 @@
 """A round from its votes to a published version, whatever happens on the way."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

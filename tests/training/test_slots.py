@@ -1,7 +1,5 @@
 """Slots and draws: even, reproducible, and the same in every process."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 

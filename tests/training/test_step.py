@@ -1,7 +1,5 @@
 """Margins and one step: exact where exactness is promised, and nothing moves but the adapter."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

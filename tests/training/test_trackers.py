@@ -1,7 +1,5 @@
 """Trackers get all that is recorded, and a broken one costs nothing."""
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The trainer as a real process: killed, stopped, orphaned, and unable to start."""
 
-from __future__ import annotations
-
 import os
 import random
 import signal

@@ -1,7 +1,5 @@
 """Annotators' weights in a round: their effect, and none where they are all 1."""
 
-from __future__ import annotations
-
 import json
 import random
 from datetime import timedelta

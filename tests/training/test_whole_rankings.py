@@ -1,7 +1,5 @@
 """Rankings learnt from as wholes: kept together in batches, asked for what people said, trained to the bit alike."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from dataclasses import replace

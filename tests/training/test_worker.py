@@ -1,7 +1,5 @@
 """When the worker trains, and what it does when things go wrong."""
 
-from __future__ import annotations
-
 import time
 from datetime import timedelta
 from typing import Any, NoReturn

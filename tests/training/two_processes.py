@@ -1,7 +1,5 @@
 """Script of each process in the tests of several processes: `python -m tests.training.two_processes <what> ...`."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

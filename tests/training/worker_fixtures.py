@@ -1,7 +1,5 @@
 """A worker on the tests' studio, with a clock that can be put forward; conftest imports the fixtures."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any

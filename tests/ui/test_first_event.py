@@ -1,7 +1,5 @@
 """The first event of Gradio's must not hold up the votes that share its event loop."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -1,7 +1,5 @@
 """The unit tests of the page's scripts, tests/javascript/*.test.js, run by the node that Playwright brings."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 from pathlib import Path

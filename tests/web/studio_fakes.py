@@ -1,7 +1,5 @@
 """Stand-ins for the render thread and the trainer, so that the page and the API can be tested without a model."""
 
-from __future__ import annotations
-
 import io
 import threading
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Exports through the API: for administrators, bounded, under names that nobody can trace."""
 
-from __future__ import annotations
-
 import io
 import json
 import tempfile

@@ -1,7 +1,5 @@
 """Gold pairs, as administrators mark them."""
 
-from __future__ import annotations
-
 from tests.web.api_studio import ADMIN, ApiStudio
 
 

@@ -1,7 +1,5 @@
 """Imports through the API: for administrators, previewed first, on record."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A person's input is refused while it could be lost, and acknowledged once it is as safe as was promised."""
 
-from __future__ import annotations
-
 import random
 from dataclasses import replace
 from pathlib import Path

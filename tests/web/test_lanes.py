@@ -1,7 +1,5 @@
 """Threads and turns of requests: what waits behind what, and what is told to many at once."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time

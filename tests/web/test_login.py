@@ -1,7 +1,5 @@
 """Signing in with a real provider in a process of its own, and everything that may be tried in between."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Iterator

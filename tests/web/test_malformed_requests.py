@@ -1,7 +1,5 @@
 """Whatever is sent, the answer is never 5xx, and nothing is recorded."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

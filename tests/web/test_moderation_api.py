@@ -1,7 +1,5 @@
 """Reports of pairs, and what administrators do."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

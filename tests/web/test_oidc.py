@@ -1,7 +1,5 @@
 """A client of OpenID Connect and a provider that is hostile: in its metadata, its tokens, its keys and its answers."""
 
-from __future__ import annotations
-
 import base64
 import socket
 import threading

@@ -1,7 +1,5 @@
 """A person's own votes, their consent, and the ways to come in."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

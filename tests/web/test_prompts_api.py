@@ -1,7 +1,5 @@
 """Prompts through the JSON API: who may do what, uploads, suggestions, proposals."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

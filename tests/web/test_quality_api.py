@@ -1,7 +1,5 @@
 """The quality of votes through the API: for administrators, under names that nobody can trace."""
 
-from __future__ import annotations
-
 import csv
 import io
 

@@ -1,7 +1,5 @@
 """The page as it is really served: Gradio, the API and the assets on one port."""
 
-from __future__ import annotations
-
 import random
 import re
 import subprocess

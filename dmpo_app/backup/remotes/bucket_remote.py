@@ -1,7 +1,5 @@
 """A private storage bucket of the Hugging Face Hub as storage: files are replaced and removed, and have no history."""
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """A private data set repository of the Hugging Face Hub as storage: every write is a commit."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

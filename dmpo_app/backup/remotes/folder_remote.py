@@ -1,7 +1,5 @@
 """A folder as storage: another disk, a network share, a mounted bucket."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import shutil

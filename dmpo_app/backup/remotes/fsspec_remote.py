@@ -1,7 +1,5 @@
 """Remote storage by fsspec: S3, Google Cloud, Azure and others."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path

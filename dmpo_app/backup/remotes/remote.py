@@ -1,7 +1,5 @@
 """Remote storage of a backup: contents by name, in folders that are only a part of the name."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Parts that model families share: autoencoders, UNets, transformers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import cast
 

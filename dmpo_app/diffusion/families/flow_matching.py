@@ -7,8 +7,6 @@ schedule has at (t + 1) / N before shifting, so that evenly spread timesteps vis
 Shapes:  B images;  C H W latent channels, height, width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

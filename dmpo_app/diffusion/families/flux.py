@@ -7,8 +7,6 @@ Shapes:  B images;  C H W latent channels, height, width;  S tokens of a prompt 
 T tokens of the image, H/2 * W/2.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import cast

@@ -6,8 +6,6 @@ Predicted is the noise (epsilon) or the velocity (v_prediction; Salimans and Ho 
 Shapes:  B images;  C H W latent channels, height, width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -6,8 +6,6 @@ denoiser works in, and prompts as a Conditioning. What a family packs, embeds or
 Shapes:  B images;  C H W latent channels, height, width;  S tokens of a prompt;  D P widths of its embeddings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol

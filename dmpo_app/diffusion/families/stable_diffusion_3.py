@@ -3,8 +3,6 @@
 Shapes:  B images;  C H W latent channels, height, width;  S tokens of a prompt (77 + 256);  D P widths.
 """
 
-from __future__ import annotations
-
 from typing import cast
 
 from diffusers import DiffusionPipeline, ModelMixin, SD3Transformer2DModel, StableDiffusion3Pipeline

@@ -3,8 +3,6 @@
 Shapes:  B images;  C H W latent channels, height, width;  S tokens of a prompt (77);  D P widths of its embeddings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast

@@ -1,7 +1,5 @@
 """Cards: of an exported data set with the statistics it states, and of a published adapter."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Export the votes of a lineage to a folder: data, images, card and manifest, the same bytes for the same votes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial

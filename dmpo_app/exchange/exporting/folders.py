@@ -1,7 +1,5 @@
 """Atomic folders: they appear whole or not at all, with a manifest of their files."""
 
-from __future__ import annotations
-
 import json
 import secrets
 import shutil

@@ -4,8 +4,6 @@ Pick-a-Pic's jpg_0 and jpg_1 hold PNG and not JPEG: readers tell them apart by t
 image is lost.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import UTC
 from typing import Any

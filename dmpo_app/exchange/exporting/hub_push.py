@@ -1,7 +1,5 @@
 """Uploads to the Hugging Face Hub: exported data sets and adapters."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 from typing import Literal

@@ -1,7 +1,5 @@
 """Files of rows, the same bytes for the same rows: parquet, lines of JSON, CSV."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence

@@ -4,8 +4,6 @@ A file that brings a decoder down brings this process down and not the studio's,
 turns with nothing else that Python does. It ends when its input does, and so with its parent, however that went.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import struct

@@ -1,7 +1,5 @@
 """Imports through the page: data sets that administrators upload, preview and import into a running studio."""
 
-from __future__ import annotations
-
 import logging
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Imports: a data set's rows in batches, decoded, checked, inserted, resumed after a kill."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor

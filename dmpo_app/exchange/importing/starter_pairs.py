@@ -4,8 +4,6 @@
 provenance; the other members are PNG and safetensors files named by their sha256.
 """
 
-from __future__ import annotations
-
 import json
 import zipfile
 from collections.abc import Sequence

@@ -9,8 +9,6 @@ Files
 are searched beside the JSON file: `/data/local-files/?d=X` as X, `/data/upload/1/X` as upload/1/X. Nothing is fetched.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any

@@ -6,8 +6,6 @@ a lower rank being better: every two of them are a pair. The consensus of its an
 the same as that many people agreeing on each pair.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Iterator
 from itertools import combinations
 from pathlib import Path

@@ -4,8 +4,6 @@ Only parquet, arrow and JSON are read: none of them can hold code. Data sets tha
 pickled are refused, by the library and here.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path

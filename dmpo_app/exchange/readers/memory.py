@@ -6,8 +6,6 @@ turned into a file's bytes as its row is read. A text is a path below the source
 Shapes:  H W height and width of images in pixels.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import uuid

@@ -1,7 +1,5 @@
 """A pair as a data set gives it, and its images: bytes, files or folders, opened and checked."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import io

@@ -1,7 +1,5 @@
 """The protocol of a format's reader, and the checks of its pairs, which are the same for all formats."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

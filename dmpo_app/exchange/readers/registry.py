@@ -1,7 +1,5 @@
 """The formats there are. A new one is a class in this folder and a line here."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 
 from dmpo_app.errors import SetupError

@@ -1,7 +1,5 @@
 """Sources of rows, read lazily in order and from a bookmark on."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice

@@ -7,8 +7,6 @@ In raw votes, answers on gold pairs and repeats say how good the votes are and a
 are left out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Sources of JSON files of labeling tools, record by record, since their records do not fit a table of columns."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from itertools import islice

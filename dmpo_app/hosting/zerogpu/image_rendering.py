@@ -1,7 +1,5 @@
 """Rendering in people's GPU minutes: a person's own images, pairs for everybody's votes, rows of the contact sheet."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future

@@ -4,8 +4,6 @@ State from an earlier call is not trusted: the model is made ready anew for ever
 from its folder and checked against the hash that the database has for it.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The server decides, writes and publishes; the process with the GPU only computes
 its last checkpoint has it, and nothing that it had in hand can become the live version.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence

@@ -3,8 +3,6 @@
 Shapes:  N votes;  K annotators;  P pairs;  C outcomes.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from dmpo_app.labeling.quality.quality_votes import OUTCOMES, Bools, Floats, Interval, Ints, VoteArrays

@@ -3,8 +3,6 @@
 Shapes:  N votes;  K annotators. Pairs of arrays are (successes, trials), each (K,).
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from dmpo_app.labeling.quality.quality_votes import NOT_GOLD, TIE, Floats, Ints, VoteArrays

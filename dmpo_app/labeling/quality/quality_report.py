@@ -3,8 +3,6 @@
 Shapes:  N votes;  K annotators;  P pairs.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import hmac

@@ -1,7 +1,5 @@
 """SQLAlchemy column types that every database stores alike."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum

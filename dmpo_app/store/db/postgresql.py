@@ -4,8 +4,6 @@ Writers take turns here as they do with SQLite, by an advisory lock that a write
 rests on that: ids grow in the order of commits, and what a transaction has read nobody changes under it.
 """
 
-from __future__ import annotations
-
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry

@@ -1,7 +1,5 @@
 """SQLite: a safe library, pragmas, the begin of transactions, and the translation of its errors."""
 
-from __future__ import annotations
-
 import importlib
 import sqlite3
 from collections.abc import Iterator

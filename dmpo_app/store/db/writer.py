@@ -5,8 +5,6 @@ of work has a savepoint of its own: one that fails takes nothing of the others w
 commit that carries their work is on disk.
 """
 
-from __future__ import annotations
-
 import logging
 import queue
 import threading

@@ -4,8 +4,6 @@ A pair is recognised by its content key: prompt and image files. An image that w
 file, so that a home's own export, imported again, adds nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar

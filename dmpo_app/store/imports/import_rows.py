@@ -1,7 +1,5 @@
 """Insertion of one batch of an import in a transaction: prompts, images, pairs, annotators, votes, bookmark."""
 
-from __future__ import annotations
-
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence

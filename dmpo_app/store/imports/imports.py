@@ -1,7 +1,5 @@
 """Imports: data sets of other people's pairs and votes, stored batch by batch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict

@@ -4,8 +4,6 @@
 runs from Python to write a new revision.
 """
 
-from __future__ import annotations
-
 from alembic import context
 
 from dmpo_app.store.schema import Table

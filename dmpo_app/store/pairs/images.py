@@ -1,7 +1,5 @@
 """Images of a home, and the base models that its lineages begin with."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Values kept for pairs: scores of automatic scorers, margins of versions, gold answers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Pairs of images of one prompt, with votes or without."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cache

@@ -1,7 +1,5 @@
 """Base of the tables: column types, names of constraints, and conditions on the states of rows."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """Tables of a campaign: prompts, imports, consents, invitations, reports, the log of administrators' acts."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any
 

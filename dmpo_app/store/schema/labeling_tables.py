@@ -1,7 +1,5 @@
 """Tables of labeling: base models, images, pairs, annotators, assignments, votes."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, String, Text, true

@@ -1,7 +1,5 @@
 """Tables of training: rounds, adapter versions, changes of the live version, and leases."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Annotators, and the invitations by which they take part."""
 
-from __future__ import annotations
-
 import builtins
 import secrets
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Consents of annotators. Append-only: an agreement is never revoked, votes are withdrawn instead."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any

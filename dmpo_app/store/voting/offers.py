@@ -1,7 +1,5 @@
 """Candidate pairs for an annotator's next assignment, with the features that strategies ask for."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

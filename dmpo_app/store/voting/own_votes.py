@@ -1,7 +1,5 @@
 """A person's own votes: listing, counting and withdrawing them."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import datetime

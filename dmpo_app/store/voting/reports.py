@@ -1,7 +1,5 @@
 """Reports of pairs that should not be shown, and the retirement of such pairs from the pool."""
 
-from __future__ import annotations
-
 import builtins
 from collections.abc import Callable
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Queries of votes: which of them count, and the votes of each pair as exports and quality read them."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

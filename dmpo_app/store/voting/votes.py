@@ -1,7 +1,5 @@
 """Votes on assignments, append-only, and the queries of rounds about them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace

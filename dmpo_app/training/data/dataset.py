@@ -3,8 +3,6 @@
 Shapes:  N pairs of the data set;  B pairs of a batch;  C H W latent channels, height, width.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -10,8 +10,6 @@ that are left. Batches and the pieces that they are computed in are whole number
 Shapes:  C H W latent channels, height, width;  R rankings of a batch;  K images of each, L = K - 1 links.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections import defaultdict

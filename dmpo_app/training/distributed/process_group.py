@@ -11,8 +11,6 @@ Messages are JSON over gloo, gradients go over NCCL where they are on GPUs. A pr
 connections; whoever waits for it gets PeerLostError at once, or after TIMEOUT when its machine has gone silent.
 """
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """Rank and world size from the environment variables set by `torchrun`. Does not import torch."""
 
-from __future__ import annotations
-
 import os
 
 from dmpo_app.errors import SetupError

@@ -5,8 +5,6 @@ adapter of the same kind in the next round, changes nothing about it. What would
 layers off, so a compiled round computes its references with B at zero instead, through the very same graph.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

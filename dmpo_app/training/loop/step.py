@@ -3,8 +3,6 @@
 Shapes:  B examples.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass

@@ -4,8 +4,6 @@ Rounds on votes, slices on ZeroGPU, data sets and every process of a torchrun go
 where a checkpoint goes, how long they may take, and what they do with a finished step.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping

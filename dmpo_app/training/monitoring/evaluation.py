@@ -3,8 +3,6 @@
 Shapes:  N held-out pairs;  K slots each is evaluated in.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 Of several processes the main one does this; its `Preparation` is all that the others need beside the files.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

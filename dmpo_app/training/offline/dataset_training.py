@@ -12,8 +12,6 @@ on where it was, however it ended.
 Of several processes in a group the first reads, encodes and writes; all train.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager

@@ -6,8 +6,6 @@ The pause doubles while the process exits quickly; one that ends by itself again
 that is killed never.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -5,8 +5,6 @@ two models that predict the same. What carries over is the relative size: by how
 two images the policy must change its errors to be sure of a pair.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from dmpo_app.diffusion.denoiser import Denoiser

@@ -4,8 +4,6 @@ A third of a step's time is the base model's pass; people need minutes for the v
 for their references.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

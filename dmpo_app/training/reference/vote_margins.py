@@ -3,8 +3,6 @@
 Assignments can then prefer the pairs that the policy is least sure of (`labeling.strategy = uncertainty`).
 """
 
-from __future__ import annotations
-
 import torch
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights, read_adapter

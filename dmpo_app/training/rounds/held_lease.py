@@ -1,7 +1,5 @@
 """The trainer's lease on a lineage."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta

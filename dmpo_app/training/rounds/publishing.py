@@ -1,7 +1,5 @@
 """Publishing or refusing the adapter at the end of a round."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """The plan of a round, fixed when it first starts: its settings, seed, votes, and the version to compare with."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence

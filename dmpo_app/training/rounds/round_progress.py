@@ -4,8 +4,6 @@ Through accelerate's tracker classes, one run a round; a resumed round goes on i
 the studio itself shows, so a tracker that breaks is let go, and the round trains on.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import logging
 import math

@@ -6,8 +6,6 @@ A slice ends when its time is up, when the trainer is told to stop, or with the 
 in this process or another, continues from the last checkpoint and arrives at the same weights.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 import time

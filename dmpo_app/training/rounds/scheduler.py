@@ -9,8 +9,6 @@ A tick is one decision; the loop around it (`training/process/trainer_process.py
     else                                    -> PREPARED, then IDLE
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Callable

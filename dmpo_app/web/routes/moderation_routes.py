@@ -1,7 +1,5 @@
 """Routes for administrators: reports of pairs, the log of their own acts, gold pairs, the quality of votes."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Annotated
 

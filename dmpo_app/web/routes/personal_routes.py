@@ -1,7 +1,5 @@
 """Routes of the session's annotator: own votes, export and withdrawal, consent, reports."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal

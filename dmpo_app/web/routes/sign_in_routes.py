@@ -1,7 +1,5 @@
 """OpenID Connect sign-in routes: begin, the callback in a window of its own, and redeeming it for a session."""
 
-from __future__ import annotations
-
 import secrets
 from html import escape
 from typing import Annotated

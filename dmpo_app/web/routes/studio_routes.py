@@ -1,7 +1,5 @@
 """Routes of the studio's state, renders on request, the contact sheet, versions and rounds."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 from concurrent.futures import Future

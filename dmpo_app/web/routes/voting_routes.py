@@ -1,7 +1,5 @@
 """Voting routes: sessions, assignments, images and votes, for the label widget and outside clients."""
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 from typing import Annotated
 

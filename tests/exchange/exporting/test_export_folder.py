@@ -1,7 +1,5 @@
 """The folder of an export: the same bytes each time, whole or not at all, and little that changes with new votes."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Each export format of votes, held against the formats as they are published and against the readers."""
 
-from __future__ import annotations
-
 import csv
 from datetime import datetime
 

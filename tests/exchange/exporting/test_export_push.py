@@ -1,7 +1,5 @@
 """Exports on the hub: one commit of what changed, and nothing of anybody else's touched."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The selection of votes for an export: filters, verdicts, and what never leaves."""
 
-from __future__ import annotations
-
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 

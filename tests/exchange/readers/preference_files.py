@@ -1,7 +1,5 @@
 """Small real files in the formats that others publish, with the column types they have."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping, Sequence
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Each format's rows become the pairs they stand for, and what cannot be used gets its reason."""
 
-from __future__ import annotations
-
 import io
 import json
 import random

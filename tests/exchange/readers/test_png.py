@@ -1,7 +1,5 @@
 """PNG files of images: the same pixels back, and nothing else in them."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

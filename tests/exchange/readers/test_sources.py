@@ -1,7 +1,5 @@
 """Sources are read in order, no further than asked for, and go on from a bookmark."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator

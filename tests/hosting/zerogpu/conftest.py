@@ -1,7 +1,5 @@
 """Tiny base model once a session, a fresh studio a test, one torch thread."""
 
-from __future__ import annotations
-
 import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path

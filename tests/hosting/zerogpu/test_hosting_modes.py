@@ -1,7 +1,5 @@
 """Detection of the three hosting modes, and the settings that a Space changes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Images made by a forked process: stored by the server, by the version and hash that the database names."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

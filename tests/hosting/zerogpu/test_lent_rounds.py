@@ -1,7 +1,5 @@
 """Rounds in slices, each in a process that was forked for it: the result, and what kills and refusals leave behind."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A studio as on a ZeroGPU Space, in a process of its own; only what `import spaces` finds is a stand-in."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Made-up votes with a known truth behind them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Krippendorff's alpha against what he published, and each annotator against the others."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

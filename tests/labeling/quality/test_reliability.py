@@ -1,7 +1,5 @@
 """Weights of annotators against a truth that is known."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """The report as a whole, and what leaves the studio."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Scores of images by automatic scorers; what is watched while a round trains."""
 
-from __future__ import annotations
-
 import sqlalchemy as sa
 from alembic import op
 

@@ -4,8 +4,6 @@ Going down keeps what the older schema can say: votes on further questions and w
 Reports, and which pairs they took out of the pool, agreements, invitations and the audit log are lost.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

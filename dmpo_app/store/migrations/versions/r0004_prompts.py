@@ -1,7 +1,5 @@
 """Prompts are managed: tags, retirement, proposals, and a split into training and held-out that the database keeps."""
 
-from __future__ import annotations
-
 import sqlalchemy as sa
 from alembic import op
 

@@ -3,8 +3,6 @@
 Going down, votes on repeats count as taken back, and gold pairs are pairs like any other.
 """
 
-from __future__ import annotations
-
 import sqlalchemy as sa
 from alembic import op
 

@@ -3,8 +3,6 @@
 Going down loses them; that somebody agreed to a text with a hash stays.
 """
 
-from __future__ import annotations
-
 import sqlalchemy as sa
 from alembic import op
 

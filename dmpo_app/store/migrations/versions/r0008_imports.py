@@ -4,8 +4,6 @@ Going down, imported pairs and votes stay as pairs and votes like any other, exc
 not shown are taken out of the pool: the older schema would train on what has no latents.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 Going down, what was said of a set stays as what it says of the set's first two images.
 """
 
-from __future__ import annotations
-
 import sqlalchemy as sa
 from alembic import op
 

@@ -5,8 +5,6 @@ its own there, values go back through a pipe as they are yielded, a process that
 error", a refusal one titled "ZeroGPU quota exceeded". On the path of a studio process it is what `import spaces` finds.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal
