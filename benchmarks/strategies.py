@@ -39,7 +39,7 @@ from dmpo_app.labeling.strategies import STRATEGIES
 from dmpo_app.labeling.tastes import get_taste
 from dmpo_app.scoring.registry import build_scorer
 from dmpo_app.settings import LabelingSettings, Settings
-from dmpo_app.training.reference.vote_margins import policy_margins
+from dmpo_app.training.reference.prefetch import policy_margins
 
 SCORERS = ("sharpness", "contrast", "saturation", "pocket-fidelity")
 A_REQUEST = 4

@@ -1,13 +1,12 @@
 """Preference objectives: pure functions of tensors. No I/O, no modules, nothing but torch.
 
-An objective is a file that defines `OBJECTIVE` (see `protocol`) and a line in `registry`; or a function of one's own,
-given to `register`. `from dmpo_app import losses` is this package.
+An objective is a file that defines `OBJECTIVE` (a `margins.Objective`) and a line in `registry`; or a function of
+one's own, given to `register`. `from dmpo_app import losses` is this package.
 """
 
 from dmpo_app.objective.dmpo import dmpo
 from dmpo_app.objective.guard import guarded
-from dmpo_app.objective.margins import PairTerms, Residuals, margin
-from dmpo_app.objective.protocol import Needs, Objective
+from dmpo_app.objective.margins import Needs, Objective, PairTerms, Residuals, margin
 from dmpo_app.objective.ranking import ranking_dmpo, ranking_dmpo_from_margins, ranking_target
 from dmpo_app.objective.registry import (
     OBJECTIVES,

@@ -9,8 +9,7 @@ from torch.nn.functional import logsigmoid
 
 from dmpo_app.objective.conservative_dpo import conservative_dpo
 from dmpo_app.objective.dmpo import dmpo
-from dmpo_app.objective.margins import by_side, loss_from_margin
-from dmpo_app.objective.protocol import Objective
+from dmpo_app.objective.margins import Objective, by_side, loss_from_margin
 
 
 def alpha_divergence(margin: Tensor, target: Tensor, *, order: float) -> Tensor:

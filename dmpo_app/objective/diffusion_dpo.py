@@ -6,8 +6,7 @@ Shapes:  B pairs.
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from dmpo_app.objective.margins import by_side, loss_from_margin
-from dmpo_app.objective.protocol import Objective
+from dmpo_app.objective.margins import Objective, by_side, loss_from_margin
 
 
 def diffusion_dpo(margin: Tensor, target: Tensor) -> Tensor:

@@ -6,8 +6,7 @@ Shapes:  B pairs.
 import torch
 from torch import Tensor
 
-from dmpo_app.objective.margins import PairTerms, by_side
-from dmpo_app.objective.protocol import Objective
+from dmpo_app.objective.margins import Objective, PairTerms, by_side
 
 
 def diffusion_kto(terms: PairTerms, *, beta: float, desirable: float = 1.0, undesirable: float = 1.0) -> Tensor:

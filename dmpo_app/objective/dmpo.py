@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from dmpo_app.objective.margins import loss_from_margin
-from dmpo_app.objective.protocol import Objective
+from dmpo_app.objective.margins import Objective, loss_from_margin
 
 
 def dmpo(margin: Tensor, target: Tensor | float) -> Tensor:

@@ -6,8 +6,7 @@ Shapes:  B pairs;  C H W latent channels, height, width.
 import torch
 from torch import Tensor
 
-from dmpo_app.objective.margins import PairTerms, by_side
-from dmpo_app.objective.protocol import Needs, Objective
+from dmpo_app.objective.margins import Needs, Objective, PairTerms, by_side
 
 
 def dspo(terms: PairTerms, *, beta: float) -> Tensor:

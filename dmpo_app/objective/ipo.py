@@ -5,8 +5,7 @@ Shapes:  B pairs.
 
 from torch import Tensor
 
-from dmpo_app.objective.margins import by_side, loss_from_margin
-from dmpo_app.objective.protocol import Objective
+from dmpo_app.objective.margins import Objective, by_side, loss_from_margin
 
 
 def ipo(margin: Tensor, target: Tensor) -> Tensor:

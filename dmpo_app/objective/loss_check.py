@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from dmpo_app.errors import BadInputError
-from dmpo_app.objective.margins import PairTerms, Residuals, loss_from_margin
-from dmpo_app.objective.protocol import Loss, Needs, Objective
+from dmpo_app.objective.margins import Loss, Needs, Objective, PairTerms, Residuals, loss_from_margin
 
 MARGINS = (0.0, 1.0, -1.0, 30.0, -30.0, 200.0, -200.0)
 """Margins that a loss is tried at: 0, where every training begins, and far out, where log(sigmoid(u)) overflows."""

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from dmpo_app.objective.margins import PairTerms, by_side
-from dmpo_app.objective.protocol import Needs, Objective
+from dmpo_app.objective.margins import Needs, Objective, PairTerms, by_side
 
 
 def mapo(

@@ -31,7 +31,7 @@ from dmpo_app.objective.dspo import OBJECTIVE as DSPO
 from dmpo_app.objective.ipo import OBJECTIVE as IPO
 from dmpo_app.objective.loss_check import as_loss, check_loss
 from dmpo_app.objective.mapo import OBJECTIVE as MAPO
-from dmpo_app.objective.protocol import Needs, Objective
+from dmpo_app.objective.margins import Needs, Objective
 from dmpo_app.objective.sft import OBJECTIVE as SFT
 
 ENTRY_POINTS = "dmpo.objectives"

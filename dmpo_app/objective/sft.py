@@ -5,8 +5,7 @@ Shapes:  B pairs.
 
 from torch import Tensor
 
-from dmpo_app.objective.margins import PairTerms, by_side
-from dmpo_app.objective.protocol import Needs, Objective
+from dmpo_app.objective.margins import Needs, Objective, PairTerms, by_side
 
 
 def sft(terms: PairTerms, *, beta: float) -> Tensor:  # noqa: ARG001 - all losses are called alike

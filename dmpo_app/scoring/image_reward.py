@@ -28,15 +28,16 @@ from transformers.models.blip.modeling_blip_text import BlipTextModel
 from dmpo_app.diffusion.placement import resolve_device
 from dmpo_app.errors import ModelUnavailableError
 from dmpo_app.scoring import weights
-from dmpo_app.scoring.network_loading import (
+from dmpo_app.scoring.networks import (
+    Preprocess,
     RewardHead,
     build_head,
     freeze,
     load_strict,
     read_tensors,
+    score_in_batches,
     translate_load_errors,
 )
-from dmpo_app.scoring.preprocess import Preprocess, score_in_batches
 
 _HEAD_CHANNELS = 64
 _VISION = {

@@ -8,7 +8,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from dmpo_app.scoring import measures
-from dmpo_app.scoring.preprocess import score_in_batches
+from dmpo_app.scoring.networks import score_in_batches
 
 _CODE_VERSION = 1
 _MEASURES: dict[str, Callable[[measures.Images], measures.Scores]] = {

@@ -121,7 +121,7 @@ def _build_pixel_scorer(name: str, source: str | None) -> Scorer:
 
 def _builder(name: str) -> Callable[[str, str, int], Scorer]:
     if name == "aesthetic":
-        from dmpo_app.scoring.aesthetic import build_aesthetic
+        from dmpo_app.scoring.clip import build_aesthetic
 
         return build_aesthetic
     if name == "imagereward":

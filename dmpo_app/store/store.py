@@ -19,14 +19,12 @@ from dmpo_app.store.db.database import Database, sqlite_url, upgrade
 from dmpo_app.store.files import Files, RemoteFiles
 from dmpo_app.store.imports.imports import Imports
 from dmpo_app.store.pairs.images import Images, Models
-from dmpo_app.store.pairs.pair_values import GoldPairs, PairMargins, Scores
-from dmpo_app.store.pairs.pairs import Pairs
+from dmpo_app.store.pairs.pairs import GoldPairs, PairMargins, Pairs, Scores
 from dmpo_app.store.prompt_catalog import PromptCatalog
 from dmpo_app.store.prompts import Prompts
 from dmpo_app.store.rounds import Rounds
-from dmpo_app.store.voting.annotators import Annotators, Invites
+from dmpo_app.store.voting.annotators import Annotators, Consents, Invites
 from dmpo_app.store.voting.assignments import Assignments
-from dmpo_app.store.voting.consents import Consents
 from dmpo_app.store.voting.own_votes import OwnVotes
 from dmpo_app.store.voting.reports import Reports
 from dmpo_app.store.voting.vote_queries import VotedPairs

@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers import BertTokenizer, CLIPModel, CLIPTokenizer
 
 from dmpo_app.errors import ModelUnavailableError
-from dmpo_app.scoring.preprocess import Preprocess
+from dmpo_app.scoring.networks import Preprocess
 from dmpo_app.scoring.registry import build_scorer
 from tests.scoring.plain_networks import linear_head, open_clip_cosine
 from tests.scoring.tiny_scorers import MAX_TOKENS, OPEN_CLIP, head_tensors, open_clip_tensors

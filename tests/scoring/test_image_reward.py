@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from transformers import BertTokenizer
 
 from dmpo_app.errors import ModelUnavailableError
-from dmpo_app.scoring.preprocess import Preprocess
+from dmpo_app.scoring.networks import Preprocess
 from dmpo_app.scoring.registry import build_scorer
 from tests.scoring.plain_networks import image_reward
 from tests.scoring.tiny_scorers import image_reward_tensors

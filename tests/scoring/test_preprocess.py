@@ -5,7 +5,7 @@ import PIL.Image
 import pytest
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from dmpo_app.scoring.preprocess import Preprocess, middle_square
+from dmpo_app.scoring.networks import Preprocess, middle_square
 
 
 @pytest.mark.parametrize("size", [(64, 64), (32, 32), (100, 64), (64, 200), (16, 24)])

@@ -2,7 +2,7 @@
 
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.settings import LabelingSettings
-from dmpo_app.training.reference.vote_margins import MarginPrefetcher
+from dmpo_app.training.reference.prefetch import MarginPrefetcher
 from dmpo_app.training.rounds.scheduler import Tick
 from tests.store.store_data import scalar
 from tests.training.training_studio import FAST, TrainingStudio

@@ -14,8 +14,8 @@ from dmpo_app.domain.render_request import RenderedImage, RendererState, RenderR
 from dmpo_app.errors import NotReadyError, StudioError
 from dmpo_app.hosting.zerogpu.gpu_calls import GpuJobRunner
 from dmpo_app.hosting.zerogpu.render_job import RenderJob, RenderResult
-from dmpo_app.rendering.background import RenderPurge, most_urgent
 from dmpo_app.rendering.pool import ContactSheetPlanner, PoolPlanner, store_pair
+from dmpo_app.rendering.render_thread import RenderPurge, most_urgent
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 

@@ -22,11 +22,10 @@ from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.store import Store
 from dmpo_app.training.loop.checkpoint import Checkpoint
 from dmpo_app.training.monitoring.latent_preview import pairs_for_fit
-from dmpo_app.training.rounds.held_lease import TrainerLease
 from dmpo_app.training.rounds.publishing import publish_or_refuse
 from dmpo_app.training.rounds.round_plan import RoundPlan, build_plan, parent_files, read_plan_inputs, start_or_resume
 from dmpo_app.training.rounds.round_progress import ProgressRecorder
-from dmpo_app.training.rounds.round_runner import remove_checkpoint, round_folder
+from dmpo_app.training.rounds.round_runner import TrainerLease, remove_checkpoint, round_folder
 from dmpo_app.training.rounds.scheduler import check_crash_loop, next_round
 
 _log = logging.getLogger(__name__)

@@ -37,12 +37,16 @@ from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from dmpo_app.training.reference.calibration import calibrate_settings
-from dmpo_app.training.reference.prefetch import ReferencePrefetcher
-from dmpo_app.training.reference.vote_margins import MarginPrefetcher
-from dmpo_app.training.rounds.held_lease import TrainerLease
+from dmpo_app.training.reference.prefetch import MarginPrefetcher, ReferencePrefetcher
 from dmpo_app.training.rounds.round_plan import start_or_resume
 from dmpo_app.training.rounds.round_progress import MetricsCallback, start_round_tracker
-from dmpo_app.training.rounds.round_runner import RoundRunner, SliceOutcome, remove_checkpoint, round_folder
+from dmpo_app.training.rounds.round_runner import (
+    RoundRunner,
+    SliceOutcome,
+    TrainerLease,
+    remove_checkpoint,
+    round_folder,
+)
 
 _log = logging.getLogger(__name__)
 
