@@ -6,7 +6,7 @@ Shapes:  B images;  C H W latent channels, height, width.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -31,15 +31,16 @@ class Denoiser:
     family: ModelFamily
     quantize: Quantize = "none"
     empty_prompt: Callable[[], Conditioning] | None = None
+    dtype: torch.dtype = field(init=False)
+    """The dtype that the denoiser computes in; the weights of a quantised one are smaller."""
+
+    def __post_init__(self) -> None:
+        # diffusers walks all parameters for this: asked thrice a pass, it was an eighth of a step of a tiny model.
+        object.__setattr__(self, "dtype", self.module.dtype)
 
     @property
     def device(self) -> torch.device:
         return cast(torch.device, self.module.device)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype that the denoiser computes in; the weights of a quantised one are smaller."""
-        return cast(torch.dtype, self.module.dtype)
 
     @property
     def precision(self) -> str:
