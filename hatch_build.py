@@ -12,7 +12,7 @@ SHIPPED = ("pocket", "classifiers", "prompts", "starter-pairs.zip")
 
 
 class ShippedData(BuildHookInterface[Any]):
-    """Adds `data/` to the package as its folder `assets`, where `dmpo_app.settings.shipped` finds it."""
+    """Adds `data/` to the package as its folder `assets`, where `dmpo_app.settings.host` finds it."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "standard":

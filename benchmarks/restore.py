@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks.report import machine, print_table
 from dmpo_app.backup.backup_service import Backup
-from dmpo_app.backup.remotes.remote import open_remote
+from dmpo_app.backup.remotes import open_remote
 from dmpo_app.backup.restoring import restore
 from dmpo_app.backup.snapshots import snapshot_names
 from dmpo_app.backup.startup import claim_and_restore

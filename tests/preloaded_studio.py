@@ -17,7 +17,7 @@ PRELOADED = [
     "dmpo_app.cli.main",
     "dmpo_app.server.run",
     "dmpo_app.diffusion.loading",
-    "dmpo_app.diffusion.families.components",
+    "dmpo_app.diffusion.families.protocol",
     "dmpo_app.rendering.engine",
     "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
     "tests.browser.served_home",

@@ -21,7 +21,7 @@ from dmpo_app.backup.startup import _read_or_create_owner_id
 from dmpo_app.diffusion.adapter_files import write_adapter
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.errors import BackupUnreachableError, StorageFullError
-from dmpo_app.exchange.exporting.folders import atomic_folder
+from dmpo_app.exchange.exporting.output_files import atomic_folder
 from dmpo_app.labeling.tokens import load_or_create_key
 from dmpo_app.store.files import Files
 from dmpo_app.training.data.encoded_pairs import EncodedBatch, EncodedPairs

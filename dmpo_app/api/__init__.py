@@ -9,9 +9,8 @@
 `docs/python.md` is the guide. Errors that are meant for people are `StudioError`s.
 """
 
-from dmpo_app.api.callbacks import Callback, Policy
 from dmpo_app.api.config import DMPOConfig
-from dmpo_app.api.dmpo_trainer import DMPOTrainer, HeldOutEvaluation, TrainingResult
+from dmpo_app.api.dmpo_trainer import Callback, DMPOTrainer, HeldOutEvaluation, Policy, TrainingResult
 from dmpo_app.api.preferences import Preferences, load_preferences
 
 __all__ = [

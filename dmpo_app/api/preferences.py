@@ -11,8 +11,8 @@ from dmpo_app.errors import BadInputError
 from dmpo_app.exchange.readers.memory import PAIRS_READER, MemorySource, dataset_source
 from dmpo_app.exchange.readers.pair import PreferencePair
 from dmpo_app.exchange.readers.reader import PreferenceReader, read_row
-from dmpo_app.exchange.readers.registry import detect_reader
-from dmpo_app.exchange.readers.source import PreferenceSource, open_source
+from dmpo_app.exchange.readers.registry import detect_reader, open_source
+from dmpo_app.exchange.readers.source import PreferenceSource
 
 
 @dataclass(frozen=True, slots=True)

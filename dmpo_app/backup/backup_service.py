@@ -9,8 +9,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from dmpo_app.backup.claims import Claim, is_superseded, release
 from dmpo_app.backup.remotes.remote import Remote
+from dmpo_app.backup.startup import Claim, is_superseded, release
 from dmpo_app.backup.uploader import BackupUploader
 from dmpo_app.errors import BackupUnreachableError, StudioError
 from dmpo_app.settings import BackupSettings

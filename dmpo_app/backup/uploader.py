@@ -12,11 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dmpo_app.backup.claims import Claim, forget_old_claims
 from dmpo_app.backup.home_files import PREFIX, HomeFileScanner, referenced_files
 from dmpo_app.backup.page_delta import compare, write_delta
 from dmpo_app.backup.remotes.remote import Remote
 from dmpo_app.backup.snapshots import prune, put_delta, put_snapshot, snapshot_name
+from dmpo_app.backup.startup import Claim, forget_old_claims
 from dmpo_app.errors import BackupUnreachableError
 from dmpo_app.settings import BackupSettings
 from dmpo_app.store.db.sqlite import DatabaseCopier, open_copy

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dmpo_app.diffusion.adapter_files import MANIFEST_FILE, WEIGHTS_FILE, read_adapter
-from dmpo_app.domain.image import BASE_VERSION, AdapterRef
-from dmpo_app.domain.render_request import RenderRequest
+from dmpo_app.domain.image import BASE_VERSION, AdapterRef, RenderRequest
 from dmpo_app.exchange.exporting.cards import CardImages, base_model_name, model_card
 from dmpo_app.labeling.quality.quality_report import build_report
 from dmpo_app.server.wiring import Lineage, open_lineage, read_prompts

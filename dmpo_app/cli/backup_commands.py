@@ -27,9 +27,8 @@ def backup(
     """
     log_to_terminal(logging.INFO)
     with exit_on_error(), ExitStack() as stack:
-        from dmpo_app.backup.claims import release
-        from dmpo_app.backup.remotes.remote import open_remote
-        from dmpo_app.backup.startup import claim_and_restore
+        from dmpo_app.backup.remotes import open_remote
+        from dmpo_app.backup.startup import claim_and_restore, release
         from dmpo_app.backup.uploader import SCRATCH, BackupUploader
         from dmpo_app.server.wiring import home_lock
         from dmpo_app.store.store import DATABASE_NAME, utc_now
@@ -65,7 +64,7 @@ def restore(
     """
     log_to_terminal(logging.WARNING)
     with exit_on_error():
-        from dmpo_app.backup.remotes.remote import open_remote
+        from dmpo_app.backup.remotes import open_remote
         from dmpo_app.backup.restoring import restore as restore_home
         from dmpo_app.backup.snapshots import snapshot_names
 
@@ -99,9 +98,9 @@ def verify(
     """
     log_to_terminal(logging.WARNING)
     with exit_on_error():
-        from dmpo_app.backup.remotes.remote import open_remote
-        from dmpo_app.backup.verifying import IssueKind, repair_home, verify_backup
-        from dmpo_app.backup.verifying import verify as verify_home
+        from dmpo_app.backup.remotes import open_remote
+        from dmpo_app.backup.restoring import IssueKind, repair_home, verify_backup
+        from dmpo_app.backup.restoring import verify as verify_home
 
         settings = context.load_settings()
         backup_url = url or settings.backup.url

@@ -21,7 +21,7 @@ from dmpo_app.errors import StudioError
 from dmpo_app.labeling.text_checks import BlockList
 from dmpo_app.server.wiring import read_prompts
 from dmpo_app.settings import PROJECT_ROOT, Settings, detect_mode, on_space
-from dmpo_app.settings.space_defaults import local_home
+from dmpo_app.settings.host import local_home
 from dmpo_app.web.ports import free_port
 
 _LOW_DISK_GB = 2.0
@@ -212,7 +212,8 @@ def _quantize(settings: Settings) -> CheckResult:
 
 
 def _backup(url: str) -> CheckResult:
-    from dmpo_app.backup.remotes.remote import open_remote, without_credentials
+    from dmpo_app.backup.remotes import open_remote
+    from dmpo_app.backup.remotes.remote import without_credentials
     from dmpo_app.backup.snapshots import snapshot_names
 
     try:

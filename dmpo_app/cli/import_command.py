@@ -67,7 +67,7 @@ def import_data(
     log_to_terminal(logging.WARNING)
     with exit_on_error():
         from dmpo_app.exchange.importing.importer import Importer, get_reader
-        from dmpo_app.exchange.readers.source import open_source
+        from dmpo_app.exchange.readers.registry import open_source
         from dmpo_app.server.wiring import open_lineage
 
         settings = context.load_settings()

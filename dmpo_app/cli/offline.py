@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dmpo_app.domain.image import BASE_VERSION
+from dmpo_app.domain.image import BASE_VERSION, RenderRequest
 from dmpo_app.domain.limits import MAX_SEED
-from dmpo_app.domain.render_request import RenderRequest
 from dmpo_app.domain.round import RoundState, Trigger
 from dmpo_app.domain.vote import Question
 from dmpo_app.errors import BadInputError, ConflictError, NotFoundError

@@ -187,8 +187,7 @@ def _train_on_dataset(options: DatasetOptions, settings: Settings) -> TrainingOu
 
 
 def _open(options: DatasetOptions) -> tuple[PreferenceSource, PreferenceReader]:
-    from dmpo_app.exchange.readers.registry import detect_reader
-    from dmpo_app.exchange.readers.source import open_source
+    from dmpo_app.exchange.readers.registry import detect_reader, open_source
 
     source = open_source(options.dataset, split=options.split, config=options.subset)
     reader = detect_reader(source.columns, source.name)

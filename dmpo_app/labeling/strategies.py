@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dmpo_app.domain.pair_choice import AssignmentRules, Candidate, CandidateFeature, Overlap, Strategy
+from dmpo_app.domain.vote import AssignmentRules, Candidate, CandidateFeature, Overlap, Strategy
 from dmpo_app.settings import LabelingSettings
 
 

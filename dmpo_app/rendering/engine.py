@@ -19,8 +19,7 @@ from dmpo_app.diffusion.families.registry import get_family
 from dmpo_app.diffusion.live_model import LiveModel, Sample, Shot
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
-from dmpo_app.domain.image import BASE_VERSION, BaseModelRef, ImageKind, NewImage
-from dmpo_app.domain.render_request import RenderedImage, RenderRequest
+from dmpo_app.domain.image import BASE_VERSION, BaseModelRef, ImageKind, NewImage, RenderedImage, RenderRequest
 from dmpo_app.errors import AdapterError, BadInputError, StudioError
 from dmpo_app.rendering.import_encoding import ImportEncoder
 from dmpo_app.rendering.pool import PairPlan, SheetPlan, store_pair

@@ -16,8 +16,8 @@ from dmpo_app.store.store import utc_now
 
 if TYPE_CHECKING:
     from dmpo_app.backup.backup_service import Backup
-    from dmpo_app.backup.claims import Claim
     from dmpo_app.backup.remotes.remote import Remote
+    from dmpo_app.backup.startup import Claim
 
 
 _REFRESH_SECONDS = 5
@@ -117,7 +117,7 @@ def claim_backup(settings: Settings, stopping: threading.Event) -> ClaimedBackup
     backup_settings = settings.backup
     if backup_settings.url is None:
         return None
-    from dmpo_app.backup.remotes.remote import open_remote
+    from dmpo_app.backup.remotes import open_remote
     from dmpo_app.backup.startup import claim_and_restore
 
     remote = open_remote(backup_settings.url)

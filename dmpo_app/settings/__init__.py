@@ -6,20 +6,21 @@ message.
 """
 
 from dmpo_app.settings.changes import SettingChange, find_changes
-from dmpo_app.settings.modes import Mode, apply_mode, detect_mode
+from dmpo_app.settings.host import PROJECT_ROOT, on_space, shipped_data
 from dmpo_app.settings.round_settings import RoundLimitSettings, RoundSettings, ScorerSettings, ScoringSettings
 from dmpo_app.settings.sections import BackupSettings, IdentitySettings, LabelingSettings
-from dmpo_app.settings.shipped import PROJECT_ROOT, shipped_data
-from dmpo_app.settings.space_defaults import on_space
 from dmpo_app.settings.tree import (
     POCKET_MODEL,
     HostingSettings,
     LimitSettings,
+    Mode,
     PoolSettings,
     RenderSettings,
     SettingField,
     Settings,
     TrainerSettings,
+    apply_mode,
+    detect_mode,
 )
 
 __all__ = [

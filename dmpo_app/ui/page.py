@@ -5,8 +5,7 @@ from gradio.themes.utils.colors import Color
 from gradio.themes.utils.fonts import LocalFont
 
 from dmpo_app.ui.assets import Assets
-from dmpo_app.ui.compare_tab import compare_tab
-from dmpo_app.ui.zerogpu_events import gpu_minute_panel
+from dmpo_app.ui.compare_tab import compare_tab, gpu_minute_panel
 from dmpo_app.web.services import Services
 
 GREEN = Color(

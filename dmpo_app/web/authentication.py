@@ -11,9 +11,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from dmpo_app.domain.vote import Annotator
 from dmpo_app.errors import ForbiddenError, NotFoundError
 from dmpo_app.labeling.service import LabelingService
-from dmpo_app.web.concurrency import RequestLimiters
 from dmpo_app.web.error_responses import ApiError
-from dmpo_app.web.services import Services
+from dmpo_app.web.services import RequestLimiters, Services
 
 _annotator_scheme = HTTPBearer(auto_error=False, scheme_name="annotator", description="Token of POST /session.")
 _admin_scheme = HTTPBearer(

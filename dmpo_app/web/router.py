@@ -16,7 +16,6 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp
 
 from dmpo_app import __version__
-from dmpo_app.web.concurrency import RateLimits, RenderBackpressureMiddleware, RequestLimiters
 from dmpo_app.web.error_responses import StudioRoute
 from dmpo_app.web.routes.data_routes import exports_router, imports_router
 from dmpo_app.web.routes.moderation_routes import gold_router, moderation_router, quality_router
@@ -25,7 +24,7 @@ from dmpo_app.web.routes.prompt_routes import prompts_router
 from dmpo_app.web.routes.sign_in_routes import callback_router, login_router, oidc_provider_from_settings
 from dmpo_app.web.routes.studio_routes import studio_router, versions_router
 from dmpo_app.web.routes.voting_routes import voting_router
-from dmpo_app.web.services import Services
+from dmpo_app.web.services import RateLimits, RenderBackpressureMiddleware, RequestLimiters, Services
 
 TITLE = "DMPO Studio"
 DESCRIPTION = (

@@ -1,15 +1,36 @@
-"""Container of the services behind the page and the JSON API; wiring fills it in."""
+"""The services behind the page and the JSON API, and their limits: threads, backpressure for renders, token buckets.
 
+Gradio and file answers use the framework's own 40 threads. With limiters of their own, a flood of one kind of request
+leaves the others their threads. Votes and assignments have no threads at all: the store's writer does the work, and to
+hand each of them to a thread that waits for it costs more than the work itself.
+
+Renders are turned away while the model is busy, before anything is read of them: a flood of them then costs the event
+loop, which votes wait for as well, a tenth of what it would cost to understand each and refuse it.
+"""
+
+import asyncio
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Generic, TypeVar
 
-from dmpo_app.domain.image import BaseModelRef, Sampling
-from dmpo_app.domain.render_request import Renderer, ZeroGpuService
+import anyio
+import anyio.to_thread
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dmpo_app.domain.image import BaseModelRef, Renderer, Sampling, ZeroGpuService
 from dmpo_app.domain.round import TrainerSupervisor
+from dmpo_app.errors import BusyError
 from dmpo_app.exchange.importing.import_desk import ImportService
 from dmpo_app.labeling.service import LabelingService
 from dmpo_app.settings import Mode, Settings
 from dmpo_app.store import Store
+from dmpo_app.web.error_responses import ApiError, add_security_headers, response_from_studio_error
 
 
 @dataclass(frozen=True)
@@ -35,3 +56,156 @@ class Services:
     def imports(self) -> ImportService:
         """The import desk for data sets that administrators send; whoever opens the studio closes it."""
         return ImportService(self.store, self.base, self.settings)
+
+
+_T = TypeVar("_T")
+
+
+class ThreadLimiter:
+    """Thread limit: at most `width` blocking calls at a time; more of them wait their turn without holding a thread."""
+
+    def __init__(self, width: int) -> None:
+        self._max_threads = width
+        self._limiter: anyio.CapacityLimiter | None = None
+
+    async def run(self, work: Callable[[], _T]) -> _T:
+        """Run `work` in a thread and give back what it returns or raises."""
+        if self._limiter is None:  # belongs to the event loop that uses it, so it is made on first use
+            self._limiter = anyio.CapacityLimiter(self._max_threads)
+        return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+
+
+class WriterLimiter:
+    """Writer limit: at most `width` requests wait for the store's writer, fewer than its queue holds; others wait."""
+
+    def __init__(self, width: int) -> None:
+        self._limiter = asyncio.Semaphore(width)
+
+    async def run(self, submit: Callable[[], Future[_T]]) -> _T:
+        """Await the future that `submit` returns. `submit` may not block."""
+        async with self._limiter:
+            return await asyncio.wrap_future(submit())
+
+
+class Coalesced(Generic[_T]):
+    """Coalesced calls: one result for all callers at about the same time, computed at most once in `seconds`.
+
+    The work begins after each of them called, so that nobody gets a result from before.
+    """
+
+    def __init__(self, limiter: ThreadLimiter, work: Callable[[], _T], *, seconds: float = 0.05) -> None:
+        self._limiter, self._work, self._min_interval_seconds = limiter, work, seconds
+        self._started_at = -math.inf
+        self._pending_task: asyncio.Task[_T] | None = None
+
+    async def get(self) -> _T:
+        """Return the result of the next run of the work; raises what it raises."""
+        if self._pending_task is None:
+            self._pending_task = asyncio.create_task(self._run())
+        # A caller who leaves does not cancel the work for the others.
+        return await asyncio.shield(self._pending_task)
+
+    async def _run(self) -> _T:
+        try:
+            await asyncio.sleep(max(0.0, self._started_at + self._min_interval_seconds - time.monotonic()))
+        finally:
+            self._pending_task = None  # calls from now on belong to the next run
+        self._started_at = time.monotonic()
+        return await self._limiter.run(self._work)
+
+
+class RequestLimiters:
+    """The limiters of a server: votes and assignments, other writes, reads (short queries and files), background."""
+
+    def __init__(self) -> None:
+        self.votes = WriterLimiter(512)
+        self.writes = ThreadLimiter(64)
+        self.reads = ThreadLimiter(24)
+        self.background = ThreadLimiter(8)
+
+
+class RenderBackpressureMiddleware:
+    """ASGI middleware around the API; `path`: the path of the render route."""
+
+    def __init__(self, app: ASGIApp, services: Services, path: str) -> None:
+        self._app = app
+        self._renderer = services.renderer
+        self._queue_size = services.settings.render.queue_size
+        self._render_path = path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == self._render_path and scope["method"] == "POST":
+            num_pending = self._renderer.state.pending
+            if num_pending >= self._queue_size:
+                busy = BusyError(f"{num_pending} images are waiting to be made already; try again in a moment")
+                await add_security_headers(response_from_studio_error(busy))(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+MAX_IDENTITIES = 20_000
+
+
+@dataclass
+class _Bucket:
+    tokens: float
+    updated_at: float
+
+
+class RateLimiter:
+    """Token bucket rate limit: at most `per_minute` a minute for each key, in bursts of at most as many. Thread-safe.
+
+    The least recently seen keys are forgotten beyond `MAX_IDENTITIES`, which only ever gives them a fresh start.
+    """
+
+    def __init__(self, per_minute: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._capacity = float(per_minute)
+        self._per_second = per_minute / 60
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+
+    def take_token(self, key: str) -> float:
+        """Take a token from the bucket of `key`: 0.0 when there was one, else the seconds until there is."""
+        now = self._clock()
+        with self._lock:
+            bucket = self._buckets.pop(key, None) or _Bucket(self._capacity, now)
+            bucket.tokens = min(self._capacity, bucket.tokens + (now - bucket.updated_at) * self._per_second)
+            bucket.updated_at = now
+            self._buckets[key] = bucket
+            if len(self._buckets) > MAX_IDENTITIES:
+                self._buckets.popitem(last=False)
+            if bucket.tokens >= 1:
+                bucket.tokens -= 1
+                return 0.0
+            return (1 - bucket.tokens) / self._per_second
+
+
+class RateLimits:
+    """The rate limits of one server; all of them off unless the studio is public."""
+
+    def __init__(self, *, on: bool, votes: int, renders: int, sessions: int, reports: int) -> None:
+        self.is_enabled = on
+        self._votes = RateLimiter(votes)
+        self._renders = RateLimiter(renders)
+        self._sessions = RateLimiter(sessions)
+        self._reports = RateLimiter(reports)
+
+    def check_vote(self, key: str) -> None:
+        self._check(self._votes, key, "votes")
+
+    def check_render(self, key: str) -> None:
+        self._check(self._renders, key, "images")
+
+    def check_report(self, key: str) -> None:
+        self._check(self._reports, key, "reports")
+
+    def check_session(self) -> None:
+        """Limit new sessions, in one bucket for everybody: each is a new identity, so this bounds all the others."""
+        self._check(self._sessions, "all", "new visitors")
+
+    def _check(self, limiter: RateLimiter, key: str, subject: str) -> None:
+        wait = limiter.take_token(key) if self.is_enabled else 0.0
+        if wait > 0:
+            seconds = math.ceil(wait)
+            raise ApiError(429, "too_many", f"Too many {subject}; try again in {seconds} s.", retry_after=seconds)

@@ -12,7 +12,7 @@ opened = []
 sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if event == "open" else None)
 
 from dmpo_app.backup.remotes.remote import open_remote
-from dmpo_app.backup.verifying import verify
+from dmpo_app.backup.restoring import verify
 from dmpo_app.store import Store
 from tests.backup.backup_data import Voters, shipper_of
 

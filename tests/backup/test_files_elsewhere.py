@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.backup.remotes.remote import open_remote
+from dmpo_app.backup.remotes import open_remote
 from dmpo_app.backup.startup import open_store
 from dmpo_app.errors import NotFoundError
 from dmpo_app.settings import Settings

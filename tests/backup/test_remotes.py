@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.backup.remotes.bucket_remote import BucketRemote
-from dmpo_app.backup.remotes.dataset_remote import DatasetRemote
-from dmpo_app.backup.remotes.remote import Remote, open_remote, without_credentials
+from dmpo_app.backup.remotes import open_remote
+from dmpo_app.backup.remotes.hub_remotes import BucketRemote, DatasetRemote
+from dmpo_app.backup.remotes.remote import Remote, without_credentials
 from dmpo_app.errors import BackupUnreachableError, NotFoundError, SetupError
 from tests.hub_fixtures import hub, hub_process
 from tests.studio_process import free_port

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.backup.remotes.remote import open_remote
+from dmpo_app.backup.remotes import open_remote
 from dmpo_app.backup.restoring import restore
 from dmpo_app.backup.snapshots import prune, snapshot_name, snapshot_names
 from dmpo_app.domain.image import ImageKind

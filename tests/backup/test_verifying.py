@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from dmpo_app.backup.verifying import IssueKind, repair_home, verify, verify_backup
+from dmpo_app.backup.restoring import IssueKind, repair_home, verify, verify_backup
 from dmpo_app.errors import SetupError
 from dmpo_app.store.db.sqlite import safe_driver
 from tests.backup.backup_data import Switch, Voters, shipper_of

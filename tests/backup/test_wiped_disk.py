@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from dmpo_app.backup.remotes.remote import open_remote
+from dmpo_app.backup.remotes import open_remote
 from dmpo_app.backup.restoring import restore
 from tests.preloaded_studio import PreloadedStudio
 

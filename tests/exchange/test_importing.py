@@ -23,7 +23,7 @@ from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.vote import Choice, Outcome, Question, Strength
 from dmpo_app.errors import ConflictError
 from dmpo_app.exchange.importing.importer import Importer, get_reader
-from dmpo_app.exchange.readers.source import open_source
+from dmpo_app.exchange.readers.registry import open_source
 from dmpo_app.labeling.quality.quality_report import make_name_hasher
 from dmpo_app.labeling.tokens import load_or_create_key
 from dmpo_app.settings import Settings

@@ -22,9 +22,8 @@ from dmpo_app.domain.prompt import (
     word_set,
 )
 from dmpo_app.errors import BadInputError, ForbiddenError, SetupError
-from dmpo_app.labeling.prompt_desk import PromptService
+from dmpo_app.labeling.prompt_desk import PromptImportRules, PromptService, plan_import
 from dmpo_app.labeling.prompt_files import FileRow, format_prompts, read_file, read_text
-from dmpo_app.labeling.prompt_import import PromptImportRules, plan_import
 from dmpo_app.labeling.text_checks import BlockList, NearDuplicateIndex
 from dmpo_app.settings import Settings
 from dmpo_app.settings.sections import LabelingSettings

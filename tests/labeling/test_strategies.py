@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from dmpo_app.domain.pair_choice import Candidate
+from dmpo_app.domain.vote import Candidate
 from dmpo_app.labeling.strategies import STRATEGIES, assignment_rules
 from dmpo_app.settings import LabelingSettings
 

@@ -9,8 +9,7 @@ from safetensors import safe_open
 
 from dmpo_app.exchange.readers.pair import PreferencePair
 from dmpo_app.exchange.readers.reader import read_row
-from dmpo_app.exchange.readers.registry import detect_reader
-from dmpo_app.exchange.readers.source import open_source
+from dmpo_app.exchange.readers.registry import detect_reader, open_source
 
 
 def checkpoint_facts(folder: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from dmpo_app.diffusion.tensor_files import load_conditioning, load_latents
 from dmpo_app.domain.data_import import EncodingProgress, ImportUse
 from dmpo_app.exchange.importing.importer import Importer, get_reader
-from dmpo_app.exchange.readers.source import open_source
+from dmpo_app.exchange.readers.registry import open_source
 from dmpo_app.rendering.engine import Engine
 from tests.exchange.readers.preference_files import image_bytes
 from tests.rendering.rendering_studio import RenderingStudio

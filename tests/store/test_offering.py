@@ -7,8 +7,7 @@ from functools import partial
 import pytest
 
 from dmpo_app.domain.image import BaseModelRef
-from dmpo_app.domain.pair_choice import AssignmentRules, CandidateFeature
-from dmpo_app.domain.vote import Annotator, Assignment, Choice, Outcome, Question
+from dmpo_app.domain.vote import Annotator, Assignment, AssignmentRules, CandidateFeature, Choice, Outcome, Question
 from dmpo_app.errors import BadInputError, NotFoundError
 from dmpo_app.labeling.strategies import STRATEGIES
 from dmpo_app.settings import LabelingSettings

@@ -4,8 +4,7 @@ from dataclasses import replace
 import pytest
 
 from dmpo_app.domain.image import BaseModelRef, NewPair
-from dmpo_app.domain.pair_choice import AssignmentRules
-from dmpo_app.domain.vote import LETTERS, Annotator, Assignment, Choice, Outcome
+from dmpo_app.domain.vote import LETTERS, Annotator, Assignment, AssignmentRules, Choice, Outcome
 from dmpo_app.errors import BadInputError, ConflictError
 from dmpo_app.store import Store
 from tests.store.store_data import HOUR, broken_counts, new_image, new_pair, scalar

@@ -19,9 +19,8 @@ from dmpo_app.diffusion.base_models import detect_family, fingerprint
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
 from dmpo_app.domain.image import BaseModelRef, NewImage, NewPair, PairSource, Provenance
-from dmpo_app.domain.pair_choice import AssignmentRules
 from dmpo_app.domain.round import Trigger
-from dmpo_app.domain.vote import Choice
+from dmpo_app.domain.vote import AssignmentRules, Choice
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store
 from dmpo_app.training.loop import trainer as round_trainer

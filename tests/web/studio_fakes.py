@@ -18,9 +18,11 @@ from dmpo_app.domain.image import (
     NewPair,
     PairSource,
     Provenance,
+    RenderedImage,
+    RendererState,
+    RenderRequest,
     Sampling,
 )
-from dmpo_app.domain.render_request import RenderedImage, RendererState, RenderRequest
 from dmpo_app.domain.round import RoundProgress, TrainerState, Trigger
 from dmpo_app.errors import BusyError, NotReadyError
 from dmpo_app.pocket.scenes import COLOURS, SETTINGS, SUBJECTS, SceneConstraints, sample_scene

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from dmpo_app.web.concurrency import Coalesced, ThreadLimiter, WriterLimiter
+from dmpo_app.web.services import Coalesced, ThreadLimiter, WriterLimiter
 from tests.patience import PATIENCE
 
 SECONDS = 0.05

@@ -1,8 +1,8 @@
 import pytest
 
 from dmpo_app.settings import LimitSettings
-from dmpo_app.web import concurrency as rate_limits
-from dmpo_app.web.concurrency import RateLimiter
+from dmpo_app.web import services as rate_limits
+from dmpo_app.web.services import RateLimiter
 from tests.web.api_studio import ApiStudio
 
 

@@ -1,1 +1,27 @@
-"""Storages that a backup can be kept on, one file each."""
+"""Storages that a backup can be kept on, one file each, and `open_remote`, which picks one by its URL."""
+
+from pathlib import Path
+
+from dmpo_app.backup.remotes.remote import Remote
+
+
+def open_remote(url: str) -> Remote:
+    """Create the client of the storage at a URL or the path of a folder. Nothing is asked of it yet.
+
+    Raises SetupError for a URL that no installed package understands.
+    """
+    if "://" not in url or url.startswith("file://"):
+        from dmpo_app.backup.remotes.folder_remote import FolderRemote
+
+        return FolderRemote(Path(url.removeprefix("file://")).expanduser().absolute())
+    if url.startswith("hf://datasets/"):
+        from dmpo_app.backup.remotes.hub_remotes import DatasetRemote
+
+        return DatasetRemote(url.removeprefix("hf://datasets/"))
+    if url.startswith("hf://buckets/"):
+        from dmpo_app.backup.remotes.hub_remotes import BucketRemote
+
+        return BucketRemote(url.removeprefix("hf://buckets/"))
+    from dmpo_app.backup.remotes.fsspec_remote import FsspecRemote
+
+    return FsspecRemote(url)

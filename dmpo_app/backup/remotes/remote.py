@@ -53,25 +53,3 @@ class Remote(Protocol):
 def without_credentials(url: str) -> str:
     """Strip user, password and query from a URL, for messages and logs."""
     return re.sub(r"(?<=://)[^/@]*@", "", url.split("?", 1)[0].split("#", 1)[0])
-
-
-def open_remote(url: str) -> Remote:
-    """Create the client of the storage at a URL or the path of a folder. Nothing is asked of it yet.
-
-    Raises SetupError for a URL that no installed package understands.
-    """
-    if "://" not in url or url.startswith("file://"):
-        from dmpo_app.backup.remotes.folder_remote import FolderRemote
-
-        return FolderRemote(Path(url.removeprefix("file://")).expanduser().absolute())
-    if url.startswith("hf://datasets/"):
-        from dmpo_app.backup.remotes.dataset_remote import DatasetRemote
-
-        return DatasetRemote(url.removeprefix("hf://datasets/"))
-    if url.startswith("hf://buckets/"):
-        from dmpo_app.backup.remotes.bucket_remote import BucketRemote
-
-        return BucketRemote(url.removeprefix("hf://buckets/"))
-    from dmpo_app.backup.remotes.fsspec_remote import FsspecRemote
-
-    return FsspecRemote(url)

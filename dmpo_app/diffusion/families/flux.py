@@ -16,7 +16,7 @@ from diffusers import DiffusionPipeline, FluxPipeline, FluxTransformer2DModel, M
 from torch import Tensor
 
 from dmpo_app.diffusion.families.components import TRANSFORMER_TARGETS, decode_shifted, encode_shifted
-from dmpo_app.diffusion.families.flow_matching import FlowMatching
+from dmpo_app.diffusion.families.noise_schedule import FlowMatching
 from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
 
 TRAINING_GUIDANCE = 3.5

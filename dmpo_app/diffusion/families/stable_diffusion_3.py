@@ -9,7 +9,7 @@ from diffusers import DiffusionPipeline, ModelMixin, SD3Transformer2DModel, Stab
 from torch import Tensor
 
 from dmpo_app.diffusion.families.components import TRANSFORMER_TARGETS, decode_shifted, encode_shifted
-from dmpo_app.diffusion.families.flow_matching import FlowMatching
+from dmpo_app.diffusion.families.noise_schedule import FlowMatching
 from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
 
 

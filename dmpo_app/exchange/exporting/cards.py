@@ -20,7 +20,7 @@ from dmpo_app.exchange.exporting.export_rows import (
     filter_preferences,
     model_name,
 )
-from dmpo_app.exchange.exporting.row_files import SPLITS
+from dmpo_app.exchange.exporting.output_files import SPLITS
 from dmpo_app.labeling.quality.agreement import alpha_interval
 from dmpo_app.labeling.quality.quality_report import QualityReport
 from dmpo_app.labeling.quality.quality_votes import OUTCOMES, Interval, wilson_share

@@ -21,14 +21,16 @@ from dmpo_app.exchange.exporting.export_rows import (
     majority_consensus,
     posterior_consensus,
 )
-from dmpo_app.exchange.exporting.folders import atomic_folder, write_manifest, write_text
-from dmpo_app.exchange.exporting.row_files import (
+from dmpo_app.exchange.exporting.output_files import (
     PAIRS_WITH_IMAGES,
     PAIRS_WITHOUT_IMAGES,
     Shards,
     assign_split,
+    atomic_folder,
     import_pyarrow,
     open_row_file,
+    write_manifest,
+    write_text,
 )
 from dmpo_app.io import sha256_hex
 from dmpo_app.labeling.quality.quality_report import make_name_hasher

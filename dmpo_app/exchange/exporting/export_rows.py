@@ -16,10 +16,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from dmpo_app.domain.image import BaseModelRef, ImageRef, PairSource
-from dmpo_app.domain.pair_choice import Purpose
-from dmpo_app.domain.vote import Outcome, Question
+from dmpo_app.domain.vote import Outcome, Purpose, Question
 from dmpo_app.labeling.quality.quality_votes import number_ids
-from dmpo_app.labeling.quality.reliability import dawid_skene
+from dmpo_app.labeling.quality.vote_weights import dawid_skene
 from dmpo_app.store import Store
 from dmpo_app.store.voting.vote_queries import ExportVote, VotedPair
 

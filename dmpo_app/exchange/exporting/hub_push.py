@@ -8,7 +8,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
 from dmpo_app.errors import BadInputError, translate_push_errors
-from dmpo_app.exchange.exporting.folders import MANIFEST, read_manifest
+from dmpo_app.exchange.exporting.output_files import MANIFEST, read_manifest
 
 _MESSAGE = "Update of the votes"
 

@@ -25,7 +25,8 @@ from dmpo_app.errors import (
     StudioError,
 )
 from dmpo_app.exchange.importing.importer import AUTO, Importer, get_reader
-from dmpo_app.exchange.readers.source import PreferenceSource, open_source
+from dmpo_app.exchange.readers.registry import open_source
+from dmpo_app.exchange.readers.source import PreferenceSource
 from dmpo_app.io import is_disk_error
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store

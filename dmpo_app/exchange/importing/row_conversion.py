@@ -19,7 +19,7 @@ from dmpo_app.errors import BadInputError
 from dmpo_app.exchange.readers.pair import ImageFolder, LeftOutReason, UnusableImageError
 from dmpo_app.exchange.readers.reader import PreferenceReader, Row, RowMetadata, RowPair
 from dmpo_app.io import sha256_hex
-from dmpo_app.labeling.prompt_import import PromptImportRules, find_refusal
+from dmpo_app.labeling.prompt_desk import PromptImportRules, find_refusal
 from dmpo_app.labeling.quality.quality_report import make_name_hasher
 from dmpo_app.labeling.service import MAX_ELAPSED_MS
 from dmpo_app.labeling.text_checks import BlockList, NearDuplicateIndex, clean_remark

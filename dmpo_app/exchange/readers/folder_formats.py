@@ -6,13 +6,14 @@ a lower rank being better: every two of them are a pair. The consensus of its an
 the same as that many people agreeing on each pair.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from dmpo_app.exchange.readers.pair import LeftOutReason
+from dmpo_app.exchange.readers.pair import ImageFolder, LeftOutReason
 from dmpo_app.exchange.readers.reader import Row, RowPair, has_columns, wins_from_scores
+from dmpo_app.exchange.readers.source import Bookmark, CountedRows, RowStream, fingerprint_of_files
 
 WINNERS, LOSERS = "winners", "losers"
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
@@ -90,3 +91,19 @@ def _wins_from_ranks(rank_a: int | None, rank_b: int | None) -> float | LeftOutR
     if rank_a is None or rank_b is None:
         return LeftOutReason.MISSING_LABEL
     return 0.5 if rank_a == rank_b else float(rank_a < rank_b)
+
+
+class FoldersSource:
+    """The PreferenceSource of two folders, winners and losers."""
+
+    columns: Sequence[str] = ("winner", "loser", "caption")
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self.folder = ImageFolder(path)
+        self.fingerprint = fingerprint_of_files(sorted(file for file in path.rglob("*") if file.is_file()), path)
+        self._path = path
+
+    def open(self, bookmark: Bookmark | None = None) -> RowStream:
+        start = 0 if bookmark is None else int(bookmark["position"])
+        return CountedRows(read_folder_rows(self._path, start), start)

@@ -1,11 +1,19 @@
-"""The formats there are. A new one is a class in this folder and a line here."""
+"""The formats there are, and `open_source`. A new format is a class in this folder and a line here."""
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from dmpo_app.errors import SetupError
-from dmpo_app.exchange.readers.annotation_tools import ArgillaReader, LabelStudioReader
-from dmpo_app.exchange.readers.folder_formats import HPDv2Reader, WinnerLoserReader
+from dmpo_app.exchange.readers import hugging_face
+from dmpo_app.exchange.readers.annotation_tools import ArgillaReader, LabelStudioReader, ToolSource, find_tool_file
+from dmpo_app.exchange.readers.folder_formats import (
+    FoldersSource,
+    HPDv2Reader,
+    WinnerLoserReader,
+    is_winner_loser_folder,
+)
 from dmpo_app.exchange.readers.reader import PreferenceReader
+from dmpo_app.exchange.readers.source import PreferenceSource
 from dmpo_app.exchange.readers.table_formats import (
     ChosenRejectedReader,
     HPDv3Reader,
@@ -54,3 +62,27 @@ def _missing_columns(columns: Collection[str]) -> str:
     reader, variant = min(variants, key=lambda one: (-len(one[1] & present), len(one[1] - present)))
     missing = sorted(variant - present)
     return f" and lacks {', '.join(map(repr, missing))} for the nearest format, {reader.name}"
+
+
+def open_source(dataset: str, *, split: str = "train", config: str | None = None) -> PreferenceSource:
+    """Open a file, a folder or a hub id as a source; nothing but its beginning is read.
+
+    Args:
+        dataset: a .parquet, .jsonl or .json file; a folder of such files, of `Dataset.save_to_disk`, or with
+            `winners` and `losers` in it; or a hub id, which is streamed.
+        split: of a hub id, of a saved DatasetDict, or what the names of a folder's files begin with.
+        config: of a hub id that has several.
+
+    Raises SetupError when there is no such data set or the `datasets` library is not installed.
+    """
+    path = Path(dataset).expanduser()
+    if path.is_dir() and is_winner_loser_folder(path):
+        return FoldersSource(path)
+    tool_file = find_tool_file(path)
+    if tool_file is not None:
+        return ToolSource(tool_file)
+    if path.exists():
+        return hugging_face.local_source(path, split)
+    if dataset.count("/") > 1 or dataset.startswith((".", "~", "/")) or path.suffix in {".parquet", ".json", ".jsonl"}:
+        raise SetupError(f"there is no data set at {dataset}; expected a file, a folder or a hub id such as owner/name")
+    return hugging_face.hub_source(dataset, split, config)

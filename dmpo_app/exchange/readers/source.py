@@ -6,8 +6,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from dmpo_app.errors import SetupError
-from dmpo_app.exchange.readers.folder_formats import is_winner_loser_folder, read_folder_rows
 from dmpo_app.exchange.readers.pair import ImageFolder
 from dmpo_app.exchange.readers.reader import Row
 from dmpo_app.io import sha256_hex
@@ -49,32 +47,6 @@ class PreferenceSource(Protocol):
     def open(self, bookmark: Bookmark | None = None) -> RowStream: ...
 
 
-def open_source(dataset: str, *, split: str = "train", config: str | None = None) -> PreferenceSource:
-    """Open a file, a folder or a hub id as a source; nothing but its beginning is read.
-
-    Args:
-        dataset: a .parquet, .jsonl or .json file; a folder of such files, of `Dataset.save_to_disk`, or with
-            `winners` and `losers` in it; or a hub id, which is streamed.
-        split: of a hub id, of a saved DatasetDict, or what the names of a folder's files begin with.
-        config: of a hub id that has several.
-
-    Raises SetupError when there is no such data set or the `datasets` library is not installed.
-    """
-    path = Path(dataset).expanduser()
-    if path.is_dir() and is_winner_loser_folder(path):
-        return FoldersSource(path)
-    from dmpo_app.exchange.readers import hugging_face, tool_files
-
-    tool_file = tool_files.find_tool_file(path)
-    if tool_file is not None:
-        return tool_files.ToolSource(tool_file)
-    if path.exists():
-        return hugging_face.local_source(path, split)
-    if dataset.count("/") > 1 or dataset.startswith((".", "~", "/")) or path.suffix in {".parquet", ".json", ".jsonl"}:
-        raise SetupError(f"there is no data set at {dataset}; expected a file, a folder or a hub id such as owner/name")
-    return hugging_face.hub_source(dataset, split, config)
-
-
 class CountedRows:
     """A RowStream whose bookmark is the number of rows read."""
 
@@ -89,22 +61,6 @@ class CountedRows:
 
     def bookmark(self) -> Bookmark:
         return {"position": self._position}
-
-
-class FoldersSource:
-    """The PreferenceSource of two folders, winners and losers."""
-
-    columns: Sequence[str] = ("winner", "loser", "caption")
-
-    def __init__(self, path: Path) -> None:
-        self.name = str(path)
-        self.folder = ImageFolder(path)
-        self.fingerprint = fingerprint_of_files(sorted(file for file in path.rglob("*") if file.is_file()), path)
-        self._path = path
-
-    def open(self, bookmark: Bookmark | None = None) -> RowStream:
-        start = 0 if bookmark is None else int(bookmark["position"])
-        return CountedRows(read_folder_rows(self._path, start), start)
 
 
 class RowsSource:

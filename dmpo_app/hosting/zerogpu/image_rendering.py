@@ -9,8 +9,15 @@ from datetime import datetime
 from pathlib import Path
 
 from dmpo_app.diffusion.live_model import Shot
-from dmpo_app.domain.image import BASE_VERSION, BaseModelRef, ImageKind
-from dmpo_app.domain.render_request import RenderedImage, RendererState, RenderRequest, check_request
+from dmpo_app.domain.image import (
+    BASE_VERSION,
+    BaseModelRef,
+    ImageKind,
+    RenderedImage,
+    RendererState,
+    RenderRequest,
+    check_request,
+)
 from dmpo_app.errors import NotReadyError, StudioError
 from dmpo_app.hosting.zerogpu.gpu_calls import GpuJobRunner
 from dmpo_app.hosting.zerogpu.render_job import RenderJob, RenderResult

@@ -33,8 +33,7 @@ from dmpo_app.labeling.quality.quality_votes import (
     clustered_share,
     wilson_share,
 )
-from dmpo_app.labeling.quality.reliability import dawid_skene
-from dmpo_app.labeling.quality.vote_weights import VoteWeighing, cap_factors
+from dmpo_app.labeling.quality.vote_weights import VoteWeighing, cap_factors, dawid_skene
 from dmpo_app.labeling.tables import safe_cell
 from dmpo_app.labeling.tokens import load_or_create_key
 from dmpo_app.settings import Settings

@@ -6,8 +6,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstr
 from sqlalchemy.orm import Mapped, mapped_column
 
 from dmpo_app.domain.image import ImageKind, PairSource
-from dmpo_app.domain.pair_choice import Purpose
-from dmpo_app.domain.vote import Choice, Outcome, Question, Strength
+from dmpo_app.domain.vote import Choice, Outcome, Purpose, Question, Strength
 from dmpo_app.store.schema.base import (
     IS_IN_POOL,
     IS_LIVE,

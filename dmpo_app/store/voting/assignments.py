@@ -15,8 +15,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, Row, Select, bindparam, insert, select, text, update
 
 from dmpo_app.domain.image import BaseModelRef
-from dmpo_app.domain.pair_choice import AssignmentRules, Purpose
-from dmpo_app.domain.vote import LETTERS, PAIR_SIZE, Assignment, Question
+from dmpo_app.domain.vote import LETTERS, PAIR_SIZE, Assignment, AssignmentRules, Purpose, Question
 from dmpo_app.errors import NotFoundError
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.pairs.pairs import find_set_images

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, Select, and_, bindparam, exists, func, select, text
 
-from dmpo_app.domain.pair_choice import AssignmentRules, Candidate, CandidateFeature, Purpose
-from dmpo_app.domain.vote import Outcome, Question
+from dmpo_app.domain.vote import AssignmentRules, Candidate, CandidateFeature, Outcome, Purpose, Question
 from dmpo_app.store.schema import (
     IS_IN_POOL,
     IS_LIVE,

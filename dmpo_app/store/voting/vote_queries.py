@@ -24,8 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import aliased
 
 from dmpo_app.domain.image import BaseModelRef, ImageRef, PairSource, Provenance
-from dmpo_app.domain.pair_choice import Purpose
-from dmpo_app.domain.vote import PREFERENCES, STRENGTHS, Choice, Outcome, Question, Strength
+from dmpo_app.domain.vote import PREFERENCES, STRENGTHS, Choice, Outcome, Purpose, Question, Strength
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.schema import (
     IS_LIVE,

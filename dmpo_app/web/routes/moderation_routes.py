@@ -12,11 +12,10 @@ from dmpo_app.labeling.quality.quality_report import build_report, to_csv
 from dmpo_app.web.api_models import INT64_MAX
 from dmpo_app.web.authentication import AdminToken, require_administrator
 from dmpo_app.web.campaign_models import AuditAnswer, AuditOut, GoldAnswer, GoldBody, GoldOut, ReportOut, ReportsAnswer
-from dmpo_app.web.concurrency import RequestLimiters
 from dmpo_app.web.error_responses import StudioRoute, document_errors
 from dmpo_app.web.routes.personal_routes import IMAGE_LIFETIME, Before, Limit
 from dmpo_app.web.routes.voting_routes import image_url
-from dmpo_app.web.services import Services
+from dmpo_app.web.services import RequestLimiters, Services
 
 ReportId = Annotated[int, Path(ge=0, le=INT64_MAX)]
 OnlyStanding = Annotated[bool, Query(description="Leave out reports that were cleared.")]

@@ -25,10 +25,9 @@ from dmpo_app.web.campaign_models import (
     TrainedVersion,
     WithdrawAnswer,
 )
-from dmpo_app.web.concurrency import RateLimits, RequestLimiters
 from dmpo_app.web.error_responses import StudioRoute, document_errors
 from dmpo_app.web.routes.voting_routes import VoteId, image_url
-from dmpo_app.web.services import Services
+from dmpo_app.web.services import RateLimits, RequestLimiters, Services
 
 EXPORT_PAGE = 1000
 _JSON = "application/json"

@@ -23,9 +23,8 @@ from dmpo_app.labeling.prompt_files import TEXT_FORMATS, read_text
 from dmpo_app.store.prompt_catalog import PromptCatalog
 from dmpo_app.web.api_models import INT64_MAX, PlainText
 from dmpo_app.web.authentication import AdminToken, SessionToken, require_administrator, require_annotator
-from dmpo_app.web.concurrency import RequestLimiters
 from dmpo_app.web.error_responses import StudioRoute, document_errors
-from dmpo_app.web.services import Services
+from dmpo_app.web.services import RequestLimiters, Services
 
 MAX_EDITED = 500
 MAX_REFUSED_SHOWN = 200

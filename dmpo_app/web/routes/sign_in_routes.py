@@ -13,11 +13,10 @@ from dmpo_app.labeling.sign_in import LIFETIME
 from dmpo_app.settings import Settings
 from dmpo_app.web.api_models import PlainText, example
 from dmpo_app.web.authentication import MaybeSessionToken
-from dmpo_app.web.concurrency import RateLimits, ThreadLimiter
 from dmpo_app.web.error_responses import StudioRoute, document_errors
 from dmpo_app.web.oidc import OidcProvider
 from dmpo_app.web.routes.voting_routes import ANONYMOUS
-from dmpo_app.web.services import Services
+from dmpo_app.web.services import RateLimits, Services, ThreadLimiter
 
 _STYLE = """
 :root{color-scheme:light dark}

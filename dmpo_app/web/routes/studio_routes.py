@@ -10,9 +10,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import FileResponse
 
-from dmpo_app.domain.image import BASE_VERSION, AdapterRef, ImageRef
+from dmpo_app.domain.image import BASE_VERSION, AdapterRef, ImageRef, RenderedImage, RenderRequest
 from dmpo_app.domain.limits import MAX_VERSION
-from dmpo_app.domain.render_request import RenderedImage, RenderRequest
 from dmpo_app.domain.round import RoundState, Trigger
 from dmpo_app.errors import NotFoundError
 from dmpo_app.settings import Mode
@@ -40,10 +39,9 @@ from dmpo_app.web.api_models import (
     TrainerOut,
 )
 from dmpo_app.web.authentication import AdminToken, MaybeSessionToken, rate_limit_key, require_administrator
-from dmpo_app.web.concurrency import Coalesced, RateLimits, RequestLimiters
 from dmpo_app.web.error_responses import ApiError, StudioRoute, document_errors, without_paths
 from dmpo_app.web.routes.voting_routes import image_url
-from dmpo_app.web.services import Services
+from dmpo_app.web.services import Coalesced, RateLimits, RequestLimiters, Services
 
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
 

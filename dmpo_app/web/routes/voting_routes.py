@@ -18,9 +18,8 @@ from dmpo_app.web.api_models import (
     VoteBody,
 )
 from dmpo_app.web.authentication import SessionToken, require_admitted_annotator, require_annotator
-from dmpo_app.web.concurrency import RateLimits, RequestLimiters
 from dmpo_app.web.error_responses import StudioRoute, document_errors
-from dmpo_app.web.services import Services
+from dmpo_app.web.services import RateLimits, RequestLimiters, Services
 
 IMAGES = "/api/v1/images/"
 MAX_COUNT = 1000

@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dmpo_app.domain.image import BaseModelRef, NewPair, PairSource
-from dmpo_app.domain.pair_choice import AssignmentRules
-from dmpo_app.domain.vote import Annotator, Assignment, Choice, Outcome, Question, Strength
+from dmpo_app.domain.vote import Annotator, Assignment, AssignmentRules, Choice, Outcome, Question, Strength
 from dmpo_app.exchange.exporting import ExportOptions, ExportSummary, Selection, export_to, get_format
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store

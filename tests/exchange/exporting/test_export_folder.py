@@ -14,8 +14,7 @@ from benchmarks.filled_store import fill
 from dmpo_app.domain.vote import Outcome
 from dmpo_app.errors import BadInputError, BusyError
 from dmpo_app.exchange.exporting import FORMATS, ExportOptions, Selection, export_to, get_format
-from dmpo_app.exchange.exporting.folders import MANIFEST, atomic_folder, read_manifest
-from dmpo_app.exchange.exporting.row_files import Shards, open_row_file
+from dmpo_app.exchange.exporting.output_files import MANIFEST, Shards, atomic_folder, open_row_file, read_manifest
 from dmpo_app.io import sha256_of_file
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store

@@ -6,12 +6,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dmpo_app.domain.campaign import ReportReason
-from dmpo_app.domain.pair_choice import Purpose
-from dmpo_app.domain.vote import Choice, Outcome, Question
+from dmpo_app.domain.vote import Choice, Outcome, Purpose, Question
 from dmpo_app.errors import BadInputError
 from dmpo_app.exchange.exporting import Selection
 from dmpo_app.exchange.exporting.export_rows import majority_consensus, posterior_consensus
-from dmpo_app.exchange.exporting.row_files import assign_split
+from dmpo_app.exchange.exporting.output_files import assign_split
 from dmpo_app.labeling.quality.quality_report import build_report
 from dmpo_app.settings import Settings
 from dmpo_app.store.voting.vote_queries import ExportVote

@@ -21,8 +21,7 @@ from dmpo_app.exchange.readers.pair import (
     decode_image,
 )
 from dmpo_app.exchange.readers.reader import read_row, wins_from_scores
-from dmpo_app.exchange.readers.registry import READERS, detect_reader
-from dmpo_app.exchange.readers.source import open_source
+from dmpo_app.exchange.readers.registry import READERS, detect_reader, open_source
 from tests.exchange.readers.preference_files import image_bytes, mixed_rows, pick_a_pic_row, write_pick_a_pic
 
 

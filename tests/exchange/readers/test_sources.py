@@ -11,7 +11,8 @@ import datasets
 import pytest
 
 from dmpo_app.errors import SetupError, StudioError
-from dmpo_app.exchange.readers.source import RowsSource, open_source
+from dmpo_app.exchange.readers.registry import open_source
+from dmpo_app.exchange.readers.source import RowsSource
 from tests.exchange.readers.preference_files import pick_a_pic_row, write_pick_a_pic
 
 LIGHT = ("jpg_0", "jpg_1")

@@ -8,7 +8,7 @@ from dmpo_app.cli.doctor import CheckStatus, examine
 from dmpo_app.errors import GpuAbortedError, GpuRefusedError, SetupError
 from dmpo_app.hosting.zerogpu.gpu_calls import error_from_spaces
 from dmpo_app.settings import HostingSettings, RenderSettings, Settings, apply_mode, detect_mode
-from dmpo_app.settings.space_defaults import default_home, is_remote
+from dmpo_app.settings.host import default_home, is_remote
 from tests.hosting.zerogpu.stand_in import spaces
 
 STAND_IN = Path(spaces.__file__).parent

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from dmpo_app.labeling.quality.quality_votes import A, Floats, VoteArrays
-from dmpo_app.labeling.quality.reliability import INITIAL_ACCURACY, PRIOR_VOTES, Reliability, dawid_skene
-from dmpo_app.labeling.quality.vote_weights import VoteWeighing
+from dmpo_app.labeling.quality.vote_weights import INITIAL_ACCURACY, PRIOR_VOTES, Reliability, VoteWeighing, dawid_skene
 from tests.labeling.quality.crowds import Vote, crowd, said
 
 WEIGHED = VoteWeighing("dawid_skene")

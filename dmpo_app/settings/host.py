@@ -1,9 +1,27 @@
-"""Defaults that depend on the host: detection of a Hugging Face Space and of its disk."""
+"""The host of a studio: a Space and its disk, the default home, and where the shipped data lies.
+
+The pocket model, its prompts, classifiers and starter pairs lie in `data/` of a checkout, and inside the package where
+that was installed from a wheel (`hatch_build.py`).
+"""
 
 import os
 from pathlib import Path
 
-from dmpo_app.settings.shipped import PROJECT_ROOT, is_installed
+_PACKAGE = Path(__file__).resolve().parents[1]
+_ASSETS = _PACKAGE / "assets"
+PROJECT_ROOT = _PACKAGE.parent
+"""The checkout; the folder of installed packages where `is_installed`."""
+
+
+def is_installed() -> bool:
+    """True for a package installed from a wheel, False in a checkout, editable installs included."""
+    return _ASSETS.is_dir()
+
+
+def shipped_data(name: str) -> Path:
+    """The path of shipped data, by its name below `data/`."""
+    return (_ASSETS if is_installed() else PROJECT_ROOT / "data") / name
+
 
 SPACE_DISK = Path("/data")
 _REMOTE = ("fuse", "nfs", "cifs", "smb", "9p", "ceph", "lustre")
