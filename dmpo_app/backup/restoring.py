@@ -20,14 +20,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from dmpo_app.backup.home_files import (
-    PREFIX,
-    HomeFileScanner,
-    ReferencedFile,
-    check_file,
-    is_home_file,
-    referenced_files,
-)
+from dmpo_app.backup import home_files
 from dmpo_app.backup.remotes.remote import Remote
 from dmpo_app.backup.snapshots import RebuiltDatabase, rebuild, snapshot_names
 from dmpo_app.errors import BackupDamagedError, NotFoundError, SetupError
@@ -82,9 +75,9 @@ def restore(
         rebuilt, damaged_snapshots = _first_whole(remote, candidates, database, scratch, with_log, on_progress)
         with open_copy(database) as connection:
             votes = int(connection.execute("SELECT count(*) FROM votes").fetchone()[0])
-            referenced = list(referenced_files(connection))
+            referenced = list(home_files.referenced_files(connection))
         num_files, faults = fetch_files(
-            remote, home, [ReferencedFile(SECRET_KEY_NAME, None, "sessions"), *referenced], on_progress
+            remote, home, [home_files.ReferencedFile(SECRET_KEY_NAME, None, "sessions"), *referenced], on_progress
         )
         _put_in_place(database, home / DATABASE_NAME)
     finally:
@@ -93,17 +86,22 @@ def restore(
 
 
 def fetch_files(
-    remote: Remote, home: Path, referenced: Sequence[ReferencedFile], on_progress: Callable[[str], None] = log.info
+    remote: Remote,
+    home: Path,
+    referenced: Sequence[home_files.ReferencedFile],
+    on_progress: Callable[[str], None] = log.info,
 ) -> tuple[int, list[str]]:
     """Fetch those of the needed files that a home does not have; returns how many, and what was wrong with others.
 
     Only what is whole is put in place. Raises BackupUnreachableError.
     """
-    remote_names = set(remote.names(PREFIX))
-    missing_files = [file for file in referenced if is_home_file(file.path) and not (home / file.path).exists()]
-    absent = [file for file in missing_files if PREFIX + file.path not in remote_names]
+    remote_names = set(remote.names(home_files.PREFIX))
+    missing_files = [
+        file for file in referenced if home_files.is_home_file(file.path) and not (home / file.path).exists()
+    ]
+    absent = [file for file in missing_files if home_files.PREFIX + file.path not in remote_names]
     faults = [f"{file.path} ({file.purpose}) is not in the backup" for file in absent]
-    missing_files = [file for file in missing_files if PREFIX + file.path in remote_names]
+    missing_files = [file for file in missing_files if home_files.PREFIX + file.path in remote_names]
     scratch = home / _SCRATCH
     scratch.mkdir(parents=True, exist_ok=True)
     num_fetched = 0
@@ -111,9 +109,9 @@ def fetch_files(
         some = missing_files[start : start + _FILES_TOGETHER]
         for file in some:
             (scratch / file.path).parent.mkdir(parents=True, exist_ok=True)
-        remote.fetch([(PREFIX + file.path, scratch / file.path) for file in some])
+        remote.fetch([(home_files.PREFIX + file.path, scratch / file.path) for file in some])
         for file in some:
-            fault = None if file.path == SECRET_KEY_NAME else check_file(scratch, file)
+            fault = None if file.path == SECRET_KEY_NAME else home_files.check_file(scratch, file)
             if fault is None:
                 _put_in_place(scratch / file.path, home / file.path)
                 num_fetched += 1
@@ -202,7 +200,7 @@ class IntegrityIssue:
     kind: IssueKind
     description: str
     path: str = ""
-    file: ReferencedFile | None = None
+    file: home_files.ReferencedFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,12 +222,16 @@ def verify(home: Path, *, on_progress: Callable[[int, int], None] | None = None)
         except (BackupDamagedError, safe_driver().Error) as error:
             return IntegrityReport([IntegrityIssue(IssueKind.DATABASE, str(error), DATABASE_NAME)], 0, 0)
         with open_copy(copy) as connection:
-            referenced = list(referenced_files(connection))
+            referenced = list(home_files.referenced_files(connection))
             votes = int(_first(connection, "SELECT count(*) FROM votes"))
             wrong = int(_first(connection, _WRONG_COUNTS))
     issues = [IntegrityIssue(IssueKind.DATABASE, f"{wrong} pairs do not count their votes right")] if wrong else []
     for number, file in enumerate(referenced):
-        fault = check_file(home, file) if is_home_file(file.path) else "is no name of a file of a home"
+        fault = (
+            home_files.check_file(home, file)
+            if home_files.is_home_file(file.path)
+            else "is no name of a file of a home"
+        )
         if fault is not None:
             issues.append(IntegrityIssue(IssueKind.FILE, f"{file.path} ({file.purpose}) {fault}", file.path, file))
         if on_progress is not None:
@@ -262,14 +264,14 @@ def repair_home(home: Path, issues: list[IntegrityIssue], remote: Remote | None)
     outcomes: list[tuple[IntegrityIssue, str]] = []
     files = [finding for finding in issues if finding.file is not None]
     if remote is not None:
-        backup_names = set(remote.names(PREFIX))
+        backup_names = set(remote.names(home_files.PREFIX))
         for finding in files:
-            if PREFIX + finding.path in backup_names:
+            if home_files.PREFIX + finding.path in backup_names:
                 _move_aside(home, finding.path)
         fetch_files(remote, home, [finding.file for finding in files if finding.file is not None])
     for finding in issues:
         if finding.file is not None:
-            whole = check_file(home, finding.file) is None
+            whole = home_files.check_file(home, finding.file) is None
             failure = "not mended: there is no backup to fetch it from" if remote is None else "not in the backup"
             outcomes.append((finding, "fetched from the backup" if whole else failure))
         elif finding.kind is IssueKind.LEFTOVER:
@@ -300,7 +302,7 @@ def _leftovers(home: Path) -> Iterator[IntegrityIssue]:
 
 def _orphans(home: Path, referenced_paths: set[str]) -> Iterator[IntegrityIssue]:
     """Whole files that no row names: of images deleted in between, or of a publisher that was killed."""
-    for path in sorted(HomeFileScanner(home).list_paths() - referenced_paths):
+    for path in sorted(home_files.HomeFileScanner(home).list_paths() - referenced_paths):
         if "/" in path and _age_seconds(home / path) > _YOUNG_SECONDS:
             yield IntegrityIssue(IssueKind.ORPHAN, f"{path} is named by nothing", path)
 

@@ -10,19 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from dmpo_app.pocket.scenes import (
-    COLOURS,
-    NUMBERS,
-    SETTINGS,
-    SUBJECTS,
-    Scene,
-    SceneConstraints,
-    is_held_out,
-    place_name,
-    size_name,
-)
+from dmpo_app.pocket import scenes
 
-PLURALS = {subject: {"house": "houses", "fish": "fish"}.get(subject, subject + "s") for subject in SUBJECTS}
+PLURALS = {subject: {"house": "houses", "fish": "fish"}.get(subject, subject + "s") for subject in scenes.SUBJECTS}
 NUMBER_WORDS = {1: "one", 2: "two", 3: "three"}
 SETTING_PHRASES: dict[str, tuple[str, ...]] = {
     "meadow": ("in a meadow", "on a meadow"),
@@ -79,8 +69,8 @@ _WORD_VALUES: tuple[tuple[str, dict[str, str]], ...] = (
     ("weather", {"clear": "clear", "clouds": "clouds", "rain": "rain", "snowflakes": "snowfall"}),
     ("size", {word: size for size, words in SIZE_WORDS.items() for word in words}),
     ("place", {"left": "left", "centre": "centre", "middle": "centre", "right": "right"}),
-    ("colour", {colour: colour for colour in COLOURS}),
-    ("setting", {setting: setting for setting in SETTINGS}),
+    ("colour", {colour: colour for colour in scenes.COLOURS}),
+    ("setting", {setting: setting for setting in scenes.SETTINGS}),
 )
 
 
@@ -89,11 +79,11 @@ def split_words(prompt: str) -> list[str]:
     return re.findall(r"[a-z]+", prompt.lower())
 
 
-def parse(prompt: str) -> SceneConstraints:
+def parse(prompt: str) -> scenes.SceneConstraints:
     """Parse the attributes that a prompt names. Of two words for one the first counts; unknown ones are ignored."""
-    constraints = SceneConstraints()
+    constraints = scenes.SceneConstraints()
     words = split_words(prompt)
-    singular = {subject: subject for subject in SUBJECTS}
+    singular = {subject: subject for subject in scenes.SUBJECTS}
     plural = {many: subject for subject, many in PLURALS.items()}
     for i, word in enumerate(words):
         if constraints.subject is None and (word in singular or word in plural):
@@ -106,7 +96,7 @@ def parse(prompt: str) -> SceneConstraints:
     return constraints
 
 
-def _with(constraints: SceneConstraints, name: str, value: str) -> SceneConstraints:
+def _with(constraints: scenes.SceneConstraints, name: str, value: str) -> scenes.SceneConstraints:
     changes: dict[str, str] = {name: value}
     return replace(constraints, **changes)  # type: ignore[arg-type]  # every name in _WORD_VALUES is a `str | None` field
 
@@ -117,12 +107,12 @@ def _numbers(before: Sequence[str], noun: str) -> tuple[int, ...]:
             return (number,)
     if "a" in before or "an" in before:
         return (1,)
-    if noun in PLURALS.values() and noun not in SUBJECTS:
+    if noun in PLURALS.values() and noun not in scenes.SUBJECTS:
         return (2, 3)
-    return NUMBERS
+    return scenes.NUMBERS
 
 
-def sample_constraints(scene: Scene, generator: np.random.Generator) -> SceneConstraints:
+def sample_constraints(scene: scenes.Scene, generator: np.random.Generator) -> scenes.SceneConstraints:
     """Sample the attributes of a scene that its caption names; never a held-out combination."""
     is_named = dict(
         zip(
@@ -133,23 +123,23 @@ def sample_constraints(scene: Scene, generator: np.random.Generator) -> SceneCon
     )
     setting = scene.setting if is_named["setting"] else None
     colour = scene.colour if is_named["colour"] else None
-    if is_held_out(scene.subject, colour, setting):
+    if scenes.is_held_out(scene.subject, colour, setting):
         setting = None
-    return SceneConstraints(
+    return scenes.SceneConstraints(
         subject=scene.subject,
         colour=colour,
         setting=setting,
         time=scene.time if is_named["time"] else None,
         weather=scene.weather if is_named["weather"] else None,
-        size=size_name(scene.size) if is_named["size"] else None,
-        place=place_name(scene.place) if is_named["place"] else None,
-        numbers=(scene.number,) if is_named["numbers"] else NUMBERS,
+        size=scenes.size_name(scene.size) if is_named["size"] else None,
+        place=scenes.place_name(scene.place) if is_named["place"] else None,
+        numbers=(scene.number,) if is_named["numbers"] else scenes.NUMBERS,
     )
 
 
-def phrase(constraints: SceneConstraints, generator: np.random.Generator) -> str:
+def phrase(constraints: scenes.SceneConstraints, generator: np.random.Generator) -> str:
     """Phrase a prompt that names exactly these attributes: a sentence, or a list of words with commas."""
-    if generator.uniform() < 0.2 or constraints.numbers == NUMBERS:
+    if generator.uniform() < 0.2 or constraints.numbers == scenes.NUMBERS:
         return _as_list(constraints, generator)
     details = [
         str(generator.choice(phrases[value]))
@@ -168,7 +158,7 @@ def phrase(constraints: SceneConstraints, generator: np.random.Generator) -> str
     return joint.join([_noun_phrase(constraints, generator), *details])
 
 
-def _noun_phrase(constraints: SceneConstraints, generator: np.random.Generator) -> str:
+def _noun_phrase(constraints: scenes.SceneConstraints, generator: np.random.Generator) -> str:
     assert constraints.subject is not None, "a prompt names its subject"
     adjectives = [str(generator.choice(SIZE_WORDS[constraints.size]))] if constraints.size else []
     if constraints.colour:
@@ -181,7 +171,7 @@ def _noun_phrase(constraints: SceneConstraints, generator: np.random.Generator) 
     return " ".join([*count, *adjectives, PLURALS[constraints.subject]])
 
 
-def _as_list(constraints: SceneConstraints, generator: np.random.Generator) -> str:
+def _as_list(constraints: scenes.SceneConstraints, generator: np.random.Generator) -> str:
     assert constraints.subject is not None, "a prompt names its subject"
     noun = constraints.subject
     if len(constraints.numbers) == 1:
@@ -198,7 +188,7 @@ def _as_list(constraints: SceneConstraints, generator: np.random.Generator) -> s
     return (", " if generator.uniform() < 0.75 else " ").join([noun, *rest])
 
 
-def describe(scene: Scene, generator: np.random.Generator) -> str:
+def describe(scene: scenes.Scene, generator: np.random.Generator) -> str:
     """Phrase a prompt that is true of the scene and leaves part of it open."""
     return phrase(sample_constraints(scene, generator), generator)
 
@@ -227,5 +217,14 @@ def vocabulary() -> list[str]:
     )
     texts = [text for group in phrases for values in group.values() for text in values]
     words = {word for text in texts for word in split_words(text)}
-    words |= {*SUBJECTS, *PLURALS.values(), *COLOURS, *SETTINGS, *NUMBER_WORDS.values(), "a", "an", ","}
+    words |= {
+        *scenes.SUBJECTS,
+        *PLURALS.values(),
+        *scenes.COLOURS,
+        *scenes.SETTINGS,
+        *NUMBER_WORDS.values(),
+        "a",
+        "an",
+        ",",
+    }
     return sorted(words)

@@ -31,20 +31,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from dmpo_app.diffusion.placement import resolve_device
 from dmpo_app.errors import ModelUnavailableError
-from dmpo_app.scoring import weights
-from dmpo_app.scoring.networks import (
-    CLIP_DEVIATION,
-    CLIP_MEAN,
-    Preprocess,
-    RewardHead,
-    build_head,
-    freeze,
-    load_pretrained,
-    load_strict,
-    read_tensors,
-    score_in_batches,
-    translate_load_errors,
-)
+from dmpo_app.scoring import networks, weights
 
 # open_clip's model_configs/ViT-H-14.json
 VIT_H_14: dict[str, Any] = {
@@ -81,11 +68,11 @@ _RECOMPUTED = {"attn_mask"}  # the causal mask, a buffer that older checkpoints 
 
 def build_clip_model(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: str) -> CLIPModel:
     """Build the model from open_clip's tensors and `model_cfg`. Raises ModelUnavailableError when they do not fit."""
-    with translate_load_errors(source):
+    with networks.translate_load_errors(source):
         config = _config(settings)
         with accelerate.init_empty_weights():  # a billion random numbers would only be overwritten
             model = CLIPModel(config)
-    load_strict(model, rename_tensors(tensors, source), source)
+    networks.load_strict(model, rename_tensors(tensors, source), source)
     return model
 
 
@@ -157,9 +144,11 @@ _CODE_VERSION = 1
 class ClipTowers:
     """CLIP's image and text tower with their tokenizer and preprocessing."""
 
-    def __init__(self, model: Any, tokenizer: CLIPTokenizer, preprocess: Preprocess, device: torch.device) -> None:
+    def __init__(
+        self, model: Any, tokenizer: CLIPTokenizer, preprocess: networks.Preprocess, device: torch.device
+    ) -> None:
         self.logit_scale = float(model.logit_scale.detach().exp())
-        self._model: Any = freeze(model, device)
+        self._model: Any = networks.freeze(model, device)
         self._tokenizer = tokenizer
         self._preprocess = preprocess
         self._device = device
@@ -198,7 +187,7 @@ class ClipScorer:
 
     def score(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:
         """Score images for their prompts; see `Scorer.score`."""
-        return score_in_batches(self.name, self._score_batch, images, prompts, self.batch_size)
+        return networks.score_in_batches(self.name, self._score_batch, images, prompts, self.batch_size)
 
     def _score_batch(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:
         return self.towers.cosines(images, prompts) * np.float32(self.factor)
@@ -225,21 +214,21 @@ def build_hpsv2(source: str, device: str, batch_size: int) -> ClipScorer:
     path = weights.find_weights_file(source, conversion=weights.HPSV2)
     config = path.parent / "open_clip_config.json"
     settings = weights.read_json(config) if config.is_file() else VIT_H_14
-    model = build_clip_model(read_tensors(path), settings.get("model_cfg", settings), source)
+    model = build_clip_model(networks.read_tensors(path), settings.get("model_cfg", settings), source)
     vocabulary = weights.clip_tokenizer_folder(path.parent, otherwise=weights.LAION_CLIP_H)
-    preprocess = Preprocess(int(model.config.vision_config.image_size))
+    preprocess = networks.Preprocess(int(model.config.vision_config.image_size))
     towers = ClipTowers(model, load_tokenizer(vocabulary, model.config.text_config), preprocess, torch_device)
     files = [*([config] if config.is_file() else []), path, *weights.tokenizer_files(vocabulary)]
     identity = weights.identify("hpsv2", _CODE_VERSION, files)
     return ClipScorer("hpsv2", identity, 1.0 / towers.logit_scale, 1.0, towers, batch_size)
 
 
-def load_preprocess(folder: Path, size: int) -> tuple[Preprocess, list[Path]]:
+def load_preprocess(folder: Path, size: int) -> tuple[networks.Preprocess, list[Path]]:
     """Load mean and deviation from `preprocessor_config.json`, else CLIP's own; return the files they are from too."""
     path = folder / "preprocessor_config.json"
     config = weights.read_json(path) if path.is_file() else {}
-    mean, deviation = config.get("image_mean", CLIP_MEAN), config.get("image_std", CLIP_DEVIATION)
-    return Preprocess(size, tuple(mean), tuple(deviation)), [path] if path.is_file() else []
+    mean, deviation = config.get("image_mean", networks.CLIP_MEAN), config.get("image_std", networks.CLIP_DEVIATION)
+    return networks.Preprocess(size, tuple(mean), tuple(deviation)), [path] if path.is_file() else []
 
 
 def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str], num_tokens: int) -> Tensor:
@@ -255,7 +244,7 @@ def load_tokenizer(folder: Path, text_config: Any) -> CLIPTokenizer:
 
     Raises ModelUnavailableError when its end mark is not the model's: every prompt would be read at its first token.
     """
-    with translate_load_errors(str(folder)):
+    with networks.translate_load_errors(str(folder)):
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     end_token_id, vocab_size = text_config.eos_token_id, text_config.vocab_size
     # 2 stands in configurations of before transformers 4.31, which then looks for the highest token, as CLIP did.
@@ -270,7 +259,7 @@ def load_tokenizer(folder: Path, text_config: Any) -> CLIPTokenizer:
 def _load_towers(name: str, source: str, device: str, *, tokenizer_otherwise: str | None) -> tuple[ClipTowers, str]:
     torch_device = resolve_device(device)
     folder = weights.find_model_folder(source)
-    model = load_pretrained(CLIPModel, folder, source)
+    model = networks.load_pretrained(CLIPModel, folder, source)
     vocabulary = weights.clip_tokenizer_folder(folder, otherwise=tokenizer_otherwise)
     preprocess, configs = load_preprocess(folder, int(model.config.vision_config.image_size))
     towers = ClipTowers(model, load_tokenizer(vocabulary, model.config.text_config), preprocess, torch_device)
@@ -290,8 +279,8 @@ class AestheticScorer:
     identity: str
     tower: nn.Module
     projection: nn.Module
-    head: RewardHead
-    preprocess: Preprocess
+    head: networks.RewardHead
+    preprocess: networks.Preprocess
     device: torch.device
     batch_size: int
     name: str = "aesthetic"
@@ -299,7 +288,9 @@ class AestheticScorer:
 
     def score(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:
         """Score images; see `Scorer.score`."""
-        return score_in_batches(self.name, lambda batch, _: self._rate(batch), images, prompts, self.batch_size)
+        return networks.score_in_batches(
+            self.name, lambda batch, _: self._rate(batch), images, prompts, self.batch_size
+        )
 
     @torch.inference_mode()
     def _rate(self, images: Sequence[PIL.Image.Image]) -> NDArray[np.float32]:
@@ -318,15 +309,15 @@ def build_aesthetic(source: str, device: str, batch_size: int) -> AestheticScore
     head_path = weights.find_weights_file(source, conversion=weights.AESTHETIC, besides=("model.safetensors",))
     clip_source = _clip_beside(head_path)
     folder = weights.find_model_folder(clip_source)
-    clip = load_pretrained(CLIPModel, folder, clip_source)
-    head = build_head(read_tensors(head_path), int(clip.config.projection_dim), source)
+    clip = networks.load_pretrained(CLIPModel, folder, clip_source)
+    head = networks.build_head(networks.read_tensors(head_path), int(clip.config.projection_dim), source)
     preprocess, configs = load_preprocess(folder, int(clip.config.vision_config.image_size))
     files = [head_path, *weights.model_files(folder, clip_source), *configs]
     return AestheticScorer(
         identity=weights.identify("aesthetic", _CODE_VERSION, files),
-        tower=freeze(clip.vision_model, torch_device),
-        projection=freeze(clip.visual_projection, torch_device),
-        head=freeze(head, torch_device),
+        tower=networks.freeze(clip.vision_model, torch_device),
+        projection=networks.freeze(clip.visual_projection, torch_device),
+        head=networks.freeze(head, torch_device),
         preprocess=preprocess,
         device=torch_device,
         batch_size=batch_size,

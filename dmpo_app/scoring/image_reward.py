@@ -27,17 +27,7 @@ from transformers.models.blip.modeling_blip_text import BlipTextModel
 
 from dmpo_app.diffusion.placement import resolve_device
 from dmpo_app.errors import ModelUnavailableError
-from dmpo_app.scoring import weights
-from dmpo_app.scoring.networks import (
-    Preprocess,
-    RewardHead,
-    build_head,
-    freeze,
-    load_strict,
-    read_tensors,
-    score_in_batches,
-    translate_load_errors,
-)
+from dmpo_app.scoring import networks, weights
 
 _HEAD_CHANNELS = 64
 _VISION = {
@@ -70,12 +60,12 @@ def build_blip(vision_tensors: Mapping[str, Tensor], text_tensors: Mapping[str, 
 
     Raises ModelUnavailableError when one is missing, of another shape, or not a part of BLIP.
     """
-    with translate_load_errors(source):
+    with networks.translate_load_errors(source):
         vision_config, text_config = _vision_config(vision_tensors), _text_config(text_tensors)
         with accelerate.init_empty_weights():  # half a billion random numbers would only be overwritten
             vision, text = BlipVisionModel(vision_config), BlipTextModel(text_config, add_pooling_layer=False)
-    load_strict(vision, {_vision_name(name): value for name, value in vision_tensors.items()}, source)
-    load_strict(text, {name: value for name, value in text_tensors.items() if name != _RECOMPUTED}, source)
+    networks.load_strict(vision, {_vision_name(name): value for name, value in vision_tensors.items()}, source)
+    networks.load_strict(text, {name: value for name, value in text_tensors.items() if name != _RECOMPUTED}, source)
     return Blip(vision, text, int(vision_config.image_size))
 
 
@@ -142,9 +132,9 @@ class ImageRewardScorer:
     identity: str
     vision: nn.Module
     text: nn.Module
-    head: RewardHead
+    head: networks.RewardHead
     tokenizer: BertTokenizer
-    preprocess: Preprocess
+    preprocess: networks.Preprocess
     device: torch.device
     batch_size: int
     name: str = "imagereward"
@@ -152,7 +142,7 @@ class ImageRewardScorer:
 
     def score(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:
         """Score images for their prompts; see `Scorer.score`. Prompts are cut at 35 tokens, as in the original."""
-        return score_in_batches(self.name, self._reward, images, prompts, self.batch_size)
+        return networks.score_in_batches(self.name, self._reward, images, prompts, self.batch_size)
 
     @torch.inference_mode()
     def _reward(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:
@@ -176,18 +166,18 @@ def build_imagereward(source: str, device: str, batch_size: int) -> ImageRewardS
     """
     torch_device = resolve_device(device)
     path = weights.find_weights_file(source, conversion=weights.IMAGEREWARD)
-    tensors = read_tensors(path)
+    tensors = networks.read_tensors(path)
     vision_tensors, text_tensors, head_tensors = (_select_part(tensors, part, source) for part in _PARTS)
     blip = build_blip(vision_tensors, text_tensors, source)
     vocabulary = weights.bert_tokenizer_folder(path.parent)
     vocab_size, width = text_tensors["embeddings.word_embeddings.weight"].shape
     return ImageRewardScorer(
         identity=weights.identify("imagereward", _CODE_VERSION, [path, *weights.tokenizer_files(vocabulary)]),
-        vision=freeze(blip.vision, torch_device),
-        text=freeze(blip.text, torch_device),
-        head=freeze(build_head(head_tensors, width, source), torch_device),
+        vision=networks.freeze(blip.vision, torch_device),
+        text=networks.freeze(blip.text, torch_device),
+        head=networks.freeze(networks.build_head(head_tensors, width, source), torch_device),
         tokenizer=_load_tokenizer(vocabulary, vocab_size),
-        preprocess=Preprocess(blip.image_size),
+        preprocess=networks.Preprocess(blip.image_size),
         device=torch_device,
         batch_size=batch_size,
     )
@@ -202,7 +192,7 @@ def _select_part(tensors: Mapping[str, Tensor], prefix: str, source: str) -> dic
 
 
 def _load_tokenizer(folder: Path, vocab_size: int) -> BertTokenizer:
-    with translate_load_errors(str(folder)):
+    with networks.translate_load_errors(str(folder)):
         tokenizer = BertTokenizer.from_pretrained(folder, local_files_only=True)
     if len(tokenizer) > vocab_size:
         raise ModelUnavailableError(

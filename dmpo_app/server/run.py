@@ -17,15 +17,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from dmpo_app.io import stop_signals
+from dmpo_app.server import wiring
 from dmpo_app.server.backup_lifecycle import claim_backup, start_backup
-from dmpo_app.server.wiring import (
-    build_renderer,
-    build_services,
-    build_trainer,
-    build_zerogpu_studio,
-    home_lock,
-    open_lineage,
-)
 from dmpo_app.settings import Settings, apply_mode, detect_mode
 from dmpo_app.web.ports import free_port
 
@@ -69,16 +62,16 @@ def open_studio(settings: Settings, console: Console, stopping: threading.Event,
     mode = detect_mode(settings)
     settings = apply_mode(settings, mode)
     settings = settings.model_copy(update={"port": free_port(settings.host, settings.port)})
-    stack.enter_context(home_lock(settings, f"http://{settings.host}:{settings.port}"))
+    stack.enter_context(wiring.home_lock(settings, f"http://{settings.host}:{settings.port}"))
     claimed_backup = claim_backup(settings, stopping)
     if stopping.is_set():
         return None
-    lineage = stack.enter_context(open_lineage(settings))
+    lineage = stack.enter_context(wiring.open_lineage(settings))
     backup = start_backup(settings, claimed_backup, stack)
     admin_token = _admin_token(settings, console)
     if mode == "zerogpu":
-        zerogpu_studio = build_zerogpu_studio(settings, lineage)
-        services = build_services(
+        zerogpu_studio = wiring.build_zerogpu_studio(settings, lineage)
+        services = wiring.build_services(
             settings,
             lineage,
             zerogpu_studio.renderer,
@@ -89,8 +82,8 @@ def open_studio(settings: Settings, console: Console, stopping: threading.Event,
             gpu_minutes=zerogpu_studio.gpu_minutes,
         )
         return OpenStudio(_open_page(services, stack, console), None)
-    renderer, trainer = build_renderer(settings, lineage), build_trainer(settings)
-    services = build_services(settings, lineage, renderer, trainer, admin_token, backup, mode=mode)
+    renderer, trainer = wiring.build_renderer(settings, lineage), wiring.build_trainer(settings)
+    services = wiring.build_services(settings, lineage, renderer, trainer, admin_token, backup, mode=mode)
     url = _open_page(services, stack, console)
     renderer.start()
     stack.callback(renderer.stop)

@@ -15,21 +15,21 @@ from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select,
 from dmpo_app.domain.image import BASE_VERSION, AdapterRef, BaseModelRef, NewAdapter
 from dmpo_app.domain.round import RoundState
 from dmpo_app.errors import LeaseLostError, NotFoundError
+from dmpo_app.store import schema
 from dmpo_app.store.audit import record_act
 from dmpo_app.store.db.database import Database
-from dmpo_app.store.schema import AdapterRow, AdapterVoteRow, BaseModelRow, LeaseRow, LiveChangeRow
 
 _ADAPTERS: Select[*tuple[Any, ...]] = (
-    select(AdapterRow, BaseModelRow.fingerprint)
-    .join(BaseModelRow, BaseModelRow.id == AdapterRow.base_id)
-    .where(AdapterRow.version > BASE_VERSION)
+    select(schema.AdapterRow, schema.BaseModelRow.fingerprint)
+    .join(schema.BaseModelRow, schema.BaseModelRow.id == schema.AdapterRow.base_id)
+    .where(schema.AdapterRow.version > BASE_VERSION)
 )
 # Statements that are run several times a second are built once: building one costs more than running it.
-_LIST = _ADAPTERS.where(AdapterRow.base_id == bindparam("base_id")).order_by(AdapterRow.version)
+_LIST = _ADAPTERS.where(schema.AdapterRow.base_id == bindparam("base_id")).order_by(schema.AdapterRow.version)
 _LIVE = (
-    select(LiveChangeRow.version)
-    .where(LiveChangeRow.base_id == bindparam("base_id"))
-    .order_by(LiveChangeRow.id.desc())
+    select(schema.LiveChangeRow.version)
+    .where(schema.LiveChangeRow.base_id == bindparam("base_id"))
+    .order_by(schema.LiveChangeRow.id.desc())
     .limit(1)
 )
 
@@ -59,9 +59,9 @@ class Adapters:
     def vote_ids(self, base: BaseModelRef, version: int) -> builtins.list[int]:
         """The ids of the votes a version was trained on."""
         query = (
-            select(AdapterVoteRow.vote_id)
-            .where(AdapterVoteRow.base_id == base.id, AdapterVoteRow.version == version)
-            .order_by(AdapterVoteRow.vote_id)
+            select(schema.AdapterVoteRow.vote_id)
+            .where(schema.AdapterVoteRow.base_id == base.id, schema.AdapterVoteRow.version == version)
+            .order_by(schema.AdapterVoteRow.vote_id)
         )
         with self._database.reader() as connection:
             return builtins.list(connection.execute(query).scalars())
@@ -83,8 +83,8 @@ class Adapters:
         """
 
         def work(connection: Connection) -> None:
-            version_query = select(AdapterRow.version).where(
-                AdapterRow.base_id == base.id, AdapterRow.version == version
+            version_query = select(schema.AdapterRow.version).where(
+                schema.AdapterRow.base_id == base.id, schema.AdapterRow.version == version
             )
             if connection.execute(version_query).first() is None:
                 raise NotFoundError(
@@ -100,7 +100,7 @@ class Adapters:
     def find(self, connection: Connection, base_id: int, version: int) -> AdapterRef:
         """Get a version as a part of a transaction. Raises NotFoundError."""
         row = connection.execute(
-            _ADAPTERS.where(AdapterRow.base_id == base_id, AdapterRow.version == version)
+            _ADAPTERS.where(schema.AdapterRow.base_id == base_id, schema.AdapterRow.version == version)
         ).one_or_none()
         if row is None:
             raise NotFoundError(f"there is no adapter version {version} of this base model")
@@ -112,7 +112,7 @@ class Adapters:
         """Record a version with the votes behind it and make it live, as a part of the round's last transaction."""
         version = _newest_version(connection, base_id) + 1
         connection.execute(
-            insert(AdapterRow).values(
+            insert(schema.AdapterRow).values(
                 base_id=base_id,
                 version=version,
                 parent=adapter.parent,
@@ -128,7 +128,7 @@ class Adapters:
         )
         votes = [{"base_id": base_id, "version": version, "vote_id": vote_id} for vote_id in adapter.vote_ids]
         if votes:
-            connection.execute(insert(AdapterVoteRow), votes)
+            connection.execute(insert(schema.AdapterVoteRow), votes)
         _make_live(connection, base_id, version, f"round {round_state.id}", at=at)
         return self.find(connection, base_id, version)
 
@@ -150,7 +150,9 @@ class Adapters:
 
 
 def _newest_version(connection: Connection, base_id: int) -> int:
-    query = select(func.coalesce(func.max(AdapterRow.version), BASE_VERSION)).where(AdapterRow.base_id == base_id)
+    query = select(func.coalesce(func.max(schema.AdapterRow.version), BASE_VERSION)).where(
+        schema.AdapterRow.base_id == base_id
+    )
     return connection.execute(query).scalar_one()
 
 
@@ -160,7 +162,7 @@ def _live_version(connection: Connection, base_id: int) -> int:
 
 
 def _make_live(connection: Connection, base_id: int, version: int, by: str, *, at: datetime) -> None:
-    connection.execute(insert(LiveChangeRow).values(base_id=base_id, version=version, by=by, created_at=at))
+    connection.execute(insert(schema.LiveChangeRow).values(base_id=base_id, version=version, by=by, created_at=at))
 
 
 class Lease:
@@ -174,7 +176,9 @@ class Lease:
         def work(connection: Connection) -> int | None:
             now = self._now()
             row = connection.execute(
-                select(LeaseRow.owner, LeaseRow.token, LeaseRow.expires_at).where(LeaseRow.base_id == base.id)
+                select(schema.LeaseRow.owner, schema.LeaseRow.token, schema.LeaseRow.expires_at).where(
+                    schema.LeaseRow.base_id == base.id
+                )
             ).one_or_none()
             if row is not None and row.owner not in (None, owner) and row.expires_at > now:
                 return None
@@ -186,9 +190,11 @@ class Lease:
                 "expires_at": now + timedelta(seconds=lease_seconds),
             }
             if row is None:
-                connection.execute(insert(LeaseRow).values(base_id=base.id, **lease_values))
+                connection.execute(insert(schema.LeaseRow).values(base_id=base.id, **lease_values))
             else:
-                connection.execute(update(LeaseRow).where(LeaseRow.base_id == base.id).values(**lease_values))
+                connection.execute(
+                    update(schema.LeaseRow).where(schema.LeaseRow.base_id == base.id).values(**lease_values)
+                )
             return token
 
         return self._database.write(work)
@@ -199,8 +205,8 @@ class Lease:
         def work(connection: Connection) -> None:
             seconds = require_token(connection, base.id, token)
             connection.execute(
-                update(LeaseRow)
-                .where(LeaseRow.base_id == base.id)
+                update(schema.LeaseRow)
+                .where(schema.LeaseRow.base_id == base.id)
                 .values(expires_at=self._now() + timedelta(seconds=seconds))
             )
 
@@ -212,7 +218,9 @@ class Lease:
         def work(connection: Connection) -> None:
             require_token(connection, base.id, token)
             connection.execute(
-                update(LeaseRow).where(LeaseRow.base_id == base.id).values(owner=None, expires_at=self._now())
+                update(schema.LeaseRow)
+                .where(schema.LeaseRow.base_id == base.id)
+                .values(owner=None, expires_at=self._now())
             )
 
         self._database.write(work)
@@ -221,7 +229,9 @@ class Lease:
 def require_token(connection: Connection, base_id: int, token: int) -> float:
     """Raise LeaseLostError unless `token` holds the lineage now; returns the lease's length in seconds."""
     row = connection.execute(
-        select(LeaseRow.owner, LeaseRow.token, LeaseRow.lease_seconds).where(LeaseRow.base_id == base_id)
+        select(schema.LeaseRow.owner, schema.LeaseRow.token, schema.LeaseRow.lease_seconds).where(
+            schema.LeaseRow.base_id == base_id
+        )
     ).one_or_none()
     if row is None or row.owner is None or row.token != token:
         holder = "nobody" if row is None or row.owner is None else f"{row.owner} with token {row.token}"

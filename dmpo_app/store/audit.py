@@ -7,8 +7,8 @@ from datetime import datetime
 from sqlalchemy import Connection, insert, select
 
 from dmpo_app.domain.campaign import AuditEntry
+from dmpo_app.store import schema
 from dmpo_app.store.db.database import Database
-from dmpo_app.store.schema import AuditRow
 
 
 class Audit:
@@ -22,17 +22,23 @@ class Audit:
 
     def list(self, *, before: int | None = None, limit: int = 100) -> builtins.list[AuditEntry]:
         """List the acts, newest first; `before`: only those with a smaller id."""
-        query = select(AuditRow.id, AuditRow.created_at, AuditRow.actor, AuditRow.act, AuditRow.subject)
+        query = select(
+            schema.AuditRow.id,
+            schema.AuditRow.created_at,
+            schema.AuditRow.actor,
+            schema.AuditRow.act,
+            schema.AuditRow.subject,
+        )
         if before is not None:
-            query = query.where(AuditRow.id < before)
+            query = query.where(schema.AuditRow.id < before)
         with self._database.reader() as connection:
-            rows = connection.execute(query.order_by(AuditRow.id.desc()).limit(limit))
+            rows = connection.execute(query.order_by(schema.AuditRow.id.desc()).limit(limit))
             return [AuditEntry(*row) for row in rows]
 
 
 def record_act(connection: Connection, actor: str, act: str, subject: str, *, at: datetime) -> None:
     """Record an act as a part of its transaction."""
-    connection.execute(insert(AuditRow).values(created_at=at, actor=actor, act=act, subject=subject))
+    connection.execute(insert(schema.AuditRow).values(created_at=at, actor=actor, act=act, subject=subject))
 
 
 def format_ranges(ids: Iterable[int]) -> str:

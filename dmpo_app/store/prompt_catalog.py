@@ -9,9 +9,9 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, delete, exists, fu
 from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.prompt import PromptCounts, PromptEntry, PromptPage, PromptQuery, SuggestedPrompt
 from dmpo_app.errors import NotFoundError
+from dmpo_app.store import schema
 from dmpo_app.store.audit import format_ranges, record_act
 from dmpo_app.store.db.database import Database
-from dmpo_app.store.schema import PairRow, PromptRow, PromptTagRow
 
 _CHUNK = 500
 
@@ -22,8 +22,8 @@ def add_tags(connection: Connection, ids: Sequence[int], tags: Iterable[str]) ->
     for tag in dict.fromkeys(tags):
         for start in range(0, len(ids), _CHUNK):
             chunk = ids[start : start + _CHUNK]
-            tagged_query = select(PromptTagRow.prompt_id).where(
-                PromptTagRow.tag == tag, PromptTagRow.prompt_id.in_(chunk)
+            tagged_query = select(schema.PromptTagRow.prompt_id).where(
+                schema.PromptTagRow.tag == tag, schema.PromptTagRow.prompt_id.in_(chunk)
             )
             tagged_ids = set(connection.execute(tagged_query).scalars())
             rows = [
@@ -32,7 +32,7 @@ def add_tags(connection: Connection, ids: Sequence[int], tags: Iterable[str]) ->
                 if prompt_id not in tagged_ids
             ]
             if rows:
-                connection.execute(insert(PromptTagRow), rows)
+                connection.execute(insert(schema.PromptTagRow), rows)
                 changed_ids |= set(chunk) - tagged_ids
     return changed_ids
 
@@ -42,8 +42,10 @@ def remove_tags(connection: Connection, ids: Sequence[int], tags: Sequence[str])
     changed_ids: set[int] = set()
     for start in range(0, len(ids), _CHUNK):
         chunk = ids[start : start + _CHUNK]
-        delete_statement = delete(PromptTagRow).where(PromptTagRow.prompt_id.in_(chunk), PromptTagRow.tag.in_(tags))
-        changed_ids |= set(connection.execute(delete_statement.returning(PromptTagRow.prompt_id)).scalars())
+        delete_statement = delete(schema.PromptTagRow).where(
+            schema.PromptTagRow.prompt_id.in_(chunk), schema.PromptTagRow.tag.in_(tags)
+        )
+        changed_ids |= set(connection.execute(delete_statement.returning(schema.PromptTagRow.prompt_id)).scalars())
     return changed_ids
 
 
@@ -51,10 +53,10 @@ def find_tags(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[str
     """Find the tags of each of these prompts that has any, in alphabetical order."""
     tags_by_prompt: dict[int, list[str]] = {}
     for start in range(0, len(ids), _CHUNK):
-        query = select(PromptTagRow.prompt_id, PromptTagRow.tag).where(
-            PromptTagRow.prompt_id.in_(ids[start : start + _CHUNK])
+        query = select(schema.PromptTagRow.prompt_id, schema.PromptTagRow.tag).where(
+            schema.PromptTagRow.prompt_id.in_(ids[start : start + _CHUNK])
         )
-        for row in connection.execute(query.order_by(PromptTagRow.tag)):
+        for row in connection.execute(query.order_by(schema.PromptTagRow.tag)):
             tags_by_prompt.setdefault(row.prompt_id, []).append(row.tag)
     return {prompt_id: tuple(tags) for prompt_id, tags in tags_by_prompt.items()}
 
@@ -69,11 +71,15 @@ class PromptCatalog:
     def page(self, base: BaseModelRef, query: PromptQuery) -> PromptPage:
         """A page of the prompts that meet the query, the newest first, with the pairs and votes of one lineage."""
         conditions = _conditions(query)
-        prompts_query = select(PromptRow).where(*conditions).order_by(PromptRow.id.desc()).limit(query.limit)
+        prompts_query = (
+            select(schema.PromptRow).where(*conditions).order_by(schema.PromptRow.id.desc()).limit(query.limit)
+        )
         if query.before is not None:
-            prompts_query = prompts_query.where(PromptRow.id < query.before)
+            prompts_query = prompts_query.where(schema.PromptRow.id < query.before)
         with self._database.reader() as connection:
-            total = connection.execute(select(func.count()).select_from(PromptRow).where(*conditions)).scalar_one()
+            total = connection.execute(
+                select(func.count()).select_from(schema.PromptRow).where(*conditions)
+            ).scalar_one()
             rows = connection.execute(prompts_query).mappings().all()
             ids = [row["id"] for row in rows]
             tags, counts = find_tags(connection, ids), _count_pairs_and_votes(connection, base, ids)
@@ -82,18 +88,26 @@ class PromptCatalog:
     def counts(self) -> PromptCounts:
         """Count the prompts of each kind."""
         kinds = select(
-            func.count().filter(~PromptRow.held_out),
-            func.count().filter(PromptRow.held_out),
-            func.count().filter(PromptRow.retired_at.is_not(None)),
+            func.count().filter(~schema.PromptRow.held_out),
+            func.count().filter(schema.PromptRow.held_out),
+            func.count().filter(schema.PromptRow.retired_at.is_not(None)),
         )
-        tags = select(PromptTagRow.tag, func.count()).group_by(PromptTagRow.tag).order_by(PromptTagRow.tag)
+        tags = (
+            select(schema.PromptTagRow.tag, func.count())
+            .group_by(schema.PromptTagRow.tag)
+            .order_by(schema.PromptTagRow.tag)
+        )
         with self._database.reader() as connection:
             training, held_out, retired = connection.execute(kinds).one()
             return PromptCounts(training, held_out, retired, {row[0]: row[1] for row in connection.execute(tags)})
 
     def ids_tagged(self, tag: str) -> list[int]:
         """List the ids of the prompts with a tag, by age."""
-        query = select(PromptTagRow.prompt_id).where(PromptTagRow.tag == tag).order_by(PromptTagRow.prompt_id)
+        query = (
+            select(schema.PromptTagRow.prompt_id)
+            .where(schema.PromptTagRow.tag == tag)
+            .order_by(schema.PromptTagRow.prompt_id)
+        )
         with self._database.reader() as connection:
             return list(connection.execute(query).scalars())
 
@@ -102,13 +116,13 @@ class PromptCatalog:
 
         The shortest first, and without words some of the held-out ones.
         """
-        query = select(PromptRow.text, PromptRow.held_out).where(
-            PromptRow.retired_at.is_(None), *_prefix_conditions(words)
+        query = select(schema.PromptRow.text, schema.PromptRow.held_out).where(
+            schema.PromptRow.retired_at.is_(None), *_prefix_conditions(words)
         )
         if words:
-            query = query.order_by(func.length(PromptRow.text), PromptRow.id)
+            query = query.order_by(func.length(schema.PromptRow.text), schema.PromptRow.id)
         else:
-            query = query.order_by(PromptRow.held_out.desc(), PromptRow.id)
+            query = query.order_by(schema.PromptRow.held_out.desc(), schema.PromptRow.id)
         with self._database.reader() as connection:
             return [SuggestedPrompt(*row) for row in connection.execute(query.limit(count))]
 
@@ -142,12 +156,12 @@ class PromptCatalog:
         def work(connection: Connection) -> int:
             _require_prompts(connection, ids)
             at = self._now() if retired else None
-            other = PromptRow.retired_at.is_(None) if retired else PromptRow.retired_at.is_not(None)
+            other = schema.PromptRow.retired_at.is_(None) if retired else schema.PromptRow.retired_at.is_not(None)
             changed_ids: set[int] = set()
             for start in range(0, len(ids), _CHUNK):
-                statement = update(PromptRow).where(PromptRow.id.in_(ids[start : start + _CHUNK]), other)
+                statement = update(schema.PromptRow).where(schema.PromptRow.id.in_(ids[start : start + _CHUNK]), other)
                 changed_ids |= set(
-                    connection.execute(statement.values(retired_at=at).returning(PromptRow.id)).scalars()
+                    connection.execute(statement.values(retired_at=at).returning(schema.PromptRow.id)).scalars()
                 )
             self._record(connection, by, "retire_prompts" if retired else "restore_prompts", changed_ids)
             return len(changed_ids)
@@ -167,7 +181,9 @@ def _require_prompts(connection: Connection, ids: Sequence[int]) -> None:
     """Raise NotFoundError unless all of these prompts exist."""
     for start in range(0, len(ids), _CHUNK):
         chunk = ids[start : start + _CHUNK]
-        existing_ids = set(connection.execute(select(PromptRow.id).where(PromptRow.id.in_(chunk))).scalars())
+        existing_ids = set(
+            connection.execute(select(schema.PromptRow.id).where(schema.PromptRow.id.in_(chunk))).scalars()
+        )
         missing = sorted(set(chunk) - existing_ids)
         if missing:
             raise NotFoundError(f"there is no prompt {missing[0]}; `dmpo prompts list` shows them with their numbers")
@@ -176,17 +192,21 @@ def _require_prompts(connection: Connection, ids: Sequence[int]) -> None:
 def _conditions(query: PromptQuery) -> list[ColumnElement[bool]]:
     conditions = _prefix_conditions(query.search)
     if query.tag is not None:
-        conditions.append(exists().where(PromptTagRow.prompt_id == PromptRow.id, PromptTagRow.tag == query.tag))
+        conditions.append(
+            exists().where(schema.PromptTagRow.prompt_id == schema.PromptRow.id, schema.PromptTagRow.tag == query.tag)
+        )
     if query.held_out is not None:
-        conditions.append(PromptRow.held_out == query.held_out)
+        conditions.append(schema.PromptRow.held_out == query.held_out)
     if query.retired is not None:
-        conditions.append(PromptRow.retired_at.is_not(None) if query.retired else PromptRow.retired_at.is_(None))
+        conditions.append(
+            schema.PromptRow.retired_at.is_not(None) if query.retired else schema.PromptRow.retired_at.is_(None)
+        )
     return conditions
 
 
 def _prefix_conditions(words: Sequence[str]) -> list[ColumnElement[bool]]:
     """Conditions of words that begin so. Folded words hold no % or _, and stand between single blanks."""
-    return [(literal(" ") + PromptRow.folded).contains(f" {word}", autoescape=True) for word in words]
+    return [(literal(" ") + schema.PromptRow.folded).contains(f" {word}", autoescape=True) for word in words]
 
 
 def _count_pairs_and_votes(
@@ -196,9 +216,9 @@ def _count_pairs_and_votes(
     counts_by_prompt: dict[int, tuple[int, int]] = {}
     for start in range(0, len(ids), _CHUNK):
         query = (
-            select(PairRow.prompt_id, func.count(), func.sum(PairRow.num_votes))
-            .where(PairRow.base_id == base.id, PairRow.prompt_id.in_(ids[start : start + _CHUNK]))
-            .group_by(PairRow.prompt_id)
+            select(schema.PairRow.prompt_id, func.count(), func.sum(schema.PairRow.num_votes))
+            .where(schema.PairRow.base_id == base.id, schema.PairRow.prompt_id.in_(ids[start : start + _CHUNK]))
+            .group_by(schema.PairRow.prompt_id)
         )
         counts_by_prompt |= {row[0]: (row[1], row[2]) for row in connection.execute(query)}
     return counts_by_prompt

@@ -9,9 +9,9 @@ from sqlalchemy.orm import aliased
 from dmpo_app.domain.image import Prompt
 from dmpo_app.domain.prompt import NewPrompt, PromptSnapshot, PromptSource, PromptsState, StoredPrompt, fold
 from dmpo_app.errors import ConflictError, RateLimitError
+from dmpo_app.store import schema
 from dmpo_app.store.audit import format_ranges, record_act
 from dmpo_app.store.db.database import Database
-from dmpo_app.store.schema import BaseModelRow, PairRow, PromptProposalRow, PromptRow, PromptTagRow
 
 _CHUNK = 500
 """Texts in one IN (...), since databases bound the number of parameters."""
@@ -42,9 +42,11 @@ class Prompts:
 
     def list(self, held_out: bool | None = None) -> list[Prompt]:
         """List all prompts in the order they were added, or one side of them."""
-        query = select(PromptRow.id, PromptRow.text, PromptRow.held_out).order_by(PromptRow.id)
+        query = select(schema.PromptRow.id, schema.PromptRow.text, schema.PromptRow.held_out).order_by(
+            schema.PromptRow.id
+        )
         if held_out is not None:
-            query = query.where(PromptRow.held_out == held_out)
+            query = query.where(schema.PromptRow.held_out == held_out)
         with self._database.reader() as connection:
             return [Prompt(*row) for row in connection.execute(query)]
 
@@ -53,22 +55,26 @@ class Prompts:
 
         They are not retired, have no twin that is held out, and have any of `tags` if there are some.
         """
-        twin = aliased(PromptRow)
-        query = select(PromptRow.text).where(
-            PromptRow.held_out.is_(False),
-            PromptRow.retired_at.is_(None),
-            ~exists().where(twin.folded == PromptRow.folded, twin.held_out.is_(True)),
+        twin = aliased(schema.PromptRow)
+        query = select(schema.PromptRow.text).where(
+            schema.PromptRow.held_out.is_(False),
+            schema.PromptRow.retired_at.is_(None),
+            ~exists().where(twin.folded == schema.PromptRow.folded, twin.held_out.is_(True)),
         )
         if tags:
-            query = query.where(exists().where(PromptTagRow.prompt_id == PromptRow.id, PromptTagRow.tag.in_(tags)))
+            query = query.where(
+                exists().where(schema.PromptTagRow.prompt_id == schema.PromptRow.id, schema.PromptTagRow.tag.in_(tags))
+            )
         with self._database.reader() as connection:
-            return connection.execute(query.order_by(PromptRow.id)).scalars().all()
+            return connection.execute(query.order_by(schema.PromptRow.id)).scalars().all()
 
     def snapshot(self, held_out: bool | None = None) -> PromptSnapshot:
         """A snapshot of all prompts, retired ones too, or of one side, to compare new prompts with."""
-        query = select(PromptRow.id, PromptRow.text, PromptRow.folded, PromptRow.held_out).order_by(PromptRow.id)
+        query = select(
+            schema.PromptRow.id, schema.PromptRow.text, schema.PromptRow.folded, schema.PromptRow.held_out
+        ).order_by(schema.PromptRow.id)
         if held_out is not None:
-            query = query.where(PromptRow.held_out == held_out)
+            query = query.where(schema.PromptRow.held_out == held_out)
         with self._database.reader() as connection:
             state = _state(connection)
             return PromptSnapshot(state, [StoredPrompt(*row) for row in connection.execute(query)])
@@ -101,15 +107,23 @@ class Prompts:
         def work(connection: Connection) -> bool | None:
             if _state(connection) != expected:
                 return None
-            if connection.execute(select(PromptRow.id).where(PromptRow.folded == prompt.folded)).first() is not None:
+            if (
+                connection.execute(select(schema.PromptRow.id).where(schema.PromptRow.folded == prompt.folded)).first()
+                is not None
+            ):
                 return False
-            recent_conditions = (PromptProposalRow.annotator_id == annotator_id, PromptProposalRow.created_at > since)
-            count_query = select(func.count()).select_from(PromptProposalRow).where(*recent_conditions)
+            recent_conditions = (
+                schema.PromptProposalRow.annotator_id == annotator_id,
+                schema.PromptProposalRow.created_at > since,
+            )
+            count_query = select(func.count()).select_from(schema.PromptProposalRow).where(*recent_conditions)
             if connection.execute(count_query).scalar_one() >= per_day:
                 raise RateLimitError(f"you have added {per_day} prompts within a day, which is the limit; thank you")
             [prompt_id] = _insert(connection, [prompt], PromptSource.ANNOTATOR, self._now())
             connection.execute(
-                insert(PromptProposalRow).values(prompt_id=prompt_id, annotator_id=annotator_id, created_at=self._now())
+                insert(schema.PromptProposalRow).values(
+                    prompt_id=prompt_id, annotator_id=annotator_id, created_at=self._now()
+                )
             )
             return True
 
@@ -128,10 +142,10 @@ class Prompts:
             moved_ids: list[int] = []
             for start in range(0, len(ids), _CHUNK):
                 statement = (
-                    update(PromptRow)
-                    .where(PromptRow.id.in_(ids[start : start + _CHUNK]), PromptRow.held_out != held_out)
+                    update(schema.PromptRow)
+                    .where(schema.PromptRow.id.in_(ids[start : start + _CHUNK]), schema.PromptRow.held_out != held_out)
                     .values(held_out=held_out, placed_at=now)
-                    .returning(PromptRow.id)
+                    .returning(schema.PromptRow.id)
                 )
                 moved_ids += connection.execute(statement).scalars()
             if moved_ids:
@@ -143,8 +157,10 @@ class Prompts:
 
     def ids_with_pairs(self) -> set[int]:
         """Find the ids of prompts that have pairs, of whichever base model."""
-        query = select(PromptRow.id).where(
-            exists().where(PairRow.base_id == BaseModelRow.id, PairRow.prompt_id == PromptRow.id)
+        query = select(schema.PromptRow.id).where(
+            exists().where(
+                schema.PairRow.base_id == schema.BaseModelRow.id, schema.PairRow.prompt_id == schema.PromptRow.id
+            )
         )
         with self._database.reader() as connection:
             return set(connection.execute(query).scalars())
@@ -161,7 +177,7 @@ def ensure_prompts(
         folded = {text: fold(text) for text in new}
         _refuse_twins(connection, folded, held_out=held_out)
         connection.execute(
-            insert(PromptRow),
+            insert(schema.PromptRow),
             [{"text": text, "folded": folded[text], "held_out": held_out, "created_at": at} for text in new],
         )
         prompts_by_text |= _find(connection, new, held_out=held_out, allow_moved=False)
@@ -171,9 +187,9 @@ def ensure_prompts(
 def _find(connection: Connection, texts: Sequence[str], *, held_out: bool, allow_moved: bool) -> dict[str, Prompt]:
     prompts_by_text: dict[str, Prompt] = {}
     for start in range(0, len(texts), _CHUNK):
-        query = select(PromptRow.id, PromptRow.text, PromptRow.held_out, PromptRow.placed_at).where(
-            PromptRow.text.in_(texts[start : start + _CHUNK])
-        )
+        query = select(
+            schema.PromptRow.id, schema.PromptRow.text, schema.PromptRow.held_out, schema.PromptRow.placed_at
+        ).where(schema.PromptRow.text.in_(texts[start : start + _CHUNK]))
         for row in connection.execute(query):
             if row.held_out != held_out and not (allow_moved and row.placed_at is not None):
                 _refuse(row.text, row.text, held_out=held_out)
@@ -185,8 +201,8 @@ def _refuse_twins(connection: Connection, folded: dict[str, str], *, held_out: b
     texts = {value: text for text, value in folded.items()}
     values = list(texts)
     for start in range(0, len(values), _CHUNK):
-        query = select(PromptRow.text, PromptRow.folded).where(
-            PromptRow.folded.in_(values[start : start + _CHUNK]), PromptRow.held_out != held_out
+        query = select(schema.PromptRow.text, schema.PromptRow.folded).where(
+            schema.PromptRow.folded.in_(values[start : start + _CHUNK]), schema.PromptRow.held_out != held_out
         )
         for row in connection.execute(query):
             _refuse(texts[row.folded], row.text, held_out=held_out)
@@ -205,19 +221,23 @@ def _insert(connection: Connection, prompts: Sequence[NewPrompt], source: Prompt
     if not prompts:
         return []
     rows = [{"text": prompt.text, "folded": prompt.folded, "held_out": prompt.held_out} for prompt in prompts]
-    connection.execute(insert(PromptRow).values(source=source, created_at=at), rows)
+    connection.execute(insert(schema.PromptRow).values(source=source, created_at=at), rows)
     ids: dict[str, int] = {}
     for start in range(0, len(rows), _CHUNK):
         texts = [row["text"] for row in rows[start : start + _CHUNK]]
-        query = select(PromptRow.text, PromptRow.id).where(PromptRow.text.in_(texts))
+        query = select(schema.PromptRow.text, schema.PromptRow.id).where(schema.PromptRow.text.in_(texts))
         ids |= {row.text: row.id for row in connection.execute(query)}
     tag_rows = [{"prompt_id": ids[prompt.text], "tag": tag} for prompt in prompts for tag in dict.fromkeys(prompt.tags)]
     if tag_rows:
-        connection.execute(insert(PromptTagRow), tag_rows)
+        connection.execute(insert(schema.PromptTagRow), tag_rows)
     return [ids[prompt.text] for prompt in prompts]
 
 
 def _state(connection: Connection) -> PromptsState:
-    query = select(func.max(PromptRow.id), func.count().filter(PromptRow.held_out), func.max(PromptRow.placed_at))
+    query = select(
+        func.max(schema.PromptRow.id),
+        func.count().filter(schema.PromptRow.held_out),
+        func.max(schema.PromptRow.placed_at),
+    )
     last_id, num_held_out, last_placed = connection.execute(query).one()
     return PromptsState(last_id or 0, num_held_out, last_placed)

@@ -15,17 +15,17 @@ from dmpo_app.domain.image import AdapterRef, BaseModelRef, NewAdapter
 from dmpo_app.domain.round import RoundProgress, RoundState, RoundStatus, Trigger
 from dmpo_app.domain.vote import Question
 from dmpo_app.errors import BadInputError, ConflictError, NotFoundError
+from dmpo_app.store import schema
 from dmpo_app.store.adapters import Adapters, require_token
 from dmpo_app.store.audit import record_act
 from dmpo_app.store.db.database import Database
-from dmpo_app.store.schema import IS_UNFINISHED, AdapterRow, RoundProgressRow, RoundRow, RoundVoteRow, VoteRow
 from dmpo_app.store.voting.vote_queries import COUNT_TRAINED_ON
 
 UNFINISHED = (RoundStatus.QUEUED, RoundStatus.RUNNING)
 
-ROUNDS: Select[*tuple[Any, ...]] = select(RoundRow, AdapterRow.version.label("adapter_version")).outerjoin(
-    AdapterRow, AdapterRow.round_id == RoundRow.id
-)
+ROUNDS: Select[*tuple[Any, ...]] = select(
+    schema.RoundRow, schema.AdapterRow.version.label("adapter_version")
+).outerjoin(schema.AdapterRow, schema.AdapterRow.round_id == schema.RoundRow.id)
 
 
 def round_from_row(row: Row[*tuple[Any, ...]]) -> RoundState:
@@ -56,7 +56,7 @@ def round_from_row(row: Row[*tuple[Any, ...]]) -> RoundState:
 
 def find_round(connection: Connection, round_id: int) -> RoundState:
     """Get a round by id. Raises NotFoundError."""
-    row = connection.execute(ROUNDS.where(RoundRow.id == round_id)).one_or_none()
+    row = connection.execute(ROUNDS.where(schema.RoundRow.id == round_id)).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no round {round_id}")
     return round_from_row(row)
@@ -65,7 +65,9 @@ def find_round(connection: Connection, round_id: int) -> RoundState:
 def require_no_open_round(connection: Connection, base_id: int) -> None:
     """Raise ConflictError when a round of this lineage is queued or running."""
     row = connection.execute(
-        select(RoundRow.id, RoundRow.status).where(RoundRow.base_id == base_id, text(IS_UNFINISHED))
+        select(schema.RoundRow.id, schema.RoundRow.status).where(
+            schema.RoundRow.base_id == base_id, text(schema.IS_UNFINISHED)
+        )
     ).one_or_none()
     if row is not None:
         raise ConflictError(f"round {row.id} is {row.status.value}; one at a time")
@@ -89,7 +91,9 @@ def require_held_round(
 
 def get_base_id(connection: Connection, round_id: int) -> int:
     """The base model id of a round. Raises NotFoundError."""
-    base_id = connection.execute(select(RoundRow.base_id).where(RoundRow.id == round_id)).scalar_one_or_none()
+    base_id = connection.execute(
+        select(schema.RoundRow.base_id).where(schema.RoundRow.id == round_id)
+    ).scalar_one_or_none()
     if base_id is None:
         raise NotFoundError(f"there is no round {round_id}")
     return base_id
@@ -99,20 +103,20 @@ def record_round_votes(connection: Connection, round_id: int, votes: Sequence[tu
     """Record the votes that a round is trained on, for good."""
     rows = [{"round_id": round_id, "vote_id": vote_id, "held_out": held_out} for vote_id, held_out in votes]
     if rows:
-        connection.execute(insert(RoundVoteRow), rows)
+        connection.execute(insert(schema.RoundVoteRow), rows)
 
 
 def newest_vote_id(connection: Connection, base_id: int) -> int:
     """The id of the lineage's newest vote, 0 without any."""
-    query = select(func.coalesce(func.max(VoteRow.id), 0)).where(VoteRow.base_id == base_id)
+    query = select(func.coalesce(func.max(schema.VoteRow.id), 0)).where(schema.VoteRow.base_id == base_id)
     return connection.execute(query).scalar_one()
 
 
 # Built once, since they are run several times a second.
-_CURRENT = ROUNDS.where(RoundRow.base_id == bindparam("base_id"), text(IS_UNFINISHED))
+_CURRENT = ROUNDS.where(schema.RoundRow.base_id == bindparam("base_id"), text(schema.IS_UNFINISHED))
 _LAST = (
-    ROUNDS.where(RoundRow.base_id == bindparam("base_id"), RoundRow.finished_at.is_not(None))
-    .order_by(RoundRow.id.desc())
+    ROUNDS.where(schema.RoundRow.base_id == bindparam("base_id"), schema.RoundRow.finished_at.is_not(None))
+    .order_by(schema.RoundRow.id.desc())
     .limit(1)
 )
 
@@ -191,7 +195,7 @@ class Rounds:
             if round_state.started_at is None:
                 changes |= first_start_values | {"started_at": self._now()}
                 record_round_votes(connection, started_id, votes)
-            connection.execute(update(RoundRow).where(RoundRow.id == started_id).values(**changes))
+            connection.execute(update(schema.RoundRow).where(schema.RoundRow.id == started_id).values(**changes))
             return find_round(connection, started_id)
 
         return self._database.write(work)
@@ -214,16 +218,20 @@ class Rounds:
 
         def work(connection: Connection) -> None:
             require_held_round(connection, round_id, token, status=(RoundStatus.RUNNING,))
-            connection.execute(update(RoundRow).where(RoundRow.id == round_id).values(step=progress.step, **values))
+            connection.execute(
+                update(schema.RoundRow).where(schema.RoundRow.id == round_id).values(step=progress.step, **values)
+            )
             point: dict[str, Any] = {**values, "held_out_loss": progress.held_out_loss, "created_at": self._now()}
             point["health"] = dict(progress.health)
             replacement = connection.execute(
-                update(RoundProgressRow)
-                .where(RoundProgressRow.round_id == round_id, RoundProgressRow.step == progress.step)
+                update(schema.RoundProgressRow)
+                .where(schema.RoundProgressRow.round_id == round_id, schema.RoundProgressRow.step == progress.step)
                 .values(**point)
             )
             if not replacement.rowcount:
-                connection.execute(insert(RoundProgressRow).values(round_id=round_id, step=progress.step, **point))
+                connection.execute(
+                    insert(schema.RoundProgressRow).values(round_id=round_id, step=progress.step, **point)
+                )
 
         self._database.write(work)
 
@@ -272,7 +280,7 @@ class Rounds:
                 final and round_state.started_at is None
             ):  # it took no votes: those there are must not start it over at once
                 changes["last_vote_id"] = newest_vote_id(connection, get_base_id(connection, round_id))
-            connection.execute(update(RoundRow).where(RoundRow.id == round_id).values(**changes))
+            connection.execute(update(schema.RoundRow).where(schema.RoundRow.id == round_id).values(**changes))
 
         self._database.write(work)
 
@@ -292,15 +300,15 @@ class Rounds:
     def list(self, base: BaseModelRef) -> builtins.list[RoundState]:
         """List every round of a lineage, oldest first."""
         with self._database.reader() as connection:
-            rows = connection.execute(ROUNDS.where(RoundRow.base_id == base.id).order_by(RoundRow.id))
+            rows = connection.execute(ROUNDS.where(schema.RoundRow.base_id == base.id).order_by(schema.RoundRow.id))
             return [round_from_row(row) for row in rows]
 
     def votes(self, round_id: int) -> builtins.list[tuple[int, bool]]:
         """List the votes a round was started with, by id, and whether each is held out of training."""
         query = (
-            select(RoundVoteRow.vote_id, RoundVoteRow.held_out)
-            .where(RoundVoteRow.round_id == round_id)
-            .order_by(RoundVoteRow.vote_id)
+            select(schema.RoundVoteRow.vote_id, schema.RoundVoteRow.held_out)
+            .where(schema.RoundVoteRow.round_id == round_id)
+            .order_by(schema.RoundVoteRow.vote_id)
         )
         with self._database.reader() as connection:
             return [(row.vote_id, row.held_out) for row in connection.execute(query)]
@@ -309,16 +317,16 @@ class Rounds:
         """List the recorded progress of a round, by step."""
         query = (
             select(
-                RoundProgressRow.step,
-                RoundProgressRow.loss,
-                RoundProgressRow.margin,
-                RoundProgressRow.accuracy,
-                RoundProgressRow.eta_seconds,
-                RoundProgressRow.held_out_loss,
-                RoundProgressRow.health,
+                schema.RoundProgressRow.step,
+                schema.RoundProgressRow.loss,
+                schema.RoundProgressRow.margin,
+                schema.RoundProgressRow.accuracy,
+                schema.RoundProgressRow.eta_seconds,
+                schema.RoundProgressRow.held_out_loss,
+                schema.RoundProgressRow.health,
             )
-            .where(RoundProgressRow.round_id == round_id)
-            .order_by(RoundProgressRow.step)
+            .where(schema.RoundProgressRow.round_id == round_id)
+            .order_by(schema.RoundProgressRow.step)
         )
         with self._database.reader() as connection:
             return [RoundProgress(*row) for row in connection.execute(query)]
@@ -330,16 +338,16 @@ class Rounds:
 
     def _insert(self, connection: Connection, base: BaseModelRef, trigger: Trigger) -> int:
         return connection.execute(
-            insert(RoundRow)
+            insert(schema.RoundRow)
             .values(base_id=base.id, status=RoundStatus.QUEUED, trigger=trigger, config={}, created_at=self._now())
-            .returning(RoundRow.id)
+            .returning(schema.RoundRow.id)
         ).scalar_one()
 
     def _finish(
         self, connection: Connection, round_id: int, status: RoundStatus, *, reason: str | None, at: datetime
     ) -> None:
         connection.execute(
-            update(RoundRow)
-            .where(RoundRow.id == round_id)
+            update(schema.RoundRow)
+            .where(schema.RoundRow.id == round_id)
             .values(status=status, reason=reason, eta_seconds=None, finished_at=at)
         )

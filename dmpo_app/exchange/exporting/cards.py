@@ -11,15 +11,7 @@ import numpy as np
 
 from dmpo_app.domain.image import AdapterRef, BaseModelRef
 from dmpo_app.domain.vote import Outcome, Question
-from dmpo_app.exchange.exporting.export_rows import (
-    Column,
-    ExportOptions,
-    Format,
-    FormatContext,
-    Selection,
-    filter_preferences,
-    model_name,
-)
+from dmpo_app.exchange.exporting import export_rows
 from dmpo_app.exchange.exporting.output_files import SPLITS
 from dmpo_app.labeling.quality.agreement import alpha_interval
 from dmpo_app.labeling.quality.quality_report import QualityReport
@@ -56,7 +48,7 @@ class ExportStatistics:
             self.first = vote.at if self.first is None else min(self.first, vote.at)
             self.last = vote.at if self.last is None else max(self.last, vote.at)
         if pair.gold is None:  # they were picked for being easy
-            for vote in filter_preferences(pair.votes):
+            for vote in export_rows.filter_preferences(pair.votes):
                 outcomes[vote.question][vote.outcome] += 1
         for question, counts in outcomes.items():
             self._outcome_patterns[question][tuple(counts[answer] for answer in OUTCOMES)] += 1
@@ -83,11 +75,11 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 
 
 def build_card(
-    form: Format,
-    columns: Sequence[Column],
-    context: FormatContext,
-    selection: Selection,
-    options: ExportOptions,
+    form: export_rows.Format,
+    columns: Sequence[export_rows.Column],
+    context: export_rows.FormatContext,
+    selection: export_rows.Selection,
+    options: export_rows.ExportOptions,
     statistics: ExportStatistics,
 ) -> str:
     """Build the data set card; it holds no prompt, comment or name, and nothing depends on when it is written."""
@@ -104,7 +96,7 @@ def build_card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _front_matter(form: Format, options: ExportOptions, statistics: ExportStatistics) -> str:
+def _front_matter(form: export_rows.Format, options: export_rows.ExportOptions, statistics: ExportStatistics) -> str:
     total = statistics.rows.total()
     size = next((name for most, name in _SIZES if total < most), "n>1M")
     lines = [
@@ -153,7 +145,9 @@ def _agreement(statistics: ExportStatistics) -> str:
     return "## Questions and agreement\n\n" + "\n".join(lines) if lines else ""
 
 
-def _collection(form: Format, context: FormatContext, options: ExportOptions) -> str:
+def _collection(
+    form: export_rows.Format, context: export_rows.FormatContext, options: export_rows.ExportOptions
+) -> str:
     rows = "each row is one vote" if context.rows == "votes" else f"each row is one pair, decided by {options.decide}"
     excluded_votes = (
         "Votes on gold pairs and repeats are there, marked in `purpose`; they say how good votes are and are nothing "
@@ -171,21 +165,21 @@ def _collection(form: Format, context: FormatContext, options: ExportOptions) ->
     )
     return (
         "## How it was collected\n\n"
-        f"With DMPO Studio. Images were made with `{model_name(context.base)}` and adapters trained on earlier votes; "
-        "the one on the left was chosen at random for each assignment. Votes could be for an image, a tie, both bad or "
+        f"With DMPO Studio. Images were made with `{export_rows.model_name(context.base)}` and adapters trained on "
+        "earlier votes; the one on the left was chosen at random for each assignment. Votes could be for an image, a tie, both bad or "
         f"a skip. Here {rows}, {images}.\n{split}{excluded_votes} Votes that were taken back or withdrawn are not part "
         "of it. Annotators go by a keyed hash, which differs from studio to studio."
     )
 
 
-def _filters(selection: Selection) -> str:
+def _filters(selection: export_rows.Selection) -> str:
     filters = selection.to_json_values()
     if not filters:
         return ""
     return "## Filters\n\n" + "\n".join(f"- {name}: `{json.dumps(value)}`" for name, value in filters.items())
 
 
-def _columns(columns: Iterable[Column]) -> str:
+def _columns(columns: Iterable[export_rows.Column]) -> str:
     lines = [f"| `{one.name}` | {one.kind} | {one.meaning} |" for one in columns]
     return "## Columns\n\n| column | type | meaning |\n|---|---|---|\n" + "\n".join(lines)
 

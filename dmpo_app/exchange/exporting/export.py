@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.errors import BadInputError, NotFoundError
+from dmpo_app.exchange.exporting import output_files
 from dmpo_app.exchange.exporting.cards import ExportStatistics, build_card
 from dmpo_app.exchange.exporting.export_rows import (
     Aggregate,
@@ -20,17 +21,6 @@ from dmpo_app.exchange.exporting.export_rows import (
     annotator_accuracies,
     majority_consensus,
     posterior_consensus,
-)
-from dmpo_app.exchange.exporting.output_files import (
-    PAIRS_WITH_IMAGES,
-    PAIRS_WITHOUT_IMAGES,
-    Shards,
-    assign_split,
-    atomic_folder,
-    import_pyarrow,
-    open_row_file,
-    write_manifest,
-    write_text,
 )
 from dmpo_app.io import sha256_hex
 from dmpo_app.labeling.quality.quality_report import make_name_hasher
@@ -93,7 +83,7 @@ def export_to(
     StorageFullError.
     """
     if form.suffix == ".parquet":
-        import_pyarrow()
+        output_files.import_pyarrow()
     selection = _with_question(form, selection, settings)
     options = replace(options, licence=options.licence or settings.labeling.licence)
     rows = _row_kind(form, options)
@@ -104,7 +94,7 @@ def export_to(
         aggregate = partial(posterior_consensus, accuracy=annotator_accuracies(pairs))
     export_rows = ExportRows(form, pairs, selection, rows, aggregate)
     with_images = form.default_images if options.with_images is None else options.with_images
-    with atomic_folder(folder) as staging:
+    with output_files.atomic_folder(folder) as staging:
         images = ImageFiles(store.files, staging) if with_images else None
         context = FormatContext(
             base=base,
@@ -141,14 +131,14 @@ def _write_export(
 ) -> ExportSummary:
     form, statistics, columns = export_rows.form, ExportStatistics(), export_rows.form.columns(context)
     has_embedded_images = context.with_images and not form.is_raw
-    shards = Shards(
+    shards = output_files.Shards(
         staging,
         form.suffix,
-        span=PAIRS_WITH_IMAGES if has_embedded_images else PAIRS_WITHOUT_IMAGES,
-        open_file=lambda path: open_row_file(path, columns),
+        span=output_files.PAIRS_WITH_IMAGES if has_embedded_images else output_files.PAIRS_WITHOUT_IMAGES,
+        open_file=lambda path: output_files.open_row_file(path, columns),
     )
     for pair, row_votes in export_rows:
-        split = "train" if form.is_raw else assign_split(pair.prompt, options.held_out_share)
+        split = "train" if form.is_raw else output_files.assign_split(pair.prompt, options.held_out_share)
         try:
             rows = [form.row(pair, one, context) for one in row_votes]
         except NotFoundError:
@@ -161,7 +151,7 @@ def _write_export(
         progress(pair.id)
     shards.close()
     statistics.left_out += export_rows.left_out
-    write_text(staging / "README.md", build_card(form, columns, context, selection, options, statistics))
+    output_files.write_text(staging / "README.md", build_card(form, columns, context, selection, options, statistics))
     manifest = {
         "format": form.name,
         "selection": selection.to_json_values(),
@@ -171,5 +161,5 @@ def _write_export(
         "votes": statistics.votes.total(),
         "left_out": dict(sorted(statistics.left_out.items())),
     }
-    write_manifest(staging, manifest, shards.rows)
+    output_files.write_manifest(staging, manifest, shards.rows)
     return ExportSummary(statistics.rows.total(), statistics.pairs, statistics.votes.total(), dict(statistics.left_out))

@@ -14,16 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from dmpo_app import errors
 from dmpo_app.domain.data_import import ImportCounts, ImportUse
 from dmpo_app.domain.image import BaseModelRef
-from dmpo_app.errors import (
-    UNEXPECTED_MESSAGE,
-    BadInputError,
-    ConflictError,
-    NotFoundError,
-    StorageFullError,
-    StudioError,
-)
 from dmpo_app.exchange.importing.importer import AUTO, Importer, get_reader
 from dmpo_app.exchange.readers.registry import open_source
 from dmpo_app.exchange.readers.source import PreferenceSource
@@ -46,14 +39,14 @@ def unpack(archive: Path, folder: Path) -> Path:
             if len(members) > MAX_UNPACKED_FILES or total > min(
                 MAX_UNPACKED_BYTES, shutil.disk_usage(archive).free // 2
             ):
-                raise BadInputError(
+                raise errors.BadInputError(
                     f"the zip file unpacks to {len(members):,} files and {total >> 20:,} MiB; expected at most "
                     f"{MAX_UNPACKED_FILES:,} files, {MAX_UNPACKED_BYTES >> 20:,} MiB and half of the free disk"
                 )
             for member in members:
                 file.extract(member, folder)  # which leaves out `..`, drives and leading slashes, and makes no links
     except _UNREADABLE as error:
-        raise BadInputError(f"the zip file cannot be read ({error})") from error
+        raise errors.BadInputError(f"the zip file cannot be read ({error})") from error
     return _innermost(folder)
 
 
@@ -136,7 +129,7 @@ class ImportService:
         """
         suffix = Path(name).suffix.lower()
         if suffix not in SUFFIXES:
-            raise BadInputError(f"a file ending in one of {', '.join(SUFFIXES)} is expected")
+            raise errors.BadInputError(f"a file ending in one of {', '.join(SUFFIXES)} is expected")
         job = self._begin(name, use, ImportPhase.RECEIVING, total_bytes=total_bytes)
         try:
             self._folder.mkdir(parents=True)
@@ -147,7 +140,9 @@ class ImportService:
             self._fail(job, error)
             raise _as_studio_error(error) from error
         except BaseException as error:
-            self._fail(job, error if isinstance(error, StudioError) else StudioError("it was not received whole"))
+            self._fail(
+                job, error if isinstance(error, errors.StudioError) else errors.StudioError("it was not received whole")
+            )
             raise
         if self._is_current(job):
             self._update(job, phase=ImportPhase.READING)
@@ -159,7 +154,7 @@ class ImportService:
         Raises BadInputError, ConflictError when an import is at work.
         """
         if not _HUB_ID.fullmatch(repo_id):
-            raise BadInputError("a data set of the hub is expected, as owner/name")
+            raise errors.BadInputError("a data set of the hub is expected, as owner/name")
         job = self._begin(repo_id, use, ImportPhase.READING)
 
         def source() -> PreferenceSource:
@@ -179,7 +174,7 @@ class ImportService:
         """
         with self._lock:
             if self.current is None or self.current.phase is not ImportPhase.PREVIEWED or self._importer is None:
-                raise ConflictError("there is no preview to take in; send the data first")
+                raise errors.ConflictError("there is no preview to take in; send the data first")
             job, importer = self.current, self._importer
             self.current = replace(job, phase=ImportPhase.TAKING_IN, counts=ImportCounts(), left_out=())
         self._start(job, lambda: self._run(job, importer, durable, on_done))
@@ -187,7 +182,7 @@ class ImportService:
     def discard(self) -> None:
         """Stop the import, and forget it; what was imported so far stays. Raises NotFoundError."""
         if self.current is None:
-            raise NotFoundError("there is no import")
+            raise errors.NotFoundError("there is no import")
         self.close()
         self.current = self._importer = None
 
@@ -201,7 +196,7 @@ class ImportService:
     def _begin(self, name: str, use: ImportUse, phase: ImportPhase, *, total_bytes: int = 0) -> ImportJob:
         with self._lock:
             if self.current is not None and self.current.is_busy:
-                raise ConflictError("another import is at work; wait for it, or stop it")
+                raise errors.ConflictError("another import is at work; wait for it, or stop it")
             shutil.rmtree(self._folder, ignore_errors=True)
             self._stopping = threading.Event()
             self._number += 1
@@ -220,7 +215,7 @@ class ImportService:
 
     def _receive(self, job: ImportJob, file: BinaryIO, content: bytes) -> None:
         if not self._is_current(job):
-            raise ConflictError(_STOPPED)
+            raise errors.ConflictError(_STOPPED)
         file.write(content)
         self._update(job, num_bytes=file.tell())
 
@@ -254,7 +249,7 @@ class ImportService:
         with durable():
             state = importer.run(lambda counts: self._update(job, counts=counts), self._stopping.is_set)
             if not state.is_complete:
-                raise StudioError(_STOPPED)
+                raise errors.StudioError(_STOPPED)
             on_done(replace(job, counts=state.counts))
         left_out = list(islice(self._store.imports.left_out(state.id), MAX_SHOWN_ROWS))
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -262,7 +257,7 @@ class ImportService:
 
     def _report_progress(self, job: ImportJob, stopping: threading.Event, counts: ImportCounts) -> None:
         if stopping.is_set():
-            raise StudioError(_STOPPED)
+            raise errors.StudioError(_STOPPED)
         self._update(job, counts=counts)
 
     def _update(self, job: ImportJob, **changes: Any) -> None:
@@ -276,10 +271,10 @@ class ImportService:
 
     def _fail(self, job: ImportJob, error: BaseException) -> None:
         error = _as_studio_error(error) if isinstance(error, OSError) else error
-        if isinstance(error, StudioError):
+        if isinstance(error, errors.StudioError):
             problem = str(error)
         else:
-            problem = UNEXPECTED_MESSAGE
+            problem = errors.UNEXPECTED_MESSAGE
             _log.error("an import failed", exc_info=error)
         self._update(job, phase=ImportPhase.FAILED, problem=problem)
 
@@ -288,4 +283,4 @@ def _as_studio_error(error: OSError) -> Exception:
     """StorageFullError for a full disk, else the error itself."""
     if not is_disk_error(error):
         return error
-    return StorageFullError(f"the disk takes no more ({error.strerror}); free some space, then send it again")
+    return errors.StorageFullError(f"the disk takes no more ({error.strerror}); free some space, then send it again")

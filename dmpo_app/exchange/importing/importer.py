@@ -6,25 +6,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dmpo_app.domain.data_import import (
-    ImportBatch,
-    ImportCounts,
-    ImportedImage,
-    ImportedPair,
-    ImportRecord,
-    ImportSpec,
-    ImportUse,
-)
+from dmpo_app.domain import data_import
 from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.errors import BadInputError
+from dmpo_app.exchange.importing import row_conversion
 from dmpo_app.exchange.importing.decode_pool import DecodedImage, DecodePool
-from dmpo_app.exchange.importing.row_conversion import (
-    PairWithFiles,
-    PromptChecker,
-    RowRules,
-    SourceAnnotators,
-    read_row,
-)
 from dmpo_app.exchange.readers.reader import PreferenceReader
 from dmpo_app.exchange.readers.registry import READERS, detect_reader
 from dmpo_app.exchange.readers.source import PreferenceSource, RowStream
@@ -42,7 +28,7 @@ _CHUNK = 32
 @dataclass(frozen=True, slots=True)
 class _RowGroup:
     count: int
-    pairs: Sequence[PairWithFiles]
+    pairs: Sequence[row_conversion.PairWithFiles]
     left_out: Sequence[tuple[str, str]]
     bookmark: Mapping[str, Any]
     is_last: bool
@@ -55,7 +41,13 @@ class BatchReader:
     """
 
     def __init__(
-        self, store: Store, base: BaseModelRef, source: PreferenceSource, rules: RowRules, *, keeps_images: bool
+        self,
+        store: Store,
+        base: BaseModelRef,
+        source: PreferenceSource,
+        rules: row_conversion.RowRules,
+        *,
+        keeps_images: bool,
     ) -> None:
         self._store = store
         self._base = base
@@ -63,11 +55,11 @@ class BatchReader:
         self._rules = rules
         self._keeps_images = keeps_images
 
-    def read(self, bookmark: Mapping[str, Any] | None, first_row: int) -> Iterator[ImportBatch]:
+    def read(self, bookmark: Mapping[str, Any] | None, first_row: int) -> Iterator[data_import.ImportBatch]:
         """Read batches from the bookmark on. Raises StudioError when reading fails."""
         stream = self._source.open(bookmark)
         with DecodePool(keeps_images=self._keeps_images) as pool:
-            pending_batch: Callable[[], ImportBatch] | None = None
+            pending_batch: Callable[[], data_import.ImportBatch] | None = None
             for rows in _group_rows(stream, self._rules, first_row):
                 next_batch = self._decode(rows, pool)
                 if pending_batch is not None:
@@ -76,7 +68,7 @@ class BatchReader:
             if pending_batch is not None:
                 yield pending_batch()
 
-    def _decode(self, rows: _RowGroup, pool: DecodePool) -> Callable[[], ImportBatch]:
+    def _decode(self, rows: _RowGroup, pool: DecodePool) -> Callable[[], data_import.ImportBatch]:
         """Decode the images of rows in the background; the returned function waits for them."""
         index = DuplicateIndex()
         self._store.imports.load_duplicates(self._base, index, [found.pair for found in rows.pairs])
@@ -89,7 +81,7 @@ class BatchReader:
         chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
         chunk_futures = [(chunk, pool.decode([files[name] for name in chunk])) for chunk in chunks]
 
-        def batch() -> ImportBatch:
+        def batch() -> data_import.ImportBatch:
             decoded = {
                 name: one for chunk, some in chunk_futures for name, one in zip(chunk, some.result(), strict=True)
             }
@@ -98,9 +90,11 @@ class BatchReader:
         return batch
 
 
-def _make_batch(rows: _RowGroup, index: DuplicateIndex, decoded: Mapping[str, DecodedImage | str]) -> ImportBatch:
+def _make_batch(
+    rows: _RowGroup, index: DuplicateIndex, decoded: Mapping[str, DecodedImage | str]
+) -> data_import.ImportBatch:
     """Combine rows and decoded images into a batch. `decoded`: of the pairs not stored yet, by their files' hash."""
-    pairs: list[ImportedPair] = []
+    pairs: list[data_import.ImportedPair] = []
     left_out = list(rows.left_out)
     for pair_with_files in rows.pairs:
         pair = pair_with_files.pair
@@ -112,20 +106,20 @@ def _make_batch(rows: _RowGroup, index: DuplicateIndex, decoded: Mapping[str, De
             left_out.append((pair.row, a if isinstance(a, str) else str(b)))
         else:
             pairs.append(replace(pair, image_a=_with_decoded(pair.image_a, a), image_b=_with_decoded(pair.image_b, b)))
-    return ImportBatch(rows.count, pairs, left_out, rows.bookmark, rows.is_last)
+    return data_import.ImportBatch(rows.count, pairs, left_out, rows.bookmark, rows.is_last)
 
 
-def _with_decoded(image: ImportedImage, decoded: DecodedImage) -> ImportedImage:
+def _with_decoded(image: data_import.ImportedImage, decoded: DecodedImage) -> data_import.ImportedImage:
     return replace(image, png=decoded.png, width=decoded.width, height=decoded.height)
 
 
-def _group_rows(stream: RowStream, rules: RowRules, first_row: int) -> Iterator[_RowGroup]:
+def _group_rows(stream: RowStream, rules: row_conversion.RowRules, first_row: int) -> Iterator[_RowGroup]:
     """Group rows into batches. The last group may be empty."""
     rows = iter(stream)
     number = first_row
     is_last = False
     while not is_last:
-        pairs: list[PairWithFiles] = []
+        pairs: list[row_conversion.PairWithFiles] = []
         left_out: list[tuple[str, str]] = []
         start, num_bytes = number, 0
         while number - start < BATCH_ROWS and num_bytes < BATCH_BYTES:
@@ -133,8 +127,8 @@ def _group_rows(stream: RowStream, rules: RowRules, first_row: int) -> Iterator[
             if row is None:
                 is_last = True
                 break
-            for one in read_row(rules, row, number):
-                if isinstance(one, PairWithFiles):
+            for one in row_conversion.read_row(rules, row, number):
+                if isinstance(one, row_conversion.PairWithFiles):
                     pairs.append(one)
                     num_bytes += one.num_bytes
                 else:
@@ -143,7 +137,7 @@ def _group_rows(stream: RowStream, rules: RowRules, first_row: int) -> Iterator[
         yield _RowGroup(number - start, pairs, left_out, stream.bookmark(), is_last)
 
 
-Progress = Callable[[ImportCounts], None]
+Progress = Callable[[data_import.ImportCounts], None]
 AUTO = "auto"
 _OWN_FORMAT = "studio-votes"
 
@@ -152,7 +146,7 @@ _OWN_FORMAT = "studio-votes"
 class ImportPreview:
     """The preview of an import. `left_out`: (row, reason), all of them."""
 
-    counts: ImportCounts = field(default_factory=ImportCounts)
+    counts: data_import.ImportCounts = field(default_factory=data_import.ImportCounts)
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -180,7 +174,7 @@ class Importer:
         settings: Settings,
         source: PreferenceSource,
         reader: PreferenceReader,
-        use: ImportUse,
+        use: data_import.ImportUse,
         *,
         annotator_namespace: str | None = None,
     ) -> None:
@@ -188,17 +182,17 @@ class Importer:
         self._store = store
         self._base = base
         self._source = source
-        self._rules = RowRules(
+        self._rules = row_conversion.RowRules(
             reader,
             source.folder,
-            PromptChecker(store, settings),
-            SourceAnnotators.from_store(store, base, name, may_be_own=reader.name == _OWN_FORMAT),
+            row_conversion.PromptChecker(store, settings),
+            row_conversion.SourceAnnotators.from_store(store, base, name, may_be_own=reader.name == _OWN_FORMAT),
             use,
         )
         fingerprint = sha256_hex(source.fingerprint.encode())
-        self.spec = ImportSpec(fingerprint, reader.name, use, name)
+        self.spec = data_import.ImportSpec(fingerprint, reader.name, use, name)
 
-    def earlier_state(self) -> ImportRecord | None:
+    def earlier_state(self) -> data_import.ImportRecord | None:
         """The state that an earlier run of this import, killed or complete, has recorded."""
         return self._store.imports.find(self._base, self.spec)
 
@@ -215,14 +209,14 @@ class Importer:
             checked_pairs = [(pair, index.check(pair, self.spec.use)) for pair in batch.pairs]
             reasons = Counter(reason for _, reason in batch.left_out)
             preview.counts += count_checked(checked_pairs, self.spec.use)
-            preview.counts += ImportCounts(rows=batch.num_rows, left_out=dict(reasons))
+            preview.counts += data_import.ImportCounts(rows=batch.num_rows, left_out=dict(reasons))
             preview.left_out += batch.left_out
             on_progress(preview.counts)
         return preview
 
     def run(
         self, on_progress: Progress = lambda _: None, should_stop: Callable[[], bool] = lambda: False
-    ) -> ImportRecord:
+    ) -> data_import.ImportRecord:
         """Import the remaining rows.
 
         Batches are stored while the next ones are read; when this ends early, by a kill or because `should_stop` says
@@ -236,7 +230,7 @@ class Importer:
         batches = BatchReader(self._store, self._base, self._source, self._rules, keeps_images=True)
         writer = _BatchWriter(self._store, self._base, state)
         with ThreadPoolExecutor(1, thread_name_prefix="import") as thread:
-            pending: Future[ImportRecord] | None = None
+            pending: Future[data_import.ImportRecord] | None = None
             for batch in batches.read(state.bookmark, state.counts.rows):
                 if pending is not None:
                     on_progress(pending.result().counts)
@@ -253,14 +247,14 @@ class Importer:
 class _BatchWriter:
     """Write batches one after the other: image files of one while the rows of the one before are written."""
 
-    def __init__(self, store: Store, base: BaseModelRef, state: ImportRecord) -> None:
+    def __init__(self, store: Store, base: BaseModelRef, state: data_import.ImportRecord) -> None:
         self._imports = store.imports
         self._base = base
-        self.state: Future[ImportRecord] = Future()
+        self.state: Future[data_import.ImportRecord] = Future()
         """The state after the last batch that was written."""
         self.state.set_result(state)
 
-    def write(self, batch: ImportBatch) -> ImportRecord:
+    def write(self, batch: data_import.ImportBatch) -> data_import.ImportRecord:
         """Write a batch; returns the state before it."""
         stored = self._imports.store_images(batch)
         previous_state = self.state.result()

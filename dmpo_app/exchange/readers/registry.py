@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from dmpo_app.errors import SetupError
-from dmpo_app.exchange.readers import hugging_face
+from dmpo_app.exchange.readers import hugging_face, table_formats
 from dmpo_app.exchange.readers.annotation_tools import ArgillaReader, LabelStudioReader, ToolSource, find_tool_file
 from dmpo_app.exchange.readers.folder_formats import (
     FoldersSource,
@@ -14,26 +14,18 @@ from dmpo_app.exchange.readers.folder_formats import (
 )
 from dmpo_app.exchange.readers.reader import PreferenceReader
 from dmpo_app.exchange.readers.source import PreferenceSource
-from dmpo_app.exchange.readers.table_formats import (
-    ChosenRejectedReader,
-    HPDv3Reader,
-    OpenImagePreferencesReader,
-    PairsJsonlReader,
-    PickAPicReader,
-    StudioVotesReader,
-)
 
 READERS: Sequence[PreferenceReader] = (
-    PickAPicReader(),
-    StudioVotesReader(),
+    table_formats.PickAPicReader(),
+    table_formats.StudioVotesReader(),
     LabelStudioReader(),
-    OpenImagePreferencesReader(),
+    table_formats.OpenImagePreferencesReader(),
     ArgillaReader(),
     HPDv2Reader(),
-    HPDv3Reader(),
-    PairsJsonlReader(),
+    table_formats.HPDv3Reader(),
+    table_formats.PairsJsonlReader(),
     WinnerLoserReader(),
-    ChosenRejectedReader(),
+    table_formats.ChosenRejectedReader(),
 )
 """The first one that knows the columns reads them; more particular ones come first."""
 

@@ -26,16 +26,8 @@ from dmpo_app.diffusion.loading import load_pipeline
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.errors import GpuAbortedError, GpuRefusedError, StudioError
+from dmpo_app.hosting.zerogpu import train_job
 from dmpo_app.hosting.zerogpu.render_job import RenderJob, RenderResult, render_job
-from dmpo_app.hosting.zerogpu.train_job import (
-    CalibrationJob,
-    CalibrationResult,
-    SliceEnded,
-    SliceJob,
-    StepsTrained,
-    calibrate,
-    run_slice,
-)
 from dmpo_app.settings import Settings
 from dmpo_app.training.data.encoding import EmptyPrompt
 
@@ -51,8 +43,8 @@ class JobFailed:
     message: str
 
 
-GpuJob = RenderJob | CalibrationJob | SliceJob
-GpuEvent = RenderResult | CalibrationResult | StepsTrained | SliceEnded | JobFailed
+GpuJob = RenderJob | train_job.CalibrationJob | train_job.SliceJob
+GpuEvent = RenderResult | train_job.CalibrationResult | train_job.StepsTrained | train_job.SliceEnded | JobFailed
 
 _START_SECONDS = 15.0
 """For moving the base model's weights to the GPU, and for the end of a step or image that is under way."""
@@ -100,10 +92,10 @@ class GpuWorker:
         if isinstance(job, RenderJob):
             with self._model() as model:
                 yield from render_job(job, model)
-        elif isinstance(job, CalibrationJob):
-            yield calibrate(job, self._denoiser())
+        elif isinstance(job, train_job.CalibrationJob):
+            yield train_job.calibrate(job, self._denoiser())
         else:
-            yield from run_slice(job, self._denoiser())
+            yield from train_job.run_slice(job, self._denoiser())
 
     @contextmanager
     def _model(self) -> Iterator[LiveModel]:

@@ -15,24 +15,8 @@ import numpy as np
 
 from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.vote import Outcome
-from dmpo_app.labeling.quality import checks
+from dmpo_app.labeling.quality import checks, quality_votes
 from dmpo_app.labeling.quality.agreement import alpha_interval, majority_agreement, outcome_counts
-from dmpo_app.labeling.quality.quality_votes import (
-    BOTH_BAD,
-    NOT_GOLD,
-    SKIPPED,
-    TIE,
-    A,
-    DetailedVote,
-    Floats,
-    Interval,
-    Ints,
-    Share,
-    VoteArrays,
-    benjamini_hochberg,
-    clustered_share,
-    wilson_share,
-)
 from dmpo_app.labeling.quality.vote_weights import VoteWeighing, cap_factors, dawid_skene
 from dmpo_app.labeling.tables import safe_cell
 from dmpo_app.labeling.tokens import load_or_create_key
@@ -59,15 +43,15 @@ class AnnotatorQuality:
 
     name: str
     votes: int
-    agreement: Share
-    repeats: Share
-    gold: Share
-    left: Share
+    agreement: quality_votes.Share
+    repeats: quality_votes.Share
+    gold: quality_votes.Share
+    left: quality_votes.Share
     left_p: float | None
     disagreement_p: float | None
     median_ms: float | None
-    fast: Share
-    ties: Share
+    fast: quality_votes.Share
+    ties: quality_votes.Share
     accuracy: float
     compared: int
     relative: float
@@ -92,14 +76,14 @@ class QualityReport:
     both_bad: int
     pairs: int
     overlapping_pairs: int
-    alpha: Interval | None
-    agreement: Share
-    repeats: Share
-    gold: Share
-    left: Share
+    alpha: quality_votes.Interval | None
+    agreement: quality_votes.Share
+    repeats: quality_votes.Share
+    gold: quality_votes.Share
+    left: quality_votes.Share
     left_p: float | None
-    ties: Share
-    fast: Share
+    ties: quality_votes.Share
+    fast: quality_votes.Share
     median_ms: float | None
     weights_in_use: bool
     max_annotator_share: float | None
@@ -109,7 +93,7 @@ class QualityReport:
 
 
 def quality_report(
-    votes: Sequence[DetailedVote],
+    votes: Sequence[quality_votes.DetailedVote],
     *,
     annotator_name: Callable[[int], str],
     weighing: VoteWeighing,
@@ -122,25 +106,25 @@ def quality_report(
         weighing: how training weighs votes, as set now. Reliability is reported even where it is off.
         gold: the right outcome of gold pairs, by pair id.
     """
-    arrays = VoteArrays.from_votes(votes, gold)
+    arrays = quality_votes.VoteArrays.from_votes(votes, gold)
     counts = outcome_counts(arrays)
     agreement = majority_agreement(arrays)
     left = checks.left_votes(arrays)
     timed = arrays.elapsed_ms[arrays.elapsed_ms > 0]
     return QualityReport(
         votes=len(votes),
-        skips=int((arrays.outcome == SKIPPED).sum()),
-        both_bad=int((arrays.outcome == BOTH_BAD).sum()),
+        skips=int((arrays.outcome == quality_votes.SKIPPED).sum()),
+        both_bad=int((arrays.outcome == quality_votes.BOTH_BAD).sum()),
         pairs=arrays.num_pairs,
         overlapping_pairs=int((counts.sum(1) >= 2).sum()),
         alpha=alpha_interval(counts, np.random.default_rng(_SEED)),  # the same votes give the same interval
-        agreement=clustered_share(*agreement),
-        repeats=clustered_share(*checks.repeat_consistency(arrays)),
-        gold=clustered_share(*checks.gold_accuracy(arrays)),
-        left=clustered_share(*left),
+        agreement=quality_votes.clustered_share(*agreement),
+        repeats=quality_votes.clustered_share(*checks.repeat_consistency(arrays)),
+        gold=quality_votes.clustered_share(*checks.gold_accuracy(arrays)),
+        left=quality_votes.clustered_share(*left),
         left_p=_side_bias_p(*left),
-        ties=clustered_share(*checks.tie_votes(arrays)),
-        fast=clustered_share(*checks.fast_votes(arrays)),
+        ties=quality_votes.clustered_share(*checks.tie_votes(arrays)),
+        fast=quality_votes.clustered_share(*checks.fast_votes(arrays)),
         median_ms=float(np.median(timed)) if timed.size else None,
         weights_in_use=weighing.reliability != "off",
         max_annotator_share=weighing.max_annotator_share,
@@ -150,30 +134,30 @@ def quality_report(
     )
 
 
-def _side_bias_p(left: Ints, decided: Ints) -> float | None:
+def _side_bias_p(left: quality_votes.Ints, decided: quality_votes.Ints) -> float | None:
     """P-value of an exact sign test of side bias over annotators, since votes of one of them are not independent."""
     to_left, to_right = int((2 * left > decided).sum()), int((2 * left < decided).sum())
     return _none_if_nan(checks.two_sided_coin_test(np.array([to_left]), np.array([to_left + to_right]))[0])
 
 
 def _annotators(
-    arrays: VoteArrays,
-    agreement: tuple[Ints, Ints],
-    left: tuple[Ints, Ints],
+    arrays: quality_votes.VoteArrays,
+    agreement: tuple[quality_votes.Ints, quality_votes.Ints],
+    left: tuple[quality_votes.Ints, quality_votes.Ints],
     annotator_name: Callable[[int], str],
     weighing: VoteWeighing,
 ) -> tuple[AnnotatorQuality, ...]:
-    mean_agreement = clustered_share(*agreement).value or 0.0
-    left_p = benjamini_hochberg(checks.two_sided_coin_test(*left))
-    disagreement_p = benjamini_hochberg(checks.too_few_test(*agreement, expected=mean_agreement))
+    mean_agreement = quality_votes.clustered_share(*agreement).value or 0.0
+    left_p = quality_votes.benjamini_hochberg(checks.two_sided_coin_test(*left))
+    disagreement_p = quality_votes.benjamini_hochberg(checks.too_few_test(*agreement, expected=mean_agreement))
     repeats, gold = checks.repeat_consistency(arrays), checks.gold_accuracy(arrays)
     fast, ties = checks.fast_votes(arrays), checks.tie_votes(arrays)
     medians = checks.median_times(arrays)
-    num_trained_on = arrays.per_annotator(arrays.is_decided | (arrays.outcome == TIE))
+    num_trained_on = arrays.per_annotator(arrays.is_decided | (arrays.outcome == quality_votes.TIE))
     reliability = dawid_skene(
         arrays.annotator[arrays.is_decided],
         arrays.pair[arrays.is_decided],
-        arrays.outcome[arrays.is_decided] == A,
+        arrays.outcome[arrays.is_decided] == quality_votes.A,
         num_votes=num_trained_on,
         truth=_truth(arrays),
     )
@@ -212,16 +196,16 @@ def _annotators(
     return tuple(rows)
 
 
-def _truth(arrays: VoteArrays) -> Floats:
+def _truth(arrays: quality_votes.VoteArrays) -> quality_votes.Floats:
     """(P,) 1 where image a is known to be better, 0 where b is, NaN elsewhere."""
     truth = np.full(arrays.num_pairs, np.nan)
-    known = (arrays.gold != NOT_GOLD) & (arrays.gold < TIE)
-    truth[arrays.pair[known]] = arrays.gold[known] == A
+    known = (arrays.gold != quality_votes.NOT_GOLD) & (arrays.gold < quality_votes.TIE)
+    truth[arrays.pair[known]] = arrays.gold[known] == quality_votes.A
     return truth
 
 
-def _share(counts: tuple[Ints, Ints], k: int) -> Share:
-    return wilson_share(int(counts[0][k]), int(counts[1][k]))
+def _share(counts: tuple[quality_votes.Ints, quality_votes.Ints], k: int) -> quality_votes.Share:
+    return quality_votes.wilson_share(int(counts[0][k]), int(counts[1][k]))
 
 
 def _is_significant(p_value: float) -> bool:
@@ -259,7 +243,7 @@ def _header() -> list[str]:
 
 
 def _cells(row: AnnotatorQuality) -> list[object]:
-    shares: list[Share] = [getattr(row, name) for name in _SHARES]
+    shares: list[quality_votes.Share] = [getattr(row, name) for name in _SHARES]
     return [
         row.name,
         row.votes,

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.orm import aliased
 
 from dmpo_app.domain.data_import import ImportCounts, ImportedPair, ImportUse, pair_key
-from dmpo_app.store.schema import IS_SEEN, AnnotatorRow, AssignmentRow, ImageRow, ImportedPairRow, PairRow, PromptRow
+from dmpo_app.store import schema
 
 CHUNK = 500
 """Values in one IN (...), since databases bound the number of parameters."""
@@ -79,9 +79,9 @@ class DuplicateIndex:
         ids = {int(voter[1:]): voter for voter in voters if voter.startswith("#")}
         ids |= {annotator_id: identity for identity, annotator_id in find_annotator_ids(connection, voters).items()}
         for chunk in split_chunks(keys):
-            query = select(AssignmentRow.pair_id, AssignmentRow.annotator_id, AssignmentRow.question).where(
-                AssignmentRow.pair_id.in_(chunk), text(IS_SEEN)
-            )
+            query = select(
+                schema.AssignmentRow.pair_id, schema.AssignmentRow.annotator_id, schema.AssignmentRow.question
+            ).where(schema.AssignmentRow.pair_id.in_(chunk), text(schema.IS_SEEN))
             for row in connection.execute(query):
                 if row.annotator_id in ids:
                     self.votes.add((keys[row.pair_id], ids[row.annotator_id], row.question.value))
@@ -104,9 +104,9 @@ def find_stored_pairs(connection: Connection, base_id: int, pairs: Iterable[Impo
     pairs_by_key = {pair.key: pair for pair in pairs}
     stored_pairs: dict[str, StoredPair] = {}
     for chunk in split_chunks(pairs_by_key):
-        query = select(ImportedPairRow.content_key, ImportedPairRow.pair_id, ImportedPairRow.sha256_a).where(
-            ImportedPairRow.base_id == base_id, ImportedPairRow.content_key.in_(chunk)
-        )
+        query = select(
+            schema.ImportedPairRow.content_key, schema.ImportedPairRow.pair_id, schema.ImportedPairRow.sha256_a
+        ).where(schema.ImportedPairRow.base_id == base_id, schema.ImportedPairRow.content_key.in_(chunk))
         stored_pairs |= {row.content_key: StoredPair(row.pair_id, row.sha256_a) for row in connection.execute(query)}
     files = {
         image.sha256
@@ -123,7 +123,9 @@ def find_annotator_ids(connection: Connection, identities: Collection[str]) -> d
     """Find the ids of annotators by identity."""
     ids_by_identity: dict[str, int] = {}
     for chunk in split_chunks(identities):
-        query = select(AnnotatorRow.identity, AnnotatorRow.id).where(AnnotatorRow.identity.in_(chunk))
+        query = select(schema.AnnotatorRow.identity, schema.AnnotatorRow.id).where(
+            schema.AnnotatorRow.identity.in_(chunk)
+        )
         ids_by_identity |= {row.identity: row.id for row in connection.execute(query) if row.identity is not None}
     return ids_by_identity
 
@@ -139,16 +141,16 @@ def _find_local_pairs(connection: Connection, base_id: int, files: Collection[st
     ids: list[int] = []
     for chunk in split_chunks(files):
         # By the hash alone: with the lineage as well, SQLite goes through all of the lineage's images. The pairs tell.
-        ids += connection.execute(select(ImageRow.id).where(ImageRow.sha256.in_(chunk))).scalars()
-    a, b = aliased(ImageRow), aliased(ImageRow)
-    columns: tuple[Any, ...] = (PairRow.id, PromptRow.text, a.sha256, b.sha256)
+        ids += connection.execute(select(schema.ImageRow.id).where(schema.ImageRow.sha256.in_(chunk))).scalars()
+    a, b = aliased(schema.ImageRow), aliased(schema.ImageRow)
+    columns: tuple[Any, ...] = (schema.PairRow.id, schema.PromptRow.text, a.sha256, b.sha256)
     for chunk_of_ids in split_chunks(ids):
         pairs = (
             select(*columns)
-            .join(PromptRow, PromptRow.id == PairRow.prompt_id)
-            .join(a, a.id == PairRow.image_a_id)
-            .join(b, b.id == PairRow.image_b_id)
-            .where(PairRow.image_a_id.in_(chunk_of_ids), PairRow.base_id == base_id)
+            .join(schema.PromptRow, schema.PromptRow.id == schema.PairRow.prompt_id)
+            .join(a, a.id == schema.PairRow.image_a_id)
+            .join(b, b.id == schema.PairRow.image_b_id)
+            .where(schema.PairRow.image_a_id.in_(chunk_of_ids), schema.PairRow.base_id == base_id)
         )
         for pair_id, prompt, sha256_a, sha256_b in connection.execute(pairs):
             yield pair_key(prompt, sha256_a, sha256_b), StoredPair(pair_id, sha256_a)

@@ -9,46 +9,40 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, text, update
 from sqlalchemy.orm import aliased
 
-from dmpo_app.domain.data_import import (
-    EncodingProgress,
-    ImportBatch,
-    ImportCounts,
-    ImportedPair,
-    ImportRecord,
-    ImportSpec,
-    UnencodedPair,
-)
+from dmpo_app.domain import data_import
 from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.store import schema
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.files import Files
 from dmpo_app.store.imports.import_ledger import DuplicateIndex
 from dmpo_app.store.imports.import_rows import ImportContext, insert_batch
-from dmpo_app.store.schema import (
-    IS_UNENCODED,
-    ImageRow,
-    ImportedPairRow,
-    ImportLeftOutRow,
-    ImportRow,
-    PairRow,
-    PromptEmbedsRow,
-    PromptRow,
-)
 
 
 def _unencoded() -> Select[*tuple[Any, ...]]:
-    a, b = aliased(ImageRow), aliased(ImageRow)
-    columns: tuple[Any, ...] = (PairRow.id, PromptRow.text, a.sha256, b.sha256, PromptEmbedsRow.sha256.is_not(None))
+    a, b = aliased(schema.ImageRow), aliased(schema.ImageRow)
+    columns: tuple[Any, ...] = (
+        schema.PairRow.id,
+        schema.PromptRow.text,
+        a.sha256,
+        b.sha256,
+        schema.PromptEmbedsRow.sha256.is_not(None),
+    )
     return (
         select(*columns)
-        .join(PromptRow, PromptRow.id == PairRow.prompt_id)
-        .join(a, a.id == PairRow.image_a_id)
-        .join(b, b.id == PairRow.image_b_id)
+        .join(schema.PromptRow, schema.PromptRow.id == schema.PairRow.prompt_id)
+        .join(a, a.id == schema.PairRow.image_a_id)
+        .join(b, b.id == schema.PairRow.image_b_id)
         .outerjoin(
-            PromptEmbedsRow,
-            (PromptEmbedsRow.prompt_id == PairRow.prompt_id) & (PromptEmbedsRow.base_id == PairRow.base_id),
+            schema.PromptEmbedsRow,
+            (schema.PromptEmbedsRow.prompt_id == schema.PairRow.prompt_id)
+            & (schema.PromptEmbedsRow.base_id == schema.PairRow.base_id),
         )
-        .where(PairRow.base_id == bindparam("base_id"), PairRow.id > bindparam("after"), text(IS_UNENCODED))
-        .order_by(PairRow.id)
+        .where(
+            schema.PairRow.base_id == bindparam("base_id"),
+            schema.PairRow.id > bindparam("after"),
+            text(schema.IS_UNENCODED),
+        )
+        .order_by(schema.PairRow.id)
         .limit(bindparam("limit"))
     )
 
@@ -56,9 +50,15 @@ def _unencoded() -> Select[*tuple[Any, ...]]:
 # Built once, since they are run several times a second.
 _UNENCODED = _unencoded()
 _NUM_UNENCODED = (
-    select(func.count()).select_from(PairRow).where(PairRow.base_id == bindparam("base_id"), text(IS_UNENCODED))
+    select(func.count())
+    .select_from(schema.PairRow)
+    .where(schema.PairRow.base_id == bindparam("base_id"), text(schema.IS_UNENCODED))
 )
-_NUM_IMPORTED = select(func.count()).select_from(ImportedPairRow).where(ImportedPairRow.base_id == bindparam("base_id"))
+_NUM_IMPORTED = (
+    select(func.count())
+    .select_from(schema.ImportedPairRow)
+    .where(schema.ImportedPairRow.base_id == bindparam("base_id"))
+)
 
 
 class Imports:
@@ -67,49 +67,57 @@ class Imports:
         self._files = files
         self._now = now
 
-    def begin(self, base: BaseModelRef, spec: ImportSpec) -> ImportRecord:
+    def begin(self, base: BaseModelRef, spec: data_import.ImportSpec) -> data_import.ImportRecord:
         """Begin an import, or get the one that was begun before."""
 
-        def work(connection: Connection) -> ImportRecord:
-            query = select(ImportRow).where(ImportRow.base_id == base.id, *_matches(spec))
+        def work(connection: Connection) -> data_import.ImportRecord:
+            query = select(schema.ImportRow).where(schema.ImportRow.base_id == base.id, *_matches(spec))
             row = connection.execute(query).one_or_none()
             if row is None:
                 now = self._now()
                 values = {"base_id": base.id, "created_at": now, "changed_at": now, **asdict(spec)}
-                connection.execute(insert(ImportRow).values(counts={}, **values))
+                connection.execute(insert(schema.ImportRow).values(counts={}, **values))
                 row = connection.execute(query).one()
             return _record_from_row(row)
 
         return self._database.write(work)
 
-    def find(self, base: BaseModelRef, spec: ImportSpec) -> ImportRecord | None:
+    def find(self, base: BaseModelRef, spec: data_import.ImportSpec) -> data_import.ImportRecord | None:
         """Find an import that was begun, else None."""
         with self._database.reader() as connection:
             row = connection.execute(
-                select(ImportRow).where(ImportRow.base_id == base.id, *_matches(spec))
+                select(schema.ImportRow).where(schema.ImportRow.base_id == base.id, *_matches(spec))
             ).one_or_none()
         return None if row is None else _record_from_row(row)
 
-    def all(self, base: BaseModelRef) -> list[ImportRecord]:
+    def all(self, base: BaseModelRef) -> list[data_import.ImportRecord]:
         """List the imports of a lineage in the order they were begun."""
         with self._database.reader() as connection:
-            rows = connection.execute(select(ImportRow).where(ImportRow.base_id == base.id).order_by(ImportRow.id))
+            rows = connection.execute(
+                select(schema.ImportRow).where(schema.ImportRow.base_id == base.id).order_by(schema.ImportRow.id)
+            )
             return [_record_from_row(row) for row in rows]
 
-    def load_duplicates(self, base: BaseModelRef, index: DuplicateIndex, pairs: Sequence[ImportedPair]) -> None:
+    def load_duplicates(
+        self, base: BaseModelRef, index: DuplicateIndex, pairs: Sequence[data_import.ImportedPair]
+    ) -> None:
         """Load the stored pairs and votes among these into an index of duplicates."""
         with self._database.reader() as connection:
             index.load(connection, base.id, pairs)
 
-    def store_images(self, batch: ImportBatch) -> dict[str, str]:
+    def store_images(self, batch: data_import.ImportBatch) -> dict[str, str]:
         """Store the images of a batch; returns their names by the original files' hash. Raises StorageFullError."""
         images = [image for pair in batch.pairs for image in (pair.image_a, pair.image_b)]
         pngs = {image.sha256: image.png for image in images if image.png is not None}
         return dict(zip(pngs, self._files.put_images(list(pngs.values())), strict=True))
 
     def insert_batch(
-        self, base: BaseModelRef, state: ImportRecord, batch: ImportBatch, stored_names: Mapping[str, str]
-    ) -> Future[ImportRecord]:
+        self,
+        base: BaseModelRef,
+        state: data_import.ImportRecord,
+        batch: data_import.ImportBatch,
+        stored_names: Mapping[str, str],
+    ) -> Future[data_import.ImportRecord]:
         """Insert a batch and its bookmark in one transaction. `stored_names`: the result of `store_images`.
 
         Duplicates are not stored again. Pairs of prompts that are held out, or have a twin that is, are left out with
@@ -117,22 +125,22 @@ class Imports:
         """
         context = ImportContext(self._files, base, state, stored_names, self._now())
 
-        def work(connection: Connection) -> ImportRecord:
+        def work(connection: Connection) -> data_import.ImportRecord:
             counts = insert_batch(connection, context=context, batch=batch)
-            return ImportRecord(state.id, state.spec, batch.bookmark, counts, batch.is_last)
+            return data_import.ImportRecord(state.id, state.spec, batch.bookmark, counts, batch.is_last)
 
         return self._database.submit(work)
 
     def left_out(self, import_id: int) -> Iterator[tuple[str, str]]:
         """Iterate over (row, reason) of everything an import left out, in no particular order."""
-        query = select(ImportLeftOutRow.source_row, ImportLeftOutRow.reason).where(
-            ImportLeftOutRow.import_id == import_id
+        query = select(schema.ImportLeftOutRow.source_row, schema.ImportLeftOutRow.reason).where(
+            schema.ImportLeftOutRow.import_id == import_id
         )
         with self._database.reader() as connection:
             rows = connection.execute(query).all()
         return ((row.source_row, row.reason) for row in rows)
 
-    def encoding_progress(self, base: BaseModelRef) -> EncodingProgress | None:
+    def encoding_progress(self, base: BaseModelRef) -> data_import.EncodingProgress | None:
         """The progress of encoding imported pairs; None when all have latents, which is cheap to see."""
         parameters = {"base_id": base.id}
         with self._database.reader() as connection:
@@ -140,13 +148,13 @@ class Imports:
             if missing == 0:
                 return None
             count = connection.execute(_NUM_IMPORTED, parameters).scalar_one()
-            return EncodingProgress(count - missing, count)
+            return data_import.EncodingProgress(count - missing, count)
 
-    def list_unencoded(self, base: BaseModelRef, *, after: int, limit: int) -> list[UnencodedPair]:
+    def list_unencoded(self, base: BaseModelRef, *, after: int, limit: int) -> list[data_import.UnencodedPair]:
         """List pairs without latents by id, those with an id above `after`."""
         parameters = {"base_id": base.id, "after": after, "limit": limit}
         with self._database.reader() as connection:
-            return [UnencodedPair(*row) for row in connection.execute(_UNENCODED, parameters)]
+            return [data_import.UnencodedPair(*row) for row in connection.execute(_UNENCODED, parameters)]
 
     def record_encoding(
         self, base: BaseModelRef, latents: Mapping[int, tuple[bytes, bytes]], embeds: Mapping[str, bytes]
@@ -163,35 +171,37 @@ class Imports:
                 self._record_embeds(connection, base, prompt, self._files.put_embeds(content))
             for pair_id, both in latents.items():
                 pair = connection.execute(
-                    select(PairRow.image_a_id, PairRow.image_b_id).where(PairRow.id == pair_id)
+                    select(schema.PairRow.image_a_id, schema.PairRow.image_b_id).where(schema.PairRow.id == pair_id)
                 ).one()
                 for image_id, content in zip(pair, both, strict=True):
                     # Put once more, as `insert_image` does: a purge may have deleted a file shared with a render.
                     sha256 = self._files.put_latents(content)
-                    connection.execute(update(ImageRow).where(ImageRow.id == image_id).values(latents_sha256=sha256))
-                connection.execute(update(PairRow).where(PairRow.id == pair_id).values(is_encoded=True))
+                    connection.execute(
+                        update(schema.ImageRow).where(schema.ImageRow.id == image_id).values(latents_sha256=sha256)
+                    )
+                connection.execute(update(schema.PairRow).where(schema.PairRow.id == pair_id).values(is_encoded=True))
 
         self._database.write(work)
 
     def _record_embeds(self, connection: Connection, base: BaseModelRef, prompt: str, sha256: str) -> None:
-        prompt_id = connection.execute(select(PromptRow.id).where(PromptRow.text == prompt)).scalar_one()
-        embeds_query = select(PromptEmbedsRow.sha256).where(
-            PromptEmbedsRow.base_id == base.id, PromptEmbedsRow.prompt_id == prompt_id
+        prompt_id = connection.execute(select(schema.PromptRow.id).where(schema.PromptRow.text == prompt)).scalar_one()
+        embeds_query = select(schema.PromptEmbedsRow.sha256).where(
+            schema.PromptEmbedsRow.base_id == base.id, schema.PromptEmbedsRow.prompt_id == prompt_id
         )
         if connection.execute(embeds_query).first() is None:
             values = {"base_id": base.id, "prompt_id": prompt_id, "sha256": sha256}
-            connection.execute(insert(PromptEmbedsRow).values(**values))
+            connection.execute(insert(schema.PromptEmbedsRow).values(**values))
 
 
-def _matches(spec: ImportSpec) -> tuple[Any, ...]:
+def _matches(spec: data_import.ImportSpec) -> tuple[Any, ...]:
     return (
-        ImportRow.fingerprint == spec.fingerprint,
-        ImportRow.format == spec.format,
-        ImportRow.use == spec.use,
-        ImportRow.source == spec.source,
+        schema.ImportRow.fingerprint == spec.fingerprint,
+        schema.ImportRow.format == spec.format,
+        schema.ImportRow.use == spec.use,
+        schema.ImportRow.source == spec.source,
     )
 
 
-def _record_from_row(row: Row[*tuple[Any, ...]]) -> ImportRecord:
-    spec = ImportSpec(row.fingerprint, row.format, row.use, row.source)
-    return ImportRecord(row.id, spec, row.bookmark, ImportCounts(**row.counts), row.is_complete)
+def _record_from_row(row: Row[*tuple[Any, ...]]) -> data_import.ImportRecord:
+    spec = data_import.ImportSpec(row.fingerprint, row.format, row.use, row.source)
+    return data_import.ImportRecord(row.id, spec, row.bookmark, data_import.ImportCounts(**row.counts), row.is_complete)

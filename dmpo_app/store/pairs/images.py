@@ -11,9 +11,9 @@ from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 
 from dmpo_app.domain.image import BASE_VERSION, BaseModelRef, ImageKind, ImageRef, NewImage, Provenance
 from dmpo_app.errors import NotFoundError
+from dmpo_app.store import schema
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.files import Files
-from dmpo_app.store.schema import AdapterRow, BaseModelRow, ImageRow
 
 _PURGE_BATCH = 500
 """Rows deleted in one transaction; few, since votes wait behind it."""
@@ -43,9 +43,9 @@ class Images:
     def contact_sheet(self, base: BaseModelRef) -> list[ImageRef]:
         """List the contact sheet's images by version, and in the order they were rendered."""
         query = (
-            select(ImageRow)
-            .where(ImageRow.base_id == base.id, ImageRow.kind == ImageKind.CONTACT_SHEET)
-            .order_by(ImageRow.adapter_version, ImageRow.id)
+            select(schema.ImageRow)
+            .where(schema.ImageRow.base_id == base.id, schema.ImageRow.kind == ImageKind.CONTACT_SHEET)
+            .order_by(schema.ImageRow.adapter_version, schema.ImageRow.id)
         )
         with self._database.reader() as connection:
             return [image_from_row(row) for row in connection.execute(query)]
@@ -66,12 +66,16 @@ class Images:
         self, base: BaseModelRef, older_than: datetime, connection: Connection
     ) -> list[Row[*tuple[Any, ...]]]:
         query = (
-            select(ImageRow.id, ImageRow.sha256, ImageRow.latents_sha256)
-            .where(ImageRow.base_id == base.id, ImageRow.kind == ImageKind.RENDER, ImageRow.created_at < older_than)
+            select(schema.ImageRow.id, schema.ImageRow.sha256, schema.ImageRow.latents_sha256)
+            .where(
+                schema.ImageRow.base_id == base.id,
+                schema.ImageRow.kind == ImageKind.RENDER,
+                schema.ImageRow.created_at < older_than,
+            )
             .limit(_PURGE_BATCH)
         )
         rows: list[Row[*tuple[Any, ...]]] = list(connection.execute(query))
-        connection.execute(delete(ImageRow).where(ImageRow.id.in_([row.id for row in rows])))
+        connection.execute(delete(schema.ImageRow).where(schema.ImageRow.id.in_([row.id for row in rows])))
         return rows
 
     def _delete_files(self, rows: Iterable[Row[*tuple[Any, ...]]], connection: Connection) -> None:
@@ -99,7 +103,7 @@ def insert_image(
     """
     sha256, latents_sha256 = store_image_files(files, image)
     image_id = connection.execute(
-        insert(ImageRow)
+        insert(schema.ImageRow)
         .values(
             base_id=base.id,
             kind=kind,
@@ -110,14 +114,14 @@ def insert_image(
             created_at=at,
             **asdict(image.provenance),
         )
-        .returning(ImageRow.id)
+        .returning(schema.ImageRow.id)
     ).scalar_one()
     return ImageRef(image_id, sha256, latents_sha256, image.width, image.height, image.provenance)
 
 
 def find_images(connection: Connection, ids: Iterable[int]) -> dict[int, ImageRef]:
     """Find images by id; those that exist."""
-    rows = connection.execute(select(ImageRow).where(ImageRow.id.in_(list(ids))))
+    rows = connection.execute(select(schema.ImageRow).where(schema.ImageRow.id.in_(list(ids))))
     return {row.id: image_from_row(row) for row in rows}
 
 
@@ -146,7 +150,11 @@ def image_from_row(row: Row[*tuple[Any, ...]]) -> ImageRef:
 
 
 def _is_used(connection: Connection, sha256: str) -> bool:
-    query = select(ImageRow.id).where(or_(ImageRow.sha256 == sha256, ImageRow.latents_sha256 == sha256)).limit(1)
+    query = (
+        select(schema.ImageRow.id)
+        .where(or_(schema.ImageRow.sha256 == sha256, schema.ImageRow.latents_sha256 == sha256))
+        .limit(1)
+    )
     return connection.execute(query).first() is not None
 
 
@@ -160,12 +168,16 @@ class Models:
 
         def work(connection: Connection) -> BaseModelRef:
             row = connection.execute(
-                select(BaseModelRow.id, BaseModelRow.source).where(BaseModelRow.fingerprint == fingerprint)
+                select(schema.BaseModelRow.id, schema.BaseModelRow.source).where(
+                    schema.BaseModelRow.fingerprint == fingerprint
+                )
             ).one_or_none()
             if row is None:
                 return BaseModelRef(self._insert(connection, source, family, fingerprint), source, family, fingerprint)
             if row.source != source:
-                connection.execute(update(BaseModelRow).where(BaseModelRow.id == row.id).values(source=source))
+                connection.execute(
+                    update(schema.BaseModelRow).where(schema.BaseModelRow.id == row.id).values(source=source)
+                )
             return BaseModelRef(row.id, source, family, fingerprint)
 
         return self._database.write(work)
@@ -173,12 +185,12 @@ class Models:
     def _insert(self, connection: Connection, source: str, family: str, fingerprint: str) -> int:
         at = self._now()
         base_id = connection.execute(
-            insert(BaseModelRow)
+            insert(schema.BaseModelRow)
             .values(source=source, family=family, fingerprint=fingerprint, created_at=at)
-            .returning(BaseModelRow.id)
+            .returning(schema.BaseModelRow.id)
         ).scalar_one()
         connection.execute(
-            insert(AdapterRow).values(
+            insert(schema.AdapterRow).values(
                 base_id=base_id, version=BASE_VERSION, num_votes=0, proven=False, metrics={}, config={}, created_at=at
             )
         )

@@ -13,23 +13,12 @@ from dmpo_app.domain.image import BaseModelRef, ImageKind, NewPair, Pair
 from dmpo_app.domain.round import TrainingPair
 from dmpo_app.domain.vote import MAX_SET, PAIR_SIZE, PREFERENCES, Outcome
 from dmpo_app.errors import BadInputError, NotFoundError
+from dmpo_app.store import schema
 from dmpo_app.store.audit import record_act
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.files import Files
 from dmpo_app.store.pairs.images import find_images, insert_image
 from dmpo_app.store.prompts import ensure_prompts
-from dmpo_app.store.schema import (
-    IS_IN_POOL,
-    IS_OPEN,
-    AssignmentRow,
-    ImageRow,
-    ImageScoreRow,
-    PairMarginRow,
-    PairRow,
-    PromptEmbedsRow,
-    PromptRow,
-    SetImageRow,
-)
 
 _TRAINING_BATCH = 500
 """Pairs in one statement, since databases bound the number of parameters."""
@@ -43,20 +32,20 @@ def _unjudged_query(of_one_version: bool) -> Select[*tuple[Any, ...]]:
     """
     # Unvoted pairs less those out for a vote: both sides are small index ranges however many pairs there are.
     condition = [
-        PairRow.base_id == bindparam("base_id"),
-        PairRow.num_images == bindparam("num_images"),
-        PairRow.num_votes == 0,
-        PairRow.retired_at.is_(None),
-        PairRow.gold.is_(None),
-        PairRow.is_offered,
+        schema.PairRow.base_id == bindparam("base_id"),
+        schema.PairRow.num_images == bindparam("num_images"),
+        schema.PairRow.num_votes == 0,
+        schema.PairRow.retired_at.is_(None),
+        schema.PairRow.gold.is_(None),
+        schema.PairRow.is_offered,
     ]
     if of_one_version:
-        condition.append(PairRow.adapter_version == bindparam("adapter_version"))
-    unvoted = select(func.count()).select_from(PairRow).where(*condition).scalar_subquery()
+        condition.append(schema.PairRow.adapter_version == bindparam("adapter_version"))
+    unvoted = select(func.count()).select_from(schema.PairRow).where(*condition).scalar_subquery()
     assigned = (
-        select(func.count(AssignmentRow.pair_id.distinct()))
-        .join(PairRow, PairRow.id == AssignmentRow.pair_id)
-        .where(text(IS_OPEN), AssignmentRow.expires_at > bindparam("now"), *condition)
+        select(func.count(schema.AssignmentRow.pair_id.distinct()))
+        .join(schema.PairRow, schema.PairRow.id == schema.AssignmentRow.pair_id)
+        .where(text(schema.IS_OPEN), schema.AssignmentRow.expires_at > bindparam("now"), *condition)
         .scalar_subquery()
     )
     return select(unvoted - assigned)
@@ -95,9 +84,15 @@ class Pairs:
     def get(self, pair_id: int) -> Pair:
         """Get a pair by id. Raises NotFoundError."""
         query = (
-            select(PairRow.image_a_id, PairRow.image_b_id, PairRow.source, PairRow.adapter_version, PromptRow.text)
-            .join(PromptRow, PromptRow.id == PairRow.prompt_id)
-            .where(PairRow.id == pair_id)
+            select(
+                schema.PairRow.image_a_id,
+                schema.PairRow.image_b_id,
+                schema.PairRow.source,
+                schema.PairRow.adapter_version,
+                schema.PromptRow.text,
+            )
+            .join(schema.PromptRow, schema.PromptRow.id == schema.PairRow.prompt_id)
+            .where(schema.PairRow.id == pair_id)
         )
         with self._database.reader() as connection:
             row = connection.execute(query).one_or_none()
@@ -112,7 +107,7 @@ class Pairs:
         """Count all pairs of a lineage."""
         with self._database.reader() as connection:
             return connection.execute(
-                select(func.count()).select_from(PairRow).where(PairRow.base_id == base.id)
+                select(func.count()).select_from(schema.PairRow).where(schema.PairRow.base_id == base.id)
             ).scalar_one()
 
     def count_unjudged(
@@ -140,10 +135,14 @@ class Pairs:
         tensors stored are left out.
         """
         if ids is None:
-            conditions = (PairRow.base_id == base.id, PairRow.num_votes == 0, PairRow.gold.is_(None))
-            newest = select(PairRow.id).where(*conditions, PairRow.is_encoded, text(IS_IN_POOL))
+            conditions = (
+                schema.PairRow.base_id == base.id,
+                schema.PairRow.num_votes == 0,
+                schema.PairRow.gold.is_(None),
+            )
+            newest = select(schema.PairRow.id).where(*conditions, schema.PairRow.is_encoded, text(schema.IS_IN_POOL))
             with self._database.reader() as connection:
-                query = newest.order_by(PairRow.id.desc()).limit(unjudged)
+                query = newest.order_by(schema.PairRow.id.desc()).limit(unjudged)
                 ids = sorted(connection.execute(query).scalars())
         with self._database.reader() as connection:
             return [
@@ -155,10 +154,10 @@ class Pairs:
     def prompt_counts(self, base: BaseModelRef) -> dict[str, int]:
         """Count the pairs of each prompt that has any."""
         query = (
-            select(PromptRow.text, func.count())
-            .join(PairRow, PairRow.prompt_id == PromptRow.id)
-            .where(PairRow.base_id == base.id)
-            .group_by(PromptRow.id, PromptRow.text)
+            select(schema.PromptRow.text, func.count())
+            .join(schema.PairRow, schema.PairRow.prompt_id == schema.PromptRow.id)
+            .where(schema.PairRow.base_id == base.id)
+            .group_by(schema.PromptRow.id, schema.PromptRow.text)
         )
         with self._database.reader() as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
@@ -171,13 +170,15 @@ class Pairs:
         for pair, prompt in zip(pairs, prompts, strict=True):
             if prompt.text not in prompts_with_embeds:
                 sha256 = self._files.put_embeds(pair.prompt_embeds)
-                connection.execute(insert(PromptEmbedsRow).values(base_id=base.id, prompt_id=prompt.id, sha256=sha256))
+                connection.execute(
+                    insert(schema.PromptEmbedsRow).values(base_id=base.id, prompt_id=prompt.id, sha256=sha256)
+                )
                 prompts_with_embeds.add(prompt.text)
             image_a = insert_image(connection, self._files, base, pair.image_a, ImageKind.PAIR, at=at)
             image_b = insert_image(connection, self._files, base, pair.image_b, ImageKind.PAIR, at=at)
             version = pair.image_a.provenance.adapter_version
             pair_id = connection.execute(
-                insert(PairRow)
+                insert(schema.PairRow)
                 .values(
                     base_id=base.id,
                     prompt_id=prompt.id,
@@ -188,19 +189,21 @@ class Pairs:
                     created_at=at,
                     num_images=len(pair.images),
                 )
-                .returning(PairRow.id)
+                .returning(schema.PairRow.id)
             ).scalar_one()
             more = tuple(
                 insert_image(connection, self._files, base, image, ImageKind.PAIR, at=at) for image in pair.more
             )
             for position, image in enumerate(more, PAIR_SIZE):
-                connection.execute(insert(SetImageRow).values(pair_id=pair_id, position=position, image_id=image.id))
+                connection.execute(
+                    insert(schema.SetImageRow).values(pair_id=pair_id, position=position, image_id=image.id)
+                )
             stored_pairs.append(Pair(pair_id, pair.prompt, image_a, image_b, pair.source, version, more))
         return stored_pairs
 
 
 def join_training_files(
-    query: Select[*tuple[Any, ...]], a: type[ImageRow], b: type[ImageRow]
+    query: Select[*tuple[Any, ...]], a: type[schema.ImageRow], b: type[schema.ImageRow]
 ) -> Select[*tuple[Any, ...]]:
     """Join a query over pairs with prompts, images and embeddings, as training needs them.
 
@@ -208,43 +211,48 @@ def join_training_files(
     embeddings fall out.
     """
     return (
-        query.join(PromptRow, PromptRow.id == PairRow.prompt_id)
-        .join(a, a.id == PairRow.image_a_id)
-        .join(b, b.id == PairRow.image_b_id)
+        query.join(schema.PromptRow, schema.PromptRow.id == schema.PairRow.prompt_id)
+        .join(a, a.id == schema.PairRow.image_a_id)
+        .join(b, b.id == schema.PairRow.image_b_id)
         .join(
-            PromptEmbedsRow,
-            (PromptEmbedsRow.prompt_id == PairRow.prompt_id) & (PromptEmbedsRow.base_id == PairRow.base_id),
+            schema.PromptEmbedsRow,
+            (schema.PromptEmbedsRow.prompt_id == schema.PairRow.prompt_id)
+            & (schema.PromptEmbedsRow.base_id == schema.PairRow.base_id),
         )
     )
 
 
 def find_set_images(connection: Connection, pair_ids: Sequence[int]) -> dict[int, tuple[int, ...]]:
     """Find the ids of images c and d of sets, by pair id."""
-    query = select(SetImageRow.pair_id, SetImageRow.image_id).where(SetImageRow.pair_id.in_(pair_ids))
+    query = select(schema.SetImageRow.pair_id, schema.SetImageRow.image_id).where(
+        schema.SetImageRow.pair_id.in_(pair_ids)
+    )
     images_by_pair: dict[int, tuple[int, ...]] = {}
-    for pair_id, image_id in connection.execute(query.order_by(SetImageRow.pair_id, SetImageRow.position)):
+    for pair_id, image_id in connection.execute(
+        query.order_by(schema.SetImageRow.pair_id, schema.SetImageRow.position)
+    ):
         images_by_pair[pair_id] = (*images_by_pair.get(pair_id, ()), image_id)
     return images_by_pair
 
 
 def _training_pairs(base: BaseModelRef, ids: Sequence[int]) -> Select[*tuple[Any, ...]]:
-    a, b = aliased(ImageRow), aliased(ImageRow)
+    a, b = aliased(schema.ImageRow), aliased(schema.ImageRow)
     columns = (
-        PairRow.id,
-        PromptRow.text,
+        schema.PairRow.id,
+        schema.PromptRow.text,
         a.id,
         b.id,
         a.sha256,
         b.sha256,
         a.latents_sha256,
         b.latents_sha256,
-        PromptEmbedsRow.sha256,
+        schema.PromptEmbedsRow.sha256,
     )
     return (
-        join_training_files(select(*columns).select_from(PairRow), a, b)
-        .where(PairRow.base_id == base.id, PairRow.id.in_(ids))
+        join_training_files(select(*columns).select_from(schema.PairRow), a, b)
+        .where(schema.PairRow.base_id == base.id, schema.PairRow.id.in_(ids))
         .where(a.latents_sha256.is_not(None), b.latents_sha256.is_not(None))
-        .order_by(PairRow.id)
+        .order_by(schema.PairRow.id)
     )
 
 
@@ -261,9 +269,9 @@ def _require_trainable(pair: NewPair) -> None:
 
 def _prompts_with_embeds(connection: Connection, base: BaseModelRef) -> set[str]:
     query = (
-        select(PromptRow.text)
-        .join(PromptEmbedsRow, PromptEmbedsRow.prompt_id == PromptRow.id)
-        .where(PromptEmbedsRow.base_id == base.id)
+        select(schema.PromptRow.text)
+        .join(schema.PromptEmbedsRow, schema.PromptEmbedsRow.prompt_id == schema.PromptRow.id)
+        .where(schema.PromptEmbedsRow.base_id == base.id)
     )
     return set(connection.execute(query).scalars())
 
@@ -295,7 +303,7 @@ class Scores:
                 if image_id not in stored_scores
             ]
             if rows:
-                connection.execute(insert(ImageScoreRow), rows)
+                connection.execute(insert(schema.ImageScoreRow), rows)
 
         self._database.write(work)
 
@@ -303,8 +311,8 @@ class Scores:
 def _find(connection: Connection, scorer: str, image_ids: Sequence[int]) -> dict[int, float]:
     scores: dict[int, float] = {}
     for start in range(0, len(image_ids), _BATCH):
-        query = select(ImageScoreRow.image_id, ImageScoreRow.score).where(
-            ImageScoreRow.scorer == scorer, ImageScoreRow.image_id.in_(image_ids[start : start + _BATCH])
+        query = select(schema.ImageScoreRow.image_id, schema.ImageScoreRow.score).where(
+            schema.ImageScoreRow.scorer == scorer, schema.ImageScoreRow.image_id.in_(image_ids[start : start + _BATCH])
         )
         scores.update({row.image_id: row.score for row in connection.execute(query)})
     return scores
@@ -317,17 +325,17 @@ class PairMargins:
     def list_missing(self, base: BaseModelRef, version: int, *, limit: int) -> list[int]:
         """List pairs of the pool without a live vote and without a margin under a version, newest first."""
         query = (
-            select(PairRow.id)
-            .outerjoin(PairMarginRow, PairMarginRow.pair_id == PairRow.id)
+            select(schema.PairRow.id)
+            .outerjoin(schema.PairMarginRow, schema.PairMarginRow.pair_id == schema.PairRow.id)
             .where(
-                PairRow.base_id == base.id,
-                PairRow.num_votes == 0,
-                PairRow.gold.is_(None),
-                text(IS_IN_POOL),
-                PairRow.is_encoded,
-                PairMarginRow.adapter_version.is_distinct_from(version),
+                schema.PairRow.base_id == base.id,
+                schema.PairRow.num_votes == 0,
+                schema.PairRow.gold.is_(None),
+                text(schema.IS_IN_POOL),
+                schema.PairRow.is_encoded,
+                schema.PairMarginRow.adapter_version.is_distinct_from(version),
             )
-            .order_by(PairRow.id.desc())
+            .order_by(schema.PairRow.id.desc())
             .limit(limit)
         )
         with self._database.reader() as connection:
@@ -342,8 +350,8 @@ class PairMargins:
         ]
 
         def work(connection: Connection) -> None:
-            connection.execute(delete(PairMarginRow).where(PairMarginRow.pair_id.in_(margins)))
-            connection.execute(insert(PairMarginRow), rows)
+            connection.execute(delete(schema.PairMarginRow).where(schema.PairMarginRow.pair_id.in_(margins)))
+            connection.execute(insert(schema.PairMarginRow), rows)
 
         if rows:
             self._database.write(work)
@@ -356,9 +364,11 @@ class GoldPairs:
 
     def right_outcomes(self, base: BaseModelRef) -> dict[int, Outcome]:
         """The right outcome of each gold pair, by pair id."""
-        query = select(PairRow.id, PairRow.gold).where(PairRow.base_id == base.id, PairRow.gold.is_not(None))
+        query = select(schema.PairRow.id, schema.PairRow.gold).where(
+            schema.PairRow.base_id == base.id, schema.PairRow.gold.is_not(None)
+        )
         with self._database.reader() as connection:
-            return {row.id: row.gold for row in connection.execute(query.order_by(PairRow.id))}
+            return {row.id: row.gold for row in connection.execute(query.order_by(schema.PairRow.id))}
 
     def set(self, base: BaseModelRef, pair_id: int, outcome: Outcome | None, *, by: str) -> None:
         """Make a pair a gold pair with this right outcome, or a pair like any other with None; an act of `by`.
@@ -370,8 +380,8 @@ class GoldPairs:
             raise BadInputError(f"the right answer of a gold pair is a, b or tie, not {outcome.value}")
 
         def work(connection: Connection) -> None:
-            conditions = (PairRow.id == pair_id, PairRow.base_id == base.id)
-            if connection.execute(update(PairRow).where(*conditions).values(gold=outcome)).rowcount == 0:
+            conditions = (schema.PairRow.id == pair_id, schema.PairRow.base_id == base.id)
+            if connection.execute(update(schema.PairRow).where(*conditions).values(gold=outcome)).rowcount == 0:
                 raise NotFoundError(f"there is no pair {pair_id}")
             act = "gold_removed" if outcome is None else "gold_set"
             subject = f"pair {pair_id}" if outcome is None else f"pair {pair_id}: {outcome.value}"

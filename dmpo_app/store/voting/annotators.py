@@ -16,11 +16,16 @@ from dmpo_app.domain.campaign import ConsentAgreement, ConsentTextSummary, Invit
 from dmpo_app.domain.vote import Annotator
 from dmpo_app.errors import BadInputError, NotFoundError, NotInvitedError
 from dmpo_app.io import sha256_hex
+from dmpo_app.store import schema
 from dmpo_app.store.audit import record_act
 from dmpo_app.store.db.database import Database
-from dmpo_app.store.schema import AnnotatorRow, ConsentRow, ConsentTextRow, InviteRow, InviteUseRow
 
-_ANNOTATORS = select(AnnotatorRow.id, AnnotatorRow.public_id, AnnotatorRow.handle, AnnotatorRow.identity.is_not(None))
+_ANNOTATORS = select(
+    schema.AnnotatorRow.id,
+    schema.AnnotatorRow.public_id,
+    schema.AnnotatorRow.handle,
+    schema.AnnotatorRow.identity.is_not(None),
+)
 
 
 class Annotators:
@@ -42,12 +47,17 @@ class Annotators:
         """
 
         def work(connection: Connection) -> Annotator:
-            row = connection.execute(_ANNOTATORS.where(AnnotatorRow.identity == identity)).one_or_none()
+            row = connection.execute(_ANNOTATORS.where(schema.AnnotatorRow.identity == identity)).one_or_none()
             if row is not None:
                 return Annotator(*row)
             if session_annotator is not None:
-                unclaimed = (AnnotatorRow.id == session_annotator.id, AnnotatorRow.identity.is_(None))
-                claim = update(AnnotatorRow).where(*unclaimed).values(identity=identity).returning(AnnotatorRow.id)
+                unclaimed = (schema.AnnotatorRow.id == session_annotator.id, schema.AnnotatorRow.identity.is_(None))
+                claim = (
+                    update(schema.AnnotatorRow)
+                    .where(*unclaimed)
+                    .values(identity=identity)
+                    .returning(schema.AnnotatorRow.id)
+                )
                 if connection.execute(claim).first() is not None:
                     return replace(session_annotator, signed_in=True)
             if not may_create:
@@ -61,7 +71,7 @@ class Annotators:
     def get(self, public_id: str) -> Annotator:
         """Get an annotator by public id. Raises NotFoundError."""
         with self._database.reader() as connection:
-            row = connection.execute(_ANNOTATORS.where(AnnotatorRow.public_id == public_id)).one_or_none()
+            row = connection.execute(_ANNOTATORS.where(schema.AnnotatorRow.public_id == public_id)).one_or_none()
         if row is None:
             raise NotFoundError("there is no such annotator in this home")
         return Annotator(*row)
@@ -71,9 +81,9 @@ def insert_annotator(connection: Connection, handle: str, *, at: datetime, ident
     """Insert a new annotator as a part of a transaction."""
     public_id = secrets.token_urlsafe(16)
     annotator_id = connection.execute(
-        insert(AnnotatorRow)
+        insert(schema.AnnotatorRow)
         .values(public_id=public_id, handle=handle, created_at=at, identity=identity)
-        .returning(AnnotatorRow.id)
+        .returning(schema.AnnotatorRow.id)
     ).scalar_one()
     return Annotator(annotator_id, public_id, handle, identity is not None)
 
@@ -82,12 +92,12 @@ MAX_USES = 1_000_000
 MAX_LIFETIME = timedelta(days=3650)
 
 _INVITES = select(
-    InviteRow.public_id,
-    InviteRow.name,
-    InviteRow.max_uses,
-    InviteRow.num_uses,
-    InviteRow.created_at,
-    InviteRow.expires_at,
+    schema.InviteRow.public_id,
+    schema.InviteRow.name,
+    schema.InviteRow.max_uses,
+    schema.InviteRow.num_uses,
+    schema.InviteRow.created_at,
+    schema.InviteRow.expires_at,
 )
 
 
@@ -110,7 +120,7 @@ class Invites:
             invites = [Invite(secrets.token_urlsafe(16), name, max_uses, 0, now, now + lifetime) for name in names]
             for invite in invites:
                 connection.execute(
-                    insert(InviteRow).values(
+                    insert(schema.InviteRow).values(
                         public_id=invite.public_id,
                         name=invite.name,
                         max_uses=max_uses,
@@ -128,7 +138,7 @@ class Invites:
     def list(self) -> builtins.list[Invite]:
         """List every invitation, oldest first."""
         with self._database.reader() as connection:
-            return [Invite(*row) for row in connection.execute(_INVITES.order_by(InviteRow.id))]
+            return [Invite(*row) for row in connection.execute(_INVITES.order_by(schema.InviteRow.id))]
 
     def accept(self, public_id: str, handle: str) -> Annotator:
         """Use an invitation once, for a new annotator. Raises NotInvitedError when it is not valid.
@@ -139,27 +149,27 @@ class Invites:
         def work(connection: Connection) -> Annotator:
             now = self._now()
             claim = (
-                update(InviteRow)
+                update(schema.InviteRow)
                 .where(
-                    InviteRow.public_id == public_id,
-                    InviteRow.num_uses < InviteRow.max_uses,
-                    InviteRow.expires_at > now,
+                    schema.InviteRow.public_id == public_id,
+                    schema.InviteRow.num_uses < schema.InviteRow.max_uses,
+                    schema.InviteRow.expires_at > now,
                 )
-                .values(num_uses=InviteRow.num_uses + 1)
-                .returning(InviteRow.id)
+                .values(num_uses=schema.InviteRow.num_uses + 1)
+                .returning(schema.InviteRow.id)
             )
             invite_id = connection.execute(claim).scalar_one_or_none()
             if invite_id is None:
                 raise NotInvitedError(_refusal_reason(connection, public_id, now))
             annotator = insert_annotator(connection, handle, at=now)
-            connection.execute(insert(InviteUseRow).values(annotator_id=annotator.id, invite_id=invite_id))
+            connection.execute(insert(schema.InviteUseRow).values(annotator_id=annotator.id, invite_id=invite_id))
             return annotator
 
         return self._database.write(work)
 
 
 def _refusal_reason(connection: Connection, public_id: str, now: datetime) -> str:
-    row = connection.execute(_INVITES.where(InviteRow.public_id == public_id)).one_or_none()
+    row = connection.execute(_INVITES.where(schema.InviteRow.public_id == public_id)).one_or_none()
     if row is None:
         return "this invitation is not one of this studio; ask for a new link"
     if row.expires_at <= now:
@@ -169,21 +179,24 @@ def _refusal_reason(connection: Connection, public_id: str, now: datetime) -> st
 
 MIN_PREFIX = 4
 
-_ITS_TEXT = and_(ConsentTextRow.sha256 == ConsentRow.text_sha256, ConsentTextRow.version == ConsentRow.version)
+_ITS_TEXT = and_(
+    schema.ConsentTextRow.sha256 == schema.ConsentRow.text_sha256,
+    schema.ConsentTextRow.version == schema.ConsentRow.version,
+)
 _AGREEMENTS: Select[*tuple[Any, ...]] = select(
-    ConsentRow.text_sha256, ConsentRow.version, ConsentRow.created_at, ConsentTextRow.text
-).outerjoin(ConsentTextRow, _ITS_TEXT)
+    schema.ConsentRow.text_sha256, schema.ConsentRow.version, schema.ConsentRow.created_at, schema.ConsentTextRow.text
+).outerjoin(schema.ConsentTextRow, _ITS_TEXT)
 _TEXTS: Select[*tuple[Any, ...]] = (
     select(
-        ConsentRow.text_sha256,
-        ConsentRow.version,
-        func.min(ConsentRow.created_at, type_=ConsentRow.created_at.type),
+        schema.ConsentRow.text_sha256,
+        schema.ConsentRow.version,
+        func.min(schema.ConsentRow.created_at, type_=schema.ConsentRow.created_at.type),
         func.count(),
-        ConsentTextRow.text,
+        schema.ConsentTextRow.text,
     )
-    .outerjoin(ConsentTextRow, _ITS_TEXT)
-    .group_by(ConsentRow.text_sha256, ConsentRow.version, ConsentTextRow.text)
-    .order_by(func.min(ConsentRow.id))
+    .outerjoin(schema.ConsentTextRow, _ITS_TEXT)
+    .group_by(schema.ConsentRow.text_sha256, schema.ConsentRow.version, schema.ConsentTextRow.text)
+    .order_by(func.min(schema.ConsentRow.id))
 )
 
 
@@ -206,7 +219,7 @@ class Consents:
             if agreement is not None:
                 return agreement
             row = {"annotator_id": annotator_id, "text_sha256": text_sha256, "version": version, "created_at": now}
-            connection.execute(insert(ConsentRow).values(row))
+            connection.execute(insert(schema.ConsentRow).values(row))
             return ConsentAgreement(text_sha256, version, now, text)
 
         return self._database.write(work)
@@ -218,7 +231,7 @@ class Consents:
 
     def agreements(self, annotator_id: int) -> list[ConsentAgreement]:
         """List an annotator's agreements, oldest first."""
-        query = _AGREEMENTS.where(ConsentRow.annotator_id == annotator_id).order_by(ConsentRow.id)
+        query = _AGREEMENTS.where(schema.ConsentRow.annotator_id == annotator_id).order_by(schema.ConsentRow.id)
         with self._database.reader() as connection:
             return [ConsentAgreement(*row) for row in connection.execute(query)]
 
@@ -239,20 +252,20 @@ class Consents:
 
 
 def _store_text(connection: Connection, text_sha256: str, version: str, text: str, at: datetime) -> None:
-    stored_query = select(ConsentTextRow.sha256).where(
-        ConsentTextRow.sha256 == text_sha256, ConsentTextRow.version == version
+    stored_query = select(schema.ConsentTextRow.sha256).where(
+        schema.ConsentTextRow.sha256 == text_sha256, schema.ConsentTextRow.version == version
     )
     if connection.execute(stored_query).first() is None:
         row = {"sha256": text_sha256, "version": version, "text": text, "created_at": at}
-        connection.execute(insert(ConsentTextRow).values(row))
+        connection.execute(insert(schema.ConsentTextRow).values(row))
 
 
 def _find(connection: Connection, annotator_id: int, text_sha256: str, version: str) -> ConsentAgreement | None:
     row = connection.execute(
         _AGREEMENTS.where(
-            ConsentRow.annotator_id == annotator_id,
-            ConsentRow.text_sha256 == text_sha256,
-            ConsentRow.version == version,
+            schema.ConsentRow.annotator_id == annotator_id,
+            schema.ConsentRow.text_sha256 == text_sha256,
+            schema.ConsentRow.version == version,
         )
     ).one_or_none()
     return None if row is None else ConsentAgreement(*row)

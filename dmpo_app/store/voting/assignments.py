@@ -17,62 +17,62 @@ from sqlalchemy import BigInteger, Connection, Row, Select, bindparam, insert, s
 from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.vote import LETTERS, PAIR_SIZE, Assignment, AssignmentRules, Purpose, Question
 from dmpo_app.errors import NotFoundError
+from dmpo_app.store import schema
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.pairs.pairs import find_set_images
-from dmpo_app.store.schema import CLOSED_AS, IS_OPEN, IS_SEEN, AssignmentRow, AssignmentState, PairRow, PromptRow
 from dmpo_app.store.voting.offers import AssignmentRequest, find_candidates, find_gold_pairs, find_repeatable
 
 # Built once: building and hashing a statement would cost as much as running it.
 _ASSIGNMENTS: Select[*tuple[Any, ...]] = (
     select(
-        AssignmentRow.public_id,
-        AssignmentRow.annotator_id,
-        AssignmentRow.pair_id,
-        PromptRow.text,
-        PairRow.image_a_id,
-        PairRow.image_b_id,
-        AssignmentRow.a_on_left,
-        AssignmentRow.question,
-        AssignmentRow.expires_at,
-        AssignmentRow.arrangement,
+        schema.AssignmentRow.public_id,
+        schema.AssignmentRow.annotator_id,
+        schema.AssignmentRow.pair_id,
+        schema.PromptRow.text,
+        schema.PairRow.image_a_id,
+        schema.PairRow.image_b_id,
+        schema.AssignmentRow.a_on_left,
+        schema.AssignmentRow.question,
+        schema.AssignmentRow.expires_at,
+        schema.AssignmentRow.arrangement,
     )
-    .join(PairRow, PairRow.id == AssignmentRow.pair_id)
-    .join(PromptRow, PromptRow.id == PairRow.prompt_id)
+    .join(schema.PairRow, schema.PairRow.id == schema.AssignmentRow.pair_id)
+    .join(schema.PromptRow, schema.PromptRow.id == schema.PairRow.prompt_id)
 )
-_ONE = _ASSIGNMENTS.where(AssignmentRow.public_id == bindparam("public_id"))
+_ONE = _ASSIGNMENTS.where(schema.AssignmentRow.public_id == bindparam("public_id"))
 
 
 @cache
 def open_assignments_query(questions: tuple[Question, ...]) -> Select[*tuple[Any, ...]]:
     """Query of an annotator's open assignments of these questions; takes `annotator_id`, `base_id` and `now`."""
     return _ASSIGNMENTS.where(
-        text(IS_OPEN),
-        AssignmentRow.annotator_id == bindparam("annotator_id"),
-        AssignmentRow.base_id == bindparam("base_id"),
-        AssignmentRow.question.in_(questions),
-        AssignmentRow.expires_at > bindparam("now"),
-    ).order_by(AssignmentRow.id)
+        text(schema.IS_OPEN),
+        schema.AssignmentRow.annotator_id == bindparam("annotator_id"),
+        schema.AssignmentRow.base_id == bindparam("base_id"),
+        schema.AssignmentRow.question.in_(questions),
+        schema.AssignmentRow.expires_at > bindparam("now"),
+    ).order_by(schema.AssignmentRow.id)
 
 
 _LAPSE = {
     before: (
-        update(AssignmentRow)
+        update(schema.AssignmentRow)
         .where(
-            text(f"{IS_OPEN} AND state = '{before}'"),
-            AssignmentRow.expires_at <= bindparam("now"),
+            text(f"{schema.IS_OPEN} AND state = '{before}'"),
+            schema.AssignmentRow.expires_at <= bindparam("now"),
         )
         .values(state=after)
-        .returning(AssignmentRow.pair_id)
+        .returning(schema.AssignmentRow.pair_id)
     )
-    for before, after in CLOSED_AS.items()
+    for before, after in schema.CLOSED_AS.items()
 }
 
 
-_INSERT = insert(AssignmentRow)
+_INSERT = insert(schema.AssignmentRow)
 _CLAIM = (
-    update(PairRow)
-    .where(PairRow.id == bindparam("pair"))
-    .values(num_taken=PairRow.num_taken + bindparam("claims", type_=BigInteger))
+    update(schema.PairRow)
+    .where(schema.PairRow.id == bindparam("pair"))
+    .values(num_taken=schema.PairRow.num_taken + bindparam("claims", type_=BigInteger))
 )
 
 _DEFAULT_RULES = AssignmentRules()
@@ -181,7 +181,7 @@ class Assignments:
                 "purpose": new_assignment.purpose,
                 "a_on_left": new_assignment.a_on_left,
                 "arrangement": new_assignment.arrangement,
-                "state": AssignmentState.OPEN,
+                "state": schema.AssignmentState.OPEN,
                 **times,
             }
             for new_assignment in new_assignments
@@ -237,8 +237,10 @@ def _choose_for_training(
     pair_ids = [one.pair_id for one in candidate_pairs]
     seen: set[tuple[int, Question]] = set()
     if len(request.questions) > 1:
-        query = select(AssignmentRow.pair_id, AssignmentRow.question).where(
-            AssignmentRow.annotator_id == request.annotator_id, AssignmentRow.pair_id.in_(pair_ids), text(IS_SEEN)
+        query = select(schema.AssignmentRow.pair_id, schema.AssignmentRow.question).where(
+            schema.AssignmentRow.annotator_id == request.annotator_id,
+            schema.AssignmentRow.pair_id.in_(pair_ids),
+            text(schema.IS_SEEN),
         )
         seen = {(row.pair_id, row.question) for row in connection.execute(query)}
     new_assignments: list[_NewAssignment] = []

@@ -11,18 +11,7 @@ import numpy as np
 from sqlalchemy import Connection, Select, and_, bindparam, exists, func, select, text
 
 from dmpo_app.domain.vote import AssignmentRules, Candidate, CandidateFeature, Outcome, Purpose, Question
-from dmpo_app.store.schema import (
-    IS_IN_POOL,
-    IS_LIVE,
-    IS_REPEATED,
-    IS_SEEN,
-    AssignmentRow,
-    AssignmentState,
-    ImageScoreRow,
-    PairMarginRow,
-    PairRow,
-    VoteRow,
-)
+from dmpo_app.store import schema
 
 WINDOW = 64
 """The number of candidates that a strategy chooses among: enough for a choice, few enough for a request."""
@@ -54,73 +43,75 @@ def candidates_query(questions: tuple[Question, ...], *, begun: bool = False) ->
     """
     seen = [
         exists().where(
-            AssignmentRow.annotator_id == bindparam("annotator_id"),
-            AssignmentRow.pair_id == PairRow.id,
-            AssignmentRow.question == question,
-            text(IS_SEEN),
+            schema.AssignmentRow.annotator_id == bindparam("annotator_id"),
+            schema.AssignmentRow.pair_id == schema.PairRow.id,
+            schema.AssignmentRow.question == question,
+            text(schema.IS_SEEN),
         )
         for question in questions
     ]
     conditions = [
-        PairRow.base_id == bindparam("base_id"),
-        PairRow.num_images == bindparam("num_images"),
-        PairRow.num_taken < bindparam("most"),
-        PairRow.gold.is_(None),
+        schema.PairRow.base_id == bindparam("base_id"),
+        schema.PairRow.num_images == bindparam("num_images"),
+        schema.PairRow.num_taken < bindparam("most"),
+        schema.PairRow.gold.is_(None),
     ]
     if begun:
-        conditions += [PairRow.num_taken > 0, PairRow.id % bindparam("every") == 0]
+        conditions += [schema.PairRow.num_taken > 0, schema.PairRow.id % bindparam("every") == 0]
     return (
         select(
-            PairRow.id,
-            PairRow.prompt_id,
-            PairRow.adapter_version,
-            PairRow.num_taken,
-            PairRow.image_a_id,
-            PairRow.image_b_id,
+            schema.PairRow.id,
+            schema.PairRow.prompt_id,
+            schema.PairRow.adapter_version,
+            schema.PairRow.num_taken,
+            schema.PairRow.image_a_id,
+            schema.PairRow.image_b_id,
         )
-        .where(*conditions, text(IS_IN_POOL), ~and_(*seen))
-        .order_by(PairRow.num_taken, PairRow.adapter_version.desc(), PairRow.id)
+        .where(*conditions, text(schema.IS_IN_POOL), ~and_(*seen))
+        .order_by(schema.PairRow.num_taken, schema.PairRow.adapter_version.desc(), schema.PairRow.id)
         .limit(bindparam("count"))
     )
 
 
 _GOLD = (
-    select(PairRow.id)
+    select(schema.PairRow.id)
     .where(
-        PairRow.base_id == bindparam("base_id"),
-        PairRow.num_images == bindparam("num_images"),
-        PairRow.gold.is_not(None),
-        text(IS_IN_POOL),
+        schema.PairRow.base_id == bindparam("base_id"),
+        schema.PairRow.num_images == bindparam("num_images"),
+        schema.PairRow.gold.is_not(None),
+        text(schema.IS_IN_POOL),
         ~exists().where(
-            AssignmentRow.annotator_id == bindparam("annotator_id"), AssignmentRow.pair_id == PairRow.id, text(IS_SEEN)
+            schema.AssignmentRow.annotator_id == bindparam("annotator_id"),
+            schema.AssignmentRow.pair_id == schema.PairRow.id,
+            text(schema.IS_SEEN),
         ),
     )
-    .order_by(PairRow.id)
+    .order_by(schema.PairRow.id)
     .limit(_MAX_ROWS)
 )
 _LIVE_OF = (
-    select(VoteRow.id)
-    .where(VoteRow.annotator_id == bindparam("annotator_id"), text(IS_LIVE))
-    .order_by(VoteRow.id.desc())
+    select(schema.VoteRow.id)
+    .where(schema.VoteRow.annotator_id == bindparam("annotator_id"), text(schema.IS_LIVE))
+    .order_by(schema.VoteRow.id.desc())
 )
 _OLD_ENOUGH = _LIVE_OF.limit(1).offset(bindparam("after")).scalar_subquery()
 _REPEATABLE = (
-    select(VoteRow.pair_id, AssignmentRow.a_on_left, AssignmentRow.arrangement)
-    .join(AssignmentRow, AssignmentRow.id == VoteRow.assignment_id)
-    .join(PairRow, PairRow.id == VoteRow.pair_id)
+    select(schema.VoteRow.pair_id, schema.AssignmentRow.a_on_left, schema.AssignmentRow.arrangement)
+    .join(schema.AssignmentRow, schema.AssignmentRow.id == schema.VoteRow.assignment_id)
+    .join(schema.PairRow, schema.PairRow.id == schema.VoteRow.pair_id)
     .where(
-        VoteRow.annotator_id == bindparam("annotator_id"),
-        VoteRow.base_id == bindparam("base_id"),
-        VoteRow.undone_at.is_(None),
-        VoteRow.withdrawn_at.is_(None),
-        VoteRow.purpose == Purpose.VOTE,
-        VoteRow.question == bindparam("question"),
-        VoteRow.id <= _OLD_ENOUGH,
-        PairRow.retired_at.is_(None),
-        PairRow.gold.is_(None),
-        PairRow.num_images == bindparam("num_images"),
+        schema.VoteRow.annotator_id == bindparam("annotator_id"),
+        schema.VoteRow.base_id == bindparam("base_id"),
+        schema.VoteRow.undone_at.is_(None),
+        schema.VoteRow.withdrawn_at.is_(None),
+        schema.VoteRow.purpose == Purpose.VOTE,
+        schema.VoteRow.question == bindparam("question"),
+        schema.VoteRow.id <= _OLD_ENOUGH,
+        schema.PairRow.retired_at.is_(None),
+        schema.PairRow.gold.is_(None),
+        schema.PairRow.num_images == bindparam("num_images"),
     )
-    .order_by(VoteRow.id.desc())
+    .order_by(schema.VoteRow.id.desc())
     .limit(_MAX_ROWS)
 )
 
@@ -168,8 +159,10 @@ def find_repeatable(
         rows = connection.execute(_REPEATABLE, {**request.parameters, "after": after, "question": question})
         places_by_question.append({row.pair_id: (row.a_on_left, row.arrangement) for row in rows})
     pair_ids = set(places_by_question[0]).intersection(*places_by_question[1:])
-    repeats_query = select(AssignmentRow.pair_id).where(
-        AssignmentRow.annotator_id == request.annotator_id, AssignmentRow.pair_id.in_(pair_ids), text(IS_REPEATED)
+    repeats_query = select(schema.AssignmentRow.pair_id).where(
+        schema.AssignmentRow.annotator_id == request.annotator_id,
+        schema.AssignmentRow.pair_id.in_(pair_ids),
+        text(schema.IS_REPEATED),
     )
     repeated_ids = set(connection.execute(repeats_query).scalars())
     return {pair_id: places_by_question[0][pair_id] for pair_id in sorted(pair_ids - repeated_ids)}
@@ -181,7 +174,9 @@ def _with_features(
     candidates_with_features = [Candidate(*row[:4]) for row in rows]
     ids = [one.pair_id for one in candidates_with_features]
     if CandidateFeature.MARGIN in required_features:
-        query = select(PairMarginRow.pair_id, PairMarginRow.margin).where(PairMarginRow.pair_id.in_(ids))
+        query = select(schema.PairMarginRow.pair_id, schema.PairMarginRow.margin).where(
+            schema.PairMarginRow.pair_id.in_(ids)
+        )
         margins = {row.pair_id: row.margin for row in connection.execute(query)}
         candidates_with_features = [replace(one, margin=margins.get(one.pair_id)) for one in candidates_with_features]
     if CandidateFeature.SCORES in required_features:
@@ -189,11 +184,11 @@ def _with_features(
         candidates_with_features = [replace(one, scores=scores[one.pair_id]) for one in candidates_with_features]
     if CandidateFeature.PROMPT_VOTES in required_features:
         prompts = {one.prompt_id for one in candidates_with_features}
-        base_id = select(PairRow.base_id).where(PairRow.id == ids[0]).scalar_subquery() if ids else None
-        votes = select(PairRow.prompt_id, func.sum(PairRow.num_votes)).where(
-            PairRow.base_id == base_id, PairRow.prompt_id.in_(prompts)
+        base_id = select(schema.PairRow.base_id).where(schema.PairRow.id == ids[0]).scalar_subquery() if ids else None
+        votes = select(schema.PairRow.prompt_id, func.sum(schema.PairRow.num_votes)).where(
+            schema.PairRow.base_id == base_id, schema.PairRow.prompt_id.in_(prompts)
         )
-        counts = {row[0]: int(row[1]) for row in connection.execute(votes.group_by(PairRow.prompt_id))}
+        counts = {row[0]: int(row[1]) for row in connection.execute(votes.group_by(schema.PairRow.prompt_id))}
         candidates_with_features = [
             replace(one, prompt_votes=counts[one.prompt_id]) for one in candidates_with_features
         ]
@@ -206,9 +201,9 @@ def _with_features(
 def _score_differences(connection: Connection, rows: Sequence[Any]) -> Mapping[int, tuple[float, ...]]:
     """Score differences a - b by pair and scorer (by name), in standard deviations over these pairs."""
     images = [image_id for row in rows for image_id in (row.image_a_id, row.image_b_id)]
-    query = select(ImageScoreRow.scorer, ImageScoreRow.image_id, ImageScoreRow.score)
+    query = select(schema.ImageScoreRow.scorer, schema.ImageScoreRow.image_id, schema.ImageScoreRow.score)
     scores: dict[str, dict[int, float]] = defaultdict(dict)
-    for scorer, image_id, score in connection.execute(query.where(ImageScoreRow.image_id.in_(images))):
+    for scorer, image_id, score in connection.execute(query.where(schema.ImageScoreRow.image_id.in_(images))):
         scores[scorer][image_id] = score
     differences_by_pair: dict[int, tuple[float, ...]] = defaultdict(tuple)
     for scorer in sorted(scores):
@@ -226,16 +221,16 @@ def _score_differences(connection: Connection, rows: Sequence[Any]) -> Mapping[i
 
 def _wins(connection: Connection, pair_ids: Sequence[int]) -> Mapping[int, tuple[int, int, int]]:
     query = (
-        select(AssignmentRow.pair_id, VoteRow.outcome, func.count())
-        .join(VoteRow, VoteRow.assignment_id == AssignmentRow.id)
+        select(schema.AssignmentRow.pair_id, schema.VoteRow.outcome, func.count())
+        .join(schema.VoteRow, schema.VoteRow.assignment_id == schema.AssignmentRow.id)
         .where(
-            AssignmentRow.pair_id.in_(pair_ids),
-            AssignmentRow.state == AssignmentState.ANSWERED,
-            VoteRow.undone_at.is_(None),
-            VoteRow.withdrawn_at.is_(None),
-            VoteRow.purpose == Purpose.VOTE,
+            schema.AssignmentRow.pair_id.in_(pair_ids),
+            schema.AssignmentRow.state == schema.AssignmentState.ANSWERED,
+            schema.VoteRow.undone_at.is_(None),
+            schema.VoteRow.withdrawn_at.is_(None),
+            schema.VoteRow.purpose == Purpose.VOTE,
         )
-        .group_by(AssignmentRow.pair_id, VoteRow.outcome)
+        .group_by(schema.AssignmentRow.pair_id, schema.VoteRow.outcome)
     )
     counts: dict[int, dict[Outcome, int]] = defaultdict(lambda: defaultdict(int))
     for pair_id, outcome, count in connection.execute(query):

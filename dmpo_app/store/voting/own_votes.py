@@ -10,41 +10,41 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, Row, bindparam, ca
 from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.vote import VoteCounts, VoteRecord, places_from_ranking
 from dmpo_app.errors import ForbiddenError, NotFoundError
+from dmpo_app.store import schema
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.pairs.pairs import find_set_images
-from dmpo_app.store.schema import IS_LIVE, AdapterVoteRow, AssignmentRow, AssignmentState, PairRow, PromptRow, VoteRow
 from dmpo_app.store.voting.assignments import image_ids_in_order
 from dmpo_app.store.voting.vote_queries import ASSIGNMENT
 
 _RECORDS = (
     select(
-        VoteRow.id,
-        PromptRow.text,
-        VoteRow.question,
-        VoteRow.choice,
-        VoteRow.strength,
-        VoteRow.comment,
-        VoteRow.elapsed_ms,
-        VoteRow.created_at,
-        VoteRow.undone_at,
-        VoteRow.withdrawn_at,
-        VoteRow.ranking,
-        AssignmentRow.a_on_left,
-        AssignmentRow.arrangement,
-        PairRow.id.label("pair_id"),
-        PairRow.image_a_id,
-        PairRow.image_b_id,
+        schema.VoteRow.id,
+        schema.PromptRow.text,
+        schema.VoteRow.question,
+        schema.VoteRow.choice,
+        schema.VoteRow.strength,
+        schema.VoteRow.comment,
+        schema.VoteRow.elapsed_ms,
+        schema.VoteRow.created_at,
+        schema.VoteRow.undone_at,
+        schema.VoteRow.withdrawn_at,
+        schema.VoteRow.ranking,
+        schema.AssignmentRow.a_on_left,
+        schema.AssignmentRow.arrangement,
+        schema.PairRow.id.label("pair_id"),
+        schema.PairRow.image_a_id,
+        schema.PairRow.image_b_id,
     )
-    .join(AssignmentRow, AssignmentRow.id == VoteRow.assignment_id)
-    .join(PairRow, PairRow.id == VoteRow.pair_id)
-    .join(PromptRow, PromptRow.id == PairRow.prompt_id)
+    .join(schema.AssignmentRow, schema.AssignmentRow.id == schema.VoteRow.assignment_id)
+    .join(schema.PairRow, schema.PairRow.id == schema.VoteRow.pair_id)
+    .join(schema.PromptRow, schema.PromptRow.id == schema.PairRow.prompt_id)
 )
 
 _GONE = bindparam("gone", type_=BigInteger)
 _UNCOUNT = (
-    update(PairRow)
-    .where(PairRow.id == bindparam("pair"))
-    .values(num_votes=PairRow.num_votes - _GONE, num_taken=PairRow.num_taken - _GONE)
+    update(schema.PairRow)
+    .where(schema.PairRow.id == bindparam("pair"))
+    .values(num_votes=schema.PairRow.num_votes - _GONE, num_taken=schema.PairRow.num_taken - _GONE)
 )
 
 
@@ -55,24 +55,24 @@ class OwnVotes:
 
     def page(self, annotator_id: int, *, before: int | None = None, limit: int = 50) -> list[VoteRecord]:
         """A page of an annotator's votes, newest first, also undone ones; `before`: only those with a smaller id."""
-        query = _RECORDS.where(VoteRow.annotator_id == annotator_id)
+        query = _RECORDS.where(schema.VoteRow.annotator_id == annotator_id)
         if before is not None:
-            query = query.where(VoteRow.id < before)
+            query = query.where(schema.VoteRow.id < before)
         with self._database.reader() as connection:
-            rows = connection.execute(query.order_by(VoteRow.id.desc()).limit(limit)).all()
+            rows = connection.execute(query.order_by(schema.VoteRow.id.desc()).limit(limit)).all()
             versions = _versions(connection, [row.id for row in rows])
             more = find_set_images(connection, [row.pair_id for row in rows if row.arrangement is not None])
         return [_record_from_row(row, more.get(row.pair_id, ()), versions[row.id]) for row in rows]
 
     def counts(self, annotator_id: int) -> VoteCounts:
         """Count an annotator's votes, of every lineage."""
-        undone = func.sum(case((VoteRow.undone_at.is_not(None), 1), else_=0))
-        withdrawn = func.sum(case((VoteRow.withdrawn_at.is_not(None), 1), else_=0))
-        live = func.sum(case((text(IS_LIVE), 1), else_=0))
+        undone = func.sum(case((schema.VoteRow.undone_at.is_not(None), 1), else_=0))
+        withdrawn = func.sum(case((schema.VoteRow.withdrawn_at.is_not(None), 1), else_=0))
+        live = func.sum(case((text(schema.IS_LIVE), 1), else_=0))
         query = (
-            select(VoteRow.question, live, undone, withdrawn)
-            .where(VoteRow.annotator_id == annotator_id)
-            .group_by(VoteRow.question)
+            select(schema.VoteRow.question, live, undone, withdrawn)
+            .where(schema.VoteRow.annotator_id == annotator_id)
+            .group_by(schema.VoteRow.question)
         )
         with self._database.reader() as connection:
             rows = connection.execute(query).all()
@@ -86,11 +86,11 @@ class OwnVotes:
     def versions_trained_on(self, base: BaseModelRef, annotator_id: int) -> list[tuple[int, int]]:
         """(version, number of the annotator's votes it was trained on), oldest version first."""
         query = (
-            select(AdapterVoteRow.version, func.count())
-            .join(VoteRow, VoteRow.id == AdapterVoteRow.vote_id)
-            .where(VoteRow.annotator_id == annotator_id, VoteRow.base_id == base.id)
-            .group_by(AdapterVoteRow.version)
-            .order_by(AdapterVoteRow.version)
+            select(schema.AdapterVoteRow.version, func.count())
+            .join(schema.VoteRow, schema.VoteRow.id == schema.AdapterVoteRow.vote_id)
+            .where(schema.VoteRow.annotator_id == annotator_id, schema.VoteRow.base_id == base.id)
+            .group_by(schema.AdapterVoteRow.version)
+            .order_by(schema.AdapterVoteRow.version)
         )
         with self._database.reader() as connection:
             return [(version, count) for version, count in connection.execute(query)]
@@ -104,7 +104,7 @@ class OwnVotes:
 
         def work(connection: Connection) -> bool:
             get_own_vote(connection, vote_id, annotator_id)
-            return _withdraw(connection, VoteRow.id == vote_id, self._now()) > 0
+            return _withdraw(connection, schema.VoteRow.id == vote_id, self._now()) > 0
 
         return self._database.write(work)
 
@@ -112,24 +112,26 @@ class OwnVotes:
         """Withdraw every live vote of an annotator, of every lineage; returns how many there were."""
 
         def work(connection: Connection) -> int:
-            return _withdraw(connection, VoteRow.annotator_id == annotator_id, self._now())
+            return _withdraw(connection, schema.VoteRow.annotator_id == annotator_id, self._now())
 
         return self._database.write(work)
 
 
 def _withdraw(connection: Connection, condition: ColumnElement[bool], now: datetime) -> int:
     """Withdraw votes in a few statements, however many there are: others wait while this writes."""
-    live_conditions = (condition, text(IS_LIVE))
-    per_pair = select(VoteRow.pair_id, func.count()).where(*live_conditions).group_by(VoteRow.pair_id)
+    live_conditions = (condition, text(schema.IS_LIVE))
+    per_pair = select(schema.VoteRow.pair_id, func.count()).where(*live_conditions).group_by(schema.VoteRow.pair_id)
     counts = [{"pair": pair_id, "gone": count} for pair_id, count in connection.execute(per_pair)]
     if not counts:
         return 0
-    assignment_ids = select(VoteRow.assignment_id).where(*live_conditions)
+    assignment_ids = select(schema.VoteRow.assignment_id).where(*live_conditions)
     close_assignments = (
-        update(AssignmentRow).where(AssignmentRow.id.in_(assignment_ids)).values(state=AssignmentState.SPENT)
+        update(schema.AssignmentRow)
+        .where(schema.AssignmentRow.id.in_(assignment_ids))
+        .values(state=schema.AssignmentState.SPENT)
     )
     connection.execute(close_assignments)
-    num_withdrawn = connection.execute(update(VoteRow).where(*live_conditions).values(withdrawn_at=now)).rowcount
+    num_withdrawn = connection.execute(update(schema.VoteRow).where(*live_conditions).values(withdrawn_at=now)).rowcount
     connection.execute(_UNCOUNT, counts)
     return num_withdrawn
 
@@ -137,9 +139,9 @@ def _withdraw(connection: Connection, condition: ColumnElement[bool], now: datet
 def _versions(connection: Connection, vote_ids: Sequence[int]) -> dict[int, tuple[int, ...]]:
     versions: dict[int, tuple[int, ...]] = defaultdict(tuple)
     query = (
-        select(AdapterVoteRow.vote_id, AdapterVoteRow.version)
-        .where(AdapterVoteRow.vote_id.in_(vote_ids))
-        .order_by(AdapterVoteRow.version)
+        select(schema.AdapterVoteRow.vote_id, schema.AdapterVoteRow.version)
+        .where(schema.AdapterVoteRow.vote_id.in_(vote_ids))
+        .order_by(schema.AdapterVoteRow.version)
     )
     for vote_id, version in connection.execute(query):
         versions[vote_id] += (version,)
@@ -180,14 +182,14 @@ def get_own_assignment(connection: Connection, assignment_id: str, annotator_id:
 def get_own_vote(connection: Connection, vote_id: int, annotator_id: int) -> Row[*tuple[Any, ...]]:
     """Get a vote of this annotator, as a row. Raises NotFoundError, ForbiddenError."""
     columns = (
-        VoteRow.id,
-        VoteRow.annotator_id,
-        VoteRow.assignment_id,
-        VoteRow.pair_id,
-        VoteRow.undone_at,
-        VoteRow.withdrawn_at,
+        schema.VoteRow.id,
+        schema.VoteRow.annotator_id,
+        schema.VoteRow.assignment_id,
+        schema.VoteRow.pair_id,
+        schema.VoteRow.undone_at,
+        schema.VoteRow.withdrawn_at,
     )
-    vote = connection.execute(select(*columns).where(VoteRow.id == vote_id)).one_or_none()
+    vote = connection.execute(select(*columns).where(schema.VoteRow.id == vote_id)).one_or_none()
     if vote is None:
         raise NotFoundError(f"there is no vote {vote_id}")
     if vote.annotator_id != annotator_id:

@@ -11,29 +11,29 @@ from sqlalchemy import Connection, Select, func, insert, select, text, update
 from dmpo_app.domain.campaign import Report, ReportReason
 from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.errors import NotFoundError
+from dmpo_app.store import schema
 from dmpo_app.store.audit import record_act
 from dmpo_app.store.db.database import Database
-from dmpo_app.store.schema import CLOSED_AS, IS_UNCLEARED, AnnotatorRow, AssignmentRow, PairRow, PromptRow, ReportRow
 from dmpo_app.store.voting.own_votes import get_own_assignment
 
 _REPORTS: Select[*tuple[Any, ...]] = (
     select(
-        ReportRow.id,
-        ReportRow.pair_id,
-        AnnotatorRow.public_id,
-        ReportRow.reason,
-        ReportRow.text,
-        ReportRow.created_at,
-        ReportRow.cleared_at,
-        ReportRow.cleared_by,
-        PairRow.retired_at,
-        PromptRow.text.label("prompt"),
-        PairRow.image_a_id,
-        PairRow.image_b_id,
+        schema.ReportRow.id,
+        schema.ReportRow.pair_id,
+        schema.AnnotatorRow.public_id,
+        schema.ReportRow.reason,
+        schema.ReportRow.text,
+        schema.ReportRow.created_at,
+        schema.ReportRow.cleared_at,
+        schema.ReportRow.cleared_by,
+        schema.PairRow.retired_at,
+        schema.PromptRow.text.label("prompt"),
+        schema.PairRow.image_a_id,
+        schema.PairRow.image_b_id,
     )
-    .join(AnnotatorRow, AnnotatorRow.id == ReportRow.annotator_id)
-    .join(PairRow, PairRow.id == ReportRow.pair_id)
-    .join(PromptRow, PromptRow.id == PairRow.prompt_id)
+    .join(schema.AnnotatorRow, schema.AnnotatorRow.id == schema.ReportRow.annotator_id)
+    .join(schema.PairRow, schema.PairRow.id == schema.ReportRow.pair_id)
+    .join(schema.PromptRow, schema.PromptRow.id == schema.PairRow.prompt_id)
 )
 
 
@@ -71,10 +71,14 @@ class Reports:
             if report.cleared_at is not None:
                 return report
             now = self._now()
-            clear_statement = update(ReportRow).where(ReportRow.id == report_id).values(cleared_at=now, cleared_by=by)
+            clear_statement = (
+                update(schema.ReportRow).where(schema.ReportRow.id == report_id).values(cleared_at=now, cleared_by=by)
+            )
             connection.execute(clear_statement)
             if _num_open(connection, report.pair_id) < reports_to_retire:
-                connection.execute(update(PairRow).where(PairRow.id == report.pair_id).values(retired_at=None))
+                connection.execute(
+                    update(schema.PairRow).where(schema.PairRow.id == report.pair_id).values(retired_at=None)
+                )
             record_act(connection, by, "clear_report", f"report {report_id} of pair {report.pair_id}", at=now)
             return _find(connection, base.id, report_id)
 
@@ -84,13 +88,13 @@ class Reports:
         self, base: BaseModelRef, *, only_open: bool = False, before: int | None = None, limit: int = 100
     ) -> builtins.list[Report]:
         """List the reports, newest first; `before`: only those with a smaller id."""
-        query = _REPORTS.where(ReportRow.base_id == base.id)
+        query = _REPORTS.where(schema.ReportRow.base_id == base.id)
         if only_open:
-            query = query.where(text(IS_UNCLEARED))
+            query = query.where(text(schema.IS_UNCLEARED))
         if before is not None:
-            query = query.where(ReportRow.id < before)
+            query = query.where(schema.ReportRow.id < before)
         with self._database.reader() as connection:
-            return [Report(*row) for row in connection.execute(query.order_by(ReportRow.id.desc()).limit(limit))]
+            return [Report(*row) for row in connection.execute(query.order_by(schema.ReportRow.id.desc()).limit(limit))]
 
     def _add(
         self,
@@ -102,15 +106,17 @@ class Reports:
         connection: Connection,
     ) -> Report:
         assignment = get_own_assignment(connection, assignment_id, annotator_id)
-        own_report_query = select(ReportRow.id).where(
-            ReportRow.pair_id == assignment.pair_id, ReportRow.annotator_id == annotator_id, text(IS_UNCLEARED)
+        own_report_query = select(schema.ReportRow.id).where(
+            schema.ReportRow.pair_id == assignment.pair_id,
+            schema.ReportRow.annotator_id == annotator_id,
+            text(schema.IS_UNCLEARED),
         )
         report_id = connection.execute(own_report_query).scalar_one_or_none()
         if report_id is None:
             now = self._now()
             values = {"base_id": assignment.base_id, "pair_id": assignment.pair_id, "annotator_id": annotator_id}
             fields = {"reason": reason, "text": report_text, "created_at": now}
-            report = insert(ReportRow).values(**values, **fields).returning(ReportRow.id)
+            report = insert(schema.ReportRow).values(**values, **fields).returning(schema.ReportRow.id)
             report_id = connection.execute(report).scalar_one()
             if _num_open(connection, assignment.pair_id) >= reports_to_retire:
                 _retire(connection, assignment.pair_id, now)
@@ -118,28 +124,36 @@ class Reports:
 
 
 def _num_open(connection: Connection, pair_id: int) -> int:
-    query = select(func.count()).select_from(ReportRow).where(ReportRow.pair_id == pair_id, text(IS_UNCLEARED))
+    query = (
+        select(func.count())
+        .select_from(schema.ReportRow)
+        .where(schema.ReportRow.pair_id == pair_id, text(schema.IS_UNCLEARED))
+    )
     return connection.execute(query).scalar_one()
 
 
 def _retire(connection: Connection, pair_id: int, now: datetime) -> None:
     """Retire a pair from the pool at once: nobody is assigned it any more, and open assignments are closed."""
     connection.execute(
-        update(PairRow).where(PairRow.id == pair_id, PairRow.retired_at.is_(None)).values(retired_at=now)
+        update(schema.PairRow)
+        .where(schema.PairRow.id == pair_id, schema.PairRow.retired_at.is_(None))
+        .values(retired_at=now)
     )
-    for before, after in CLOSED_AS.items():
+    for before, after in schema.CLOSED_AS.items():
         num_closed = connection.execute(
-            update(AssignmentRow)
-            .where(AssignmentRow.pair_id == pair_id, AssignmentRow.state == before)
+            update(schema.AssignmentRow)
+            .where(schema.AssignmentRow.pair_id == pair_id, schema.AssignmentRow.state == before)
             .values(state=after)
         ).rowcount
         connection.execute(
-            update(PairRow).where(PairRow.id == pair_id).values(num_taken=PairRow.num_taken - num_closed)
+            update(schema.PairRow)
+            .where(schema.PairRow.id == pair_id)
+            .values(num_taken=schema.PairRow.num_taken - num_closed)
         )
 
 
 def _find(connection: Connection, base_id: int, report_id: int) -> Report:
-    query = _REPORTS.where(ReportRow.base_id == base_id, ReportRow.id == report_id)
+    query = _REPORTS.where(schema.ReportRow.base_id == base_id, schema.ReportRow.id == report_id)
     row = connection.execute(query).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no report {report_id}")

@@ -25,56 +25,44 @@ from sqlalchemy.orm import aliased
 
 from dmpo_app.domain.image import BaseModelRef, ImageRef, PairSource, Provenance
 from dmpo_app.domain.vote import PREFERENCES, STRENGTHS, Choice, Outcome, Purpose, Question, Strength
+from dmpo_app.store import schema
 from dmpo_app.store.db.database import Database
-from dmpo_app.store.schema import (
-    IS_LIVE,
-    IS_RETIRED,
-    IS_UNCLEARED,
-    IS_UNENCODED,
-    AssignmentRow,
-    AssignmentState,
-    ImageRow,
-    ImportedPairRow,
-    PairRow,
-    PromptRow,
-    ReportRow,
-    RoundRow,
-    VoteRow,
-)
 
 ASSIGNMENT = select(
-    AssignmentRow.id,
-    AssignmentRow.base_id,
-    AssignmentRow.annotator_id,
-    AssignmentRow.pair_id,
-    AssignmentRow.question,
-    AssignmentRow.purpose,
-    AssignmentRow.a_on_left,
-    AssignmentRow.arrangement,
-    AssignmentRow.state,
-    AssignmentRow.expires_at,
-).where(AssignmentRow.public_id == bindparam("public_id"))
-LIVE_VOTE = select(VoteRow.id, VoteRow.choice, VoteRow.strength, VoteRow.comment, VoteRow.ranking).where(
-    VoteRow.assignment_id == bindparam("assignment"), text(IS_LIVE)
-)
-INSERT_VOTE = insert(VoteRow).returning(VoteRow.id)
+    schema.AssignmentRow.id,
+    schema.AssignmentRow.base_id,
+    schema.AssignmentRow.annotator_id,
+    schema.AssignmentRow.pair_id,
+    schema.AssignmentRow.question,
+    schema.AssignmentRow.purpose,
+    schema.AssignmentRow.a_on_left,
+    schema.AssignmentRow.arrangement,
+    schema.AssignmentRow.state,
+    schema.AssignmentRow.expires_at,
+).where(schema.AssignmentRow.public_id == bindparam("public_id"))
+LIVE_VOTE = select(
+    schema.VoteRow.id, schema.VoteRow.choice, schema.VoteRow.strength, schema.VoteRow.comment, schema.VoteRow.ranking
+).where(schema.VoteRow.assignment_id == bindparam("assignment"), text(schema.IS_LIVE))
+INSERT_VOTE = insert(schema.VoteRow).returning(schema.VoteRow.id)
 MARK_ANSWERED = (
-    update(AssignmentRow).where(AssignmentRow.id == bindparam("assignment")).values(state=AssignmentState.ANSWERED)
+    update(schema.AssignmentRow)
+    .where(schema.AssignmentRow.id == bindparam("assignment"))
+    .values(state=schema.AssignmentState.ANSWERED)
 )
 CHANGE_VOTE_COUNT = (
-    update(PairRow)
-    .where(PairRow.id == bindparam("pair"))
-    .values(num_votes=PairRow.num_votes + bindparam("change", type_=BigInteger))
+    update(schema.PairRow)
+    .where(schema.PairRow.id == bindparam("pair"))
+    .values(num_votes=schema.PairRow.num_votes + bindparam("change", type_=BigInteger))
 )
 LATEST_LIVE = (
-    select(VoteRow.id)
-    .where(VoteRow.annotator_id == bindparam("annotator_id"), text(IS_LIVE))
-    .order_by(VoteRow.id.desc())
+    select(schema.VoteRow.id)
+    .where(schema.VoteRow.annotator_id == bindparam("annotator_id"), text(schema.IS_LIVE))
+    .order_by(schema.VoteRow.id.desc())
     .limit(1)
 )
 
 STRENGTH_COUNTS = case(
-    *((VoteRow.strength == strength, counts) for strength, counts in STRENGTHS.items() if strength is not None),
+    *((schema.VoteRow.strength == strength, counts) for strength, counts in STRENGTHS.items() if strength is not None),
     else_=STRENGTHS[None],
 )
 """The weight of a vote's strength in a target."""
@@ -85,30 +73,35 @@ def training_conditions() -> tuple[ColumnElement[bool], ...]:
     # The retired pairs are few and read once, where a lookup of every vote's pair would cost with each vote. Where
     # there are none, as is usual, not even the set of them is made.
     # Pairs that were imported and have no latents yet are left out the same way.
-    retired = select(PairRow.id).where(text(IS_RETIRED))
-    unencoded = select(PairRow.id).where(PairRow.base_id == bindparam("base_id"), text(IS_UNENCODED))
+    retired = select(schema.PairRow.id).where(text(schema.IS_RETIRED))
+    unencoded = select(schema.PairRow.id).where(
+        schema.PairRow.base_id == bindparam("base_id"), text(schema.IS_UNENCODED)
+    )
     return (
-        VoteRow.base_id == bindparam("base_id"),
-        VoteRow.question == bindparam("question"),
-        VoteRow.purpose == Purpose.VOTE,
-        VoteRow.outcome.in_(PREFERENCES),
-        or_(~retired.exists(), VoteRow.pair_id.not_in(retired)),
-        or_(~unencoded.exists(), VoteRow.pair_id.not_in(unencoded)),
-        text(IS_LIVE),  # type: ignore[return-value]  # a condition like the others, though it has no type
+        schema.VoteRow.base_id == bindparam("base_id"),
+        schema.VoteRow.question == bindparam("question"),
+        schema.VoteRow.purpose == Purpose.VOTE,
+        schema.VoteRow.outcome.in_(PREFERENCES),
+        or_(~retired.exists(), schema.VoteRow.pair_id.not_in(retired)),
+        or_(~unencoded.exists(), schema.VoteRow.pair_id.not_in(unencoded)),
+        text(schema.IS_LIVE),  # type: ignore[return-value]  # a condition like the others, though it has no type
     )
 
 
 _WATERMARK = (
-    select(func.coalesce(func.max(RoundRow.last_vote_id), 0))
-    .where(RoundRow.base_id == bindparam("base_id"), RoundRow.finished_at.is_not(None))
+    select(func.coalesce(func.max(schema.RoundRow.last_vote_id), 0))
+    .where(schema.RoundRow.base_id == bindparam("base_id"), schema.RoundRow.finished_at.is_not(None))
     .scalar_subquery()
 )
-COUNT_TRAINED_ON = select(func.count()).select_from(VoteRow).where(*training_conditions())
-NEW_PREFERENCES = select(func.count(), func.min(VoteRow.id), func.max(VoteRow.id)).where(
-    *training_conditions(), VoteRow.id > _WATERMARK
+COUNT_TRAINED_ON = select(func.count()).select_from(schema.VoteRow).where(*training_conditions())
+NEW_PREFERENCES = select(func.count(), func.min(schema.VoteRow.id), func.max(schema.VoteRow.id)).where(
+    *training_conditions(), schema.VoteRow.id > _WATERMARK
 )
 COUNT_NEW = select(func.count()).select_from(
-    select(VoteRow.id).where(*training_conditions(), VoteRow.id > _WATERMARK).limit(bindparam("at_most")).subquery()
+    select(schema.VoteRow.id)
+    .where(*training_conditions(), schema.VoteRow.id > _WATERMARK)
+    .limit(bindparam("at_most"))
+    .subquery()
 )
 
 
@@ -165,7 +158,7 @@ class VotedPairs:
 
     def last_vote(self, base: BaseModelRef) -> int:
         """The id of a lineage's newest vote, 0 where there is none."""
-        query = select(func.coalesce(func.max(VoteRow.id), 0)).where(VoteRow.base_id == base.id)
+        query = select(func.coalesce(func.max(schema.VoteRow.id), 0)).where(schema.VoteRow.base_id == base.id)
         with self._database.reader() as connection:
             return connection.execute(query).scalar_one()
 
@@ -184,27 +177,27 @@ class VotedPairs:
 
 
 def _pairs(base: BaseModelRef, after: int, limit: int) -> Any:
-    a, b = aliased(ImageRow), aliased(ImageRow)
-    reported = exists().where(ReportRow.pair_id == PairRow.id, text(IS_UNCLEARED))
+    a, b = aliased(schema.ImageRow), aliased(schema.ImageRow)
+    reported = exists().where(schema.ReportRow.pair_id == schema.PairRow.id, text(schema.IS_UNCLEARED))
     return (
         select(
-            PairRow.id,
-            PromptRow.text,
-            PairRow.source,
-            PairRow.adapter_version,
-            PairRow.gold,
-            or_(PairRow.retired_at.is_not(None), reported),
-            ImportedPairRow.origin,
+            schema.PairRow.id,
+            schema.PromptRow.text,
+            schema.PairRow.source,
+            schema.PairRow.adapter_version,
+            schema.PairRow.gold,
+            or_(schema.PairRow.retired_at.is_not(None), reported),
+            schema.ImportedPairRow.origin,
             *(getattr(a, name) for name in _IMAGE),
             *(getattr(b, name) for name in _IMAGE),
         )
-        .join(PromptRow, PromptRow.id == PairRow.prompt_id)
-        .join(a, a.id == PairRow.image_a_id)
-        .join(b, b.id == PairRow.image_b_id)
-        .outerjoin(ImportedPairRow, ImportedPairRow.pair_id == PairRow.id)
+        .join(schema.PromptRow, schema.PromptRow.id == schema.PairRow.prompt_id)
+        .join(a, a.id == schema.PairRow.image_a_id)
+        .join(b, b.id == schema.PairRow.image_b_id)
+        .outerjoin(schema.ImportedPairRow, schema.ImportedPairRow.pair_id == schema.PairRow.id)
         # Sums keep the database from an index in another order, which it would go through whole for every page.
-        .where(PairRow.base_id + 0 == base.id, PairRow.num_votes + 0 > 0, PairRow.id > after)
-        .order_by(PairRow.id)
+        .where(schema.PairRow.base_id + 0 == base.id, schema.PairRow.num_votes + 0 > 0, schema.PairRow.id > after)
+        .order_by(schema.PairRow.id)
         .limit(limit)
     )
 
@@ -213,23 +206,23 @@ def _votes(connection: Connection, first: int, last: int, last_vote: int) -> dic
     # By way of the assignments, which are indexed by pair; votes are not.
     query = (
         select(
-            AssignmentRow.pair_id,
-            VoteRow.id,
-            VoteRow.annotator_id,
-            VoteRow.question,
-            VoteRow.purpose,
-            VoteRow.choice,
-            VoteRow.outcome,
-            AssignmentRow.a_on_left,
-            VoteRow.strength,
-            VoteRow.comment,
-            VoteRow.elapsed_ms,
-            VoteRow.created_at,
+            schema.AssignmentRow.pair_id,
+            schema.VoteRow.id,
+            schema.VoteRow.annotator_id,
+            schema.VoteRow.question,
+            schema.VoteRow.purpose,
+            schema.VoteRow.choice,
+            schema.VoteRow.outcome,
+            schema.AssignmentRow.a_on_left,
+            schema.VoteRow.strength,
+            schema.VoteRow.comment,
+            schema.VoteRow.elapsed_ms,
+            schema.VoteRow.created_at,
         )
-        .select_from(AssignmentRow)
-        .join(VoteRow, VoteRow.assignment_id == AssignmentRow.id)
-        .where(AssignmentRow.pair_id.between(first, last), VoteRow.id <= last_vote, text(IS_LIVE))
-        .order_by(VoteRow.id)
+        .select_from(schema.AssignmentRow)
+        .join(schema.VoteRow, schema.VoteRow.assignment_id == schema.AssignmentRow.id)
+        .where(schema.AssignmentRow.pair_id.between(first, last), schema.VoteRow.id <= last_vote, text(schema.IS_LIVE))
+        .order_by(schema.VoteRow.id)
     )
     votes_by_pair: dict[int, list[ExportVote]] = defaultdict(list)
     for pair_id, *values in connection.execute(query):

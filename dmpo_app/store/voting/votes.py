@@ -25,33 +25,12 @@ from dmpo_app.domain.vote import (
     ranking_from_places,
 )
 from dmpo_app.errors import BadInputError, ConflictError, ExpiredError
+from dmpo_app.store import schema
 from dmpo_app.store.db.column_types import MICROSECONDS_PER_HOUR, from_microseconds
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.pairs.pairs import join_training_files
-from dmpo_app.store.schema import (
-    IS_LIVE,
-    AnnotatorRow,
-    AssignmentRow,
-    AssignmentState,
-    ImageRow,
-    PairRow,
-    PromptEmbedsRow,
-    PromptRow,
-    SetImageRow,
-    VoteRow,
-)
+from dmpo_app.store.voting import vote_queries
 from dmpo_app.store.voting.own_votes import get_own_assignment, get_own_vote
-from dmpo_app.store.voting.vote_queries import (
-    CHANGE_VOTE_COUNT,
-    COUNT_NEW,
-    INSERT_VOTE,
-    LATEST_LIVE,
-    LIVE_VOTE,
-    MARK_ANSWERED,
-    NEW_PREFERENCES,
-    STRENGTH_COUNTS,
-    training_conditions,
-)
 
 UNDOABLE = 10
 """The number of latest votes that can be undone; older ones can be withdrawn."""
@@ -114,7 +93,9 @@ class Votes:
             if count_limit <= 0:
                 return recorded
             parameters = {"base_id": assignment.base_id, "question": question, "at_most": count_limit}
-            return replace(recorded, new_preferences=connection.execute(COUNT_NEW, parameters).scalar_one())
+            return replace(
+                recorded, new_preferences=connection.execute(vote_queries.COUNT_NEW, parameters).scalar_one()
+            )
 
         return self._database.submit(work)
 
@@ -129,12 +110,14 @@ class Votes:
     def count(self, base: BaseModelRef, *, since: datetime | None = None) -> int:
         """Count the live votes of every choice, all or from a time on."""
         if since is None:  # the pairs keep count, and are fewer
-            query = select(func.coalesce(func.sum(PairRow.num_votes), 0)).where(PairRow.base_id == base.id)
+            query = select(func.coalesce(func.sum(schema.PairRow.num_votes), 0)).where(
+                schema.PairRow.base_id == base.id
+            )
         else:
             query = (
                 select(func.count())
-                .select_from(VoteRow)
-                .where(VoteRow.base_id == base.id, VoteRow.created_at >= since, text(IS_LIVE))
+                .select_from(schema.VoteRow)
+                .where(schema.VoteRow.base_id == base.id, schema.VoteRow.created_at >= since, text(schema.IS_LIVE))
             )
         with self._database.reader() as connection:
             return connection.execute(query).scalar_one()
@@ -143,15 +126,19 @@ class Votes:
         """Count the new preferences up to `at_most`: cheap however many there are."""
         parameters = {"base_id": base.id, "question": question, "at_most": at_most}
         with self._database.reader() as connection:
-            return connection.execute(COUNT_NEW, parameters).scalar_one()
+            return connection.execute(vote_queries.COUNT_NEW, parameters).scalar_one()
 
     def new_preferences(self, base: BaseModelRef, *, question: Question = Question.OVERALL) -> NewPreferences:
         """The live preferences on a question that no finished round has used; those on retired pairs left out."""
         with self._database.reader() as connection:
-            count, first, last = connection.execute(NEW_PREFERENCES, {"base_id": base.id, "question": question}).one()
+            count, first, last = connection.execute(
+                vote_queries.NEW_PREFERENCES, {"base_id": base.id, "question": question}
+            ).one()
             if not count:
                 return NewPreferences(0, 0, None)
-            oldest_at = connection.execute(select(VoteRow.created_at).where(VoteRow.id == first)).scalar_one()
+            oldest_at = connection.execute(
+                select(schema.VoteRow.created_at).where(schema.VoteRow.id == first)
+            ).scalar_one()
         return NewPreferences(count, last, oldest_at)
 
     def training_votes(self, base: BaseModelRef, *, question: Question = Question.OVERALL) -> list[TrainingVote]:
@@ -159,21 +146,27 @@ class Votes:
 
         Those on pairs that were reported and not cleared are left out.
         """
-        a, b = aliased(ImageRow), aliased(ImageRow)
+        a, b = aliased(schema.ImageRow), aliased(schema.ImageRow)
         columns = (
-            VoteRow.id,
-            VoteRow.pair_id,
-            VoteRow.annotator_id,
-            PromptRow.text,
-            VoteRow.outcome,
+            schema.VoteRow.id,
+            schema.VoteRow.pair_id,
+            schema.VoteRow.annotator_id,
+            schema.PromptRow.text,
+            schema.VoteRow.outcome,
             a.latents_sha256,
             b.latents_sha256,
-            PromptEmbedsRow.sha256,
-            STRENGTH_COUNTS,
-            VoteRow.ranking,
+            schema.PromptEmbedsRow.sha256,
+            vote_queries.STRENGTH_COUNTS,
+            schema.VoteRow.ranking,
         )
-        of_votes = select(*columns).select_from(VoteRow).join(PairRow, PairRow.id == VoteRow.pair_id)
-        query = join_training_files(of_votes, a, b).where(*training_conditions()).order_by(VoteRow.id)
+        of_votes = (
+            select(*columns)
+            .select_from(schema.VoteRow)
+            .join(schema.PairRow, schema.PairRow.id == schema.VoteRow.pair_id)
+        )
+        query = (
+            join_training_files(of_votes, a, b).where(*vote_queries.training_conditions()).order_by(schema.VoteRow.id)
+        )
         parameters = {"base_id": base.id, "question": question}
         with self._database.reader() as connection:
             votes = [TrainingVote(*row) for row in connection.execute(query, parameters)]
@@ -182,9 +175,12 @@ class Votes:
 
     def per_hour(self, base: BaseModelRef) -> list[tuple[datetime, int]]:
         """Count the live votes by hour (UTC), oldest first; hours without any are left out."""
-        hour = type_coerce(VoteRow.created_at, BigInteger) // MICROSECONDS_PER_HOUR
+        hour = type_coerce(schema.VoteRow.created_at, BigInteger) // MICROSECONDS_PER_HOUR
         query = (
-            select(hour, func.count()).where(VoteRow.base_id == base.id, text(IS_LIVE)).group_by(hour).order_by(hour)
+            select(hour, func.count())
+            .where(schema.VoteRow.base_id == base.id, text(schema.IS_LIVE))
+            .group_by(hour)
+            .order_by(hour)
         )
         with self._database.reader() as connection:
             return [
@@ -195,13 +191,16 @@ class Votes:
     def _record(
         self, connection: Connection, assignment: Row[*tuple[Any, ...]], values: dict[str, Any], elapsed_ms: int
     ) -> RecordedVote:
-        if assignment.state is AssignmentState.ANSWERED:
+        if assignment.state is schema.AssignmentState.ANSWERED:
             return _repeat_vote(connection, assignment, values)
         now = self._now()
-        if assignment.state in (AssignmentState.LAPSED, AssignmentState.SPENT) or assignment.expires_at <= now:
+        if (
+            assignment.state in (schema.AssignmentState.LAPSED, schema.AssignmentState.SPENT)
+            or assignment.expires_at <= now
+        ):
             raise ExpiredError("this pair can no longer be answered, its time is up; ask for another one")
         vote_id = connection.execute(
-            INSERT_VOTE,
+            vote_queries.INSERT_VOTE,
             {
                 "assignment_id": assignment.id,
                 "base_id": assignment.base_id,
@@ -215,21 +214,21 @@ class Votes:
                 "created_at": now,
             },
         ).scalar_one()
-        connection.execute(MARK_ANSWERED, {"assignment": assignment.id})
-        connection.execute(CHANGE_VOTE_COUNT, {"pair": assignment.pair_id, "change": 1})
+        connection.execute(vote_queries.MARK_ANSWERED, {"assignment": assignment.id})
+        connection.execute(vote_queries.CHANGE_VOTE_COUNT, {"pair": assignment.pair_id, "change": 1})
         return RecordedVote(vote_id, is_new=True)
 
     def _undo(self, vote_id: int, annotator_id: int, connection: Connection) -> None:
         vote = get_own_vote(connection, vote_id, annotator_id)
         if vote.undone_at is not None:
             return
-        if connection.execute(LATEST_LIVE, {"annotator_id": annotator_id}).scalar_one_or_none() != vote_id:
+        if connection.execute(vote_queries.LATEST_LIVE, {"annotator_id": annotator_id}).scalar_one_or_none() != vote_id:
             raise ConflictError("only the latest vote can be taken back")
         if _num_assignments_after(connection, vote_id, annotator_id) >= UNDOABLE:
             raise ConflictError(f"only the last {UNDOABLE} votes can be taken back; older ones can be withdrawn")
         now = self._now()
-        connection.execute(update(VoteRow).where(VoteRow.id == vote_id).values(undone_at=now))
-        connection.execute(CHANGE_VOTE_COUNT, {"pair": vote.pair_id, "change": -1})
+        connection.execute(update(schema.VoteRow).where(schema.VoteRow.id == vote_id).values(undone_at=now))
+        connection.execute(vote_queries.CHANGE_VOTE_COUNT, {"pair": vote.pair_id, "change": -1})
         _reopen(connection, vote.assignment_id, vote.pair_id, now)
 
 
@@ -253,10 +252,10 @@ def _vote_values(submitted: SubmittedVote, assignment: Row[*tuple[Any, ...]]) ->
 def _find_set_latents(connection: Connection, base: BaseModelRef) -> dict[int, tuple[str, ...]]:
     """Find the hashes of the latents of images c and d of every set of a lineage, by pair id."""
     query = (
-        select(SetImageRow.pair_id, ImageRow.latents_sha256)
-        .join(ImageRow, ImageRow.id == SetImageRow.image_id)
-        .where(ImageRow.base_id == base.id)
-        .order_by(SetImageRow.pair_id, SetImageRow.position)
+        select(schema.SetImageRow.pair_id, schema.ImageRow.latents_sha256)
+        .join(schema.ImageRow, schema.ImageRow.id == schema.SetImageRow.image_id)
+        .where(schema.ImageRow.base_id == base.id)
+        .order_by(schema.SetImageRow.pair_id, schema.SetImageRow.position)
     )
     hashes_by_pair: dict[int, tuple[str, ...]] = {}
     for pair_id, sha256 in connection.execute(query):
@@ -267,29 +266,31 @@ def _find_set_latents(connection: Connection, base: BaseModelRef) -> dict[int, t
 
 def _num_assignments_after(connection: Connection, vote_id: int, annotator_id: int) -> int:
     """Count the assignments this annotator voted on later; voting on one anew several times counts once."""
-    later = select(func.count(VoteRow.assignment_id.distinct())).where(
-        VoteRow.annotator_id == annotator_id, VoteRow.id > vote_id
+    later = select(func.count(schema.VoteRow.assignment_id.distinct())).where(
+        schema.VoteRow.annotator_id == annotator_id, schema.VoteRow.id > vote_id
     )
     return connection.execute(later).scalar_one()
 
 
 def _reopen(connection: Connection, assignment_id: int, pair_id: int, now: datetime) -> None:
     row = connection.execute(
-        select(AssignmentRow.opened_at, AssignmentRow.expires_at, PairRow.retired_at)
-        .join(PairRow, PairRow.id == AssignmentRow.pair_id)
-        .where(AssignmentRow.id == assignment_id)
+        select(schema.AssignmentRow.opened_at, schema.AssignmentRow.expires_at, schema.PairRow.retired_at)
+        .join(schema.PairRow, schema.PairRow.id == schema.AssignmentRow.pair_id)
+        .where(schema.AssignmentRow.id == assignment_id)
     ).one()
-    changes: dict[str, Any] = {"state": AssignmentState.SPENT}
+    changes: dict[str, Any] = {"state": schema.AssignmentState.SPENT}
     if row.retired_at is None:
         lifetime = row.expires_at - row.opened_at
-        changes = {"state": AssignmentState.REOPENED, "opened_at": now, "expires_at": now + lifetime}
+        changes = {"state": schema.AssignmentState.REOPENED, "opened_at": now, "expires_at": now + lifetime}
     else:
-        connection.execute(update(PairRow).where(PairRow.id == pair_id).values(num_taken=PairRow.num_taken - 1))
-    connection.execute(update(AssignmentRow).where(AssignmentRow.id == assignment_id).values(**changes))
+        connection.execute(
+            update(schema.PairRow).where(schema.PairRow.id == pair_id).values(num_taken=schema.PairRow.num_taken - 1)
+        )
+    connection.execute(update(schema.AssignmentRow).where(schema.AssignmentRow.id == assignment_id).values(**changes))
 
 
 def _repeat_vote(connection: Connection, assignment: Row[*tuple[Any, ...]], values: dict[str, Any]) -> RecordedVote:
-    live_vote = connection.execute(LIVE_VOTE, {"assignment": assignment.id}).one()
+    live_vote = connection.execute(vote_queries.LIVE_VOTE, {"assignment": assignment.id}).one()
     if values != {name: getattr(live_vote, name) for name in ("choice", "strength", "comment", "ranking")}:
         recorded_choice = live_vote.choice.value if live_vote.ranking is None else "with an order"
         raise ConflictError(f"this pair was answered {recorded_choice!r} already; take that back first")
@@ -316,23 +317,25 @@ class VoteRecords:
         """List every live vote of a lineage on one question, skips included, in the order they were given."""
         query = (
             select(
-                VoteRow.id,
-                VoteRow.annotator_id,
-                VoteRow.pair_id,
-                VoteRow.outcome,
-                AssignmentRow.a_on_left,
-                VoteRow.elapsed_ms,
+                schema.VoteRow.id,
+                schema.VoteRow.annotator_id,
+                schema.VoteRow.pair_id,
+                schema.VoteRow.outcome,
+                schema.AssignmentRow.a_on_left,
+                schema.VoteRow.elapsed_ms,
             )
-            .join(AssignmentRow, AssignmentRow.id == VoteRow.assignment_id)
-            .where(VoteRow.base_id == base.id, text(IS_LIVE), VoteRow.question == question)
-            .order_by(VoteRow.id)
+            .join(schema.AssignmentRow, schema.AssignmentRow.id == schema.VoteRow.assignment_id)
+            .where(schema.VoteRow.base_id == base.id, text(schema.IS_LIVE), schema.VoteRow.question == question)
+            .order_by(schema.VoteRow.id)
         )
         with self._database.reader() as connection:
             return [CastVote(*row) for row in connection.execute(query)]
 
     def public_ids(self, base: BaseModelRef) -> dict[int, str]:
         """Find the public ids of everybody who has voted in a lineage, by internal id."""
-        voter_ids = select(VoteRow.annotator_id).where(VoteRow.base_id == base.id)
-        query = select(AnnotatorRow.id, AnnotatorRow.public_id).where(AnnotatorRow.id.in_(voter_ids))
+        voter_ids = select(schema.VoteRow.annotator_id).where(schema.VoteRow.base_id == base.id)
+        query = select(schema.AnnotatorRow.id, schema.AnnotatorRow.public_id).where(
+            schema.AnnotatorRow.id.in_(voter_ids)
+        )
         with self._database.reader() as connection:
             return {row.id: row.public_id for row in connection.execute(query)}

@@ -17,13 +17,7 @@ from dmpo_app.objective import Needs, Objective, PairTerms, guarded, ranking_dmp
 from dmpo_app.settings import RoundSettings
 from dmpo_app.training.data.training_examples import Example, RankedExamples
 from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from dmpo_app.training.monitoring.early_stopping import (
-    PairHealth,
-    StepResult,
-    VoteAgreement,
-    compute_agreement,
-    pair_health,
-)
+from dmpo_app.training.monitoring import early_stopping
 from dmpo_app.training.reference.denoising_errors import PairErrors
 
 
@@ -68,7 +62,7 @@ def train_step(
     max_grad_norm: float,
     micro_pairs: int,
     group: ProcessGroup = SINGLE_PROCESS,
-) -> StepResult:
+) -> early_stopping.StepResult:
     """Update the adapter once on the vote-weighted mean of the loss over the examples.
 
     The batch goes through the denoiser in pieces of `micro_pairs` examples, whole blocks where there are rankings, each
@@ -78,11 +72,11 @@ def train_step(
     example_weights = _example_weights(examples, errors)
     positions = group.shard(len(examples), block=errors.dataset.rankings.block)
     results = group.all_gather(lambda: _backward(errors, examples, example_weights, positions, loss_fn, micro_pairs))
-    total, agreement_sum, health_sum = 0.0, VoteAgreement(), PairHealth()
+    total, agreement_sum, health_sum = 0.0, early_stopping.VoteAgreement(), early_stopping.PairHealth()
     for loss, agreement_fields, health_fields in results:
         total += loss
-        agreement_sum += VoteAgreement(*agreement_fields)
-        health_sum += PairHealth(*health_fields)
+        agreement_sum += early_stopping.VoteAgreement(*agreement_fields)
+        health_sum += early_stopping.PairHealth(*health_fields)
     group.sum_gradients(parameters.values())
     norm = float(clip_grad_norm_(parameters.values(), max_grad_norm))
     if not (math.isfinite(total) and math.isfinite(norm)):
@@ -93,7 +87,7 @@ def train_step(
         )
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return StepResult(total, agreement_sum, health_sum, norm)
+    return early_stopping.StepResult(total, agreement_sum, health_sum, norm)
 
 
 def learning_rate_factor(step: int, settings: RoundSettings) -> float:
@@ -136,7 +130,12 @@ def _backward(
     Positions beyond the batch are padded with examples from its start that weigh nothing, so that all pieces have one
     shape in all processes.
     """
-    count, total, agreement_sum, health_sum = len(examples), 0.0, VoteAgreement(), PairHealth()
+    count, total, agreement_sum, health_sum = (
+        len(examples),
+        0.0,
+        early_stopping.VoteAgreement(),
+        early_stopping.PairHealth(),
+    )
     for start in range(positions.start, positions.stop, micro_pairs):
         batch_positions = range(start, min(start + micro_pairs, positions.stop))
         local_batch = [examples[position % count] for position in batch_positions]
@@ -152,6 +151,6 @@ def _backward(
             [position for position in range(num_real) if not local_batch[position].is_padding]
         )
         margins = real_terms.margin(loss_fn.margin_beta).detach()
-        agreement_sum += compute_agreement(margins, real_terms.target)
-        health_sum += pair_health(real_terms, margins)
+        agreement_sum += early_stopping.compute_agreement(margins, real_terms.target)
+        health_sum += early_stopping.pair_health(real_terms, margins)
     return total, astuple(agreement_sum), astuple(health_sum)

@@ -27,13 +27,7 @@ from dmpo_app.training.loop.checkpoint import BestAdapter, Checkpoint
 from dmpo_app.training.loop.compilation import can_compile, compile_in_place, eager_forward, restore_eager
 from dmpo_app.training.loop.optimizers import AdapterEma, OptimizerState, make_optimizer
 from dmpo_app.training.loop.step import learning_rate_factor, set_learning_rate, train_step
-from dmpo_app.training.monitoring.early_stopping import (
-    EarlyStopMonitor,
-    LimitViolation,
-    StepResult,
-    adapter_norm,
-    num_outputs,
-)
+from dmpo_app.training.monitoring import early_stopping
 from dmpo_app.training.monitoring.evaluation import Evaluation, evaluate, evaluate_base
 from dmpo_app.training.monitoring.latent_preview import LatentPreview
 from dmpo_app.training.reference.denoising_errors import RoundReferences
@@ -77,12 +71,12 @@ class RoundTrainer:
         self.seconds = resume_from.seconds if resume_from else 0.0
         """Time spent in slices so far; `steps` adds to it."""
         self.best = resume_from.best if resume_from else None
-        self._monitor = resume_from.monitor if resume_from else EarlyStopMonitor()
+        self._monitor = resume_from.monitor if resume_from else early_stopping.EarlyStopMonitor()
         # First the live version on the plain denoiser; the round's own adapter then takes its place.
         self.live_evaluation = resume_from.live_evaluation if resume_from else self._evaluate_live(parent)
         self._parameters = attach(denoiser.module, plan.spec, seed=plan.seed)
         self._compile_or_fuse(resume_from)
-        self._root_outputs = math.sqrt(num_outputs(self._parameters))
+        self._root_outputs = math.sqrt(early_stopping.num_outputs(self._parameters))
         self._optimizer = make_optimizer(
             self._parameters,
             learning_rate=self._settings.learning_rate,
@@ -127,7 +121,7 @@ class RoundTrainer:
         if self._ema is not None:
             self._ema.restore(checkpoint.average, self.step)
 
-    def train_step(self) -> StepResult:
+    def train_step(self) -> early_stopping.StepResult:
         """Train one step. Raises RoundFailedError when it diverges or does not fit into memory."""
         self._oom_retrier.run(lambda: self.group.all_gather(lambda: self._references.compute_for_step(self.step)))
         set_learning_rate(
@@ -148,13 +142,13 @@ class RoundTrainer:
         self.step += 1
         if self._ema is not None:
             self._ema.update()
-        norm = adapter_norm(self._parameters, scaling=self._scaling)
+        norm = early_stopping.adapter_norm(self._parameters, scaling=self._scaling)
         result = replace(result, adapter_norm=norm, adapter_rms=norm / self._root_outputs)
         self._monitor = self._monitor.after_step(self.step, result, self._settings.limits)
         return result
 
     @property
-    def violation(self) -> LimitViolation | None:
+    def violation(self) -> early_stopping.LimitViolation | None:
         """The exceeded limit that ends the round before its last step, if any."""
         return self._monitor.violation
 

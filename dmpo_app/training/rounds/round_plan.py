@@ -21,15 +21,7 @@ from dmpo_app.labeling.quality.quality_report import weighing_from_settings
 from dmpo_app.objective import get_objective
 from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.store import Store
-from dmpo_app.training.data.dataset import (
-    AutomaticEvidence,
-    PairDataset,
-    TensorFiles,
-    build_dataset,
-    filter_votes,
-    is_held_out,
-    split_votes,
-)
+from dmpo_app.training.data import dataset
 from dmpo_app.training.data.training_examples import keyed_seed
 from dmpo_app.training.loop.step import PreferenceLoss
 from dmpo_app.training.rounds.scorer_targets import AutomaticPlan, compute_evidence, score_for_round
@@ -47,8 +39,8 @@ class RoundPlan:
     parent_version: int
     settings: RoundSettings
     spec: LoraSpec
-    train: PairDataset
-    held_out: PairDataset | None
+    train: dataset.PairDataset
+    held_out: dataset.PairDataset | None
     train_vote_ids: tuple[int, ...]
     held_out_vote_ids: tuple[int, ...]
     config: Mapping[str, Any]
@@ -107,7 +99,7 @@ def start_or_resume(
             base,
             round_settings.scoring,
             votes,
-            may_train_on=lambda prompt: not is_held_out(prompt, share=share, seed=seed),
+            may_train_on=lambda prompt: not dataset.is_held_out(prompt, share=share, seed=seed),
             device=scoring_device,
             heartbeat=heartbeat,
         )
@@ -152,7 +144,7 @@ def start_round(
     }
     if automatic is not None:
         config["automatic"] = automatic.to_config()
-    vote_split = split_votes(votes, share=settings.held_out_share, seed=settings.seed)
+    vote_split = dataset.split_votes(votes, share=settings.held_out_share, seed=settings.seed)
     if not weighing.is_off:
         train = [vote for vote, (_, held_out) in zip(votes, vote_split, strict=True) if not held_out]
         config["weighing"] = weighing.to_config() | {"summary": dict(weighing.weights(train).summary)}
@@ -180,7 +172,7 @@ class PlanInputs:
     state: RoundState
     votes: tuple[TrainingVote, ...]
     held_out_by_vote_id: Mapping[int, bool]
-    evidence: AutomaticEvidence | None
+    evidence: dataset.AutomaticEvidence | None
 
     @property
     def train(self) -> list[TrainingVote]:
@@ -199,7 +191,7 @@ def read_plan_inputs(store: Store, base: BaseModelRef, state: RoundState) -> Pla
     """
     held_out_by_vote_id = dict(store.rounds.votes(state.id))
     question = Question(state.config.get("question", Question.OVERALL))  # older rounds knew but one
-    votes = filter_votes(store.votes.training_votes(base, question=question), held_out_by_vote_id)
+    votes = dataset.filter_votes(store.votes.training_votes(base, question=question), held_out_by_vote_id)
     plan_inputs = PlanInputs(base, state, tuple(votes), held_out_by_vote_id, None)
     train = plan_inputs.train
     if not train:
@@ -212,7 +204,7 @@ def read_plan_inputs(store: Store, base: BaseModelRef, state: RoundState) -> Pla
     return replace(plan_inputs, evidence=compute_evidence(store, base, automatic, voted_pair_ids))
 
 
-def build_plan(plan_inputs: PlanInputs, files: TensorFiles) -> RoundPlan:
+def build_plan(plan_inputs: PlanInputs, files: dataset.TensorFiles) -> RoundPlan:
     """Build the plan, tensors from `files`: the same inputs give the same plan in any process."""
     state, votes, held_out_by_vote_id = plan_inputs.state, plan_inputs.votes, plan_inputs.held_out_by_vote_id
     settings = RoundSettings.model_validate(state.config["settings"])
@@ -239,7 +231,7 @@ def build_plan(plan_inputs: PlanInputs, files: TensorFiles) -> RoundPlan:
         parent_version=state.parent_version,
         settings=settings,
         spec=LoraSpec.from_settings(settings, get_family(plan_inputs.base.family)),
-        train=build_dataset(
+        train=dataset.build_dataset(
             train,
             files,
             alpha=settings.alpha,
@@ -247,7 +239,7 @@ def build_plan(plan_inputs: PlanInputs, files: TensorFiles) -> RoundPlan:
             automatic=plan_inputs.evidence,
             learn_whole_rankings=settings.learns_whole_rankings,
         ),
-        held_out=build_dataset(held_out, files, alpha=settings.alpha, annotator_weight=annotator_weight)
+        held_out=dataset.build_dataset(held_out, files, alpha=settings.alpha, annotator_weight=annotator_weight)
         if held_out
         else None,
         train_vote_ids=tuple(vote.vote_id for vote in train),

@@ -19,19 +19,11 @@ from pathlib import Path
 
 import torch
 
+from dmpo_app import errors
 from dmpo_app.diffusion.adapter_files import remove_staging_folders
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain.image import BaseModelRef
 from dmpo_app.domain.round import RoundState, Trigger
-from dmpo_app.errors import (
-    BusyError,
-    ConflictError,
-    LeaseLostError,
-    PeerLostError,
-    RoundFailedError,
-    StorageFullError,
-    StudioError,
-)
 from dmpo_app.io import write_atomically
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
@@ -61,7 +53,7 @@ def next_round(store: Store, base: BaseModelRef, settings: Settings, now: dateti
         return None
     try:
         return store.rounds.request(base, trigger, question=settings.labeling.training_question)
-    except ConflictError as error:  # an administrator's request or an undone vote came in between
+    except errors.ConflictError as error:  # an administrator's request or an undone vote came in between
         _log.info("no round is started: %s", error)
         return None
 
@@ -136,9 +128,9 @@ class RoundScheduler:
             if not self._hold_lease():
                 return Tick.WAITING
             state = self._next_round()
-        except LeaseLostError:
+        except errors.LeaseLostError:
             return self._lease_lost()
-        except (BusyError, StorageFullError) as error:
+        except (errors.BusyError, errors.StorageFullError) as error:
             return self._pause(f"the store takes nothing for now: {error}")
         if state is None:
             return self._prefetch()
@@ -163,7 +155,7 @@ class RoundScheduler:
                 self._margin_prefetcher is not None and self._margin_prefetcher.fill()
             )
             return Tick.PREPARED if did_work else Tick.IDLE
-        except StudioError as error:
+        except errors.StudioError as error:
             self._reference_prefetcher = self._make_reference_prefetcher()
             return self._pause(f"references cannot be prepared, the round will compute them: {error}")
 
@@ -174,13 +166,13 @@ class RoundScheduler:
     def _train(self, state: RoundState) -> Tick:
         try:
             outcome = self._train_round(state)
-        except PeerLostError:
+        except errors.PeerLostError:
             raise  # no fault of the round's; it goes on when all processes are started again
-        except LeaseLostError:
+        except errors.LeaseLostError:
             return self._lease_lost()
-        except (BusyError, StorageFullError) as error:
+        except (errors.BusyError, errors.StorageFullError) as error:
             return self._pause(f"round {state.id} waits: {error}")
-        except RoundFailedError as error:
+        except errors.RoundFailedError as error:
             return self._fail(state, str(error), final=True)
         except Exception as error:  # noqa: BLE001 - whatever it was, it is logged and recorded, and the trainer goes on
             _log.exception("round %d failed", state.id)
@@ -202,9 +194,9 @@ class RoundScheduler:
         _log.error("round %d failed%s: %s", state.id, "" if final else ", will be tried again", reason)
         try:
             self._store.rounds.fail(state.id, reason, token=self._lease.token, final=final)
-        except LeaseLostError:
+        except errors.LeaseLostError:
             return self._lease_lost()
-        except (BusyError, StorageFullError) as error:
+        except (errors.BusyError, errors.StorageFullError) as error:
             return self._pause(f"the failure of round {state.id} could not be recorded: {error}")
         if final:
             remove_checkpoint(self._store.home, state.id)
@@ -343,7 +335,7 @@ def check_crash_loop(path: Path, step: int) -> None:
         earlier = {"step": -1, "starts": 0}
     starts = earlier["starts"] + 1 if earlier["step"] == step else 1
     if starts > MAX_CRASHES:
-        raise RoundFailedError(
+        raise errors.RoundFailedError(
             f"the trainer died {MAX_CRASHES} times in a row at step {step}; most likely the system ended it for "
             "want of memory: set a smaller DMPO_ROUND__BATCH_PAIRS or DMPO_ROUND__RANK"
         )

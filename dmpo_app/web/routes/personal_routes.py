@@ -10,21 +10,9 @@ from fastapi.responses import StreamingResponse
 from dmpo_app.domain.campaign import ConsentAgreement
 from dmpo_app.domain.vote import Annotator, VoteRecord
 from dmpo_app.labeling.tables import as_csv, as_jsonl, csv_header, document_parts
+from dmpo_app.web import campaign_models
 from dmpo_app.web.api_models import INT64_MAX
 from dmpo_app.web.authentication import MaybeSessionToken, SessionToken, require_annotator
-from dmpo_app.web.campaign_models import (
-    AgreementOut,
-    ConsentAnswer,
-    ConsentBody,
-    MeAnswer,
-    OwnCounts,
-    OwnVote,
-    OwnVotesAnswer,
-    ReportAnswer,
-    ReportBody,
-    TrainedVersion,
-    WithdrawAnswer,
-)
 from dmpo_app.web.error_responses import StudioRoute, document_errors
 from dmpo_app.web.routes.voting_routes import VoteId, image_url
 from dmpo_app.web.services import RateLimits, RequestLimiters, Services
@@ -52,24 +40,24 @@ def _add_me(router: APIRouter, services: Services, limiters: RequestLimiters) ->
     store, base, labeling = services.store, services.base, services.labeling
 
     @router.get("/session/me", responses=document_errors(401, 503))
-    async def me(token: SessionToken) -> MeAnswer:
+    async def me(token: SessionToken) -> campaign_models.MeAnswer:
         """Your annotator identity, your votes, the versions trained on them, your agreements."""
 
-        def work() -> MeAnswer:
+        def work() -> campaign_models.MeAnswer:
             annotator = require_annotator(labeling, token)
             counts = store.own_votes.counts(annotator.id)
-            return MeAnswer(
+            return campaign_models.MeAnswer(
                 annotator=annotator.public_id,
                 handle=annotator.handle,
                 signed_in=annotator.signed_in,
-                votes=OwnCounts(
+                votes=campaign_models.OwnCounts(
                     live=counts.live,
                     undone=counts.undone,
                     withdrawn=counts.withdrawn,
                     by_question=dict(counts.by_question),
                 ),
                 trained=[
-                    TrainedVersion(version=version, votes=votes)
+                    campaign_models.TrainedVersion(version=version, votes=votes)
                     for version, votes in store.own_votes.versions_trained_on(base, annotator.id)
                 ],
                 agreements=[_agreement(one) for one in store.consents.agreements(annotator.id)],
@@ -78,13 +66,17 @@ def _add_me(router: APIRouter, services: Services, limiters: RequestLimiters) ->
         return await limiters.reads.run(work)
 
     @router.get("/votes", responses=document_errors(401, 503))
-    async def own_votes(token: SessionToken, before: Before = None, limit: Limit = 50) -> OwnVotesAnswer:
+    async def own_votes(
+        token: SessionToken, before: Before = None, limit: Limit = 50
+    ) -> campaign_models.OwnVotesAnswer:
         """Your own votes, newest first, also those you took back."""
 
-        def work() -> OwnVotesAnswer:
+        def work() -> campaign_models.OwnVotesAnswer:
             votes = store.own_votes.page(require_annotator(labeling, token).id, before=before, limit=limit)
             votes_out = [_own_vote(services, vote) for vote in votes]
-            return OwnVotesAnswer(votes=votes_out, next=votes[-1].vote_id if len(votes) == limit else None)
+            return campaign_models.OwnVotesAnswer(
+                votes=votes_out, next=votes[-1].vote_id if len(votes) == limit else None
+            )
 
         return await limiters.reads.run(work)
 
@@ -142,24 +134,26 @@ def _add_withdrawal(router: APIRouter, services: Services, limiters: RequestLimi
     store, labeling = services.store, services.labeling
 
     @router.post("/votes/withdraw", responses=document_errors(401, 503, 507))
-    async def withdraw_all(token: SessionToken) -> WithdrawAnswer:
+    async def withdraw_all(token: SessionToken) -> campaign_models.WithdrawAnswer:
         """Withdraw every vote of yours. They stay on record as withdrawn; no later round learns from them."""
 
-        def work() -> WithdrawAnswer:
+        def work() -> campaign_models.WithdrawAnswer:
             with labeling.durable_write():
                 withdrawn = store.own_votes.withdraw_all(require_annotator(labeling, token).id)
-            return WithdrawAnswer(withdrawn=withdrawn, votes_until_round=labeling.votes_until_round())
+            return campaign_models.WithdrawAnswer(withdrawn=withdrawn, votes_until_round=labeling.votes_until_round())
 
         return await limiters.writes.run(work)
 
     @router.post("/votes/{vote_id}/withdraw", responses=document_errors(401, 403, 404, 503, 507))
-    async def withdraw(vote_id: VoteId, token: SessionToken) -> WithdrawAnswer:
+    async def withdraw(vote_id: VoteId, token: SessionToken) -> campaign_models.WithdrawAnswer:
         """Withdraw one vote of yours, however old. Doing so twice does no harm; the pair does not come back to you."""
 
-        def work() -> WithdrawAnswer:
+        def work() -> campaign_models.WithdrawAnswer:
             with labeling.durable_write():
                 withdrawn = store.own_votes.withdraw(vote_id, require_annotator(labeling, token).id)
-            return WithdrawAnswer(withdrawn=int(withdrawn), votes_until_round=labeling.votes_until_round())
+            return campaign_models.WithdrawAnswer(
+                withdrawn=int(withdrawn), votes_until_round=labeling.votes_until_round()
+            )
 
         return await limiters.writes.run(work)
 
@@ -168,20 +162,20 @@ def _add_consent(router: APIRouter, services: Services, limiters: RequestLimiter
     labeling = services.labeling
 
     @router.get("/consent", responses=document_errors(401, 503))
-    async def read(token: MaybeSessionToken) -> ConsentAnswer:
+    async def read(token: MaybeSessionToken) -> campaign_models.ConsentAnswer:
         """The consent text to agree to before the first vote, and your agreement to it."""
 
-        def work() -> ConsentAnswer:
+        def work() -> campaign_models.ConsentAnswer:
             agreement = None if token is None else labeling.consent.agreement(require_annotator(labeling, token))
             return _consent(services, agreement)
 
         return await limiters.reads.run(work)
 
     @router.post("/consent", responses=document_errors(401, 404, 409, 503, 507))
-    async def agree(body: ConsentBody, token: SessionToken) -> ConsentAnswer:
+    async def agree(body: campaign_models.ConsentBody, token: SessionToken) -> campaign_models.ConsentAnswer:
         """Agree to the text with this hash. 409 when it is no longer the present one."""
 
-        def work() -> ConsentAnswer:
+        def work() -> campaign_models.ConsentAnswer:
             with labeling.durable_write():
                 return _consent(services, labeling.consent.agree(require_annotator(labeling, token), body.sha256))
 
@@ -192,21 +186,21 @@ def _add_reports(router: APIRouter, services: Services, limiters: RequestLimiter
     labeling = services.labeling
 
     @router.post("/reports", status_code=201, responses=document_errors(401, 403, 404, 413, 429, 503, 507))
-    async def report(body: ReportBody, token: SessionToken) -> ReportAnswer:
+    async def report(body: campaign_models.ReportBody, token: SessionToken) -> campaign_models.ReportAnswer:
         """Report the pair that was shown to you. The same person again changes nothing until that report is cleared."""
 
-        def work() -> ReportAnswer:
+        def work() -> campaign_models.ReportAnswer:
             annotator = require_annotator(labeling, token)
             limits.check_report(f"annotator:{annotator.id}")
             filed_report = labeling.report(annotator, body.assignment, body.reason, body.text)
-            return ReportAnswer(report=filed_report.id, retired=filed_report.retired_at is not None)
+            return campaign_models.ReportAnswer(report=filed_report.id, retired=filed_report.retired_at is not None)
 
         return await limiters.writes.run(work)
 
 
-def _consent(services: Services, agreement: ConsentAgreement | None) -> ConsentAnswer:
+def _consent(services: Services, agreement: ConsentAgreement | None) -> campaign_models.ConsentAnswer:
     text = services.labeling.consent.text
-    return ConsentAnswer(
+    return campaign_models.ConsentAnswer(
         needed=text is not None and agreement is None,
         text=None if text is None else text.text,
         version=None if text is None else text.version,
@@ -215,13 +209,15 @@ def _consent(services: Services, agreement: ConsentAgreement | None) -> ConsentA
     )
 
 
-def _agreement(agreement: ConsentAgreement) -> AgreementOut:
-    return AgreementOut(version=agreement.version, sha256=agreement.text_sha256, at=agreement.at, text=agreement.text)
+def _agreement(agreement: ConsentAgreement) -> campaign_models.AgreementOut:
+    return campaign_models.AgreementOut(
+        version=agreement.version, sha256=agreement.text_sha256, at=agreement.at, text=agreement.text
+    )
 
 
-def _own_vote(services: Services, vote: VoteRecord) -> OwnVote:
+def _own_vote(services: Services, vote: VoteRecord) -> campaign_models.OwnVote:
     expires_at = datetime.now(UTC) + IMAGE_LIFETIME
-    return OwnVote(
+    return campaign_models.OwnVote(
         vote=vote.vote_id,
         prompt=vote.prompt,
         left=image_url(services, vote.left_image_id, expires_at),

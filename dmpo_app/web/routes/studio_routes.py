@@ -15,29 +15,7 @@ from dmpo_app.domain.limits import MAX_VERSION
 from dmpo_app.domain.round import RoundState, Trigger
 from dmpo_app.errors import NotFoundError
 from dmpo_app.settings import Mode
-from dmpo_app.web.api_models import (
-    INT64_MAX,
-    AdapterOut,
-    AdaptersAnswer,
-    EncodingOut,
-    HistoryAnswer,
-    HourOut,
-    LastRoundOut,
-    LiveAnswer,
-    ProgressAnswer,
-    ProgressPoint,
-    RenderAnswer,
-    RenderBody,
-    RenderedOut,
-    RendererOut,
-    RoundOut,
-    RoundsAnswer,
-    SheetAnswer,
-    SheetImage,
-    SheetRow,
-    StatusAnswer,
-    TrainerOut,
-)
+from dmpo_app.web import api_models
 from dmpo_app.web.authentication import AdminToken, MaybeSessionToken, rate_limit_key, require_administrator
 from dmpo_app.web.error_responses import ApiError, StudioRoute, document_errors, without_paths
 from dmpo_app.web.routes.voting_routes import image_url
@@ -46,7 +24,7 @@ from dmpo_app.web.services import Coalesced, RateLimits, RequestLimiters, Servic
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
 
 VersionPath = Annotated[int, Path(ge=0, le=MAX_VERSION)]
-RoundPath = Annotated[int, Path(ge=0, le=INT64_MAX)]
+RoundPath = Annotated[int, Path(ge=0, le=api_models.INT64_MAX)]
 
 
 def versions_router(services: Services, limiters: RequestLimiters) -> APIRouter:
@@ -61,13 +39,13 @@ def _add_adapters(router: APIRouter, services: Services, limiters: RequestLimite
     adapters, base = services.store.adapters, services.base
 
     @router.get("/adapters", tags=["versions"])
-    async def list_adapters() -> AdaptersAnswer:
+    async def list_adapters() -> api_models.AdaptersAnswer:
         """Every version with what it learned from; the base model is version 0."""
 
-        def work() -> AdaptersAnswer:
+        def work() -> api_models.AdaptersAnswer:
             live = adapters.live_version(base)
             refs = [_base_out(live)] + [_adapter_out(ref, live) for ref in adapters.list(base)]
-            return AdaptersAnswer(live_version=live, adapters=refs)
+            return api_models.AdaptersAnswer(live_version=live, adapters=refs)
 
         return await limiters.reads.run(work)
 
@@ -88,13 +66,13 @@ def _add_adapters(router: APIRouter, services: Services, limiters: RequestLimite
     @router.post(
         "/adapters/{version}/live", tags=["administration"], responses=document_errors(401, 403, 404, 503, 507)
     )
-    async def make_live(version: VersionPath, token: AdminToken) -> LiveAnswer:
+    async def make_live(version: VersionPath, token: AdminToken) -> api_models.LiveAnswer:
         """Make a version live again; 0 is the base model. The render thread takes it up before its next image."""
         by = require_administrator(services, token)
 
-        def work() -> LiveAnswer:
+        def work() -> api_models.LiveAnswer:
             adapters.set_live(base, version, by=by)
-            return LiveAnswer(live_version=adapters.live_version(base))
+            return api_models.LiveAnswer(live_version=adapters.live_version(base))
 
         return await limiters.background.run(work)
 
@@ -103,35 +81,35 @@ def _add_rounds(router: APIRouter, services: Services, limiters: RequestLimiters
     rounds, base = services.store.rounds, services.base
 
     @router.get("/rounds", tags=["rounds"])
-    async def list_rounds() -> RoundsAnswer:
+    async def list_rounds() -> api_models.RoundsAnswer:
         """Every round, oldest first."""
 
-        def work() -> RoundsAnswer:
+        def work() -> api_models.RoundsAnswer:
             ordered = sorted(rounds.list(base), key=lambda state: state.id)
-            return RoundsAnswer(rounds=[round_out(state) for state in ordered])
+            return api_models.RoundsAnswer(rounds=[round_out(state) for state in ordered])
 
         return await limiters.reads.run(work)
 
     @router.post(
         "/rounds", status_code=202, tags=["administration"], responses=document_errors(401, 403, 409, 503, 507)
     )
-    async def train_now(token: AdminToken) -> RoundOut:
+    async def train_now(token: AdminToken) -> api_models.RoundOut:
         """Train now. 409 when a round is queued or running already, or there are too few votes."""
         by = require_administrator(services, token)
         question = services.settings.labeling.training_question
 
-        def work() -> RoundOut:
+        def work() -> api_models.RoundOut:
             return round_out(rounds.request(base, Trigger.REQUEST, question=question, by=by))
 
         return await limiters.background.run(work)
 
     @router.get("/rounds/{round_id}/progress", tags=["rounds"], responses=document_errors(404))
-    async def progress(round_id: RoundPath) -> ProgressAnswer:
+    async def progress(round_id: RoundPath) -> api_models.ProgressAnswer:
         """The curves of a round, as recorded so far."""
 
-        def work() -> ProgressAnswer:
+        def work() -> api_models.ProgressAnswer:
             points = [
-                ProgressPoint(
+                api_models.ProgressPoint(
                     step=p.step,
                     loss=finite(p.loss),
                     margin=finite(p.margin),
@@ -141,7 +119,7 @@ def _add_rounds(router: APIRouter, services: Services, limiters: RequestLimiters
                 )
                 for p in rounds.list_progress(rounds.get(round_id).id)
             ]
-            return ProgressAnswer(round=round_id, points=points)
+            return api_models.ProgressAnswer(round=round_id, points=points)
 
         return await limiters.reads.run(work)
 
@@ -151,9 +129,9 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def round_out(state: RoundState) -> RoundOut:
+def round_out(state: RoundState) -> api_models.RoundOut:
     """Convert a round to its response body."""
-    return RoundOut(
+    return api_models.RoundOut(
         id=state.id,
         status=state.status,
         step=state.step,
@@ -172,8 +150,8 @@ def round_out(state: RoundState) -> RoundOut:
     )
 
 
-def _base_out(live: int) -> AdapterOut:
-    return AdapterOut(
+def _base_out(live: int) -> api_models.AdapterOut:
+    return api_models.AdapterOut(
         version=BASE_VERSION,
         parent=None,
         live=live == BASE_VERSION,
@@ -185,8 +163,8 @@ def _base_out(live: int) -> AdapterOut:
     )
 
 
-def _adapter_out(ref: AdapterRef, live: int) -> AdapterOut:
-    return AdapterOut(
+def _adapter_out(ref: AdapterRef, live: int) -> api_models.AdapterOut:
+    return api_models.AdapterOut(
         version=ref.version,
         parent=ref.parent,
         live=ref.version == live,
@@ -225,28 +203,32 @@ def _add_state(router: APIRouter, services: Services, limiters: RequestLimiters)
     coalesced_status = Coalesced(limiters.reads, lambda: _status(services))
 
     @router.get("/status", tags=["studio"])
-    async def status() -> StatusAnswer:
+    async def status() -> api_models.StatusAnswer:
         """Status of the studio: votes, the round that runs, the version that is live. Cheap; meant to be polled."""
         return await coalesced_status.get()
 
     @router.get("/history", tags=["studio"])
-    async def history() -> HistoryAnswer:
+    async def history() -> api_models.HistoryAnswer:
         """Votes an hour."""
 
-        def work() -> HistoryAnswer:
-            return HistoryAnswer(hours=[HourOut(hour=hour, votes=count) for hour, count in store.votes.per_hour(base)])
+        def work() -> api_models.HistoryAnswer:
+            return api_models.HistoryAnswer(
+                hours=[api_models.HourOut(hour=hour, votes=count) for hour, count in store.votes.per_hour(base)]
+            )
 
         return await limiters.reads.run(work)
 
     @router.get("/contact-sheet", tags=["studio"])
-    async def contact_sheet() -> SheetAnswer:
+    async def contact_sheet() -> api_models.SheetAnswer:
         """The same few prompts and seeds under every version."""
         return await limiters.reads.run(lambda: _sheet(services, store.images.contact_sheet(base)))
 
 
 def _add_render(router: APIRouter, services: Services, limiters: RequestLimiters, limits: RateLimits) -> None:
     @router.post("/render", tags=["studio"], responses=document_errors(401, 404, 409, 413, 429, 503, 507))
-    async def render(body: RenderBody, token: MaybeSessionToken, request: Request) -> RenderAnswer:
+    async def render(
+        body: api_models.RenderBody, token: MaybeSessionToken, request: Request
+    ) -> api_models.RenderAnswer:
         """Make one image a version from one prompt and seed. Needs no token; with one, limits count for it alone."""
         render_request = RenderRequest(
             prompt=body.prompt,
@@ -271,9 +253,9 @@ def _add_render(router: APIRouter, services: Services, limiters: RequestLimiters
             await limiters.reads.run(check)
         images = await _await_render(services.renderer.submit(render_request))
         expires_at = datetime.now(UTC) + IMAGE_LIFETIME
-        return RenderAnswer(
+        return api_models.RenderAnswer(
             images=[
-                RenderedOut(
+                api_models.RenderedOut(
                     version=made.version,
                     url=image_url(services, made.image.id, expires_at),
                     withheld=made.withheld,
@@ -295,10 +277,10 @@ async def _await_render(future: Future[list[RenderedImage]]) -> list[RenderedIma
         raise
 
 
-def _status(services: Services) -> StatusAnswer:
+def _status(services: Services) -> api_models.StatusAnswer:
     now = services.labeling.status()
     renderer, trainer = services.renderer.state, services.trainer.state
-    return StatusAnswer(
+    return api_models.StatusAnswer(
         votes=now.votes,
         votes_until_round=now.votes_until_round,
         min_votes=services.settings.min_votes,
@@ -307,15 +289,19 @@ def _status(services: Services) -> StatusAnswer:
         round=None if now.round is None else round_out(now.round),
         last_round=None if now.last_round is None else _last_round(now.last_round),
         last_error=None if now.last_error is None else without_paths(now.last_error),
-        encoding=None if now.encoding is None else EncodingOut(done=now.encoding.done, total=now.encoding.total),
-        renderer=RendererOut(
+        encoding=None
+        if now.encoding is None
+        else api_models.EncodingOut(done=now.encoding.done, total=now.encoding.total),
+        renderer=api_models.RendererOut(
             phase=renderer.phase,
             message=without_paths(renderer.message),
             pending=renderer.pending,
             device=renderer.device,
         ),
         mode=_mode(services, renderer.device),
-        trainer=TrainerOut(running=trainer.running, restarts=trainer.restarts, message=without_paths(trainer.message)),
+        trainer=api_models.TrainerOut(
+            running=trainer.running, restarts=trainer.restarts, message=without_paths(trainer.message)
+        ),
     )
 
 
@@ -326,8 +312,8 @@ def _mode(services: Services, device: str | None) -> Mode:
     return "cpu" if device.startswith("cpu") else "gpu"
 
 
-def _last_round(state: RoundState) -> LastRoundOut:
-    return LastRoundOut(
+def _last_round(state: RoundState) -> api_models.LastRoundOut:
+    return api_models.LastRoundOut(
         id=state.id,
         status=state.status,
         reason=None if state.reason is None else without_paths(state.reason),
@@ -335,12 +321,16 @@ def _last_round(state: RoundState) -> LastRoundOut:
     )
 
 
-def _sheet(services: Services, images: list[ImageRef]) -> SheetAnswer:
+def _sheet(services: Services, images: list[ImageRef]) -> api_models.SheetAnswer:
     expires_at = datetime.now(UTC) + IMAGE_LIFETIME
-    rows: dict[int, list[SheetImage]] = {}
+    rows: dict[int, list[api_models.SheetImage]] = {}
     for image in images:
         provenance = image.provenance
-        cell = SheetImage(prompt=provenance.prompt, seed=provenance.seed, url=image_url(services, image.id, expires_at))
+        cell = api_models.SheetImage(
+            prompt=provenance.prompt, seed=provenance.seed, url=image_url(services, image.id, expires_at)
+        )
         rows.setdefault(provenance.adapter_version, []).append(cell)
-    sheet_rows = [SheetRow(version=v, images=sorted(rows[v], key=lambda i: (i.prompt, i.seed))) for v in sorted(rows)]
-    return SheetAnswer(rows=sheet_rows)
+    sheet_rows = [
+        api_models.SheetRow(version=v, images=sorted(rows[v], key=lambda i: (i.prompt, i.seed))) for v in sorted(rows)
+    ]
+    return api_models.SheetAnswer(rows=sheet_rows)

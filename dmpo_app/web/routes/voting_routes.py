@@ -7,16 +7,7 @@ from fastapi import APIRouter, Path, Query, Response
 
 from dmpo_app.domain.vote import Annotator, Assignment, SubmittedVote
 from dmpo_app.labeling.service import MAX_ASSIGNMENTS, MAX_ELAPSED_MS
-from dmpo_app.web.api_models import (
-    INT64_MAX,
-    AssignmentOut,
-    AssignmentsAnswer,
-    SessionAnswer,
-    SessionBody,
-    UndoAnswer,
-    VoteAnswer,
-    VoteBody,
-)
+from dmpo_app.web import api_models
 from dmpo_app.web.authentication import SessionToken, require_admitted_annotator, require_annotator
 from dmpo_app.web.error_responses import StudioRoute, document_errors
 from dmpo_app.web.services import RateLimits, RequestLimiters, Services
@@ -27,7 +18,7 @@ ANONYMOUS = "anonymous"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 Count = Annotated[int, Query(ge=1, le=MAX_COUNT, description=f"At most {MAX_ASSIGNMENTS} are open at a time.")]
-VoteId = Annotated[int, Path(ge=0, le=INT64_MAX)]
+VoteId = Annotated[int, Path(ge=0, le=api_models.INT64_MAX)]
 ImageToken = Annotated[str, Path(max_length=1000)]
 
 
@@ -42,7 +33,7 @@ def voting_router(services: Services, limiters: RequestLimiters, limits: RateLim
     labeling = services.labeling
 
     @router.post("/session", responses=document_errors(403, 413, 429, 503, 507))
-    async def open_session(body: SessionBody) -> SessionAnswer:
+    async def open_session(body: api_models.SessionBody) -> api_models.SessionAnswer:
         """Become an annotator. The token is the identity: keep it, there is no other way back to it."""
         limits.check_session()
 
@@ -50,10 +41,10 @@ def voting_router(services: Services, limiters: RequestLimiters, limits: RateLim
             return labeling.open_session(body.handle or ANONYMOUS, body.invite or None)
 
         annotator, token = await limiters.writes.run(work)
-        return SessionAnswer(annotator=annotator.public_id, token=token)
+        return api_models.SessionAnswer(annotator=annotator.public_id, token=token)
 
     @router.get("/assignments", responses=document_errors(401, 403, 503))
-    async def list_assignments(token: SessionToken, count: Count = 1) -> AssignmentsAnswer:
+    async def list_assignments(token: SessionToken, count: Count = 1) -> api_models.AssignmentsAnswer:
         """Assignments to vote on. Asking again gives the same open ones first and tops them up to `count`.
 
         Where several questions are asked, those about a pair follow one another, its images on the same sides.
@@ -63,7 +54,7 @@ def voting_router(services: Services, limiters: RequestLimiters, limits: RateLim
         annotator = await require_admitted_annotator(labeling, limiters, token)
         items = await limiters.votes.run(lambda: labeling.assignments(annotator, num_assignments))
         addresses = _ImageUrls(services)
-        return AssignmentsAnswer(assignments=[_assignment(services, item, addresses) for item in items])
+        return api_models.AssignmentsAnswer(assignments=[_assignment(services, item, addresses) for item in items])
 
     _add_votes(router, services, limiters, limits)
 
@@ -87,11 +78,11 @@ def _add_votes(router: APIRouter, services: Services, limiters: RequestLimiters,
         "/votes",
         status_code=201,
         responses={
-            200: {"model": VoteAnswer, "description": "This very vote had been taken before."},
+            200: {"model": api_models.VoteAnswer, "description": "This very vote had been taken before."},
             **document_errors(401, 403, 404, 409, 410, 413, 429, 503, 507),
         },
     )
-    async def vote(body: VoteBody, token: SessionToken, response: Response) -> VoteAnswer:
+    async def vote(body: api_models.VoteBody, token: SessionToken, response: Response) -> api_models.VoteAnswer:
         """Vote on an assignment. Safe to send again: the same vote is 200, another one 409."""
         annotator = await require_admitted_annotator(labeling, limiters, token)
         limits.check_vote(f"annotator:{annotator.id}")
@@ -105,18 +96,20 @@ def _add_votes(router: APIRouter, services: Services, limiters: RequestLimiters,
         if labeling.is_synchronous:
             await limiters.writes.run(labeling.wait_until_durable)
         response.status_code = 201 if vote_receipt.is_new else 200
-        return VoteAnswer(vote=vote_receipt.vote_id, votes_until_round=labeling.votes_until_round(vote_receipt))
+        return api_models.VoteAnswer(
+            vote=vote_receipt.vote_id, votes_until_round=labeling.votes_until_round(vote_receipt)
+        )
 
     @router.delete("/votes/{vote_id}", responses=document_errors(401, 403, 404, 409, 503, 507))
-    async def undo(vote_id: VoteId, token: SessionToken) -> UndoAnswer:
+    async def undo(vote_id: VoteId, token: SessionToken) -> api_models.UndoAnswer:
         """Take back one's own latest vote; its assignment is open again. Undoing twice does no harm.
 
         Again and again it goes back over the last 10; older ones can be withdrawn.
         """
 
-        def work() -> UndoAnswer:
+        def work() -> api_models.UndoAnswer:
             labeling.undo(require_annotator(labeling, token), vote_id)
-            return UndoAnswer(vote=vote_id, votes_until_round=labeling.votes_until_round())
+            return api_models.UndoAnswer(vote=vote_id, votes_until_round=labeling.votes_until_round())
 
         return await limiters.writes.run(work)
 
@@ -134,10 +127,10 @@ class _ImageUrls:
         return self._urls[image_id, expires_at]
 
 
-def _assignment(services: Services, item: Assignment, addresses: _ImageUrls) -> AssignmentOut:
+def _assignment(services: Services, item: Assignment, addresses: _ImageUrls) -> api_models.AssignmentOut:
     # A little longer than the assignment, so that an image asked for in its last second still comes.
     expires_at = item.expires_at + timedelta(minutes=1)
-    return AssignmentOut(
+    return api_models.AssignmentOut(
         id=item.id,
         prompt=item.prompt,
         left=addresses.url_for(item.left_image_id, expires_at),

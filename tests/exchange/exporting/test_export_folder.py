@@ -95,7 +95,7 @@ def test_an_image_that_is_missing_or_damaged_costs_its_pair_and_is_counted(campa
 def test_a_withdrawn_vote_changes_the_file_of_its_pair_and_no_other(
     campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dmpo_app.exchange.exporting.export.PAIRS_WITHOUT_IMAGES", 3)
+    monkeypatch.setattr("dmpo_app.exchange.exporting.output_files.PAIRS_WITHOUT_IMAGES", 3)
     votes = [campaign.vote("anna", pair, Outcome.A) for pair in range(8)]
 
     def export() -> dict[str, str]:

@@ -41,7 +41,7 @@ def test_what_is_on_the_hub_is_the_export_and_the_same_again_changes_nothing(
 def test_new_votes_upload_their_files_alone(
     campaign: Campaign, hub: HubProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dmpo_app.exchange.exporting.export.PAIRS_WITH_IMAGES", 3)
+    monkeypatch.setattr("dmpo_app.exchange.exporting.output_files.PAIRS_WITH_IMAGES", 3)
     api = hub.api()
     votes = [campaign.vote("anna", pair, Outcome.A) for pair in range(5)]
     folder, _ = campaign.export("chosen-rejected", licence=LICENCE)
