@@ -30,7 +30,7 @@ from benchmarks.learning import with_overrides
 from benchmarks.learning_lab import Images, Lab
 from benchmarks.report import print_table
 from dmpo_app.diffusion.adapter_files import AdapterWeights
-from dmpo_app.domain.image import BASE_VERSION
+from dmpo_app.domain.lineage import BASE_VERSION
 from dmpo_app.domain.vote import Outcome
 from dmpo_app.labeling.quality import VoteWeighing
 from dmpo_app.labeling.tastes import get_taste

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, insert
 
 from benchmarks.report import machine, print_table
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
-from dmpo_app.domain.image import ImageKind, NewImage, NewPair, PairSource, Provenance
+from dmpo_app.domain.lineage import ImageKind, NewImage, NewPair, PairSource, Provenance
 from dmpo_app.domain.vote import Choice, Outcome, Question
 from dmpo_app.store import Store
 from dmpo_app.store.schema import AnnotatorRow, AssignmentRow, AssignmentState, ImageRow, PairRow, VoteRow

@@ -20,8 +20,7 @@ from benchmarks.filled_store import fill
 from benchmarks.report import machine, print_table
 from dmpo_app.domain.vote import Outcome
 from dmpo_app.exchange.exporting import FORMATS, ExportOptions, Selection, export_to, get_format
-from dmpo_app.exchange.readers.pair import PreferencePair
-from dmpo_app.exchange.readers.reader import read_row
+from dmpo_app.exchange.readers.reader import PreferencePair, read_row
 from dmpo_app.exchange.readers.registry import detect_reader, open_source
 from dmpo_app.io import sha256_hex, sha256_of_file
 from dmpo_app.settings import Settings

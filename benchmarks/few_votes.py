@@ -29,7 +29,7 @@ from benchmarks.memory_files import MemoryPairs
 from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.live_model import Shot
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.domain.image import BASE_VERSION
+from dmpo_app.domain.lineage import BASE_VERSION
 from dmpo_app.labeling.tastes import get_taste
 from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.training.data.dataset import PairDataset, is_held_out

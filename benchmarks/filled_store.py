@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from sqlalchemy import Connection, insert
 
-from dmpo_app.domain.image import BaseModelRef, ImageKind, PairSource
+from dmpo_app.domain.lineage import BaseModelRef, ImageKind, PairSource
 from dmpo_app.domain.vote import Choice, Outcome, Question
 from dmpo_app.io import sha256_hex
 from dmpo_app.store import Store

@@ -28,7 +28,7 @@ import torch
 from benchmarks.learning_lab import Images, Lab, pixels
 from benchmarks.report import machine, print_table
 from dmpo_app.diffusion.adapter_files import read_adapter
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import Choice
 from dmpo_app.labeling.tastes import Taste, get_taste
 from dmpo_app.pocket.classifiers import AttributeClassifier

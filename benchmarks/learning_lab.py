@@ -22,7 +22,7 @@ from dmpo_app.diffusion.live_model import LiveModel, Shot
 from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.diffusion.tensor_files import dump_conditioning
-from dmpo_app.domain.image import BASE_VERSION, BaseModelRef, NewPair, PairSource
+from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef, NewPair, PairSource
 from dmpo_app.exchange.importing.starter_pairs import read_starter_pairs, write_starter_pairs
 from dmpo_app.io import sha256_hex
 from dmpo_app.rendering.engine import image_from_sample

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from dmpo_app.domain.image import NewPair
+from dmpo_app.domain.lineage import NewPair
 from dmpo_app.objective import soft_target
 from dmpo_app.training.data.dataset import PairDataset, PairFiles, PairTensors
 

@@ -21,14 +21,13 @@ from datetime import timedelta
 from pathlib import Path
 
 from benchmarks.report import machine, print_table
-from dmpo_app.backup.backup_service import Backup
+from dmpo_app.backup.backup_service import Backup, BackupUploader
 from dmpo_app.backup.remotes import open_remote
 from dmpo_app.backup.restoring import restore
 from dmpo_app.backup.snapshots import snapshot_names
 from dmpo_app.backup.startup import claim_and_restore
-from dmpo_app.backup.uploader import BackupUploader
 from dmpo_app.domain.campaign import DurabilityPolicy, LocalDurability
-from dmpo_app.domain.image import NewImage, NewPair, PairSource, Provenance
+from dmpo_app.domain.lineage import NewImage, NewPair, PairSource, Provenance
 from dmpo_app.domain.vote import Choice
 from dmpo_app.labeling.tokens import load_or_create_key
 from dmpo_app.settings import BackupSettings

@@ -7,7 +7,7 @@ from typing import Any
 import psutil
 
 from dmpo_app.diffusion.base_models import detect_family, fingerprint
-from dmpo_app.domain.image import NewPair, PairSource
+from dmpo_app.domain.lineage import NewPair, PairSource
 from dmpo_app.server.wiring import read_prompts
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store

@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.report import machine, print_table
-from dmpo_app.domain.round import RoundStatus
+from dmpo_app.domain.lineage import RoundStatus
 from dmpo_app.domain.vote import Choice
 from dmpo_app.hosting.zerogpu.gpu_calls import GpuWorker, gpu_seconds
 from dmpo_app.hosting.zerogpu.start import assemble

@@ -22,7 +22,7 @@ from dmpo_app.diffusion.fused_lora import fuse, reference_mode
 from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec, attach
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
-from dmpo_app.domain.image import NewImage, NewPair, PairSource, Provenance
+from dmpo_app.domain.lineage import NewImage, NewPair, PairSource, Provenance
 from dmpo_app.exchange.importing.starter_pairs import read_starter_pairs
 from dmpo_app.objective import get_objective
 from dmpo_app.settings import POCKET_MODEL, RoundSettings, Settings

@@ -33,7 +33,7 @@ from benchmarks.few_votes import Pool, done, errors_of, fill_references, measure
 from benchmarks.learning_lab import Lab
 from benchmarks.report import print_table
 from dmpo_app.diffusion.adapter_files import AdapterWeights
-from dmpo_app.domain.image import BASE_VERSION
+from dmpo_app.domain.lineage import BASE_VERSION
 from dmpo_app.domain.vote import Candidate, Strategy
 from dmpo_app.labeling.strategies import STRATEGIES
 from dmpo_app.labeling.tastes import get_taste

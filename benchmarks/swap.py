@@ -25,8 +25,7 @@ from dmpo_app.diffusion.families.registry import get_family
 from dmpo_app.diffusion.live_model import LiveModel, Shot
 from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec, expected_shapes
-from dmpo_app.domain.image import BaseModelRef, NewAdapter, Pair
-from dmpo_app.domain.round import Trigger
+from dmpo_app.domain.lineage import BaseModelRef, NewAdapter, Pair, Trigger
 from dmpo_app.rendering.engine import encode_png
 from dmpo_app.rendering.render_thread import RenderThread
 from dmpo_app.server.wiring import open_lineage, read_prompts

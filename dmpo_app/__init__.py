@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dmpo_app import objective as losses
     from dmpo_app.api import Callback, DMPOConfig, DMPOTrainer, Preferences, TrainingResult, load_preferences
     from dmpo_app.errors import StudioError
-    from dmpo_app.server.studio import Studio
+    from dmpo_app.server.run import Studio
 
 __version__ = "0.1.0"
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "load_preferences",
     "losses",
 ]
-_MODULES = {"Studio": "dmpo_app.server.studio", "StudioError": "dmpo_app.errors", "losses": "dmpo_app.objective"}
+_MODULES = {"Studio": "dmpo_app.server.run", "StudioError": "dmpo_app.errors", "losses": "dmpo_app.objective"}
 
 
 def __getattr__(name: str) -> object:

@@ -115,7 +115,7 @@ class Studio:
 
     def render(self) -> None:
         """Swap to the live version and make an image of it and of the base model."""
-        from dmpo_app.domain.image import RenderRequest
+        from dmpo_app.domain.lineage import RenderRequest
 
         self.engine.sync_live_version()
         version = self.engine.live_version

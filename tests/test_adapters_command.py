@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dmpo_app.cli.adapter_repository import merge_version
+from dmpo_app.cli.adapter_commands import merge_version
 from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.errors import BadInputError
 from dmpo_app.exchange.exporting.hub_push import push_adapter

@@ -24,7 +24,7 @@ from dmpo_app.errors import BackupUnreachableError, StorageFullError
 from dmpo_app.exchange.exporting.output_files import atomic_folder
 from dmpo_app.labeling.tokens import load_or_create_key
 from dmpo_app.store.files import Files
-from dmpo_app.training.data.encoded_pairs import EncodedBatch, EncodedPairs
+from dmpo_app.training.data.encoding import EncodedBatch, EncodedPairs
 from examples.pocket_model.checkpoint import save_atomically
 from tests.studio_process import PROJECT_ROOT
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dmpo_app.domain.image import NewImage, NewPair, PairSource, Provenance
+from dmpo_app.domain.lineage import NewImage, NewPair, PairSource, Provenance
 from dmpo_app.errors import SetupError
 from dmpo_app.exchange.importing.starter_pairs import read_starter_pairs, write_starter_pairs
 

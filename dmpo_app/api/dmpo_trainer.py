@@ -19,11 +19,11 @@ from dmpo_app.diffusion.base_models import detect_family, resolve_sampling
 from dmpo_app.diffusion.families.registry import FAMILIES
 from dmpo_app.diffusion.loaded_pipeline import LoadedPipeline
 from dmpo_app.diffusion.loading import load_encoders
-from dmpo_app.domain.image import Sampling
+from dmpo_app.domain.lineage import Sampling
 from dmpo_app.errors import BadInputError
 from dmpo_app.objective import load_objective
 from dmpo_app.settings import POCKET_MODEL, Settings
-from dmpo_app.training.data.encoded_pairs import EncodingCounts
+from dmpo_app.training.data.encoding import EncodingCounts
 from dmpo_app.training.loop.steps import StepDone
 from dmpo_app.training.loop.trainer import RoundTrainer
 from dmpo_app.training.offline.dataset_run import TrainingCallback

@@ -9,8 +9,7 @@ from typing import Any
 from dmpo_app.api.config import python_words
 from dmpo_app.errors import BadInputError
 from dmpo_app.exchange.readers.memory import PAIRS_READER, MemorySource, dataset_source
-from dmpo_app.exchange.readers.pair import PreferencePair
-from dmpo_app.exchange.readers.reader import PreferenceReader, read_row
+from dmpo_app.exchange.readers.reader import PreferencePair, PreferenceReader, read_row
 from dmpo_app.exchange.readers.registry import detect_reader, open_source
 from dmpo_app.exchange.readers.source import PreferenceSource
 

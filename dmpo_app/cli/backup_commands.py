@@ -27,9 +27,9 @@ def backup(
     """
     log_to_terminal(logging.INFO)
     with exit_on_error(), ExitStack() as stack:
+        from dmpo_app.backup.backup_service import SCRATCH, BackupUploader
         from dmpo_app.backup.remotes import open_remote
         from dmpo_app.backup.startup import claim_and_restore, release
-        from dmpo_app.backup.uploader import SCRATCH, BackupUploader
         from dmpo_app.server.wiring import home_lock
         from dmpo_app.store.store import DATABASE_NAME, utc_now
 

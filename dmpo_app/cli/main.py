@@ -13,8 +13,8 @@ from dmpo_app import __version__
 from dmpo_app.cli.adapter_commands import app as adapters
 from dmpo_app.cli.backup_commands import backup, restore, verify
 from dmpo_app.cli.campaign_commands import consent_app, gold_app, invite_app, quality
-from dmpo_app.cli.export_command import export as export_votes
-from dmpo_app.cli.import_command import import_data
+from dmpo_app.cli.exchange_commands import export as export_votes
+from dmpo_app.cli.exchange_commands import import_data
 from dmpo_app.cli.prompt_commands import prompts
 from dmpo_app.cli.space_commands import app as space
 from dmpo_app.cli.terminal import StudioContext, StudioTyper, console, exit_on_error, log_to_terminal, out, progress

@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dmpo_app.domain.image import BASE_VERSION, RenderRequest
 from dmpo_app.domain.limits import MAX_SEED
-from dmpo_app.domain.round import RoundState, Trigger
+from dmpo_app.domain.lineage import BASE_VERSION, RenderRequest, RoundState, Trigger
 from dmpo_app.domain.vote import Question
 from dmpo_app.errors import BadInputError, ConflictError, NotFoundError
 from dmpo_app.io import stop_signals
@@ -96,8 +95,8 @@ def encode_imported(
 
     `on_progress` is called with the number of pairs left.
     """
-    from dmpo_app.diffusion.encoder import Encoder
-    from dmpo_app.rendering.import_encoding import ImportEncoder
+    from dmpo_app.diffusion.loading import Encoder
+    from dmpo_app.rendering.engine import ImportEncoder
 
     render = settings.render
     encoder = Encoder.load(settings.base_model, device=render.device, dtype=render.dtype, resolution=render.resolution)
@@ -163,7 +162,7 @@ def make_starter_pairs(settings: Settings, count: int, seed: int) -> Iterator[in
     from dmpo_app.diffusion.live_model import LiveModel, Shot
     from dmpo_app.diffusion.lora import LoraSpec
     from dmpo_app.diffusion.tensor_files import dump_conditioning
-    from dmpo_app.domain.image import NewPair, PairSource
+    from dmpo_app.domain.lineage import NewPair, PairSource
     from dmpo_app.exchange.importing.starter_pairs import write_starter_pairs
     from dmpo_app.rendering.engine import image_from_sample
     from dmpo_app.server.wiring import read_prompts

@@ -196,7 +196,7 @@ def _open(options: DatasetOptions) -> tuple[PreferenceSource, PreferenceReader]:
 
 
 def _watcher(bar: Progress, should_stop: Any) -> Any:
-    from dmpo_app.training.data.encoded_pairs import EncodingCounts
+    from dmpo_app.training.data.encoding import EncodingCounts
     from dmpo_app.training.monitoring.early_stopping import StepResult
     from dmpo_app.training.offline.dataset_run import TrainingCallback
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from dmpo_app.diffusion.families.registry import FAMILIES, FamilyEntry
 from dmpo_app.diffusion.hub import cached_snapshot, fetch_index, fetch_snapshot
-from dmpo_app.domain.image import Sampling
+from dmpo_app.domain.lineage import Sampling
 from dmpo_app.errors import ModelUnavailableError, SetupError, UnknownFamilyError
 from dmpo_app.settings import RenderSettings
 

@@ -68,30 +68,23 @@ def download_patterns(weight_stems: Sequence[str]) -> list[str]:
 @contextmanager
 def _translate_hub_errors(repo_id: str, setting: str = BASE_MODEL) -> Iterator[None]:
     """Turn the hub client's errors into ModelUnavailableError that says what to do."""
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-    )
+    from huggingface_hub import errors as hub_errors
 
     connection_errors: tuple[type[Exception], ...] = (ConnectionError, TimeoutError, *hub_http_errors())
     try:
         yield
-    except GatedRepoError as error:
+    except hub_errors.GatedRepoError as error:
         raise ModelUnavailableError(
             f"{repo_id} is behind terms of use; accept them on https://huggingface.co/{repo_id}, then `hf auth login`"
         ) from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
+    except (hub_errors.RepositoryNotFoundError, hub_errors.HFValidationError) as error:
         raise ModelUnavailableError(
             f"{repo_id} is neither a folder here nor a public model on the Hugging Face Hub; check {setting} "
             "(a private model needs `hf auth login`)"
         ) from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+    except (hub_errors.LocalEntryNotFoundError, hub_errors.OfflineModeIsEnabled) as error:
         raise _hub_unreachable(repo_id, setting, error) from error
-    except EntryNotFoundError as error:
+    except hub_errors.EntryNotFoundError as error:
         raise ModelUnavailableError(
             f"{repo_id} holds no model_index.json; a repository in the diffusers format is needed"
         ) from error

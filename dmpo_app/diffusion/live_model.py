@@ -6,11 +6,10 @@ rounding, from the same noise and embeddings; the same request gives the same bi
 Shapes:  B images of a batch;  C H W latent channels, height, width.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
@@ -20,14 +19,13 @@ from torch import Tensor, nn
 from dmpo_app.diffusion import lora
 from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.base_models import detect_family, resolve_sampling
-from dmpo_app.diffusion.encoder import Encoder
 from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
 from dmpo_app.diffusion.families.registry import get_family
-from dmpo_app.diffusion.loading import latent_shape_at, load_pipeline
+from dmpo_app.diffusion.loading import Encoder, latent_shape_at, load_pipeline
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.diffusion.placement import precision_name
-from dmpo_app.domain.image import BASE_VERSION, Provenance, Sampling
 from dmpo_app.domain.limits import MAX_STRENGTH
+from dmpo_app.domain.lineage import BASE_VERSION, Provenance, Sampling
 from dmpo_app.errors import AdapterMismatchError, SetupError, StudioError
 from dmpo_app.settings import RenderSettings
 
@@ -128,7 +126,7 @@ class LiveModel:
         self._attach(spec)
 
     @classmethod
-    def load(cls, source: str, settings: RenderSettings, spec: LoraSpec) -> LiveModel:
+    def load(cls, source: str, settings: RenderSettings, spec: LoraSpec) -> Self:
         """Load a base model from a folder or hub id and make room for adapters of `spec`.
 
         Raises ModelUnavailableError, UnknownFamilyError or SetupError; the message says what to do.

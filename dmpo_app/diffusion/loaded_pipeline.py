@@ -12,10 +12,9 @@ from diffusers import DiffusionPipeline, ModelMixin
 from torch import Tensor, nn
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.encoder import Encoder
 from dmpo_app.diffusion.families.protocol import ModelFamily
 from dmpo_app.diffusion.families.registry import FAMILIES, get_family
-from dmpo_app.diffusion.loading import latent_shape_at
+from dmpo_app.diffusion.loading import Encoder, latent_shape_at
 from dmpo_app.diffusion.lora import detach
 from dmpo_app.errors import SetupError, UnknownFamilyError
 

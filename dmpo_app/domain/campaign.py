@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from dmpo_app.domain.data_import import EncodingProgress
-from dmpo_app.domain.round import RoundState
+from dmpo_app.domain.lineage import RoundState
 
 
 class ReportReason(StrEnum):

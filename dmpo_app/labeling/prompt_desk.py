@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.prompt import (
     MAX_PROMPT,
     NewPrompt,

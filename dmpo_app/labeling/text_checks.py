@@ -5,14 +5,12 @@ order all words, rare ones first. Two sets of at least a similarity t share a wo
 each, n its size. So only those words are indexed, and rare words have few prompts.
 """
 
-from __future__ import annotations
-
 import math
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 from dmpo_app.domain.limits import MAX_HANDLE
 from dmpo_app.domain.prompt import fold, jaccard_similarity, word_set
@@ -64,7 +62,7 @@ class BlockList:
         self._phrases = [f" {folded} " for folded in map(fold, phrases) if folded]
 
     @classmethod
-    def read(cls, path: Path | None) -> BlockList:
+    def read(cls, path: Path | None) -> Self:
         """Read a text file, one phrase a line, without blank lines and lines starting with #. None: nothing is blocked.
 
         Raises SetupError when it cannot be read: a campaign that asked for a block list does not run without it.

@@ -1,15 +1,17 @@
-"""Render engine: keeps the live version loaded, batches over several versions, stores the images.
+"""Render engine: keeps the live version loaded, batches over several versions, stores images, encodes imported ones.
 
 Owned by the render thread alone. This module imports torch.
-"""
 
-from __future__ import annotations
+Of imported pairs it makes latents and prompt embeddings: images are enlarged or reduced until they cover the base
+model's size and cut around the middle, so a pair of two sizes becomes one of the same.
+"""
 
 import io
 import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
 from PIL import Image
@@ -17,14 +19,64 @@ from PIL import Image
 from dmpo_app.diffusion.adapter_files import AdapterWeights, read_adapter
 from dmpo_app.diffusion.families.registry import get_family
 from dmpo_app.diffusion.live_model import LiveModel, Sample, Shot
+from dmpo_app.diffusion.loading import Encoder, Pixels, resize_and_crop
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
-from dmpo_app.domain.image import BASE_VERSION, BaseModelRef, ImageKind, NewImage, RenderedImage, RenderRequest
-from dmpo_app.errors import AdapterError, BadInputError, StudioError
-from dmpo_app.rendering.import_encoding import ImportEncoder
+from dmpo_app.domain.data_import import UnencodedPair
+from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef, ImageKind, NewImage, RenderedImage, RenderRequest
+from dmpo_app.errors import AdapterError, BadInputError, NotFoundError, StudioError
+from dmpo_app.exchange.readers.reader import UnusableImageError, decode_image
 from dmpo_app.rendering.pool import PairPlan, SheetPlan, store_pair
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
+
+BATCH_PAIRS = 4
+"""A person who asks for an image waits for at most one batch."""
+
+_log = logging.getLogger(__name__)
+
+
+class ImportEncoder:
+    """Encoder of the imported pairs that lack latents, a batch at a time, each pair once.
+
+    A pair whose image files were deleted by hand is passed over until the next start.
+    """
+
+    def __init__(self, store: Store, base: BaseModelRef, encoder: Encoder) -> None:
+        self._store = store
+        self._base = base
+        self._encoder = encoder
+        self._last_pair_id = 0
+
+    def step(self) -> bool:
+        """Encode the next batch; False when there is nothing to encode. Raises StorageFullError."""
+        pairs = self._store.imports.list_unencoded(self._base, after=self._last_pair_id, limit=BATCH_PAIRS)
+        if not pairs:
+            return False
+        usable: list[UnencodedPair] = []
+        images: list[Pixels] = []
+        for pair in pairs:
+            try:
+                images += [self._load_image(pair.png_a), self._load_image(pair.png_b)]
+            except (NotFoundError, UnusableImageError) as error:
+                _log.warning("the imported pair %d cannot be encoded: %s", pair.id, error)
+                del images[2 * len(usable) :]
+            else:
+                usable.append(pair)
+        if usable:
+            latents = [dump_latents(one) for one in self._encoder.latents(images)]
+            both = {pair.id: (latents[2 * n], latents[2 * n + 1]) for n, pair in enumerate(usable)}
+            self._store.imports.record_encoding(self._base, both, self._embeds(usable))
+        self._last_pair_id = pairs[-1].id
+        return True
+
+    def _load_image(self, sha256: str) -> Pixels:
+        return resize_and_crop(decode_image(self._store.files.read_image(sha256)), self._encoder.size)
+
+    def _embeds(self, pairs: list[UnencodedPair]) -> dict[str, bytes]:
+        prompts = dict.fromkeys(pair.prompt for pair in pairs if not pair.has_embeds)
+        return {prompt: dump_conditioning(self._encoder.conditioning(prompt)) for prompt in prompts}
+
 
 MAX_BYTES = 256 << 20
 
@@ -72,7 +124,6 @@ def image_from_sample(sample: Sample, *, with_latents: bool = False) -> NewImage
 
 
 _RETRY_SECONDS = 30.0
-_log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -95,7 +146,7 @@ class Engine:
     @classmethod
     def load(
         cls, store: Store, base: BaseModelRef, settings: Settings, *, clock: Callable[[], float] = time.monotonic
-    ) -> Engine:
+    ) -> Self:
         """Load the base model. Raises SetupError and its kind when that cannot be."""
         spec = LoraSpec.from_settings(settings.round, get_family(base.family))
         return cls(LiveModel.load(base.source, settings.render, spec), store, base, clock=clock)

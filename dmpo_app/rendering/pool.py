@@ -17,10 +17,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from dmpo_app.domain.image import BASE_VERSION, BaseModelRef, NewImage, NewPair, PairSource
 from dmpo_app.domain.limits import MAX_SEED
+from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef, NewImage, NewPair, PairSource, RoundStatus
 from dmpo_app.domain.prompt import clean_tag
-from dmpo_app.domain.round import RoundStatus
 from dmpo_app.errors import ConflictError
 from dmpo_app.settings import PoolSettings
 from dmpo_app.store import Store

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from dmpo_app.domain.image import BaseModelRef, RenderedImage, RendererState, RenderRequest, check_request
+from dmpo_app.domain.lineage import BaseModelRef, RenderedImage, RendererState, RenderRequest, check_request
 from dmpo_app.errors import AdapterError, BadInputError, BusyError, NotReadyError, StorageFullError, StudioError
 from dmpo_app.rendering.pool import ContactSheetPlanner, PairPlan, PoolPlanner
 from dmpo_app.settings import Settings

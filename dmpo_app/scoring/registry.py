@@ -99,7 +99,7 @@ def build_scorer(name: str, *, source: str | None, device: str, batch_size: int)
     if name in _PIXELS:
         return _build_pixel_scorer(name, source)
     if name == "pocket-fidelity":
-        from dmpo_app.scoring.pocket_fidelity import build_pocket_fidelity
+        from dmpo_app.scoring.own_scorers import build_pocket_fidelity
 
         return build_pocket_fidelity(source, device, batch_size)
     weights_source = source or info.default_source
@@ -112,7 +112,7 @@ def build_scorer(name: str, *, source: str | None, device: str, batch_size: int)
 
 
 def _build_pixel_scorer(name: str, source: str | None) -> Scorer:
-    from dmpo_app.scoring.pixel_scorer import PixelScorer
+    from dmpo_app.scoring.own_scorers import PixelScorer
 
     if source is not None:
         raise BadInputError(f"{name} is computed from pixels and takes no weights; leave out the source {source!r}")

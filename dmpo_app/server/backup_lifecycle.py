@@ -154,8 +154,7 @@ def start_backup(settings: Settings, claimed_backup: ClaimedBackup | None, stack
     """Start uploading the open home; it is stopped with `stack`, after everything that was entered later."""
     if claimed_backup is None:
         return None
-    from dmpo_app.backup.backup_service import Backup
-    from dmpo_app.backup.uploader import BackupUploader
+    from dmpo_app.backup.backup_service import Backup, BackupUploader
 
     uploader = BackupUploader(settings.home, claimed_backup.remote, claimed_backup.claim, settings.backup, now=utc_now)
     backup = Backup(uploader, claimed_backup.remote, claimed_backup.claim, settings.backup)

@@ -1,4 +1,4 @@
-"""The studio's server, from its start to a clean stop.
+"""The studio's server, from its start to a clean stop: for `dmpo serve`, and as `Studio(settings).launch()` for Python.
 
 The home is locked and the port tried before anything slow happens, so that a mistake is told at once.
 """
@@ -12,10 +12,11 @@ import sys
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 
+from dmpo_app.errors import BadInputError
 from dmpo_app.io import stop_signals
 from dmpo_app.server import wiring
 from dmpo_app.server.backup_lifecycle import claim_backup, start_backup
@@ -25,6 +26,7 @@ from dmpo_app.web.ports import free_port
 if TYPE_CHECKING:
     from dmpo_app.rendering.render_thread import RenderThread
     from dmpo_app.web.services import Services
+
 
 log = logging.getLogger(__name__)
 
@@ -122,3 +124,58 @@ def _admin_token(settings: Settings, console: Console) -> str:
     else:
         console.print("No terminal to show an administrator's token on; set DMPO_ADMIN_TOKEN to administer.")
     return token
+
+
+class Studio:
+    """A studio with a home, which `launch` serves.
+
+        Studio().launch()                               serves until Ctrl-C, like `dmpo serve`
+        studio = Studio(Settings(home="taste"))
+        studio.launch(block=False)                      returns once the page is up at `studio.url`
+        studio.close()
+
+    Settings that are not given come from DMPO_* variables and ./dmpo.toml, as for `dmpo serve`. Also a context manager
+    that closes on exit.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self._stack = ExitStack()
+        self._open: OpenStudio | None = None
+
+    @property
+    def url(self) -> str:
+        """The page's address. Raises BadInputError unless the studio was launched."""
+        if self._open is None:
+            raise BadInputError("the studio is not running; launch(block=False) starts it")
+        return self._open.url
+
+    def launch(self, *, block: bool = True) -> Self:
+        """Serve the page; with `block`, until Ctrl-C or SIGTERM, else until `close`.
+
+        Raises SetupError when the port or the home is taken or the base model does not fit, BadInputError when it runs
+        already.
+        """
+        if self._open is not None:
+            raise BadInputError(f"the studio is running already, at {self._open.url}")
+        if block:
+            run_server(self.settings, Console())
+            return self
+        with ExitStack() as stack:
+            self._open = open_studio(self.settings, Console(quiet=True), threading.Event(), stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def close(self) -> None:
+        """Stop serving; a round in progress is checkpointed. Waits for a model that is being loaded."""
+        self._open = None
+        self._stack.close()
+
+    def __repr__(self) -> str:
+        return "<Studio, not running>" if self._open is None else f"<Studio at {self._open.url}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -17,8 +17,7 @@ from filelock import FileLock, Timeout
 from dmpo_app.backup.startup import open_store
 from dmpo_app.diffusion.base_models import detect_family, fingerprint, require_safety_checker, resolve_sampling
 from dmpo_app.domain.campaign import DurabilityPolicy
-from dmpo_app.domain.image import BaseModelRef, Renderer, ZeroGpuService
-from dmpo_app.domain.round import TrainerSupervisor
+from dmpo_app.domain.lineage import BaseModelRef, Renderer, TrainerSupervisor, ZeroGpuService
 from dmpo_app.errors import HomeLockedError, SetupError
 from dmpo_app.exchange.importing.starter_pairs import read_starter_pairs
 from dmpo_app.labeling.service import LabelingService

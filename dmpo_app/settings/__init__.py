@@ -5,7 +5,6 @@ The most used ones stand at the top level (`DMPO_MIN_VOTES`); groups nest with t
 message.
 """
 
-from dmpo_app.settings.changes import SettingChange, find_changes
 from dmpo_app.settings.host import PROJECT_ROOT, on_space, shipped_data
 from dmpo_app.settings.round_settings import RoundLimitSettings, RoundSettings, ScorerSettings, ScoringSettings
 from dmpo_app.settings.sections import BackupSettings, IdentitySettings, LabelingSettings
@@ -16,11 +15,13 @@ from dmpo_app.settings.tree import (
     Mode,
     PoolSettings,
     RenderSettings,
+    SettingChange,
     SettingField,
     Settings,
     TrainerSettings,
     apply_mode,
     detect_mode,
+    find_changes,
 )
 
 __all__ = [

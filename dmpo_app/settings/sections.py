@@ -1,13 +1,11 @@
 """Sections of the settings: backup, sign-in, labeling, campaign."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Literal, Union, get_args, get_origin
+from typing import Annotated, Literal, Self, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
@@ -145,7 +143,7 @@ class IdentitySettings(SettingsGroup):
         return value.rstrip("/")
 
     @model_validator(mode="after")
-    def _is_whole(self) -> IdentitySettings:
+    def _is_whole(self) -> Self:
         if self.oidc_issuer is not None and not self.client_id:
             raise ValueError(f"the provider {self.oidc_issuer} needs a client_id: register the studio with it")
         if "openid" not in self.scopes:
@@ -239,7 +237,7 @@ class LabelingSettings(SettingsGroup):
         return self.max_annotator_share
 
     @model_validator(mode="after")
-    def _questions_make_sense(self) -> LabelingSettings:
+    def _questions_make_sense(self) -> Self:
         if len(set(self.questions)) < len(self.questions):
             raise ValueError(f"a question is asked once; questions are {', '.join(self.questions)}")
         if self.training_question not in self.questions:

@@ -1,6 +1,7 @@
-"""The root of the settings, with the groups for rendering, pool, trainer, limits and hosting."""
+"""The root of the settings, the mode of a studio, and the settings that differ from their defaults.
 
-from __future__ import annotations
+The mode is everything on the processor, a GPU of its own, or ZeroGPU; set or detected.
+"""
 
 import json
 import os
@@ -16,6 +17,7 @@ from pydantic import BaseModel, Field, SecretStr, field_validator, model_validat
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -226,7 +228,7 @@ class Settings(BaseSettings):
         return init_settings, env_settings, toml_source(settings_cls, _config_file.get())
 
     @model_validator(mode="after")
-    def _the_backup_is_of_a_file(self) -> Settings:
+    def _the_backup_is_of_a_file(self) -> Self:
         if self.database_url is not None and self.backup.url is not None:
             raise ValueError(
                 "DMPO_BACKUP__URL keeps a home with SQLite; a PostgreSQL database (DMPO_DATABASE_URL) is kept by its "
@@ -330,3 +332,49 @@ def _has_gpu(environment: Mapping[str, str] = os.environ) -> bool:
         return False
     apple = sys.platform == "darwin" and os.uname().machine == "arm64"
     return apple or any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))
+
+
+class SettingChange(NamedTuple):
+    """A setting that differs from its default."""
+
+    variable: str
+    value: str
+    default: str
+    origin: str
+    """option, environment, file NAME, or other settings: one that follows from another, as a learning rate does from
+    its optimizer."""
+
+
+def find_changes(
+    settings: Settings, options: Mapping[str, Any] | None = None, config_file: Path | None = None
+) -> list[SettingChange]:
+    """Find the settings that differ from their defaults. The arguments are those that the settings were loaded with."""
+    path_of_file = config_file or CONFIG_FILE
+    sources: dict[str, Mapping[str, Any]] = {
+        "option": options or {},
+        "environment": EnvSettingsSource(Settings)(),
+        f"file {path_of_file}": toml_source(Settings, path_of_file)(),
+    }
+    defaults = {field.path: field.value for field in Settings.model_construct().fields()}
+    return [
+        SettingChange(field.variable, str(field.value), str(defaults[field.path]), _origin(field.path, sources))
+        for field in settings.fields()
+        if field.value != defaults[field.path]
+    ]
+
+
+def _origin(path: tuple[str, ...], sources: Mapping[str, Mapping[str, Any]]) -> str:
+    """The first of the sources, strongest first, that sets this path."""
+    return next((name for name, values in sources.items() if _sets(values, path)), "other settings")
+
+
+def _sets(values: Mapping[str, Any], path: tuple[str, ...]) -> bool:
+    """True when nested values hold something at this path, or a whole at one of its parents."""
+    value: Any = values
+    for name in path:
+        if not isinstance(value, Mapping):
+            return True
+        if name not in value:
+            return False
+        value = value[name]
+    return True

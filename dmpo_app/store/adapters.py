@@ -12,8 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, update
 
-from dmpo_app.domain.image import BASE_VERSION, AdapterRef, BaseModelRef, NewAdapter
-from dmpo_app.domain.round import RoundState
+from dmpo_app.domain.lineage import BASE_VERSION, AdapterRef, BaseModelRef, NewAdapter, RoundState
 from dmpo_app.errors import LeaseLostError, NotFoundError
 from dmpo_app.store import schema
 from dmpo_app.store.audit import record_act

@@ -17,16 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
+from dmpo_app import io
 from dmpo_app.errors import NotFoundError
-from dmpo_app.io import (
-    atomic_file,
-    flush_file_system,
-    full_disk_reported,
-    make_folder,
-    move_durably,
-    sha256_hex,
-    write_all,
-)
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PARALLEL_FLUSHES = 8
@@ -89,11 +81,11 @@ class Files:
         """
         if sys.platform != "linux":
             self.put_all(images=contents, latents=(), embeds=())
-            return [sha256_hex(content) for content in contents]
-        names = [sha256_hex(content) for content in contents]
+            return [io.sha256_hex(content) for content in contents]
+        names = [io.sha256_hex(content) for content in contents]
         new: dict[str, str] = {}
         try:
-            with full_disk_reported(self._home / "images"):
+            with io.full_disk_reported(self._home / "images"):
                 for sha256, content in dict(zip(names, contents, strict=True)).items():
                     if not self.has_image(sha256):
                         new[sha256] = f"{self._temporary}/{sha256[:16]}-{secrets.token_hex(8)}"
@@ -110,12 +102,12 @@ class Files:
         """Give written images their names; `new` is their temporary files by sha256."""
         if self._remote is not None:
             self._remote.put([(self._relative_name(self.image_path(name)), Path(file)) for name, file in new.items()])
-        flush_file_system(self._temporary)
+        io.flush_file_system(self._temporary)
         for sha256 in {name[:2]: name for name in new}.values():
-            make_folder(self.image_path(sha256).parent)
+            io.make_folder(self.image_path(sha256).parent)
         for sha256, file in new.items():
             os.replace(file, self._path_string(sha256, *_IMAGES))  # noqa: PTH105 - see _path_string
-        flush_file_system(self._temporary)
+        io.flush_file_system(self._temporary)
 
     def has_image(self, sha256: str) -> bool:
         """True for an image on this disk. Raises NotFoundError for what is no sha256."""
@@ -168,9 +160,9 @@ class Files:
         try:
             remote.fetch([(self._relative_name(path), temporary)])
             content = temporary.read_bytes()
-            if sha256_hex(content) != path.stem:
+            if io.sha256_hex(content) != path.stem:
                 raise NotFoundError(f"{path.name} is damaged in the storage elsewhere")
-            move_durably(temporary, path)
+            io.move_durably(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
         return content
@@ -185,12 +177,12 @@ class Files:
         return f"{self._home}/{folder}/{sha256[:2]}/{sha256}{suffix}"
 
     def _put(self, content: bytes, folder: str, suffix: str) -> str:
-        sha256 = sha256_hex(content)
+        sha256 = io.sha256_hex(content)
         path = self._path(sha256, folder, suffix)
         if path.exists():
             return sha256
         temporary = self._temporary / f"{sha256[:16]}-{secrets.token_hex(8)}"
-        with atomic_file(path, temporary=temporary) as file:
+        with io.atomic_file(path, temporary=temporary) as file:
             file.write(content)
             if self._remote is not None:
                 self._remote.put([(self._relative_name(path), content)])
@@ -211,6 +203,6 @@ def _write_new(path: str, content: bytes) -> None:
     """Write a new file, with as few system calls as that takes."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        write_all(descriptor, content)
+        io.write_all(descriptor, content)
     finally:
         os.close(descriptor)

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, delete, exists, func, insert, literal, select, update
 
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.prompt import PromptCounts, PromptEntry, PromptPage, PromptQuery, SuggestedPrompt
 from dmpo_app.errors import NotFoundError
 from dmpo_app.store import schema

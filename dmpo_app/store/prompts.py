@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, exists, func, insert, select, update
 from sqlalchemy.orm import aliased
 
-from dmpo_app.domain.image import Prompt
+from dmpo_app.domain.lineage import Prompt
 from dmpo_app.domain.prompt import NewPrompt, PromptSnapshot, PromptSource, PromptsState, StoredPrompt, fold
 from dmpo_app.errors import ConflictError, RateLimitError
 from dmpo_app.store import schema

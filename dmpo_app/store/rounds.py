@@ -11,8 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, text, update
 
-from dmpo_app.domain.image import AdapterRef, BaseModelRef, NewAdapter
-from dmpo_app.domain.round import RoundProgress, RoundState, RoundStatus, Trigger
+from dmpo_app.domain import lineage
 from dmpo_app.domain.vote import Question
 from dmpo_app.errors import BadInputError, ConflictError, NotFoundError
 from dmpo_app.store import schema
@@ -21,16 +20,16 @@ from dmpo_app.store.audit import record_act
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.voting.vote_queries import COUNT_TRAINED_ON
 
-UNFINISHED = (RoundStatus.QUEUED, RoundStatus.RUNNING)
+UNFINISHED = (lineage.RoundStatus.QUEUED, lineage.RoundStatus.RUNNING)
 
 ROUNDS: Select[*tuple[Any, ...]] = select(
     schema.RoundRow, schema.AdapterRow.version.label("adapter_version")
 ).outerjoin(schema.AdapterRow, schema.AdapterRow.round_id == schema.RoundRow.id)
 
 
-def round_from_row(row: Row[*tuple[Any, ...]]) -> RoundState:
+def round_from_row(row: Row[*tuple[Any, ...]]) -> lineage.RoundState:
     """Make a RoundState from a row of `ROUNDS`."""
-    return RoundState(
+    return lineage.RoundState(
         id=row.id,
         status=row.status,
         trigger=row.trigger,
@@ -54,7 +53,7 @@ def round_from_row(row: Row[*tuple[Any, ...]]) -> RoundState:
     )
 
 
-def find_round(connection: Connection, round_id: int) -> RoundState:
+def find_round(connection: Connection, round_id: int) -> lineage.RoundState:
     """Get a round by id. Raises NotFoundError."""
     row = connection.execute(ROUNDS.where(schema.RoundRow.id == round_id)).one_or_none()
     if row is None:
@@ -74,8 +73,8 @@ def require_no_open_round(connection: Connection, base_id: int) -> None:
 
 
 def require_held_round(
-    connection: Connection, round_id: int, token: int, *, status: Sequence[RoundStatus]
-) -> RoundState:
+    connection: Connection, round_id: int, token: int, *, status: Sequence[lineage.RoundStatus]
+) -> lineage.RoundState:
     """Require that `token` holds the round's lineage and its status is one of these; returns the round.
 
     Raises NotFoundError, LeaseLostError, ConflictError.
@@ -129,19 +128,19 @@ class Rounds:
 
     def request(
         self,
-        base: BaseModelRef,
-        trigger: Trigger,
+        base: lineage.BaseModelRef,
+        trigger: lineage.Trigger,
         *,
         question: Question = Question.OVERALL,
         by: str | None = None,
         min_preferences: int = 2,
-    ) -> RoundState:
+    ) -> lineage.RoundState:
         """Queue a round for the trainer. `by`: the administrator whose act it is, if it is one.
 
         Raises ConflictError when one is under way or there are too few preferences on the question.
         """
 
-        def work(connection: Connection) -> RoundState:
+        def work(connection: Connection) -> lineage.RoundState:
             require_no_open_round(connection, base.id)
             parameters = {"base_id": base.id, "question": question}
             count = connection.execute(COUNT_TRAINED_ON, parameters).scalar_one()
@@ -158,17 +157,17 @@ class Rounds:
 
     def start(
         self,
-        base: BaseModelRef,
+        base: lineage.BaseModelRef,
         round_id: int | None,
         *,
-        trigger: Trigger,
+        trigger: lineage.Trigger,
         seed: int,
         steps: int,
         config: Mapping[str, Any],
         votes: Sequence[tuple[int, bool]],
         parent_version: int,
         token: int,
-    ) -> RoundState:
+    ) -> lineage.RoundState:
         """Set a round running: the one queued, or a new one when `round_id` is None.
 
         Its first start fixes its votes (id, whether held out), seed, steps, config and parent. A later one, after a
@@ -184,14 +183,14 @@ class Rounds:
             "parent_version": parent_version,
         }
 
-        def work(connection: Connection) -> RoundState:
+        def work(connection: Connection) -> lineage.RoundState:
             require_token(connection, base.id, token)
             started_id = round_id
             if started_id is None:
                 require_no_open_round(connection, base.id)
                 started_id = self._insert(connection, base, trigger)
             round_state = require_held_round(connection, started_id, token, status=UNFINISHED)
-            changes: dict[str, Any] = {"status": RoundStatus.RUNNING, "attempts": round_state.attempts + 1}
+            changes: dict[str, Any] = {"status": lineage.RoundStatus.RUNNING, "attempts": round_state.attempts + 1}
             if round_state.started_at is None:
                 changes |= first_start_values | {"started_at": self._now()}
                 record_round_votes(connection, started_id, votes)
@@ -200,7 +199,7 @@ class Rounds:
 
         return self._database.write(work)
 
-    def record(self, round_id: int, progress: RoundProgress, *, token: int) -> None:
+    def record(self, round_id: int, progress: lineage.RoundProgress, *, token: int) -> None:
         """Record the progress of a round. A step done again after a kill replaces its earlier record.
 
         Raises LeaseLostError, NotFoundError, ConflictError when it is not running, BadInputError for a value that is
@@ -217,7 +216,7 @@ class Rounds:
             raise BadInputError(f"round {round_id} reported a value that is not finite: {progress}")
 
         def work(connection: Connection) -> None:
-            require_held_round(connection, round_id, token, status=(RoundStatus.RUNNING,))
+            require_held_round(connection, round_id, token, status=(lineage.RoundStatus.RUNNING,))
             connection.execute(
                 update(schema.RoundRow).where(schema.RoundRow.id == round_id).values(step=progress.step, **values)
             )
@@ -235,23 +234,25 @@ class Rounds:
 
         self._database.write(work)
 
-    def publish(self, round_id: int, adapter: NewAdapter, *, token: int, reason: str | None = None) -> AdapterRef:
+    def publish(
+        self, round_id: int, adapter: lineage.NewAdapter, *, token: int, reason: str | None = None
+    ) -> lineage.AdapterRef:
         """Finish a round with a new version and make it live, all at once. `reason`: why it ended early, if it did.
 
         Publishing a published round again returns its version and writes nothing. Raises LeaseLostError, NotFoundError,
         ConflictError when the round is not running.
         """
 
-        def work(connection: Connection) -> AdapterRef:
+        def work(connection: Connection) -> lineage.AdapterRef:
             round_state = require_held_round(
-                connection, round_id, token, status=(RoundStatus.RUNNING, RoundStatus.PUBLISHED)
+                connection, round_id, token, status=(lineage.RoundStatus.RUNNING, lineage.RoundStatus.PUBLISHED)
             )
             base_id = get_base_id(connection, round_id)
             if round_state.adapter_version is not None:
                 return self._adapters.find(connection, base_id, round_state.adapter_version)
             at = self._now()
             adapter_ref = self._adapters.insert(connection, base_id, round_state, adapter, at=at)
-            self._finish(connection, round_id, RoundStatus.PUBLISHED, reason=reason, at=at)
+            self._finish(connection, round_id, lineage.RoundStatus.PUBLISHED, reason=reason, at=at)
             return adapter_ref
 
         return self._database.write(work)
@@ -260,8 +261,8 @@ class Rounds:
         """Finish a round that was no better, without a version. Raises LeaseLostError, NotFoundError, ConflictError."""
 
         def work(connection: Connection) -> None:
-            require_held_round(connection, round_id, token, status=(RoundStatus.RUNNING,))
-            self._finish(connection, round_id, RoundStatus.REFUSED, reason=reason, at=self._now())
+            require_held_round(connection, round_id, token, status=(lineage.RoundStatus.RUNNING,))
+            self._finish(connection, round_id, lineage.RoundStatus.REFUSED, reason=reason, at=self._now())
 
         self._database.write(work)
 
@@ -273,9 +274,9 @@ class Rounds:
 
         def work(connection: Connection) -> None:
             round_state = require_held_round(connection, round_id, token, status=UNFINISHED)
-            changes: dict[str, Any] = {"reason": reason, "eta_seconds": None, "status": RoundStatus.QUEUED}
+            changes: dict[str, Any] = {"reason": reason, "eta_seconds": None, "status": lineage.RoundStatus.QUEUED}
             if final:
-                changes |= {"status": RoundStatus.FAILED, "finished_at": self._now()}
+                changes |= {"status": lineage.RoundStatus.FAILED, "finished_at": self._now()}
             if (
                 final and round_state.started_at is None
             ):  # it took no votes: those there are must not start it over at once
@@ -284,20 +285,20 @@ class Rounds:
 
         self._database.write(work)
 
-    def current(self, base: BaseModelRef) -> RoundState | None:
+    def current(self, base: lineage.BaseModelRef) -> lineage.RoundState | None:
         """The round that is queued or running."""
         return self._first(_CURRENT, base)
 
-    def last(self, base: BaseModelRef) -> RoundState | None:
+    def last(self, base: lineage.BaseModelRef) -> lineage.RoundState | None:
         """The round that finished last."""
         return self._first(_LAST, base)
 
-    def get(self, round_id: int) -> RoundState:
+    def get(self, round_id: int) -> lineage.RoundState:
         """Get a round by id. Raises NotFoundError."""
         with self._database.reader() as connection:
             return find_round(connection, round_id)
 
-    def list(self, base: BaseModelRef) -> builtins.list[RoundState]:
+    def list(self, base: lineage.BaseModelRef) -> builtins.list[lineage.RoundState]:
         """List every round of a lineage, oldest first."""
         with self._database.reader() as connection:
             rows = connection.execute(ROUNDS.where(schema.RoundRow.base_id == base.id).order_by(schema.RoundRow.id))
@@ -313,7 +314,7 @@ class Rounds:
         with self._database.reader() as connection:
             return [(row.vote_id, row.held_out) for row in connection.execute(query)]
 
-    def list_progress(self, round_id: int) -> builtins.list[RoundProgress]:
+    def list_progress(self, round_id: int) -> builtins.list[lineage.RoundProgress]:
         """List the recorded progress of a round, by step."""
         query = (
             select(
@@ -329,22 +330,24 @@ class Rounds:
             .order_by(schema.RoundProgressRow.step)
         )
         with self._database.reader() as connection:
-            return [RoundProgress(*row) for row in connection.execute(query)]
+            return [lineage.RoundProgress(*row) for row in connection.execute(query)]
 
-    def _first(self, query: Select[*tuple[Any, ...]], base: BaseModelRef) -> RoundState | None:
+    def _first(self, query: Select[*tuple[Any, ...]], base: lineage.BaseModelRef) -> lineage.RoundState | None:
         with self._database.reader() as connection:
             row = connection.execute(query, {"base_id": base.id}).first()
         return None if row is None else round_from_row(row)
 
-    def _insert(self, connection: Connection, base: BaseModelRef, trigger: Trigger) -> int:
+    def _insert(self, connection: Connection, base: lineage.BaseModelRef, trigger: lineage.Trigger) -> int:
         return connection.execute(
             insert(schema.RoundRow)
-            .values(base_id=base.id, status=RoundStatus.QUEUED, trigger=trigger, config={}, created_at=self._now())
+            .values(
+                base_id=base.id, status=lineage.RoundStatus.QUEUED, trigger=trigger, config={}, created_at=self._now()
+            )
             .returning(schema.RoundRow.id)
         ).scalar_one()
 
     def _finish(
-        self, connection: Connection, round_id: int, status: RoundStatus, *, reason: str | None, at: datetime
+        self, connection: Connection, round_id: int, status: lineage.RoundStatus, *, reason: str | None, at: datetime
     ) -> None:
         connection.execute(
             update(schema.RoundRow)

@@ -1,7 +1,5 @@
 """The store of one home: the entry to all its subjects."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,7 +85,7 @@ class Store:
         database_url: str | None = None,
         remote: RemoteFiles | None = None,
         now: Callable[[], datetime] = utc_now,
-    ) -> Store:
+    ) -> Self:
         """Open a home, made and brought to the present schema if need be; two processes may do so at once.
 
         Its database is a file in it, or the one at `database_url`, which belongs to this home alone. Images, latents

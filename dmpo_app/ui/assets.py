@@ -4,12 +4,10 @@ The address carries a hash over all of them, so browsers may keep them for ever 
 still come from the same build.
 """
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from fastapi import APIRouter, Response
 from fastapi import Path as PathParameter
@@ -54,7 +52,7 @@ class Assets:
     build: str
 
     @classmethod
-    def load(cls) -> Assets:
+    def load(cls) -> Self:
         paths = (path for path in sorted(FOLDER.rglob("*")) if path.suffix in _TYPES)
         files = {path.relative_to(FOLDER).as_posix(): path.read_bytes() for path in paths}
         digest = hashlib.sha256()

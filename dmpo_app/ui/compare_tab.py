@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import gradio as gr
 from pydantic import ValidationError
 
-from dmpo_app.domain.image import BASE_VERSION, RenderRequest, ZeroGpuService
 from dmpo_app.domain.limits import MAX_SEED, MAX_STRENGTH
+from dmpo_app.domain.lineage import BASE_VERSION, RenderRequest, ZeroGpuService
 from dmpo_app.domain.prompt import MAX_PROMPT
 from dmpo_app.errors import StudioError
 from dmpo_app.web.api_models import RenderBody

@@ -4,17 +4,15 @@ Bodies are strict about types and bounded everywhere, so that nothing a caller s
 without control characters or lone surrogates, integers within 64 bits, finite floats. Unknown fields are ignored.
 """
 
-from __future__ import annotations
-
 import math
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from dmpo_app.domain.limits import MAX_GUIDANCE, MAX_HANDLE, MAX_SEED, MAX_STRENGTH, MAX_VERSION
+from dmpo_app.domain.lineage import RoundStatus
 from dmpo_app.domain.prompt import MAX_PROMPT
-from dmpo_app.domain.round import RoundStatus
 from dmpo_app.domain.vote import MAX_SET, Choice, Question, Strength
 from dmpo_app.labeling.text_checks import MAX_COMMENT
 from dmpo_app.settings import Mode
@@ -140,7 +138,7 @@ class VoteBody(BaseModel):
     comment: Remark | None = Field(default=None, description="A remark on it; plain text.")
 
     @model_validator(mode="after")
-    def _check_choice_or_order(self) -> VoteBody:
+    def _check_choice_or_order(self) -> Self:
         if (self.choice is None) == (self.order is None):
             raise ValueError("a vote is either a choice, for a pair, or an order, for a set of images")
         if self.order is not None and self.strength is not None:

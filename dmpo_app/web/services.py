@@ -23,8 +23,7 @@ import anyio
 import anyio.to_thread
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dmpo_app.domain.image import BaseModelRef, Renderer, Sampling, ZeroGpuService
-from dmpo_app.domain.round import TrainerSupervisor
+from dmpo_app.domain.lineage import BaseModelRef, Renderer, Sampling, TrainerSupervisor, ZeroGpuService
 from dmpo_app.errors import BusyError
 from dmpo_app.exchange.importing.import_desk import ImportService
 from dmpo_app.labeling.service import LabelingService

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from dmpo_app.backup.backup_service import BackupUploader
 from dmpo_app.backup.remotes.remote import Item, Remote
 from dmpo_app.backup.startup import make_claim
-from dmpo_app.backup.uploader import BackupUploader
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import Annotator, Choice
 from dmpo_app.errors import BackupUnreachableError
 from dmpo_app.settings import BackupSettings

@@ -9,11 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dmpo_app.backup.backup_service import OUT_OF_REACH, SUPERSEDED_MESSAGE, Backup
+from dmpo_app.backup.backup_service import OUT_OF_REACH, SUPERSEDED_MESSAGE, Backup, BackupUploader
 from dmpo_app.backup.remotes.folder_remote import FolderRemote
 from dmpo_app.backup.restoring import restore
 from dmpo_app.backup.startup import claim_and_restore
-from dmpo_app.backup.uploader import BackupUploader
 from dmpo_app.errors import BackupUnreachableError, SetupError
 from dmpo_app.server.backup_lifecycle import claim_backup
 from dmpo_app.settings import BackupSettings, Settings

@@ -10,7 +10,7 @@ import pytest
 from dmpo_app.backup.remotes import open_remote
 from dmpo_app.backup.restoring import restore
 from dmpo_app.backup.snapshots import prune, snapshot_name, snapshot_names
-from dmpo_app.domain.image import ImageKind
+from dmpo_app.domain.lineage import ImageKind
 from dmpo_app.errors import BackupDamagedError, BackupUnreachableError, SetupError
 from dmpo_app.settings import BackupSettings
 from tests.backup.backup_data import OFTEN, Switch, Voters, shipper_of, votes_in

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, Playwright, ViewportSize, expect, sync_playwright
 
-from dmpo_app.domain.image import ImageKind
+from dmpo_app.domain.lineage import ImageKind
 from dmpo_app.labeling.service import LabelingService
 from dmpo_app.labeling.tokens import Sealer, load_or_create_key
 from dmpo_app.settings import Settings

@@ -1,7 +1,7 @@
 import pytest
 from playwright.sync_api import Dialog, Page, Route, expect
 
-from dmpo_app.domain.image import ImageRef, NewPair, PairSource
+from dmpo_app.domain.lineage import ImageRef, NewPair, PairSource
 from dmpo_app.domain.vote import Outcome
 from tests.browser.conftest import NewPage
 from tests.browser.page_studio import (

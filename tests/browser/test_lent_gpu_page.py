@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from playwright.sync_api import expect
 
-from dmpo_app.domain.image import RenderedImage, RenderRequest
+from dmpo_app.domain.lineage import RenderedImage, RenderRequest
 from dmpo_app.errors import GpuRefusedError
 from dmpo_app.ui import build_ui, launch
 from tests.browser.conftest import NewPage

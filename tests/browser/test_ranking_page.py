@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from dmpo_app.domain.image import NewPair, PairSource
+from dmpo_app.domain.lineage import NewPair, PairSource
 from dmpo_app.domain.vote import LETTERS
 from tests.browser.conftest import NewPage
 from tests.browser.page_studio import READY, PageStudio, images_shown, open_label, pump_until

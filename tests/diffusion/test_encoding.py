@@ -7,8 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dmpo_app.diffusion.encoder import Encoder, resize_and_crop
-from dmpo_app.diffusion.loading import load_pipeline
+from dmpo_app.diffusion.loading import Encoder, load_pipeline, resize_and_crop
 from dmpo_app.errors import SetupError
 from tests.tiny_models.cases import Case
 from tests.tiny_models.sdxl import make_tiny_sdxl

@@ -10,7 +10,7 @@ from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defin
 
 from dmpo_app.diffusion.base_models import detect_family, fingerprint, locate, resolve_sampling
 from dmpo_app.diffusion.hub import download_patterns
-from dmpo_app.domain.image import Sampling
+from dmpo_app.domain.lineage import Sampling
 from dmpo_app.errors import ModelUnavailableError, UnknownFamilyError
 from dmpo_app.settings import POCKET_MODEL, RenderSettings
 from examples.pocket_model.export import USUAL_SAMPLING

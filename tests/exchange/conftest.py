@@ -2,7 +2,7 @@
 
 import pytest
 
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.store import Store
 from tests.store.store_data import FINGERPRINT
 from tests.store.store_fixtures import clock, empty_homes, store

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from dmpo_app.errors import StudioError
-from dmpo_app.exchange.importing.decode_pool import DecodedImage, DecodePool
-from dmpo_app.exchange.readers.pair import LeftOutReason
+from dmpo_app.exchange.importing.importer import DecodedImage, DecodePool
+from dmpo_app.exchange.readers.reader import LeftOutReason
 from tests.exchange.readers.preference_files import image_bytes
 from tests.patience import wait_until
 
@@ -81,7 +81,7 @@ def test_no_process_outlives_a_killed_parent(tmp_path: Path) -> None:
     parent = psutil.Popen(
         [sys.executable, "-c", f"""
 import pathlib, time
-from dmpo_app.exchange.importing.decode_pool import DecodePool
+from dmpo_app.exchange.importing.importer import DecodePool
 pool = DecodePool(keeps_images=True)
 pool.decode([pathlib.Path({str(image)!r}).read_bytes()]).result()
 print("decoded", flush=True)

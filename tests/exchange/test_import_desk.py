@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dmpo_app.domain.data_import import ImportUse
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.errors import BadInputError, ConflictError, NotFoundError, StorageFullError
 from dmpo_app.exchange.importing import import_desk
 from dmpo_app.exchange.importing.import_desk import ImportJob, ImportPhase, ImportService

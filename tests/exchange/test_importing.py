@@ -19,7 +19,7 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import IntegrityError
 
 from dmpo_app.domain.data_import import ImportBatch, ImportCounts, ImportUse
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import Choice, Outcome, Question, Strength
 from dmpo_app.errors import ConflictError
 from dmpo_app.exchange.importing.importer import Importer, get_reader

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.labeling import LabelingService, Sealer, load_or_create_key
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import Choice, Question, Strength, SubmittedVote
 from dmpo_app.errors import (
     BadInputError,
@@ -16,7 +16,7 @@ from dmpo_app.errors import (
     SetupError,
 )
 from dmpo_app.labeling import LabelingService, Sealer
-from dmpo_app.labeling.consent import read_consent
+from dmpo_app.labeling.service import read_consent
 from dmpo_app.labeling.text_checks import MAX_COMMENT
 from dmpo_app.settings import LabelingSettings, Settings
 from dmpo_app.store import Store

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.domain.image import BaseModelRef
-from dmpo_app.domain.round import RoundStatus, Trigger
+from dmpo_app.domain.lineage import BaseModelRef, RoundStatus, Trigger
 from dmpo_app.domain.vote import Choice, SubmittedVote
 from dmpo_app.errors import BadInputError, ConflictError, ExpiredError, ForbiddenError, NotFoundError
 from dmpo_app.labeling import LabelingService, Sealer, load_or_create_key

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from dmpo_app.domain.image import NewPair
+from dmpo_app.domain.lineage import NewPair
 from dmpo_app.domain.prompt import (
     PromptQuery,
     Refusal,

@@ -23,7 +23,7 @@ from dmpo_app.objective import (
     registry,
     unregister,
 )
-from dmpo_app.objective.loss_check import check_loss
+from dmpo_app.objective.registry import check_loss
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from dmpo_app.exchange.readers.pair import PreferencePair
-from dmpo_app.exchange.readers.reader import read_row
+from dmpo_app.exchange.readers.reader import PreferencePair, read_row
 from dmpo_app.exchange.readers.registry import detect_reader, open_source
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights, write_adapter
 from dmpo_app.diffusion.base_models import detect_family, fingerprint
-from dmpo_app.domain.image import AdapterRef, BaseModelRef, NewAdapter
-from dmpo_app.domain.round import RoundState, Trigger
+from dmpo_app.domain.lineage import AdapterRef, BaseModelRef, NewAdapter, RoundState, Trigger
 from dmpo_app.settings import PoolSettings, RenderSettings, Settings
 from dmpo_app.store import Store
 

@@ -1,7 +1,7 @@
 from collections.abc import Callable
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights
-from dmpo_app.domain.image import ImageKind, NewImage, Provenance
+from dmpo_app.domain.lineage import ImageKind, NewImage, Provenance
 from dmpo_app.rendering.pool import NUM_PROMPTS, SEEDS, ContactSheetPlanner, SheetPlan
 from tests.rendering.rendering_studio import HELD_OUT_PROMPTS, RenderingStudio
 

@@ -9,7 +9,7 @@ from PIL import Image
 from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.live_model import LiveModel, Shot
 from dmpo_app.diffusion.tensor_files import load_conditioning, load_latents
-from dmpo_app.domain.image import RenderRequest
+from dmpo_app.domain.lineage import RenderRequest
 from dmpo_app.errors import AdapterCorruptError, NotFoundError, SetupError, StudioError
 from dmpo_app.rendering import engine as engine_module
 from dmpo_app.rendering.engine import Engine

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dmpo_app.diffusion.loading import load_denoiser
-from dmpo_app.domain.image import RenderRequest
+from dmpo_app.domain.lineage import RenderRequest
 from dmpo_app.rendering.engine import Engine
 from dmpo_app.rendering.pool import PairPlan
 from dmpo_app.settings import RenderSettings, RoundSettings, Settings

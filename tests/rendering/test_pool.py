@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights
-from dmpo_app.domain.image import NewImage, NewPair, PairSource, Provenance
+from dmpo_app.domain.lineage import NewImage, NewPair, PairSource, Provenance
 from dmpo_app.rendering.pool import LOW_POOL_SIZE, PoolPlanner
 from dmpo_app.settings import PoolSettings
 from dmpo_app.store import Store

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.live_model import LiveModel, Shot
-from dmpo_app.domain.image import RenderRequest
+from dmpo_app.domain.lineage import RenderRequest
 from dmpo_app.errors import BadInputError, BusyError, NotFoundError, NotReadyError, StorageFullError, StudioError
 from dmpo_app.rendering import render_thread
 from dmpo_app.rendering.engine import encode_png

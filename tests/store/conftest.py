@@ -1,6 +1,6 @@
 import pytest
 
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import Annotator
 from dmpo_app.store import Store
 from tests.store.store_data import FINGERPRINT

@@ -4,8 +4,16 @@ import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from dmpo_app.domain.image import BaseModelRef, NewAdapter, NewImage, NewPair, PairSource, Provenance
-from dmpo_app.domain.round import RoundState, Trigger
+from dmpo_app.domain.lineage import (
+    BaseModelRef,
+    NewAdapter,
+    NewImage,
+    NewPair,
+    PairSource,
+    Provenance,
+    RoundState,
+    Trigger,
+)
 from dmpo_app.domain.vote import Annotator, Assignment, Choice, RecordedVote
 from dmpo_app.store import Store
 from dmpo_app.store.db.database import sqlite_url

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import Annotator, Assignment, Choice
 from dmpo_app.errors import ExpiredError, NotFoundError
 from dmpo_app.store import Store

@@ -7,8 +7,7 @@ from functools import partial
 import pytest
 from sqlalchemy import text
 
-from dmpo_app.domain.image import BaseModelRef
-from dmpo_app.domain.round import Trigger
+from dmpo_app.domain.lineage import BaseModelRef, Trigger
 from dmpo_app.domain.vote import Annotator, Choice
 from dmpo_app.errors import BadInputError, NotFoundError, NotInvitedError
 from dmpo_app.store import Store

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.domain.image import BaseModelRef, ImageKind
+from dmpo_app.domain.lineage import BaseModelRef, ImageKind
 from dmpo_app.domain.vote import Annotator, Assignment, Choice
 from dmpo_app.errors import StorageFullError
 from dmpo_app.store import Store

@@ -5,7 +5,7 @@ from typing import TypeVar
 import pytest
 from sqlalchemy import Connection
 
-from dmpo_app.domain.image import BaseModelRef, ImageKind
+from dmpo_app.domain.lineage import BaseModelRef, ImageKind
 from dmpo_app.errors import NotFoundError
 from dmpo_app.store import Store
 from tests.store.store_data import Clock, new_image, new_pair, publish_version

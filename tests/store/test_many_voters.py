@@ -3,7 +3,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import Annotator, Assignment, Choice, RecordedVote
 from dmpo_app.errors import ConflictError
 from dmpo_app.store import Store

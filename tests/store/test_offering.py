@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import Annotator, Assignment, AssignmentRules, CandidateFeature, Choice, Outcome, Question
 from dmpo_app.errors import BadInputError, NotFoundError
 from dmpo_app.labeling.strategies import STRATEGIES

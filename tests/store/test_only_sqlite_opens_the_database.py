@@ -15,8 +15,8 @@ from pathlib import Path
 opened = []
 sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if event == "open" else None)
 
-from dmpo_app.domain.image import ImageKind
-from dmpo_app.domain.round import Trigger
+from dmpo_app.domain.lineage import ImageKind
+from dmpo_app.domain.lineage import Trigger
 from dmpo_app.domain.vote import Choice
 from dmpo_app.labeling.tokens import load_or_create_key
 from dmpo_app.store import Store, utc_now

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import Annotator, Choice, Question, VoteCounts
 from dmpo_app.errors import ConflictError, ExpiredError, ForbiddenError, NotFoundError
 from dmpo_app.store import Store

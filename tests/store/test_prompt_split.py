@@ -9,7 +9,7 @@ from alembic.config import Config
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
 
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.prompt import NewPrompt, PromptQuery, PromptSource, fold
 from dmpo_app.domain.vote import Annotator
 from dmpo_app.errors import ConflictError, NotFoundError, RateLimitError

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event
 
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import Question
 from dmpo_app.store import Store
 from dmpo_app.store.voting import assignments, offers, vote_queries

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import IntegrityError
 
 from dmpo_app.domain.campaign import ReportReason
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import Annotator, Assignment, Choice, Question, Strength
 from dmpo_app.errors import ConflictError
 from dmpo_app.store import Store

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from dmpo_app.domain.image import BaseModelRef, NewPair
+from dmpo_app.domain.lineage import BaseModelRef, NewPair
 from dmpo_app.domain.vote import LETTERS, Annotator, Assignment, AssignmentRules, Choice, Outcome
 from dmpo_app.errors import BadInputError, ConflictError
 from dmpo_app.store import Store

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from dmpo_app.domain.campaign import ReportReason
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import Annotator, Choice
 from dmpo_app.errors import ExpiredError, ForbiddenError, NotFoundError
 from dmpo_app.store import Store

@@ -5,8 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from dmpo_app.domain.image import BaseModelRef
-from dmpo_app.domain.round import RoundProgress, RoundStatus, Trigger
+from dmpo_app.domain.lineage import BaseModelRef, RoundProgress, RoundStatus, Trigger
 from dmpo_app.domain.vote import Annotator, Choice
 from dmpo_app.errors import BadInputError, ConflictError, LeaseLostError, NotFoundError
 from dmpo_app.store import Store

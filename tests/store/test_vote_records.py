@@ -1,6 +1,6 @@
 import random
 
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import Annotator, Choice, Outcome
 from dmpo_app.store import Store
 from tests.store.store_data import HOUR, issue, new_pair

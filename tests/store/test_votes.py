@@ -2,8 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from dmpo_app.domain.image import BaseModelRef
-from dmpo_app.domain.round import NewPreferences
+from dmpo_app.domain.lineage import BaseModelRef, NewPreferences
 from dmpo_app.domain.vote import Annotator, Choice, Outcome
 from dmpo_app.errors import ConflictError, ExpiredError, ForbiddenError, NotFoundError
 from dmpo_app.store import Store

@@ -143,7 +143,7 @@ def test_more_work_than_one_batch_takes_is_all_done(tmp_path: Path) -> None:
 
 
 def test_a_quiet_writer_folds_the_log_into_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dmpo_app.store.db.writer.IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("dmpo_app.store.db.database.IDLE_SECONDS", 0.05)
     database = Database.open(sqlite_url(tmp_path / "quiet.db"))
     database.write(lambda connection: connection.execute(text("CREATE TABLE parents (id INTEGER PRIMARY KEY)")))
     log = tmp_path / "quiet.db-wal"

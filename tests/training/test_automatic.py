@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dmpo_app.domain.round import RoundStatus
+from dmpo_app.domain.lineage import RoundStatus
 from dmpo_app.errors import LeaseLostError, RoundFailedError
 from dmpo_app.scoring.registry import build_scorer
 from dmpo_app.settings import ScorerSettings, ScoringSettings
@@ -45,7 +45,7 @@ def test_every_image_is_scored_once_and_its_pairs_probability_follows(studio: Tr
 
 
 def test_what_is_scored_already_is_not_scored_again(studio: TrainingStudio, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dmpo_app.scoring.pixel_scorer import PixelScorer
+    from dmpo_app.scoring.own_scorers import PixelScorer
 
     seen: list[int] = []
     original = PixelScorer.score

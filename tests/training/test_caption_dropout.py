@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.encoder import Encoder
 from dmpo_app.diffusion.families.protocol import Conditioning
-from dmpo_app.diffusion.loading import load_denoiser
+from dmpo_app.diffusion.loading import Encoder, load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec, attach, load_state_in_place
-from dmpo_app.domain.round import RoundStatus
+from dmpo_app.domain.lineage import RoundStatus
 from dmpo_app.errors import RoundFailedError
 from dmpo_app.settings import RenderSettings, Settings, TrainerSettings
 from dmpo_app.training.data.dataset import PairDataset, build_dataset

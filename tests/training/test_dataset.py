@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dmpo_app.domain.round import TrainingVote
+from dmpo_app.domain.lineage import TrainingVote
 from dmpo_app.domain.vote import Choice, Outcome
 from dmpo_app.errors import NotFoundError, RoundFailedError, StudioError
 from dmpo_app.training.data.dataset import AutomaticEvidence, PairTensors, build_dataset, is_held_out, split_votes

@@ -9,13 +9,12 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from dmpo_app.diffusion.encoder import Encoder
+from dmpo_app.diffusion.loading import Encoder
 from dmpo_app.errors import BadInputError, HomeLockedError, SetupError
 from dmpo_app.exchange.readers.source import RowsSource
 from dmpo_app.exchange.readers.table_formats import PickAPicReader
 from dmpo_app.settings import RenderSettings, RoundSettings, Settings
-from dmpo_app.training.data.encoded_pairs import EncodedPairs, EncodingCounts
-from dmpo_app.training.data.encoding import encode_pairs
+from dmpo_app.training.data.encoding import EncodedPairs, EncodingCounts, encode_pairs
 from dmpo_app.training.offline.dataset_run import TrainingCallback, fill_defaults, split_pairs
 from dmpo_app.training.offline.dataset_training import TrainingOutcome, TrainingRequest, _lock_output, train_on_dataset
 from tests.exchange.readers.preference_files import PICK_A_PIC_V2, mixed_rows, pick_a_pic_row

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from dmpo_app.errors import StudioError
-from dmpo_app.exchange.readers.pair import LeftOutReason
+from dmpo_app.exchange.readers.reader import LeftOutReason
 from dmpo_app.training.data.dataset import PairFiles
-from dmpo_app.training.data.encoded_pairs import INDEX_FILE, EncodedBatch, EncodedPair, EncodedPairs, PackedFiles
+from dmpo_app.training.data.encoding import INDEX_FILE, EncodedBatch, EncodedPair, EncodedPairs, PackedFiles
 
 
 def sha(text: str) -> str:

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.encoder import Encoder
+from dmpo_app.diffusion.loading import Encoder
 from dmpo_app.domain.data_import import ImportUse
 from dmpo_app.exchange.importing.importer import Importer, get_reader
 from dmpo_app.exchange.readers.registry import open_source
-from dmpo_app.rendering.import_encoding import ImportEncoder
+from dmpo_app.rendering.engine import ImportEncoder
 from dmpo_app.settings import Settings
 from tests.exchange.readers.preference_files import pick_a_pic_row, write_pick_a_pic
 from tests.training.training_studio import TrainingStudio

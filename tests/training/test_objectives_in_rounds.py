@@ -6,7 +6,7 @@ import torch
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.components import UNET_ATTENTION, UNET_WIDE
 from dmpo_app.diffusion.lora import LoraSpec, attach
-from dmpo_app.domain.round import RoundStatus
+from dmpo_app.domain.lineage import RoundStatus
 from dmpo_app.objective import OBJECTIVES, Needs
 from dmpo_app.training.data.dataset import build_dataset
 from dmpo_app.training.data.training_examples import examples_for_step

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dmpo_app.domain.round import TrainingVote
+from dmpo_app.domain.lineage import TrainingVote
 from dmpo_app.domain.vote import Outcome
 from dmpo_app.store.files import Files
 from dmpo_app.training.data.dataset import build_dataset

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain.round import RoundStatus
+from dmpo_app.domain.lineage import RoundStatus
 from dmpo_app.settings import RoundLimitSettings, RoundSettings
 from dmpo_app.training.monitoring.early_stopping import EarlyStopMonitor, PairHealth, StepResult, VoteAgreement
 from dmpo_app.training.monitoring.latent_preview import LatentPreview

@@ -14,7 +14,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain.round import RoundStatus
+from dmpo_app.domain.lineage import RoundStatus
 from dmpo_app.domain.vote import Choice
 from dmpo_app.errors import LeaseLostError, RoundFailedError
 from dmpo_app.settings import PROJECT_ROOT

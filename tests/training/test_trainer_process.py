@@ -13,7 +13,7 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
-from dmpo_app.domain.round import RoundState, RoundStatus
+from dmpo_app.domain.lineage import RoundState, RoundStatus
 from dmpo_app.settings import PROJECT_ROOT, Settings, TrainerSettings
 from dmpo_app.training.process.trainer_process import TrainerProcess
 from tests.patience import wait_until

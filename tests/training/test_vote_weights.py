@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain.round import RoundStatus, Trigger
+from dmpo_app.domain.lineage import RoundStatus, Trigger
 from dmpo_app.domain.vote import Choice
 from dmpo_app.labeling.quality import UNWEIGHED, VoteWeighing
 from dmpo_app.settings import LabelingSettings, RoundSettings

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.components import UNET_WIDE
 from dmpo_app.diffusion.lora import LoraSpec, attach
-from dmpo_app.domain.round import RoundStatus, TrainingVote
+from dmpo_app.domain.lineage import RoundStatus, TrainingVote
 from dmpo_app.domain.vote import Outcome
 from dmpo_app.errors import RoundFailedError
 from dmpo_app.objective import OBJECTIVES, ranking_dmpo, ranking_target, soft_target

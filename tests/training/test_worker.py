@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain.round import RoundStatus, Trigger
+from dmpo_app.domain.lineage import RoundStatus, Trigger
 from dmpo_app.domain.vote import Choice
 from dmpo_app.errors import RoundFailedError, StorageFullError
 from dmpo_app.training.loop import trainer as round_trainer

@@ -18,8 +18,7 @@ from safetensors.torch import load_file
 from dmpo_app.diffusion.base_models import detect_family, fingerprint
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
-from dmpo_app.domain.image import BaseModelRef, NewImage, NewPair, PairSource, Provenance
-from dmpo_app.domain.round import Trigger
+from dmpo_app.domain.lineage import BaseModelRef, NewImage, NewPair, PairSource, Provenance, Trigger
 from dmpo_app.domain.vote import AssignmentRules, Choice
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store

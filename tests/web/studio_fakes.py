@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dmpo_app.domain.image import (
+from dmpo_app.domain.lineage import (
     BaseModelRef,
     ImageKind,
     NewAdapter,
@@ -21,9 +21,11 @@ from dmpo_app.domain.image import (
     RenderedImage,
     RendererState,
     RenderRequest,
+    RoundProgress,
     Sampling,
+    TrainerState,
+    Trigger,
 )
-from dmpo_app.domain.round import RoundProgress, TrainerState, Trigger
 from dmpo_app.errors import BusyError, NotReadyError
 from dmpo_app.pocket.scenes import COLOURS, SETTINGS, SUBJECTS, SceneConstraints, sample_scene
 from dmpo_app.store import Store

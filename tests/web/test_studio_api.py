@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dmpo_app.domain.image import ImageKind
+from dmpo_app.domain.lineage import ImageKind
 from dmpo_app.errors import AdapterCorruptError
 from tests.patience import PATIENCE
 from tests.web.api_studio import ADMIN, ApiStudio

@@ -10,18 +10,15 @@ def open_remote(url: str) -> Remote:
 
     Raises SetupError for a URL that no installed package understands.
     """
+    if url.startswith("hf://"):
+        from dmpo_app.backup.remotes.hub_remotes import BucketRemote, DatasetRemote
+
+        if url.startswith("hf://datasets/"):
+            return DatasetRemote(url.removeprefix("hf://datasets/"))
+        if url.startswith("hf://buckets/"):
+            return BucketRemote(url.removeprefix("hf://buckets/"))
+    from dmpo_app.backup.remotes.folder_remote import FolderRemote, FsspecRemote
+
     if "://" not in url or url.startswith("file://"):
-        from dmpo_app.backup.remotes.folder_remote import FolderRemote
-
         return FolderRemote(Path(url.removeprefix("file://")).expanduser().absolute())
-    if url.startswith("hf://datasets/"):
-        from dmpo_app.backup.remotes.hub_remotes import DatasetRemote
-
-        return DatasetRemote(url.removeprefix("hf://datasets/"))
-    if url.startswith("hf://buckets/"):
-        from dmpo_app.backup.remotes.hub_remotes import BucketRemote
-
-        return BucketRemote(url.removeprefix("hf://buckets/"))
-    from dmpo_app.backup.remotes.fsspec_remote import FsspecRemote
-
     return FsspecRemote(url)

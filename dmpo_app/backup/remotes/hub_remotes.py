@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import BucketFile, CommitOperationAdd, CommitOperationDelete, HfApi, RepoFile
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
 from dmpo_app.backup.remotes.remote import Item
 from dmpo_app.errors import BackupUnreachableError, NotFoundError, SetupError
 
@@ -25,8 +28,6 @@ class BucketRemote:
 
         Raises SetupError.
         """
-        from huggingface_hub import HfApi
-
         parts = place.strip("/").split("/")
         if len(parts) < 2 or not all(parts):
             raise SetupError(f"hf://buckets/{place} names no bucket; expected hf://buckets/user/name")
@@ -37,9 +38,6 @@ class BucketRemote:
         self._ready = False
 
     def names(self, prefix: str) -> list[str]:
-        from huggingface_hub import BucketFile
-        from huggingface_hub.errors import EntryNotFoundError
-
         with self._translate_errors():
             try:
                 tree = self._api.list_bucket_tree(
@@ -58,8 +56,6 @@ class BucketRemote:
             return target.read_bytes()
 
     def fetch(self, items: Sequence[tuple[str, Path]]) -> None:
-        from huggingface_hub.errors import EntryNotFoundError
-
         with self._translate_errors():
             files = [(self._folder + name, path) for name, path in items]
             try:
@@ -132,8 +128,6 @@ class DatasetRemote:
 
     def __init__(self, repository: str, *, endpoint: str | None = None, token: str | None = None) -> None:
         """`repository`: user/name. Endpoint and token: those of `huggingface_hub` unless given. Raises SetupError."""
-        from huggingface_hub import HfApi
-
         if repository.strip("/").count("/") != 1:
             raise SetupError(f"hf://datasets/{repository} names no repository; expected hf://datasets/user/name")
         self._repository = repository.strip("/")
@@ -160,8 +154,6 @@ class DatasetRemote:
                 download.result()
 
     def put(self, items: Sequence[Item]) -> None:
-        from huggingface_hub import CommitOperationAdd
-
         with self._translate_errors():
             self._ensure_private_repository()
             for start in range(0, len(items), _MOST_FILES_A_COMMIT):
@@ -169,9 +161,6 @@ class DatasetRemote:
                 self._commit([CommitOperationAdd(name, content) for name, content in some], f"{len(some)} files")
 
     def create(self, name: str, content: bytes) -> bool:
-        from huggingface_hub import CommitOperationAdd
-        from huggingface_hub.errors import HfHubHTTPError
-
         with self._translate_errors():
             self._ensure_private_repository()
             for _ in range(_TRIES):
@@ -188,8 +177,6 @@ class DatasetRemote:
         raise BackupUnreachableError(f"others write to {self.url} all the time; it must be this studio's alone")
 
     def delete(self, names: Sequence[str]) -> None:
-        from huggingface_hub import CommitOperationDelete
-
         with self._translate_errors():
             existing_names = set(self._list_files("", None))
             deletions = [CommitOperationDelete(name) for name in names if name in existing_names]
@@ -208,9 +195,6 @@ class DatasetRemote:
         self._ready = True
 
     def _list_files(self, prefix: str, revision: str | None) -> list[str]:
-        from huggingface_hub import RepoFile
-        from huggingface_hub.errors import EntryNotFoundError
-
         try:
             tree = self._api.list_repo_tree(
                 self._repository, prefix.rstrip("/") or None, recursive=True, revision=revision, repo_type="dataset"
@@ -220,8 +204,6 @@ class DatasetRemote:
             return []
 
     def _download(self, name: str, target: Path, folder: str) -> None:
-        from huggingface_hub.errors import EntryNotFoundError
-
         try:
             downloaded_path = self._api.hf_hub_download(
                 self._repository, name, repo_type="dataset", local_dir=folder, force_download=True

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from dmpo_app.domain.image import Sampling
+from dmpo_app.domain.lineage import Sampling
 
 if TYPE_CHECKING:
     from dmpo_app.diffusion.families.protocol import ModelFamily

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dmpo_app.domain.image import AdapterRef, BaseModelRef
+from dmpo_app.domain.lineage import AdapterRef, BaseModelRef
 from dmpo_app.domain.vote import Outcome, Question
 from dmpo_app.exchange.exporting import export_rows
 from dmpo_app.exchange.exporting.output_files import SPLITS
@@ -166,9 +166,9 @@ def _collection(
     return (
         "## How it was collected\n\n"
         f"With DMPO Studio. Images were made with `{export_rows.model_name(context.base)}` and adapters trained on "
-        "earlier votes; the one on the left was chosen at random for each assignment. Votes could be for an image, a tie, both bad or "
-        f"a skip. Here {rows}, {images}.\n{split}{excluded_votes} Votes that were taken back or withdrawn are not part "
-        "of it. Annotators go by a keyed hash, which differs from studio to studio."
+        "earlier votes; the one on the left was chosen at random for each assignment. Votes could be for an image, a "
+        f"tie, both bad or a skip. Here {rows}, {images}.\n{split}{excluded_votes} Votes that were taken back or "
+        "withdrawn are not part of it. Annotators go by a keyed hash, which differs from studio to studio."
     )
 
 

@@ -5,23 +5,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.errors import BadInputError, NotFoundError
-from dmpo_app.exchange.exporting import output_files
+from dmpo_app.exchange.exporting import export_rows, output_files
 from dmpo_app.exchange.exporting.cards import ExportStatistics, build_card
-from dmpo_app.exchange.exporting.export_rows import (
-    Aggregate,
-    ExportOptions,
-    ExportRows,
-    Format,
-    FormatContext,
-    RowKind,
-    SelectedPairs,
-    Selection,
-    annotator_accuracies,
-    majority_consensus,
-    posterior_consensus,
-)
 from dmpo_app.io import sha256_hex
 from dmpo_app.labeling.quality.quality_report import make_name_hasher
 from dmpo_app.labeling.tokens import load_or_create_key
@@ -70,9 +57,9 @@ def export_to(
     store: Store,
     base: BaseModelRef,
     settings: Settings,
-    form: Format,
-    selection: Selection,
-    options: ExportOptions,
+    form: export_rows.Format,
+    selection: export_rows.Selection,
+    options: export_rows.ExportOptions,
     *,
     progress: Callable[[int], None] = lambda _: None,
 ) -> ExportSummary:
@@ -88,34 +75,36 @@ def export_to(
     options = replace(options, licence=options.licence or settings.labeling.licence)
     rows = _row_kind(form, options)
     annotator_name = make_name_hasher(load_or_create_key(store.home), store.vote_records.public_ids(base))
-    pairs = SelectedPairs(store, base, selection, annotator_name)
-    aggregate: Aggregate = majority_consensus
+    pairs = export_rows.SelectedPairs(store, base, selection, annotator_name)
+    aggregate: export_rows.Aggregate = export_rows.majority_consensus
     if options.decide == "posterior" and rows == "pairs":
-        aggregate = partial(posterior_consensus, accuracy=annotator_accuracies(pairs))
-    export_rows = ExportRows(form, pairs, selection, rows, aggregate)
+        aggregate = partial(export_rows.posterior_consensus, accuracy=export_rows.annotator_accuracies(pairs))
+    rows_to_export = export_rows.ExportRows(form, pairs, selection, rows, aggregate)
     with_images = form.default_images if options.with_images is None else options.with_images
     with output_files.atomic_folder(folder) as staging:
         images = ImageFiles(store.files, staging) if with_images else None
-        context = FormatContext(
+        context = export_rows.FormatContext(
             base=base,
             annotator_name=annotator_name,
             read_image=None if images is None else images.read,
             copy_image=None if images is None else images.copy,
             rows=rows,
             comments=options.comments,
-            rows_per_prompt=export_rows.rows_per_prompt() if form.counts_prompts else {},
+            rows_per_prompt=rows_to_export.rows_per_prompt() if form.counts_prompts else {},
         )
-        return _write_export(staging, export_rows, context, selection, options, progress)
+        return _write_export(staging, rows_to_export, context, selection, options, progress)
 
 
-def _with_question(form: Format, selection: Selection, settings: Settings) -> Selection:
+def _with_question(
+    form: export_rows.Format, selection: export_rows.Selection, settings: Settings
+) -> export_rows.Selection:
     needs_one_question = selection.min_votes > 1 or selection.min_agreement > 0  # answers to one question, then
     if selection.question is None and (needs_one_question or not form.is_raw):
         return replace(selection, question=settings.labeling.training_question)
     return selection
 
 
-def _row_kind(form: Format, options: ExportOptions) -> RowKind:
+def _row_kind(form: export_rows.Format, options: export_rows.ExportOptions) -> export_rows.RowKind:
     if form.is_raw and options.rows == "pairs":
         raise BadInputError(f"{form.name} holds a row for each vote; choose another format for a row for each pair")
     return options.rows or form.default_rows
@@ -123,13 +112,13 @@ def _row_kind(form: Format, options: ExportOptions) -> RowKind:
 
 def _write_export(
     staging: Path,
-    export_rows: ExportRows,
-    context: FormatContext,
-    selection: Selection,
-    options: ExportOptions,
+    rows_to_export: export_rows.ExportRows,
+    context: export_rows.FormatContext,
+    selection: export_rows.Selection,
+    options: export_rows.ExportOptions,
     progress: Callable[[int], None],
 ) -> ExportSummary:
-    form, statistics, columns = export_rows.form, ExportStatistics(), export_rows.form.columns(context)
+    form, statistics, columns = rows_to_export.form, ExportStatistics(), rows_to_export.form.columns(context)
     has_embedded_images = context.with_images and not form.is_raw
     shards = output_files.Shards(
         staging,
@@ -137,7 +126,7 @@ def _write_export(
         span=output_files.PAIRS_WITH_IMAGES if has_embedded_images else output_files.PAIRS_WITHOUT_IMAGES,
         open_file=lambda path: output_files.open_row_file(path, columns),
     )
-    for pair, row_votes in export_rows:
+    for pair, row_votes in rows_to_export:
         split = "train" if form.is_raw else output_files.assign_split(pair.prompt, options.held_out_share)
         try:
             rows = [form.row(pair, one, context) for one in row_votes]
@@ -150,7 +139,7 @@ def _write_export(
         statistics.add(replace(pair, votes=[vote for one in row_votes for vote in one.votes]))
         progress(pair.id)
     shards.close()
-    statistics.left_out += export_rows.left_out
+    statistics.left_out += rows_to_export.left_out
     output_files.write_text(staging / "README.md", build_card(form, columns, context, selection, options, statistics))
     manifest = {
         "format": form.name,

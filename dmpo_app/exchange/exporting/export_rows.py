@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from dmpo_app.domain.image import BaseModelRef, ImageRef, PairSource
+from dmpo_app.domain.lineage import BaseModelRef, ImageRef, PairSource
 from dmpo_app.domain.vote import Outcome, Purpose, Question
 from dmpo_app.labeling.quality.quality_votes import number_ids
 from dmpo_app.labeling.quality.vote_weights import dawid_skene

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC
 from typing import Any
 
-from dmpo_app.domain.image import ImageRef
+from dmpo_app.domain.lineage import ImageRef
 from dmpo_app.domain.vote import Outcome
 from dmpo_app.errors import BadInputError
 from dmpo_app.exchange.exporting.export_rows import WINS_OF_A, Column, Format, FormatContext, PairVotes, Row, RowKind

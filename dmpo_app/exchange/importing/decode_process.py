@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dmpo_app.exchange.readers.pair import UnusableImageError, decode_image
+from dmpo_app.exchange.readers.reader import UnusableImageError, decode_image
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EIGHT_BITS, _RGB, _AVERAGE = 8, 2, 3

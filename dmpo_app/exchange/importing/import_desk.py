@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from dmpo_app import errors
 from dmpo_app.domain.data_import import ImportCounts, ImportUse
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.exchange.importing.importer import AUTO, Importer, get_reader
 from dmpo_app.exchange.readers.registry import open_source
 from dmpo_app.exchange.readers.source import PreferenceSource

@@ -1,7 +1,5 @@
 """Conversion of a data set's rows into pairs and votes of the store: their prompts checked, their annotators named."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import math
@@ -9,15 +7,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from dmpo_app.domain.data_import import ImportedImage, ImportedPair, ImportedVote, ImportUse, pair_key
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.prompt import Refusal, fold
 from dmpo_app.domain.vote import Outcome, Question, Strength
 from dmpo_app.errors import BadInputError
-from dmpo_app.exchange.readers.pair import ImageFolder, LeftOutReason, UnusableImageError
-from dmpo_app.exchange.readers.reader import PreferenceReader, Row, RowMetadata, RowPair
+from dmpo_app.exchange.readers.reader import (
+    ImageFolder,
+    LeftOutReason,
+    PreferenceReader,
+    Row,
+    RowMetadata,
+    RowPair,
+    UnusableImageError,
+)
 from dmpo_app.io import sha256_hex
 from dmpo_app.labeling.prompt_desk import PromptImportRules, find_refusal
 from dmpo_app.labeling.quality.quality_report import make_name_hasher
@@ -44,7 +49,7 @@ class SourceAnnotators:
     local_ids: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def from_store(cls, store: Store, base: BaseModelRef, source: str, *, may_be_own: bool) -> SourceAnnotators:
+    def from_store(cls, store: Store, base: BaseModelRef, source: str, *, may_be_own: bool) -> Self:
         """The annotators of a source. `may_be_own`: names may be those that this home's exports use."""
         key = load_or_create_key(store.home)
         public_ids = store.vote_records.public_ids(base) if may_be_own else {}

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dmpo_app.domain.image import NewImage, NewPair, PairSource, Provenance
+from dmpo_app.domain.lineage import NewImage, NewPair, PairSource, Provenance
 from dmpo_app.errors import SetupError
 from dmpo_app.io import sha256_hex
 

@@ -18,8 +18,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from dmpo_app.errors import SetupError, StudioError
-from dmpo_app.exchange.readers.pair import ImageFolder, LeftOutReason
-from dmpo_app.exchange.readers.reader import Row, RowMetadata, RowPair, has_columns
+from dmpo_app.exchange.readers.reader import ImageFolder, LeftOutReason, Row, RowMetadata, RowPair, has_columns
 from dmpo_app.exchange.readers.source import Bookmark, CountedRows, RowStream, fingerprint_of_files
 from dmpo_app.exchange.readers.table_formats import StudioVotesReader
 

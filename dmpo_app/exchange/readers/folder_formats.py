@@ -11,8 +11,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from dmpo_app.exchange.readers.pair import ImageFolder, LeftOutReason
-from dmpo_app.exchange.readers.reader import Row, RowPair, has_columns, wins_from_scores
+from dmpo_app.exchange.readers.reader import ImageFolder, LeftOutReason, Row, RowPair, has_columns, wins_from_scores
 from dmpo_app.exchange.readers.source import Bookmark, CountedRows, RowStream, fingerprint_of_files
 
 WINNERS, LOSERS = "winners", "losers"

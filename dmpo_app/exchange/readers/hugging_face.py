@@ -13,8 +13,7 @@ from typing import Any
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from dmpo_app.errors import SetupError, StudioError, hub_http_errors
-from dmpo_app.exchange.readers.pair import ImageFolder
-from dmpo_app.exchange.readers.reader import Row
+from dmpo_app.exchange.readers.reader import ImageFolder, Row
 from dmpo_app.exchange.readers.source import Bookmark, RowStream, fingerprint_of_files
 
 _BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".arrow": "arrow"}

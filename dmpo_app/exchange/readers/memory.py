@@ -21,8 +21,7 @@ from PIL import Image
 
 from dmpo_app.errors import BadInputError
 from dmpo_app.exchange.readers.hugging_face import StreamedSource
-from dmpo_app.exchange.readers.pair import ImageFolder, PreferencePair
-from dmpo_app.exchange.readers.reader import PreferenceReader, Row, RowPair, has_columns
+from dmpo_app.exchange.readers.reader import ImageFolder, PreferencePair, PreferenceReader, Row, RowPair, has_columns
 from dmpo_app.exchange.readers.source import Bookmark, CountedRows, PreferenceSource, RowStream
 
 

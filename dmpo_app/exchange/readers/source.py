@@ -6,8 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from dmpo_app.exchange.readers.pair import ImageFolder
-from dmpo_app.exchange.readers.reader import Row
+from dmpo_app.exchange.readers.reader import ImageFolder, Row
 from dmpo_app.io import sha256_hex
 
 Bookmark = Mapping[str, Any]

@@ -10,8 +10,7 @@ are left out.
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from dmpo_app.exchange.readers.pair import LeftOutReason
-from dmpo_app.exchange.readers.reader import Row, RowMetadata, RowPair, has_columns, wins_from_scores
+from dmpo_app.exchange.readers.reader import LeftOutReason, Row, RowMetadata, RowPair, has_columns, wins_from_scores
 
 
 class PickAPicReader:

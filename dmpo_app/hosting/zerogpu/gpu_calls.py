@@ -4,14 +4,13 @@
 on the quota of the person whose event this is, forks a process and hands over what that yields.
 """
 
-from __future__ import annotations
-
 import logging
 import sys
 import traceback
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from diffusers import DiffusionPipeline
@@ -24,7 +23,7 @@ from dmpo_app.diffusion.families.registry import get_family
 from dmpo_app.diffusion.live_model import LiveModel
 from dmpo_app.diffusion.loading import load_pipeline
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.errors import GpuAbortedError, GpuRefusedError, StudioError
 from dmpo_app.hosting.zerogpu import train_job
 from dmpo_app.hosting.zerogpu.render_job import RenderJob, RenderResult, render_job
@@ -71,7 +70,7 @@ class GpuWorker:
         self._family = get_family(base.family)
 
     @classmethod
-    def load(cls, base: BaseModelRef, settings: Settings, *, num_threads: int) -> GpuWorker:
+    def load(cls, base: BaseModelRef, settings: Settings, *, num_threads: int) -> Self:
         """Load the whole pipeline. Raises SetupError and its kind."""
         render = settings.render
         pipeline = load_pipeline(base.source, device=render.device, dtype=render.dtype, quantize=render.quantize)

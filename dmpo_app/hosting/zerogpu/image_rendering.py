@@ -9,15 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from dmpo_app.diffusion.live_model import Shot
-from dmpo_app.domain.image import (
-    BASE_VERSION,
-    BaseModelRef,
-    ImageKind,
-    RenderedImage,
-    RendererState,
-    RenderRequest,
-    check_request,
-)
+from dmpo_app.domain import lineage
 from dmpo_app.errors import NotReadyError, StudioError
 from dmpo_app.hosting.zerogpu.gpu_calls import GpuJobRunner
 from dmpo_app.hosting.zerogpu.render_job import RenderJob, RenderResult
@@ -50,7 +42,7 @@ class ZeroGpuRenderer:
     def __init__(
         self,
         store: Store,
-        base: BaseModelRef,
+        base: lineage.BaseModelRef,
         settings: Settings,
         gpu: GpuJobRunner,
         *,
@@ -67,25 +59,25 @@ class ZeroGpuRenderer:
         )
 
     @property
-    def state(self) -> RendererState:
+    def state(self) -> lineage.RendererState:
         live = self._store.adapters.live_version(self._base)
-        return RendererState("ready", "", live_version=live, device="zerogpu")
+        return lineage.RendererState("ready", "", live_version=live, device="zerogpu")
 
-    def submit(self, request: RenderRequest) -> Future[list[RenderedImage]]:
+    def submit(self, request: lineage.RenderRequest) -> Future[list[lineage.RenderedImage]]:
         """Refuse a request of the API, which has no GPU minutes.
 
         Raises BadInputError for values out of range, else NotReadyError.
         """
-        check_request(request)
+        lineage.check_request(request)
         raise NotReadyError(_NOT_HERE)
 
-    def render(self, request: RenderRequest) -> list[RenderedImage]:
+    def render(self, request: lineage.RenderRequest) -> list[lineage.RenderedImage]:
         """Make and store a person's images, in the order of the versions asked for.
 
         Raises BadInputError and NotFoundError for what cannot be, AdapterError, GpuRefusedError, GpuAbortedError,
         StorageFullError.
         """
-        check_request(request)
+        lineage.check_request(request)
         self._purge.run_if_due()
         shots = tuple(Shot(request.prompt, request.seed, version, request.strength) for version in request.versions)
         job = RenderJob(
@@ -95,11 +87,11 @@ class ZeroGpuRenderer:
             num_steps=request.num_steps,
             guidance=request.guidance,
         )
-        images: list[RenderedImage] = []
+        images: list[lineage.RenderedImage] = []
         for rendered in self._render_events(job):
             for image in rendered.images:
-                ref = self._store.images.add(self._base, image, ImageKind.RENDER)
-                images.append(RenderedImage(version=image.provenance.adapter_version, image=ref))
+                ref = self._store.images.add(self._base, image, lineage.ImageKind.RENDER)
+                images.append(lineage.RenderedImage(version=image.provenance.adapter_version, image=ref))
         return images
 
     @property
@@ -155,11 +147,11 @@ class ZeroGpuRenderer:
 
     def _store_row(self, rendered: RenderResult) -> int:
         for image in rendered.images:
-            self._store.images.add(self._base, image, ImageKind.CONTACT_SHEET)
+            self._store.images.add(self._base, image, lineage.ImageKind.CONTACT_SHEET)
         return len(rendered.images)
 
     def _adapters(self, *versions: int) -> dict[int, tuple[Path, str]]:
         """Folder and hash of every version but the base model. Raises NotFoundError."""
-        adapter_versions = set(versions) - {BASE_VERSION}
+        adapter_versions = set(versions) - {lineage.BASE_VERSION}
         adapters = [self._store.adapters.get(self._base, version) for version in sorted(adapter_versions)]
         return {adapter.version: (adapter.folder, adapter.sha256) for adapter in adapters}

@@ -13,7 +13,7 @@ from pathlib import Path
 from dmpo_app.diffusion.adapter_files import read_adapter
 from dmpo_app.diffusion.live_model import LiveModel, Shot
 from dmpo_app.diffusion.tensor_files import dump_conditioning
-from dmpo_app.domain.image import BASE_VERSION, NewImage
+from dmpo_app.domain.lineage import BASE_VERSION, NewImage
 from dmpo_app.errors import NotFoundError
 from dmpo_app.rendering.engine import image_from_sample, render_shots
 

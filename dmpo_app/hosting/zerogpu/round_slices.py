@@ -12,8 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from dmpo_app.diffusion.adapter_files import remove_staging_folders
-from dmpo_app.domain.image import BaseModelRef
-from dmpo_app.domain.round import RoundState, TrainerState, TrainingVote
+from dmpo_app.domain.lineage import BaseModelRef, RoundState, TrainerState, TrainingVote
 from dmpo_app.errors import BusyError, GpuAbortedError, LeaseLostError, RoundFailedError, StudioError
 from dmpo_app.hosting.zerogpu.gpu_calls import GpuJobRunner
 from dmpo_app.hosting.zerogpu.train_job import CalibrationJob, CalibrationResult, SliceEnded, SliceJob, StepsTrained
@@ -22,10 +21,9 @@ from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.store import Store
 from dmpo_app.training.loop.checkpoint import Checkpoint
 from dmpo_app.training.monitoring.latent_preview import pairs_for_fit
-from dmpo_app.training.rounds.publishing import publish_or_refuse
 from dmpo_app.training.rounds.round_plan import RoundPlan, build_plan, parent_files, read_plan_inputs, start_or_resume
 from dmpo_app.training.rounds.round_progress import ProgressRecorder
-from dmpo_app.training.rounds.round_runner import TrainerLease, remove_checkpoint, round_folder
+from dmpo_app.training.rounds.round_runner import TrainerLease, publish_or_refuse, remove_checkpoint, round_folder
 from dmpo_app.training.rounds.scheduler import check_crash_loop, next_round
 
 _log = logging.getLogger(__name__)

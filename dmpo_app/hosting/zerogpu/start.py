@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dmpo_app.domain.image import BaseModelRef, RenderedImage, RenderRequest
-from dmpo_app.domain.round import RoundState, RoundStatus
+from dmpo_app.domain.lineage import BaseModelRef, RenderedImage, RenderRequest, RoundState, RoundStatus
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.store.store import utc_now

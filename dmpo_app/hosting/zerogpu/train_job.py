@@ -5,17 +5,15 @@ job, its results go out as events, and the next slice continues from the checkpo
 Whoever sent the job decides what becomes of the round.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain.image import BaseModelRef
-from dmpo_app.domain.round import TrainingPair, TrainingVote
+from dmpo_app.domain.lineage import BaseModelRef, TrainingPair, TrainingVote
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store.files import Files
 from dmpo_app.training.data.dataset import TensorFiles
@@ -40,7 +38,7 @@ class LocalHomeFiles:
     files: TensorFiles
 
     @classmethod
-    def from_home(cls, home: Path) -> LocalHomeFiles:
+    def from_home(cls, home: Path) -> Self:
         return cls(home, Files(home))
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import Outcome
 from dmpo_app.labeling.quality import checks, quality_votes
 from dmpo_app.labeling.quality.agreement import alpha_interval, majority_agreement, outcome_counts

@@ -3,13 +3,11 @@
 Shapes:  N votes;  K annotators;  P pairs;  C = 4 outcomes that are no skips.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +69,7 @@ class VoteArrays:
     num_pairs: int
 
     @classmethod
-    def from_votes(cls, votes: Sequence[DetailedVote], gold: Mapping[int, Outcome] | None = None) -> VoteArrays:
+    def from_votes(cls, votes: Sequence[DetailedVote], gold: Mapping[int, Outcome] | None = None) -> Self:
         """Arrays of votes in the order they were given; `gold`: the right outcome of gold pairs, by pair id."""
         gold_outcomes = gold or {}
         annotators, annotator = number_ids([vote.annotator_id for vote in votes])

@@ -3,11 +3,9 @@
 Shapes:  N votes;  K annotators;  P pairs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -190,7 +188,7 @@ class VoteWeighing:
         return asdict(self)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> VoteWeighing:
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Inverse of `to_config`, also after JSON."""
         return cls(config["reliability"], config["max_annotator_share"])
 

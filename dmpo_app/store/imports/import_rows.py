@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from dmpo_app.domain import data_import
-from dmpo_app.domain.image import BASE_VERSION, BaseModelRef, ImageKind, PairSource
+from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef, ImageKind, PairSource
 from dmpo_app.domain.prompt import PromptSource, fold
 from dmpo_app.domain.vote import Choice, Outcome
 from dmpo_app.errors import ConflictError

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select,
 from sqlalchemy.orm import aliased
 
 from dmpo_app.domain import data_import
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.store import schema
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.files import Files

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 
-from dmpo_app.domain.image import BASE_VERSION, BaseModelRef, ImageKind, ImageRef, NewImage, Provenance
+from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef, ImageKind, ImageRef, NewImage, Provenance
 from dmpo_app.errors import NotFoundError
 from dmpo_app.store import schema
 from dmpo_app.store.db.database import Database

@@ -9,8 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.orm import aliased
 
-from dmpo_app.domain.image import BaseModelRef, ImageKind, NewPair, Pair
-from dmpo_app.domain.round import TrainingPair
+from dmpo_app.domain.lineage import BaseModelRef, ImageKind, NewPair, Pair, TrainingPair
 from dmpo_app.domain.vote import MAX_SET, PAIR_SIZE, PREFERENCES, Outcome
 from dmpo_app.errors import BadInputError, NotFoundError
 from dmpo_app.store import schema

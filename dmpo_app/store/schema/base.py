@@ -9,9 +9,8 @@ from sqlalchemy.orm import DeclarativeBase
 
 from dmpo_app.domain.campaign import ReportReason
 from dmpo_app.domain.data_import import ImportUse
-from dmpo_app.domain.image import ImageKind, PairSource
+from dmpo_app.domain.lineage import ImageKind, PairSource, RoundStatus, Trigger
 from dmpo_app.domain.prompt import PromptSource
-from dmpo_app.domain.round import RoundStatus, Trigger
 from dmpo_app.domain.vote import Choice, Outcome, Purpose, Question, Strength
 from dmpo_app.store.db.column_types import EnumText, UTCTime
 

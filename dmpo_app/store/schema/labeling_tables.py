@@ -5,23 +5,12 @@ from datetime import datetime
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, String, Text, true
 from sqlalchemy.orm import Mapped, mapped_column
 
-from dmpo_app.domain.image import ImageKind, PairSource
+from dmpo_app.domain.lineage import ImageKind, PairSource
 from dmpo_app.domain.vote import Choice, Outcome, Purpose, Question, Strength
-from dmpo_app.store.schema.base import (
-    IS_IN_POOL,
-    IS_LIVE,
-    IS_OPEN,
-    IS_REPEATED,
-    IS_RETIRED,
-    IS_SEEN,
-    IS_UNENCODED,
-    AssignmentState,
-    Table,
-    only,
-)
+from dmpo_app.store.schema import base
 
 
-class BaseModelRow(Table):
+class BaseModelRow(base.Table):
     __tablename__ = "base_models"
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -31,7 +20,7 @@ class BaseModelRow(Table):
     created_at: Mapped[datetime]
 
 
-class PromptEmbedsRow(Table):
+class PromptEmbedsRow(base.Table):
     """The file that holds a prompt's embeddings under one base model."""
 
     __tablename__ = "prompt_embeds"
@@ -41,7 +30,7 @@ class PromptEmbedsRow(Table):
     sha256: Mapped[str] = mapped_column(String(64))
 
 
-class ImageRow(Table):
+class ImageRow(base.Table):
     """An image with its provenance. Ids are never used twice, since renders are deleted in time."""
 
     __tablename__ = "images"
@@ -74,7 +63,7 @@ class ImageRow(Table):
     created_at: Mapped[datetime]
 
 
-class ImageScoreRow(Table):
+class ImageScoreRow(base.Table):
     """A score of an image under its own prompt. `scorer` names the automatic scorer and its weights."""
 
     __tablename__ = "image_scores"
@@ -87,7 +76,7 @@ class ImageScoreRow(Table):
     __table_args__ = (Index("ix_image_scores_image", "image_id"),)
 
 
-class PairRow(Table):
+class PairRow(base.Table):
     """A pair: two images of one prompt, or a set of three or four of which these are the first two.
 
     `num_votes`: its live votes. `num_taken`: live votes and open assignments together, which is what orders the pairs
@@ -120,15 +109,17 @@ class PairRow(Table):
         ForeignKeyConstraint(["base_id", "adapter_version"], ["adapters.base_id", "adapters.version"]),
         CheckConstraint("num_votes >= 0 AND num_taken >= num_votes", name="counts"),
         CheckConstraint("image_a_id <> image_b_id", name="two_images"),
-        Index("ix_pairs_offer", base_id, num_images, num_taken, adapter_version.desc(), id, **only(IS_IN_POOL)),
+        Index(
+            "ix_pairs_offer", base_id, num_images, num_taken, adapter_version.desc(), id, **base.only(base.IS_IN_POOL)
+        ),
         Index("ix_pairs_unjudged", base_id, num_images, num_votes, adapter_version, retired_at),
-        Index("ix_pairs_retired", retired_at, **only(IS_RETIRED)),
+        Index("ix_pairs_retired", retired_at, **base.only(base.IS_RETIRED)),
         Index("ix_pairs_prompt", base_id, prompt_id),
-        Index("ix_pairs_unencoded", base_id, id, **only(IS_UNENCODED)),
+        Index("ix_pairs_unencoded", base_id, id, **base.only(base.IS_UNENCODED)),
     )
 
 
-class SetImageRow(Table):
+class SetImageRow(base.Table):
     """The third and fourth image of a set that is ranked; a set is a pair with more images. `position`: 2 or 3."""
 
     __tablename__ = "set_images"
@@ -138,7 +129,7 @@ class SetImageRow(Table):
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), unique=True)
 
 
-class PairMarginRow(Table):
+class PairMarginRow(base.Table):
     """The policy's implicit margin on a pair, u at beta = 1, under the newest version it was computed for."""
 
     __tablename__ = "pair_margins"
@@ -148,7 +139,7 @@ class PairMarginRow(Table):
     margin: Mapped[float]
 
 
-class AnnotatorRow(Table):
+class AnnotatorRow(base.Table):
     """An annotator: a session of a person. The handle is a name they chose, not a credential: several may share one.
 
     `identity` is a keyed hash of who they are at a provider, for those who signed in: theirs is one annotator.
@@ -165,7 +156,7 @@ class AnnotatorRow(Table):
     __table_args__ = (Index("uq_annotators_identity", "identity", unique=True),)
 
 
-class AssignmentRow(Table):
+class AssignmentRow(base.Table):
     """An assignment of a pair to one annotator, with one question.
 
     `opened_at`: when it was issued, or reopened by undoing a vote. `arrangement`: the images of a set as they were
@@ -181,7 +172,7 @@ class AssignmentRow(Table):
     pair_id: Mapped[int] = mapped_column(ForeignKey("pairs.id"))
     question: Mapped[Question]
     a_on_left: Mapped[bool]
-    state: Mapped[AssignmentState]
+    state: Mapped[base.AssignmentState]
     created_at: Mapped[datetime]
     opened_at: Mapped[datetime]
     expires_at: Mapped[datetime]
@@ -195,7 +186,7 @@ class AssignmentRow(Table):
             "pair_id",
             "question",
             unique=True,
-            **only(IS_SEEN),
+            **base.only(base.IS_SEEN),
         ),
         Index(
             "uq_assignments_repeated_once",
@@ -203,25 +194,25 @@ class AssignmentRow(Table):
             "pair_id",
             "question",
             unique=True,
-            **only(IS_REPEATED),
+            **base.only(base.IS_REPEATED),
         ),
         Index(
             "ix_assignments_open",
             "expires_at",
             "pair_id",
-            **only(IS_OPEN),
+            **base.only(base.IS_OPEN),
         ),
         Index(
             "ix_assignments_open_of",
             "annotator_id",
             "base_id",
-            **only(IS_OPEN),
+            **base.only(base.IS_OPEN),
         ),
         Index("ix_assignments_pair", "pair_id"),
     )
 
 
-class VoteRow(Table):
+class VoteRow(base.Table):
     """A vote. Append-only: undoing it stamps `undone_at`, withdrawing it `withdrawn_at`, each once.
 
     A trigger refuses anything else. `ranking`: the images of a set by letter, best first; `choice` and `outcome` then
@@ -252,7 +243,7 @@ class VoteRow(Table):
             "uq_votes_one_live",
             "assignment_id",
             unique=True,
-            **only(IS_LIVE),
+            **base.only(base.IS_LIVE),
         ),
         Index(
             "ix_votes_live",
@@ -261,7 +252,7 @@ class VoteRow(Table):
             "purpose",
             "outcome",
             "id",
-            **only(IS_LIVE),
+            **base.only(base.IS_LIVE),
         ),
         Index("ix_votes_of", "annotator_id", "id"),
     )

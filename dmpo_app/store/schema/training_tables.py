@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from dmpo_app.domain.round import RoundStatus, Trigger
+from dmpo_app.domain.lineage import RoundStatus, Trigger
 from dmpo_app.store.schema.base import IS_UNFINISHED, Table, only
 
 

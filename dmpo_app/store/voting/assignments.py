@@ -1,7 +1,5 @@
 """Assignments: pairs issued to annotators to vote on, until they expire."""
 
-from __future__ import annotations
-
 import random
 import secrets
 from collections import Counter
@@ -10,11 +8,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache, partial
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import BigInteger, Connection, Row, Select, bindparam, insert, select, text, update
 
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import LETTERS, PAIR_SIZE, Assignment, AssignmentRules, Purpose, Question
 from dmpo_app.errors import NotFoundError
 from dmpo_app.store import schema
@@ -94,7 +92,7 @@ class _NewAssignment:
         questions: tuple[Question, ...],
         rng: random.Random,
         purpose: Purpose,
-    ) -> _NewAssignment:
+    ) -> Self:
         """An assignment with random places: the sides of a pair, the arrangement of a set."""
         if request.num_images == PAIR_SIZE:
             return cls(pair_id, questions, rng.random() < 0.5, purpose)
@@ -104,7 +102,7 @@ class _NewAssignment:
     @classmethod
     def with_arrangement(
         cls, pair_id: int, questions: tuple[Question, ...], arrangement: str, purpose: Purpose
-    ) -> _NewAssignment:
+    ) -> Self:
         """An assignment of a set in a given arrangement."""
         return cls(pair_id, questions, arrangement.index("a") < arrangement.index("b"), purpose, arrangement)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, Row, bindparam, case, func, select, text, update
 
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import VoteCounts, VoteRecord, places_from_ranking
 from dmpo_app.errors import ForbiddenError, NotFoundError
 from dmpo_app.store import schema

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, insert, select, text, update
 
 from dmpo_app.domain.campaign import Report, ReportReason
-from dmpo_app.domain.image import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.errors import NotFoundError
 from dmpo_app.store import schema
 from dmpo_app.store.audit import record_act

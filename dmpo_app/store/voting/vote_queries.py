@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased
 
-from dmpo_app.domain.image import BaseModelRef, ImageRef, PairSource, Provenance
+from dmpo_app.domain.lineage import BaseModelRef, ImageRef, PairSource, Provenance
 from dmpo_app.domain.vote import PREFERENCES, STRENGTHS, Choice, Outcome, Purpose, Question, Strength
 from dmpo_app.store import schema
 from dmpo_app.store.db.database import Database

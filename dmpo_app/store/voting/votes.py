@@ -10,8 +10,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, Row, func, select, text, type_coerce, update
 from sqlalchemy.orm import aliased
 
-from dmpo_app.domain.image import BaseModelRef
-from dmpo_app.domain.round import NewPreferences, TrainingVote
+from dmpo_app.domain.lineage import BaseModelRef, NewPreferences, TrainingVote
 from dmpo_app.domain.vote import (
     Choice,
     Outcome,

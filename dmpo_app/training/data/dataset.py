@@ -14,17 +14,11 @@ from torch import Tensor
 
 from dmpo_app.diffusion.families.protocol import Conditioning
 from dmpo_app.diffusion.tensor_files import load_conditioning, load_latents
-from dmpo_app.domain.round import TrainingPair, TrainingVote
+from dmpo_app.domain.lineage import TrainingPair, TrainingVote
 from dmpo_app.domain.vote import Outcome
 from dmpo_app.errors import RoundFailedError
 from dmpo_app.objective import graded_win, mixed_target, soft_target
-from dmpo_app.training.data.training_examples import (
-    WholeRankings,
-    build_whole_rankings,
-    keyed_seed,
-    split_rankings,
-    vote_share_per_pair,
-)
+from dmpo_app.training.data import training_examples
 
 CACHE_BYTES = 512 << 20
 
@@ -157,7 +151,7 @@ class PairDataset:
     targets: Tensor
     weights: Tensor
     tensors: PairTensors
-    rankings: WholeRankings = field(default_factory=WholeRankings)
+    rankings: training_examples.WholeRankings = field(default_factory=training_examples.WholeRankings)
 
     def __len__(self) -> int:
         return len(self.pair_ids)
@@ -208,7 +202,7 @@ def build_dataset(
     """
     evidence = automatic or AutomaticEvidence()
     votes_of_pair: dict[int, list[TrainingVote]] = defaultdict(list)
-    for vote in split_rankings(votes, only_neighbours=learn_whole_rankings):
+    for vote in training_examples.split_rankings(votes, only_neighbours=learn_whole_rankings):
         votes_of_pair[vote.pair_id].append(vote)
     pairs: dict[int, TrainingPair | TrainingVote] = {pair.id: pair for pair in evidence.unjudged}
     pairs |= {pair_id: group[0] for pair_id, group in votes_of_pair.items()}
@@ -218,9 +212,11 @@ def build_dataset(
     counts, wins = _count_votes(ids, votes_of_pair, annotator_weight)
     targets, weights = _targets(ids, wins, counts, evidence, alpha=alpha)
     weights *= _shares(ids, votes_of_pair, only_neighbours=learn_whole_rankings)
-    rankings = WholeRankings()
+    rankings = training_examples.WholeRankings()
     if learn_whole_rankings:
-        rankings = build_whole_rankings(ids, votes_of_pair, alpha=alpha, annotator_weight=annotator_weight)
+        rankings = training_examples.build_whole_rankings(
+            ids, votes_of_pair, alpha=alpha, annotator_weight=annotator_weight
+        )
     return PairDataset(
         pair_ids=ids,
         prompts=tuple(pairs[pair_id].prompt for pair_id in ids),
@@ -252,7 +248,10 @@ def _shares(ids: Sequence[int], votes_of_pair: _VotesOfPair, *, only_neighbours:
     """The factor of each pair's weight: all votes on a pair are rankings of one set, or none is."""
     first_votes = [next(iter(votes_of_pair.get(pair_id, ())), None) for pair_id in ids]
     return torch.tensor(
-        [vote_share_per_pair(vote, only_neighbours=only_neighbours) if vote else 1.0 for vote in first_votes]
+        [
+            training_examples.vote_share_per_pair(vote, only_neighbours=only_neighbours) if vote else 1.0
+            for vote in first_votes
+        ]
     )
 
 
@@ -277,7 +276,7 @@ def is_held_out(prompt: str, *, share: float, seed: int) -> bool:
     Decided by the prompt's text and the lineage's seed alone, so a prompt stays on its side as votes come in: what a
     later version is judged by, no earlier version has been trained on. Over many prompts a `share` is held out.
     """
-    return keyed_seed(seed, "held out", prompt) < share * 2**63
+    return training_examples.keyed_seed(seed, "held out", prompt) < share * 2**63
 
 
 def split_votes(votes: Sequence[TrainingVote], *, share: float, seed: int) -> list[tuple[int, bool]]:

@@ -1,32 +1,282 @@
-"""Encoding of a data set's images and prompts into what the denoiser takes, the empty prompt included.
+"""Encoding of a data set's images and prompts into what the denoiser takes, and the encoded pairs on disk.
+
+The trainer has no text encoder. Encoders are loaded for this once, before the denoiser is, and what they give is kept
+in files; they never are where no caption is dropped, which takes the encoded empty prompt.
+
+On disk, tensors are files named by their content, and an index is only ever appended to:
+
+    pairs.jsonl     a line a batch: the pairs in it, the rows left out and why, and where reading goes on
+    latents/        the files of `store.files.Files`
+    embeds/
+
+A line is written and flushed after the files that it names. A line that a kill cut short is dropped, its files are
+found again by their content; so a row is encoded once and counted once, whenever the process died.
 
 Shapes:  H W height and width of images in pixels.
-
-The trainer has no text encoder. They are loaded for this once, before the denoiser is, and what they give is kept in a
-file; they never are where no caption is dropped.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Callable, Sequence
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any, Self, overload
 
-from dmpo_app.diffusion.encoder import Encoder, Pixels, resize_and_crop
 from dmpo_app.diffusion.families.protocol import Conditioning
-from dmpo_app.diffusion.loading import free_memory, resolve_dtype
+from dmpo_app.diffusion.loading import Encoder, Pixels, free_memory, resize_and_crop, resolve_dtype
 from dmpo_app.diffusion.placement import resolve_device
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents, load_conditioning
-from dmpo_app.exchange.readers.pair import LeftOutPair, PreferencePair, decode_image
-from dmpo_app.exchange.readers.reader import PreferenceReader, Row, read_row
-from dmpo_app.exchange.readers.source import PreferenceSource
-from dmpo_app.io import sha256_hex, write_atomically
+from dmpo_app.errors import StudioError
+from dmpo_app.exchange.readers.reader import (
+    LeftOutPair,
+    LeftOutReason,
+    PreferencePair,
+    PreferenceReader,
+    Row,
+    decode_image,
+    read_row,
+)
+from dmpo_app.exchange.readers.source import Bookmark, PreferenceSource
+from dmpo_app.io import append_durably, flush_to_disk, sha256_hex, write_atomically
+from dmpo_app.store.files import Files
 from dmpo_app.training.data.dataset import PairFiles
-from dmpo_app.training.data.encoded_pairs import EncodedBatch, EncodedPair, EncodedPairs, EncodingCounts
+
+INDEX_FILE = "pairs.jsonl"
+_SHA_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPair:
+    """An encoded pair, whose tensors are files."""
+
+    prompt: str
+    files: PairFiles
+    wins_a: float
+    num_votes: int
+    source_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedBatch:
+    """The encoded pairs of some consecutive rows. `is_last`: the data set has no more."""
+
+    num_rows: int
+    pairs: Sequence[EncodedPair]
+    left_out: Sequence[tuple[LeftOutReason, str]]
+    bookmark: Bookmark
+    is_last: bool
+
+
+@dataclass(slots=True)
+class EncodingCounts:
+    """Counts of an encoding: rows read, pairs to learn from, ties among them, and rows left out, by reason."""
+
+    rows: int = 0
+    pairs: int = 0
+    ties: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def add(self, batch: EncodedBatch) -> None:
+        self.rows += batch.num_rows
+        self.pairs += len(batch.pairs)
+        self.ties += sum(pair.wins_a == 0.5 for pair in batch.pairs)
+        self.left_out.update(reason.value for reason, _ in batch.left_out)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Serialize for a manifest."""
+        return {
+            "rows": self.rows,
+            "pairs": self.pairs,
+            "ties": self.ties,
+            "left_out": dict(sorted(self.left_out.items())),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> EncodingCounts:
+        return cls(values["rows"], values["pairs"], values["ties"], Counter(values["left_out"]))
+
+
+class PackedFiles(Sequence[PairFiles]):
+    """Packed file hashes of many pairs, 96 bytes each."""
+
+    def __init__(self, packed: bytes) -> None:
+        self._packed = packed
+
+    def __len__(self) -> int:
+        return len(self._packed) // (3 * _SHA_BYTES)
+
+    @overload
+    def __getitem__(self, index: int) -> PairFiles: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> PackedFiles: ...
+
+    def __getitem__(self, index: int | slice) -> PairFiles | PackedFiles:
+        if isinstance(index, slice):
+            return self.select(range(*index.indices(len(self))))
+        entry = self._entry(range(len(self))[index])
+        names = [entry[start : start + _SHA_BYTES].hex() for start in range(0, len(entry), _SHA_BYTES)]
+        return PairFiles(*names)
+
+    def select(self, indices: Iterable[int]) -> PackedFiles:
+        """Select the entries at these indices, in their order."""
+        return PackedFiles(b"".join(map(self._entry, indices)))
+
+    def __bytes__(self) -> bytes:
+        return self._packed
+
+    def _entry(self, number: int) -> bytes:
+        return self._packed[number * 3 * _SHA_BYTES : (number + 1) * 3 * _SHA_BYTES]
+
+
+@dataclass(frozen=True, slots=True)
+class PairTable:
+    """Table of all pairs of an index, as little of each as training needs; a prompt's text is held once."""
+
+    prompts: Sequence[str]
+    files: PackedFiles
+    wins_a: Sequence[float]
+    num_votes: Sequence[float]
+
+    def digest(self) -> str:
+        """The sha256 (hex) of the whole table."""
+        digest = hashlib.sha256(bytes(self.files))
+        for values in (self.prompts, self.wins_a, self.num_votes):
+            digest.update(json.dumps(list(values)).encode())
+        return digest.hexdigest()
+
+
+class EncodedPairs:
+    """The folder of encoded pairs. One process at a time writes to it; `writes` is False in others that read it."""
+
+    def __init__(self, folder: Path, *, writes: bool = True) -> None:
+        self.folder = folder
+        self.files = Files(folder)
+        self.counts = EncodingCounts()
+        self.bookmark: Bookmark | None = None
+        """The position in the data set where reading goes on; None: at the beginning."""
+        self.is_complete = False
+        """True when the data set has been read to its end."""
+        self._path = folder / INDEX_FILE
+        if writes:
+            self._truncate_partial_line()
+        self._embeds: dict[str, str] = {}
+        for batch in self._batches():
+            self._take(batch)
+
+    def find_embeds(self, prompt: str) -> str | None:
+        """Find the file of a prompt that has been encoded already."""
+        return self._embeds.get(prompt)
+
+    def append(self, batch: EncodedBatch) -> None:
+        """Record a batch whose files are stored; durable on return. Raises StorageFullError."""
+        line = json.dumps(_batch_to_json(batch), ensure_ascii=False, separators=(",", ":"))
+        append_durably(self._path, line.encode("utf-8", "surrogatepass") + b"\n")
+        self._take(batch)
+
+    def counts_up_to(self, limit: int | None) -> EncodingCounts:
+        """Count what was read until there were `limit` pairs; an earlier command may have encoded more."""
+        counts = EncodingCounts()
+        for batch in self._batches():
+            if limit is not None and counts.pairs >= limit:
+                break
+            counts.add(batch)
+        return counts
+
+    def load_table(self, limit: int | None = None) -> PairTable:
+        """Load the table of the first `limit` pairs, or of all."""
+        texts: dict[str, str] = {}
+        prompts: list[str] = []
+        packed, wins, votes = bytearray(), array("f"), array("f")
+        for batch in self._batches():
+            for pair in batch.pairs:
+                if limit is not None and len(prompts) >= limit:
+                    break
+                prompts.append(texts.setdefault(pair.prompt, pair.prompt))
+                for name in (pair.files.latents_a, pair.files.latents_b, pair.files.prompt_embeds):
+                    packed += bytes.fromhex(name)
+                wins.append(pair.wins_a)
+                votes.append(pair.num_votes)
+        return PairTable(prompts, PackedFiles(bytes(packed)), wins, votes)
+
+    def _take(self, batch: EncodedBatch) -> None:
+        self.counts.add(batch)
+        self.bookmark, self.is_complete = batch.bookmark, batch.is_last
+        for pair in batch.pairs:
+            self._embeds.setdefault(pair.prompt, pair.files.prompt_embeds)
+
+    def _batches(self) -> Iterator[EncodedBatch]:
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    yield _batch(json.loads(line.decode("utf-8", "surrogatepass")))
+                except (ValueError, KeyError, TypeError) as error:
+                    raise StudioError(
+                        f"line {number} of {self._path} cannot be read ({error}); was it edited? Delete the folder to "
+                        "encode the data set again"
+                    ) from error
+
+    def _truncate_partial_line(self) -> None:
+        """Truncate a partial line at the end of the index, which was being written when the process died."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb+") as file:
+            end = file.seek(0, os.SEEK_END)
+            while end > 0:
+                start = max(0, end - (1 << 16))
+                file.seek(start)
+                newline_at = file.read(end - start).rfind(b"\n")
+                if newline_at >= 0:
+                    end = start + newline_at + 1
+                    break
+                end = start
+            file.truncate(end)
+            flush_to_disk(file)
+
+
+def _batch_to_json(batch: EncodedBatch) -> dict[str, Any]:
+    return {
+        "rows": batch.num_rows,
+        "pairs": [
+            [
+                pair.prompt,
+                pair.files.latents_a,
+                pair.files.latents_b,
+                pair.files.prompt_embeds,
+                pair.wins_a,
+                pair.num_votes,
+                pair.source_id,
+            ]
+            for pair in batch.pairs
+        ],
+        "left_out": [[reason.value, source_id] for reason, source_id in batch.left_out],
+        "bookmark": batch.bookmark,
+        "is_last": batch.is_last,
+    }
+
+
+def _batch(values: dict[str, Any]) -> EncodedBatch:
+    return EncodedBatch(
+        num_rows=values["rows"],
+        pairs=[
+            EncodedPair(prompt, PairFiles(latents_a, latents_b, embeds), wins_a, num_votes, source_id)
+            for prompt, latents_a, latents_b, embeds, wins_a, num_votes, source_id in values["pairs"]
+        ],
+        left_out=[(LeftOutReason(reason), source_id) for reason, source_id in values["left_out"]],
+        bookmark=values["bookmark"],
+        is_last=values["is_last"],
+    )
+
 
 _MAX_THREADS = 8
 
@@ -143,7 +393,7 @@ class EmptyPrompt:
     load_encoder: Callable[[], Encoder]
 
     @classmethod
-    def from_home(cls, home: Path, source: str, base_fingerprint: str, *, device: str, dtype: str) -> EmptyPrompt:
+    def from_home(cls, home: Path, source: str, base_fingerprint: str, *, device: str, dtype: str) -> Self:
         """The empty prompt of a base model in a home; each precision has a file of its own."""
         precision = str(resolve_dtype(dtype, resolve_device(device))).removeprefix("torch.")
         return cls(

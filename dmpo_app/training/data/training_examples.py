@@ -24,7 +24,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dmpo_app.domain.round import TrainingVote
+from dmpo_app.domain.lineage import TrainingVote
 from dmpo_app.domain.vote import LETTERS, Outcome
 from dmpo_app.errors import RoundFailedError
 from dmpo_app.objective import ranking_target

@@ -11,14 +11,12 @@ One safetensors file, replaced by one rename, so that there is never half a chec
 and in its metadata one JSON text with the rest. There is no random state: examples are functions of seed and step.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -87,7 +85,7 @@ class Checkpoint:
         write_atomically(folder / FILE_NAME, save(tensors, {"state": json.dumps(state)}))
 
     @classmethod
-    def load(cls, folder: Path, *, plan: str) -> Checkpoint | None:
+    def load(cls, folder: Path, *, plan: str) -> Self | None:
         """Load the checkpoint of this plan; None when there is no usable one, and then the round starts anew."""
         path = folder / FILE_NAME
         try:

@@ -18,13 +18,11 @@ with it the weights of the steps add up to 1 after any number of them. (The aver
 first weights instead, and the latter lets the decay grow.)
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any, Literal, assert_never
+from typing import Any, Literal, Self, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +47,7 @@ class OptimizerState:
         return bool(self.tensors or self.numbers)
 
     @classmethod
-    def from_optimizer(cls, optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> OptimizerState:
+    def from_optimizer(cls, optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> Self:
         """Copy the optimizer's state; empty before its first step. Raises TypeError for values that cannot be saved."""
         if not optimizer.state:
             return cls()

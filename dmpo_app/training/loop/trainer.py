@@ -20,7 +20,7 @@ from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.fused_lora import fuse
 from dmpo_app.diffusion.lora import attach, detach, load_state_in_place, lora_state
-from dmpo_app.domain.image import BASE_VERSION
+from dmpo_app.domain.lineage import BASE_VERSION
 from dmpo_app.errors import AdapterMismatchError, RoundFailedError
 from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup, is_out_of_memory
 from dmpo_app.training.loop.checkpoint import BestAdapter, Checkpoint

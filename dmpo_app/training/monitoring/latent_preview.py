@@ -7,12 +7,11 @@ alike: the drift is the ratio between adapter and base model on the same prompts
 Shapes:  M images;  C H W latent channels, height, width;  P prompts of a dataset.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Self
 
 import numpy as np
 import torch
@@ -25,8 +24,7 @@ from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.protocol import Conditioning
 from dmpo_app.diffusion.fused_lora import reference_mode
 from dmpo_app.diffusion.live_model import sample
-from dmpo_app.domain.image import BaseModelRef
-from dmpo_app.domain.round import TrainingPair
+from dmpo_app.domain.lineage import BaseModelRef, TrainingPair
 from dmpo_app.errors import NotFoundError
 from dmpo_app.scoring import measures
 from dmpo_app.store import Store
@@ -60,7 +58,7 @@ class LatentRgbMap:
     explained_variance: float
 
     @classmethod
-    def fit(cls, latents: Tensor, images: RgbImages) -> LatentRgbMap:
+    def fit(cls, latents: Tensor, images: RgbImages) -> Self:
         """Fit the map by least squares over all places of M latents (M, C, H, W) and their images (M, H, W, 3)."""
         design_matrix = _design_matrix(latents)
         rgb_targets = images.reshape(-1, 3).astype(np.float64)

@@ -1,7 +1,5 @@
 """A training on an encoded data set: its plan, and its run from checkpoint to checkpoint."""
 
-from __future__ import annotations
-
 import json
 import logging
 import time
@@ -9,21 +7,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from dmpo_app.diffusion.adapter_files import remove_staging_folders
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.domain.image import BASE_VERSION
+from dmpo_app.domain.lineage import BASE_VERSION
 from dmpo_app.errors import RoundFailedError
 from dmpo_app.io import sha256_hex, write_atomically
 from dmpo_app.objective import soft_target
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store.files import Files
 from dmpo_app.training.data.dataset import PairDataset, PairTensors, is_held_out
-from dmpo_app.training.data.encoded_pairs import EncodingCounts, PairTable
+from dmpo_app.training.data.encoding import EncodingCounts, PairTable
 from dmpo_app.training.data.training_examples import keyed_seed
 from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from dmpo_app.training.loop.checkpoint import FILE_NAME, Checkpoint
@@ -33,8 +31,8 @@ from dmpo_app.training.monitoring.early_stopping import StepResult
 from dmpo_app.training.reference.calibration import MAX_PAIRS, calibrate_betas
 from dmpo_app.training.reference.denoising_errors import PairErrors
 from dmpo_app.training.reference.reference_cache import ReferenceCache
-from dmpo_app.training.rounds.publishing import compute_metrics, is_proven, reason_to_refuse, stage_adapter
 from dmpo_app.training.rounds.round_plan import RoundPlan
+from dmpo_app.training.rounds.round_runner import compute_metrics, is_proven, reason_to_refuse, stage_adapter
 
 MIN_STEPS, MAX_STEPS = 80, 2000
 """Bounds of the default number of steps, which is one pass over the data. 80 is a round's usual number; 2,000 that of
@@ -162,7 +160,7 @@ class TrainingRun:
     end: dict[str, Any] | None = None
 
     @classmethod
-    def open(cls, work: Path, output: Path, facts: Any) -> TrainingRun:
+    def open(cls, work: Path, output: Path, facts: Any) -> Self:
         """Open the run of these inputs, or begin one. An adapter's number is assigned when its training begins."""
         key = plan_key(facts)
         folder = _run_folder(work, key)
@@ -177,7 +175,7 @@ class TrainingRun:
         return run
 
     @classmethod
-    def from_dict(cls, work: Path, output: Path, facts: Mapping[str, Any]) -> TrainingRun:
+    def from_dict(cls, work: Path, output: Path, facts: Mapping[str, Any]) -> Self:
         """The run that the main process has opened, from its `to_dict`."""
         return cls(_run_folder(work, facts["key"]), output, **facts)
 

@@ -25,9 +25,8 @@ from filelock import FileLock, Timeout
 
 from dmpo_app.diffusion.base_models import detect_family, fingerprint
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.diffusion.encoder import Encoder
 from dmpo_app.diffusion.loaded_pipeline import LoadedPipeline
-from dmpo_app.diffusion.loading import free_memory, load_denoiser, resolve_dtype
+from dmpo_app.diffusion.loading import Encoder, free_memory, load_denoiser, resolve_dtype
 from dmpo_app.diffusion.placement import resolve_device
 from dmpo_app.errors import BadInputError, HomeLockedError, StudioError
 from dmpo_app.exchange.readers.reader import PreferenceReader
@@ -35,14 +34,8 @@ from dmpo_app.exchange.readers.source import PreferenceSource
 from dmpo_app.io import write_atomically
 from dmpo_app.objective import load_objective
 from dmpo_app.settings import RoundSettings, Settings
-from dmpo_app.training.data.encoded_pairs import EncodedPairs, EncodingCounts, PairTable
-from dmpo_app.training.data.encoding import EmptyPrompt, encode_pairs
-from dmpo_app.training.distributed.process_group import (
-    SINGLE_PROCESS,
-    ProcessGroup,
-    check_world_size,
-    device_for_process,
-)
+from dmpo_app.training.data.encoding import EmptyPrompt, EncodedPairs, EncodingCounts, PairTable, encode_pairs
+from dmpo_app.training.distributed import process_group
 from dmpo_app.training.loop.steps import StepDone
 from dmpo_app.training.offline.dataset_run import TrainingCallback, TrainingRun, fill_defaults, plan_key, run_steps
 
@@ -193,7 +186,7 @@ def _base_model(settings: Settings, loaded: LoadedPipeline | None) -> dict[str, 
 def _load_encoder(settings: Settings, request: TrainingRequest) -> Encoder:
     if request.loaded is not None:
         return request.loaded.encoder(request.resolution)
-    device, dtype = device_for_process(settings.render.device), settings.render.dtype
+    device, dtype = process_group.device_for_process(settings.render.device), settings.render.dtype
     return Encoder.load(settings.base_model, device=device, dtype=dtype, resolution=request.resolution)
 
 
@@ -230,19 +223,19 @@ def train_on_dataset(
     watcher: TrainingCallback | None = None,
     *,
     clock: Callable[[], float] = time.monotonic,
-    group: ProcessGroup = SINGLE_PROCESS,
+    group: process_group.ProcessGroup = process_group.SINGLE_PROCESS,
 ) -> TrainingOutcome:
     """Train on a data set as `dataset_steps` does, to its end or until `watcher` stops it; raises like that."""
     watcher = watcher or TrainingCallback()
     return _run_to_end(dataset_steps(source, reader, settings, request, watcher, clock=clock, group=group), watcher)
 
 
-def join_training(settings: Settings, request: TrainingRequest, group: ProcessGroup) -> TrainingOutcome:
+def join_training(settings: Settings, request: TrainingRequest, group: process_group.ProcessGroup) -> TrainingOutcome:
     """Train along with the group's main process, which calls `train_on_dataset` with the same settings and request.
 
     Waits, for as long as it takes, until that one has encoded the data. Raises PeerLostError when it fails.
     """
-    check_world_size(group, settings.round.batch_pairs)
+    process_group.check_world_size(group, settings.round.batch_pairs)
     load_objective(settings.round.objective, settings.round.objective_options)
     preparation = Preparation(**group.broadcast_with_heartbeat(dict))
     watcher = TrainingCallback()
@@ -267,7 +260,7 @@ def dataset_steps(
     watcher: TrainingCallback,
     *,
     clock: Callable[[], float] = time.monotonic,
-    group: ProcessGroup = SINGLE_PROCESS,
+    group: process_group.ProcessGroup = process_group.SINGLE_PROCESS,
 ) -> TrainingSteps:
     """Encode a data set, train on it step by step, and write the adapter; resume an earlier run of the same request.
 
@@ -278,7 +271,7 @@ def dataset_steps(
     data cannot be read further, RoundFailedError when training diverges, StorageFullError, HomeLockedError when another
     process trains into the same output, PeerLostError when a process of the group fails.
     """
-    check_world_size(group, settings.round.batch_pairs)
+    process_group.check_world_size(group, settings.round.batch_pairs)
     load_objective(settings.round.objective, settings.round.objective_options)  # raises if there is none such
     with ExitStack() as stack:
 
@@ -296,7 +289,7 @@ def _steps(
     request: TrainingRequest,
     watcher: TrainingCallback,
     clock: Callable[[], float],
-    group: ProcessGroup,
+    group: process_group.ProcessGroup,
 ) -> TrainingSteps:
     counts = EncodingCounts.from_dict(preparation.counts)
     if preparation.run is None or preparation.manifest is None:
@@ -322,7 +315,7 @@ def _steps(
     return TrainingOutcome(request.output / run.end["folder"], counts, run.end["metrics"], run.end["warning"])
 
 
-def _same_table(encoded: EncodedPairs, request: TrainingRequest, group: ProcessGroup) -> PairTable:
+def _same_table(encoded: EncodedPairs, request: TrainingRequest, group: process_group.ProcessGroup) -> PairTable:
     """Load the table of pairs, which must be the same in all processes of the group."""
     table = encoded.load_table(request.limit)
     if len(set(group.all_gather(table.digest))) > 1:
@@ -339,7 +332,10 @@ def _load_denoiser(preparation: Preparation, settings: Settings, request: Traini
         denoiser = request.loaded.denoiser()
     else:
         denoiser = load_denoiser(
-            settings.base_model, device=device_for_process(render.device), dtype=render.dtype, quantize=render.quantize
+            settings.base_model,
+            device=process_group.device_for_process(render.device),
+            dtype=render.dtype,
+            quantize=render.quantize,
         )
     return replace(denoiser, empty_prompt=get_empty_prompt(preparation.encoding_key, settings, request))
 

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from typing import IO
 
-from dmpo_app.domain.round import TrainerState
+from dmpo_app.domain.lineage import TrainerState
 from dmpo_app.io import module_command
 from dmpo_app.settings import Settings
 
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 class TrainerProcess:
     """Supervisor that starts the trainer, restarts it when it dies and stops it with the server.
 
-    Implements `domain.round.TrainerSupervisor`. `command` is what is run; the arguments that the trainer needs are
+    Implements `domain.lineage.TrainerSupervisor`. `command` is what is run; the arguments that the trainer needs are
     added.
     """
 

@@ -8,8 +8,7 @@ two images the policy must change its errors to be sure of a pair.
 from collections.abc import Sequence
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain.image import BaseModelRef
-from dmpo_app.domain.round import TrainingVote
+from dmpo_app.domain.lineage import BaseModelRef, TrainingVote
 from dmpo_app.errors import RoundFailedError
 from dmpo_app.objective import get_objective
 from dmpo_app.settings import RoundSettings

@@ -24,16 +24,8 @@ from dmpo_app.diffusion.lora import LoraSpec, lora_parameters
 from dmpo_app.errors import RoundFailedError
 from dmpo_app.objective import Needs, PairTerms, Residuals
 from dmpo_app.settings import RoundSettings
+from dmpo_app.training.data import training_examples
 from dmpo_app.training.data.dataset import PairDataset
-from dmpo_app.training.data.training_examples import (
-    UNIFORM,
-    Example,
-    TimestepDensity,
-    compute_slot,
-    drops_caption,
-    noise_for_slot,
-    set_id_from_pair_id,
-)
 from dmpo_app.training.distributed.process_group import ProcessGroup
 from dmpo_app.training.loop.compilation import zeroed_adapter
 from dmpo_app.training.reference.reference_cache import ReferenceCache, numerics_key
@@ -64,7 +56,7 @@ class PairErrors:
         *,
         num_slots: int,
         slot_seed: int,
-        density: TimestepDensity = UNIFORM,
+        density: training_examples.TimestepDensity = training_examples.UNIFORM,
         weighting: Literal["none", "noise"] = "none",
         caption_dropout: float = 0.0,
         compiled: bool = False,
@@ -102,7 +94,9 @@ class PairErrors:
             cache,
             num_slots=settings.slots_per_pair,
             slot_seed=settings.seed,
-            density=TimestepDensity(settings.timestep_sampling, settings.timestep_mean, settings.timestep_scale),
+            density=training_examples.TimestepDensity(
+                settings.timestep_sampling, settings.timestep_mean, settings.timestep_scale
+            ),
             weighting=settings.error_weighting,
             caption_dropout=settings.caption_dropout,
             compiled=compiled,
@@ -118,7 +112,11 @@ class PairErrors:
         return self._dataset
 
     def terms(
-        self, examples: Sequence[Example], *, needs: Needs = Needs.ERRORS, with_residuals: bool = False
+        self,
+        examples: Sequence[training_examples.Example],
+        *,
+        needs: Needs = Needs.ERRORS,
+        with_residuals: bool = False,
     ) -> PairTerms:
         """Compute an objective's terms of each example; gradients flow into the adapter.
 
@@ -139,11 +137,11 @@ class PairErrors:
         targets = self._dataset.targets[[example.pair for example in examples]].to(self._device)
         return PairTerms(policy_a, policy_b, reference_a, reference_b, targets, residuals)
 
-    def _noisy_batch(self, examples: Sequence[Example]) -> NoisyBatch:
+    def _noisy_batch(self, examples: Sequence[training_examples.Example]) -> NoisyBatch:
         denoiser, data = self._denoiser, self._dataset
         slots = [
-            compute_slot(
-                set_id_from_pair_id(data.pair_ids[example.pair]),
+            training_examples.compute_slot(
+                training_examples.set_id_from_pair_id(data.pair_ids[example.pair]),
                 example.slot,
                 num_slots=self._num_slots,
                 num_timesteps=denoiser.num_timesteps,
@@ -155,7 +153,11 @@ class PairErrors:
         pairs = [example.pair for example in examples]
         latents = torch.cat(data.latents(pairs, self._device))
         shape_CHW = tuple(latents.shape[1:])
-        noise = torch.stack([noise_for_slot(slot, shape_CHW) for slot in slots]).to(self._device).repeat(2, 1, 1, 1)
+        noise = (
+            torch.stack([training_examples.noise_for_slot(slot, shape_CHW) for slot in slots])
+            .to(self._device)
+            .repeat(2, 1, 1, 1)
+        )
         timesteps = torch.tensor([slot.timestep for slot in slots], device=self._device).repeat(2)
         return NoisyBatch(
             noisy_latents=denoiser.add_noise(latents, noise, timesteps),
@@ -166,7 +168,7 @@ class PairErrors:
             target=denoiser.training_target(latents, noise, timesteps),
         )
 
-    def _prompt_for_example(self, example: Example) -> int | Conditioning:
+    def _prompt_for_example(self, example: training_examples.Example) -> int | Conditioning:
         """The pair, or the empty prompt where the slot drops the caption.
 
         With and without the adapter, and in held-out slots as in trained ones: an error is cached by its pair and slot
@@ -174,22 +176,26 @@ class PairErrors:
         """
         if self._empty_prompt is None:
             return example.pair
-        pair_id = set_id_from_pair_id(self._dataset.pair_ids[example.pair])
-        is_dropped = drops_caption(pair_id, example.slot, share=self._caption_dropout, seed=self._slot_seed)
+        pair_id = training_examples.set_id_from_pair_id(self._dataset.pair_ids[example.pair])
+        is_dropped = training_examples.drops_caption(
+            pair_id, example.slot, share=self._caption_dropout, seed=self._slot_seed
+        )
         return self._empty_prompt if is_dropped else example.pair
 
-    def missing_references(self, examples: Iterable[Example] | None = None) -> list[Example]:
+    def missing_references(
+        self, examples: Iterable[training_examples.Example] | None = None
+    ) -> list[training_examples.Example]:
         """The examples whose reference errors are not in the cache, each once; None: of all, pair by pair."""
         if examples is None:
             pairs = range(len(self._dataset))
-            examples = (Example(pair, slot) for pair in pairs for slot in range(self._num_slots))
+            examples = (training_examples.Example(pair, slot) for pair in pairs for slot in range(self._num_slots))
         ids = self._dataset.pair_ids
-        slot_examples = (Example(example.pair, example.slot) for example in examples)
+        slot_examples = (training_examples.Example(example.pair, example.slot) for example in examples)
         return list(
             dict.fromkeys(example for example in slot_examples if (ids[example.pair], example.slot) not in self._cache)
         )
 
-    def compute_references(self, examples: Sequence[Example], *, batch_pairs: int) -> None:
+    def compute_references(self, examples: Sequence[training_examples.Example], *, batch_pairs: int) -> None:
         """Compute the reference errors that the cache lacks, `batch_pairs` examples at a time.
 
         The last batch is filled up with examples from itself: all have the shape that training has.
@@ -199,14 +205,16 @@ class PairErrors:
             piece = missing[start : start + batch_pairs]
             self.reference_errors([piece[i % len(piece)] for i in range(batch_pairs)])
 
-    def reference_errors(self, examples: Sequence[Example]) -> Tensor:
+    def reference_errors(self, examples: Sequence[training_examples.Example]) -> Tensor:
         """The reference errors on images a and b of each example, (B, 2); missing ones are computed and cached."""
         keys = [(self._dataset.pair_ids[example.pair], example.slot) for example in examples]
         if any(key not in self._cache for key in keys):
             self._reference_residuals(examples, self._noisy_batch(examples))
         return torch.tensor([self._cache.get(*key) for key in keys], device=self._device)
 
-    def _reference_residuals(self, examples: Sequence[Example], batch: NoisyBatch) -> tuple[Tensor, Tensor]:
+    def _reference_residuals(
+        self, examples: Sequence[training_examples.Example], batch: NoisyBatch
+    ) -> tuple[Tensor, Tensor]:
         """Compute the reference's residuals on both images; its errors go into the cache."""
         with torch.no_grad(), self._reference_mode():
             residual_a, residual_b = self._residual(batch).chunk(2)
@@ -315,7 +323,7 @@ class RoundReferences:
         compiled = self._compiled_with is not None
         return PairErrors.from_settings(self._denoiser, dataset, self.cache, self._plan.settings, compiled=compiled)
 
-    def examples_for_step(self, step: int) -> list[Example]:
+    def examples_for_step(self, step: int) -> list[training_examples.Example]:
         """The examples of a step, in all processes together."""
         settings = self._plan.settings
         return self._plan.train.rankings.examples_for_step(
@@ -342,7 +350,7 @@ class RoundReferences:
             step += 1
         self.train.compute_references(missing, batch_pairs=self._micro_pairs)
 
-    def _shard_examples(self, examples: Sequence[Example]) -> list[Example]:
+    def _shard_examples(self, examples: Sequence[training_examples.Example]) -> list[training_examples.Example]:
         positions = self._group.shard(len(examples), block=self._plan.train.rankings.block)
         return [examples[position % len(examples)] for position in positions]
 

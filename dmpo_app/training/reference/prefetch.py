@@ -13,7 +13,7 @@ import torch
 from dmpo_app.diffusion.adapter_files import AdapterWeights, read_adapter
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import attach, detach, load_state_in_place
-from dmpo_app.domain.image import BASE_VERSION, BaseModelRef
+from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef
 from dmpo_app.domain.vote import Question
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store

@@ -5,12 +5,11 @@ reference computed with another batch size or precision moves u by 0.1 to 0.2. W
 part of the cache's key, and another key is another file.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -59,7 +58,7 @@ class ReferenceCache:
         }
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> ReferenceCache:
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
         keys: Iterable[list[int]] = tensors["draws"].tolist()
         errors: Iterable[list[float]] = tensors["errors"].tolist()
         return cls({(pair, slot): (a, b) for (pair, slot), (a, b) in zip(keys, errors, strict=True)})
@@ -69,7 +68,7 @@ class ReferenceCache:
         write_atomically(_path(folder, key), save(self.to_tensors(), {"key": key}))
 
     @classmethod
-    def load(cls, folder: Path, key: str) -> ReferenceCache:
+    def load(cls, folder: Path, key: str) -> Self:
         """Load the cache of this key; empty when there is none, or none that can be read."""
         try:
             with safe_open(_path(folder, key), framework="pt") as file:

@@ -11,8 +11,7 @@ from dmpo_app.diffusion.adapter_files import AdapterWeights, read_adapter
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.families.registry import get_family
 from dmpo_app.diffusion.lora import LoraSpec, check_fit, expected_shapes
-from dmpo_app.domain.image import BASE_VERSION, BaseModelRef
-from dmpo_app.domain.round import RoundState, TrainingVote, Trigger
+from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef, RoundState, TrainingVote, Trigger
 from dmpo_app.domain.vote import Question
 from dmpo_app.errors import AdapterError, RoundFailedError
 from dmpo_app.io import sha256_hex

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
-from dmpo_app.domain.round import RoundProgress
+from dmpo_app.domain.lineage import RoundProgress
 from dmpo_app.errors import BusyError, SetupError
 from dmpo_app.store import Store
 from dmpo_app.training.loop.steps import StepDone

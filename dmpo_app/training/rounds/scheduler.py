@@ -22,23 +22,16 @@ import torch
 from dmpo_app import errors
 from dmpo_app.diffusion.adapter_files import remove_staging_folders
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain.image import BaseModelRef
-from dmpo_app.domain.round import RoundState, Trigger
+from dmpo_app.domain.lineage import BaseModelRef, RoundState, Trigger
 from dmpo_app.io import write_atomically
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from dmpo_app.training.reference.calibration import calibrate_settings
 from dmpo_app.training.reference.prefetch import MarginPrefetcher, ReferencePrefetcher
+from dmpo_app.training.rounds import round_runner
 from dmpo_app.training.rounds.round_plan import start_or_resume
 from dmpo_app.training.rounds.round_progress import MetricsCallback, start_round_tracker
-from dmpo_app.training.rounds.round_runner import (
-    RoundRunner,
-    SliceOutcome,
-    TrainerLease,
-    remove_checkpoint,
-    round_folder,
-)
 
 _log = logging.getLogger(__name__)
 
@@ -111,7 +104,7 @@ class RoundScheduler:
         self._settings = settings
         self._denoiser = denoiser
         self._now = now
-        self._lease = TrainerLease(store, base, owner, seconds=settings.trainer.lease_seconds, now=now)
+        self._lease = round_runner.TrainerLease(store, base, owner, seconds=settings.trainer.lease_seconds, now=now)
         self._lineage_trainer = LineageTrainer(
             store, base, settings, denoiser, lease=self._lease, should_stop=should_stop, group=group
         )
@@ -178,9 +171,9 @@ class RoundScheduler:
             _log.exception("round %d failed", state.id)
             return self._fail(state, f"{type(error).__name__}: {error}", final=False)
         self._failures.pop(state.id, None)
-        return Tick.STOPPED if outcome is SliceOutcome.STOPPED else Tick.TRAINED
+        return Tick.STOPPED if outcome is round_runner.SliceOutcome.STOPPED else Tick.TRAINED
 
-    def _train_round(self, state: RoundState) -> SliceOutcome:
+    def _train_round(self, state: RoundState) -> round_runner.SliceOutcome:
         self._reference_prefetcher.save()
         self._reference_prefetcher = self._make_reference_prefetcher()
         return self._lineage_trainer.train(state)
@@ -199,7 +192,7 @@ class RoundScheduler:
         except (errors.BusyError, errors.StorageFullError) as error:
             return self._pause(f"the failure of round {state.id} could not be recorded: {error}")
         if final:
-            remove_checkpoint(self._store.home, state.id)
+            round_runner.remove_checkpoint(self._store.home, state.id)
         return Tick.FAILED
 
     def _pause(self, why: str) -> Tick:
@@ -234,9 +227,11 @@ def run_secondary_process(store: Store, base: BaseModelRef, denoiser: Denoiser, 
     while (command := group.broadcast(str)) != END:
         if command == IDLE:
             continue
-        runner = RoundRunner(store, base, denoiser, store.rounds.get(int(command)), token=_NO_TOKEN, group=group)
+        runner = round_runner.RoundRunner(
+            store, base, denoiser, store.rounds.get(int(command)), token=_NO_TOKEN, group=group
+        )
         try:
-            while runner.run_slice() is SliceOutcome.MORE:
+            while runner.run_slice() is round_runner.SliceOutcome.MORE:
                 pass
         finally:
             runner.close()
@@ -252,7 +247,7 @@ class LineageTrainer:
         settings: Settings,
         denoiser: Denoiser,
         *,
-        lease: TrainerLease,
+        lease: round_runner.TrainerLease,
         should_stop: Callable[[], bool],
         group: ProcessGroup,
     ) -> None:
@@ -264,7 +259,7 @@ class LineageTrainer:
         self._should_stop = should_stop
         self._group = group
 
-    def train(self, state: RoundState) -> SliceOutcome:
+    def train(self, state: RoundState) -> round_runner.SliceOutcome:
         """Start or resume the round and go on until it is over or a stop is asked for. Raises whatever ends it."""
         settings = self._settings
         round_state = start_or_resume(
@@ -286,8 +281,8 @@ class LineageTrainer:
         ) as tracker:
             return self._run_slices(round_state, tracker)
 
-    def _run_slices(self, round_state: RoundState, track: MetricsCallback) -> SliceOutcome:
-        runner = RoundRunner(
+    def _run_slices(self, round_state: RoundState, track: MetricsCallback) -> round_runner.SliceOutcome:
+        runner = round_runner.RoundRunner(
             self._store,
             self._base,
             self._denoiser,
@@ -299,9 +294,9 @@ class LineageTrainer:
             group=self._group,
         )
         try:
-            check_crash_loop(round_folder(self._store.home, round_state.id) / "starts.json", runner.step)
-            outcome = SliceOutcome.MORE
-            while outcome is SliceOutcome.MORE:
+            check_crash_loop(round_runner.round_folder(self._store.home, round_state.id) / "starts.json", runner.step)
+            outcome = round_runner.SliceOutcome.MORE
+            while outcome is round_runner.SliceOutcome.MORE:
                 outcome = runner.run_slice()
             return outcome
         finally:

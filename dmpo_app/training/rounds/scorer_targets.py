@@ -4,18 +4,15 @@ Scores are kept in the store, so an image is scored once by a scorer however man
 fixed when it starts and stands in its record: which scorers with which weights, and which pairs without votes.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from PIL import Image
 
-from dmpo_app.domain.image import BaseModelRef
-from dmpo_app.domain.round import TrainingPair, TrainingVote
+from dmpo_app.domain.lineage import BaseModelRef, TrainingPair, TrainingVote
 from dmpo_app.errors import BadInputError, RoundFailedError, SetupError
 from dmpo_app.objective import score_target
 from dmpo_app.scoring.protocol import Scorer
@@ -49,7 +46,7 @@ class AutomaticPlan:
         return asdict(self)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> AutomaticPlan:
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Inverse of `to_config`, also after JSON."""
         scorers = tuple(RoundScorer(**scorer) for scorer in config["scorers"])
         return cls(config["human_share"], scorers, tuple(config["unjudged"]))

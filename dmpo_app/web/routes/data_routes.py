@@ -1,7 +1,5 @@
 """Routes for administrators' data: votes as a file in any format, imports of data sets."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 import threading
@@ -12,7 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse
@@ -196,7 +194,7 @@ class ImportOut(BaseModel):
     problem: str
 
     @classmethod
-    def from_import(cls, one: ImportJob) -> ImportOut:
+    def from_import(cls, one: ImportJob) -> Self:
         counts = one.counts
         return cls(
             name=one.name,
@@ -225,7 +223,7 @@ class CurrentImportOut(BaseModel):
     current: ImportOut | None
 
     @classmethod
-    def from_desk(cls, desk: ImportService) -> CurrentImportOut:
+    def from_desk(cls, desk: ImportService) -> Self:
         current = desk.current
         return cls(current=None if current is None else ImportOut.from_import(current))
 

@@ -1,9 +1,7 @@
 """Prompt routes: listing, import, retiring and splitting for administrators; suggestions, proposals for everybody."""
 
-from __future__ import annotations
-
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -45,7 +43,7 @@ class PromptOut(BaseModel):
     created_at: datetime
 
     @classmethod
-    def from_entry(cls, prompt: PromptEntry) -> PromptOut:
+    def from_entry(cls, prompt: PromptEntry) -> Self:
         return cls(
             id=prompt.id,
             text=prompt.text,
@@ -76,7 +74,7 @@ class RefusedOut(BaseModel):
     like: str = Field(description="The prompt it is too close to, if that is why.")
 
     @classmethod
-    def from_refused(cls, row: RefusedPrompt) -> RefusedOut:
+    def from_refused(cls, row: RefusedPrompt) -> Self:
         return cls(row=row.row, text=row.text, reason=row.reason.value, like=row.similar_prompt)
 
 
@@ -89,7 +87,7 @@ class ImportAnswer(BaseModel):
     rows: list[RefusedOut] = Field(description=f"The refused ones, {MAX_REFUSED_SHOWN} at most.")
 
     @classmethod
-    def from_plan(cls, plan: PromptImportPlan, *, dry_run: bool) -> ImportAnswer:
+    def from_plan(cls, plan: PromptImportPlan, *, dry_run: bool) -> Self:
         return cls(
             dry_run=dry_run,
             new=len(plan.new_prompts),

@@ -10,9 +10,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import FileResponse
 
-from dmpo_app.domain.image import BASE_VERSION, AdapterRef, ImageRef, RenderedImage, RenderRequest
+from dmpo_app.domain import lineage
 from dmpo_app.domain.limits import MAX_VERSION
-from dmpo_app.domain.round import RoundState, Trigger
 from dmpo_app.errors import NotFoundError
 from dmpo_app.settings import Mode
 from dmpo_app.web import api_models
@@ -99,7 +98,7 @@ def _add_rounds(router: APIRouter, services: Services, limiters: RequestLimiters
         question = services.settings.labeling.training_question
 
         def work() -> api_models.RoundOut:
-            return round_out(rounds.request(base, Trigger.REQUEST, question=question, by=by))
+            return round_out(rounds.request(base, lineage.Trigger.REQUEST, question=question, by=by))
 
         return await limiters.background.run(work)
 
@@ -129,7 +128,7 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def round_out(state: RoundState) -> api_models.RoundOut:
+def round_out(state: lineage.RoundState) -> api_models.RoundOut:
     """Convert a round to its response body."""
     return api_models.RoundOut(
         id=state.id,
@@ -152,9 +151,9 @@ def round_out(state: RoundState) -> api_models.RoundOut:
 
 def _base_out(live: int) -> api_models.AdapterOut:
     return api_models.AdapterOut(
-        version=BASE_VERSION,
+        version=lineage.BASE_VERSION,
         parent=None,
-        live=live == BASE_VERSION,
+        live=live == lineage.BASE_VERSION,
         votes=0,
         proven=True,
         metrics={},
@@ -163,7 +162,7 @@ def _base_out(live: int) -> api_models.AdapterOut:
     )
 
 
-def _adapter_out(ref: AdapterRef, live: int) -> api_models.AdapterOut:
+def _adapter_out(ref: lineage.AdapterRef, live: int) -> api_models.AdapterOut:
     return api_models.AdapterOut(
         version=ref.version,
         parent=ref.parent,
@@ -177,7 +176,7 @@ def _adapter_out(ref: AdapterRef, live: int) -> api_models.AdapterOut:
 
 
 def _weights(services: Services, version: int) -> FilePath:
-    if version == BASE_VERSION:
+    if version == lineage.BASE_VERSION:
         raise NotFoundError("version 0 is the base model itself; it has no adapter to download")
     path = services.store.adapters.get(services.base, version).folder / WEIGHTS_NAME
     if not path.is_file():
@@ -230,7 +229,7 @@ def _add_render(router: APIRouter, services: Services, limiters: RequestLimiters
         body: api_models.RenderBody, token: MaybeSessionToken, request: Request
     ) -> api_models.RenderAnswer:
         """Make one image a version from one prompt and seed. Needs no token; with one, limits count for it alone."""
-        render_request = RenderRequest(
+        render_request = lineage.RenderRequest(
             prompt=body.prompt,
             seed=body.seed,
             versions=tuple(body.versions),
@@ -239,7 +238,7 @@ def _add_render(router: APIRouter, services: Services, limiters: RequestLimiters
             guidance=body.guidance,
         )
 
-        adapter_versions = set(render_request.versions) - {BASE_VERSION}
+        adapter_versions = set(render_request.versions) - {lineage.BASE_VERSION}
 
         def check() -> None:
             if limits.is_enabled:
@@ -265,7 +264,7 @@ def _add_render(router: APIRouter, services: Services, limiters: RequestLimiters
         )
 
 
-async def _await_render(future: Future[list[RenderedImage]]) -> list[RenderedImage]:
+async def _await_render(future: Future[list[lineage.RenderedImage]]) -> list[lineage.RenderedImage]:
     """Wait for the render thread without holding a thread. When the caller leaves, what was queued is cancelled."""
     try:
         return await asyncio.wait_for(asyncio.wrap_future(future), RENDER_TIMEOUT_SECONDS)
@@ -312,7 +311,7 @@ def _mode(services: Services, device: str | None) -> Mode:
     return "cpu" if device.startswith("cpu") else "gpu"
 
 
-def _last_round(state: RoundState) -> api_models.LastRoundOut:
+def _last_round(state: lineage.RoundState) -> api_models.LastRoundOut:
     return api_models.LastRoundOut(
         id=state.id,
         status=state.status,
@@ -321,7 +320,7 @@ def _last_round(state: RoundState) -> api_models.LastRoundOut:
     )
 
 
-def _sheet(services: Services, images: list[ImageRef]) -> api_models.SheetAnswer:
+def _sheet(services: Services, images: list[lineage.ImageRef]) -> api_models.SheetAnswer:
     expires_at = datetime.now(UTC) + IMAGE_LIFETIME
     rows: dict[int, list[api_models.SheetImage]] = {}
     for image in images:

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dmpo_app.domain.image import BaseModelRef, NewPair, PairSource
+from dmpo_app.domain.lineage import BaseModelRef, NewPair, PairSource
 from dmpo_app.domain.vote import Annotator, Assignment, AssignmentRules, Choice, Outcome, Question, Strength
 from dmpo_app.exchange.exporting import ExportOptions, ExportSummary, Selection, export_to, get_format
 from dmpo_app.settings import Settings

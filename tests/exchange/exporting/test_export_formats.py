@@ -7,8 +7,7 @@ import pytest
 from datasets import load_dataset
 
 from dmpo_app.domain.vote import Outcome, Purpose, Question, Strength
-from dmpo_app.exchange.readers.pair import PreferencePair
-from dmpo_app.exchange.readers.reader import read_row
+from dmpo_app.exchange.readers.reader import PreferencePair, read_row
 from dmpo_app.exchange.readers.registry import detect_reader, open_source
 from tests.exchange.exporting.campaign import ALL_GOLD, ALL_REPEATS, NUM_PAIRS, Campaign, rows_of, schema_of
 from tests.exchange.readers.preference_files import PICK_A_PIC_V2

@@ -12,15 +12,16 @@ import pytest
 from PIL import Image
 
 from dmpo_app.errors import SetupError
-from dmpo_app.exchange.readers.pair import (
+from dmpo_app.exchange.readers.reader import (
     ImageFolder,
     LeftOutPair,
     LeftOutReason,
     PreferencePair,
     UnusableImageError,
     decode_image,
+    read_row,
+    wins_from_scores,
 )
-from dmpo_app.exchange.readers.reader import read_row, wins_from_scores
 from dmpo_app.exchange.readers.registry import READERS, detect_reader, open_source
 from tests.exchange.readers.preference_files import image_bytes, mixed_rows, pick_a_pic_row, write_pick_a_pic
 

@@ -8,7 +8,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from dmpo_app.exchange.importing.decode_process import encode_png
-from dmpo_app.exchange.readers.pair import decode_image
+from dmpo_app.exchange.readers.reader import decode_image
 
 
 def noise(width: int, height: int) -> Image.Image:

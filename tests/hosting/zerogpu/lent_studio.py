@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dmpo_app.domain.round import RoundState
+from dmpo_app.domain.lineage import RoundState
 from dmpo_app.hosting.zerogpu.gpu_calls import GpuWorker, gpu_seconds
 from dmpo_app.hosting.zerogpu.start import ZeroGpuStudio, assemble
 from dmpo_app.settings import HostingSettings, PoolSettings, RenderSettings, RoundSettings, Settings

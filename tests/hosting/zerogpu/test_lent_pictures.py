@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.domain.image import BASE_VERSION, RenderRequest
+from dmpo_app.domain.lineage import BASE_VERSION, RenderRequest
 from dmpo_app.errors import AdapterCorruptError, BadInputError, GpuAbortedError, NotFoundError, NotReadyError
 from dmpo_app.rendering.engine import Engine
 from tests.hosting.zerogpu.lent_studio import Lent

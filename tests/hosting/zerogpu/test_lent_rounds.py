@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain.round import RoundStatus
+from dmpo_app.domain.lineage import RoundStatus
 from dmpo_app.errors import GpuAbortedError, GpuRefusedError
 from tests.hosting.zerogpu.lent_studio import Lent
 from tests.training.training_studio import FAST, TrainingStudio, assert_equal, twin_of, weights_of
