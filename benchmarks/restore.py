@@ -29,7 +29,7 @@ from dmpo_app.backup.startup import claim_and_restore
 from dmpo_app.domain.campaign import DurabilityPolicy, LocalDurability
 from dmpo_app.domain.lineage import NewImage, NewPair, PairSource, Provenance
 from dmpo_app.domain.vote import Choice
-from dmpo_app.labeling.tokens import load_or_create_key
+from dmpo_app.labeling.sign_in import load_or_create_key
 from dmpo_app.settings import BackupSettings
 from dmpo_app.store import Store
 from dmpo_app.store.db.sqlite import open_copy

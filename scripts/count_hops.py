@@ -58,7 +58,7 @@ class Studio:
         from dmpo_app.diffusion.base_models import resolve_sampling
         from dmpo_app.diffusion.loading import load_denoiser
         from dmpo_app.labeling.service import LabelingService
-        from dmpo_app.labeling.tokens import Sealer, load_or_create_key
+        from dmpo_app.labeling.sign_in import Sealer, load_or_create_key
         from dmpo_app.rendering.engine import Engine
         from dmpo_app.settings import PoolSettings, RenderSettings, Settings
         from dmpo_app.web import Services

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,19 +39,27 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
     assert missing == []
 
 
-def project_files() -> set[str]:
+@cache
+def project_files() -> frozenset[str]:
     """Every file of the project's own folders and every folder, by its path from the root, without a leading dot."""
     top = ("dmpo_app", "tests", "scripts", "benchmarks", "examples", "docs", "requirements", ".ci")
     paths = [PROJECT_ROOT / name for name in top]
     paths += [path for folder in paths for path in folder.rglob("*") if "__pycache__" not in path.parts]
     paths += [path for path in PROJECT_ROOT.iterdir() if path.is_file()]
-    return {path.relative_to(PROJECT_ROOT).as_posix() for path in paths}
+    return frozenset(path.relative_to(PROJECT_ROOT).as_posix() for path in paths)
 
 
-def missing_names(text: str, files: set[str]) -> list[str]:
+@cache
+def ends_of(files: frozenset[str]) -> frozenset[str]:
+    """The paths, and what remains of each when folders are cut off at its front."""
+    return frozenset(
+        name[cut:] for name in files for cut in [0, *(i + 1 for i, sign in enumerate(name) if sign == "/")]
+    )
+
+
+def missing_names(text: str, files: frozenset[str]) -> list[str]:
     """The paths, modules and targets of make in a text that are not there."""
-    ends = {name[cut:] for name in files for cut in [0, *(at + 1 for at, sign in enumerate(name) if sign == "/")]}
-    makefile = (PROJECT_ROOT / "Makefile").read_text()
+    ends, makefile = ends_of(files), (PROJECT_ROOT / "Makefile").read_text()
     paths = [path for path in PATH.findall(text) if path not in OF_OTHERS and path not in ends]
     inside = [path for path in IN_THE_PACKAGE.findall(text) if path.strip("/") not in ends and f"{path}.py" not in ends]
     modules = [name for name in MODULE.findall(text) if not is_importable(name, files)]
@@ -58,7 +67,7 @@ def missing_names(text: str, files: set[str]) -> list[str]:
     return [*paths, *inside, *modules, *targets]
 
 
-def is_importable(dotted: str, files: set[str]) -> bool:
+def is_importable(dotted: str, files: frozenset[str]) -> bool:
     """True where a module has this name, or one has what stands before the last dot and defines the rest."""
     path, _, name = dotted.replace(".", "/").rpartition("/")
     if f"{path}/{name}.py" in files or f"{path}/{name}" in files:

@@ -22,7 +22,7 @@ from dmpo_app.diffusion.adapter_files import write_adapter
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.errors import BackupUnreachableError, StorageFullError
 from dmpo_app.exchange.exporting.output_files import atomic_folder
-from dmpo_app.labeling.tokens import load_or_create_key
+from dmpo_app.labeling.sign_in import load_or_create_key
 from dmpo_app.store.files import Files
 from dmpo_app.training.data.encoding import EncodedBatch, EncodedPairs
 from examples.pocket_model.checkpoint import save_atomically

@@ -1,6 +1,6 @@
 """kill -9, again and again, of a real server under votes and of its trainer in rounds.
 
-Five kills of the server and two of the trainer; `make soak` does fifty (DMPO_SOAK_KILLS).
+Three kills of the server and one of its trainer; `make soak` does fifty (DMPO_SOAK_KILLS).
 """
 
 import os
@@ -23,8 +23,8 @@ from tests.patience import wait_until
 from tests.preloaded_studio import PreloadedStudio
 from tests.tiny_pipeline import make_tiny_pipeline
 
-KILLS = int(os.environ.get("DMPO_SOAK_KILLS", "5"))
-TRAINER_KILLS = int(os.environ.get("DMPO_SOAK_KILLS", "2"))  # each costs a start of a trainer
+KILLS = int(os.environ.get("DMPO_SOAK_KILLS", "3"))
+TRAINER_KILLS = int(os.environ.get("DMPO_SOAK_KILLS", "1"))  # each costs a start of a trainer
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600 + 60 * KILLS)]
 
 

@@ -24,7 +24,7 @@ from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.store.store import DATABASE_NAME
 
-_PREFIX = "claims/"
+_CLAIM_PREFIX = "claims/"
 _POLL_SECONDS = 0.5
 _NUM_CLAIMS_KEPT = 10
 
@@ -43,7 +43,7 @@ def newest_claim(remote: Remote) -> Claim | None:
     if not generations:
         return None
     try:
-        owner = str(json.loads(remote.read(_name(generations[-1])))["owner"])
+        owner = str(json.loads(remote.read(_claim_name(generations[-1])))["owner"])
     except (ValueError, KeyError, TypeError) as error:
         raise BackupUnreachableError(
             f"the newest claim at {remote.url} cannot be read: is it being written?"
@@ -56,7 +56,7 @@ def make_claim(remote: Remote, owner: str, at: datetime) -> Claim:
     while True:
         generation = max(_generations(remote), default=0) + 1
         content = json.dumps({"generation": generation, "owner": owner, "at": at.isoformat()})
-        if remote.create(_name(generation), content.encode()):
+        if remote.create(_claim_name(generation), content.encode()):
             return Claim(generation, owner)
 
 
@@ -87,7 +87,7 @@ def wait_for_release(
     Raises BackupUnreachableError.
     """
     deadline = time.monotonic() + seconds
-    while _release_name(claim.generation) not in remote.names(_PREFIX):
+    while _release_name(claim.generation) not in remote.names(_CLAIM_PREFIX):
         if time.monotonic() >= deadline:
             return False
         sleep(_POLL_SECONDS)
@@ -97,24 +97,24 @@ def wait_for_release(
 def forget_old_claims(remote: Remote) -> None:
     """Delete all claims but the newest few, which keep the numbers growing. Raises BackupUnreachableError."""
     old = set(_generations(remote)[:-_NUM_CLAIMS_KEPT])
-    remote.delete([name for name in remote.names(_PREFIX) if _number(name) in old])
+    remote.delete([name for name in remote.names(_CLAIM_PREFIX) if _claim_number(name) in old])
 
 
 def _generations(remote: Remote) -> list[int]:
-    return sorted(_number(name) for name in remote.names(_PREFIX) if name.endswith(".json"))
+    return sorted(_claim_number(name) for name in remote.names(_CLAIM_PREFIX) if name.endswith(".json"))
 
 
-def _number(name: str) -> int:
-    digits = name.removeprefix(_PREFIX).split(".", 1)[0]
+def _claim_number(name: str) -> int:
+    digits = name.removeprefix(_CLAIM_PREFIX).split(".", 1)[0]
     return int(digits) if digits.isdigit() else 0
 
 
-def _name(generation: int) -> str:
-    return f"{_PREFIX}{generation:08d}.json"
+def _claim_name(generation: int) -> str:
+    return f"{_CLAIM_PREFIX}{generation:08d}.json"
 
 
 def _release_name(generation: int) -> str:
-    return f"{_PREFIX}{generation:08d}.released"
+    return f"{_CLAIM_PREFIX}{generation:08d}.released"
 
 
 def open_store(settings: Settings) -> Store:

@@ -1,4 +1,4 @@
-"""`dmpo export`: votes as files in the formats of the field, and as a data set on the hub."""
+"""`dmpo export` and `dmpo import`: votes as files in the formats of the field, and other people's pairs into a home."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 
+from dmpo_app import errors
 from dmpo_app.domain.campaign import (
     ConsentAgreement,
     DurabilityPolicy,
@@ -22,98 +23,19 @@ from dmpo_app.domain.campaign import (
 )
 from dmpo_app.domain.lineage import BaseModelRef, ImageRef, RoundState, RoundStatus
 from dmpo_app.domain.vote import Annotator, Assignment, Choice, RecordedVote, SubmittedVote
-from dmpo_app.errors import (
-    BadInputError,
-    ConflictError,
-    ConsentRequiredError,
-    ForbiddenError,
-    LoginRequiredError,
-    NotFoundError,
-    NotInvitedError,
-    SetupError,
-)
 from dmpo_app.io import sha256_hex
-from dmpo_app.labeling.sign_in import Logins
+from dmpo_app.labeling.sign_in import Logins, Sealer
 from dmpo_app.labeling.strategies import assignment_rules
 from dmpo_app.labeling.text_checks import clean_handle, clean_remark
-from dmpo_app.labeling.tokens import Sealer
 from dmpo_app.settings import LabelingSettings, Settings
 from dmpo_app.store import Store, utc_now
 
-MAX_TEXT = 50_000
-_FILE_ENDINGS = (".txt", ".md")
-_CACHE_SIZE = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class ConsentText:
-    """A consent text. `sha256` is of it as UTF-8."""
-
-    text: str
-    version: str
-    sha256: str
-
-
-class Consent:
-    """The campaign's consent text and the agreements to it. Without a text nobody has to agree to anything."""
-
-    def __init__(self, store: Store, text: ConsentText | None) -> None:
-        self.text = text
-        self._store = store
-        # An agreement is for good, so it is looked up once; lru_cache keeps no refusals.
-        self._cached_agreement = lru_cache(maxsize=_CACHE_SIZE)(self._look_up)
-
-    def require(self, annotator: Annotator) -> None:
-        """Raise ConsentRequiredError while the annotator has not agreed to the present text."""
-        if self.text is not None:
-            self._cached_agreement(annotator.id, self.text.sha256, self.text.version)
-
-    def agreement(self, annotator: Annotator) -> ConsentAgreement | None:
-        """The annotator's agreement to the present text, if there is one."""
-        if self.text is None:
-            return None
-        return self._store.consents.find(annotator.id, self.text.sha256, self.text.version)
-
-    def agree(self, annotator: Annotator, text_sha256: str) -> ConsentAgreement:
-        """Record that the annotator agrees to the text they were shown, named by its hash.
-
-        Raises ConflictError when it is not the present one, NotFoundError when there is none to agree to.
-        """
-        if self.text is None:
-            raise NotFoundError("there is nothing to agree to here")
-        if text_sha256 != self.text.sha256:
-            raise ConflictError("the text to agree to has changed; read it again")
-        return self._store.consents.agree(annotator.id, self.text.text, self.text.version)
-
-    def _look_up(self, annotator_id: int, text_sha256: str, version: str) -> ConsentAgreement:
-        agreement = self._store.consents.find(annotator_id, text_sha256, version)
-        if agreement is None:
-            raise ConsentRequiredError("read and agree to what is collected first: GET and POST /api/v1/consent")
-        return agreement
-
-
-def read_consent(settings: LabelingSettings) -> ConsentText | None:
-    """Read the consent text of the settings. Raises SetupError for an unreadable file or an empty text."""
-    text_or_path = settings.consent
-    if text_or_path is None:
-        return None
-    text = text_or_path
-    if "\n" not in text_or_path and text_or_path.lower().endswith(_FILE_ENDINGS):
-        try:
-            text = Path(text_or_path).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SetupError(
-                f"the text to agree to, DMPO_LABELING__CONSENT={text_or_path}, cannot be read: {error}"
-            ) from error
-    text = text.strip()
-    if not 1 <= len(text) <= MAX_TEXT:
-        raise SetupError(f"the text to agree to has {len(text)} characters; expected 1 to {MAX_TEXT}")
-    return ConsentText(text, settings.consent_version, sha256_hex(text.encode()))
-
-
 MAX_ASSIGNMENTS = 16
 """Open assignments of one annotator at most: enough to prefetch, too few to lock others out of the pool."""
+
+
 MAX_ELAPSED_MS = 24 * 3600 * 1000
+
 
 _REMEMBERED_ANNOTATORS = 4096
 
@@ -180,12 +102,12 @@ class LabelingService:
         """
         name, access = clean_handle(handle), self._settings.access
         if access == "login":
-            raise LoginRequiredError("this studio is open to those who sign in")
+            raise errors.LoginRequiredError("this studio is open to those who sign in")
         self._durability.check_writable()
         if access == "open":
             annotator = self._store.annotators.ensure(name)
         elif invite is None:
-            raise NotInvitedError("this studio is open to those who have a link of invitation")
+            raise errors.NotInvitedError("this studio is open to those who have a link of invitation")
         else:
             annotator = self._store.invites.accept(self._sealer.open_invite(invite), name)
         token = self._sealer.seal_session(annotator.public_id)
@@ -224,10 +146,10 @@ class LabelingService:
         public_id = self._sealer.open_session(token)
         try:
             annotator = self._cached_annotator(public_id)
-        except NotFoundError:
-            raise ForbiddenError("this session belongs to a home that is gone; open a new session") from None
+        except errors.NotFoundError:
+            raise errors.ForbiddenError("this session belongs to a home that is gone; open a new session") from None
         if self._settings.access == "login" and not annotator.signed_in:
-            raise ForbiddenError("this session is from before people had to sign in")
+            raise errors.ForbiddenError("this session is from before people had to sign in")
         return annotator
 
     def authorize(self, token: str) -> Annotator:
@@ -249,7 +171,7 @@ class LabelingService:
     def _authenticate_or_none(self, token: str | None) -> Annotator | None:
         try:
             return None if token is None else self.authenticate(token)
-        except ForbiddenError:
+        except errors.ForbiddenError:
             return None
 
     def assignments(self, annotator: Annotator, count: int) -> Future[list[Assignment]]:
@@ -259,7 +181,7 @@ class LabelingService:
         """
         self.consent.require(annotator)
         if not 1 <= count <= MAX_ASSIGNMENTS:
-            raise BadInputError(f"between 1 and {MAX_ASSIGNMENTS} assignments can be asked for, not {count}")
+            raise errors.BadInputError(f"between 1 and {MAX_ASSIGNMENTS} assignments can be asked for, not {count}")
         return self._store.assignments.issue(
             self._base,
             annotator.id,
@@ -290,10 +212,10 @@ class LabelingService:
         """
         self.consent.require(annotator)
         if not 0 <= elapsed_ms <= MAX_ELAPSED_MS:
-            raise BadInputError(f"elapsed_ms must be between 0 and {MAX_ELAPSED_MS} (a day), not {elapsed_ms}")
+            raise errors.BadInputError(f"elapsed_ms must be between 0 and {MAX_ELAPSED_MS} (a day), not {elapsed_ms}")
         if submitted.strength is not None and submitted.choice not in (Choice.LEFT, Choice.RIGHT):
             choice_text = "an order" if submitted.choice is None else submitted.choice.value
-            raise BadInputError(f"a strength goes with left or right, not with {choice_text}")
+            raise errors.BadInputError(f"a strength goes with left or right, not with {choice_text}")
         cleaned = replace(submitted, comment=clean_remark(submitted.comment, "comment"))
         self._durability.check_writable()
         return self._store.votes.submit(
@@ -356,3 +278,78 @@ class LabelingService:
         if last is not None and last.status is RoundStatus.FAILED:
             return last.reason
         return next((message for problem in self._problems if (message := problem())), None)
+
+
+MAX_TEXT = 50_000
+
+
+_FILE_ENDINGS = (".txt", ".md")
+
+
+_CACHE_SIZE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentText:
+    """A consent text. `sha256` is of it as UTF-8."""
+
+    text: str
+    version: str
+    sha256: str
+
+
+class Consent:
+    """The campaign's consent text and the agreements to it. Without a text nobody has to agree to anything."""
+
+    def __init__(self, store: Store, text: ConsentText | None) -> None:
+        self.text = text
+        self._store = store
+        # An agreement is for good, so it is looked up once; lru_cache keeps no refusals.
+        self._cached_agreement = lru_cache(maxsize=_CACHE_SIZE)(self._look_up)
+
+    def require(self, annotator: Annotator) -> None:
+        """Raise ConsentRequiredError while the annotator has not agreed to the present text."""
+        if self.text is not None:
+            self._cached_agreement(annotator.id, self.text.sha256, self.text.version)
+
+    def agreement(self, annotator: Annotator) -> ConsentAgreement | None:
+        """The annotator's agreement to the present text, if there is one."""
+        if self.text is None:
+            return None
+        return self._store.consents.find(annotator.id, self.text.sha256, self.text.version)
+
+    def agree(self, annotator: Annotator, text_sha256: str) -> ConsentAgreement:
+        """Record that the annotator agrees to the text they were shown, named by its hash.
+
+        Raises ConflictError when it is not the present one, NotFoundError when there is none to agree to.
+        """
+        if self.text is None:
+            raise errors.NotFoundError("there is nothing to agree to here")
+        if text_sha256 != self.text.sha256:
+            raise errors.ConflictError("the text to agree to has changed; read it again")
+        return self._store.consents.agree(annotator.id, self.text.text, self.text.version)
+
+    def _look_up(self, annotator_id: int, text_sha256: str, version: str) -> ConsentAgreement:
+        agreement = self._store.consents.find(annotator_id, text_sha256, version)
+        if agreement is None:
+            raise errors.ConsentRequiredError("read and agree to what is collected first: GET and POST /api/v1/consent")
+        return agreement
+
+
+def read_consent(settings: LabelingSettings) -> ConsentText | None:
+    """Read the consent text of the settings. Raises SetupError for an unreadable file or an empty text."""
+    text_or_path = settings.consent
+    if text_or_path is None:
+        return None
+    text = text_or_path
+    if "\n" not in text_or_path and text_or_path.lower().endswith(_FILE_ENDINGS):
+        try:
+            text = Path(text_or_path).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise errors.SetupError(
+                f"the text to agree to, DMPO_LABELING__CONSENT={text_or_path}, cannot be read: {error}"
+            ) from error
+    text = text.strip()
+    if not 1 <= len(text) <= MAX_TEXT:
+        raise errors.SetupError(f"the text to agree to has {len(text)} characters; expected 1 to {MAX_TEXT}")
+    return ConsentText(text, settings.consent_version, sha256_hex(text.encode()))

@@ -30,55 +30,13 @@ from dmpo_app.rendering.pool import PairPlan, SheetPlan, store_pair
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 
-BATCH_PAIRS = 4
-"""A person who asks for an image waits for at most one batch."""
+MAX_BYTES = 256 << 20
+
+
+_RETRY_SECONDS = 30.0
+
 
 _log = logging.getLogger(__name__)
-
-
-class ImportEncoder:
-    """Encoder of the imported pairs that lack latents, a batch at a time, each pair once.
-
-    A pair whose image files were deleted by hand is passed over until the next start.
-    """
-
-    def __init__(self, store: Store, base: BaseModelRef, encoder: Encoder) -> None:
-        self._store = store
-        self._base = base
-        self._encoder = encoder
-        self._last_pair_id = 0
-
-    def step(self) -> bool:
-        """Encode the next batch; False when there is nothing to encode. Raises StorageFullError."""
-        pairs = self._store.imports.list_unencoded(self._base, after=self._last_pair_id, limit=BATCH_PAIRS)
-        if not pairs:
-            return False
-        usable: list[UnencodedPair] = []
-        images: list[Pixels] = []
-        for pair in pairs:
-            try:
-                images += [self._load_image(pair.png_a), self._load_image(pair.png_b)]
-            except (NotFoundError, UnusableImageError) as error:
-                _log.warning("the imported pair %d cannot be encoded: %s", pair.id, error)
-                del images[2 * len(usable) :]
-            else:
-                usable.append(pair)
-        if usable:
-            latents = [dump_latents(one) for one in self._encoder.latents(images)]
-            both = {pair.id: (latents[2 * n], latents[2 * n + 1]) for n, pair in enumerate(usable)}
-            self._store.imports.record_encoding(self._base, both, self._embeds(usable))
-        self._last_pair_id = pairs[-1].id
-        return True
-
-    def _load_image(self, sha256: str) -> Pixels:
-        return resize_and_crop(decode_image(self._store.files.read_image(sha256)), self._encoder.size)
-
-    def _embeds(self, pairs: list[UnencodedPair]) -> dict[str, bytes]:
-        prompts = dict.fromkeys(pair.prompt for pair in pairs if not pair.has_embeds)
-        return {prompt: dump_conditioning(self._encoder.conditioning(prompt)) for prompt in prompts}
-
-
-MAX_BYTES = 256 << 20
 
 
 class AdapterCache:
@@ -103,27 +61,6 @@ class AdapterCache:
         while len(self._cache) > 1 and sum(weights.num_bytes for weights in self._cache.values()) > MAX_BYTES:
             self._cache.popitem(last=False)
         return adapter_weights
-
-
-def encode_png(image: Image.Image) -> bytes:
-    """Encode an image as PNG without metadata; the same pixels give the same bytes."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", compress_level=4)
-    return buffer.getvalue()
-
-
-def image_from_sample(sample: Sample, *, with_latents: bool = False) -> NewImage:
-    """Convert a sample to an image for the store; with its latents when it is to be trained on."""
-    return NewImage(
-        png=encode_png(sample.image),
-        width=sample.image.width,
-        height=sample.image.height,
-        provenance=sample.provenance,
-        latents=dump_latents(sample.latents) if with_latents else None,
-    )
-
-
-_RETRY_SECONDS = 30.0
 
 
 class Engine:
@@ -292,3 +229,67 @@ def batches_by_version(shots: Sequence[Shot]) -> list[tuple[int, list[int]]]:
     groups = list(by_version.items()) or [(BASE_VERSION, [])]
     version, indices = groups[0]
     return [(version, sorted(indices + base)), *groups[1:]]
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """Encode an image as PNG without metadata; the same pixels give the same bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=4)
+    return buffer.getvalue()
+
+
+def image_from_sample(sample: Sample, *, with_latents: bool = False) -> NewImage:
+    """Convert a sample to an image for the store; with its latents when it is to be trained on."""
+    return NewImage(
+        png=encode_png(sample.image),
+        width=sample.image.width,
+        height=sample.image.height,
+        provenance=sample.provenance,
+        latents=dump_latents(sample.latents) if with_latents else None,
+    )
+
+
+BATCH_PAIRS = 4
+"""A person who asks for an image waits for at most one batch."""
+
+
+class ImportEncoder:
+    """Encoder of the imported pairs that lack latents, a batch at a time, each pair once.
+
+    A pair whose image files were deleted by hand is passed over until the next start.
+    """
+
+    def __init__(self, store: Store, base: BaseModelRef, encoder: Encoder) -> None:
+        self._store = store
+        self._base = base
+        self._encoder = encoder
+        self._last_pair_id = 0
+
+    def step(self) -> bool:
+        """Encode the next batch; False when there is nothing to encode. Raises StorageFullError."""
+        pairs = self._store.imports.list_unencoded(self._base, after=self._last_pair_id, limit=BATCH_PAIRS)
+        if not pairs:
+            return False
+        usable: list[UnencodedPair] = []
+        images: list[Pixels] = []
+        for pair in pairs:
+            try:
+                images += [self._load_image(pair.png_a), self._load_image(pair.png_b)]
+            except (NotFoundError, UnusableImageError) as error:
+                _log.warning("the imported pair %d cannot be encoded: %s", pair.id, error)
+                del images[2 * len(usable) :]
+            else:
+                usable.append(pair)
+        if usable:
+            latents = [dump_latents(one) for one in self._encoder.latents(images)]
+            both = {pair.id: (latents[2 * n], latents[2 * n + 1]) for n, pair in enumerate(usable)}
+            self._store.imports.record_encoding(self._base, both, self._embeds(usable))
+        self._last_pair_id = pairs[-1].id
+        return True
+
+    def _load_image(self, sha256: str) -> Pixels:
+        return resize_and_crop(decode_image(self._store.files.read_image(sha256)), self._encoder.size)
+
+    def _embeds(self, pairs: list[UnencodedPair]) -> dict[str, bytes]:
+        prompts = dict.fromkeys(pair.prompt for pair in pairs if not pair.has_embeds)
+        return {prompt: dump_conditioning(self._encoder.conditioning(prompt)) for prompt in prompts}

@@ -1,11 +1,46 @@
-"""Registry of the scorers, and building one by name. Nothing heavy is imported before one is built."""
+"""The protocol of a scorer, the registry of those there are, and building one by name.
 
-from collections.abc import Callable
+Nothing heavy is imported before one is built.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
 
 from dmpo_app.errors import BadInputError, ModelUnavailableError
 from dmpo_app.scoring import weights
-from dmpo_app.scoring.protocol import Scorer
+
+
+class Scorer(Protocol):
+    """Scorer of images, each for its prompt; the same image and prompt get the same score in any batch, up to rounding.
+
+    `name` is the one in the registry. `identity` is part of a cache's key: it changes with the weights and with the
+    code that computes the score. `scale` is the usual tau of sigmoid((r_a - r_b) / tau): a difference of this size is
+    about one unit of log odds that a is preferred; each scorer says where its number comes from.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def identity(self) -> str: ...
+
+    @property
+    def scale(self) -> float: ...
+
+    def score(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:
+        """Score images, (B,), finite, higher is better.
+
+        Images may differ in size and mode; prompts that are too long are cut.
+
+        Raises BadInputError unless there are as many prompts as images, StudioError when a score is not finite.
+        """
+        ...
+
 
 _PIXELS = {
     "warmth": "red over blue",
@@ -99,7 +134,7 @@ def build_scorer(name: str, *, source: str | None, device: str, batch_size: int)
     if name in _PIXELS:
         return _build_pixel_scorer(name, source)
     if name == "pocket-fidelity":
-        from dmpo_app.scoring.own_scorers import build_pocket_fidelity
+        from dmpo_app.scoring.pocket_fidelity import build_pocket_fidelity
 
         return build_pocket_fidelity(source, device, batch_size)
     weights_source = source or info.default_source
@@ -112,7 +147,7 @@ def build_scorer(name: str, *, source: str | None, device: str, batch_size: int)
 
 
 def _build_pixel_scorer(name: str, source: str | None) -> Scorer:
-    from dmpo_app.scoring.own_scorers import PixelScorer
+    from dmpo_app.scoring.measures import PixelScorer
 
     if source is not None:
         raise BadInputError(f"{name} is computed from pixels and takes no weights; leave out the source {source!r}")

@@ -21,7 +21,7 @@ from dmpo_app.domain.lineage import BaseModelRef, Renderer, TrainerSupervisor, Z
 from dmpo_app.errors import HomeLockedError, SetupError
 from dmpo_app.exchange.importing.starter_pairs import read_starter_pairs
 from dmpo_app.labeling.service import LabelingService
-from dmpo_app.labeling.tokens import Sealer, load_or_create_key
+from dmpo_app.labeling.sign_in import Sealer, load_or_create_key
 from dmpo_app.settings import Mode, Settings
 from dmpo_app.store import Store
 

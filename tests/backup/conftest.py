@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from dmpo_app.backup.remotes.folder_remote import FolderRemote
-from dmpo_app.labeling.tokens import load_or_create_key
+from dmpo_app.labeling.sign_in import load_or_create_key
 from dmpo_app.store import Store
 from tests.backup.backup_data import Switch, Voters
 from tests.patience import PATIENCE, wait_until

@@ -11,7 +11,7 @@ from pathlib import Path
 opened = []
 sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if event == "open" else None)
 
-from dmpo_app.backup.remotes.remote import open_remote
+from dmpo_app.backup.remotes import open_remote
 from dmpo_app.backup.restoring import verify
 from dmpo_app.store import Store
 from tests.backup.backup_data import Voters, shipper_of

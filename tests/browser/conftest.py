@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, Playwright, ViewportSize, expect,
 
 from dmpo_app.domain.lineage import ImageKind
 from dmpo_app.labeling.service import LabelingService
-from dmpo_app.labeling.tokens import Sealer, load_or_create_key
+from dmpo_app.labeling.sign_in import Sealer, load_or_create_key
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.ui import build_ui, launch

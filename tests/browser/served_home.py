@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 from dmpo_app.labeling.service import LabelingService
-from dmpo_app.labeling.tokens import Sealer, load_or_create_key
+from dmpo_app.labeling.sign_in import Sealer, load_or_create_key
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.ui import build_ui, launch

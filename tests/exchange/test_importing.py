@@ -25,7 +25,7 @@ from dmpo_app.errors import ConflictError
 from dmpo_app.exchange.importing.importer import Importer, get_reader
 from dmpo_app.exchange.readers.registry import open_source
 from dmpo_app.labeling.quality.quality_report import make_name_hasher
-from dmpo_app.labeling.tokens import load_or_create_key
+from dmpo_app.labeling.sign_in import load_or_create_key
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.store.imports.import_rows import HELD_OUT

@@ -18,8 +18,7 @@ from safetensors.torch import load_file
 from dmpo_app.errors import BadInputError, ModelUnavailableError, SetupError, StudioError
 from dmpo_app.scoring import weights
 from dmpo_app.scoring.networks import score_in_batches
-from dmpo_app.scoring.protocol import Scorer
-from dmpo_app.scoring.registry import SCORERS, build_scorer
+from dmpo_app.scoring.registry import SCORERS, Scorer, build_scorer
 from dmpo_app.settings import PROJECT_ROOT
 from tests.patience import PATIENCE
 from tests.scoring.conftest import MAKERS
@@ -200,7 +199,7 @@ def test_an_image_without_pixels_is_refused() -> None:
 
 def test_listing_the_scorers_imports_neither_torch_nor_transformers() -> None:
     code = (
-        "import sys; from dmpo_app.scoring import measures, protocol, registry, weights, pixel_scorer; "
+        "import sys; from dmpo_app.scoring import measures, registry, weights; "
         "registry.build_scorer('warmth', source=None, device='cpu', batch_size=1); "
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'diffusers')))"
     )

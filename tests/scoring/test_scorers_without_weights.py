@@ -8,8 +8,7 @@ from dmpo_app.labeling.tastes import TASTES
 from dmpo_app.pocket.language import describe
 from dmpo_app.pocket.scenes import SceneConstraints, sample_scene
 from dmpo_app.scoring import measures
-from dmpo_app.scoring.protocol import Scorer
-from dmpo_app.scoring.registry import build_scorer
+from dmpo_app.scoring.registry import Scorer, build_scorer
 from examples.pocket_model.render import render
 
 SIZE = 64

@@ -18,7 +18,7 @@ sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if ev
 from dmpo_app.domain.lineage import ImageKind
 from dmpo_app.domain.lineage import Trigger
 from dmpo_app.domain.vote import Choice
-from dmpo_app.labeling.tokens import load_or_create_key
+from dmpo_app.labeling.sign_in import load_or_create_key
 from dmpo_app.store import Store, utc_now
 from tests.store.store_data import issue, new_adapter, new_image, new_pair, start_round, vote_once
 

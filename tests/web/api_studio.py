@@ -13,7 +13,7 @@ from typing import Any
 from fastapi.testclient import TestClient
 
 from dmpo_app.labeling.service import LabelingService
-from dmpo_app.labeling.tokens import Sealer, load_or_create_key
+from dmpo_app.labeling.sign_in import Sealer, load_or_create_key
 from dmpo_app.settings import LabelingSettings, Settings
 from dmpo_app.store import Store
 from dmpo_app.web import Services, create_router

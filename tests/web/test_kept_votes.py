@@ -8,7 +8,7 @@ import pytest
 
 from dmpo_app.errors import BackupUnreachableError
 from dmpo_app.labeling.service import LabelingService
-from dmpo_app.labeling.tokens import Sealer, load_or_create_key
+from dmpo_app.labeling.sign_in import Sealer, load_or_create_key
 from tests.exchange.readers.preference_files import pick_a_pic_row, write_pick_a_pic
 from tests.web.api_studio import ADMIN, ApiStudio, client_of
 from tests.web.test_imports_api import settled

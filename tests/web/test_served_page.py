@@ -13,7 +13,7 @@ import pytest
 
 from dmpo_app.errors import SetupError
 from dmpo_app.labeling.service import LabelingService
-from dmpo_app.labeling.tokens import Sealer, load_or_create_key
+from dmpo_app.labeling.sign_in import Sealer, load_or_create_key
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.ui import RunningServer, build_ui, launch

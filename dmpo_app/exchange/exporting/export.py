@@ -11,7 +11,7 @@ from dmpo_app.exchange.exporting import export_rows, output_files
 from dmpo_app.exchange.exporting.cards import ExportStatistics, build_card
 from dmpo_app.io import sha256_hex
 from dmpo_app.labeling.quality.quality_report import make_name_hasher
-from dmpo_app.labeling.tokens import load_or_create_key
+from dmpo_app.labeling.sign_in import load_or_create_key
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.store.files import Files

@@ -27,8 +27,8 @@ from dmpo_app.io import sha256_hex
 from dmpo_app.labeling.prompt_desk import PromptImportRules, find_refusal
 from dmpo_app.labeling.quality.quality_report import make_name_hasher
 from dmpo_app.labeling.service import MAX_ELAPSED_MS
+from dmpo_app.labeling.sign_in import load_or_create_key
 from dmpo_app.labeling.text_checks import BlockList, NearDuplicateIndex, clean_remark
-from dmpo_app.labeling.tokens import load_or_create_key
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.store.imports.import_rows import HELD_OUT

@@ -18,8 +18,8 @@ from dmpo_app.domain.vote import Outcome
 from dmpo_app.labeling.quality import checks, quality_votes
 from dmpo_app.labeling.quality.agreement import alpha_interval, majority_agreement, outcome_counts
 from dmpo_app.labeling.quality.vote_weights import VoteWeighing, cap_factors, dawid_skene
+from dmpo_app.labeling.sign_in import load_or_create_key
 from dmpo_app.labeling.tables import safe_cell
-from dmpo_app.labeling.tokens import load_or_create_key
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 

@@ -33,6 +33,156 @@ from dmpo_app.training.reference.reference_cache import reference_folder
 from dmpo_app.training.rounds import round_progress
 from dmpo_app.training.rounds.round_plan import RoundPlan, load_plan, parent_files, read_parent
 
+_log = logging.getLogger(__name__)
+
+
+_MAX_PLAN_READS = 5
+
+
+class SliceOutcome(StrEnum):
+    """Outcome of a slice.
+
+    MORE: call again. STOPPED: told to stop; checkpointed, someone resumes later. FINISHED: published or refused.
+    """
+
+    MORE = "more"
+    STOPPED = "stopped"
+    FINISHED = "finished"
+
+
+class RoundRunner:
+    """Runner of one started round on one denoiser, which it has to itself until `close`.
+
+    `heartbeat` is called before every step and may raise to end things there (LeaseLostError); `should_stop` is asked
+    before every step. Everything that is written shows `token`; metrics go to `track` as well. Of several processes in
+    `group` each has a runner; only the main process's writes, asks and is asked.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        base: BaseModelRef,
+        denoiser: Denoiser,
+        state: RoundState,
+        *,
+        token: int,
+        heartbeat: Callable[[], None] = lambda: None,
+        should_stop: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
+        track: round_progress.MetricsCallback = round_progress.ignore_metrics,
+        group: ProcessGroup = SINGLE_PROCESS,
+    ) -> None:
+        self._store = store
+        self._base = base
+        self._token = token
+        self._heartbeat = heartbeat
+        self._should_stop = should_stop
+        self._clock = clock
+        self._track = track
+        self._folder = round_folder(store.home, state.id)
+        self._group = group
+        self._was_stopped = False
+        self._plan = self._load_plan(state)
+        self._trainer = RoundTrainer(
+            self._plan,
+            denoiser,
+            parent=read_parent(parent_files(store, base, self._plan), self._plan, denoiser),
+            reference_folder=reference_folder(store.home),
+            resume_from=Checkpoint.load(self._folder, plan=self._plan.key),
+            preview=read_preview(store, base, denoiser, self._plan),
+            group=group,
+        )
+
+    @property
+    def step(self) -> int:
+        """Steps done so far."""
+        return self._trainer.step
+
+    def run_slice(self, seconds: float | None = None) -> SliceOutcome:
+        """Train for about `seconds` (None: as the round's settings say), then checkpoint; after the last step, finish.
+
+        A round that exceeds a limit ends there and finishes with its best adapter so far.
+
+        Raises RoundFailedError when training cannot go on, LeaseLostError, StorageFullError; the live adapter is
+        untouched then.
+        """
+        settings = self._plan.settings
+        report = round_progress.ProgressRecorder(
+            self._store,
+            self._plan.round_id,
+            first_step=self.step,
+            token=self._token,
+            clock=self._clock,
+            track=self._track,
+        )
+        for step_done in steps(
+            self._trainer,
+            save=self._save,
+            budget_seconds=settings.slice_seconds if seconds is None else seconds,
+            should_stop=self._check_stop,
+            clock=self._clock,
+        ):
+            if self._group.is_main:
+                report.add(step_done)
+        if not self._trainer.is_done:
+            return SliceOutcome(self._group.broadcast(self._unfinished_outcome))
+        self._group.broadcast(self._finish)
+        return SliceOutcome.FINISHED
+
+    def close(self) -> None:
+        """Restore the denoiser to the base model. The checkpoint stays."""
+        self._trainer.close()
+
+    def _check_stop(self) -> bool:
+        self._heartbeat()
+        self._was_stopped = self._should_stop()
+        return self._was_stopped
+
+    def _unfinished_outcome(self) -> SliceOutcome:
+        return SliceOutcome.STOPPED if self._was_stopped else SliceOutcome.MORE
+
+    def _save(self, checkpoint: Checkpoint) -> None:
+        self._heartbeat()
+        checkpoint.save(self._folder, plan=self._plan.key)
+
+    def _finish(self) -> None:
+        trainer = self._trainer
+        is_unusable = trainer.violation is not None and trainer.best is None
+        outcome_text = publish_or_refuse(
+            self._store,
+            self._base,
+            self._plan,
+            None if is_unusable else trainer.result(),
+            trainer.live_evaluation,
+            trainer.violation,
+            seconds=trainer.seconds,
+            token=self._token,
+        )
+        _log.info("round %d %s", self._plan.round_id, outcome_text)
+        self._trainer.save_reference()
+        remove_checkpoint(self._store.home, self._plan.round_id)
+
+    def _load_plan(self, state: RoundState) -> RoundPlan:
+        """Load the same plan in all processes of the group: a vote may be undone between two of them reading it."""
+        for _ in range(_MAX_PLAN_READS):
+            plan = load_plan(self._store, self._base, state)
+            if len(set(self._group.all_gather(lambda: plan.key))) == 1:  # noqa: B023 - called before the next turn
+                return plan
+        raise RoundFailedError(
+            f"{self._group.world_size} processes read different votes for round {state.id}, {_MAX_PLAN_READS} times in "
+            "a row; do they see the same home?"
+        )
+
+
+def round_folder(home: Path, round_id: int) -> Path:
+    """The folder of a round's checkpoint."""
+    return home / "rounds" / str(round_id)
+
+
+def remove_checkpoint(home: Path, round_id: int) -> None:
+    """Delete a finished round's working files. Those that cannot be removed only take space."""
+    shutil.rmtree(round_folder(home, round_id), ignore_errors=True)
+
 
 def publish_or_refuse(
     store: Store,
@@ -180,155 +330,6 @@ def stage_adapter(
         "num_threads": torch.get_num_threads(),
     }
     return write_adapter(root, version, best.tensors, plan.spec, manifest)
-
-
-_MAX_PLAN_READS = 5
-_log = logging.getLogger(__name__)
-
-
-class SliceOutcome(StrEnum):
-    """Outcome of a slice.
-
-    MORE: call again. STOPPED: told to stop; checkpointed, someone resumes later. FINISHED: published or refused.
-    """
-
-    MORE = "more"
-    STOPPED = "stopped"
-    FINISHED = "finished"
-
-
-class RoundRunner:
-    """Runner of one started round on one denoiser, which it has to itself until `close`.
-
-    `heartbeat` is called before every step and may raise to end things there (LeaseLostError); `should_stop` is asked
-    before every step. Everything that is written shows `token`; metrics go to `track` as well. Of several processes in
-    `group` each has a runner; only the main process's writes, asks and is asked.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        base: BaseModelRef,
-        denoiser: Denoiser,
-        state: RoundState,
-        *,
-        token: int,
-        heartbeat: Callable[[], None] = lambda: None,
-        should_stop: Callable[[], bool] = lambda: False,
-        clock: Callable[[], float] = time.monotonic,
-        track: round_progress.MetricsCallback = round_progress.ignore_metrics,
-        group: ProcessGroup = SINGLE_PROCESS,
-    ) -> None:
-        self._store = store
-        self._base = base
-        self._token = token
-        self._heartbeat = heartbeat
-        self._should_stop = should_stop
-        self._clock = clock
-        self._track = track
-        self._folder = round_folder(store.home, state.id)
-        self._group = group
-        self._was_stopped = False
-        self._plan = self._load_plan(state)
-        self._trainer = RoundTrainer(
-            self._plan,
-            denoiser,
-            parent=read_parent(parent_files(store, base, self._plan), self._plan, denoiser),
-            reference_folder=reference_folder(store.home),
-            resume_from=Checkpoint.load(self._folder, plan=self._plan.key),
-            preview=read_preview(store, base, denoiser, self._plan),
-            group=group,
-        )
-
-    @property
-    def step(self) -> int:
-        """Steps done so far."""
-        return self._trainer.step
-
-    def run_slice(self, seconds: float | None = None) -> SliceOutcome:
-        """Train for about `seconds` (None: as the round's settings say), then checkpoint; after the last step, finish.
-
-        A round that exceeds a limit ends there and finishes with its best adapter so far.
-
-        Raises RoundFailedError when training cannot go on, LeaseLostError, StorageFullError; the live adapter is
-        untouched then.
-        """
-        settings = self._plan.settings
-        report = round_progress.ProgressRecorder(
-            self._store,
-            self._plan.round_id,
-            first_step=self.step,
-            token=self._token,
-            clock=self._clock,
-            track=self._track,
-        )
-        for step_done in steps(
-            self._trainer,
-            save=self._save,
-            budget_seconds=settings.slice_seconds if seconds is None else seconds,
-            should_stop=self._check_stop,
-            clock=self._clock,
-        ):
-            if self._group.is_main:
-                report.add(step_done)
-        if not self._trainer.is_done:
-            return SliceOutcome(self._group.broadcast(self._unfinished_outcome))
-        self._group.broadcast(self._finish)
-        return SliceOutcome.FINISHED
-
-    def close(self) -> None:
-        """Restore the denoiser to the base model. The checkpoint stays."""
-        self._trainer.close()
-
-    def _check_stop(self) -> bool:
-        self._heartbeat()
-        self._was_stopped = self._should_stop()
-        return self._was_stopped
-
-    def _unfinished_outcome(self) -> SliceOutcome:
-        return SliceOutcome.STOPPED if self._was_stopped else SliceOutcome.MORE
-
-    def _save(self, checkpoint: Checkpoint) -> None:
-        self._heartbeat()
-        checkpoint.save(self._folder, plan=self._plan.key)
-
-    def _finish(self) -> None:
-        trainer = self._trainer
-        is_unusable = trainer.violation is not None and trainer.best is None
-        outcome_text = publish_or_refuse(
-            self._store,
-            self._base,
-            self._plan,
-            None if is_unusable else trainer.result(),
-            trainer.live_evaluation,
-            trainer.violation,
-            seconds=trainer.seconds,
-            token=self._token,
-        )
-        _log.info("round %d %s", self._plan.round_id, outcome_text)
-        self._trainer.save_reference()
-        remove_checkpoint(self._store.home, self._plan.round_id)
-
-    def _load_plan(self, state: RoundState) -> RoundPlan:
-        """Load the same plan in all processes of the group: a vote may be undone between two of them reading it."""
-        for _ in range(_MAX_PLAN_READS):
-            plan = load_plan(self._store, self._base, state)
-            if len(set(self._group.all_gather(lambda: plan.key))) == 1:  # noqa: B023 - called before the next turn
-                return plan
-        raise RoundFailedError(
-            f"{self._group.world_size} processes read different votes for round {state.id}, {_MAX_PLAN_READS} times in "
-            "a row; do they see the same home?"
-        )
-
-
-def round_folder(home: Path, round_id: int) -> Path:
-    """The folder of a round's checkpoint."""
-    return home / "rounds" / str(round_id)
-
-
-def remove_checkpoint(home: Path, round_id: int) -> None:
-    """Delete a finished round's working files. Those that cannot be removed only take space."""
-    shutil.rmtree(round_folder(home, round_id), ignore_errors=True)
 
 
 class TrainerLease:

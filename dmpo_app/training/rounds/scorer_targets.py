@@ -15,8 +15,7 @@ from PIL import Image
 from dmpo_app.domain.lineage import BaseModelRef, TrainingPair, TrainingVote
 from dmpo_app.errors import BadInputError, RoundFailedError, SetupError
 from dmpo_app.objective import score_target
-from dmpo_app.scoring.protocol import Scorer
-from dmpo_app.scoring.registry import build_scorer
+from dmpo_app.scoring.registry import Scorer, build_scorer
 from dmpo_app.settings import ScorerSettings, ScoringSettings
 from dmpo_app.store import Store
 from dmpo_app.training.data.dataset import AutomaticEvidence

@@ -1,16 +1,13 @@
-"""Scorers that need no download: measures of pixels, and prompt fidelity of images of the pocket world.
+"""Prompt fidelity of images of the pocket world: the mean log-probability of the attributes that the prompt names.
 
-Measures of pixels have no weights; prompts do not matter to them.
-
-Fidelity is the mean log-probability of the attributes that the prompt names. The judge is the small network in
-`pocket/classifiers`, trained on renders only. Of what a prompt can name it reads subject, colour, setting, time and
-number; weather, size and place do not count. A prompt that names none of them scores 0 for every image, which prefers
-none.
+The judge is the small network in `pocket/classifiers`, trained on renders only. Of what a prompt can name it reads
+subject, colour, setting, time and number; weather, size and place do not count. A prompt that names none of them scores
+0 for every image, which prefers none.
 
 Shapes:  B images.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,48 +21,13 @@ from dmpo_app.diffusion.placement import resolve_device
 from dmpo_app.pocket.classifiers import HEADS, INPUT_SIZE, AttributeClassifier, AttributeNetwork, to_network_input
 from dmpo_app.pocket.language import parse
 from dmpo_app.pocket.scenes import NUMBERS
-from dmpo_app.scoring import measures, weights
+from dmpo_app.scoring import weights
 from dmpo_app.scoring.networks import freeze, score_in_batches, translate_load_errors
 from dmpo_app.settings import shipped_data
 
-_CODE_VERSION = 1
-_MEASURES: dict[str, Callable[[measures.Images], measures.Scores]] = {
-    "warmth": measures.warmth,
-    "brightness": measures.brightness,
-    "contrast": measures.contrast,
-    "saturation": measures.saturation,
-    "sharpness": measures.sharpness,
-}
-# The median difference between the two images of a pair, over the pairs that ship with the pocket model: of an
-# ordinary pair the better one is then preferred at 73 %.
-_SCALES = {"warmth": 0.07, "brightness": 0.06, "contrast": 0.02, "saturation": 0.03, "sharpness": 0.003}
-
-
-@dataclass(frozen=True, slots=True)
-class PixelScorer:
-    """Scorer by one of the measures in `measures`, whatever the prompt says."""
-
-    name: str
-
-    @property
-    def identity(self) -> str:
-        return f"{self.name}/{_CODE_VERSION}"
-
-    @property
-    def scale(self) -> float:
-        return _SCALES[self.name]
-
-    def score(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:
-        """Score images; see `Scorer.score`. Each image is measured at its own size."""
-        return score_in_batches(self.name, lambda batch, _: self._measure(batch), images, prompts, batch_size=1)
-
-    def _measure(self, images: Sequence[PIL.Image.Image]) -> NDArray[np.float32]:
-        pixels = np.stack([np.asarray(image.convert("RGB")) for image in images])
-        return _MEASURES[self.name](pixels).astype(np.float32)
-
-
 DEFAULT_WEIGHTS = shipped_data("classifiers/attributes.safetensors")
 
+_CODE_VERSION = 1
 # The prompts that ship name four attributes that count, on average: a quarter in the mean is one nat of the whole
 # reading, so one unit of the log odds that this image and not the other shows what was asked for.
 _SCALE = 0.25
