@@ -1,7 +1,7 @@
 """Automatic scorers of images: their measures, their weights and their registry.
 
-    registry.py         the protocol of a scorer, the scorers there are, and building one by name
-    measures.py         pure functions of pixels, and a scorer by one (numpy only; the page's half may import it)
+    registry.py         the protocol of a scorer, the scorers there are, building one by name
+    measures.py         pure functions of pixels (numpy only; the page's half of the studio may import it)
     weights.py          finding and identifying files of weights; the commands that turn pickle files into safetensors
     networks.py         loading networks, preparing images for them in batches, the head that two of the scorers end in
     pocket_fidelity.py  prompt fidelity of images of the pocket world

@@ -32,6 +32,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from dmpo_app.diffusion.placement import resolve_device
 from dmpo_app.errors import ModelUnavailableError
 from dmpo_app.scoring import networks, weights
+from dmpo_app.scoring.registry import score_in_batches
 
 # open_clip's model_configs/ViT-H-14.json
 VIT_H_14: dict[str, Any] = {
@@ -187,7 +188,7 @@ class ClipScorer:
 
     def score(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:
         """Score images for their prompts; see `Scorer.score`."""
-        return networks.score_in_batches(self.name, self._score_batch, images, prompts, self.batch_size)
+        return score_in_batches(self.name, self._score_batch, images, prompts, self.batch_size)
 
     def _score_batch(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:
         return self.towers.cosines(images, prompts) * np.float32(self.factor)
@@ -288,9 +289,7 @@ class AestheticScorer:
 
     def score(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:
         """Score images; see `Scorer.score`."""
-        return networks.score_in_batches(
-            self.name, lambda batch, _: self._rate(batch), images, prompts, self.batch_size
-        )
+        return score_in_batches(self.name, lambda batch, _: self._rate(batch), images, prompts, self.batch_size)
 
     @torch.inference_mode()
     def _rate(self, images: Sequence[PIL.Image.Image]) -> NDArray[np.float32]:

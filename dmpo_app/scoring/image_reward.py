@@ -28,6 +28,7 @@ from transformers.models.blip.modeling_blip_text import BlipTextModel
 from dmpo_app.diffusion.placement import resolve_device
 from dmpo_app.errors import ModelUnavailableError
 from dmpo_app.scoring import networks, weights
+from dmpo_app.scoring.registry import score_in_batches
 
 _HEAD_CHANNELS = 64
 _VISION = {
@@ -142,7 +143,7 @@ class ImageRewardScorer:
 
     def score(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:
         """Score images for their prompts; see `Scorer.score`. Prompts are cut at 35 tokens, as in the original."""
-        return networks.score_in_batches(self.name, self._reward, images, prompts, self.batch_size)
+        return score_in_batches(self.name, self._reward, images, prompts, self.batch_size)
 
     @torch.inference_mode()
     def _reward(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:

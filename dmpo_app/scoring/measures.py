@@ -1,16 +1,10 @@
-"""Measures of pixels: functions of images (B, H, W, 3), uint8 RGB, to one float64 each, (B,); and the scorer by one.
+"""Measures of pixels: pure functions of images (B, H, W, 3), uint8 RGB, to one float64 each, (B,).
 
-numpy only. They measure colour, light and detail; none knows what is in an image. Prompts do not matter to them.
+numpy only. They measure colour, light and detail; none knows what is in an image.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
 import numpy as np
-import PIL.Image
 from numpy.typing import NDArray
-
-from dmpo_app.scoring.networks import score_in_batches
 
 Images = NDArray[np.uint8]
 Scores = NDArray[np.float64]
@@ -69,39 +63,3 @@ def luma(images: Images) -> NDArray[np.float64]:
     """The luma of Rec. 601, (B, H, W), in [0, 1]."""
     values: NDArray[np.float64] = to_unit_range(images) @ np.array([0.299, 0.587, 0.114])
     return values
-
-
-_CODE_VERSION = 1
-_MEASURES: dict[str, Callable[[Images], Scores]] = {
-    "warmth": warmth,
-    "brightness": brightness,
-    "contrast": contrast,
-    "saturation": saturation,
-    "sharpness": sharpness,
-}
-# The median difference between the two images of a pair, over the pairs that ship with the pocket model: of an
-# ordinary pair the better one is then preferred at 73 %.
-_SCALES = {"warmth": 0.07, "brightness": 0.06, "contrast": 0.02, "saturation": 0.03, "sharpness": 0.003}
-
-
-@dataclass(frozen=True, slots=True)
-class PixelScorer:
-    """Scorer by one of the measures in `measures`, whatever the prompt says."""
-
-    name: str
-
-    @property
-    def identity(self) -> str:
-        return f"{self.name}/{_CODE_VERSION}"
-
-    @property
-    def scale(self) -> float:
-        return _SCALES[self.name]
-
-    def score(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:
-        """Score images; see `Scorer.score`. Each image is measured at its own size."""
-        return score_in_batches(self.name, lambda batch, _: self._measure(batch), images, prompts, batch_size=1)
-
-    def _measure(self, images: Sequence[PIL.Image.Image]) -> NDArray[np.float32]:
-        pixels = np.stack([np.asarray(image.convert("RGB")) for image in images])
-        return _MEASURES[self.name](pixels).astype(np.float32)

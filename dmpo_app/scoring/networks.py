@@ -11,7 +11,7 @@ evaluation.
 Shapes:  B images;  S the tower's size in pixels.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dmpo_app.errors import BadInputError, ModelUnavailableError, SetupError, StudioError
+from dmpo_app.errors import ModelUnavailableError, SetupError
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -162,39 +162,3 @@ def middle_square(image: PIL.Image.Image, size: int) -> PIL.Image.Image:
         image = image.resize(scaled, PIL.Image.Resampling.BICUBIC)
     left, top = round((image.width - size) / 2), round((image.height - size) / 2)
     return image.crop((left, top, left + size, top + size))
-
-
-ScoreBatch = Callable[[Sequence[PIL.Image.Image], Sequence[str]], NDArray[np.float32]]
-
-
-def score_in_batches(
-    name: str, score_batch: ScoreBatch, images: Sequence[PIL.Image.Image], prompts: Sequence[str], batch_size: int
-) -> NDArray[np.float32]:
-    """Score images with `score_batch`, at most `batch_size` at a time: (B,) float32; (0,) for no images.
-
-    Raises BadInputError for inputs that do not belong together, StudioError for a score that is not finite.
-    """
-    _check(images, prompts)
-    parts = [
-        score_batch(images[start : start + batch_size], prompts[start : start + batch_size])
-        for start in range(0, len(images), batch_size)
-    ]
-    scores = np.concatenate(parts, dtype=np.float32) if parts else np.zeros(0, np.float32)
-    if scores.shape != (len(images),):
-        raise StudioError(f"{name} gave scores of shape {scores.shape}, expected ({len(images)},)")
-    if not np.isfinite(scores).all():
-        which = int(np.flatnonzero(~np.isfinite(scores))[0])
-        raise StudioError(
-            f"{name} gave image {which} ({prompts[which]!r}) the score {scores[which]}; are its weights damaged?"
-        )
-    return scores
-
-
-def _check(images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> None:
-    if isinstance(prompts, str):
-        raise BadInputError("prompts must be a sequence with one prompt for each image, not a single string")
-    if len(images) != len(prompts):
-        raise BadInputError(f"there are {len(images)} images and {len(prompts)} prompts; each image needs its prompt")
-    for index, image in enumerate(images):
-        if 0 in image.size:
-            raise BadInputError(f"image {index} is {image.size[0]} x {image.size[1]} pixels; there is nothing to score")

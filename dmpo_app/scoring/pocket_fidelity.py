@@ -22,7 +22,8 @@ from dmpo_app.pocket.classifiers import HEADS, INPUT_SIZE, AttributeClassifier, 
 from dmpo_app.pocket.language import parse
 from dmpo_app.pocket.scenes import NUMBERS
 from dmpo_app.scoring import weights
-from dmpo_app.scoring.networks import freeze, score_in_batches, translate_load_errors
+from dmpo_app.scoring.networks import freeze, translate_load_errors
+from dmpo_app.scoring.registry import score_in_batches
 from dmpo_app.settings import shipped_data
 
 DEFAULT_WEIGHTS = shipped_data("classifiers/attributes.safetensors")

@@ -17,8 +17,7 @@ from safetensors.torch import load_file
 
 from dmpo_app.errors import BadInputError, ModelUnavailableError, SetupError, StudioError
 from dmpo_app.scoring import weights
-from dmpo_app.scoring.networks import score_in_batches
-from dmpo_app.scoring.registry import SCORERS, Scorer, build_scorer
+from dmpo_app.scoring.registry import SCORERS, Scorer, build_scorer, score_in_batches
 from dmpo_app.settings import PROJECT_ROOT
 from tests.patience import PATIENCE
 from tests.scoring.conftest import MAKERS

@@ -45,7 +45,7 @@ def test_every_image_is_scored_once_and_its_pairs_probability_follows(studio: Tr
 
 
 def test_what_is_scored_already_is_not_scored_again(studio: TrainingStudio, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dmpo_app.scoring.measures import PixelScorer
+    from dmpo_app.scoring.registry import PixelScorer
 
     seen: list[int] = []
     original = PixelScorer.score
