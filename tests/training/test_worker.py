@@ -1,6 +1,5 @@
 """When the worker trains, and what it does when things go wrong."""
 
-import time
 from datetime import timedelta
 from typing import Any, NoReturn
 
@@ -17,6 +16,7 @@ from dmpo_app.training.monitoring.early_stopping import StepResult
 from dmpo_app.training.rounds import scheduler
 from dmpo_app.training.rounds.round_runner import RoundRunner, SliceOutcome, round_folder
 from dmpo_app.training.rounds.scheduler import MAX_CRASHES, Tick
+from tests.patience import wait_until
 from tests.training.training_studio import TrainingStudio
 from tests.training.worker_fixtures import MIN_VOTES, Clock, MakeWorker
 
@@ -132,8 +132,7 @@ def test_it_takes_over_from_a_trainer_that_has_been_silent_for_longer_than_its_l
     studio.vote(MIN_VOTES)
     worker = make_worker()
     assert worker.tick() is Tick.WAITING
-    time.sleep(1.6)
-    assert worker.tick() is Tick.TRAINED
+    wait_until(lambda: worker.tick() is Tick.TRAINED, "the other's lease has run out")
 
 
 def test_a_trainer_that_was_replaced_stops_writing_and_waits(studio: TrainingStudio, make_worker: MakeWorker) -> None:

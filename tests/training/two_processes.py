@@ -49,11 +49,11 @@ def wait_long(group: ProcessGroup) -> None:
     """The leading process takes longer than the group's patience, first with a result, then to fail."""
 
     def fails() -> None:
-        time.sleep(1.5 * IMPATIENCE.total_seconds())
+        time.sleep(1.5 * IMPATIENCE.total_seconds())  # longer than the other process waits without a sign of life
         raise ValueError("no such data")
 
     def works() -> list[int | str]:
-        time.sleep(1.5 * IMPATIENCE.total_seconds())
+        time.sleep(1.5 * IMPATIENCE.total_seconds())  # longer than the other process waits without a sign of life
         return [1, "done"]
 
     say(f"led {group.broadcast_with_heartbeat(works)}")

@@ -80,7 +80,8 @@ def test_no_more_than_its_width_is_handed_to_the_writer_and_a_failed_one_makes_r
         lane = WriterLimiter(2)
         asking = [asyncio.create_task(lane.run(submit)) for _ in range(5)]
         for number in range(5):
-            await asyncio.sleep(0.01)
+            for _ in range(20):  # more turns of the loop than a lane takes to hand all that it would
+                await asyncio.sleep(0)
             assert len(handed) == min(5, number + 2)
             if number == 1:
                 handed[number].set_exception(ValueError("no"))
