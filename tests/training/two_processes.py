@@ -68,7 +68,7 @@ def memory_runs_out_and_then_one_is_killed(
     group: ProcessGroup, home: str, model: str, round_id: str, token: str
 ) -> None:
     from dmpo_app.diffusion.loading import load_denoiser
-    from dmpo_app.training.loop import trainer as round_trainer
+    from dmpo_app.training.loop import trainer
     from dmpo_app.training.loop.step import train_step
     from dmpo_app.training.monitoring.early_stopping import StepResult
     from dmpo_app.training.rounds.round_runner import RoundRunner
@@ -86,7 +86,7 @@ def memory_runs_out_and_then_one_is_killed(
         say(f"micro_pairs {micro_pairs}")
         return train_step(*arguments, micro_pairs=micro_pairs, **named)
 
-    round_trainer.train_step = unlucky  # type: ignore[attr-defined]
+    trainer.train_step = unlucky  # type: ignore[attr-defined]
     studio = TrainingStudio.open(Path(home), Path(model))
     denoiser = load_denoiser(model, device="cpu", dtype="float32")
     state = studio.store.rounds.get(int(round_id))
