@@ -69,10 +69,10 @@ def zipped(files: dict[str, bytes]) -> bytes:
 
 def folders(count: int) -> dict[str, bytes]:
     names = [(side, n) for side in ("winners", "losers") for n in range(count)]
-    pictures = {
+    images = {
         f"my data/{side}/{n}.png": image_bytes(2 * n + (side == "losers"), file_format="PNG") for side, n in names
     }
-    return pictures | {f"my data/winners/{n}.txt": f"a boat, number {n}".encode() for n in range(count)}
+    return images | {f"my data/winners/{n}.txt": f"a boat, number {n}".encode() for n in range(count)}
 
 
 def test_a_file_is_previewed_without_writing_and_then_taken_in(

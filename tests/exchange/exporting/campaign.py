@@ -25,7 +25,7 @@ ALL_GOLD = AssignmentRules(gold_rate=1.0)
 ALL_REPEATS = AssignmentRules(repeat_rate=1.0, repeat_after=1)
 
 
-def picture_pair(number: int, prompt: str) -> NewPair:
+def pair_of_images(number: int, prompt: str) -> NewPair:
     """A pair of two different PNG files."""
     pngs = [image_bytes(2 * number + side, file_format="PNG") for side in (0, 1)]
     a, b = (new_image(prompt, 2 * number + side, png=pngs[side]) for side in (0, 1))
@@ -46,7 +46,7 @@ class Campaign:
     def of(cls, store: Store, clock: Clock, folder: Path) -> Campaign:
         base = store.models.register("/home/somebody/models/pocket", "stable-diffusion", FINGERPRINT)
         prompts = [f"a {('red', 'blue', 'green')[n % 3]} cat" for n in range(NUM_PAIRS)]
-        made = store.pairs.add_many(base, [picture_pair(n, prompt) for n, prompt in enumerate(prompts)])
+        made = store.pairs.add_many(base, [pair_of_images(n, prompt) for n, prompt in enumerate(prompts)])
         return cls(store, base, clock, folder, [pair.id for pair in made])
 
     def person(self, name: str) -> Annotator:
