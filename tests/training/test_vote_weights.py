@@ -25,11 +25,11 @@ def vote_as(studio: TrainingStudio, count: int, *, against: bool = False) -> int
     """A new annotator judges `count` pairs by their images, or the other way round; returns who."""
     who = studio.store.annotators.ensure("somebody").id
     for _ in range(count):
-        (showing,) = studio.store.assignments.issue(
+        (assignment,) = studio.store.assignments.issue(
             studio.base, who, 1, rng=random.Random(0), lifetime=timedelta(hours=1)
         ).result()
-        choice = Choice.LEFT if showing.a_on_left != against else Choice.RIGHT
-        studio.store.votes.record(showing.id, who, choice, 900)
+        choice = Choice.LEFT if assignment.a_on_left != against else Choice.RIGHT
+        studio.store.votes.record(assignment.id, who, choice, 900)
     return who
 
 
