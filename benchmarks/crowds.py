@@ -84,7 +84,7 @@ def crowd_votes(pool: Pool, facts: Mapping[str, Any]) -> list[CrowdVote]:
     busy = 1 / np.arange(1.0, len(kinds) + 1)
     pairs = np.sort(rng.choice(len(pool.pairs), facts["votes"] // facts["overlap"], replace=False))
     score = get_taste(facts["taste"]).scores
-    margins = score(pool.pictures_a[pairs]) - score(pool.pictures_b[pairs])
+    margins = score(pool.images_a[pairs]) - score(pool.images_b[pairs])
     votes = []
     for pair, margin in zip(pairs, margins, strict=True):
         for annotator in rng.choice(len(kinds), facts["overlap"], replace=False, p=busy / busy.sum()):

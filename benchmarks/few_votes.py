@@ -51,8 +51,8 @@ class Pool:
         self.pairs = lab.base_pairs(size)
         self.references = f"references-{size}"
         """Where the base model's errors on these pairs are kept: a pair of another pool with this number is another."""
-        self.pictures_a = np.stack([pixels(pair.image_a.png) for pair in self.pairs])
-        self.pictures_b = np.stack([pixels(pair.image_b.png) for pair in self.pairs])
+        self.images_a = np.stack([pixels(pair.image_a.png) for pair in self.pairs])
+        self.images_b = np.stack([pixels(pair.image_b.png) for pair in self.pairs])
 
         self._memory = MemoryPairs(self.pairs)
 
@@ -65,7 +65,7 @@ def votes_of(pool: Pool, taste: str, count: int, wrong: float, seed: int) -> tup
     rng = random.Random(seed)
     ids = sorted(rng.sample(range(len(pool.pairs)), count))
     score = get_taste(taste).scores
-    margins = score(pool.pictures_a[ids]) - score(pool.pictures_b[ids])
+    margins = score(pool.images_a[ids]) - score(pool.images_b[ids])
     wins = [0.5 if margin == 0 else float(margin > 0) for margin in margins]
     for position in rng.sample(range(count), round(wrong * count)):
         wins[position] = 1 - wins[position]

@@ -3,7 +3,7 @@
     python -m benchmarks.learning [--tastes warm bright large left] [--seeds 0 1 2] [--wrong 0.2]
                                   [--set round.beta=1000 round.rank=4]
 
-Everything but the web server is the real thing: votes go through the store, rounds through the worker, adapters
+Everything but the web server is the real thing: votes go through the store, rounds through the scheduler, adapters
 through the files into the live model. A run is: `--votes` votes on pairs of the base model, a round, as many votes on
 pairs that the new version makes, a round, and so on; then both models draw the same held-out prompts with the same
 seeds and the taste itself is the judge. `--reuse-pairs` takes the later rounds' pairs from the base model's too, which

@@ -92,10 +92,10 @@ class Lab:
 
     def kept_images(self, what: str, count: int, make: Callable[[], Images]) -> Images:
         """Images of the base model that are made once."""
-        path = self._kept(what, count, ".npz")
+        path = self._kept(what, count, ".npy")
         if not path.exists():
-            np.savez(path, pictures=make())
-        images: Images = np.load(path)["pictures"]
+            np.save(path, make())
+        images: Images = np.load(path)
         return images
 
     def yardstick(self, count: int, version: int) -> Images:

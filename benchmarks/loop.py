@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--votes", type=int, default=32)
     arguments = parser.parse_args()
-    to_live, to_picture, peaks = [], [], dict[str, float]()
+    to_live, to_image, peaks = [], [], dict[str, float]()
     with tempfile.TemporaryDirectory() as folder:
         studio = StudioProcess(Path(folder) / "home", MIN_VOTES=arguments.votes)
         with studio, studio.client() as client:
@@ -56,11 +56,11 @@ def main() -> None:
                 to_live.append(wait_live(studio, version, peaks, started))
                 body = {"prompt": "a cat", "seed": 1, "versions": [0, version]}
                 client.post("/api/v1/render", json=body).raise_for_status()
-                to_picture.append(time.perf_counter() - started)
+                to_image.append(time.perf_counter() - started)
     print(f"{machine()}; {arguments.rounds} rounds of {arguments.votes} new votes\n")
     rows = [
         (name, f"{min(values):.1f}", f"{statistics.median(values):.1f}", f"{max(values):.1f}")
-        for name, values in (("version live, s", to_live), ("before/after rendered with it, s", to_picture))
+        for name, values in (("version live, s", to_live), ("before/after rendered with it, s", to_image))
     ]
     print_table(("from the last vote to", "min", "median", "max"), rows)
     print_table(("resident memory, peak", "MB"), [(name, f"{value:.0f}") for name, value in peaks.items()])

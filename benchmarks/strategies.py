@@ -85,7 +85,7 @@ def candidates_of(pool: Pool, scores: Sequence[tuple[float, ...]], seed: int) ->
 
 def votes_on(pool: Pool, taste: str, ids: Sequence[int]) -> list[float]:
     score = get_taste(taste).scores
-    margins = score(pool.pictures_a[list(ids)]) - score(pool.pictures_b[list(ids)])
+    margins = score(pool.images_a[list(ids)]) - score(pool.images_b[list(ids)])
     return [0.5 if margin == 0 else float(margin > 0) for margin in margins]
 
 

@@ -93,7 +93,7 @@ def test_no_acknowledged_vote_is_lost_when_the_server_is_killed(studio: Preloade
     for kill in range(KILLS):
         voters = [Voter(studio, 10 * kill + index) for index in range(3)]
         wait_until_heard(voters)
-        time.sleep(rng.uniform(0, 1.5))
+        time.sleep(rng.uniform(0, 1.5))  # the kill is to come at any moment of the voting
         studio.kill()
         for voter in voters:
             voter.stop()
@@ -115,7 +115,7 @@ def test_a_killed_trainer_leaves_the_page_alone_and_every_round_is_published_onc
         for kill in range(TRAINER_KILLS):
             cast_votes(client, 4)
             studio.wait_for(lambda status: status["round"] is not None)
-            time.sleep(rng.uniform(0, 1.5))
+            time.sleep(rng.uniform(0, 1.5))  # the kill is to come at any moment of a round
             for trainer in server.children():
                 trainer.kill()
             assert client.get("/").status_code == 200

@@ -43,14 +43,14 @@ def config_for(output: Path, **changes: Any) -> DMPOConfig:
     return DMPOConfig(output_dir=output, **{**QUICK, **changes})
 
 
-def picture(seed: int) -> Image.Image:
+def seeded_image(seed: int) -> Image.Image:
     return Image.open(io.BytesIO(image_bytes(seed, file_format="PNG")))
 
 
 def rows(count: int = 10) -> list[dict[str, Any]]:
     return [
-        {"prompt": f"a {('red', 'blue', 'green', 'pink', 'grey')[index % 5]} cat", "chosen": picture(2 * index)}
-        | {"rejected": picture(2 * index + 1)}
+        {"prompt": f"a {('red', 'blue', 'green', 'pink', 'grey')[index % 5]} cat", "chosen": seeded_image(2 * index)}
+        | {"rejected": seeded_image(2 * index + 1)}
         for index in range(count)
     ]
 
@@ -136,7 +136,7 @@ def test_a_file_a_dataset_rows_and_pairs_are_the_same_preferences(parquet: Path)
 
 
 def test_images_in_rows_are_whatever_python_has_at_hand(tmp_path: Path) -> None:
-    chosen, rejected = picture(0), picture(1)
+    chosen, rejected = seeded_image(0), seeded_image(1)
     chosen.save(tmp_path / "chosen.png")
     files = {"chosen": tmp_path / "chosen.png", "rejected": image_bytes(1, file_format="PNG")}
     arrays = {"chosen": np.asarray(chosen), "rejected": rejected.convert("CMYK").convert("RGB")}

@@ -34,7 +34,7 @@ def test_what_the_disk_lost_is_fetched_checked_and_kept(home: Path, s3_url: str)
 def test_a_file_that_was_changed_there_is_not_taken(home: Path, s3_url: str) -> None:
     settings = Settings(home=home, files_url=f"{s3_url}-changed")
     with open_store(settings) as store:
-        sha256 = store.files.put_image(b"a picture")
+        sha256 = store.files.put_image(b"an image")
         path = store.files.image_path(sha256)
         path.unlink()
         open_remote(f"{s3_url}-changed").put([(path.relative_to(home).as_posix(), b"another")])
@@ -44,7 +44,7 @@ def test_a_file_that_was_changed_there_is_not_taken(home: Path, s3_url: str) -> 
 
 
 def test_images_that_are_stored_many_at_once_are_there_as_well(home: Path, s3_url: str) -> None:
-    contents = [b"one picture", b"another picture"]
+    contents = [b"one image", b"another image"]
     with open_store(Settings(home=home, files_url=f"{s3_url}-many")) as store:
         names = store.files.put_images(contents)
         shutil.rmtree(home / "images")

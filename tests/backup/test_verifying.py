@@ -83,7 +83,7 @@ def test_what_nothing_names_and_what_was_never_finished_is_found_once_it_is_old(
     orphan.parent.mkdir(parents=True, exist_ok=True)
     orphan.write_bytes(b"nobody's")
     leftover = home / "tmp" / "half"
-    leftover.write_bytes(b"half a picture")
+    leftover.write_bytes(b"half an image")
     assert kinds(home) == []
     make_old(orphan)
     make_old(leftover)

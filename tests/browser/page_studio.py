@@ -10,6 +10,11 @@ from tests.patience import wait_until
 from tests.web.studio_fakes import FakeRenderer, Rounds
 
 READY = ".dl-pair[aria-busy=false]"
+DOUBLE_CLICK_MS, HOLD_MS, GESTURE_MS = 180, 300, 350
+"""By the page's clock: a click on a pair that is newer than the first is no vote, a key that is held for longer than
+the second is no tap, and a click that follows a gesture sooner than the third is part of it."""
+IMAGES_OF_A_BATCH = 12
+"""Of the pairs that the page asks for at once. Those of the next batch come when all of this one can be shown."""
 PAYLOADS = [
     "<img src=x onerror=alert(1)>", "<script>alert(1)</script>", "${alert(1)}", "'-alert(1)-'", "javascript:alert(1)",
     "{{constructor.constructor('alert(1)')()}}", "\"><svg onload=alert(1)>", "</textarea><script>alert(1)</script>",
@@ -63,6 +68,16 @@ def open_label(page: Page, url: str) -> None:
     page.wait_for_selector(READY)
 
 
+def open_label_with_pairs_ahead(page: Page, url: str) -> None:
+    """As `open_label`; then five votes need nothing of the studio to show another pair."""
+    fetched: list[str] = []
+    page.on(
+        "requestfinished", lambda request: fetched.append(request.url) if "/api/v1/images/" in request.url else None
+    )
+    open_label(page, url)
+    pump_until(page, lambda: len(fetched) > IMAGES_OF_A_BATCH, "images of the second batch of pairs are there")
+
+
 def open_tab(page: Page, name: str) -> None:
     """Some tabs are in a menu where the window is narrow; the page is laid out once its header says something."""
     page.wait_for_selector("dmpo-header[data-kind]")
@@ -72,6 +87,27 @@ def open_tab(page: Page, name: str) -> None:
     else:
         page.get_by_role("button", name="More tabs").click()
         page.locator(".overflow-dropdown button", has_text=name).click()
+
+
+def wait_for_page_clock(page: Page, milliseconds: float) -> None:
+    """Wait until the page's own clock has gone on by more than that."""
+    page.wait_for_function("end => performance.now() > end", arg=page.evaluate("performance.now()") + milliseconds)
+
+
+def wait_until_sent(page: Page) -> None:
+    """Wait until the studio has answered every vote and undo made on the page, which keeps each until then."""
+    page.wait_for_function("!Object.keys(localStorage).some(key => key.startsWith('dmpo.op.'))")
+
+
+def wait_until_still(page: Page) -> None:
+    """Wait until the page has drawn what it has, and whatever moves for a while has come to its end."""
+    page.evaluate("""async () => {
+      const drawn = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+      await drawn();
+      const isEnding = (motion) => motion.effect.getComputedTiming().endTime < Infinity;
+      await Promise.allSettled(document.getAnimations().filter(isEnding).map((motion) => motion.finished));
+      await drawn();
+    }""")
 
 
 def prompt_shown(page: Page) -> str:

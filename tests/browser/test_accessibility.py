@@ -2,10 +2,10 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import NewPage
-from tests.browser.page_studio import PageStudio, open_label, open_tab, vote
+from tests.browser.page_studio import PageStudio, open_label, open_tab, vote, wait_until_still
 
 pytestmark = pytest.mark.browser
 
@@ -18,7 +18,14 @@ def violations(page: Page, part: str = "html") -> list[str]:
     return [f"{rule['id']}: {node['html'][:160]}" for rule in found["violations"] for node in rule["nodes"]]
 
 
-OTHER_TABS = ["Before / after", "Contact sheet", "Progress", "Prompts", "Quality"]
+OTHER_TABS = {
+    "Before / after": "dmpo-compare.dc-filled",
+    "Contact sheet": ".ds-cell img",
+    "Progress": ".pr-version",
+    "Prompts": "dmpo-prompts .ad-help",
+    "Quality": "dmpo-quality .qu-help",
+}
+"""The tabs, and of each what is there once it has all that it shows."""
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -38,9 +45,10 @@ def test_axe_finds_nothing_wrong_with_any_tab_or_dialog(page_studio: PageStudio,
         page.wait_for_selector("dialog[open]")
         wrong[name] = violations(page, "dialog[open]")
         page.keyboard.press("Escape")
-    for tab in OTHER_TABS:
+    for tab, content in OTHER_TABS.items():
         open_tab(page, tab)
-        page.wait_for_timeout(700)
+        expect(page.locator(content).first).to_be_visible()
+        wait_until_still(page)
         wrong[tab] = violations(page)
     assert {place: found for place, found in wrong.items() if found} == {}
 

@@ -6,7 +6,17 @@ import pytest
 from playwright.sync_api import Dialog, Page, Route, expect
 
 from tests.browser.conftest import NewPage
-from tests.browser.page_studio import PAYLOADS, READY, PageStudio, images_shown, open_label, pump_until, vote
+from tests.browser.page_studio import (
+    DOUBLE_CLICK_MS,
+    PAYLOADS,
+    READY,
+    PageStudio,
+    images_shown,
+    open_label,
+    pump_until,
+    vote,
+    wait_for_page_clock,
+)
 
 pytestmark = pytest.mark.browser
 OPTIONAL = [".dl-report", ".dl-comment", ".dl-strengths", ".dl-consent", "dialog"]
@@ -32,13 +42,13 @@ def votes_sent(page: Page) -> list[Any]:
 def test_a_studio_that_asks_for_nothing_more_shows_nothing_more(page_studio: PageStudio, new_page: NewPage) -> None:
     page = new_page()
     page.route("**/api/v1/session/me", lambda route: route.fulfill(status=404, json={"detail": "no", "code": "no"}))
-    open_label(page, page_studio.url)
+    with page.expect_response("**/api/v1/session/me"):
+        open_label(page, page_studio.url)
     sent = votes_sent(page)
-    page.wait_for_timeout(300)
-    for selector in OPTIONAL:
-        expect(page.locator(selector).locator("visible=true")).to_have_count(0)
     vote(page, "1")
     pump_until(page, lambda: len(sent) == 1, "the vote is sent")
+    for selector in OPTIONAL:
+        expect(page.locator(selector).locator("visible=true")).to_have_count(0)
     assert set(sent[0]) == {"assignment", "choice", "elapsed_ms"}
 
 
@@ -55,7 +65,7 @@ def test_question_strength_and_comment_go_with_the_vote(page_studio: PageStudio,
     vote(page, "Shift+2")
     vote(page, "t")
     before = images_shown(page)
-    page.wait_for_timeout(200)
+    wait_for_page_clock(page, DOUBLE_CLICK_MS)
     page.locator(".dl-frame").nth(1).click()
     expect(page.locator(".dl-how")).to_have_text("How much better is B?")
     page.get_by_role("button", name="Slightly better").click()

@@ -6,7 +6,19 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import NewPage
-from tests.browser.page_studio import READY, PageStudio, open_label, pump_until, vote
+from tests.browser.page_studio import (
+    GESTURE_MS,
+    HOLD_MS,
+    READY,
+    PageStudio,
+    open_label,
+    open_label_with_pairs_ahead,
+    pump_until,
+    vote,
+    wait_for_page_clock,
+    wait_until_sent,
+    wait_until_still,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -45,7 +57,7 @@ def test_space_zooms_both_images_alike_held_or_kept_and_the_mouse_moves_the_part
     page.keyboard.press("Space")
     assert page.evaluate(ZOOMED) == NO_ZOOM
     page.keyboard.down("Space")
-    page.wait_for_timeout(400)  # longer than a tap: how long the key is held is what tells the two apart
+    wait_for_page_clock(page, HOLD_MS)
     assert page.evaluate(ZOOMED) != NO_ZOOM
     page.keyboard.up("Space")
     assert page.evaluate(ZOOMED) == NO_ZOOM
@@ -71,7 +83,7 @@ def test_the_keys_are_shown_in_a_dialog_that_keeps_the_focus_and_takes_no_votes(
     page.keyboard.press("1")
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
-    page.wait_for_timeout(200)  # a vote would leave the page at once: nothing tells of one that is not sent
+    wait_until_sent(page)
     assert page_studio.votes == 0
     vote(page, "1")
     page_studio.wait_for_votes(1)
@@ -102,7 +114,7 @@ def test_a_phone_swipes_taps_and_pinches(page_studio: PageStudio, new_page: NewP
     left, right = page.evaluate(ZOOMED)
     assert left == right != "none"
     assert page.evaluate("visualViewport.scale") == 1
-    page.wait_for_timeout(400)
+    wait_for_page_clock(page, GESTURE_MS)
     page.touchscreen.tap(80, height)
     pump_until(page, lambda: len(sent) == 3, "the tap is a vote")
     assert sent[2]["choice"] == "left"
@@ -121,7 +133,7 @@ FRAMES = """async () => {
     if (shown[0]?.src === before || !shown.every((image) => image.complete && image.naturalWidth > 0)) missed.push(key);
     await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
   }
-  await new Promise((done) => setTimeout(done, 150));
+  shifts.push(...observer.takeRecords());
   return [missed, shifts.filter((shift) => shift.value > 0).length];
 }"""
 
@@ -131,8 +143,9 @@ def test_the_next_pair_is_there_before_the_next_frame_and_nothing_shifts(
 ) -> None:
     page = new_page()
     page.emulate_media(reduced_motion="reduce")
-    open_label(page, page_studio.url)
-    page.wait_for_timeout(600)
+    open_label_with_pairs_ahead(page, page_studio.url)
+    page.wait_for_selector("dmpo-header[data-kind]")
+    wait_until_still(page)
     assert page.evaluate(FRAMES) == [[], 0]
     moving = "document.getAnimations().filter(motion => motion.playState === 'running').length"
     page.keyboard.press("1")

@@ -5,6 +5,7 @@ from dmpo_app.domain.lineage import ImageRef, NewPair, PairSource
 from dmpo_app.domain.vote import Outcome
 from tests.browser.conftest import NewPage
 from tests.browser.page_studio import (
+    DOUBLE_CLICK_MS,
     PAYLOADS,
     READY,
     PageStudio,
@@ -13,6 +14,9 @@ from tests.browser.page_studio import (
     open_tab,
     prompt_shown,
     vote,
+    wait_for_page_clock,
+    wait_until_sent,
+    wait_until_still,
 )
 from tests.patience import wait_until
 from tests.web.studio_fakes import scene_image
@@ -47,9 +51,9 @@ def test_votes_by_key_button_and_image_all_arrive(page_studio: PageStudio, new_p
         vote(page, key)
     page_studio.wait_for_votes(7)
     assert len(outcomes(page_studio)) == 5
-    page.wait_for_timeout(250)
+    wait_for_page_clock(page, DOUBLE_CLICK_MS)
     page.get_by_role("button", name="Tie", exact=True).click()
-    page.wait_for_timeout(250)
+    wait_for_page_clock(page, DOUBLE_CLICK_MS)
     page.locator(".dl-frame").first.click()
     page_studio.wait_for_votes(9)
 
@@ -96,14 +100,13 @@ def test_keys_do_nothing_while_typing_or_on_another_tab(page_studio: PageStudio,
     page.keyboard.press("Escape")
     open_tab(page, "Progress")
     page.keyboard.press("1")
-    page.wait_for_timeout(400)  # a vote would leave the page at once: nothing tells of one that is not sent
+    wait_until_sent(page)
     assert page_studio.votes == 0
 
 
 def test_votes_without_a_connection_are_kept_shown_and_sent_later(page_studio: PageStudio, new_page: NewPage) -> None:
     page = new_page()
     open_label(page, page_studio.url)
-    page.wait_for_timeout(500)
     page.route("**/api/v1/votes", lambda route: route.abort())
     for key in ("1", "2"):
         vote(page, key)
@@ -176,14 +179,16 @@ def test_nothing_moves_between_pairs(page_studio: PageStudio, new_page: NewPage)
     for phone in (False, True):
         page = new_page(phone=phone)
         open_label(page, page_studio.url)
-        page.wait_for_timeout(1700)
+        page.wait_for_selector("dmpo-header[data-kind]")
+        wait_until_still(page)
         parts = "[...document.querySelectorAll('.dl-frame,.dl-choice,.rc')]"
         places = f"{parts}.map(part => JSON.stringify(part.getBoundingClientRect()))"
         page.mouse.move(2, 2)
         before = page.evaluate(places)
         for key in ("1", "t", "2"):
             vote(page, key)
-            page.wait_for_timeout(300)
+            wait_until_sent(page)
+            wait_until_still(page)
             assert page.evaluate(places) == before
 
 
@@ -207,9 +212,14 @@ def test_the_page_asks_nobody_but_the_studio(page_studio: PageStudio, new_page: 
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     open_label(page, page_studio.url)
-    for tab in ("Before / after", "Contact sheet", "Progress"):
+    for tab, content in {
+        "Before / after": ".dc-message",
+        "Contact sheet": ".ds-cell img",
+        "Progress": ".pr-version",
+    }.items():
         open_tab(page, tab)
-        page.wait_for_timeout(400)
+        expect(page.locator(content).first).to_be_visible()
+    wait_until_still(page)
     assert asked
     assert [url for url in asked if not url.startswith((page_studio.url, "data:", "blob:"))] == []
 

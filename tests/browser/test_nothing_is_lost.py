@@ -11,15 +11,21 @@ from playwright.sync_api import Route, expect
 
 from dmpo_app.store import Store
 from tests.browser.conftest import NewPage
-from tests.browser.page_studio import READY, PageStudio, open_label, prompt_shown, pump_until, vote
+from tests.browser.page_studio import (
+    READY,
+    PageStudio,
+    open_label,
+    open_label_with_pairs_ahead,
+    prompt_shown,
+    vote,
+    wait_until_sent,
+)
 from tests.browser.served_home import serve
 from tests.patience import PATIENCE, wait_until
 from tests.preloaded_studio import preloaded_processes
 from tests.studio_process import free_port
 
 pytestmark = pytest.mark.browser
-
-UNSENT = "Object.keys(localStorage).filter(key => key.startsWith('dmpo.op.')).length"
 
 
 class KillableStudio:
@@ -98,16 +104,14 @@ def test_every_request_sent_three_times_doubles_nothing(page_studio: PageStudio,
     for key in "12tbs":
         vote(page, key)
     page.keyboard.press("z")
-    pump_until(page, lambda: page_studio.votes == 4 and not page.evaluate(UNSENT), "all four votes have arrived")
-    page.wait_for_timeout(300)
+    wait_until_sent(page)  # the answer to the last copy of each is what the page gets
     assert page_studio.votes == 4
     expect(page.locator(".dl-toast")).to_have_count(0)
 
 
 def test_a_server_killed_in_the_middle_loses_and_doubles_nothing(killable: KillableStudio, new_page: NewPage) -> None:
     page = new_page()
-    open_label(page, killable.url)
-    page.wait_for_timeout(500)
+    open_label_with_pairs_ahead(page, killable.url)
     vote(page, "1")
     vote(page, "2")
     killable.kill()

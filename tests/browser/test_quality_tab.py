@@ -24,10 +24,12 @@ def judge_all(studio: PageStudio, how: str, *, elapsed_ms: int) -> None:
     store, base = studio.services.store, studio.services.base
     who = store.annotators.ensure("<img src=x onerror=alert(1)>").id
     rng = random.Random(who)
-    while showings := store.assignments.issue(base, who, 8, rng=rng, lifetime=timedelta(hours=1)).result():
-        for showing in showings:
-            left = how == "left" or (showing.a_on_left == (showing.pair_id % 2 == 0))
-            store.votes.record(showing.id, who, Choice.LEFT if left else Choice.RIGHT, elapsed_ms + showing.pair_id)
+    while assignments := store.assignments.issue(base, who, 8, rng=rng, lifetime=timedelta(hours=1)).result():
+        for assignment in assignments:
+            left = how == "left" or (assignment.a_on_left == (assignment.pair_id % 2 == 0))
+            store.votes.record(
+                assignment.id, who, Choice.LEFT if left else Choice.RIGHT, elapsed_ms + assignment.pair_id
+            )
 
 
 def test_an_administrator_sees_who_goes_by_the_side_and_takes_the_table_home(

@@ -7,7 +7,16 @@ from playwright.sync_api import Page, expect
 from dmpo_app.domain.lineage import NewPair, PairSource
 from dmpo_app.domain.vote import LETTERS
 from tests.browser.conftest import NewPage
-from tests.browser.page_studio import READY, PageStudio, images_shown, open_label, pump_until
+from tests.browser.page_studio import (
+    DOUBLE_CLICK_MS,
+    READY,
+    PageStudio,
+    images_shown,
+    open_label,
+    pump_until,
+    wait_for_page_clock,
+    wait_until_still,
+)
 from tests.browser.test_accessibility import violations
 from tests.browser.test_labeling_page import SHA256_OF_ADDRESS
 from tests.patience import wait_until
@@ -156,7 +165,7 @@ def test_fingers_rank_four_images_two_by_two_on_a_phone_and_nothing_moves(
     assert lefts[0] < lefts[1]
     assert tops[0] < tops[2]
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    page.wait_for_timeout(250)
+    wait_for_page_clock(page, DOUBLE_CLICK_MS)
     frames = page.locator(".dl-frame")
     for index in (2, 0):
         frames.nth(index).tap()
@@ -192,7 +201,7 @@ def test_axe_finds_nothing_wrong_and_images_say_their_places(page_studio: PageSt
     assert order[3:] == ["dl-both_bad", "dl-skip", "dl-undo"]
     wrong = {"dark": violations(page)}
     page.emulate_media(color_scheme="light")
-    page.wait_for_timeout(300)
+    wait_until_still(page)
     wrong["light"] = violations(page)
     page.keyboard.press("?")
     expect(page.locator("dialog[open] .dd-keys")).to_contain_text("The image is the best of those left")

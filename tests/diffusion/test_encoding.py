@@ -14,7 +14,7 @@ from tests.tiny_models.sdxl import make_tiny_sdxl
 from tests.tolerance import assert_latents_agree
 
 
-def pictures(size: tuple[int, int], count: int = 3) -> list[np.ndarray]:
+def coarse_images(size: tuple[int, int], count: int = 3) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
     return [resize_and_crop(Image.fromarray(one).resize((size[1], size[0])), size) for one in coarse]
@@ -29,7 +29,7 @@ def encoder(case: Case, folder: Path) -> Encoder:
 def test_decoding_what_was_encoded_is_the_autoencoders_own_round_trip(
     case: Case, folder: Path, encoder: Encoder
 ) -> None:
-    some = pictures(encoder.size)
+    some = coarse_images(encoder.size)
     latents = encoder.latents(some)
     assert tuple(latents.shape) == (3, *case.latent_shape)
     whole = load_pipeline(str(folder), device="cpu", dtype="float32")
@@ -40,7 +40,7 @@ def test_decoding_what_was_encoded_is_the_autoencoders_own_round_trip(
 
 
 def test_latents_are_the_mode_and_the_same_each_time(encoder: Encoder) -> None:
-    some = pictures(encoder.size)
+    some = coarse_images(encoder.size)
     torch.manual_seed(1)
     first = encoder.latents(some)
     torch.manual_seed(2)
@@ -67,7 +67,7 @@ def test_an_autoencoder_with_channel_statistics_is_undone_too(tmp_path: Path) ->
     whole.vae.register_to_config(latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[1.5, 0.5, 2.0, 1.0])
     whole.save_pretrained(tmp_path / "with-statistics")
     encoder = Encoder.load(str(tmp_path / "with-statistics"), device="cpu", dtype="float32", resolution=None)
-    some = pictures(encoder.size)
+    some = coarse_images(encoder.size)
     plain = Encoder.load(str(folder), device="cpu", dtype="float32", resolution=None)
     assert not torch.allclose(encoder.latents(some), plain.latents(some))
     with torch.no_grad():
@@ -83,14 +83,14 @@ def test_a_resolution_that_the_model_cannot_have_is_refused(folder: Path) -> Non
 
 @pytest.mark.parametrize("size", [(30, 40), (40, 30), (64, 64), (200, 50), (7, 9)])
 def test_an_image_is_resized_to_cover_and_cropped_around_its_middle(size: tuple[int, int]) -> None:
-    picture = Image.new("RGB", size, "black")
-    picture.paste((255, 255, 255), (size[0] // 2 - 1, size[1] // 2 - 1, size[0] // 2 + 1, size[1] // 2 + 1))
-    found = resize_and_crop(picture, (32, 32))
+    image = Image.new("RGB", size, "black")
+    image.paste((255, 255, 255), (size[0] // 2 - 1, size[1] // 2 - 1, size[0] // 2 + 1, size[1] // 2 + 1))
+    found = resize_and_crop(image, (32, 32))
     assert found.shape == (32, 32, 3)
     bright = np.argwhere(found[..., 0] > found[..., 0].max() // 2).mean(0)
     assert np.abs(bright - 15.5).max() < 2.5
 
 
 def test_an_image_of_the_right_size_is_left_as_it_is() -> None:
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
-    assert np.array_equal(resize_and_crop(picture, (32, 32)), np.asarray(picture))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    assert np.array_equal(resize_and_crop(image, (32, 32)), np.asarray(image))

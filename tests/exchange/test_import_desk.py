@@ -18,7 +18,7 @@ from dmpo_app.exchange.importing.import_desk import ImportJob, ImportPhase, Impo
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from tests.exchange.readers.preference_files import image_bytes, mixed_rows, pick_a_pic_row, write_pick_a_pic
-from tests.patience import PATIENCE, wait_until
+from tests.patience import wait_until
 from tests.store.store_data import scalar
 
 
@@ -43,10 +43,11 @@ def settled(desk: ImportService) -> ImportJob:
 
 
 def wait_for_a_batch(desk: ImportService) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while desk.current is None or desk.current.counts.rows == 0:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    wait_until(
+        lambda: desk.current is not None and desk.current.counts.rows > 0,
+        "a batch is taken in",
+        pause=lambda _: time.sleep(0.001),  # what comes next is to happen before the last batch is
+    )
 
 
 def take_in(desk: ImportService) -> ImportJob:
@@ -68,10 +69,10 @@ def zipped(files: dict[str, bytes]) -> bytes:
 
 def folders(count: int) -> dict[str, bytes]:
     names = [(side, n) for side in ("winners", "losers") for n in range(count)]
-    pictures = {
+    images = {
         f"my data/{side}/{n}.png": image_bytes(2 * n + (side == "losers"), file_format="PNG") for side, n in names
     }
-    return pictures | {f"my data/winners/{n}.txt": f"a boat, number {n}".encode() for n in range(count)}
+    return images | {f"my data/winners/{n}.txt": f"a boat, number {n}".encode() for n in range(count)}
 
 
 def test_a_file_is_previewed_without_writing_and_then_taken_in(

@@ -50,7 +50,7 @@ def rows_of(store: Store, query: str) -> list[Any]:
     return [tuple(row) for row in store.read(query)]
 
 
-def picture(folder: Path, name: str, seed: int, size: tuple[int, int] = (40, 36)) -> Path:
+def write_image(folder: Path, name: str, seed: int, size: tuple[int, int] = (40, 36)) -> Path:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(image_bytes(seed, file_format=PNG, size=size))
@@ -200,8 +200,8 @@ def test_raw_votes_of_a_studio_come_back_to_their_own_annotators(
 def test_label_studio_with_a_pairwise_control_and_a_choice_for_ties(
     store: Store, base: BaseModelRef, tmp_path: Path
 ) -> None:
-    picture(tmp_path, "upload/1/x.png", 1)
-    picture(tmp_path, "local/y.png", 2)
+    write_image(tmp_path, "upload/1/x.png", 1)
+    write_image(tmp_path, "local/y.png", 2)
     data = {"prompt": "a cat", "image1": "/data/upload/1/x.png", "image2": "/data/local-files/?d=local/y.png"}
 
     def said(kind: str, value: Any, who: Any, **more: Any) -> dict[str, Any]:
@@ -248,8 +248,8 @@ def test_both_exports_of_argilla(store: Store, base: BaseModelRef, tmp_path: Pat
 
 
 def test_folders_and_chosen_rejected_need_no_annotators(store: Store, base: BaseModelRef, tmp_path: Path) -> None:
-    picture(tmp_path, "winners/1.png", 1, (64, 32))
-    picture(tmp_path, "losers/1.png", 2)
+    write_image(tmp_path, "winners/1.png", 1, (64, 32))
+    write_image(tmp_path, "losers/1.png", 2)
     (tmp_path / "winners/1.txt").write_text("a cat")
     assert take_in(store, base, tmp_path).votes == 1
     assert rows_of(store, "SELECT handle FROM annotators") == [("winner-loser-folders",)]

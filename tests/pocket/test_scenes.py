@@ -41,9 +41,9 @@ def test_every_subject_is_drawn_in_every_setting(subject: str) -> None:
     generator = np.random.default_rng(5)
     for setting in SETTINGS:
         scene = sample_scene(generator, SceneConstraints(subject=subject, setting=setting))
-        picture = render(scene, size=64)
-        assert picture.shape == (64, 64, 3)
-        assert picture.std() > 10
+        image = render(scene, size=64)
+        assert image.shape == (64, 64, 3)
+        assert image.std() > 10
 
 
 def test_the_same_seed_gives_the_same_scenes_and_prompts() -> None:

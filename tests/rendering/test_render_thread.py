@@ -17,7 +17,7 @@ from dmpo_app.errors import BadInputError, BusyError, NotFoundError, NotReadyErr
 from dmpo_app.rendering import render_thread
 from dmpo_app.rendering.engine import encode_png
 from dmpo_app.rendering.pool import NUM_PROMPTS, SEEDS
-from dmpo_app.rendering.render_thread import RenderThread
+from dmpo_app.rendering.render_thread import BackgroundWork, RenderThread
 from tests.adapters import SPEC
 from tests.model_fixtures import NUM_THREADS
 from tests.patience import PATIENCE, wait_until
@@ -32,6 +32,26 @@ def thread(studio: RenderingStudio) -> Iterator[RenderThread]:
     thread = RenderThread(studio.store, studio.base, studio.settings, num_threads=NUM_THREADS)
     yield thread
     thread.stop()
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of every step of background work so far: whether there was something to do."""
+    taken: list[bool] = []
+    step = BackgroundWork.step
+
+    def recorded(work: BackgroundWork, should_stop: Callable[[], bool]) -> bool:
+        taken.append(step(work, should_stop))
+        return taken[-1]
+
+    monkeypatch.setattr(BackgroundWork, "step", recorded)
+    return taken
+
+
+def wait_until_it_rests(steps: list[bool]) -> None:
+    """Wait until the thread has looked again for something to do, twice, and there was nothing."""
+    steps.clear()
+    wait_until(lambda: steps[-2:] == [False, False], "there is nothing to do for the thread")
 
 
 def is_idle(studio: RenderingStudio) -> bool:
@@ -59,11 +79,11 @@ def test_a_request_made_while_the_model_loads_is_answered(studio: RenderingStudi
 
 
 def test_the_pool_and_the_contact_sheet_are_filled_and_then_the_thread_rests(
-    studio: RenderingStudio, thread: RenderThread
+    studio: RenderingStudio, thread: RenderThread, steps: list[bool]
 ) -> None:
     thread.start()
     wait_until(lambda: is_idle(studio), "pool and contact sheet are complete")
-    time.sleep(0.5)  # long enough for a pair too many: one takes some hundredths of a second here
+    wait_until_it_rests(steps)
     assert studio.store.pairs.count(studio.base) == studio.settings.pool.size
     assert set(studio.store.pairs.prompt_counts(studio.base)) == set(TRAIN_PROMPTS)
 
@@ -83,7 +103,7 @@ def test_a_published_version_goes_live_and_gets_pairs_and_a_contact_sheet(
 
 
 def test_a_damaged_version_is_reported_and_the_studio_goes_on(
-    studio: RenderingStudio, thread: RenderThread, adapter: MakeAdapter
+    studio: RenderingStudio, thread: RenderThread, adapter: MakeAdapter, steps: list[bool]
 ) -> None:
     studio.damage(studio.publish(adapter(1)))
     thread.start()
@@ -92,7 +112,7 @@ def test_a_damaged_version_is_reported_and_the_studio_goes_on(
     assert thread.state.live_version == 0
     num_images = NUM_PROMPTS * len(SEEDS)
     wait_until(lambda: len(studio.store.images.contact_sheet(studio.base)) == num_images, "the contact sheet is there")
-    time.sleep(0.5)  # long enough for an image of the damaged version: one takes some hundredths of a second here
+    wait_until_it_rests(steps)
     sheet = studio.store.images.contact_sheet(studio.base)
     assert [image.provenance.adapter_version for image in sheet] == [0] * num_images
     assert studio.store.pairs.count_unjudged(studio.base, adapter_version=0) == studio.settings.pool.size

@@ -29,7 +29,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture
-def pictures() -> list[PIL.Image.Image]:
+def images() -> list[PIL.Image.Image]:
     """Seven images, of several sizes and modes."""
     rng = np.random.default_rng(0)
     sizes = ((32, 32), (64, 64), (40, 90), (128, 50), (20, 20), (33, 47), (64, 65))

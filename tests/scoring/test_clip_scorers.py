@@ -20,15 +20,15 @@ from dmpo_app.scoring.registry import build_scorer
 from tests.scoring.plain_networks import linear_head, open_clip_cosine
 from tests.scoring.tiny_scorers import MAX_TOKENS, OPEN_CLIP, head_tensors, open_clip_tensors
 
-Pictures = list[PIL.Image.Image]
+Images = list[PIL.Image.Image]
 
 
-def score(name: str, source: str | Path, pictures: Pictures, prompts: list[str]) -> np.ndarray:
-    return build_scorer(name, source=str(source), device="cpu", batch_size=4).score(pictures, prompts)
+def score(name: str, source: str | Path, images: Images, prompts: list[str]) -> np.ndarray:
+    return build_scorer(name, source=str(source), device="cpu", batch_size=4).score(images, prompts)
 
 
-def pixels_of(pictures: Pictures, *, size: int = 32) -> torch.Tensor:
-    return torch.from_numpy(Preprocess(size)(pictures))
+def pixels_of(images: Images, *, size: int = 32) -> torch.Tensor:
+    return torch.from_numpy(Preprocess(size)(images))
 
 
 def tokens_of(folder: str, prompts: list[str]) -> torch.Tensor:
@@ -39,49 +39,49 @@ def tokens_of(folder: str, prompts: list[str]) -> torch.Tensor:
 
 
 def test_pickscore_is_the_models_own_logit_of_the_image_and_its_prompt(
-    sources: dict[str, str], pictures: Pictures, prompts: list[str]
+    sources: dict[str, str], images: Images, prompts: list[str]
 ) -> None:
     model = CLIPModel.from_pretrained(sources["pickscore"]).eval()
     with torch.no_grad():
         tokens = tokens_of(sources["pickscore"], prompts)
-        logits = model(input_ids=tokens, pixel_values=pixels_of(pictures)).logits_per_image
+        logits = model(input_ids=tokens, pixel_values=pixels_of(images)).logits_per_image
     expected = logits.diagonal().numpy()
-    np.testing.assert_allclose(score("pickscore", sources["pickscore"], pictures, prompts), expected, rtol=1e-4)
+    np.testing.assert_allclose(score("pickscore", sources["pickscore"], images, prompts), expected, rtol=1e-4)
     assert np.ptp(expected) > 1
 
 
 def test_one_unit_of_log_odds_is_the_same_change_of_the_cosine_whatever_the_scorer_multiplies_it_with(
-    sources: dict[str, str], pictures: Pictures, prompts: list[str]
+    sources: dict[str, str], images: Images, prompts: list[str]
 ) -> None:
     picked = build_scorer("pickscore", source=sources["clip"], device="cpu", batch_size=4)
     clip = build_scorer("clip", source=sources["clip"], device="cpu", batch_size=4)
     np.testing.assert_allclose(
-        clip.score(pictures, prompts) / clip.scale, picked.score(pictures, prompts) / picked.scale, rtol=1e-5
+        clip.score(images, prompts) / clip.scale, picked.score(images, prompts) / picked.scale, rtol=1e-5
     )
     assert clip.scale == pytest.approx(100 / math.exp(4.6), rel=1e-5)
 
 
 def test_hpsv2_from_open_clips_names_is_the_cosine_of_plain_formulas(
-    sources: dict[str, str], pictures: Pictures, prompts: list[str]
+    sources: dict[str, str], images: Images, prompts: list[str]
 ) -> None:
     tensors = open_clip_tensors(seed=0)
     expected = open_clip_cosine(
-        tensors, pixels_of(pictures), tokens_of(sources["hpsv2"], prompts), image_heads=4, text_heads=4
+        tensors, pixels_of(images), tokens_of(sources["hpsv2"], prompts), image_heads=4, text_heads=4
     )
     scorer = build_scorer("hpsv2", source=sources["hpsv2"], device="cpu", batch_size=4)
-    np.testing.assert_allclose(scorer.score(pictures, prompts), expected.numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(scorer.score(images, prompts), expected.numpy(), rtol=1e-4, atol=1e-6)
     assert scorer.scale == pytest.approx(math.exp(-4.2), rel=1e-5)
 
 
 def test_hpsv2_reads_half_precision_and_old_checkpoints_with_their_mask(
-    sources: dict[str, str], tmp_path: Path, pictures: Pictures, prompts: list[str]
+    sources: dict[str, str], tmp_path: Path, images: Images, prompts: list[str]
 ) -> None:
     folder = tmp_path / "half"
     shutil.copytree(sources["hpsv2"], folder)
     halves = {name: value.half() for name, value in open_clip_tensors(seed=0).items()}
     save_file({**halves, "attn_mask": torch.zeros(MAX_TOKENS, MAX_TOKENS)}, folder / "hps.safetensors")
     np.testing.assert_allclose(
-        score("hpsv2", folder, pictures, prompts), score("hpsv2", sources["hpsv2"], pictures, prompts), atol=0.01
+        score("hpsv2", folder, images, prompts), score("hpsv2", sources["hpsv2"], images, prompts), atol=0.01
     )
 
 
@@ -115,15 +115,15 @@ def test_without_a_configuration_hpsv2_expects_the_published_size(sources: dict[
 
 
 def test_the_aesthetic_rating_is_linear_in_the_unit_vector_of_the_image_and_ignores_the_prompt(
-    sources: dict[str, str], pictures: Pictures, prompts: list[str]
+    sources: dict[str, str], images: Images, prompts: list[str]
 ) -> None:
     model = CLIPModel.from_pretrained(sources["aesthetic"]).eval()
     with torch.no_grad():
-        embeds = model.visual_projection(model.vision_model(pixel_values=pixels_of(pictures)).pooler_output)
+        embeds = model.visual_projection(model.vision_model(pixel_values=pixels_of(images)).pooler_output)
     expected = linear_head(head_tensors(20, seed=0), functional.normalize(embeds, dim=-1)).numpy()
-    ratings = score("aesthetic", sources["aesthetic"], pictures, prompts)
+    ratings = score("aesthetic", sources["aesthetic"], images, prompts)
     np.testing.assert_allclose(ratings, expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(ratings, score("aesthetic", sources["aesthetic"], pictures, prompts[::-1]))
+    np.testing.assert_array_equal(ratings, score("aesthetic", sources["aesthetic"], images, prompts[::-1]))
 
 
 def test_an_aesthetic_head_for_another_clip_is_refused(sources: dict[str, str], tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_pickscore_without_a_tokenizer_asks_for_laions_and_says_so_when_offline(
 
 
 def test_a_model_in_the_hubs_cache_needs_no_network(
-    sources: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: Pictures, prompts: list[str]
+    sources: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: Images, prompts: list[str]
 ) -> None:
     repository = tmp_path / "models--somebody--some-clip"
     shutil.copytree(sources["clip"], repository / "snapshots" / ("0" * 40))
@@ -206,13 +206,13 @@ def test_a_model_in_the_hubs_cache_needs_no_network(
     cached = build_scorer("clip", source="somebody/some-clip", device="cpu", batch_size=4)
     local = build_scorer("clip", source=sources["clip"], device="cpu", batch_size=4)
     assert cached.identity == local.identity
-    np.testing.assert_array_equal(cached.score(pictures, prompts), local.score(pictures, prompts))
+    np.testing.assert_array_equal(cached.score(images, prompts), local.score(images, prompts))
     with pytest.raises(ModelUnavailableError, match="somebody/another is not on this machine"):
         build_scorer("clip", source="somebody/another", device="cpu", batch_size=4)
 
 
 def test_a_mean_and_deviation_that_come_with_the_model_are_used(
-    sources: dict[str, str], tmp_path: Path, pictures: Pictures, prompts: list[str]
+    sources: dict[str, str], tmp_path: Path, images: Images, prompts: list[str]
 ) -> None:
     folder = tmp_path / "centred"
     shutil.copytree(sources["clip"], folder)
@@ -220,7 +220,7 @@ def test_a_mean_and_deviation_that_come_with_the_model_are_used(
     before = build_scorer("clip", source=sources["clip"], device="cpu", batch_size=4)
     after = build_scorer("clip", source=str(folder), device="cpu", batch_size=4)
     assert after.identity != before.identity
-    assert not np.allclose(after.score(pictures, prompts), before.score(pictures, prompts))
+    assert not np.allclose(after.score(images, prompts), before.score(images, prompts))
 
 
 def test_a_source_that_is_nowhere_is_named() -> None:

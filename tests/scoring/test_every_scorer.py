@@ -22,7 +22,7 @@ from dmpo_app.settings import PROJECT_ROOT
 from tests.patience import PATIENCE
 from tests.scoring.conftest import MAKERS
 
-Pictures = list[PIL.Image.Image]
+Images = list[PIL.Image.Image]
 PICKLED = {  # what is published, and the part of it that holds the tensors
     "hpsv2": ("HPS_v2.1_compressed.pt", "state_dict"),
     "aesthetic": ("sac+logos+ava1-l14-linearMSE.pth", ""),
@@ -36,11 +36,11 @@ def build(name: str, sources: dict[str, str], *, batch_size: int = 16) -> Scorer
 
 @pytest.mark.parametrize("name", SCORERS)
 def test_each_image_gets_one_finite_float32_score(
-    name: str, sources: dict[str, str], pictures: Pictures, prompts: list[str]
+    name: str, sources: dict[str, str], images: Images, prompts: list[str]
 ) -> None:
     scorer = build(name, sources)
-    scores = scorer.score(pictures, prompts)
-    assert scores.shape == (len(pictures),)
+    scores = scorer.score(images, prompts)
+    assert scores.shape == (len(images),)
     assert scores.dtype == np.float32
     assert np.isfinite(scores).all()
     assert np.ptp(scores) > 0
@@ -50,51 +50,49 @@ def test_each_image_gets_one_finite_float32_score(
 
 @pytest.mark.parametrize("name", SCORERS)
 def test_a_score_does_not_depend_on_the_other_images_of_the_batch(
-    name: str, sources: dict[str, str], pictures: Pictures, prompts: list[str]
+    name: str, sources: dict[str, str], images: Images, prompts: list[str]
 ) -> None:
     scorer = build(name, sources)
-    together = scorer.score(pictures, prompts)
+    together = scorer.score(images, prompts)
     rounding = 1e-4 * scorer.scale
     for batch_size in (1, 3):
-        in_parts = build(name, sources, batch_size=batch_size).score(pictures, prompts)
+        in_parts = build(name, sources, batch_size=batch_size).score(images, prompts)
         np.testing.assert_allclose(in_parts, together, rtol=1e-4, atol=rounding)
-    backwards = scorer.score(pictures[::-1], prompts[::-1])
+    backwards = scorer.score(images[::-1], prompts[::-1])
     np.testing.assert_allclose(backwards[::-1], together, rtol=1e-4, atol=rounding)
 
 
 @pytest.mark.parametrize("name", SCORERS)
 def test_the_same_images_score_the_same_to_the_last_bit(
-    name: str, sources: dict[str, str], pictures: Pictures, prompts: list[str]
+    name: str, sources: dict[str, str], images: Images, prompts: list[str]
 ) -> None:
-    first = build(name, sources).score(pictures, prompts)
-    assert build(name, sources).score(pictures, prompts).tobytes() == first.tobytes()
+    first = build(name, sources).score(images, prompts)
+    assert build(name, sources).score(images, prompts).tobytes() == first.tobytes()
 
 
 @pytest.mark.parametrize("name", ["pickscore", "clip", "hpsv2", "imagereward"])
-def test_scorers_that_read_prompts_tell_them_apart(name: str, sources: dict[str, str], pictures: Pictures) -> None:
-    one, other = build(name, sources).score([pictures[0]] * 2, ["a red cat", "two boats"])
+def test_scorers_that_read_prompts_tell_them_apart(name: str, sources: dict[str, str], images: Images) -> None:
+    one, other = build(name, sources).score([images[0]] * 2, ["a red cat", "two boats"])
     assert one != other
 
 
 @pytest.mark.parametrize("name", ["pickscore", "clip", "hpsv2", "imagereward"])
-def test_what_stands_behind_the_longest_prompt_is_cut_off(
-    name: str, sources: dict[str, str], pictures: Pictures
-) -> None:
+def test_what_stands_behind_the_longest_prompt_is_cut_off(name: str, sources: dict[str, str], images: Images) -> None:
     long = "a b c d e f g h i j k l m n o p q r s t u v w x y z " * 2
-    one, other = build(name, sources).score([pictures[0]] * 2, [long + "red", long + "blue"])
+    one, other = build(name, sources).score([images[0]] * 2, [long + "red", long + "blue"])
     assert one == pytest.approx(other, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", SCORERS)
 def test_no_images_have_no_scores_and_each_image_needs_its_prompt(
-    name: str, sources: dict[str, str], pictures: Pictures
+    name: str, sources: dict[str, str], images: Images
 ) -> None:
     scorer = build(name, sources)
     assert scorer.score([], []).shape == (0,)
     with pytest.raises(BadInputError, match="7 images and 1 prompts"):
-        scorer.score(pictures, ["a red cat"])
+        scorer.score(images, ["a red cat"])
     with pytest.raises(BadInputError, match="single string"):
-        scorer.score(pictures, "a cat!!")
+        scorer.score(images, "a cat!!")
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -157,7 +155,7 @@ def test_the_command_in_the_message_makes_a_file_that_scores_the_same(
     sources: dict[str, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    pictures: Pictures,
+    images: Images,
     prompts: list[str],
 ) -> None:
     published, part = PICKLED[name]
@@ -171,8 +169,8 @@ def test_the_command_in_the_message_makes_a_file_that_scores_the_same(
     assert (python, option) == ("python", "-c")
     monkeypatch.chdir(folder)
     exec(code, {})  # a process of its own would spend seconds on importing torch
-    converted = build(name, {name: str(folder)}).score(pictures, prompts)
-    np.testing.assert_array_equal(converted, build(name, sources).score(pictures, prompts))
+    converted = build(name, {name: str(folder)}).score(images, prompts)
+    np.testing.assert_array_equal(converted, build(name, sources).score(images, prompts))
 
 
 def test_the_docs_name_every_scorer_and_give_the_same_commands() -> None:
@@ -183,12 +181,12 @@ def test_the_docs_name_every_scorer_and_give_the_same_commands() -> None:
     assert weights.CLIP_FOLDER in text
 
 
-def test_a_score_that_is_not_finite_never_leaves_a_scorer(pictures: Pictures, prompts: list[str]) -> None:
+def test_a_score_that_is_not_finite_never_leaves_a_scorer(images: Images, prompts: list[str]) -> None:
     def broken(images: Sequence[PIL.Image.Image], _: Sequence[str]) -> NDArray[np.float32]:
         return np.array([np.nan if image.size == (40, 90) else 1.0 for image in images], np.float32)
 
     with pytest.raises(StudioError, match=r"broken gave image 2 \('a red cat'\) the score nan"):
-        score_in_batches("broken", broken, pictures, prompts, batch_size=2)
+        score_in_batches("broken", broken, images, prompts, batch_size=2)
 
 
 def test_an_image_without_pixels_is_refused() -> None:

@@ -16,23 +16,23 @@ from dmpo_app.scoring.registry import build_scorer
 from tests.scoring.plain_networks import image_reward
 from tests.scoring.tiny_scorers import image_reward_tensors
 
-Pictures = list[PIL.Image.Image]
+Images = list[PIL.Image.Image]
 
 
 def test_the_reward_is_that_of_plain_formulas_over_the_original_names(
-    sources: dict[str, str], pictures: Pictures, prompts: list[str]
+    sources: dict[str, str], images: Images, prompts: list[str]
 ) -> None:
     tokenizer = BertTokenizer.from_pretrained(sources["imagereward"])
     tokens = tokenizer(prompts, padding="max_length", truncation=True, max_length=35, return_tensors="pt")
     rewards = image_reward(
         image_reward_tensors(seed=0),
-        torch.from_numpy(Preprocess(32)(pictures)),
+        torch.from_numpy(Preprocess(32)(images)),
         tokens["input_ids"],
         tokens["attention_mask"],
     )
     expected = (rewards.numpy() - 0.16717362830052426) / 1.0333394966054072
     scorer = build_scorer("imagereward", source=sources["imagereward"], device="cpu", batch_size=4)
-    np.testing.assert_allclose(scorer.score(pictures, prompts), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(scorer.score(images, prompts), expected, rtol=1e-4, atol=1e-5)
     assert scorer.scale == pytest.approx(1 / 1.0333394966054072)
 
 

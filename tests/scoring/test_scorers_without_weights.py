@@ -25,7 +25,7 @@ def build(name: str) -> Scorer:
     return build_scorer(name, source=None, device="cpu", batch_size=8)
 
 
-def picture(wish: SceneConstraints, seed: int = 0, size: int = SIZE) -> PIL.Image.Image:
+def wished_image(wish: SceneConstraints, seed: int = 0, size: int = SIZE) -> PIL.Image.Image:
     return PIL.Image.fromarray(render(sample_scene(np.random.default_rng(seed), wish), size=size))
 
 
@@ -68,7 +68,7 @@ def test_an_image_of_what_was_asked_for_beats_images_of_something_else() -> None
         SceneConstraints(subject="boat", colour="red", setting="beach", time="night", numbers=(3,)),
     ]
     scorer = build("pocket-fidelity")
-    kept, *others = scorer.score([picture(wish, seed=3) for wish in (right, *wrong)], [asked] * 6)
+    kept, *others = scorer.score([wished_image(wish, seed=3) for wish in (right, *wrong)], [asked] * 6)
     assert kept <= 0
     assert all(kept - other > scorer.scale for other in others)
 
@@ -84,19 +84,19 @@ def test_images_drawn_for_their_prompts_beat_the_same_images_with_other_prompts(
 
 
 def test_a_prompt_that_names_nothing_prefers_no_image() -> None:
-    images = [picture(SceneConstraints(), seed) for seed in (0, 1)]
+    images = [wished_image(SceneConstraints(), seed) for seed in (0, 1)]
     np.testing.assert_array_equal(build("pocket-fidelity").score(images, ["something lovely"] * 2), [0, 0])
 
 
 def test_a_number_left_open_allows_all_that_fit() -> None:
     """'boats' allows two and three, 'two boats' only two: of an image of three the first is at least as true."""
-    three = picture(SceneConstraints(subject="boat", numbers=(3,)), seed=5)
+    three = wished_image(SceneConstraints(subject="boat", numbers=(3,)), seed=5)
     some, two = build("pocket-fidelity").score([three] * 2, ["boats", "two boats"])
     assert some > two
 
 
 def test_of_a_wide_image_the_middle_is_judged() -> None:
-    square = picture(SceneConstraints(subject="house", numbers=(1,)), size=64)
+    square = wished_image(SceneConstraints(subject="house", numbers=(1,)), size=64)
     wide = PIL.Image.new("RGB", (128, 64))
     wide.paste(square, (32, 0))
     alone, framed = build("pocket-fidelity").score([square, wide], ["a house"] * 2)

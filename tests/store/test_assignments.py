@@ -91,7 +91,7 @@ def test_nobody_sees_a_pair_again_that_they_judged_even_when_they_took_it_back(
     assignment, vote = vote_once(store, base, anna)
     assert assignment.pair_id == first
     store.votes.undo(vote.vote_id, anna.id)
-    assert pair_ids(issue(store, base, anna, 2)) == [first, second], "the showing itself is open again"
+    assert pair_ids(issue(store, base, anna, 2)) == [first, second], "the assignment itself is open again"
     clock.advance(HOUR)
     assert pair_ids(issue(store, base, anna, 2)) == [second]
 

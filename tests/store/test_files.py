@@ -17,10 +17,10 @@ def files(tmp_path: Path) -> Files:
 
 
 def test_a_file_is_named_by_its_content(files: Files, tmp_path: Path) -> None:
-    sha256 = files.put_image(b"picture")
-    assert sha256 == hashlib.sha256(b"picture").hexdigest()
+    sha256 = files.put_image(b"image")
+    assert sha256 == hashlib.sha256(b"image").hexdigest()
     assert files.image_path(sha256) == tmp_path / "images" / sha256[:2] / f"{sha256}.png"
-    assert files.read_image(sha256) == b"picture"
+    assert files.read_image(sha256) == b"image"
 
 
 def test_latents_and_embeds_have_folders_of_their_own(files: Files) -> None:
@@ -32,9 +32,9 @@ def test_latents_and_embeds_have_folders_of_their_own(files: Files) -> None:
 
 
 def test_the_same_content_is_written_once(files: Files) -> None:
-    path = files.image_path(files.put_image(b"picture"))
+    path = files.image_path(files.put_image(b"image"))
     inode = path.stat().st_ino
-    files.put_image(b"picture")
+    files.put_image(b"image")
     assert path.stat().st_ino == inode
 
 
@@ -70,9 +70,9 @@ def test_a_failing_disk_leaves_no_name_and_no_litter(
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", no_space)
         with pytest.raises(StorageFullError, match="free some space"):
-            files.put_image(b"picture")
+            files.put_image(b"image")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-    assert files.read_image(files.put_image(b"picture")) == b"picture"
+    assert files.read_image(files.put_image(b"image")) == b"image"
 
 
 def test_litter_of_dead_processes_is_removed_at_the_next_start(files: Files, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def acknowledged_before_the_kill(home: Path, database_url: str | None, seconds: 
             assert process.poll() is None, "the voter ended by itself"
             assert time.monotonic() < deadline
             time.sleep(0.005)
-        time.sleep(seconds)
+        time.sleep(seconds)  # the kill is to come at any moment of the writing
     finally:
         process.kill()
         process.wait()

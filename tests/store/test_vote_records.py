@@ -12,9 +12,9 @@ def test_records_tell_side_time_and_outcome_of_every_live_vote_skips_included(
     store.pairs.add_many(base, [new_pair(number) for number in range(6)])
     given: list[tuple[int, int, int, bool, int]] = []
     for who, choice, elapsed in ((anna, Choice.LEFT, 900), (ben, Choice.SKIP, 0), (anna, Choice.RIGHT, 1500)):
-        showing = issue(store, base, who, seed=len(given))[0]
-        vote = store.votes.record(showing.id, who.id, choice, elapsed)
-        given.append((vote.vote_id, who.id, showing.pair_id, showing.a_on_left, elapsed))
+        assignment = issue(store, base, who, seed=len(given))[0]
+        vote = store.votes.record(assignment.id, who.id, choice, elapsed)
+        given.append((vote.vote_id, who.id, assignment.pair_id, assignment.a_on_left, elapsed))
     last = store.assignments.issue(base, ben.id, 1, rng=random.Random(0), lifetime=HOUR).result()[0]
     store.votes.undo(store.votes.record(last.id, ben.id, Choice.TIE, 100).vote_id, ben.id)
     records = store.vote_records.all(base)
@@ -27,8 +27,8 @@ def test_records_tell_side_time_and_outcome_of_every_live_vote_skips_included(
 
 def test_another_models_votes_are_not_among_them(store: Store, base: BaseModelRef, anna: Annotator) -> None:
     store.pairs.add_many(base, [new_pair()])
-    showing = issue(store, base, anna)[0]
-    store.votes.record(showing.id, anna.id, Choice.LEFT, 900)
+    assignment = issue(store, base, anna)[0]
+    store.votes.record(assignment.id, anna.id, Choice.LEFT, 900)
     other = store.models.register("other", "stable-diffusion", "e" * 64)
     assert store.vote_records.all(other) == []
     assert store.vote_records.public_ids(other) == {}

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.model_fixtures import case, case_folder, denoiser, fixed_threads, folder, tiny_model
+from tests.training.scheduler_fixtures import clock, make_scheduler
 from tests.training.training_studio import TrainingStudio
-from tests.training.worker_fixtures import clock, make_worker
 
-__all__ = ["case", "case_folder", "clock", "denoiser", "fixed_threads", "folder", "make_worker", "tiny_model"]
+__all__ = ["case", "case_folder", "clock", "denoiser", "fixed_threads", "folder", "make_scheduler", "tiny_model"]
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from dmpo_app.objective import graded_win
 from dmpo_app.settings import LabelingSettings
 from dmpo_app.training.data.dataset import build_dataset
 from dmpo_app.training.rounds.scheduler import Tick
+from tests.training.scheduler_fixtures import MIN_VOTES, MakeScheduler
 from tests.training.training_studio import TrainingStudio
-from tests.training.worker_fixtures import MIN_VOTES, MakeWorker
 
 BOTH = (Question.OVERALL, Question.APPEAL)
 
@@ -37,20 +37,20 @@ def used_by_version(studio: TrainingStudio, version: int = 1) -> list[int]:
 
 
 def test_a_round_learns_from_the_question_that_the_settings_name_and_says_so(
-    studio: TrainingStudio, make_worker: MakeWorker
+    studio: TrainingStudio, make_scheduler: MakeScheduler
 ) -> None:
     studio.add_pairs(MIN_VOTES)
     taken = judge(studio, MIN_VOTES)
     labeling = LabelingSettings(questions=BOTH, training_question=Question.APPEAL)
-    assert make_worker(labeling=labeling).tick() is Tick.TRAINED
+    assert make_scheduler(labeling=labeling).tick() is Tick.TRAINED
     assert studio.store.rounds.get(1).config["question"] == "appeal"
     assert used_by_version(studio) == taken[Question.APPEAL]
 
 
-def test_votes_on_other_questions_start_no_round(studio: TrainingStudio, make_worker: MakeWorker) -> None:
+def test_votes_on_other_questions_start_no_round(studio: TrainingStudio, make_scheduler: MakeScheduler) -> None:
     studio.add_pairs(MIN_VOTES - 1)
     judge(studio, MIN_VOTES - 1)
-    assert make_worker().tick() in (Tick.IDLE, Tick.PREPARED)
+    assert make_scheduler().tick() in (Tick.IDLE, Tick.PREPARED)
     assert studio.store.rounds.list(studio.base) == []
 
 
@@ -65,11 +65,11 @@ def test_a_slight_preference_asks_for_less_than_a_clear_one(studio: TrainingStud
 
 
 def test_withdrawn_votes_and_reported_pairs_leave_a_round_that_has_begun(
-    studio: TrainingStudio, make_worker: MakeWorker, denoiser: Denoiser
+    studio: TrainingStudio, make_scheduler: MakeScheduler, denoiser: Denoiser
 ) -> None:
     studio.add_pairs(MIN_VOTES)
     votes = judge(studio, MIN_VOTES)[Question.OVERALL]
-    stopped = make_worker(owner="serve@here", should_stop=iter([False, True, True]).__next__)
+    stopped = make_scheduler(owner="serve@here", should_stop=iter([False, True, True]).__next__)
     assert stopped.tick() is Tick.STOPPED
     by_vote = {vote.vote_id: vote for vote in studio.store.votes.training_votes(studio.base)}
     withdrawn, reported = votes[0], votes[1]
@@ -81,5 +81,5 @@ def test_withdrawn_votes_and_reported_pairs_leave_a_round_that_has_begun(
     ).result()
     at_fault = next(one for one in shown if one.pair_id == by_vote[reported].pair_id)
     studio.store.reports.add(at_fault.id, second.id, ReportReason.BROKEN, None, reports_to_retire=1)
-    assert make_worker(owner="serve@here").tick() is Tick.TRAINED
+    assert make_scheduler(owner="serve@here").tick() is Tick.TRAINED
     assert used_by_version(studio) == votes[2:]

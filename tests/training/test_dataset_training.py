@@ -166,7 +166,7 @@ def test_with_a_limit_no_row_is_read_that_is_not_needed(tiny_model: Path, tmp_pa
 
 def test_every_prompt_and_every_image_is_encoded_once(tiny_model: Path, tmp_path: Path) -> None:
     prompts: list[str] = []
-    num_pictures: list[int] = []
+    num_images: list[int] = []
 
     class Counting(Encoder):
         __slots__ = ()
@@ -176,7 +176,7 @@ def test_every_prompt_and_every_image_is_encoded_once(tiny_model: Path, tmp_path
             return Encoder.conditioning(self, prompt)
 
         def latents(self, images: Any) -> torch.Tensor:
-            num_pictures.append(len(images))
+            num_images.append(len(images))
             return Encoder.latents(self, images)
 
     def load() -> Encoder:
@@ -194,8 +194,8 @@ def test_every_prompt_and_every_image_is_encoded_once(tiny_model: Path, tmp_path
             limit=None,
             should_stop=lambda calls=calls: next(calls, None) is None,  # type: ignore[misc]
         )
-    assert sum(num_pictures) == 24
-    assert max(num_pictures) == 4
+    assert sum(num_images) == 24
+    assert max(num_images) == 4
     assert sorted(prompts) == sorted({pick_a_pic_row(index)["caption"] for index in range(5)})
     assert EncodedPairs(tmp_path).counts.pairs == 12
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from dmpo_app.cli.main import app
 from dmpo_app.cli.train_command import EXIT_STOPPED
 from dmpo_app.settings import POCKET_MODEL, PROJECT_ROOT
-from dmpo_app.training.loop import trainer as round_trainer
+from dmpo_app.training.loop import trainer
 from dmpo_app.training.loop.step import train_step
 from dmpo_app.training.monitoring.early_stopping import StepResult
 from tests.exchange.readers.preference_files import pick_a_pic_row, write_pick_a_pic
@@ -60,7 +60,7 @@ def train_in_halves(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> No
         return train_step(*given, micro_pairs=micro_pairs, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(round_trainer, "train_step", only_half_fits)
+        patch.setattr(trainer, "train_step", only_half_fits)
         train_here(arguments)
 
 

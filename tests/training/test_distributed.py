@@ -17,7 +17,7 @@ from dmpo_app.errors import SetupError
 from dmpo_app.settings import PROJECT_ROOT
 from dmpo_app.training.distributed.process_group import ProcessGroup, device_for_process
 from dmpo_app.training.distributed.torchrun_env import world_size
-from dmpo_app.training.loop import trainer as round_trainer
+from dmpo_app.training.loop import trainer
 from dmpo_app.training.loop.step import train_step
 from dmpo_app.training.monitoring.early_stopping import StepResult
 from tests.model_fixtures import NUM_THREADS
@@ -99,7 +99,7 @@ def train_in_halves(studio: TrainingStudio, denoiser: Denoiser, monkeypatch: pyt
         return train_step(*arguments, micro_pairs=micro_pairs, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(round_trainer, "train_step", only_half_fits)
+        patch.setattr(trainer, "train_step", only_half_fits)
         round_id, token = studio.start(settings=SIX_STEPS)
         studio.run(denoiser, round_id, token)
 

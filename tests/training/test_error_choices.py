@@ -11,7 +11,7 @@ from dmpo_app.errors import RoundFailedError
 from dmpo_app.settings import RoundSettings
 from dmpo_app.training.data.dataset import PairDataset, build_dataset
 from dmpo_app.training.data.training_examples import Example, compute_slot
-from dmpo_app.training.loop import trainer as round_trainer
+from dmpo_app.training.loop import trainer
 from dmpo_app.training.loop.step import train_step
 from dmpo_app.training.monitoring.early_stopping import StepResult
 from dmpo_app.training.reference.denoising_errors import PairErrors
@@ -91,7 +91,7 @@ def test_activations_are_computed_twice_from_the_first_step_where_that_is_set(
         seen.append(denoiser.module.is_gradient_checkpointing)
         return train_step(*arguments, **named)
 
-    monkeypatch.setattr(round_trainer, "train_step", noting)
+    monkeypatch.setattr(trainer, "train_step", noting)
     studio.add_pairs(6)
     studio.vote(6)
     settings = RoundSettings.model_validate({**FAST.model_dump(), "gradient_checkpointing": "on", "num_steps": 2})
@@ -107,7 +107,7 @@ def test_where_it_is_off_a_single_pair_that_does_not_fit_fails_and_says_so(
     def nothing_fits(*_: Any, **__: Any) -> NoReturn:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(round_trainer, "train_step", nothing_fits)
+    monkeypatch.setattr(trainer, "train_step", nothing_fits)
     studio.add_pairs(6)
     studio.vote(6)
     round_id, token = studio.start(settings=FAST.model_copy(update={"gradient_checkpointing": "off"}))

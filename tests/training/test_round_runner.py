@@ -20,7 +20,7 @@ from dmpo_app.errors import LeaseLostError, RoundFailedError
 from dmpo_app.settings import PROJECT_ROOT
 from dmpo_app.training.data.dataset import is_held_out
 from dmpo_app.training.data.training_examples import examples_for_step
-from dmpo_app.training.loop import trainer as round_trainer
+from dmpo_app.training.loop import trainer
 from dmpo_app.training.loop.step import train_step
 from dmpo_app.training.monitoring import evaluation
 from dmpo_app.training.monitoring.early_stopping import StepResult
@@ -239,7 +239,7 @@ def test_when_a_single_pair_does_not_fit_activations_are_computed_twice(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return train_step(*arguments, **named)
 
-    monkeypatch.setattr(round_trainer, "train_step", only_without_kept_activations)
+    monkeypatch.setattr(trainer, "train_step", only_without_kept_activations)
     round_id, token = voted.start()
     assert voted.run(denoiser, round_id, token) is SliceOutcome.FINISHED
     assert not denoiser.module.is_gradient_checkpointing, "the next round finds the denoiser as it was"
@@ -251,7 +251,7 @@ def test_out_of_memory_with_a_single_pair_fails_with_what_to_do(
     def nothing_fits(*_: Any, **__: Any) -> NoReturn:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(round_trainer, "train_step", nothing_fits)
+    monkeypatch.setattr(trainer, "train_step", nothing_fits)
     round_id, token = voted.start()
     with pytest.raises(RoundFailedError, match=r"out of memory.*DMPO_ROUND__RANK"):
         voted.run(denoiser, round_id, token)

@@ -58,7 +58,7 @@ def test_rounds_whose_trainer_is_killed_at_random_moments_are_each_published_onc
             studio.vote(8)
             votes += 8
         wait_until(lambda: trainer.state.running and current_round(studio) is not None, "a round is under way")
-        time.sleep(rng.uniform(0, 1.5))
+        time.sleep(rng.uniform(0, 1.5))  # the kill is to come at any moment of a round
         pid = trainer.state.pid
         if pid is not None and current_round(studio) is not None:
             os.kill(pid, signal.SIGKILL)

@@ -15,8 +15,8 @@ from dmpo_app.labeling.quality import UNWEIGHED, VoteWeighing
 from dmpo_app.settings import LabelingSettings, RoundSettings
 from dmpo_app.training.rounds.round_plan import RoundPlan, load_plan, start_round
 from dmpo_app.training.rounds.scheduler import Tick
+from tests.training.scheduler_fixtures import MakeScheduler
 from tests.training.training_studio import FAST, TrainingStudio, assert_equal, twin_of, weights_of
-from tests.training.worker_fixtures import MakeWorker
 
 DAWID_SKENE = VoteWeighing("dawid_skene")
 
@@ -25,11 +25,11 @@ def vote_as(studio: TrainingStudio, count: int, *, against: bool = False) -> int
     """A new annotator judges `count` pairs by their images, or the other way round; returns who."""
     who = studio.store.annotators.ensure("somebody").id
     for _ in range(count):
-        (showing,) = studio.store.assignments.issue(
+        (assignment,) = studio.store.assignments.issue(
             studio.base, who, 1, rng=random.Random(0), lifetime=timedelta(hours=1)
         ).result()
-        choice = Choice.LEFT if showing.a_on_left != against else Choice.RIGHT
-        studio.store.votes.record(showing.id, who, choice, 900)
+        choice = Choice.LEFT if assignment.a_on_left != against else Choice.RIGHT
+        studio.store.votes.record(assignment.id, who, choice, 900)
     return who
 
 
@@ -106,14 +106,14 @@ def test_one_annotator_who_votes_far_more_than_the_others_is_held_to_the_share(s
     assert float(plan.train.weights.sum()) == pytest.approx(others / 0.8)
 
 
-def test_the_worker_weighs_as_the_settings_say_and_the_manifest_tells(
-    studio: TrainingStudio, make_worker: MakeWorker
+def test_the_scheduler_weighs_as_the_settings_say_and_the_manifest_tells(
+    studio: TrainingStudio, make_scheduler: MakeScheduler
 ) -> None:
     studio.add_pairs(12)
     vote_as(studio, 12)
     vote_as(studio, 6)
-    worker = make_worker(labeling=LabelingSettings(reliability="dawid_skene", max_annotator_share=0.5))
-    assert worker.tick() is Tick.TRAINED
+    scheduler = make_scheduler(labeling=LabelingSettings(reliability="dawid_skene", max_annotator_share=0.5))
+    assert scheduler.tick() is Tick.TRAINED
     state = studio.store.rounds.get(1)
     assert state.status is RoundStatus.PUBLISHED
     adapter = studio.store.adapters.get(studio.base, 1)

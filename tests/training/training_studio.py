@@ -22,7 +22,7 @@ from dmpo_app.domain.lineage import BaseModelRef, NewImage, NewPair, PairSource,
 from dmpo_app.domain.vote import AssignmentRules, Choice
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store import Store
-from dmpo_app.training.loop import trainer as round_trainer
+from dmpo_app.training.loop import trainer
 from dmpo_app.training.loop.step import train_step
 from dmpo_app.training.monitoring.early_stopping import StepResult
 from dmpo_app.training.rounds.round_plan import start_round
@@ -193,5 +193,5 @@ def only_single_pairs_fit(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return train_step(*arguments, micro_pairs=micro_pairs, **named)
 
-    monkeypatch.setattr(round_trainer, "train_step", unlucky)
+    monkeypatch.setattr(trainer, "train_step", unlucky)
     return sizes

@@ -49,11 +49,11 @@ def wait_long(group: ProcessGroup) -> None:
     """The leading process takes longer than the group's patience, first with a result, then to fail."""
 
     def fails() -> None:
-        time.sleep(1.5 * IMPATIENCE.total_seconds())
+        time.sleep(1.5 * IMPATIENCE.total_seconds())  # longer than the other process waits without a sign of life
         raise ValueError("no such data")
 
     def works() -> list[int | str]:
-        time.sleep(1.5 * IMPATIENCE.total_seconds())
+        time.sleep(1.5 * IMPATIENCE.total_seconds())  # longer than the other process waits without a sign of life
         return [1, "done"]
 
     say(f"led {group.broadcast_with_heartbeat(works)}")
@@ -68,7 +68,7 @@ def memory_runs_out_and_then_one_is_killed(
     group: ProcessGroup, home: str, model: str, round_id: str, token: str
 ) -> None:
     from dmpo_app.diffusion.loading import load_denoiser
-    from dmpo_app.training.loop import trainer as round_trainer
+    from dmpo_app.training.loop import trainer
     from dmpo_app.training.loop.step import train_step
     from dmpo_app.training.monitoring.early_stopping import StepResult
     from dmpo_app.training.rounds.round_runner import RoundRunner
@@ -86,7 +86,7 @@ def memory_runs_out_and_then_one_is_killed(
         say(f"micro_pairs {micro_pairs}")
         return train_step(*arguments, micro_pairs=micro_pairs, **named)
 
-    round_trainer.train_step = unlucky  # type: ignore[attr-defined]
+    trainer.train_step = unlucky  # type: ignore[attr-defined]
     studio = TrainingStudio.open(Path(home), Path(model))
     denoiser = load_denoiser(model, device="cpu", dtype="float32")
     state = studio.store.rounds.get(int(round_id))

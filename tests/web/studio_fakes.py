@@ -102,7 +102,7 @@ class FakeRenderer:
         if self.failed:
             raise NotReadyError(self.failed)
         if self.full:
-            raise BusyError("32 people are waiting for a picture already; try again in a moment")
+            raise BusyError("32 people are waiting for an image already; try again in a moment")
         self.requests.append(request)
         return self._pool.submit(self._draw, request)
 

@@ -10,9 +10,9 @@ def judge_all(studio: ApiStudio, handle: str, choice: str) -> str:
     """One annotator answers every pair the same way; returns their public id."""
     opened = studio.client.post("/api/v1/session", json={"handle": handle}).json()
     who = {"Authorization": f"Bearer {opened['token']}"}
-    while showings := studio.assignments(who, 4):
-        for showing in showings:
-            assert studio.vote(who, showing["id"], choice).status_code == 201
+    while assignments := studio.assignments(who, 4):
+        for assignment in assignments:
+            assert studio.vote(who, assignment["id"], choice).status_code == 201
     return str(opened["annotator"])
 
 

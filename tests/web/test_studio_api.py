@@ -6,7 +6,7 @@ import pytest
 
 from dmpo_app.domain.lineage import ImageKind
 from dmpo_app.errors import AdapterCorruptError
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, wait_until
 from tests.web.api_studio import ADMIN, ApiStudio
 from tests.web.studio_fakes import Rounds, scene_image
 
@@ -213,8 +213,7 @@ def test_a_flood_of_renders_does_not_slow_a_vote(studio: ApiStudio) -> None:
     body = {"prompt": "a cat", "seed": 1, "versions": [0]}
     with ThreadPoolExecutor(45) as pool:
         renders = [pool.submit(studio.client.post, "/api/v1/render", json=body) for _ in range(45)]
-        while len(studio.renderer.requests) < 45:
-            time.sleep(0.01)
+        wait_until(lambda: len(studio.renderer.requests) == 45, "all 45 wait for the renderer")
         began = time.perf_counter()
         statuses = [studio.vote(who, pair["id"]).status_code for pair in pairs]
         took = time.perf_counter() - began

@@ -25,7 +25,7 @@ ALL_GOLD = AssignmentRules(gold_rate=1.0)
 ALL_REPEATS = AssignmentRules(repeat_rate=1.0, repeat_after=1)
 
 
-def picture_pair(number: int, prompt: str) -> NewPair:
+def pair_of_images(number: int, prompt: str) -> NewPair:
     """A pair of two different PNG files."""
     pngs = [image_bytes(2 * number + side, file_format="PNG") for side in (0, 1)]
     a, b = (new_image(prompt, 2 * number + side, png=pngs[side]) for side in (0, 1))
@@ -46,7 +46,7 @@ class Campaign:
     def of(cls, store: Store, clock: Clock, folder: Path) -> Campaign:
         base = store.models.register("/home/somebody/models/pocket", "stable-diffusion", FINGERPRINT)
         prompts = [f"a {('red', 'blue', 'green')[n % 3]} cat" for n in range(NUM_PAIRS)]
-        made = store.pairs.add_many(base, [picture_pair(n, prompt) for n, prompt in enumerate(prompts)])
+        made = store.pairs.add_many(base, [pair_of_images(n, prompt) for n, prompt in enumerate(prompts)])
         return cls(store, base, clock, folder, [pair.id for pair in made])
 
     def person(self, name: str) -> Annotator:
@@ -55,7 +55,7 @@ class Campaign:
             self._people[name] = self.store.annotators.ensure(name)
         return self._people[name]
 
-    def showing(self, annotator: Annotator, pair: int, question: Question = Question.OVERALL) -> Assignment:
+    def assignment(self, annotator: Annotator, pair: int, question: Question = Question.OVERALL) -> Assignment:
         """Of a pair by its place; a person is shown all of them at once."""
         if annotator.id not in self._shown:
             both = (Question.OVERALL, Question.FIT)
@@ -77,23 +77,23 @@ class Campaign:
     ) -> int:
         """Somebody answers, a minute after the last one; returns the vote's id."""
         annotator = self.person(name)
-        return self.answer(self.showing(annotator, pair, question), outcome, strength, comment)
+        return self.answer(self.assignment(annotator, pair, question), outcome, strength, comment)
 
     def answer(
-        self, showing: Assignment, outcome: Outcome, strength: Strength | None = None, comment: str | None = None
+        self, assignment: Assignment, outcome: Outcome, strength: Strength | None = None, comment: str | None = None
     ) -> int:
         self.clock.advance(timedelta(minutes=1))
         sides = {Outcome.A: Choice.LEFT, Outcome.B: Choice.RIGHT}
-        if not showing.a_on_left:
+        if not assignment.a_on_left:
             sides = {Outcome.A: Choice.RIGHT, Outcome.B: Choice.LEFT}
         choice = sides.get(outcome) or Choice(outcome.value)
-        return self.store.votes.record(showing.id, showing.annotator_id, choice, 1500, strength, comment).vote_id
+        return self.store.votes.record(assignment.id, assignment.annotator_id, choice, 1500, strength, comment).vote_id
 
-    def offered(self, name: str, offering: AssignmentRules) -> Assignment:
-        """The next showing by an offering, to somebody who has answered all of theirs."""
+    def offered(self, name: str, rules: AssignmentRules) -> Assignment:
+        """The next assignment by these rules, to somebody who has answered all of theirs."""
         annotator = self.person(name)
         return self.store.assignments.issue(
-            self.base, annotator.id, 1, rng=random.Random(1), lifetime=HOUR, rules=offering
+            self.base, annotator.id, 1, rng=random.Random(1), lifetime=HOUR, rules=rules
         ).result()[0]
 
     def export(

@@ -86,7 +86,7 @@ def test_an_image_that_is_missing_or_damaged_costs_its_pair_and_is_counted(campa
     files = campaign.store.files
     images = [campaign.store.pairs.get(pair).image_a.sha256 for pair in campaign.pairs[:2]]
     files.image_path(images[0]).unlink()
-    files.image_path(images[1]).write_bytes(b"another picture")
+    files.image_path(images[1]).write_bytes(b"another image")
     folder, summary = campaign.export("pick-a-pic")
     assert len(rows_of(folder)) == summary.rows == 1
     assert summary.left_out == {"pairs whose images are missing in the store": 2}
@@ -162,7 +162,7 @@ def test_a_killed_export_leaves_none_that_looks_whole_and_is_cleared_away_by_the
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline().strip() == "60"
-    time.sleep(0.02)
+    time.sleep(0.02)  # the kill is to come anywhere in what is left of the export, not always at the pair that was told
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     if folder.exists():  # it was quick

@@ -83,10 +83,10 @@ def test_raw_votes_say_everything_and_their_images_lie_beside(campaign: Campaign
     campaign.vote("ben", 1, Outcome.SKIP, question=Question.FIT)
     folder, _ = campaign.export("votes-jsonl", with_images=True, comments=True)
     first, second = rows_of(folder)
-    showing = campaign.showing(campaign.person("anna"), 1)
+    assignment = campaign.assignment(campaign.person("anna"), 1)
     assert (first["vote"], first["pair"], first["outcome"]) == (vote, campaign.pairs[1], "b")
-    assert first["choice"] == ("right" if showing.a_on_left else "left")
-    assert (first["a_on_left"], first["strength"], first["comment"]) == (showing.a_on_left, "slightly", "=1+1")
+    assert first["choice"] == ("right" if assignment.a_on_left else "left")
+    assert (first["a_on_left"], first["strength"], first["comment"]) == (assignment.a_on_left, "slightly", "=1+1")
     assert (first["elapsed_ms"], first["created_at"]) == (1500, "2026-01-01T12:01:00+00:00")
     assert (second["question"], second["choice"], second["purpose"]) == ("fit", "skip", "vote")
     image = campaign.store.pairs.get(campaign.pairs[1]).image_b

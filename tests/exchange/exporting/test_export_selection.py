@@ -39,8 +39,8 @@ def test_reported_pairs_stay_here_unless_asked_for(campaign: Campaign) -> None:
     kept = campaign.vote("anna", 0, A)
     reported = campaign.vote("anna", 1, A)
     ben = campaign.person("ben")
-    showing = campaign.showing(ben, 1)
-    campaign.store.reports.add(showing.id, ben.id, ReportReason.OTHER, None, reports_to_retire=2)
+    assignment = campaign.assignment(ben, 1)
+    campaign.store.reports.add(assignment.id, ben.id, ReportReason.OTHER, None, reports_to_retire=2)
     assert votes_in(campaign) == {kept}
     assert votes_in(campaign, Selection(reported=True)) == {kept, reported}
     _, summary = campaign.export("votes-jsonl")

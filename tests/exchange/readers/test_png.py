@@ -18,10 +18,10 @@ def noise(width: int, height: int) -> Image.Image:
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 7), (7, 1), (2, 2), (64, 64), (33, 256), (5, 257), (3, 600)])
 def test_the_same_pixels_come_back(width: int, height: int) -> None:
-    picture = noise(width, height)
-    read = Image.open(io.BytesIO(encode_png(picture)), formats=["PNG"])
+    image = noise(width, height)
+    read = Image.open(io.BytesIO(encode_png(image)), formats=["PNG"])
     assert read.mode == "RGB"
-    assert np.array_equal(np.asarray(read), np.asarray(picture))
+    assert np.array_equal(np.asarray(read), np.asarray(image))
 
 
 def test_the_same_pixels_give_the_same_bytes_and_nothing_else_is_kept() -> None:

@@ -77,10 +77,11 @@ def test_no_more_than_its_width_is_handed_to_the_writer_and_a_failed_one_makes_r
         return handed[-1]
 
     async def five() -> list[int | BaseException]:
-        lane = WriterLimiter(2)
-        asking = [asyncio.create_task(lane.run(submit)) for _ in range(5)]
+        limiter = WriterLimiter(2)
+        asking = [asyncio.create_task(limiter.run(submit)) for _ in range(5)]
         for number in range(5):
-            await asyncio.sleep(0.01)
+            for _ in range(20):  # more turns of the loop than the limiter takes to hand all that it would
+                await asyncio.sleep(0)
             assert len(handed) == min(5, number + 2)
             if number == 1:
                 handed[number].set_exception(ValueError("no"))

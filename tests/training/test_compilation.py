@@ -94,8 +94,8 @@ def test_rounds_are_compiled_once_and_leave_the_denoiser_as_it_was(studio: Train
     assert compiled == [1 + probe, 1 + probe]
     points = studio.store.rounds.list_progress(1)
     assert points[0].margin == 0
-    filler = ReferencePrefetcher(studio.store, studio.base, denoiser, COMPILED)
-    assert not filler.fill(), "references for a compiled round are its own"
+    prefetcher = ReferencePrefetcher(studio.store, studio.base, denoiser, COMPILED)
+    assert not prefetcher.fill(), "references for a compiled round are its own"
 
 
 def test_without_a_compiler_the_log_says_so_and_nothing_is_compiled(

@@ -1,4 +1,4 @@
-"""A worker on the tests' studio, with a clock that can be put forward; conftest imports the fixtures."""
+"""A scheduler on the tests' studio, with a clock that can be put forward; conftest imports the fixtures."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ from tests.training.training_studio import FAST, TrainingStudio
 MIN_VOTES = 8
 NO_SCORERS = ScoringSettings()
 PLAIN_CAMPAIGN = LabelingSettings()
-MakeWorker = Callable[..., RoundScheduler]
+MakeScheduler = Callable[..., RoundScheduler]
 
 
 class Clock:
@@ -36,7 +36,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def make_worker(studio: TrainingStudio, denoiser: Denoiser, clock: Clock) -> MakeWorker:
+def make_scheduler(studio: TrainingStudio, denoiser: Denoiser, clock: Clock) -> MakeScheduler:
     def make(
         *,
         owner: str = "tests",

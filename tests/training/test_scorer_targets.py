@@ -13,8 +13,8 @@ from dmpo_app.training.data.dataset import is_held_out
 from dmpo_app.training.rounds.round_plan import load_plan, start_round
 from dmpo_app.training.rounds.scheduler import Tick
 from dmpo_app.training.rounds.scorer_targets import AutomaticPlan, compute_evidence, score_for_round
+from tests.training.scheduler_fixtures import MIN_VOTES, MakeScheduler
 from tests.training.training_studio import FAST, TrainingStudio
-from tests.training.worker_fixtures import MIN_VOTES, MakeWorker
 
 BRIGHT = ScoringSettings(scorers=(ScorerSettings(name="brightness", temperature=0.1),), unjudged_pairs=100)
 
@@ -84,12 +84,12 @@ def test_several_scorers_are_weighed(studio: TrainingStudio) -> None:
 
 
 def test_a_round_learns_from_votes_and_scores_and_records_which(
-    studio: TrainingStudio, make_worker: MakeWorker
+    studio: TrainingStudio, make_scheduler: MakeScheduler
 ) -> None:
     studio.add_pairs(20)
     studio.vote(MIN_VOTES)
-    worker = make_worker(scoring=BRIGHT)
-    assert worker.tick() is Tick.TRAINED
+    scheduler = make_scheduler(scoring=BRIGHT)
+    assert scheduler.tick() is Tick.TRAINED
     state = studio.store.rounds.get(1)
     assert state.status is RoundStatus.PUBLISHED
     recorded = AutomaticPlan.from_config(state.config["automatic"])
@@ -103,12 +103,12 @@ def test_a_round_learns_from_votes_and_scores_and_records_which(
 
 
 def test_a_scorer_that_cannot_be_had_fails_the_round_and_says_why(
-    studio: TrainingStudio, make_worker: MakeWorker
+    studio: TrainingStudio, make_scheduler: MakeScheduler
 ) -> None:
     studio.add_pairs(10)
     studio.vote(MIN_VOTES)
-    worker = make_worker(scoring=ScoringSettings(scorers=(ScorerSettings(name="hpsv2"),)))
-    assert worker.tick() is Tick.FAILED
+    scheduler = make_scheduler(scoring=ScoringSettings(scorers=(ScorerSettings(name="hpsv2"),)))
+    assert scheduler.tick() is Tick.FAILED
     reason = studio.store.rounds.get(1).reason
     assert reason is not None
     assert "hpsv2 cannot be used" in reason

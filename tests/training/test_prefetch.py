@@ -29,26 +29,28 @@ def voted(studio: TrainingStudio) -> TrainingStudio:
     return studio
 
 
-def fill_all(filler: ReferencePrefetcher) -> int:
+def fill_all(prefetcher: ReferencePrefetcher) -> int:
     batches = 0
-    while filler.fill():
+    while prefetcher.fill():
         batches += 1
     return batches
 
 
 def test_every_slot_of_every_voted_pair_is_filled_once(voted: TrainingStudio, denoiser: Denoiser) -> None:
-    filler = ReferencePrefetcher(voted.store, voted.base, denoiser, FAST)
+    prefetcher = ReferencePrefetcher(voted.store, voted.base, denoiser, FAST)
     count = passes(denoiser)
-    assert fill_all(filler) == 6 * FAST.slots_per_pair / FAST.batch_pairs == count[0]
-    assert not filler.fill()
+    assert fill_all(prefetcher) == 6 * FAST.slots_per_pair / FAST.batch_pairs == count[0]
+    assert not prefetcher.fill()
     voted.add_pairs(1)
     voted.vote(1)
-    assert fill_all(filler) == FAST.slots_per_pair / FAST.batch_pairs
+    assert fill_all(prefetcher) == FAST.slots_per_pair / FAST.batch_pairs
     saved = load_file(next(reference_folder(voted.home).glob("*.safetensors")))
     assert len(saved["draws"]) == 7 * FAST.slots_per_pair
 
 
-def test_a_filler_that_starts_anew_goes_on_where_the_last_one_saved(voted: TrainingStudio, denoiser: Denoiser) -> None:
+def test_a_prefetcher_that_starts_anew_goes_on_where_the_last_one_saved(
+    voted: TrainingStudio, denoiser: Denoiser
+) -> None:
     first = ReferencePrefetcher(voted.store, voted.base, denoiser, FAST)
     assert first.fill()
     first.save()
