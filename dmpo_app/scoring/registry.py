@@ -1,4 +1,4 @@
-"""The protocol of a scorer, the registry of those there are, building one by name, and the scorer by a measure of pixels.
+"""The protocol of a scorer, the registry of those there are, building one by name, and scorers by a measure of pixels.
 
 Nothing heavy is imported before one is built.
 """
