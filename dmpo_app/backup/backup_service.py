@@ -19,8 +19,8 @@ from typing import Any
 
 from dmpo_app.backup.home_files import PREFIX, HomeFileScanner, referenced_files
 from dmpo_app.backup.remotes.remote import Remote
-from dmpo_app.backup.snapshots import compare, prune, put_delta, put_snapshot, snapshot_name, write_delta
-from dmpo_app.backup.startup import Claim, forget_old_claims, is_superseded, release
+from dmpo_app.backup.snapshots import compare_copies, prune, put_delta, put_snapshot, snapshot_name, write_delta
+from dmpo_app.backup.startup import Claim, forget_old_claims, is_superseded, release_claim
 from dmpo_app.errors import BackupUnreachableError, StudioError
 from dmpo_app.settings import BackupSettings
 from dmpo_app.store.db.sqlite import DatabaseCopier, open_copy, safe_driver
@@ -114,7 +114,7 @@ class BackupUploader:
             self._log_bytes > max(self._snapshot_bytes, _SMALL_BYTES) or self._num_deltas >= self._max_deltas
         )
         if self._snapshot and not due and not is_log_too_large:
-            head = compare(last, self._sha256, copy)
+            head = compare_copies(last, self._sha256, copy)
             if head.num_changed <= head.num_pages // 2 or head.num_changed * head.page_bytes <= _SMALL_BYTES:
                 if head.after != self._sha256:
                     delta = self._scratch / "delta.gz"
@@ -316,6 +316,6 @@ class Backup:
             log.error("backup: the last changes are on this machine's disk only, not at %s", self._remote.url)
             return
         try:
-            release(self._remote, self._claim)
+            release_claim(self._remote, self._claim)
         except StudioError as error:
             log.warning("backup: the next studio will have to wait for this one: %s", error)

@@ -68,7 +68,7 @@ def decompress(source: Path, target: Path) -> str:
     return digest.hexdigest()
 
 
-def compare(before: Path, before_sha256: str, after: Path) -> DeltaHeader:
+def compare_copies(before: Path, before_sha256: str, after: Path) -> DeltaHeader:
     """Compare two copies of a database: the header of the delta from one to the other."""
     page_bytes = _page_bytes(after)
     changed_pages: list[int] = []

@@ -74,7 +74,7 @@ def is_superseded(remote: Remote, claim: Claim) -> bool:
     return generations[-1] > claim.generation
 
 
-def release(remote: Remote, claim: Claim) -> None:
+def release_claim(remote: Remote, claim: Claim) -> None:
     """Release a claim: its holder has written its last. Raises BackupUnreachableError."""
     remote.put([(_release_name(claim.generation), b"")])
 

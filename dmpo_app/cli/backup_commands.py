@@ -29,7 +29,7 @@ def backup(
     with exit_on_error(), ExitStack() as stack:
         from dmpo_app.backup.backup_service import SCRATCH, BackupUploader
         from dmpo_app.backup.remotes import open_remote
-        from dmpo_app.backup.startup import claim_and_restore, release
+        from dmpo_app.backup.startup import claim_and_restore, release_claim
         from dmpo_app.server.wiring import home_lock
         from dmpo_app.store.store import DATABASE_NAME, utc_now
 
@@ -48,7 +48,7 @@ def backup(
         uploader = BackupUploader(settings.home, remote, claim, settings.backup, now=utc_now, scratch=scratch)
         stack.callback(uploader.close)
         uploader.upload_changes()
-        release(remote, claim)
+        release_claim(remote, claim)
         out.print(f"{settings.home} is stored at {remote.url}", highlight=False)
 
 
