@@ -39,6 +39,12 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
     assert missing == []
 
 
+def test_every_image_of_the_documents_is_shown_by_a_page() -> None:
+    texts = "".join(page.read_text() for page in PAGES)
+    images = sorted((PROJECT_ROOT / "docs" / "images").iterdir())
+    assert [image.name for image in images if f"images/{image.name})" not in texts] == []
+
+
 @cache
 def project_files() -> frozenset[str]:
     """Every file of the project's own folders and every folder, by its path from the root, without a leading dot."""
