@@ -1,24 +1,28 @@
 """`dmpo adapters`: the versions of a home: listed, rolled back, copied, merged, and published on the Hub."""
 
+from __future__ import annotations
+
 import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from dmpo_app.cli.terminal import StudioContext, StudioTyper, exit_on_error, out, progress
-from dmpo_app.diffusion.adapter_files import MANIFEST_FILE, WEIGHTS_FILE, read_adapter
 from dmpo_app.domain.limits import MAX_STRENGTH
 from dmpo_app.domain.lineage import BASE_VERSION, AdapterRef, RenderRequest
 from dmpo_app.errors import BadInputError
-from dmpo_app.exchange.exporting.cards import CardImages, base_model_name, model_card
-from dmpo_app.labeling.quality.quality_report import build_report
-from dmpo_app.server.wiring import Lineage, open_lineage, read_prompts
-from dmpo_app.settings import Settings
+
+if TYPE_CHECKING:
+    from dmpo_app.exchange.exporting.cards import CardImages
+    from dmpo_app.server.wiring import Lineage
+    from dmpo_app.settings import Settings
+
+_FIRST_SEED = 1
 
 app = StudioTyper(help="The versions a lineage has published.")
 
@@ -126,9 +130,6 @@ def merge(
         out.print(str(folder), highlight=False)
 
 
-_FIRST_SEED = 1
-
-
 def write_repository(
     settings: Settings,
     version: int,
@@ -142,6 +143,11 @@ def write_repository(
 
     Raises NotFoundError, AdapterError, ModelUnavailableError.
     """
+    from dmpo_app.diffusion.adapter_files import MANIFEST_FILE, WEIGHTS_FILE, read_adapter
+    from dmpo_app.exchange.exporting.cards import base_model_name, model_card
+    from dmpo_app.labeling.quality.quality_report import build_report
+    from dmpo_app.server.wiring import open_lineage, read_prompts
+
     with open_lineage(settings) as lineage:
         adapter = lineage.store.adapters.get(lineage.base, version)
         read_adapter(adapter.folder, adapter.sha256)
@@ -171,6 +177,7 @@ def _render_before_after(
     folder: Path,
     on_image: Callable[[], None],
 ) -> list[CardImages]:
+    from dmpo_app.exchange.exporting.cards import CardImages
     from dmpo_app.rendering.engine import Engine
 
     engine = Engine.load(lineage.store, lineage.base, settings)
@@ -190,6 +197,7 @@ def _render_before_after(
 def merge_version(settings: Settings, version: int, target: Path, *, strength: float) -> None:
     """Write base model and version as one pipeline. Raises NotFoundError and like `merge_adapter`."""
     from dmpo_app.diffusion.adapter_files import merge_adapter
+    from dmpo_app.server.wiring import open_lineage
 
     with open_lineage(settings) as lineage:
         adapter = lineage.store.adapters.get(lineage.base, version)
