@@ -3,9 +3,9 @@
     python -m benchmarks.step_ours --turn ARGUMENTS --model FOLDER [--targets wide] [--dtype float32] [--batch 8]
 
 A turn makes the same steps three ways: `hit`, every reference error in the cache; `miss`, none of them; `forward`,
-only the base model's forward pass over the same batches, without gradients. The step is `training.step.train_step` on
-the draws of `training.slots`, which is what a round calls. This file is the only one of the benchmark that knows the
-project's training and diffusion code.
+only the base model's forward pass over the same batches, without gradients. The step is `training.loop.step.train_step`
+on the draws of `training.data.training_examples`, which is what a round calls. This file is the only one of the
+benchmark that knows the project's training and diffusion code.
 """
 
 import argparse

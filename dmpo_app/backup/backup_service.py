@@ -26,7 +26,7 @@ from dmpo_app.settings import BackupSettings
 from dmpo_app.store.db.sqlite import DatabaseCopier, open_copy, safe_driver
 from dmpo_app.store.store import DATABASE_NAME
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 SCRATCH = "backup"
 """The folder of a home for the last copy and the next one; it may be deleted while no studio runs."""
@@ -100,7 +100,7 @@ class BackupUploader:
             self._remote.put([(PREFIX + path, self._home / path) for path in some])
             self._uploaded_paths.update(some)
             if len(new_paths) > _FILES_TOGETHER:
-                log.info(
+                _log.info(
                     "backup: %d of %d new files stored", min(start + _FILES_TOGETHER, len(new_paths)), len(new_paths)
                 )
         now = self._now()
@@ -145,7 +145,7 @@ class BackupUploader:
         self._snapshot, self._sha256, self._snapshot_bytes = name, manifest.sha256, manifest.packed_bytes
         self._num_deltas = self._log_bytes = 0
         self._snapshot_at = self._clock()
-        log.info("backup: snapshot %s with %d votes, %.1f MB", name, votes, manifest.packed_bytes / 1e6)
+        _log.info("backup: snapshot %s with %d votes, %.1f MB", name, votes, manifest.packed_bytes / 1e6)
         self._prune(copy)
 
     def _prune(self, copy: Path) -> None:
@@ -170,7 +170,7 @@ class BackupUploader:
             if self._uploaded_paths is not None:
                 self._uploaded_paths -= set(unreferenced_paths)
         except BackupUnreachableError as error:
-            log.warning("backup: old snapshots could not be removed: %s", error)
+            _log.warning("backup: old snapshots could not be removed: %s", error)
 
 
 def _first(connection: Any, query: str) -> Any:
@@ -288,10 +288,10 @@ class Backup:
         except (StudioError, OSError, safe_driver().Error) as error:
             if self._failing_since is None:
                 self._failing_since = self._clock()
-            log.warning("backup: nothing could be stored: %s", error)
+            _log.warning("backup: nothing could be stored: %s", error)
             return
         if self._failing_since is not None:
-            log.info("backup: the storage takes what is stored again")
+            _log.info("backup: the storage takes what is stored again")
         self._failing_since = None
         with self._uploaded:
             self._uploaded_ticket = ticket
@@ -302,20 +302,22 @@ class Backup:
             try:
                 superseded = is_superseded(self._remote, self._claim)
             except StudioError as error:
-                log.warning("backup: %s", error)
+                _log.warning("backup: %s", error)
                 continue
             self._last_contact_at = self._clock()
             if superseded:
-                log.error("backup: another studio has taken over at %s; this one takes no more votes", self._remote.url)
+                _log.error(
+                    "backup: another studio has taken over at %s; this one takes no more votes", self._remote.url
+                )
                 self._superseded.set()
                 self._wake.set()
                 return
 
     def _release_claim(self) -> None:
         if self._failing_since is not None:
-            log.error("backup: the last changes are on this machine's disk only, not at %s", self._remote.url)
+            _log.error("backup: the last changes are on this machine's disk only, not at %s", self._remote.url)
             return
         try:
             release_claim(self._remote, self._claim)
         except StudioError as error:
-            log.warning("backup: the next studio will have to wait for this one: %s", error)
+            _log.warning("backup: the next studio will have to wait for this one: %s", error)

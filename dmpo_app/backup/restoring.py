@@ -29,7 +29,7 @@ from dmpo_app.store.db.database import HEAD
 from dmpo_app.store.db.sqlite import DatabaseCopier, open_copy, safe_driver
 from dmpo_app.store.store import DATABASE_NAME, SECRET_KEY_NAME
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _SCRATCH = "restoring"
 _FILES_TOGETHER = 128
@@ -52,7 +52,7 @@ def restore(
     *,
     snapshot: str | None = None,
     with_log: bool = True,
-    on_progress: Callable[[str], None] = log.info,
+    on_progress: Callable[[str], None] = _log.info,
 ) -> RestoreResult | None:
     """Restore into a home that has no database; None when the backup has no snapshot.
 
@@ -89,7 +89,7 @@ def fetch_files(
     remote: Remote,
     home: Path,
     referenced: Sequence[home_files.ReferencedFile],
-    on_progress: Callable[[str], None] = log.info,
+    on_progress: Callable[[str], None] = _log.info,
 ) -> tuple[int, list[str]]:
     """Fetch those of the needed files that a home does not have; returns how many, and what was wrong with others.
 
@@ -159,7 +159,7 @@ def _first_whole(
             rebuilt = rebuild(remote, name, database, scratch, at_most=None if with_log else 0)
             check_database(database)
         except (BackupDamagedError, NotFoundError) as error:
-            log.warning("snapshot %s is not whole, the one before it is taken: %s", name, error)
+            _log.warning("snapshot %s is not whole, the one before it is taken: %s", name, error)
             damaged_snapshots.append(f"{name}: {error}")
             continue
         return rebuilt, damaged_snapshots
@@ -214,7 +214,7 @@ class IntegrityReport:
 
 def verify(home: Path, *, on_progress: Callable[[int, int], None] | None = None) -> IntegrityReport:
     """Check the whole home; a running studio is not disturbed. Raises SetupError where there is no database."""
-    with closing(DatabaseCopier(home / DATABASE_NAME)) as copier, _scratch(home) as folder:
+    with closing(DatabaseCopier(home / DATABASE_NAME)) as copier, _verify_folder(home) as folder:
         copy = folder / DATABASE_NAME
         try:
             copier.copy(copy)
@@ -223,8 +223,8 @@ def verify(home: Path, *, on_progress: Callable[[int, int], None] | None = None)
             return IntegrityReport([IntegrityIssue(IssueKind.DATABASE, str(error), DATABASE_NAME)], 0, 0)
         with open_copy(copy) as connection:
             referenced = list(home_files.referenced_files(connection))
-            votes = int(_first(connection, "SELECT count(*) FROM votes"))
-            wrong = int(_first(connection, _WRONG_COUNTS))
+            votes = int(_first_cell(connection, "SELECT count(*) FROM votes"))
+            wrong = int(_first_cell(connection, _WRONG_COUNTS))
     issues = [IntegrityIssue(IssueKind.DATABASE, f"{wrong} pairs do not count their votes right")] if wrong else []
     for number, file in enumerate(referenced):
         fault = (
@@ -286,14 +286,14 @@ def repair_home(home: Path, issues: list[IntegrityIssue], remote: Remote | None)
 
 
 @contextmanager
-def _scratch(home: Path) -> Iterator[Path]:
+def _verify_folder(home: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=home, prefix="verify-") as folder:
         yield Path(folder)
 
 
 def _leftovers(home: Path) -> Iterator[IntegrityIssue]:
     """Half-written files of processes that were killed."""
-    candidates = [*home.glob("tmp/*"), *home.glob("adapters/*/.staging-*"), *home.glob("verify-*"), home / "restoring"]
+    candidates = [*home.glob("tmp/*"), *home.glob("adapters/*/.staging-*"), *home.glob("verify-*"), home / _SCRATCH]
     for path in candidates:
         if _age_seconds(path) > _YOUNG_SECONDS:
             relative = path.relative_to(home).as_posix()
@@ -328,5 +328,5 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _first(connection: Any, query: str) -> Any:
+def _first_cell(connection: Any, query: str) -> Any:
     return connection.execute(query).fetchone()[0]

@@ -122,7 +122,7 @@ def export(
         if push is not None:
             _write_and_push(folder, format_name, selection, options, settings, push, private=private)
         elif folder is not None:
-            _say(_write(folder, format_name, selection, options, settings), folder)
+            _say_exported(_write_export(folder, format_name, selection, options, settings), folder)
         else:
             raise BadInputError("where to? Name a folder, a repository with --push owner/name, or both")
 
@@ -143,13 +143,15 @@ def _write_and_push(
     require_licence(options.licence or settings.labeling.licence)
     with ExitStack() as stack:
         target = folder or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "export"
-        _say(_write(target, format_name, selection, options, settings), folder)
+        _say_exported(_write_export(target, format_name, selection, options, settings), folder)
         num_changed = push_export(target, repository, private=private)
     changes = f"{num_changed} files changed" if num_changed else "nothing changed"
     out.print(f"{repository}: {changes}", highlight=False)
 
 
-def _write(target: Path, name: str, selection: Selection, options: ExportOptions, settings: Settings) -> ExportSummary:
+def _write_export(
+    target: Path, name: str, selection: Selection, options: ExportOptions, settings: Settings
+) -> ExportSummary:
     from dmpo_app.exchange.exporting import export_to, get_format
     from dmpo_app.server.wiring import open_lineage
 
@@ -168,7 +170,7 @@ def _write(target: Path, name: str, selection: Selection, options: ExportOptions
         )
 
 
-def _say(summary: ExportSummary, folder: Path | None) -> None:
+def _say_exported(summary: ExportSummary, folder: Path | None) -> None:
     if folder is not None:
         out.print(str(folder), highlight=False, markup=False)
     out.print(f"{summary.rows} rows of {summary.votes} votes on {summary.pairs} pairs", highlight=False)
@@ -233,11 +235,11 @@ def import_data(
             importer = Importer(lineage.store, lineage.base, settings, source, reader, use, annotator_namespace=people)
             out.print(escape(f"{source.name} as {reader.name}"), highlight=False)
             _note_earlier(importer)
-            if (dry_run or not yes) and not _preview(importer, lineage, left_out, ask=not dry_run):
+            if (dry_run or not yes) and not _preview_import(importer, lineage, left_out, ask=not dry_run):
                 return
-            is_whole = _run(importer, lineage, left_out)
+            is_whole = _run_import(importer, lineage, left_out)
             if is_whole and encode:
-                _encode(lineage, settings)
+                _encode_imported(lineage, settings)
         if not is_whole:
             raise typer.Exit(EXIT_STOPPED)
 
@@ -249,11 +251,11 @@ def _note_earlier(importer: Importer) -> None:
         out.print(f"this import {progress_text} at row {before.counts.rows:,}", highlight=False)
 
 
-def _preview(importer: Importer, lineage: Lineage, left_out: Path | None, *, ask: bool) -> bool:
+def _preview_import(importer: Importer, lineage: Lineage, left_out: Path | None, *, ask: bool) -> bool:
     """Preview the import; True to go on with it."""
     with console.status("reading") as status:
         preview = importer.preview(lambda counts: status.update(f"reading: {counts.rows:,} rows"))
-    _show(preview.counts, "would be added")
+    _show_counts(preview.counts, "would be added")
     _list_left_out(preview.left_out, len(preview.left_out), importer, lineage, left_out)
     if not ask:
         return False
@@ -265,7 +267,7 @@ def _preview(importer: Importer, lineage: Lineage, left_out: Path | None, *, ask
     return typer.confirm("Import it?")
 
 
-def _run(importer: Importer, lineage: Lineage, left_out: Path | None) -> bool:
+def _run_import(importer: Importer, lineage: Lineage, left_out: Path | None) -> bool:
     """Run the import; True when all of it was imported."""
     before = importer.earlier_state()
     with stop_signals() as stopping, console.status("importing") as status:
@@ -273,7 +275,7 @@ def _run(importer: Importer, lineage: Lineage, left_out: Path | None) -> bool:
             lambda counts: status.update(f"importing: {counts.rows:,} rows, {counts.pairs:,} pairs"), stopping.is_set
         )
     if before is None or before.counts.rows < state.counts.rows:
-        _show(state.counts, "added")
+        _show_counts(state.counts, "added")
         num_left_out = sum(state.counts.left_out.values())
         _list_left_out(lineage.store.imports.left_out(state.id), num_left_out, importer, lineage, left_out)
     if not state.is_complete:
@@ -288,7 +290,7 @@ def _run(importer: Importer, lineage: Lineage, left_out: Path | None) -> bool:
     return True
 
 
-def _encode(lineage: Lineage, settings: Settings) -> None:
+def _encode_imported(lineage: Lineage, settings: Settings) -> None:
     from dmpo_app.cli.offline import encode_imported
 
     encoding = lineage.store.imports.encoding_progress(lineage.base)
@@ -300,7 +302,7 @@ def _encode(lineage: Lineage, settings: Settings) -> None:
         encode_imported(lineage, settings, lambda left: bar.update(task, completed=total - left), stopping.is_set)
 
 
-def _show(counts: ImportCounts, verb: str) -> None:
+def _show_counts(counts: ImportCounts, verb: str) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in (
         ("rows read", counts.rows),

@@ -219,7 +219,7 @@ class Encoder:
     def load(cls, source: str, *, device: str, dtype: str, resolution: int | None) -> Self:
         """Load the encoders for images of `resolution` pixels a side; None: of the model's own size.
 
-        Raises like `loading.load_pipeline`.
+        Raises like `load_pipeline`.
         """
         pipeline, (_, height, width) = load_encoders(source, device=device, dtype=dtype, resolution=resolution)
         scale = pipeline.vae_scale_factor

@@ -1,4 +1,4 @@
-"""The labeling service: sessions, assignments, votes, reports and the status of the studio.
+"""The labeling service: sessions, consent, assignments, votes, reports and the status of the studio.
 
 Between the store and whatever faces people. Knows neither HTTP nor Gradio; raises the studio's errors.
 """
@@ -32,11 +32,7 @@ from dmpo_app.store import Store, utc_now
 
 MAX_ASSIGNMENTS = 16
 """Open assignments of one annotator at most: enough to prefetch, too few to lock others out of the pool."""
-
-
 MAX_ELAPSED_MS = 24 * 3600 * 1000
-
-
 _REMEMBERED_ANNOTATORS = 4096
 
 
@@ -280,13 +276,9 @@ class LabelingService:
         return next((message for problem in self._problems if (message := problem())), None)
 
 
-MAX_TEXT = 50_000
-
-
-_FILE_ENDINGS = (".txt", ".md")
-
-
-_CACHE_SIZE = 4096
+MAX_CONSENT_TEXT = 50_000
+_CONSENT_FILE_ENDINGS = (".txt", ".md")
+_REMEMBERED_AGREEMENTS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +297,7 @@ class Consent:
         self.text = text
         self._store = store
         # An agreement is for good, so it is looked up once; lru_cache keeps no refusals.
-        self._cached_agreement = lru_cache(maxsize=_CACHE_SIZE)(self._look_up)
+        self._cached_agreement = lru_cache(maxsize=_REMEMBERED_AGREEMENTS)(self._look_up)
 
     def require(self, annotator: Annotator) -> None:
         """Raise ConsentRequiredError while the annotator has not agreed to the present text."""
@@ -342,7 +334,7 @@ def read_consent(settings: LabelingSettings) -> ConsentText | None:
     if text_or_path is None:
         return None
     text = text_or_path
-    if "\n" not in text_or_path and text_or_path.lower().endswith(_FILE_ENDINGS):
+    if "\n" not in text_or_path and text_or_path.lower().endswith(_CONSENT_FILE_ENDINGS):
         try:
             text = Path(text_or_path).expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -350,6 +342,6 @@ def read_consent(settings: LabelingSettings) -> ConsentText | None:
                 f"the text to agree to, DMPO_LABELING__CONSENT={text_or_path}, cannot be read: {error}"
             ) from error
     text = text.strip()
-    if not 1 <= len(text) <= MAX_TEXT:
-        raise errors.SetupError(f"the text to agree to has {len(text)} characters; expected 1 to {MAX_TEXT}")
+    if not 1 <= len(text) <= MAX_CONSENT_TEXT:
+        raise errors.SetupError(f"the text to agree to has {len(text)} characters; expected 1 to {MAX_CONSENT_TEXT}")
     return ConsentText(text, settings.consent_version, sha256_hex(text.encode()))

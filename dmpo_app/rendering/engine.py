@@ -30,13 +30,10 @@ from dmpo_app.rendering.pool import PairPlan, SheetPlan, store_pair
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 
-MAX_BYTES = 256 << 20
-
-
-_RETRY_SECONDS = 30.0
-
-
 _log = logging.getLogger(__name__)
+
+MAX_CACHE_BYTES = 256 << 20
+_RETRY_SECONDS = 30.0
 
 
 class AdapterCache:
@@ -58,7 +55,7 @@ class AdapterCache:
         if adapter_weights is None:
             adapter_weights = self._cache[key] = read_adapter(adapter.folder, adapter.sha256)
         self._cache.move_to_end(key)
-        while len(self._cache) > 1 and sum(weights.num_bytes for weights in self._cache.values()) > MAX_BYTES:
+        while len(self._cache) > 1 and sum(weights.num_bytes for weights in self._cache.values()) > MAX_CACHE_BYTES:
             self._cache.popitem(last=False)
         return adapter_weights
 

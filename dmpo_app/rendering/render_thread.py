@@ -30,18 +30,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-
 IDLE_SECONDS = 0.2
-
-
 ERROR_PAUSE_SECONDS = 5.0
-
-
 LOADING_STOP_SECONDS = 1.0
 """Loading cannot be interrupted; the thread is a daemon, and has nothing to lose."""
-
-
+_PURGE_EVERY = timedelta(hours=1)
 _SHUTTING_DOWN = "the studio is shutting down"
+_Work = TypeVar("_Work")
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,12 +215,6 @@ class RenderThread:
         while (job := self._next_job()) is not None:
             if job.future.set_running_or_notify_cancel():
                 job.future.set_exception(NotReadyError(reason))
-
-
-_Work = TypeVar("_Work")
-
-
-_PURGE_EVERY = timedelta(hours=1)
 
 
 class RenderPurge:

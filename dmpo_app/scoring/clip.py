@@ -66,80 +66,10 @@ _TRANSPOSED = {"text_projection": "text_projection.weight", "visual.proj": "visu
 _TOWERS = {"visual.transformer.resblocks.": "vision_model", "transformer.resblocks.": "text_model"}
 _RECOMPUTED = {"attn_mask"}  # the causal mask, a buffer that older checkpoints carry
 
-
-def build_clip_model(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: str) -> CLIPModel:
-    """Build the model from open_clip's tensors and `model_cfg`. Raises ModelUnavailableError when they do not fit."""
-    with networks.translate_load_errors(source):
-        config = _config(settings)
-        with accelerate.init_empty_weights():  # a billion random numbers would only be overwritten
-            model = CLIPModel(config)
-    networks.load_strict(model, rename_tensors(tensors, source), source)
-    return model
-
-
-def rename_tensors(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Rename tensors to CLIPModel's names. Raises ModelUnavailableError for a name open_clip's CLIP does not have."""
-    renamed: dict[str, Tensor] = {}
-    for name, value in tensors.items():
-        if name in _RECOMPUTED:
-            continue
-        if name in _WHOLE:
-            renamed[_WHOLE[name]] = value
-        elif name in _TRANSPOSED:
-            renamed[_TRANSPOSED[name]] = value.T.contiguous()
-        else:
-            renamed.update(_rename_in_block(name, value, source))
-    return renamed
-
-
-def _rename_in_block(name: str, value: Tensor, source: str) -> Iterable[tuple[str, Tensor]]:
-    for prefix, tower in _TOWERS.items():
-        if name.startswith(prefix):
-            number, _, part = name.removeprefix(prefix).partition(".")
-            layer = f"{tower}.encoder.layers.{number}"
-            if part in {"attn.in_proj_weight", "attn.in_proj_bias"}:
-                kind = part.removeprefix("attn.in_proj_")
-                thirds = zip("qkv", value.chunk(3), strict=True)
-                return [(f"{layer}.self_attn.{letter}_proj.{kind}", third.contiguous()) for letter, third in thirds]
-            stem, _, kind = part.rpartition(".")
-            if stem in _BLOCK:
-                return [(f"{layer}.{_BLOCK[stem]}.{kind}", value)]
-    raise ModelUnavailableError(
-        f"{source} holds {name}, which open_clip's CLIP does not have; weights in open_clip's layout are needed "
-        "(the state_dict of HPS_v2.1_compressed.pt, for example)"
-    )
-
-
-def _config(settings: Mapping[str, Any]) -> CLIPConfig:
-    vision, text = settings["vision_cfg"], settings["text_cfg"]
-    activation = "quick_gelu" if settings.get("quick_gelu") else "gelu"
-    return CLIPConfig(
-        projection_dim=settings["embed_dim"],
-        vision_config={
-            "hidden_size": vision["width"],
-            "intermediate_size": int(vision["width"] * vision.get("mlp_ratio", 4.0)),
-            "num_hidden_layers": vision["layers"],
-            "num_attention_heads": vision["width"] // vision.get("head_width", 64),
-            "image_size": vision["image_size"],
-            "patch_size": vision["patch_size"],
-            "hidden_act": activation,
-        },
-        text_config={
-            "vocab_size": text["vocab_size"],
-            "hidden_size": text["width"],
-            "intermediate_size": int(text["width"] * text.get("mlp_ratio", 4.0)),
-            "num_hidden_layers": text["layers"],
-            "num_attention_heads": text["heads"],
-            "max_position_embeddings": text["context_length"],
-            "hidden_act": activation,
-            # open_clip reads the prompt at its highest token, which is the end mark, the last of the vocabulary.
-            "eos_token_id": text["vocab_size"] - 1,
-            "bos_token_id": text["vocab_size"] - 2,
-        },
-    )
-
-
 _CODE_VERSION = 1
+# The head was fitted to people's ratings by least squares, so it has no log odds of its own. In AVA, most of its data,
+# one image's ratings spread by 1.4; two people's by 2, which is a logistic scale of 2 * sqrt(3) / pi = 1.1.
+_AESTHETIC_SCALE = 1.0
 
 
 class ClipTowers:
@@ -268,11 +198,6 @@ def _load_towers(name: str, source: str, device: str, *, tokenizer_otherwise: st
     return towers, weights.identify(name, _CODE_VERSION, files)
 
 
-# The head was fitted to people's ratings by least squares, so it has no log odds of its own. In AVA, most of its data,
-# one image's ratings spread by 1.4; two people's by 2, which is a logistic scale of 2 * sqrt(3) / pi = 1.1.
-_SCALE = 1.0
-
-
 @dataclass(frozen=True, slots=True)
 class AestheticScorer:
     """Scorer by the predicted aesthetic rating; prompts do not matter."""
@@ -285,7 +210,7 @@ class AestheticScorer:
     device: torch.device
     batch_size: int
     name: str = "aesthetic"
-    scale: float = _SCALE
+    scale: float = _AESTHETIC_SCALE
 
     def score(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:
         """Score images; see `Scorer.score`."""
@@ -326,3 +251,75 @@ def build_aesthetic(source: str, device: str, batch_size: int) -> AestheticScore
 def _clip_beside(head_path: Path) -> str:
     folder = head_path.parent
     return str(folder) if (folder / "config.json").is_file() else weights.OPENAI_CLIP_L
+
+
+def build_clip_model(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: str) -> CLIPModel:
+    """Build the model from open_clip's tensors and `model_cfg`. Raises ModelUnavailableError when they do not fit."""
+    with networks.translate_load_errors(source):
+        config = _clip_config(settings)
+        with accelerate.init_empty_weights():  # a billion random numbers would only be overwritten
+            model = CLIPModel(config)
+    networks.load_strict(model, rename_tensors(tensors, source), source)
+    return model
+
+
+def rename_tensors(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Rename tensors to CLIPModel's names. Raises ModelUnavailableError for a name open_clip's CLIP does not have."""
+    renamed: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        if name in _RECOMPUTED:
+            continue
+        if name in _WHOLE:
+            renamed[_WHOLE[name]] = value
+        elif name in _TRANSPOSED:
+            renamed[_TRANSPOSED[name]] = value.T.contiguous()
+        else:
+            renamed.update(_rename_in_block(name, value, source))
+    return renamed
+
+
+def _rename_in_block(name: str, value: Tensor, source: str) -> Iterable[tuple[str, Tensor]]:
+    for prefix, tower in _TOWERS.items():
+        if name.startswith(prefix):
+            number, _, part = name.removeprefix(prefix).partition(".")
+            layer = f"{tower}.encoder.layers.{number}"
+            if part in {"attn.in_proj_weight", "attn.in_proj_bias"}:
+                kind = part.removeprefix("attn.in_proj_")
+                thirds = zip("qkv", value.chunk(3), strict=True)
+                return [(f"{layer}.self_attn.{letter}_proj.{kind}", third.contiguous()) for letter, third in thirds]
+            stem, _, kind = part.rpartition(".")
+            if stem in _BLOCK:
+                return [(f"{layer}.{_BLOCK[stem]}.{kind}", value)]
+    raise ModelUnavailableError(
+        f"{source} holds {name}, which open_clip's CLIP does not have; weights in open_clip's layout are needed "
+        "(the state_dict of HPS_v2.1_compressed.pt, for example)"
+    )
+
+
+def _clip_config(settings: Mapping[str, Any]) -> CLIPConfig:
+    vision, text = settings["vision_cfg"], settings["text_cfg"]
+    activation = "quick_gelu" if settings.get("quick_gelu") else "gelu"
+    return CLIPConfig(
+        projection_dim=settings["embed_dim"],
+        vision_config={
+            "hidden_size": vision["width"],
+            "intermediate_size": int(vision["width"] * vision.get("mlp_ratio", 4.0)),
+            "num_hidden_layers": vision["layers"],
+            "num_attention_heads": vision["width"] // vision.get("head_width", 64),
+            "image_size": vision["image_size"],
+            "patch_size": vision["patch_size"],
+            "hidden_act": activation,
+        },
+        text_config={
+            "vocab_size": text["vocab_size"],
+            "hidden_size": text["width"],
+            "intermediate_size": int(text["width"] * text.get("mlp_ratio", 4.0)),
+            "num_hidden_layers": text["layers"],
+            "num_attention_heads": text["heads"],
+            "max_position_embeddings": text["context_length"],
+            "hidden_act": activation,
+            # open_clip reads the prompt at its highest token, which is the end mark, the last of the vocabulary.
+            "eos_token_id": text["vocab_size"] - 1,
+            "bos_token_id": text["vocab_size"] - 2,
+        },
+    )

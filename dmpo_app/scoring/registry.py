@@ -149,7 +149,6 @@ def build_scorer(name: str, *, source: str | None, device: str, batch_size: int)
 
 
 def _build_pixel_scorer(name: str, source: str | None) -> Scorer:
-
     if source is not None:
         raise BadInputError(f"{name} is computed from pixels and takes no weights; leave out the source {source!r}")
     return PixelScorer(name)
@@ -176,7 +175,7 @@ def score_in_batches(
 
     Raises BadInputError for inputs that do not belong together, StudioError for a score that is not finite.
     """
-    _check(images, prompts)
+    _check_inputs(images, prompts)
     parts = [
         score_batch(images[start : start + batch_size], prompts[start : start + batch_size])
         for start in range(0, len(images), batch_size)
@@ -192,7 +191,7 @@ def score_in_batches(
     return scores
 
 
-def _check(images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> None:
+def _check_inputs(images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> None:
     if isinstance(prompts, str):
         raise BadInputError("prompts must be a sequence with one prompt for each image, not a single string")
     if len(images) != len(prompts):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from dmpo_app.backup.remotes.remote import Remote
     from dmpo_app.backup.startup import Claim
 
+_log = logging.getLogger(__name__)
+
 
 _REFRESH_SECONDS = 5
 _PAGE = """<!doctype html>
@@ -93,8 +95,6 @@ class WaitingPage:
         return Handler
 
 
-log = logging.getLogger(__name__)
-
 _RETRY_SECONDS = 2.0
 _UNREACHABLE_MESSAGE = (
     "The storage that keeps the votes is out of reach, so the studio does not open yet: votes cast now could be lost."
@@ -129,7 +129,7 @@ def claim_backup(settings: Settings, stopping: threading.Event) -> ClaimedBackup
     with WaitingPage(settings.host, settings.port) as page:
 
         def progress(words: str) -> None:
-            log.info("backup: %s", words)
+            _log.info("backup: %s", words)
             page.set_message(f"The studio is coming back from its backup: {words}.")
 
         while not stopping.is_set():
@@ -142,7 +142,7 @@ def claim_backup(settings: Settings, stopping: threading.Event) -> ClaimedBackup
                     on_progress=progress,
                 )
             except BackupUnreachableError as error:
-                log.warning("the studio does not open yet: %s", error)
+                _log.warning("the studio does not open yet: %s", error)
                 page.set_message(_UNREACHABLE_MESSAGE)
                 stopping.wait(_RETRY_SECONDS)
             else:

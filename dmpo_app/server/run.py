@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dmpo_app.web.services import Services
 
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def run_server(settings: Settings, console: Console) -> None:
         if studio is None:
             return
         stopping.wait()
-        log.info("stopping; a round in progress is kept and goes on at the next start")
+        _log.info("stopping; a round in progress is kept and goes on at the next start")
     if studio.renderer is not None and studio.renderer.state.phase == "loading":
         _end_while_loading()
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from dmpo_app.training.process.supervisor import TrainerProcess
     from dmpo_app.web.services import Services
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _OWNER_FILE = "serve.json"
 
@@ -75,7 +75,7 @@ def _import_starter_pairs(store: Store, base: BaseModelRef, path: Path) -> None:
     starter = read_starter_pairs(path)
     if starter.fingerprint == base.fingerprint:
         store.pairs.add_many(base, starter.pairs)
-        log.info("imported %d starter pairs", len(starter.pairs))
+        _log.info("imported %d starter pairs", len(starter.pairs))
 
 
 def build_labeling(

@@ -30,7 +30,7 @@ from dmpo_app.store.voting.votes import VoteRecords, Votes
 
 DATABASE_NAME = "studio.db"
 SECRET_KEY_NAME = "secret.key"
-"""The home's key, by which tokens are sealed (`labeling.tokens`); a backup keeps it with the database."""
+"""The home's key, by which tokens are sealed (`labeling.sign_in`); a backup keeps it with the database."""
 
 _LOCK_SECONDS = 120.0
 

@@ -26,6 +26,7 @@ from dmpo_app.web.routes.studio_routes import IMAGE_LIFETIME
 from dmpo_app.web.routes.voting_routes import image_url
 from dmpo_app.web.services import Services
 
+MAX_SUGGESTIONS = 6
 RenderResult = dict[str, Any]
 """Result of a render for the browser: `images`, each with `version` and `url`, or `problem` in words."""
 
@@ -33,6 +34,115 @@ _GPU_MINUTE_HELP = """<p class="ln-help">This Space has no GPU of its own. Round
 minutes that people lend: yours is taken off your own daily share on Hugging Face, and only while this page is
 open.</p>"""
 _DELIVER_RESULT_JS = """(answer) => { document.querySelector("dmpo-compare")?.answered(answer); }"""
+_RENDER_JS = """(prompt, seed, guidance, steps, left, right, strength) => {
+  document.querySelector("dmpo-compare")?.render({ prompt, seed, guidance, steps, left, right, strength });
+}"""
+_REFRESHED_JS = """() => { document.querySelector("dmpo-compare")?.refreshed(); }"""
+_DICE_JS = "() => Math.floor(Math.random() * 2147483648)"
+
+
+class VersionLists(NamedTuple):
+    """Version lists written by the refresh, in the order of its outputs."""
+
+    left: Any
+    right: Any
+    live: int
+
+
+class Controls(NamedTuple):
+    """Controls of the form, in the order in which the browser gets their values."""
+
+    prompt: gr.Textbox
+    seed: gr.Number
+    guidance: gr.Slider
+    steps: gr.Slider
+    left: gr.Dropdown
+    right: gr.Dropdown
+    strength: gr.Slider
+
+
+def compare_tab(services: Services) -> None:
+    """Build the Before / after tab: the form, and the element that shows two versions of an image."""
+    choices, live = version_choices(services)
+    live_state = gr.State(live)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=2, min_width=300):
+            controls, dice = _form(services, choices, live)
+            render = gr.Button("Render", variant="primary", elem_id="ba-render")
+        with gr.Column(scale=3, min_width=300):
+            gpu_minutes_attribute = "" if services.gpu_minutes is None else " lent"
+            elements = f"<dmpo-compare{gpu_minutes_attribute}></dmpo-compare><dmpo-suggest></dmpo-suggest>"
+            gr.HTML(elements, apply_default_css=False, js_on_load=None, padding=False)
+    refresh = gr.Button(visible="hidden", elem_id="ba-refresh")
+
+    inputs = list(controls)
+    render.click(fn=None, inputs=inputs, outputs=None, js=_RENDER_JS, api_visibility="private")
+    seed_event = dice.click(fn=None, inputs=None, outputs=controls.seed, js=_DICE_JS, api_visibility="private").then(
+        fn=None, inputs=inputs, outputs=None, js=_RENDER_JS, api_visibility="private"
+    )
+
+    if services.gpu_minutes is not None:
+        render_by_queue(services, services.gpu_minutes, [render.click, seed_event.then], inputs)
+
+    def refresh_versions(left_now: int, right_now: int, live_before: int) -> VersionLists:
+        """Refresh the version lists. A side that showed the live version goes on showing the live one."""
+        fresh, live_now = version_choices(services)
+        follow = right_now == live_before
+        return VersionLists(
+            gr.update(choices=fresh, value=left_now),
+            gr.update(choices=fresh, value=live_now if follow else right_now),
+            live_now,
+        )
+
+    lists = [controls.left, controls.right, live_state]
+    refresh.click(
+        refresh_versions, inputs=lists, outputs=lists, queue=False, show_progress="hidden", api_visibility="private"
+    ).then(fn=None, inputs=None, outputs=None, js=_REFRESHED_JS, api_visibility="private")
+
+
+def _form(services: Services, choices: list[tuple[str, int]], live: int) -> tuple[Controls, gr.Button]:
+    """The controls and the button that rolls a seed."""
+    suggestions = held_out_prompts(services)
+    defaults = services.sampling
+    prompt = gr.Textbox(
+        label="Prompt",
+        value=suggestions[0] if suggestions else "",
+        placeholder="What should the image show?",
+        lines=2,
+        max_lines=4,
+        max_length=MAX_PROMPT,
+        elem_id="ba-prompt",
+    )
+    if services.settings.labeling.free_prompts:
+        gr.HTML("<dmpo-propose></dmpo-propose>", apply_default_css=False, js_on_load=None, padding=False)
+    if suggestions:
+        label = "Prompts the model never trained on"
+        gr.Examples([[text] for text in suggestions], inputs=prompt, label=label, elem_id="ba-examples")
+    with gr.Row(elem_classes="ba-versions"):
+        left = gr.Dropdown(choices, value=BASE_VERSION, label="Left", min_width=120, elem_id="ba-left")
+        right = gr.Dropdown(choices, value=live, label="Right", min_width=120, elem_id="ba-right")
+    with gr.Row(equal_height=True):
+        seed = gr.Number(7, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, min_width=120, scale=3)
+        dice = gr.Button("⚄ Roll", min_width=80, scale=1, elem_id="ba-dice")
+    strength = gr.Slider(0, MAX_STRENGTH, value=1.0, step=0.05, label="Strength", info="How much of the adapter")
+    with gr.Accordion("Sampling", open=False):
+        guidance = gr.Slider(0, 15, value=defaults.guidance, step=0.1, label="Guidance")
+        steps = gr.Slider(1, 100, value=min(100, defaults.num_steps), step=1, label="Steps")
+    return Controls(prompt, seed, guidance, steps, left, right, strength), dice
+
+
+def version_choices(services: Services) -> tuple[list[tuple[str, int]], int]:
+    """Names and numbers of every version for a list, the newest first, and the live one."""
+    live = services.store.adapters.live_version(services.base)
+    names = [("Base", BASE_VERSION)]
+    names += [(f"Version {ref.version}", ref.version) for ref in services.store.adapters.list(services.base)]
+    return [(name + " · live" if version == live else name, version) for name, version in reversed(names)], live
+
+
+def held_out_prompts(services: Services) -> list[str]:
+    """A few prompts that pairs are never made of, always the same ones."""
+    prompts = sorted(prompt.text for prompt in services.store.prompts.list(held_out=True))
+    return random.Random(0).sample(prompts, min(MAX_SUGGESTIONS, len(prompts)))
 
 
 def gpu_minute_panel(gpu_minutes: ZeroGpuService) -> None:
@@ -94,116 +204,3 @@ def render_for_page(services: Services, gpu_minutes: ZeroGpuService, fields: dic
     return {
         "images": [{"version": made.version, "url": image_url(services, made.image.id, expires_at)} for made in images]
     }
-
-
-MAX_SUGGESTIONS = 6
-
-_RENDER = """(prompt, seed, guidance, steps, left, right, strength) => {
-  document.querySelector("dmpo-compare")?.render({ prompt, seed, guidance, steps, left, right, strength });
-}"""
-_REFRESHED = """() => { document.querySelector("dmpo-compare")?.refreshed(); }"""
-_DICE = "() => Math.floor(Math.random() * 2147483648)"
-
-
-class VersionLists(NamedTuple):
-    """Version lists written by the refresh, in the order of its outputs."""
-
-    left: Any
-    right: Any
-    live: int
-
-
-class Controls(NamedTuple):
-    """Controls of the form, in the order in which the browser gets their values."""
-
-    prompt: gr.Textbox
-    seed: gr.Number
-    guidance: gr.Slider
-    steps: gr.Slider
-    left: gr.Dropdown
-    right: gr.Dropdown
-    strength: gr.Slider
-
-
-def compare_tab(services: Services) -> None:
-    """Build the Before / after tab: the form, and the element that shows two versions of an image."""
-    choices, live = version_choices(services)
-    live_state = gr.State(live)
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=2, min_width=300):
-            controls, dice = _form(services, choices, live)
-            render = gr.Button("Render", variant="primary", elem_id="ba-render")
-        with gr.Column(scale=3, min_width=300):
-            gpu_minutes_attribute = "" if services.gpu_minutes is None else " lent"
-            elements = f"<dmpo-compare{gpu_minutes_attribute}></dmpo-compare><dmpo-suggest></dmpo-suggest>"
-            gr.HTML(elements, apply_default_css=False, js_on_load=None, padding=False)
-    refresh = gr.Button(visible="hidden", elem_id="ba-refresh")
-
-    inputs = list(controls)
-    render.click(fn=None, inputs=inputs, outputs=None, js=_RENDER, api_visibility="private")
-    seed_event = dice.click(fn=None, inputs=None, outputs=controls.seed, js=_DICE, api_visibility="private").then(
-        fn=None, inputs=inputs, outputs=None, js=_RENDER, api_visibility="private"
-    )
-
-    if services.gpu_minutes is not None:
-        render_by_queue(services, services.gpu_minutes, [render.click, seed_event.then], inputs)
-
-    def refresh_versions(left_now: int, right_now: int, live_before: int) -> VersionLists:
-        """Refresh the version lists. A side that showed the live version goes on showing the live one."""
-        fresh, live_now = version_choices(services)
-        follow = right_now == live_before
-        return VersionLists(
-            gr.update(choices=fresh, value=left_now),
-            gr.update(choices=fresh, value=live_now if follow else right_now),
-            live_now,
-        )
-
-    lists = [controls.left, controls.right, live_state]
-    refresh.click(
-        refresh_versions, inputs=lists, outputs=lists, queue=False, show_progress="hidden", api_visibility="private"
-    ).then(fn=None, inputs=None, outputs=None, js=_REFRESHED, api_visibility="private")
-
-
-def _form(services: Services, choices: list[tuple[str, int]], live: int) -> tuple[Controls, gr.Button]:
-    """The controls and the button that rolls a seed."""
-    suggestions = held_out_prompts(services)
-    defaults = services.sampling
-    prompt = gr.Textbox(
-        label="Prompt",
-        value=suggestions[0] if suggestions else "",
-        placeholder="What should the image show?",
-        lines=2,
-        max_lines=4,
-        max_length=MAX_PROMPT,
-        elem_id="ba-prompt",
-    )
-    if services.settings.labeling.free_prompts:
-        gr.HTML("<dmpo-propose></dmpo-propose>", apply_default_css=False, js_on_load=None, padding=False)
-    if suggestions:
-        label = "Prompts the model never trained on"
-        gr.Examples([[text] for text in suggestions], inputs=prompt, label=label, elem_id="ba-examples")
-    with gr.Row(elem_classes="ba-versions"):
-        left = gr.Dropdown(choices, value=BASE_VERSION, label="Left", min_width=120, elem_id="ba-left")
-        right = gr.Dropdown(choices, value=live, label="Right", min_width=120, elem_id="ba-right")
-    with gr.Row(equal_height=True):
-        seed = gr.Number(7, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, min_width=120, scale=3)
-        dice = gr.Button("⚄ Roll", min_width=80, scale=1, elem_id="ba-dice")
-    strength = gr.Slider(0, MAX_STRENGTH, value=1.0, step=0.05, label="Strength", info="How much of the adapter")
-    with gr.Accordion("Sampling", open=False):
-        guidance = gr.Slider(0, 15, value=defaults.guidance, step=0.1, label="Guidance")
-        steps = gr.Slider(1, 100, value=min(100, defaults.num_steps), step=1, label="Steps")
-    return Controls(prompt, seed, guidance, steps, left, right, strength), dice
-
-
-def version_choices(services: Services) -> tuple[list[tuple[str, int]], int]:
-    """Names and numbers of every version for a list, the newest first, and the live one."""
-    live = services.store.adapters.live_version(services.base)
-    names = [("Base", BASE_VERSION)]
-    names += [(f"Version {ref.version}", ref.version) for ref in services.store.adapters.list(services.base)]
-    return [(name + " · live" if version == live else name, version) for name, version in reversed(names)], live
-
-
-def held_out_prompts(services: Services) -> list[str]:
-    """A few prompts that pairs are never made of, always the same ones."""
-    prompts = sorted(prompt.text for prompt in services.store.prompts.list(held_out=True))
-    return random.Random(0).sample(prompts, min(MAX_SUGGESTIONS, len(prompts)))

@@ -1,7 +1,9 @@
-"""The whole page: a line on top, and the tabs; those that are one custom element each are made here."""
+"""The whole page: its theme, a line on top and the tabs; and its server, which adds headers and blocks paths.
+
+The tabs that are one custom element each are made here.
+"""
 
 import importlib
-import os
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -12,6 +14,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dmpo_app.errors import SetupError
+from dmpo_app.settings import on_space
 from dmpo_app.ui.assets import FOLDER, Assets
 from dmpo_app.ui.compare_tab import compare_tab, gpu_minute_panel
 from dmpo_app.web.ports import free_port, port_taken_message
@@ -251,7 +254,7 @@ def launch(blocks: gr.Blocks, services: Services) -> RunningServer:
         busy = "Or this machine is too busy right now: try again."
         raise SetupError(f"{port_taken_message(settings.host, port)} {busy}") from error
     page = app.middleware_stack or app.build_middleware_stack()
-    app.middleware_stack = SecurityMiddleware(page, build_api_app(api, services), embeddable=on_spaces())
+    app.middleware_stack = SecurityMiddleware(page, build_api_app(api, services), embeddable=on_space())
     return RunningServer(url=_address(settings.host, port, url), port=port, blocks=blocks)
 
 
@@ -265,11 +268,6 @@ def preselect_matplotlib_backend() -> None:
     except ImportError:
         return
     matplotlib.use("agg")
-
-
-def on_spaces() -> bool:
-    """True on a Hugging Face Space, which shows the page in a frame."""
-    return "SPACE_ID" in os.environ
 
 
 def _address(host: str, port: int, url: str) -> str:

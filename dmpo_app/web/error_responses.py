@@ -21,7 +21,7 @@ from starlette.types import Message, Receive
 from dmpo_app import errors
 from dmpo_app.web.api_models import Problem
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_ERRORS = 10
@@ -89,9 +89,9 @@ def response_from_studio_error(error: errors.StudioError) -> Response:
         if isinstance(error, kind):
             return problem(status, code, without_paths(str(error)), retry_after=_RETRY_SECONDS.get(code))
     if isinstance(error, errors.AdapterError):
-        log.warning("an adapter was refused: %s", error)
+        _log.warning("an adapter was refused: %s", error)
         return problem(409, "adapter_damaged", "The files of this version are damaged, so it cannot be used.")
-    log.error("a request failed", exc_info=error)
+    _log.error("a request failed", exc_info=error)
     return problem(500, "internal", errors.UNEXPECTED_MESSAGE)
 
 
@@ -142,8 +142,8 @@ async def _call_handler(handle: Callable[[Request], Awaitable[Response]], reques
         return _response_from_http_exception(error)
     except ClientDisconnect:
         return problem(499, "gone", "The client closed the connection.")
-    except Exception:  # the last line of defence: log it whole, tell nothing
-        log.exception("%s %s failed", request.method, request.url.path)
+    except Exception:  # noqa: BLE001 - the last line of defence: log it whole, tell nothing
+        _log.exception("%s %s failed", request.method, request.url.path)
         return problem(500, "internal", errors.UNEXPECTED_MESSAGE)
 
 

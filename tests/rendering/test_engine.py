@@ -130,7 +130,7 @@ def test_a_damaged_version_never_goes_live_and_the_last_good_one_stays(
 def test_a_live_version_whose_file_goes_bad_later_gives_way_to_the_base_and_never_to_a_mixture(
     studio: RenderingStudio, engine: Engine, adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "MAX_BYTES", 0)  # keeps one version in memory
+    monkeypatch.setattr(engine_module, "MAX_CACHE_BYTES", 0)  # keeps one version in memory
     base, expected = render(studio, engine, 0), []
     for seed in (1, 2):
         studio.publish(adapter(seed))

@@ -18,7 +18,7 @@ from dmpo_app.domain.lineage import RoundStatus
 from dmpo_app.errors import RoundFailedError
 from dmpo_app.settings import RenderSettings, Settings, TrainerSettings
 from dmpo_app.training.data.dataset import PairDataset, build_dataset
-from dmpo_app.training.data.encoding import FOLDER, EmptyPrompt
+from dmpo_app.training.data.encoding import EMPTY_PROMPTS_FOLDER, EmptyPrompt
 from dmpo_app.training.data.training_examples import Example, compute_slot, drops_caption, noise_for_slot
 from dmpo_app.training.process.trainer_process import run_trainer
 from dmpo_app.training.reference.denoising_errors import PairErrors
@@ -243,7 +243,7 @@ def test_the_file_is_made_once_for_each_precision_and_read_as_it_was_written(
         studio.home, str(studio.source), studio.base.fingerprint, device="cpu", dtype="bfloat16"
     )
     assert half()["prompt_embeds"].dtype is torch.bfloat16
-    assert len(list((studio.home / FOLDER).glob("*.safetensors"))) == 2
+    assert len(list((studio.home / EMPTY_PROMPTS_FOLDER).glob("*.safetensors"))) == 2
 
 
 @pytest.fixture
@@ -288,7 +288,7 @@ def test_a_trainer_loads_encoders_once_and_never_where_all_captions_are_kept(
     studio.vote(4)
     work(0.0)
     assert loads == []
-    assert not (studio.home / FOLDER).exists()
+    assert not (studio.home / EMPTY_PROMPTS_FOLDER).exists()
     for _ in range(2):
         studio.vote(4)
         work(0.3)

@@ -1,4 +1,4 @@
-"""Storages that a backup can be kept on, one file each, and `open_remote`, which picks one by its URL."""
+"""Storages that a backup can be kept on, and `open_remote`, which picks one by its URL."""
 
 from pathlib import Path
 

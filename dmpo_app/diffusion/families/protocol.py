@@ -22,7 +22,7 @@ Without a batch dimension where it belongs to one prompt, with one where it goes
 
 
 class DiffusionProcess(Protocol):
-    """The noise process: adding noise in training, sampling without it. Two: `noise_schedule` and `flow_matching`.
+    """The noise process: adding noise in training, sampling without it. Two: `NoiseSchedule` and `FlowMatching`.
 
     `timesteps` are whole numbers in 0..num_train_timesteps - 1, (B,), more noise the higher.
     """

@@ -24,6 +24,8 @@ from dmpo_app.io import is_disk_error
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 
+_log = logging.getLogger(__name__)
+
 MAX_UNPACKED_BYTES = 16 << 30
 MAX_UNPACKED_FILES = 500_000
 _UNREADABLE = (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError)
@@ -60,7 +62,6 @@ MAX_SHOWN_ROWS = 20
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _STOPPED = "it was stopped"
 _LONGEST_BATCH_SECONDS = 30.0
-_log = logging.getLogger(__name__)
 
 
 class ImportPhase(StrEnum):

@@ -1,7 +1,5 @@
 """Imports: a data set's rows in batches, decoded by a pool of processes, checked, inserted, resumed after a kill."""
 
-from __future__ import annotations
-
 import logging
 import os
 import subprocess
@@ -27,232 +25,17 @@ from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.store.imports.import_ledger import DuplicateIndex, count_checked
 
-_COMMAND = module_command("dmpo_app.exchange.importing.decode_process")
-_MAX_PROCESSES = 8
 _log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class DecodedImage:
-    """A decoded image; `png` None where it was only checked."""
-
-    png: bytes | None
-    width: int
-    height: int
-
-
-class DecodePool:
-    """A pool of decoder processes, started when first needed. One core is left to reading rows and storing them.
-
-    `keeps_images` False: images are decoded, to see that they can be, and let go of.
-    """
-
-    def __init__(self, *, keeps_images: bool, command: Sequence[str] = _COMMAND) -> None:
-        count = min(_MAX_PROCESSES, max(1, (os.cpu_count() or 1) - 1))
-        self._keeps_images = keeps_images
-        self._command = command
-        self._threads = ThreadPoolExecutor(count, thread_name_prefix="decode")
-        self._idle: SimpleQueue[_Decoder | None] = SimpleQueue()
-        for _ in range(count):
-            self._idle.put(None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._threads.shutdown(cancel_futures=True)
-        while not self._idle.empty():
-            decoder = self._idle.get()
-            if decoder is not None:
-                decoder.end()
-
-    def decode(self, files: Sequence[bytes]) -> Future[list[DecodedImage | str]]:
-        """Decode files: for each the image, or the reason why it cannot be used."""
-        return self._threads.submit(self._decode, files)
-
-    def _decode(self, files: Sequence[bytes]) -> list[DecodedImage | str]:
-        results = self._decode_in_process(files)
-        if results is not None:
-            return results
-        if len(files) > 1:  # which of them was it?
-            return [self._decode([file])[0] for file in files]
-        return [LeftOutReason.CRASHING_IMAGE.value]
-
-    def _decode_in_process(self, files: Sequence[bytes]) -> list[DecodedImage | str] | None:
-        """Decode files in one process; None: the process died of it."""
-        decoder = self._idle.get()
-        try:
-            decoder = decoder or _Decoder(self._command)
-            parts = decoder.request([RETURN_PNG if self._keeps_images else CHECK_ONLY, *files])
-        except (BrokenPipeError, EOFError):
-            status = None if decoder is None else decoder.end()
-            _log.warning("a process that decodes images ended with %s; %d images were in it", status, len(files))
-            decoder = None
-            return None
-        finally:
-            self._idle.put(decoder)
-        return [
-            reason.decode() or self._parse_decoded(content)
-            for reason, content in zip(parts[::2], parts[1::2], strict=True)
-        ]
-
-    def _parse_decoded(self, content: bytes) -> DecodedImage:
-        width, height = IMAGE_HEADER.unpack_from(content)
-        return DecodedImage(content[IMAGE_HEADER.size :] if self._keeps_images else None, width, height)
-
-
-class _Decoder:
-    """One decoder process. Raises StudioError when it does not start."""
-
-    def __init__(self, command: Sequence[str]) -> None:
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        try:
-            receive(self._stream(self._process.stdout))
-        except EOFError as error:
-            raise StudioError(
-                f"the process that decodes images did not start (exit status {self.end()}); what it said is above"
-            ) from error
-
-    def request(self, request: Sequence[bytes]) -> list[bytes]:
-        """Send a request, receive the reply. Raises BrokenPipeError or EOFError when the process ends instead."""
-        send(self._stream(self._process.stdin), request)
-        return receive(self._stream(self._process.stdout))
-
-    def end(self) -> int:
-        """Close its input, which ends it; returns its exit status."""
-        with suppress(BrokenPipeError), self._process:  # what was still to be sent to one that is dead
-            pass
-        return self._process.wait()
-
-    @staticmethod
-    def _stream(pipe: IO[bytes] | None) -> IO[bytes]:
-        assert pipe is not None  # both were asked for
-        return pipe
-
-
+_COMMAND = module_command("dmpo_app.exchange.importing.decode_process")
+_MAX_PROCESSES = 8
+Progress = Callable[[data_import.ImportCounts], None]
+AUTO = "auto"
+_OWN_FORMAT = "studio-votes"
 BATCH_ROWS = 256
 BATCH_BYTES = 16 << 20
 _CHUNK = 32
 """Images that a decoder gets at a time: handing over a small one alone costs as much as decoding it."""
-
-
-@dataclass(frozen=True, slots=True)
-class _RowGroup:
-    count: int
-    pairs: Sequence[row_conversion.PairWithFiles]
-    left_out: Sequence[tuple[str, str]]
-    bookmark: Mapping[str, Any]
-    is_last: bool
-
-
-class BatchReader:
-    """Iterate over the batches of a source from a bookmark on, without decoding images of stored pairs again.
-
-    `keeps_images` False: images are decoded, to see that they can be, and let go of.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        base: BaseModelRef,
-        source: PreferenceSource,
-        rules: row_conversion.RowRules,
-        *,
-        keeps_images: bool,
-    ) -> None:
-        self._store = store
-        self._base = base
-        self._source = source
-        self._rules = rules
-        self._keeps_images = keeps_images
-
-    def read(self, bookmark: Mapping[str, Any] | None, first_row: int) -> Iterator[data_import.ImportBatch]:
-        """Read batches from the bookmark on. Raises StudioError when reading fails."""
-        stream = self._source.open(bookmark)
-        with DecodePool(keeps_images=self._keeps_images) as pool:
-            pending_batch: Callable[[], data_import.ImportBatch] | None = None
-            for rows in _group_rows(stream, self._rules, first_row):
-                next_batch = self._decode(rows, pool)
-                if pending_batch is not None:
-                    yield pending_batch()
-                pending_batch = next_batch
-            if pending_batch is not None:
-                yield pending_batch()
-
-    def _decode(self, rows: _RowGroup, pool: DecodePool) -> Callable[[], data_import.ImportBatch]:
-        """Decode the images of rows in the background; the returned function waits for them."""
-        index = DuplicateIndex()
-        self._store.imports.load_duplicates(self._base, index, [found.pair for found in rows.pairs])
-        files: dict[str, bytes] = {}
-        for found in rows.pairs:
-            if found.pair.key not in index.pairs:
-                files[found.pair.image_a.sha256] = found.file_a
-                files[found.pair.image_b.sha256] = found.file_b
-        names = list(files)
-        chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
-        chunk_futures = [(chunk, pool.decode([files[name] for name in chunk])) for chunk in chunks]
-
-        def batch() -> data_import.ImportBatch:
-            decoded = {
-                name: one for chunk, some in chunk_futures for name, one in zip(chunk, some.result(), strict=True)
-            }
-            return _make_batch(rows, index, decoded)
-
-        return batch
-
-
-def _make_batch(
-    rows: _RowGroup, index: DuplicateIndex, decoded: Mapping[str, DecodedImage | str]
-) -> data_import.ImportBatch:
-    """Combine rows and decoded images into a batch. `decoded`: of the pairs not stored yet, by their files' hash."""
-    pairs: list[data_import.ImportedPair] = []
-    left_out = list(rows.left_out)
-    for pair_with_files in rows.pairs:
-        pair = pair_with_files.pair
-        if pair.key in index.pairs:
-            pairs.append(pair)
-            continue
-        a, b = decoded[pair.image_a.sha256], decoded[pair.image_b.sha256]
-        if isinstance(a, str) or isinstance(b, str):
-            left_out.append((pair.row, a if isinstance(a, str) else str(b)))
-        else:
-            pairs.append(replace(pair, image_a=_with_decoded(pair.image_a, a), image_b=_with_decoded(pair.image_b, b)))
-    return data_import.ImportBatch(rows.count, pairs, left_out, rows.bookmark, rows.is_last)
-
-
-def _with_decoded(image: data_import.ImportedImage, decoded: DecodedImage) -> data_import.ImportedImage:
-    return replace(image, png=decoded.png, width=decoded.width, height=decoded.height)
-
-
-def _group_rows(stream: RowStream, rules: row_conversion.RowRules, first_row: int) -> Iterator[_RowGroup]:
-    """Group rows into batches. The last group may be empty."""
-    rows = iter(stream)
-    number = first_row
-    is_last = False
-    while not is_last:
-        pairs: list[row_conversion.PairWithFiles] = []
-        left_out: list[tuple[str, str]] = []
-        start, num_bytes = number, 0
-        while number - start < BATCH_ROWS and num_bytes < BATCH_BYTES:
-            row = next(rows, None)
-            if row is None:
-                is_last = True
-                break
-            for one in row_conversion.read_row(rules, row, number):
-                if isinstance(one, row_conversion.PairWithFiles):
-                    pairs.append(one)
-                    num_bytes += one.num_bytes
-                else:
-                    left_out.append(one)
-            number += 1
-        yield _RowGroup(number - start, pairs, left_out, stream.bookmark(), is_last)
-
-
-Progress = Callable[[data_import.ImportCounts], None]
-AUTO = "auto"
-_OWN_FORMAT = "studio-votes"
 
 
 @dataclass(slots=True)
@@ -373,3 +156,215 @@ class _BatchWriter:
         previous_state = self.state.result()
         self.state = self._imports.insert_batch(self._base, previous_state, batch, stored)
         return previous_state
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """A decoded image; `png` None where it was only checked."""
+
+    png: bytes | None
+    width: int
+    height: int
+
+
+class DecodePool:
+    """A pool of decoder processes, started when first needed. One core is left to reading rows and storing them.
+
+    `keeps_images` False: images are decoded, to see that they can be, and let go of.
+    """
+
+    def __init__(self, *, keeps_images: bool, command: Sequence[str] = _COMMAND) -> None:
+        count = min(_MAX_PROCESSES, max(1, (os.cpu_count() or 1) - 1))
+        self._keeps_images = keeps_images
+        self._command = command
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="decode")
+        self._idle: SimpleQueue[_Decoder | None] = SimpleQueue()
+        for _ in range(count):
+            self._idle.put(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._threads.shutdown(cancel_futures=True)
+        while not self._idle.empty():
+            decoder = self._idle.get()
+            if decoder is not None:
+                decoder.end()
+
+    def decode(self, files: Sequence[bytes]) -> Future[list[DecodedImage | str]]:
+        """Decode files: for each the image, or the reason why it cannot be used."""
+        return self._threads.submit(self._decode, files)
+
+    def _decode(self, files: Sequence[bytes]) -> list[DecodedImage | str]:
+        results = self._decode_in_process(files)
+        if results is not None:
+            return results
+        if len(files) > 1:  # which of them was it?
+            return [self._decode([file])[0] for file in files]
+        return [LeftOutReason.CRASHING_IMAGE.value]
+
+    def _decode_in_process(self, files: Sequence[bytes]) -> list[DecodedImage | str] | None:
+        """Decode files in one process; None: the process died of it."""
+        decoder = self._idle.get()
+        try:
+            decoder = decoder or _Decoder(self._command)
+            parts = decoder.request([RETURN_PNG if self._keeps_images else CHECK_ONLY, *files])
+        except (BrokenPipeError, EOFError):
+            status = None if decoder is None else decoder.end()
+            _log.warning("a process that decodes images ended with %s; %d images were in it", status, len(files))
+            decoder = None
+            return None
+        finally:
+            self._idle.put(decoder)
+        return [
+            reason.decode() or self._parse_decoded(content)
+            for reason, content in zip(parts[::2], parts[1::2], strict=True)
+        ]
+
+    def _parse_decoded(self, content: bytes) -> DecodedImage:
+        width, height = IMAGE_HEADER.unpack_from(content)
+        return DecodedImage(content[IMAGE_HEADER.size :] if self._keeps_images else None, width, height)
+
+
+class _Decoder:
+    """One decoder process. Raises StudioError when it does not start."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            receive(self._stream(self._process.stdout))
+        except EOFError as error:
+            raise StudioError(
+                f"the process that decodes images did not start (exit status {self.end()}); what it said is above"
+            ) from error
+
+    def request(self, request: Sequence[bytes]) -> list[bytes]:
+        """Send a request, receive the reply. Raises BrokenPipeError or EOFError when the process ends instead."""
+        send(self._stream(self._process.stdin), request)
+        return receive(self._stream(self._process.stdout))
+
+    def end(self) -> int:
+        """Close its input, which ends it; returns its exit status."""
+        with suppress(BrokenPipeError), self._process:  # what was still to be sent to one that is dead
+            pass
+        return self._process.wait()
+
+    @staticmethod
+    def _stream(pipe: IO[bytes] | None) -> IO[bytes]:
+        assert pipe is not None  # both were asked for
+        return pipe
+
+
+@dataclass(frozen=True, slots=True)
+class _RowGroup:
+    count: int
+    pairs: Sequence[row_conversion.PairWithFiles]
+    left_out: Sequence[tuple[str, str]]
+    bookmark: Mapping[str, Any]
+    is_last: bool
+
+
+class BatchReader:
+    """Iterate over the batches of a source from a bookmark on, without decoding images of stored pairs again.
+
+    `keeps_images` False: images are decoded, to see that they can be, and let go of.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        base: BaseModelRef,
+        source: PreferenceSource,
+        rules: row_conversion.RowRules,
+        *,
+        keeps_images: bool,
+    ) -> None:
+        self._store = store
+        self._base = base
+        self._source = source
+        self._rules = rules
+        self._keeps_images = keeps_images
+
+    def read(self, bookmark: Mapping[str, Any] | None, first_row: int) -> Iterator[data_import.ImportBatch]:
+        """Read batches from the bookmark on. Raises StudioError when reading fails."""
+        stream = self._source.open(bookmark)
+        with DecodePool(keeps_images=self._keeps_images) as pool:
+            pending_batch: Callable[[], data_import.ImportBatch] | None = None
+            for rows in _group_rows(stream, self._rules, first_row):
+                next_batch = self._decode(rows, pool)
+                if pending_batch is not None:
+                    yield pending_batch()
+                pending_batch = next_batch
+            if pending_batch is not None:
+                yield pending_batch()
+
+    def _decode(self, rows: _RowGroup, pool: DecodePool) -> Callable[[], data_import.ImportBatch]:
+        """Decode the images of rows in the background; the returned function waits for them."""
+        index = DuplicateIndex()
+        self._store.imports.load_duplicates(self._base, index, [found.pair for found in rows.pairs])
+        files: dict[str, bytes] = {}
+        for found in rows.pairs:
+            if found.pair.key not in index.pairs:
+                files[found.pair.image_a.sha256] = found.file_a
+                files[found.pair.image_b.sha256] = found.file_b
+        names = list(files)
+        chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
+        chunk_futures = [(chunk, pool.decode([files[name] for name in chunk])) for chunk in chunks]
+
+        def batch() -> data_import.ImportBatch:
+            decoded = {
+                name: one for chunk, some in chunk_futures for name, one in zip(chunk, some.result(), strict=True)
+            }
+            return _make_batch(rows, index, decoded)
+
+        return batch
+
+
+def _make_batch(
+    rows: _RowGroup, index: DuplicateIndex, decoded: Mapping[str, DecodedImage | str]
+) -> data_import.ImportBatch:
+    """Combine rows and decoded images into a batch. `decoded`: of the pairs not stored yet, by their files' hash."""
+    pairs: list[data_import.ImportedPair] = []
+    left_out = list(rows.left_out)
+    for pair_with_files in rows.pairs:
+        pair = pair_with_files.pair
+        if pair.key in index.pairs:
+            pairs.append(pair)
+            continue
+        a, b = decoded[pair.image_a.sha256], decoded[pair.image_b.sha256]
+        if isinstance(a, str) or isinstance(b, str):
+            left_out.append((pair.row, a if isinstance(a, str) else str(b)))
+        else:
+            pairs.append(replace(pair, image_a=_with_decoded(pair.image_a, a), image_b=_with_decoded(pair.image_b, b)))
+    return data_import.ImportBatch(rows.count, pairs, left_out, rows.bookmark, rows.is_last)
+
+
+def _with_decoded(image: data_import.ImportedImage, decoded: DecodedImage) -> data_import.ImportedImage:
+    return replace(image, png=decoded.png, width=decoded.width, height=decoded.height)
+
+
+def _group_rows(stream: RowStream, rules: row_conversion.RowRules, first_row: int) -> Iterator[_RowGroup]:
+    """Group rows into batches. The last group may be empty."""
+    rows = iter(stream)
+    number = first_row
+    is_last = False
+    while not is_last:
+        pairs: list[row_conversion.PairWithFiles] = []
+        left_out: list[tuple[str, str]] = []
+        start, num_bytes = number, 0
+        while number - start < BATCH_ROWS and num_bytes < BATCH_BYTES:
+            row = next(rows, None)
+            if row is None:
+                is_last = True
+                break
+            for one in row_conversion.read_row(rules, row, number):
+                if isinstance(one, row_conversion.PairWithFiles):
+                    pairs.append(one)
+                    num_bytes += one.num_bytes
+                else:
+                    left_out.append(one)
+            number += 1
+        yield _RowGroup(number - start, pairs, left_out, stream.bookmark(), is_last)

@@ -5,8 +5,8 @@ columns, and a question is the columns QUESTION.responses and QUESTION.responses
 responses are no votes. Where there are several questions, the first one that has responses is read.
 
 Label Studio's export does not say which image stood left: names in alphabetical order (image1, image2; left, right) do.
-Files
-are searched beside the JSON file: `/data/local-files/?d=X` as X, `/data/upload/1/X` as upload/1/X. Nothing is fetched.
+Files are searched beside the JSON file: `/data/local-files/?d=X` as X, `/data/upload/1/X` as upload/1/X. Nothing is
+fetched.
 """
 
 import json
@@ -44,7 +44,7 @@ def parse_label(value: object, name_a: str, name_b: str) -> tuple[float | LeftOu
         return (0.5 if rank_a == rank_b else float(rank_a < rank_b)), None
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    label = re.sub(r"[^a-z0-9]+", "_", str(value).lower()).strip("_")
+    label = _normalize_label(str(value))
     for names, wins in (
         ({_normalize_label(name_a)}, 1.0),
         ({_normalize_label(name_b)}, 0.0),
@@ -275,6 +275,3 @@ def _parse_line(line: bytes) -> Row:
     except (ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
-
-
-__all__ = ["ToolSource", "find_tool_file"]

@@ -59,8 +59,8 @@ class LeftOutPair:
 
 MAX_PIXELS = 20_000_000
 """The largest image that is decoded: a small file can ask for gigabytes."""
-MAX_BYTES = 100 << 20
-FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_IMAGE_BYTES = 100 << 20
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
 _DATA_URI = "data:image/"
 _DECODE_ERRORS = (
     OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, OverflowError, struct.error,
@@ -69,7 +69,7 @@ _DECODE_ERRORS = (
 
 
 class UnusableImageError(Exception):
-    """An image that cannot be used, with the reason; never leaves this package."""
+    """An image that cannot be used, with the reason; `read_row` never lets it out."""
 
     def __init__(self, reason: LeftOutReason) -> None:
         super().__init__(reason.value)
@@ -105,7 +105,7 @@ class ImageFolder:
             path = (root / name).resolve()
             if not path.is_relative_to(root.resolve()) or not path.is_file():
                 raise UnusableImageError(LeftOutReason.NO_IMAGE)
-            if path.stat().st_size > MAX_BYTES:
+            if path.stat().st_size > MAX_IMAGE_BYTES:
                 raise UnusableImageError(LeftOutReason.TOO_LARGE)
             return path.read_bytes()
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
@@ -114,8 +114,8 @@ class ImageFolder:
 
 def _from_data_uri(value: str) -> bytes:
     head, _, content = value.partition(",")
-    if not head.endswith(";base64") or len(content) > MAX_BYTES:
-        raise UnusableImageError(LeftOutReason.NO_IMAGE if len(content) <= MAX_BYTES else LeftOutReason.TOO_LARGE)
+    if not head.endswith(";base64") or len(content) > MAX_IMAGE_BYTES:
+        raise UnusableImageError(LeftOutReason.NO_IMAGE if len(content) <= MAX_IMAGE_BYTES else LeftOutReason.TOO_LARGE)
     try:
         return base64.b64decode(content, validate=True)
     except binascii.Error as error:
@@ -128,7 +128,7 @@ def decode_image(content: bytes) -> Image.Image:
     Raises UnusableImageError.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UnusableImageError(LeftOutReason.TOO_LARGE)
             image.load()

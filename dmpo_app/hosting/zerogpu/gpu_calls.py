@@ -30,6 +30,8 @@ from dmpo_app.hosting.zerogpu.render_job import RenderJob, RenderResult, render_
 from dmpo_app.settings import Settings
 from dmpo_app.training.data.encoding import EmptyPrompt
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class JobFailed:
@@ -147,7 +149,6 @@ _ABORTED = (
     "The GPU was taken away in the middle, as happens when its time is over or the page is closed. What had been saved "
     "stands, nothing else was changed; the next time goes on from there."
 )
-_log = logging.getLogger(__name__)
 
 
 class GpuJobRunner:

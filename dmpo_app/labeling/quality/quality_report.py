@@ -37,7 +37,7 @@ class AnnotatorQuality:
     left: for the image on the left; left_p its exact two-sided test against 1/2. disagreement_p: exact one-sided test
     for agreeing less often than everybody does on average. Both p-values are adjusted over all annotators (Benjamini
     and Hochberg). fast: in less than 600 ms. accuracy, compared, relative and weight: see
-    `reliability.Reliability`. counts: the weight of a vote in rounds as weighing and cap are set now;
+    `vote_weights.Reliability`. counts: the weight of a vote in rounds as weighing and cap are set now;
     vote_share: their share of all weight. flags: what stands out, in words.
     """
 

@@ -27,6 +27,106 @@ from dmpo_app.store.db import postgresql, sqlite
 from dmpo_app.store.db.postgresql import postgresql_engine
 from dmpo_app.store.db.sqlite import shrink_log, sqlite_engine
 
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_BATCH = 64
+QUEUE_SIZE = 1024
+IDLE_SECONDS = 30.0
+"""After this long without work the log is folded into the database file."""
+MAX_READERS = 40
+"""Read connections, as many as a web server's default thread pool has threads; each is held for milliseconds."""
+
+HEAD = "0009"
+"""The newest revision under migrations/versions."""
+MIGRATIONS = Path(__file__).parents[1] / "migrations"
+
+
+class Database:
+    """Transactions on one database, for any number of threads."""
+
+    def __init__(self, write_engine: Engine, read_engine: Engine, *, queue_size: int) -> None:
+        self._write_engine = write_engine
+        self._read_engine = read_engine
+        self._writer = Writer(write_engine, queue_size=queue_size)
+
+    @classmethod
+    def open(cls, url: URL | str, *, queue_size: int = QUEUE_SIZE) -> Self:
+        """Connect to a SQLite file, which is created, or to a PostgreSQL database.
+
+        Raises UnsafeSQLiteError, or SetupError when it cannot be used or is no database of ours.
+        """
+        database_url = make_url(url)
+        if database_url.get_backend_name() not in ("sqlite", "postgresql"):
+            raise SetupError(f"{database_url.render_as_string()} is not supported; expected postgresql:// or sqlite://")
+        write_engine = _engine(database_url, read_only=False)
+        try:
+            with write_engine.connect():
+                pass
+        except DatabaseError as error:
+            write_engine.dispose()
+            raise SetupError(_connection_problem(database_url, error)) from error
+        return cls(write_engine, _engine(database_url, read_only=True), queue_size=queue_size)
+
+    @property
+    def url(self) -> URL:
+        """The address it was opened at, with the password if it has one."""
+        return self._write_engine.url
+
+    def submit(self, work: Callable[[Connection], T]) -> Future[T]:
+        """Run `work` in a write transaction; the result arrives once it is on disk.
+
+        Raises BusyError when the queue is full. The future raises what `work` raised; StorageFullError when the disk
+        took no more; BusyError when another process would not let go of the database. In none of these cases is
+        anything recorded.
+        """
+        return self._writer.submit(work)
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a write transaction, and wait for its result."""
+        return self._writer.submit(work).result()
+
+    @contextmanager
+    def reader(self) -> Iterator[Connection]:
+        """A read-only transaction on a consistent snapshot. Keep it short."""
+        try:
+            with self._read_engine.connect() as connection:
+                yield connection
+        except PoolTimeout as error:
+            raise BusyError(f"{MAX_READERS} readers are at work already; try again in a moment") from error
+        except (DatabaseError, OverflowError, UnicodeEncodeError) as error:
+            raise translate_error(error)  # noqa: B904 - it names its cause
+
+    def close(self) -> None:
+        """Finish queued writes and close the database. Calling it again does nothing."""
+        self._writer.close()
+        self._write_engine.dispose()
+        self._read_engine.dispose()
+
+
+def _engine(url: URL, *, read_only: bool) -> Engine:
+    make_engine = sqlite_engine if _is_sqlite(url) else postgresql_engine
+    if read_only:
+        return make_engine(url, read_only=True, pool_size=8, max_overflow=MAX_READERS - 8)
+    return make_engine(url, read_only=False, pool_size=1, max_overflow=0)
+
+
+def _connection_problem(url: URL, error: DatabaseError) -> str:
+    if _is_sqlite(url):
+        return (
+            f"{url.database} cannot be opened ({error.orig}); is the folder writable and the file a SQLite "
+            "database? Set DMPO_HOME to another folder to start afresh."
+        )
+    return (
+        f"{url.render_as_string()} cannot be reached ({error.orig}); is the server running, and are user, password and "
+        "database in DMPO_DATABASE_URL right?"
+    )
+
+
+def _is_sqlite(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite"
+
 
 def translate_error(error: BaseException) -> BaseException:
     """Translate an error of the database or its driver to the studio's own, with it as cause; others stay.
@@ -61,16 +161,6 @@ def _as_studio_error(error: DBAPIError) -> StudioError | None:
     if isinstance(state, str) or isinstance(error, OperationalError):
         return postgresql.translate_sqlstate(state, message)
     return None
-
-
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-MAX_BATCH = 64
-QUEUE_SIZE = 1024
-IDLE_SECONDS = 30.0
-"""After this long without work the log is folded into the database file."""
 
 
 @dataclass(slots=True)
@@ -161,7 +251,7 @@ class Writer:
                 job.future.set_exception(problem)
 
     def _fail(self, batch: list[_WriteJob], error: BaseException) -> None:
-        log.error("a batch of %d writes was not recorded: %s", len(batch), error)
+        _log.error("a batch of %d writes was not recorded: %s", len(batch), error)
         self._engine.dispose()  # the connection may be unusable; the next batch opens a fresh one
         for job in batch:
             job.future.set_exception(translate_error(error))
@@ -173,7 +263,7 @@ class Writer:
             with self._engine.connect() as connection:
                 shrink_log(connection.connection)
         except Exception as error:  # noqa: BLE001 - mere tidying: whatever is wrong, this thread must go on
-            log.warning("the write-ahead log could not be folded in: %s", error)
+            _log.warning("the write-ahead log could not be folded in: %s", error)
 
 
 def _run_in_savepoint(connection: Connection, job: _WriteJob) -> tuple[Any, BaseException | None]:
@@ -188,12 +278,6 @@ def _run_in_savepoint(connection: Connection, job: _WriteJob) -> tuple[Any, Base
         return None, translate_error(error)
     connection.exec_driver_sql("RELEASE SAVEPOINT job")
     return result, None
-
-
-HEAD = "0009"
-"""The newest revision under migrations/versions."""
-
-MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
 
 def current_revision(connection: Connection) -> str | None:
@@ -232,95 +316,6 @@ def upgrade(connection: Connection) -> bool:
     return True
 
 
-MAX_READERS = 40
-"""Read connections, as many as a web server's default thread pool has threads; each is held for milliseconds."""
-
-
 def sqlite_url(path: Path) -> URL:
     """The URL of a database file."""
     return URL.create("sqlite+pysqlite", database=str(path))
-
-
-class Database:
-    """Transactions on one database, for any number of threads."""
-
-    def __init__(self, write_engine: Engine, read_engine: Engine, *, queue_size: int) -> None:
-        self._write_engine = write_engine
-        self._read_engine = read_engine
-        self._writer = Writer(write_engine, queue_size=queue_size)
-
-    @classmethod
-    def open(cls, url: URL | str, *, queue_size: int = QUEUE_SIZE) -> Self:
-        """Connect to a SQLite file, which is created, or to a PostgreSQL database.
-
-        Raises UnsafeSQLiteError, or SetupError when it cannot be used or is no database of ours.
-        """
-        database_url = make_url(url)
-        if database_url.get_backend_name() not in ("sqlite", "postgresql"):
-            raise SetupError(f"{database_url.render_as_string()} is not supported; expected postgresql:// or sqlite://")
-        write_engine = _engine(database_url, read_only=False)
-        try:
-            with write_engine.connect():
-                pass
-        except DatabaseError as error:
-            write_engine.dispose()
-            raise SetupError(_connection_problem(database_url, error)) from error
-        return cls(write_engine, _engine(database_url, read_only=True), queue_size=queue_size)
-
-    @property
-    def url(self) -> URL:
-        """The address it was opened at, with the password if it has one."""
-        return self._write_engine.url
-
-    def submit(self, work: Callable[[Connection], T]) -> Future[T]:
-        """Run `work` in a write transaction; the result arrives once it is on disk.
-
-        Raises BusyError when the queue is full. The future raises what `work` raised; StorageFullError when the disk
-        took no more; BusyError when another process would not let go of the database. In none of these cases is
-        anything recorded.
-        """
-        return self._writer.submit(work)
-
-    def write(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in a write transaction, and wait for its result."""
-        return self._writer.submit(work).result()
-
-    @contextmanager
-    def reader(self) -> Iterator[Connection]:
-        """A read-only transaction on a consistent snapshot. Keep it short."""
-        try:
-            with self._read_engine.connect() as connection:
-                yield connection
-        except PoolTimeout as error:
-            raise BusyError(f"{MAX_READERS} readers are at work already; try again in a moment") from error
-        except (DatabaseError, OverflowError, UnicodeEncodeError) as error:
-            raise translate_error(error)  # noqa: B904 - it names its cause
-
-    def close(self) -> None:
-        """Finish queued writes and close the database. Calling it again does nothing."""
-        self._writer.close()
-        self._write_engine.dispose()
-        self._read_engine.dispose()
-
-
-def _engine(url: URL, *, read_only: bool) -> Engine:
-    make_engine = sqlite_engine if _is_sqlite(url) else postgresql_engine
-    if read_only:
-        return make_engine(url, read_only=True, pool_size=8, max_overflow=MAX_READERS - 8)
-    return make_engine(url, read_only=False, pool_size=1, max_overflow=0)
-
-
-def _connection_problem(url: URL, error: DatabaseError) -> str:
-    if _is_sqlite(url):
-        return (
-            f"{url.database} cannot be opened ({error.orig}); is the folder writable and the file a SQLite "
-            "database? Set DMPO_HOME to another folder to start afresh."
-        )
-    return (
-        f"{url.render_as_string()} cannot be reached ({error.orig}); is the server running, and are user, password and "
-        "database in DMPO_DATABASE_URL right?"
-    )
-
-
-def _is_sqlite(url: URL) -> bool:
-    return url.get_backend_name() == "sqlite"

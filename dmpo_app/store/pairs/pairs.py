@@ -21,6 +21,8 @@ from dmpo_app.store.prompts import ensure_prompts
 
 _TRAINING_BATCH = 500
 """Pairs in one statement, since databases bound the number of parameters."""
+_SCORE_BATCH = 500
+"""Images in one statement, since databases bound the number of parameters."""
 
 
 @cache
@@ -275,10 +277,6 @@ def _prompts_with_embeds(connection: Connection, base: BaseModelRef) -> set[str]
     return set(connection.execute(query).scalars())
 
 
-_BATCH = 500
-"""Images in one statement, since databases bound the number of parameters."""
-
-
 class Scores:
     def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
         self._database = database
@@ -287,7 +285,7 @@ class Scores:
     def get(self, scorer: str, image_ids: Sequence[int]) -> dict[int, float]:
         """Get the stored scores of these images, by image id. `scorer` is a scorer's identity."""
         with self._database.reader() as connection:
-            return _find(connection, scorer, image_ids)
+            return _find_scores(connection, scorer, image_ids)
 
     def put(self, scorer: str, scores: Mapping[int, float]) -> None:
         """Record scores by image id; those recorded already stay. Raises BadInputError for one that is not finite."""
@@ -295,7 +293,7 @@ class Scores:
             raise BadInputError(f"the scorer {scorer} gave image {non_finite_ids[0]} a score that is not finite")
 
         def work(connection: Connection) -> None:
-            stored_scores, now = _find(connection, scorer, list(scores)), self._now()
+            stored_scores, now = _find_scores(connection, scorer, list(scores)), self._now()
             rows = [
                 {"scorer": scorer, "image_id": image_id, "score": score, "created_at": now}
                 for image_id, score in scores.items()
@@ -307,11 +305,12 @@ class Scores:
         self._database.write(work)
 
 
-def _find(connection: Connection, scorer: str, image_ids: Sequence[int]) -> dict[int, float]:
+def _find_scores(connection: Connection, scorer: str, image_ids: Sequence[int]) -> dict[int, float]:
     scores: dict[int, float] = {}
-    for start in range(0, len(image_ids), _BATCH):
+    for start in range(0, len(image_ids), _SCORE_BATCH):
         query = select(schema.ImageScoreRow.image_id, schema.ImageScoreRow.score).where(
-            schema.ImageScoreRow.scorer == scorer, schema.ImageScoreRow.image_id.in_(image_ids[start : start + _BATCH])
+            schema.ImageScoreRow.scorer == scorer,
+            schema.ImageScoreRow.image_id.in_(image_ids[start : start + _SCORE_BATCH]),
         )
         scores.update({row.image_id: row.score for row in connection.execute(query)})
     return scores

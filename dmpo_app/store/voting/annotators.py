@@ -215,7 +215,7 @@ class Consents:
         def work(connection: Connection) -> ConsentAgreement:
             now = self._now()
             _store_text(connection, text_sha256, version, text, now)
-            agreement = _find(connection, annotator_id, text_sha256, version)
+            agreement = _find_agreement(connection, annotator_id, text_sha256, version)
             if agreement is not None:
                 return agreement
             row = {"annotator_id": annotator_id, "text_sha256": text_sha256, "version": version, "created_at": now}
@@ -227,7 +227,7 @@ class Consents:
     def find(self, annotator_id: int, text_sha256: str, version: str) -> ConsentAgreement | None:
         """The annotator's agreement to this text in this version, if there is one."""
         with self._database.reader() as connection:
-            return _find(connection, annotator_id, text_sha256, version)
+            return _find_agreement(connection, annotator_id, text_sha256, version)
 
     def agreements(self, annotator_id: int) -> list[ConsentAgreement]:
         """List an annotator's agreements, oldest first."""
@@ -260,7 +260,9 @@ def _store_text(connection: Connection, text_sha256: str, version: str, text: st
         connection.execute(insert(schema.ConsentTextRow).values(row))
 
 
-def _find(connection: Connection, annotator_id: int, text_sha256: str, version: str) -> ConsentAgreement | None:
+def _find_agreement(
+    connection: Connection, annotator_id: int, text_sha256: str, version: str
+) -> ConsentAgreement | None:
     row = connection.execute(
         _AGREEMENTS.where(
             schema.ConsentRow.annotator_id == annotator_id,

@@ -1,7 +1,8 @@
 """Encoding of a data set's images and prompts into what the denoiser takes, and the encoded pairs on disk.
 
 The trainer has no text encoder. Encoders are loaded for this once, before the denoiser is, and what they give is kept
-in files; they never are where no caption is dropped, which takes the encoded empty prompt.
+in files. A round of votes, whose pairs are encoded already, needs of them only the empty prompt, where captions are
+dropped.
 
 On disk, tensors are files named by their content, and an index is only ever appended to:
 
@@ -219,7 +220,7 @@ class EncodedPairs:
         with self._path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 try:
-                    yield _batch(json.loads(line.decode("utf-8", "surrogatepass")))
+                    yield _batch_from_json(json.loads(line.decode("utf-8", "surrogatepass")))
                 except (ValueError, KeyError, TypeError) as error:
                     raise StudioError(
                         f"line {number} of {self._path} cannot be read ({error}); was it edited? Delete the folder to "
@@ -265,7 +266,7 @@ def _batch_to_json(batch: EncodedBatch) -> dict[str, Any]:
     }
 
 
-def _batch(values: dict[str, Any]) -> EncodedBatch:
+def _batch_from_json(values: dict[str, Any]) -> EncodedBatch:
     return EncodedBatch(
         num_rows=values["rows"],
         pairs=[
@@ -320,7 +321,7 @@ def encode_pairs(
             num_rows = batch_pairs if limit is None else min(batch_pairs, limit - encoded.counts.pairs)
             batch_rows = list(islice(rows, num_rows))
             first = encoded.counts.rows
-            prepare = partial(_prepare, reader, source, encoder.size)
+            prepare = partial(_prepare_row, reader, source, encoder.size)
             prepared_pairs = [
                 one for row in pool.map(prepare, range(first, first + len(batch_rows)), batch_rows) for one in row
             ]
@@ -328,7 +329,7 @@ def encode_pairs(
             left_out = [(one.reason, one.source_id) for one in prepared_pairs if isinstance(one, LeftOutPair)]
             batches = [pairs[start : start + batch_pairs] for start in range(0, len(pairs), batch_pairs)]
             embeds: dict[str, str] = {}
-            new_pairs = [pair for batch in batches for pair in _encode(batch, encoder, encoded, embeds)]
+            new_pairs = [pair for batch in batches for pair in _encode_batch(batch, encoder, encoded, embeds)]
             is_last = len(batch_rows) < num_rows
             encoded.append(EncodedBatch(len(batch_rows), new_pairs, left_out, stream.bookmark(), is_last))
             on_progress(encoded.counts)
@@ -339,7 +340,7 @@ def _is_enough(encoded: EncodedPairs, limit: int | None) -> bool:
     return encoded.is_complete or (limit is not None and encoded.counts.pairs >= limit)
 
 
-def _prepare(
+def _prepare_row(
     reader: PreferenceReader, source: PreferenceSource, size: tuple[int, int], number: int, row: Row
 ) -> list[_PreparedPair | LeftOutPair]:
     return [
@@ -352,7 +353,7 @@ def _load_images(pair: PreferencePair, size: tuple[int, int]) -> tuple[Pixels, P
     return resize_and_crop(decode_image(pair.image_a), size), resize_and_crop(decode_image(pair.image_b), size)
 
 
-def _encode(
+def _encode_batch(
     batch: Sequence[_PreparedPair], encoder: Encoder, encoded: EncodedPairs, embeds: dict[str, str]
 ) -> list[EncodedPair]:
     """Encode a batch and store its files. `embeds` are prompts encoded since the last batch was recorded."""
@@ -379,7 +380,7 @@ def _encode(
     ]
 
 
-FOLDER = "empty-prompts"
+EMPTY_PROMPTS_FOLDER = "empty-prompts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,7 +398,7 @@ class EmptyPrompt:
         """The empty prompt of a base model in a home; each precision has a file of its own."""
         precision = str(resolve_dtype(dtype, resolve_device(device))).removeprefix("torch.")
         return cls(
-            home / FOLDER / f"{base_fingerprint[:16]}-{precision}.safetensors",
+            home / EMPTY_PROMPTS_FOLDER / f"{base_fingerprint[:16]}-{precision}.safetensors",
             lambda: Encoder.load(source, device=device, dtype=dtype, resolution=None),
         )
 

@@ -34,6 +34,8 @@ from dmpo_app.training.reference.reference_cache import ReferenceCache
 from dmpo_app.training.rounds.round_plan import RoundPlan
 from dmpo_app.training.rounds.round_runner import compute_metrics, is_proven, reason_to_refuse, stage_adapter
 
+_log = logging.getLogger(__name__)
+
 MIN_STEPS, MAX_STEPS = 80, 2000
 """Bounds of the default number of steps, which is one pass over the data. 80 is a round's usual number; 2,000 that of
 the third-party scripts that train on Pick-a-Pic, whose batches are larger."""
@@ -123,7 +125,6 @@ def make_plan(
 
 
 RUN_FILE = "run.json"
-_log = logging.getLogger(__name__)
 
 
 class TrainingCallback:

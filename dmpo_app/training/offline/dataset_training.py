@@ -79,125 +79,6 @@ class Preparation:
     manifest: dict[str, Any] | None = None
 
 
-def prepare_training(
-    source: PreferenceSource,
-    reader: PreferenceReader,
-    settings: Settings,
-    request: TrainingRequest,
-    watcher: TrainingCallback,
-) -> Preparation:
-    """Encode the requested rows that are not encoded yet, and open the run. Raises like `train_on_dataset`.
-
-    Text encoders and autoencoder have left memory afterwards, and where captions are dropped the empty prompt is there.
-    """
-    base = _base_model(settings, request.loaded)
-    identity = _encoding_identity(source, reader, settings, request, base["fingerprint"])
-    key = plan_key(identity)[:16]
-    encoded = EncodedPairs(request.encoded_folder(key))
-    description = json.dumps({"name": source.name, **identity}, indent=2)
-    write_atomically(request.encoded_folder(key) / "facts.json", description.encode())
-    is_complete = _encode(source, reader, encoded, settings, request, watcher)
-    counts = encoded.counts_up_to(request.limit)
-    if not is_complete:
-        return Preparation(counts.to_dict(), key)
-    if counts.pairs == 0:
-        raise BadInputError(f"there is no pair to learn from in {source.name}; {_in_words(counts)}")
-    num_pairs = counts.pairs if request.limit is None else min(counts.pairs, request.limit)
-    round_settings = fill_defaults(settings.round, num_pairs).model_dump(mode="json")
-    run = TrainingRun.open(
-        request.work_folder, request.output, [identity, request.limit, settings.render.quantize, round_settings]
-    )
-    if run.end is None and settings.round.caption_dropout > 0:
-        get_empty_prompt(key, settings, request).ensure_exists()
-    manifest = {
-        "base_model": base,
-        "dataset": {"name": source.name, **identity["dataset"]},
-        "counts": counts.to_dict(),
-        "encoding": {"resolution": request.resolution, "dtype": identity["dtype"]},
-    }
-    return Preparation(counts.to_dict(), key, run.to_dict(), round_settings, manifest)
-
-
-def get_empty_prompt(encoding_key: str, settings: Settings, request: TrainingRequest) -> EmptyPrompt:
-    """The empty prompt beside the pairs encoded under that key: the same base model in the same precision."""
-    return EmptyPrompt(
-        request.encoded_folder(encoding_key) / "empty-prompt.safetensors", lambda: _load_encoder(settings, request)
-    )
-
-
-def _encode(
-    source: PreferenceSource,
-    reader: PreferenceReader,
-    encoded: EncodedPairs,
-    settings: Settings,
-    request: TrainingRequest,
-    watcher: TrainingCallback,
-) -> bool:
-    """Encode the data set; False when told to stop before its end."""
-
-    def load_encoder() -> Encoder:
-        encoder = _load_encoder(settings, request)
-        if settings.round.caption_dropout > 0:
-            get_empty_prompt(encoded.folder.name, settings, request).write_from(encoder)
-        return encoder
-
-    is_complete = encode_pairs(
-        source,
-        reader,
-        encoded,
-        load_encoder,
-        batch_pairs=request.encode_batch,
-        limit=request.limit,
-        should_stop=watcher.should_stop,
-        on_progress=lambda counts: watcher.on_encoded(counts, request.limit),
-    )
-    free_memory()
-    return is_complete
-
-
-def _encoding_identity(
-    source: PreferenceSource,
-    reader: PreferenceReader,
-    settings: Settings,
-    request: TrainingRequest,
-    base_fingerprint: str,
-) -> dict[str, Any]:
-    """The inputs that the encoded pairs depend on."""
-    if request.loaded is None:
-        dtype = resolve_dtype(settings.render.dtype, resolve_device(settings.render.device))
-    else:
-        dtype = request.loaded.denoiser().dtype
-    return {
-        "dataset": {"fingerprint": source.fingerprint, "format": reader.name},
-        "base_model": base_fingerprint,
-        "resolution": request.resolution,
-        "dtype": str(dtype),
-    }
-
-
-def _base_model(settings: Settings, loaded: LoadedPipeline | None) -> dict[str, str]:
-    """Describe the base model for manifests."""
-    if loaded is not None:
-        return {"source": loaded.source, "family": loaded.family.name, "fingerprint": loaded.fingerprint}
-    source = settings.base_model
-    return {"source": source, "family": detect_family(source), "fingerprint": fingerprint(source)}
-
-
-def _load_encoder(settings: Settings, request: TrainingRequest) -> Encoder:
-    if request.loaded is not None:
-        return request.loaded.encoder(request.resolution)
-    device, dtype = process_group.device_for_process(settings.render.device), settings.render.dtype
-    return Encoder.load(settings.base_model, device=device, dtype=dtype, resolution=request.resolution)
-
-
-def _in_words(counts: EncodingCounts) -> str:
-    reasons = ", ".join(f"{number} x {reason}" for reason, number in sorted(counts.left_out.items()))
-    return f"{counts.rows} rows were read and left out: {reasons or 'none'}"
-
-
-__all__ = ["TrainingOutcome", "TrainingRequest", "dataset_steps", "join_training", "train_on_dataset"]
-
-
 @dataclass(frozen=True, slots=True)
 class TrainingOutcome:
     """The outcome of a training. `folder` is the adapter's, None when it was stopped before the end.
@@ -357,3 +238,119 @@ def _lock_output(output: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def prepare_training(
+    source: PreferenceSource,
+    reader: PreferenceReader,
+    settings: Settings,
+    request: TrainingRequest,
+    watcher: TrainingCallback,
+) -> Preparation:
+    """Encode the requested rows that are not encoded yet, and open the run. Raises like `train_on_dataset`.
+
+    Text encoders and autoencoder have left memory afterwards, and where captions are dropped the empty prompt is there.
+    """
+    base = _describe_base_model(settings, request.loaded)
+    identity = _encoding_identity(source, reader, settings, request, base["fingerprint"])
+    key = plan_key(identity)[:16]
+    encoded = EncodedPairs(request.encoded_folder(key))
+    description = json.dumps({"name": source.name, **identity}, indent=2)
+    write_atomically(request.encoded_folder(key) / "facts.json", description.encode())
+    is_complete = _encode_dataset(source, reader, encoded, settings, request, watcher)
+    counts = encoded.counts_up_to(request.limit)
+    if not is_complete:
+        return Preparation(counts.to_dict(), key)
+    if counts.pairs == 0:
+        raise BadInputError(f"there is no pair to learn from in {source.name}; {_in_words(counts)}")
+    num_pairs = counts.pairs if request.limit is None else min(counts.pairs, request.limit)
+    round_settings = fill_defaults(settings.round, num_pairs).model_dump(mode="json")
+    run = TrainingRun.open(
+        request.work_folder, request.output, [identity, request.limit, settings.render.quantize, round_settings]
+    )
+    if run.end is None and settings.round.caption_dropout > 0:
+        get_empty_prompt(key, settings, request).ensure_exists()
+    manifest = {
+        "base_model": base,
+        "dataset": {"name": source.name, **identity["dataset"]},
+        "counts": counts.to_dict(),
+        "encoding": {"resolution": request.resolution, "dtype": identity["dtype"]},
+    }
+    return Preparation(counts.to_dict(), key, run.to_dict(), round_settings, manifest)
+
+
+def get_empty_prompt(encoding_key: str, settings: Settings, request: TrainingRequest) -> EmptyPrompt:
+    """The empty prompt beside the pairs encoded under that key: the same base model in the same precision."""
+    return EmptyPrompt(
+        request.encoded_folder(encoding_key) / "empty-prompt.safetensors", lambda: _load_encoder(settings, request)
+    )
+
+
+def _encode_dataset(
+    source: PreferenceSource,
+    reader: PreferenceReader,
+    encoded: EncodedPairs,
+    settings: Settings,
+    request: TrainingRequest,
+    watcher: TrainingCallback,
+) -> bool:
+    """Encode the data set; False when told to stop before its end."""
+
+    def load_encoder() -> Encoder:
+        encoder = _load_encoder(settings, request)
+        if settings.round.caption_dropout > 0:
+            get_empty_prompt(encoded.folder.name, settings, request).write_from(encoder)
+        return encoder
+
+    is_complete = encode_pairs(
+        source,
+        reader,
+        encoded,
+        load_encoder,
+        batch_pairs=request.encode_batch,
+        limit=request.limit,
+        should_stop=watcher.should_stop,
+        on_progress=lambda counts: watcher.on_encoded(counts, request.limit),
+    )
+    free_memory()
+    return is_complete
+
+
+def _encoding_identity(
+    source: PreferenceSource,
+    reader: PreferenceReader,
+    settings: Settings,
+    request: TrainingRequest,
+    base_fingerprint: str,
+) -> dict[str, Any]:
+    """The inputs that the encoded pairs depend on."""
+    if request.loaded is None:
+        dtype = resolve_dtype(settings.render.dtype, resolve_device(settings.render.device))
+    else:
+        dtype = request.loaded.denoiser().dtype
+    return {
+        "dataset": {"fingerprint": source.fingerprint, "format": reader.name},
+        "base_model": base_fingerprint,
+        "resolution": request.resolution,
+        "dtype": str(dtype),
+    }
+
+
+def _describe_base_model(settings: Settings, loaded: LoadedPipeline | None) -> dict[str, str]:
+    """Describe the base model for manifests."""
+    if loaded is not None:
+        return {"source": loaded.source, "family": loaded.family.name, "fingerprint": loaded.fingerprint}
+    source = settings.base_model
+    return {"source": source, "family": detect_family(source), "fingerprint": fingerprint(source)}
+
+
+def _load_encoder(settings: Settings, request: TrainingRequest) -> Encoder:
+    if request.loaded is not None:
+        return request.loaded.encoder(request.resolution)
+    device, dtype = process_group.device_for_process(settings.render.device), settings.render.dtype
+    return Encoder.load(settings.base_model, device=device, dtype=dtype, resolution=request.resolution)
+
+
+def _in_words(counts: EncodingCounts) -> str:
+    reasons = ", ".join(f"{number} x {reason}" for reason, number in sorted(counts.left_out.items()))
+    return f"{counts.rows} rows were read and left out: {reasons or 'none'}"

@@ -35,7 +35,6 @@ from dmpo_app.training.rounds.round_plan import RoundPlan, load_plan, parent_fil
 
 _log = logging.getLogger(__name__)
 
-
 _MAX_PLAN_READS = 5
 
 
