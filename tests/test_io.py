@@ -252,7 +252,6 @@ def test_a_full_disk_is_reported_as_such_by_everything_that_writes_and_leaves_no
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
         patched.setattr(io, "flush_file_system", full)
-        patched.setattr("dmpo_app.store.files.flush_file_system", full)
         with pytest.raises(StorageFullError, match="free some space"):
             WRITERS[writer](tmp_path)
     litter = [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size > 0]
