@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from dmpo_app.backup.home_files import PREFIX, HomeFileScanner, referenced_files
 from dmpo_app.backup.remotes.remote import Remote
@@ -23,7 +22,7 @@ from dmpo_app.backup.snapshots import compare_copies, prune, put_delta, put_snap
 from dmpo_app.backup.startup import Claim, forget_old_claims, is_superseded, release_claim
 from dmpo_app.errors import BackupUnreachableError, StudioError
 from dmpo_app.settings import BackupSettings
-from dmpo_app.store.db.sqlite import DatabaseCopier, open_copy, safe_driver
+from dmpo_app.store.db.sqlite import DatabaseCopier, first_cell, open_copy, safe_driver
 from dmpo_app.store.store import DATABASE_NAME
 
 _log = logging.getLogger(__name__)
@@ -139,8 +138,8 @@ class BackupUploader:
         self._num_snapshots += 1
         name = snapshot_name(self._claim.generation, self._num_snapshots, self._now())
         with open_copy(copy) as connection:
-            schema = str(_first(connection, "SELECT version_num FROM alembic_version"))
-            votes = int(_first(connection, "SELECT count(*) FROM votes"))
+            schema = str(first_cell(connection, "SELECT version_num FROM alembic_version"))
+            votes = int(first_cell(connection, "SELECT count(*) FROM votes"))
         manifest = put_snapshot(self._remote, name, copy, self._scratch / "database.gz", schema=schema, votes=votes)
         self._snapshot, self._sha256, self._snapshot_bytes = name, manifest.sha256, manifest.packed_bytes
         self._num_deltas = self._log_bytes = 0
@@ -171,10 +170,6 @@ class BackupUploader:
                 self._uploaded_paths -= set(unreferenced_paths)
         except BackupUnreachableError as error:
             _log.warning("backup: old snapshots could not be removed: %s", error)
-
-
-def _first(connection: Any, query: str) -> Any:
-    return connection.execute(query).fetchone()[0]
 
 
 WATCH_SECONDS = 3.0

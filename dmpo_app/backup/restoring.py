@@ -18,7 +18,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from dmpo_app.backup import home_files
 from dmpo_app.backup.remotes.remote import Remote
@@ -26,7 +25,7 @@ from dmpo_app.backup.snapshots import RebuiltDatabase, rebuild, snapshot_names
 from dmpo_app.errors import BackupDamagedError, NotFoundError, SetupError
 from dmpo_app.io import move_durably
 from dmpo_app.store.db.database import HEAD
-from dmpo_app.store.db.sqlite import DatabaseCopier, open_copy, safe_driver
+from dmpo_app.store.db.sqlite import DatabaseCopier, first_cell, open_copy, safe_driver
 from dmpo_app.store.store import DATABASE_NAME, SECRET_KEY_NAME
 
 _log = logging.getLogger(__name__)
@@ -74,7 +73,7 @@ def restore(
         candidates = [snapshot] if snapshot is not None else names[::-1]
         rebuilt, damaged_snapshots = _first_whole(remote, candidates, database, scratch, with_log, on_progress)
         with open_copy(database) as connection:
-            votes = int(connection.execute("SELECT count(*) FROM votes").fetchone()[0])
+            votes = int(first_cell(connection, "SELECT count(*) FROM votes"))
             referenced = list(home_files.referenced_files(connection))
         num_files, faults = fetch_files(
             remote, home, [home_files.ReferencedFile(SECRET_KEY_NAME, None, "sessions"), *referenced], on_progress
@@ -130,7 +129,7 @@ def check_database(database: Path) -> None:
         with open_copy(database) as connection:
             integrity_messages = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(5)")]
             dangling_tables = {str(row[0]) for row in connection.execute("PRAGMA foreign_key_check")}
-            revision = str(connection.execute("SELECT version_num FROM alembic_version").fetchone()[0])
+            revision = str(first_cell(connection, "SELECT version_num FROM alembic_version"))
     except safe_driver().Error as error:
         raise BackupDamagedError(f"SQLite cannot read the database: {error}") from error
     if integrity_messages != ["ok"]:
@@ -223,8 +222,8 @@ def verify(home: Path, *, on_progress: Callable[[int, int], None] | None = None)
             return IntegrityReport([IntegrityIssue(IssueKind.DATABASE, str(error), DATABASE_NAME)], 0, 0)
         with open_copy(copy) as connection:
             referenced = list(home_files.referenced_files(connection))
-            votes = int(_first_cell(connection, "SELECT count(*) FROM votes"))
-            wrong = int(_first_cell(connection, _WRONG_COUNTS))
+            votes = int(first_cell(connection, "SELECT count(*) FROM votes"))
+            wrong = int(first_cell(connection, _WRONG_COUNTS))
     issues = [IntegrityIssue(IssueKind.DATABASE, f"{wrong} pairs do not count their votes right")] if wrong else []
     for number, file in enumerate(referenced):
         fault = (
@@ -326,7 +325,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _first_cell(connection: Any, query: str) -> Any:
-    return connection.execute(query).fetchone()[0]

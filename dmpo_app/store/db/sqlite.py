@@ -189,3 +189,8 @@ def open_copy(path: Path) -> Iterator[Any]:
         yield connection
     finally:
         connection.close()
+
+
+def first_cell(connection: Any, query: str) -> Any:
+    """The first cell of a query's first row, on a DBAPI connection as `open_copy` gives it."""
+    return connection.execute(query).fetchone()[0]
