@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from dmpo_app.errors import SetupError
-from dmpo_app.exchange.readers import hugging_face, table_formats
+from dmpo_app.exchange.readers import table_formats
 from dmpo_app.exchange.readers.annotation_tools import ArgillaReader, LabelStudioReader, ToolSource, find_tool_file
 from dmpo_app.exchange.readers.folder_formats import (
     FoldersSource,
@@ -73,6 +73,8 @@ def open_source(dataset: str, *, split: str = "train", config: str | None = None
     tool_file = find_tool_file(path)
     if tool_file is not None:
         return ToolSource(tool_file)
+    from dmpo_app.exchange.readers import hugging_face  # here, since a server starts without huggingface_hub
+
     if path.exists():
         return hugging_face.local_source(path, split)
     if dataset.count("/") > 1 or dataset.startswith((".", "~", "/")) or path.suffix in {".parquet", ".json", ".jsonl"}:
