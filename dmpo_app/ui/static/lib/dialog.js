@@ -45,7 +45,8 @@ export function openDialog(parent, title, content, actions) {
       dialog.remove();
       resolve(dialog.returnValue);
     };
-    // The browser says that a dialog closed only after it closed: a key pressed in between would come before the answer.
+    // The browser says that a dialog closed only after it closed, and leaves the focus in it until then: a key pressed in
+    // between would come before the answer or, in a field of the closed dialog, be lost.
     const close = (/** @type {string} */ value) => {
       dialog.close(value);
       closed();
@@ -53,6 +54,11 @@ export function openDialog(parent, title, content, actions) {
     dialog.addEventListener("submit", (event) => {
       event.preventDefault();
       close(event.submitter instanceof HTMLButtonElement ? event.submitter.value : "");
+    });
+    dialog.addEventListener("cancel", (event) => {
+      if (event.target !== dialog) return; // a choice of files in it was called off
+      event.preventDefault();
+      close("");
     });
     // A click beside the dialog is one on its backdrop.
     dialog.addEventListener("click", (event) => event.target === dialog && close(""));
