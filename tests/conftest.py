@@ -1,8 +1,12 @@
-"""The marker `slow`, from the list tests/slow_tests.txt. With `-m "not slow"` files listed whole are not imported."""
+"""The marker `slow`, from the list tests/slow_tests.txt, and who runs which test where several processes share them.
+
+With `-m "not slow"` files listed whole are not imported.
+"""
 
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 FAST = "not slow"
 LIST = Path(__file__).parent / "slow_tests.txt"
@@ -26,9 +30,30 @@ def is_slow(node_id: str) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if is_slow(item.nodeid) or any(item.get_closest_marker(kind) for kind in ("browser", "soak")):
-            item.add_marker(pytest.mark.slow)
+    """Mark the slow tests and put them first, so that no process is left alone with a long one at the end."""
+    slow = [
+        item
+        for item in items
+        if is_slow(item.nodeid) or any(item.get_closest_marker(kind) for kind in ("browser", "soak"))
+    ]
+    for item in slow:
+        item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+class SlowFilesWhole(LoadScopeScheduling):  # type: ignore[misc]
+    """Schedule a file that is listed whole as one, for what its tests share, and the tests of others one by one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if is_slow(file) else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> SlowFilesWhole:
+    """Replace the scheduler that `--dist` names."""
+    config.option.loadscopereorder = False  # by the number of tests; a single one may take longer than fifty
+    return SlowFilesWhole(config, log)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
