@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +19,7 @@ from dmpo_app.errors import BadInputError
 from dmpo_app.objective import unregister
 from tests.exchange.readers.preference_files import mixed_rows, pick_a_pic_row, write_pick_a_pic
 from tests.patience import PATIENCE
-from tests.studio_process import PROJECT_ROOT
+from tests.preloaded_process import PreloadedPython
 from tests.tiny_pipeline import make_tiny_pipeline
 
 
@@ -61,17 +59,15 @@ class Training:
     def kill_when(self, condition: Callable[[], bool]) -> None:
         """Run it in a process, and kill -9 that as soon as the condition holds, which it must while it runs."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DMPO_")}
-        environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        command = [sys.executable, "-m", "dmpo_app.cli", "train", *self._options]
-        process = subprocess.Popen(
-            command, cwd=PROJECT_ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        log = self.output.with_suffix(".log")
+        process = PreloadedPython(
+            "dmpo_app.cli", ["train", *self._options], environment=environment, stdout=log, stderr=log
         )
         while not condition():
-            assert process.poll() is None, process.communicate()[0].decode()
+            assert process.poll() is None, log.read_text()
             time.sleep(0.002)
         process.kill()
-        process.communicate(timeout=PATIENCE)
-        assert process.returncode == -signal.SIGKILL
+        assert process.wait(timeout=PATIENCE) == -signal.SIGKILL
 
     def index(self) -> bytes:
         return b"".join(path.read_bytes() for path in self.output.glob("work/encoded/*/pairs.jsonl"))

@@ -22,7 +22,7 @@ from tests.browser.page_studio import (
 )
 from tests.browser.served_home import serve
 from tests.patience import PATIENCE, wait_until
-from tests.preloaded_studio import preloaded_processes
+from tests.preloaded_process import preloaded_processes
 from tests.studio_process import free_port
 
 pytestmark = pytest.mark.browser

@@ -93,7 +93,7 @@ def test_a_signal_stops_both_with_a_checkpoint_and_one_process_ends_on_the_bits_
     data: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = options(data, tiny_model, tmp_path / "out", steps=100, caption_dropout=0.3)
-    processes = start_two("train", *arguments, module="dmpo_app.cli")
+    processes = start_two(tmp_path, "train", *arguments, module="dmpo_app.cli")
     while not list(tmp_path.glob("out/work/runs/*/checkpoint.safetensors")):
         assert all(process.poll() is None for process in processes), processes[0].communicate()
         time.sleep(0.002)
@@ -113,7 +113,7 @@ def test_a_signal_stops_both_with_a_checkpoint_and_one_process_ends_on_the_bits_
 
 def test_what_the_leading_process_cannot_read_ends_the_other_too(tiny_model: Path, tmp_path: Path) -> None:
     unfit = write_pick_a_pic(tmp_path / "train.parquet", [pick_a_pic_row(0, label_0=None)])
-    processes = start_two("train", *options(unfit, tiny_model, tmp_path / "out"), module="dmpo_app.cli")
+    processes = start_two(tmp_path, "train", *options(unfit, tiny_model, tmp_path / "out"), module="dmpo_app.cli")
     said = [" ".join(process.communicate(timeout=SECONDS)[1].split()) for process in processes]
     assert [process.returncode for process in processes] == [1, 1]
     assert "there is no pair to learn from" in said[0]

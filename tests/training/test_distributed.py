@@ -22,6 +22,7 @@ from dmpo_app.training.loop.step import train_step
 from dmpo_app.training.monitoring.early_stopping import StepResult
 from tests.model_fixtures import NUM_THREADS
 from tests.patience import PATIENCE
+from tests.preloaded_process import PreloadedPython
 from tests.tolerance import LOSS_RELATIVE
 from tests.training.training_studio import FAST, TrainingStudio, assert_equal, twin_of, weights_of
 
@@ -37,8 +38,8 @@ def environment(**named: str) -> dict[str, str]:
     return {**inherited, "PYTHONPATH": str(PROJECT_ROOT), "OMP_NUM_THREADS": "1", **named}
 
 
-def start_two(*arguments: str, module: str = "tests.training.two_processes") -> list[subprocess.Popen[str]]:
-    """Start two processes by hand, of `two_processes` unless told otherwise.
+def start_two(folder: Path, *arguments: str, module: str = "tests.training.two_processes") -> list[PreloadedPython]:
+    """Start two processes by hand, of `two_processes` unless told otherwise; what they say goes to files of `folder`.
 
     torchrun would end the one when the other dies.
     """
@@ -47,13 +48,12 @@ def start_two(*arguments: str, module: str = "tests.training.two_processes") -> 
         port = str(free.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     return [
-        subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            cwd=PROJECT_ROOT,
-            env=environment(**shared, RANK=str(rank), LOCAL_RANK=str(rank)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+        PreloadedPython(
+            module,
+            arguments,
+            environment=environment(**shared, RANK=str(rank), LOCAL_RANK=str(rank)),
+            stdout=folder / f"process {rank}.out",
+            stderr=folder / f"process {rank}.err",
         )
         for rank in range(2)
     ]
@@ -126,8 +126,8 @@ def test_a_round_under_torchrun_publishes_what_one_process_does(
     twin.store.close()
 
 
-def test_what_one_process_finds_all_of_them_know() -> None:
-    processes = start_two("agree")
+def test_what_one_process_finds_all_of_them_know(tmp_path: Path) -> None:
+    processes = start_two(tmp_path, "agree")
     said = [process.communicate(timeout=SECONDS)[0].splitlines() for process in processes]
     for lines in said:
         assert lines[0] == "processes 2, results [[0, 0.1], [1, 0.1]], led 7"
@@ -139,8 +139,8 @@ def test_what_one_process_finds_all_of_them_know() -> None:
     assert said[1][1:3] == ["OutOfMemoryError: CUDA out of memory", "ValueError: no such thing"]
 
 
-def test_the_others_wait_for_the_leading_process_longer_than_they_are_patient() -> None:
-    processes = start_two("wait")
+def test_the_others_wait_for_the_leading_process_longer_than_they_are_patient(tmp_path: Path) -> None:
+    processes = start_two(tmp_path, "wait")
     said = [process.communicate(timeout=SECONDS)[0].splitlines() for process in processes]
     for lines in said:
         assert lines[0] == "led [1, 'done']"
@@ -150,12 +150,12 @@ def test_the_others_wait_for_the_leading_process_longer_than_they_are_patient() 
 
 
 def test_memory_short_in_one_process_halves_the_pieces_in_both_and_a_killed_one_ends_the_other(
-    studio: TrainingStudio,
+    studio: TrainingStudio, tmp_path: Path
 ) -> None:
     studio.add_pairs(12)
     studio.vote(12)
     round_id, token = studio.start()
-    processes = start_two("die", str(studio.home), str(studio.source), str(round_id), str(token))
+    processes = start_two(tmp_path, "die", str(studio.home), str(studio.source), str(round_id), str(token))
     said = [process.communicate(timeout=SECONDS) for process in processes]
     assert processes[1].returncode == -signal.SIGKILL
     assert processes[0].returncode == 1, said[0][1][-2000:]

@@ -3,8 +3,6 @@
 import json
 import os
 import random
-import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,7 +15,6 @@ from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain.lineage import RoundStatus
 from dmpo_app.domain.vote import Choice
 from dmpo_app.errors import LeaseLostError, RoundFailedError
-from dmpo_app.settings import PROJECT_ROOT
 from dmpo_app.training.data.dataset import is_held_out
 from dmpo_app.training.data.training_examples import examples_for_step
 from dmpo_app.training.loop import trainer
@@ -27,6 +24,8 @@ from dmpo_app.training.monitoring.early_stopping import StepResult
 from dmpo_app.training.rounds.round_plan import load_plan
 from dmpo_app.training.rounds.round_runner import RoundRunner, SliceOutcome, round_folder
 from tests.model_fixtures import NUM_THREADS
+from tests.patience import PATIENCE
+from tests.preloaded_process import PreloadedPython
 from tests.tolerance import LOSS_RELATIVE
 from tests.training.training_studio import (
     FAST,
@@ -134,19 +133,6 @@ def test_a_round_cut_into_slices_ends_bit_for_bit_where_an_uninterrupted_one_doe
     twin.store.close()
 
 
-RESUME = """
-import sys, torch
-from pathlib import Path
-from tests.model_fixtures import NUM_THREADS
-from tests.training.training_studio import TrainingStudio
-from dmpo_app.diffusion.loading import load_denoiser
-torch.set_num_threads(NUM_THREADS)
-studio = TrainingStudio.open(Path(sys.argv[1]), Path(sys.argv[2]))
-studio.run(load_denoiser(sys.argv[2], device="cpu", dtype="float32"), int(sys.argv[3]), int(sys.argv[4]))
-studio.store.close()
-"""
-
-
 def test_a_round_resumed_by_a_fresh_process_ends_bit_for_bit_where_an_uninterrupted_one_does(
     voted: TrainingStudio, denoiser: Denoiser, tmp_path: Path
 ) -> None:
@@ -155,8 +141,9 @@ def test_a_round_resumed_by_a_fresh_process_ends_bit_for_bit_where_an_uninterrup
     twin = twin_of(voted, tmp_path)
     round_id, token = twin.start()
     twin.run(denoiser, round_id, token, slices=[ONE_STEP, ONE_STEP, ONE_STEP])
-    command = [sys.executable, "-c", RESUME, str(twin.home), str(twin.source), str(round_id), str(token)]
-    subprocess.run(command, check=True, cwd=PROJECT_ROOT, env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT)})
+    arguments, log = [str(twin.home), str(twin.source), str(round_id), str(token)], tmp_path / "log"
+    fresh = PreloadedPython("tests.training.resume_round", arguments, environment=os.environ, stdout=log, stderr=log)
+    assert fresh.wait(PATIENCE) == 0, log.read_text()
     assert_equal(weights_of(voted), weights_of(twin))
     twin.store.close()
 
