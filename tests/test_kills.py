@@ -1,6 +1,6 @@
 """kill -9, again and again, of a real server under votes and of its trainer in rounds.
 
-Three kills of the server and one of its trainer; `make soak` does fifty (DMPO_SOAK_KILLS).
+Two kills of the server and one of its trainer; `make soak` does fifty (DMPO_SOAK_KILLS).
 """
 
 import os
@@ -23,7 +23,7 @@ from tests.patience import wait_until
 from tests.preloaded_studio import PreloadedStudio
 from tests.tiny_pipeline import make_tiny_pipeline
 
-KILLS = int(os.environ.get("DMPO_SOAK_KILLS", "3"))
+KILLS = int(os.environ.get("DMPO_SOAK_KILLS", "2"))
 TRAINER_KILLS = int(os.environ.get("DMPO_SOAK_KILLS", "1"))  # each costs a start of a trainer
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600 + 60 * KILLS)]
 

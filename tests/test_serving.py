@@ -14,7 +14,7 @@ import pytest
 from dmpo_app.errors import SetupError
 from dmpo_app.server.wiring import build_renderer, open_lineage
 from dmpo_app.settings import RenderSettings, Settings
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, wait_until
 from tests.preloaded_studio import PreloadedStudio
 from tests.studio_process import PROJECT_ROOT, StudioProcess
 
@@ -85,22 +85,28 @@ def test_a_model_without_a_safety_checker_is_refused_where_one_is_wanted(tmp_pat
         build_renderer(settings, lineage)
 
 
-def test_sigterm_stops_server_and_trainer_and_a_restart_knows_everybody(tmp_path: Path) -> None:
-    studio = PreloadedStudio(tmp_path / "home").start()
+def trainer_of(studio: StudioProcess) -> list[psutil.Process]:
+    """The server's children, once it has any."""
     assert studio.process is not None
+    server = psutil.Process(studio.process.pid)
+    wait_until(lambda: server.children(), "the server has started its trainer")
+    return server.children(recursive=True)
+
+
+def test_the_trainer_ends_with_a_server_that_is_stopped_or_killed_and_a_restart_knows_everybody(tmp_path: Path) -> None:
+    studio = PreloadedStudio(tmp_path / "home").start()
     with studio.client() as client:
         headers = session(client)
         before = client.get("/api/v1/assignments?count=3", headers=headers).json()["assignments"]
-        children = psutil.Process(studio.process.pid).children(recursive=True)
+        children = trainer_of(studio)
         assert studio.stop() == 0
-        psutil.wait_procs(children, timeout=PATIENCE)
-        assert [child for child in children if child.is_running()] == []
+        assert psutil.wait_procs(children, timeout=PATIENCE)[1] == []
         studio.start()
-        try:
-            after = client.get("/api/v1/assignments?count=3", headers=headers).json()["assignments"]
-            assert [one["id"] for one in after] == [one["id"] for one in before]
-        finally:
-            studio.stop()
+        after = client.get("/api/v1/assignments?count=3", headers=headers).json()["assignments"]
+    assert [one["id"] for one in after] == [one["id"] for one in before]
+    children = trainer_of(studio)
+    studio.kill()
+    assert psutil.wait_procs(children, timeout=PATIENCE)[1] == []
 
 
 def test_a_server_whose_model_still_loads_ends_cleanly(tmp_path: Path) -> None:
@@ -109,18 +115,6 @@ def test_a_server_whose_model_still_loads_ends_cleanly(tmp_path: Path) -> None:
     assert studio.stop() == 0
     assert "stopping" in studio.log()
     assert "terminate called" not in studio.log()
-
-
-def test_the_trainer_ends_when_its_server_is_killed(tmp_path: Path) -> None:
-    studio = PreloadedStudio(tmp_path / "home").start()
-    assert studio.process is not None
-    server = psutil.Process(studio.process.pid)
-    children: list[psutil.Process] = []
-    while not children:
-        children = server.children(recursive=True)
-    studio.kill()
-    _, alive = psutil.wait_procs(children, timeout=PATIENCE)
-    assert alive == []
 
 
 def test_no_secret_reaches_a_log(tmp_path: Path) -> None:

@@ -15,11 +15,12 @@ from pydantic import SecretStr
 
 from dmpo_app.domain.lineage import RoundState, RoundStatus
 from dmpo_app.settings import PROJECT_ROOT, Settings, TrainerSettings
+from dmpo_app.training.process.supervisor import EXIT_SETUP
 from dmpo_app.training.process.trainer_process import TrainerProcess
 from tests.patience import wait_until
 from tests.training.training_studio import FAST, TrainingStudio
 
-KILLS = int(os.environ.get("DMPO_SOAK_KILLS", "2"))
+KILLS = int(os.environ.get("DMPO_SOAK_KILLS", "1"))  # each costs a start of a trainer
 TOKEN = "an-administrators-token-that-nobody-else-may-see"
 
 
@@ -104,6 +105,7 @@ def test_sigterm_amid_a_round_ends_it_cleanly_and_the_next_trainer_finishes_the_
 PARENT = """
 import sys, time
 from dmpo_app.settings import Settings
+from dmpo_app.training.process.supervisor import EXIT_SETUP
 from dmpo_app.training.process.trainer_process import TrainerProcess
 trainer = TrainerProcess(Settings.model_validate_json(sys.argv[1]))
 trainer.start()
@@ -138,6 +140,22 @@ def test_a_base_model_that_cannot_be_loaded_is_given_up_with_its_reason(
     assert "nowhere does not exist" in trainer.state.message
     assert trainer.state.restarts == 0
     trainer.stop()
+
+
+UNFIT = """
+import io, os, sys
+from dmpo_app.settings import Settings
+from dmpo_app.training.process.trainer_process import main
+sys.stdin = io.StringIO(Settings(home=sys.argv[1], base_model=sys.argv[2]).model_dump_json() + "\\n")
+print(main(["--parent-pid", str(os.getppid()), "--owner", "somebody"]), "torch" in sys.modules)
+"""
+
+
+def test_an_unfit_base_model_is_told_before_the_slow_imports(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", UNFIT, str(tmp_path / "home"), str(tmp_path / "nowhere")]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == [str(EXIT_SETUP), "False"]
+    assert "nowhere does not exist" in told.stderr
 
 
 def stand_in(code: str) -> tuple[str, ...]:

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING
 from dmpo_app.errors import SetupError
 from dmpo_app.settings import Settings
 from dmpo_app.training.process.supervisor import EXIT_SETUP, READY, TrainerProcess
-from dmpo_app.training.rounds.round_progress import check_tracker
 
 if TYPE_CHECKING:
     from dmpo_app.diffusion.denoiser import Denoiser
@@ -94,14 +93,15 @@ def run_trainer(
     from dmpo_app.diffusion.base_models import detect_family, fingerprint
     from dmpo_app.store.store import utc_now
 
-    check_tracker(settings.trainer.tracker)
     family, identity = detect_family(settings.base_model), fingerprint(settings.base_model)  # told before slow imports
     with open_store(settings) as store:
         import torch
 
         from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, check_world_size
+        from dmpo_app.training.rounds.round_progress import check_tracker
         from dmpo_app.training.rounds.scheduler import RoundScheduler, run_secondary_process
 
+        check_tracker(settings.trainer.tracker)
         group = group or SINGLE_PROCESS
         torch.set_num_threads(trainer_threads(settings))
         denoiser = _load_denoiser(settings, identity, group)
