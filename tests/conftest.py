@@ -1,12 +1,17 @@
-"""The marker `slow`, from the list tests/slow_tests.txt, and who runs which test where several processes share them.
+"""The marker `slow`, from the list tests/slow_tests.txt; torch's threads; which process runs which test.
 
 With `-m "not slow"` files listed whole are not imported.
 """
 
+import os
 from pathlib import Path
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+"""Of torch in this process and those it starts. As many as there are cores, in each of two processes that run tests,
+wait for each other: trainings of tiny models took nearly twice as long."""
 
 FAST = "not slow"
 LIST = Path(__file__).parent / "slow_tests.txt"

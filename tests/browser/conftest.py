@@ -34,18 +34,18 @@ def chromium_path() -> str | None:
     return named or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
     """Sets the patience with what is expected of a page; that with all else belongs to a visitor's context.
 
-    It has an event loop in this thread, where no other can run: so it ends with this folder's tests.
+    It has an event loop in this thread, where no other can run: so it ends with each file's tests.
     """
     expect.set_options(timeout=1000 * PATIENCE)
     with sync_playwright() as started:
         yield started
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser(playwright: Playwright) -> Iterator[Browser]:
     browser = playwright.chromium.launch(executable_path=chromium_path(), args=ARGUMENTS)
     yield browser

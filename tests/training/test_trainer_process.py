@@ -48,6 +48,7 @@ def current_round(studio: TrainingStudio) -> RoundState | None:
     return studio.store.rounds.current(studio.base)
 
 
+@pytest.mark.soak
 def test_rounds_whose_trainer_is_killed_at_random_moments_are_each_published_once(
     studio: TrainingStudio, trainer: TrainerProcess
 ) -> None:
