@@ -10,8 +10,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-"""Of torch in this process and those it starts. As many as there are cores, in each of two processes that run tests,
-wait for each other: trainings of tiny models took nearly twice as long."""
+"""Of torch in this process and those it starts; as many as cores, in each of two, wait for each other."""
 
 FAST = "not slow"
 LIST = Path(__file__).parent / "slow_tests.txt"

@@ -28,7 +28,7 @@ from dmpo_app.training.loop.steps import StepDone
 from tests.exchange.readers.preference_files import image_bytes, mixed_rows, pick_a_pic_row, write_pick_a_pic
 from tests.model_fixtures import case, case_folder, fixed_threads, folder, tiny_model
 from tests.studio_process import PROJECT_ROOT
-from tests.tiny_models.cases import Case
+from tests.tiny_models.cases import CASES, Case
 
 __all__ = ["case", "case_folder", "fixed_threads", "folder", "tiny_model"]
 
@@ -154,6 +154,7 @@ def test_rows_in_memory_are_told_apart_by_their_content() -> None:
     assert load_preferences(rows()).source.fingerprint != load_preferences(rows()[::-1]).source.fingerprint
 
 
+@pytest.mark.parametrize("case", [CASES[name] for name in ("sd1", "sdxl", "sd3", "flux")], ids=lambda case: case.name)
 def test_a_loaded_pipeline_is_trained_like_its_folder_and_given_back_as_it_was(
     case: Case, folder: Path, tmp_path: Path
 ) -> None:

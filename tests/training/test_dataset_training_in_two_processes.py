@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,19 +15,19 @@ from typer.testing import CliRunner
 
 from dmpo_app.cli.main import app
 from dmpo_app.cli.train_command import EXIT_STOPPED
-from dmpo_app.settings import POCKET_MODEL, PROJECT_ROOT
+from dmpo_app.settings import POCKET_MODEL
 from dmpo_app.training.loop import trainer
 from dmpo_app.training.loop.step import train_step
 from dmpo_app.training.monitoring.early_stopping import StepResult
 from tests.exchange.readers.preference_files import pick_a_pic_row, write_pick_a_pic
 from tests.model_fixtures import NUM_THREADS
-from tests.training.test_distributed import SECONDS, TOLERANCE, environment, norm_of_difference, start_two
+from tests.training.test_distributed import SECONDS, TOLERANCE, norm_of_difference, start_two
 from tests.training.training_studio import assert_equal
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    return write_pick_a_pic(tmp_path / "train.parquet", [pick_a_pic_row(index) for index in range(16)])
+    return write_pick_a_pic(tmp_path / "train.parquet", [pick_a_pic_row(index) for index in range(10)])
 
 
 def options(data: Path, model: Path, output: Path, *, steps: int = 6, caption_dropout: float = 0.0) -> list[str]:
@@ -64,21 +62,14 @@ def train_in_halves(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> No
         train_here(arguments)
 
 
-def test_torchrun_ends_in_the_adapter_of_one_process(data: Path, tmp_path: Path) -> None:
+def test_two_processes_end_in_the_adapter_of_one(data: Path, tmp_path: Path) -> None:
     # A tiny random autoencoder makes all images nearly alike; Adam then scales up what rounding leaves of gradients.
-    train_here(options(data, POCKET_MODEL, tmp_path / "alone"))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    ended = subprocess.run(
-        [*launch, "-m", "dmpo_app.cli", "train", *options(data, POCKET_MODEL, tmp_path / "together")],
-        cwd=PROJECT_ROOT,
-        env=environment(HF_HUB_OFFLINE="1", COLUMNS="200"),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=SECONDS,
-    )
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    assert ended.stdout.count("rows read") == 1, "one of them speaks"
+    train_here(options(data, POCKET_MODEL, tmp_path / "alone", steps=3))
+    arguments = options(data, POCKET_MODEL, tmp_path / "together", steps=3)
+    processes = start_two(tmp_path, "train", *arguments, module="dmpo_app.cli")
+    said = [process.communicate(timeout=SECONDS) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert ["rows read" in output for output, _ in said] == [True, False], "one of them speaks"
     alone, facts = adapter_of(tmp_path / "alone")
     together, their_facts = adapter_of(tmp_path / "together")
     assert (facts["processes"], their_facts["processes"]) == (1, 2)
