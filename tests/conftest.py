@@ -14,6 +14,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 FAST = "not slow"
 LIST = Path(__file__).parent / "slow_tests.txt"
+FORKING = "tests/hosting/zerogpu/"
+"""These tests fork the process that they run in to train in it, which torch refuses where a backward pass has been."""
 
 
 def slow_prefixes() -> tuple[str, ...]:
@@ -34,7 +36,10 @@ def is_slow(node_id: str) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the slow tests and put them first, so that no process is left alone with a long one at the end."""
+    """Mark the slow tests and put them first, so that no process is left alone with a long one at the end.
+
+    Before them come those that need a process in which nothing was trained.
+    """
     slow = [
         item
         for item in items
@@ -42,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ]
     for item in slow:
         item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    items.sort(key=lambda item: (not item.nodeid.startswith(FORKING), item.get_closest_marker("slow") is None))
 
 
 class SlowFilesWhole(LoadScopeScheduling):  # type: ignore[misc]
