@@ -107,10 +107,8 @@ class Prompts:
         def work(connection: Connection) -> bool | None:
             if _state(connection) != expected:
                 return None
-            if (
-                connection.execute(select(schema.PromptRow.id).where(schema.PromptRow.folded == prompt.folded)).first()
-                is not None
-            ):
+            same_prompt = select(schema.PromptRow.id).where(schema.PromptRow.folded == prompt.folded)
+            if connection.execute(same_prompt).first() is not None:
                 return False
             recent_conditions = (
                 schema.PromptProposalRow.annotator_id == annotator_id,
