@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+# One thread of torch here and in the processes that are started from here: with one a core, two processes of tests
+# wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-"""Of torch in this process and those it starts; as many as cores, in each of two, wait for each other."""
 
 FAST = "not slow"
 LIST = Path(__file__).parent / "slow_tests.txt"

@@ -1,7 +1,8 @@
 """Python forked from a process that has imported everything already: imports are most of what a start costs.
 
 Each is a process of its own, with an environment and an output of its own, and can be killed; only what it imports was
-imported before, and with the environment of the tests.
+imported before, and with the environment of the tests. It ends without taking the interpreter down: a test of a clean
+end needs `subprocess`.
 """
 
 import multiprocessing
@@ -24,6 +25,8 @@ PRELOADED = [
     "dmpo_app.training.rounds.round_runner",
     "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
     "tests.browser.served_home",
+    "tests.training.training_studio",
+    "tests.model_fixtures",
 ]
 
 

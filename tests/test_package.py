@@ -44,7 +44,8 @@ class InstalledStudio(StudioProcess):
     """`dmpo serve` of an installed package, started in `folder`, with the home that it then has by itself."""
 
     def __init__(self, dmpo: Path, folder: Path) -> None:
-        super().__init__(folder / "dmpo-studio", TRAINER__POLL_SECONDS="0.1")
+        # Beside other tests a nice trainer took two minutes to start.
+        super().__init__(folder / "dmpo-studio", TRAINER__POLL_SECONDS="0.1", TRAINER__NICE="0")
         self.log_path = folder.parent / "studio.log"
         self.environment = {name: value for name, value in self.environment.items() if not name.startswith("PYTHON")}
         del self.environment["DMPO_HOME"]

@@ -94,8 +94,7 @@ def trainer_of(studio: StudioProcess) -> list[psutil.Process]:
 
 
 def test_the_trainer_ends_with_a_server_that_is_stopped_or_killed_and_a_restart_knows_everybody(tmp_path: Path) -> None:
-    studio = PreloadedStudio(tmp_path / "home").start()
-    with studio.client() as client:
+    with PreloadedStudio(tmp_path / "home") as studio, studio.client() as client:
         headers = session(client)
         before = client.get("/api/v1/assignments?count=3", headers=headers).json()["assignments"]
         children = trainer_of(studio)
@@ -103,10 +102,10 @@ def test_the_trainer_ends_with_a_server_that_is_stopped_or_killed_and_a_restart_
         assert psutil.wait_procs(children, timeout=PATIENCE)[1] == []
         studio.start()
         after = client.get("/api/v1/assignments?count=3", headers=headers).json()["assignments"]
-    assert [one["id"] for one in after] == [one["id"] for one in before]
-    children = trainer_of(studio)
-    studio.kill()
-    assert psutil.wait_procs(children, timeout=PATIENCE)[1] == []
+        assert [one["id"] for one in after] == [one["id"] for one in before]
+        children = trainer_of(studio)
+        studio.kill()
+        assert psutil.wait_procs(children, timeout=PATIENCE)[1] == []
 
 
 def test_a_server_whose_model_still_loads_ends_cleanly(tmp_path: Path) -> None:

@@ -80,11 +80,10 @@ def settings_of(name: str, before: list[str], after: list[str]) -> Settings | No
     """The settings a command loads, if it does; `before` and `after` are options on either side of its name."""
     words = [*before, *name.split(), *required_arguments(name), *after]
     try:
-        assert ROOT.main(words, standalone_mode=False) != 2, words  # one that is refused is an error of its own
+        # An option that is refused raises an error, a setting ends with 2; with 1, what is asked for is not there.
+        assert ROOT.main(words, standalone_mode=False) != 2, words
     except SettingsLoadedError as loaded:
         return loaded.settings
-    except SystemExit:  # the command went as far as to find that what is asked for is not there
-        pass
     return None
 
 

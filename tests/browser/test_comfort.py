@@ -89,17 +89,21 @@ def test_the_keys_are_shown_in_a_dialog_that_keeps_the_focus_and_takes_no_votes(
     page_studio.wait_for_votes(1)
 
 
-def test_escape_gives_the_keys_back_at_once_to_the_page(page_studio: PageStudio, new_page: NewPage) -> None:
+def test_escape_keeps_the_name_and_gives_the_keys_back_at_once(page_studio: PageStudio, new_page: NewPage) -> None:
     page = new_page()
     open_label(page, page_studio.url)
     page.get_by_role("button", name="Voting as anonymous").click()
     page.wait_for_selector("dialog input:focus")
+    page.keyboard.type("Ada")
     closed = """() => {
       document.querySelector("dialog").requestClose(); // as Escape does, but nothing comes between
       return [document.querySelector("dialog"), document.activeElement === document.body];
     }"""
     assert page.evaluate(closed) == [None, True]
+    expect(page.get_by_role("button", name="Voting as Ada")).to_be_visible()
+    expect(page.locator(READY)).to_be_visible()  # another annotator has other pairs
     vote(page, "1")
+    page_studio.wait_for_votes(1)
 
 
 def test_a_phone_swipes_taps_and_pinches(page_studio: PageStudio, new_page: NewPage) -> None:

@@ -21,8 +21,12 @@ from dmpo_app.training.loop.step import train_step
 from dmpo_app.training.monitoring.early_stopping import StepResult
 from tests.exchange.readers.preference_files import pick_a_pic_row, write_pick_a_pic
 from tests.model_fixtures import NUM_THREADS
-from tests.training.test_distributed import SECONDS, TOLERANCE, norm_of_difference, start_two
+from tests.training.test_distributed import SECONDS, norm_of_difference, start_two
 from tests.training.training_studio import assert_equal
+
+TOLERANCE = 1e-4
+"""Relative, as in `test_distributed`. Adam's first steps make much of the last bits where a gradient is nearly nothing:
+2.8e-5 after three steps of the pocket model."""
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from dmpo_app.training.distributed.process_group import ProcessGroup, join_proce
 from tests.model_fixtures import NUM_THREADS
 
 PATIENCE = timedelta(seconds=60)
-IMPATIENCE = timedelta(seconds=4)
+IMPATIENCE = timedelta(seconds=6)
 
 
 def say(text: str) -> None:
@@ -46,9 +46,10 @@ def agree(group: ProcessGroup) -> None:
 
 
 def wait_long(group: ProcessGroup) -> None:
-    """The leading process takes longer than the group's patience, and then fails at something else."""
+    """The leading process takes longer than the group's patience, and then fails after a sign of life or two."""
 
     def fails() -> None:
+        time.sleep(0.5 * IMPATIENCE.total_seconds())
         raise ValueError("no such data")
 
     def works() -> list[int | str]:

@@ -48,6 +48,10 @@ export function openDialog(parent, title, content, actions) {
     // The browser says that a dialog closed only after it closed, and leaves the focus in it until then: a key pressed in
     // between would come before the answer or, in a field of the closed dialog, be lost.
     const close = (/** @type {string} */ value) => {
+      // A field says that it changed when it loses the focus; not every browser has it say so when it is removed.
+      if (document.activeElement instanceof HTMLElement && dialog.contains(document.activeElement)) {
+        document.activeElement.blur();
+      }
       dialog.close(value);
       closed();
     };
