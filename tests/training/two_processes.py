@@ -46,10 +46,10 @@ def agree(group: ProcessGroup) -> None:
 
 
 def wait_long(group: ProcessGroup) -> None:
-    """The leading process takes longer than the group's patience, and then fails after a sign of life or two."""
+    """The leading process takes longer than the group's patience, first with a result, then to fail."""
 
     def fails() -> None:
-        time.sleep(0.5 * IMPATIENCE.total_seconds())
+        time.sleep(1.5 * IMPATIENCE.total_seconds())  # longer than the other process waits without a sign of life
         raise ValueError("no such data")
 
     def works() -> list[int | str]:
