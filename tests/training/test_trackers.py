@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from dmpo_app.errors import SetupError
-from dmpo_app.training.rounds.round_progress import RoundTracker, check_tracker, start_round_tracker
+from dmpo_app.training.process.trainer_process import check_tracker
+from dmpo_app.training.rounds.round_progress import RoundTracker, start_round_tracker
 from tests.training.training_studio import FAST
 
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import importlib.util
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from dmpo_app.errors import SetupError
@@ -37,6 +39,9 @@ _PARENT_POLL_SECONDS = 1.0
 _PREFETCH_PAUSE_SECONDS = 0.1
 _SHUTDOWN_GRACE_SECONDS = 60.0
 _PR_SET_PDEATHSIG = 1
+_TRACKER_PACKAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"none": (), "tensorboard": ("tensorboard", "tensorboardX"), "trackio": ("trackio",), "wandb": ("wandb",)}
+)
 _log = logging.getLogger(__name__)
 
 
@@ -93,15 +98,15 @@ def run_trainer(
     from dmpo_app.diffusion.base_models import detect_family, fingerprint
     from dmpo_app.store.store import utc_now
 
-    family, identity = detect_family(settings.base_model), fingerprint(settings.base_model)  # told before slow imports
+    # Told before slow imports.
+    check_tracker(settings.trainer.tracker)
+    family, identity = detect_family(settings.base_model), fingerprint(settings.base_model)
     with open_store(settings) as store:
         import torch
 
         from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, check_world_size
-        from dmpo_app.training.rounds.round_progress import check_tracker
         from dmpo_app.training.rounds.scheduler import RoundScheduler, run_secondary_process
 
-        check_tracker(settings.trainer.tracker)
         group = group or SINGLE_PROCESS
         torch.set_num_threads(trainer_threads(settings))
         denoiser = _load_denoiser(settings, identity, group)
@@ -117,6 +122,16 @@ def run_trainer(
         on_ready()
         _work(scheduler, group, stop_event, settings.trainer.poll_seconds)
     _log.info("stopped")
+
+
+def check_tracker(name: str) -> None:
+    """Raise SetupError unless one of the packages that the tracker needs is installed."""
+    packages = _TRACKER_PACKAGES[name]
+    if packages and not any(importlib.util.find_spec(package) for package in packages):
+        raise SetupError(
+            f"the tracker {name!r} needs a package that is not installed; `pip install {packages[0]}`, or set "
+            "DMPO_TRAINER__TRACKER=none"
+        )
 
 
 def _load_denoiser(settings: Settings, base_fingerprint: str, group: ProcessGroup) -> Denoiser:

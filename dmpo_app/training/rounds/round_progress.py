@@ -4,16 +4,14 @@ Through accelerate's tracker classes, one run a round; a resumed round goes on i
 the studio itself shows, so a tracker that breaks is let go, and the round trains on.
 """
 
-import importlib.util
 import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from dmpo_app.domain.lineage import RoundProgress
-from dmpo_app.errors import BusyError, SetupError
+from dmpo_app.errors import BusyError
 from dmpo_app.store import Store
 from dmpo_app.training.loop.steps import StepDone
 from dmpo_app.training.monitoring.early_stopping import PairHealth, StepResult, VoteAgreement
@@ -21,9 +19,6 @@ from dmpo_app.training.monitoring.early_stopping import PairHealth, StepResult, 
 TrackerName = Literal["none", "tensorboard", "trackio", "wandb"]
 
 PROJECT = "dmpo-studio"
-_PACKAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"none": (), "tensorboard": ("tensorboard", "tensorboardX"), "trackio": ("trackio",), "wandb": ("wandb",)}
-)
 _log = logging.getLogger(__name__)
 
 
@@ -33,16 +28,6 @@ class Tracker(Protocol):
     def log(self, values: dict[str, float], step: int) -> None: ...
 
     def finish(self) -> None: ...
-
-
-def check_tracker(name: TrackerName) -> None:
-    """Raise SetupError unless one of the packages that the tracker needs is installed."""
-    packages = _PACKAGES[name]
-    if packages and not any(importlib.util.find_spec(package) for package in packages):
-        raise SetupError(
-            f"the tracker {name!r} needs a package that is not installed; `pip install {packages[0]}`, or set "
-            "DMPO_TRAINER__TRACKER=none"
-        )
 
 
 class RoundTracker:
