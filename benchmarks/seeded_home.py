@@ -18,7 +18,7 @@ _AT_REST = 20.0
 """Percent of a core; a server with nothing to do takes less than half of it."""
 
 
-def seed(home: Path, pairs: int, *, size: int = 128, newest: int = 0) -> Path:
+def seed(home: Path, pairs: int, *, size: int = 128, newest: int = 0, database_url: str | None = None) -> Path:
     """A home of the pocket model with so many pairs of little scenes of `size` pixels; returns `home`.
 
     The scenes are said to be of version 0 to `newest` in turn. These versions are on record, and version 0 is live.
@@ -30,7 +30,7 @@ def seed(home: Path, pairs: int, *, size: int = 128, newest: int = 0) -> Path:
         version = number % (newest + 1)
         a, b = (scene_image(prompt, 2 * number + side, version, size=size, latents=True) for side in (0, 1))
         made.append(NewPair(prompt, a, b, b"embeds", PairSource.POOL))
-    with Store.open(home) as store:
+    with Store.open(home, database_url=database_url) as store:
         base = store.models.register(source, detect_family(source), fingerprint(source))
         rounds = Rounds(store, base)
         for _ in range(newest):

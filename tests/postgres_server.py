@@ -5,7 +5,7 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,8 +20,18 @@ _ROOT_MAY_NOT = "nobody"
 class PostgresServer:
     """A server that listens on a socket of its own, in no network."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, control: Sequence[str], options: str) -> None:
+        self._folder, self._control, self._options = folder, control, options
+
+    def start(self) -> None:
+        self._run("--options", self._options, "start")
+
+    def stop(self) -> None:
+        """Stop at once, as after a crash: what was committed is recovered at the next start."""
+        self._run("--mode", "immediate", "stop")
+
+    def _run(self, *arguments: str) -> None:
+        subprocess.run([*self._control, *arguments], check=True, capture_output=True, cwd=self._folder)
 
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://tests@/{database}?host={self._folder}"
@@ -68,9 +78,10 @@ def running_server() -> Iterator[PostgresServer]:
     )
     options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off -c max_connections=300"
     control = [*as_user, str(programs / "pg_ctl"), "--pgdata", data, "--wait", "--log", str(folder / "server.log")]
-    subprocess.run([*control, "--options", options, "start"], check=True, capture_output=True, cwd=folder)
+    server = PostgresServer(folder, control, options)
+    server.start()
     try:
-        yield PostgresServer(folder)
+        yield server
     finally:
-        subprocess.run([*control, "--mode", "immediate", "stop"], check=True, capture_output=True, cwd=folder)
+        server.stop()
         shutil.rmtree(folder)
