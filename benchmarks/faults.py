@@ -12,7 +12,6 @@ import asyncio
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -158,14 +157,10 @@ def s3_unreachable(folder: Path) -> Iterator[Fault]:
                     break
                 except httpx.HTTPError:
                     time.sleep(0.2)
-            with quiet_studio(
-                home, BACKUP__URL="s3://votes/studio", BACKUP__LOG_SECONDS=1, BACKUP__REFUSE_AFTER_SECONDS=2
-            ) as studio:
-                freeze, thaw = (
-                    (lambda: server.send_signal(signal.SIGSTOP)),
-                    (lambda: server.send_signal(signal.SIGCONT)),
-                )
-                yield Fault(studio, sqlite_url(home), freeze, thaw)
+            backup = {"BACKUP__URL": "s3://votes/studio", "BACKUP__LOG_SECONDS": 1, "BACKUP__REFUSE_AFTER_SECONDS": 2}
+            with quiet_studio(home, **backup) as studio:
+                process = psutil.Process(server.pid)
+                yield Fault(studio, sqlite_url(home), process.suspend, process.resume)
         finally:
             server.kill()
 

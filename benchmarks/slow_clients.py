@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from benchmarks.load import Taken, run
@@ -101,9 +102,7 @@ async def _is_closed(reader: asyncio.StreamReader) -> bool:
     return True
 
 
-def beside(
-    studio: StudioProcess, attack: str | None, connections: int, annotators: int, seconds: float
-) -> list[object]:
+def beside(studio: StudioProcess, attack: str | None, connections: int, annotators: int, seconds: float) -> list[Any]:
     """One row: the votes beside an attack, or beside none."""
     context, held = multiprocessing.get_context("spawn"), (0, 0)
     ours, theirs = context.Pipe()
