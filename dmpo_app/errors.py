@@ -11,6 +11,7 @@
     │   ├── ConsentRequiredError   the consent text has not been agreed to
     │   ├── ConflictError          it contradicts what is recorded already
     │   ├── ExpiredError           it was valid once
+    │   ├── UnreadableFileError    a file is damaged, of another kind, made to do harm, or over a limit
     │   └── RateLimitError         more than one person may do; try again another day
     ├── BusyError                  a bounded queue is full; try again later
     │   └── GpuRefusedError        no GPU time is available now; says why, and for whom there is some
@@ -91,6 +92,10 @@ class ConflictError(BadInputError):
 
 class ExpiredError(BadInputError):
     """An expired token, address or assignment; ask for a new one."""
+
+
+class UnreadableFileError(BadInputError):
+    """A file that is damaged, of another kind than its name says, made to do harm, or over a limit."""
 
 
 class RateLimitError(BadInputError):

@@ -9,9 +9,10 @@ from typing import Any
 from dmpo_app.api.config import python_words
 from dmpo_app.errors import BadInputError
 from dmpo_app.exchange.readers.memory import PAIRS_READER, MemorySource, dataset_source
+from dmpo_app.exchange.readers.parsed import open_dataset
 from dmpo_app.exchange.readers.reader import PreferencePair, PreferenceReader, read_row
-from dmpo_app.exchange.readers.registry import detect_reader, open_source
-from dmpo_app.exchange.readers.source import PreferenceSource
+from dmpo_app.exchange.readers.registry import detect_reader
+from dmpo_app.exchange.readers.source import PreferenceSource, open_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Preferences:
     reader: PreferenceReader
 
     def __iter__(self) -> Iterator[PreferencePair]:
-        for number, row in enumerate(self.source.open()):
+        for number, row in enumerate(open_rows(self.source, self.reader, None, 0)):
             for pair in read_row(self.reader, row, str(number), self.source.folder):
                 if isinstance(pair, PreferencePair):
                     yield pair
@@ -51,7 +52,7 @@ def load_preferences(
     folder = Path(image_folder).expanduser()
     with python_words():
         if isinstance(source, str | os.PathLike):
-            opened = open_source(os.fspath(source), split=split, config=config)
+            opened = open_dataset(os.fspath(source), split=split, config=config)
         elif type(source).__module__.partition(".")[0] == "datasets":
             opened = dataset_source(source, split=split, folder=folder)
         elif isinstance(source, Iterable) and not isinstance(source, Mapping | bytes):

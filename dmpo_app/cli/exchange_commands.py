@@ -225,11 +225,11 @@ def import_data(
     log_to_terminal(logging.WARNING)
     with exit_on_error():
         from dmpo_app.exchange.importing.importer import Importer, get_reader
-        from dmpo_app.exchange.readers.registry import open_source
+        from dmpo_app.exchange.readers.parsed import open_dataset
         from dmpo_app.server.wiring import open_lineage
 
         settings = context.load_settings()
-        source = open_source(data, split=split, config=subset)
+        source = open_dataset(data, split=split, config=subset, limits=settings.parsing.limits)
         reader = get_reader(source, format_name)
         with open_lineage(settings) as lineage:
             importer = Importer(lineage.store, lineage.base, settings, source, reader, use, annotator_namespace=people)

@@ -50,13 +50,13 @@ def import_prompts(
 ) -> None:
     """Import a file of prompts. Importing the same file again changes nothing."""
     with exit_on_error(), _desk(context) as (desk, _):
-        from dmpo_app.labeling.prompt_files import read_file
+        from dmpo_app.labeling.prompt_files import parse_file
 
         if held_out and held_out_share is not None:
             raise BadInputError("--held-out holds all of them out and --held-out-share a part; give one of the two")
         share = 1.0 if held_out else held_out_share or 0.0
         rules = desk.rules(held_out_share=share, tags=tag or ())
-        rows = list(read_file(file, column=column))
+        rows = list(parse_file(file, column=column, limits=desk.parser_limits))
         plan = desk.plan(rows, rules) if dry_run else desk.import_prompts(rows, rules, by=BY)
         _print_plan(plan, "would be added" if dry_run else "added", show)
 

@@ -168,7 +168,7 @@ def _train_on_dataset(options: DatasetOptions, settings: Settings) -> TrainingOu
     from dmpo_app.io import stop_signals
 
     detect_family(settings.base_model)  # what is unfit is told before the slow imports
-    source_and_reader = _open(options) if world_size() == 1 else None
+    source_and_reader = _open(options, settings) if world_size() == 1 else None
     from dmpo_app.training.distributed.process_group import join_process_group
     from dmpo_app.training.offline.dataset_training import TrainingRequest, join_training, train_on_dataset
 
@@ -180,16 +180,18 @@ def _train_on_dataset(options: DatasetOptions, settings: Settings) -> TrainingOu
     with stop_signals() as stopping, join_process_group() as group:
         if not group.is_main:
             return join_training(settings, request, group)
-        source, reader = source_and_reader or _open(options)
+        source, reader = source_and_reader or _open(options, settings)
         with progress() as bar:
             watcher = _watcher(bar, stopping.is_set)
             return train_on_dataset(source, reader, settings, request, watcher, group=group)
 
 
-def _open(options: DatasetOptions) -> tuple[PreferenceSource, PreferenceReader]:
-    from dmpo_app.exchange.readers.registry import detect_reader, open_source
+def _open(options: DatasetOptions, settings: Settings) -> tuple[PreferenceSource, PreferenceReader]:
+    from dmpo_app.exchange.readers.parsed import open_dataset
+    from dmpo_app.exchange.readers.registry import detect_reader
 
-    source = open_source(options.dataset, split=options.split, config=options.subset)
+    limits = settings.parsing.limits
+    source = open_dataset(options.dataset, split=options.split, config=options.subset, limits=limits)
     reader = detect_reader(source.columns, source.name)
     out.print(f"{source.name}: {reader.name}", highlight=False)
     return source, reader

@@ -69,6 +69,7 @@ class PromptService:
         self._store = store
         self._base = base
         self._settings = settings.labeling
+        self.parser_limits = settings.parsing.limits
         self._blocked = BlockList.read(settings.labeling.blocked_words)
 
     def rules(self, *, held_out_share: float = 0.0, tags: Sequence[str] = ()) -> PromptImportRules:

@@ -17,8 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from dmpo_app.domain.limits import ParserLimits
 from dmpo_app.domain.prompt import PromptEntry
 from dmpo_app.errors import BadInputError, SetupError
+from dmpo_app.parsing.arrow_rows import ParquetRows
+from dmpo_app.parsing.children import ParserChild
+from dmpo_app.parsing.limits import reading, require_regular_file
 
 COLUMNS = ("prompt", "prompts", "caption", "text")
 """Names of the column with the prompts, unless one is given: the first of these that exists, in any case."""
@@ -27,8 +31,6 @@ CATEGORIES = ("category",)
 MAX_ROWS = 1_000_000
 TEXT_FORMATS = ("txt", "csv", "tsv", "jsonl", "json")
 FORMATS = (*TEXT_FORMATS, "parquet")
-
-_PARQUET_BATCH = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,31 @@ class FileRow:
     category: str = ""
 
 
+def parse_file(path: Path, *, column: str | None, limits: ParserLimits) -> Iterator[FileRow]:
+    """Read the rows of a file as `read_file` does, in a process with limits: for files that strangers made."""
+    with ParserChild(path.name, limits) as child:
+        for number, prompt, category in child.stream(_file_fields, path, column):
+            yield FileRow(number, prompt, category)
+
+
+def parse_text(text: str, file_format: str, *, column: str | None, limits: ParserLimits) -> Iterator[FileRow]:
+    """Read the rows of a text as `read_text` does, in a process with limits: for texts that strangers sent."""
+    with ParserChild("the file", limits) as child:
+        for number, prompt, category in child.stream(_text_fields, text, file_format, column):
+            yield FileRow(number, prompt, category)
+
+
+_Fields = tuple[int, object, str]
+
+
+def _file_fields(path: Path, column: str | None) -> Iterator[_Fields]:
+    return ((row.number, row.prompt, row.category) for row in read_file(path, column=column))
+
+
+def _text_fields(text: str, file_format: str, column: str | None) -> Iterator[_Fields]:
+    return ((row.number, row.prompt, row.category) for row in read_text(text, file_format, column=column))
+
+
 def read_file(path: Path, *, column: str | None = None) -> Iterator[FileRow]:
     """Read the rows of a file, by its ending.
 
@@ -51,6 +78,8 @@ def read_file(path: Path, *, column: str | None = None) -> Iterator[FileRow]:
     """
     file_format = path.suffix.lower().removeprefix(".")
     try:
+        if path.exists():
+            require_regular_file(path, may_be_empty=True)
         if file_format == "parquet":
             yield from _limit_rows(_parquet(path, column))
         else:
@@ -134,23 +163,14 @@ def _json_list(stream: TextIO, name: str, column: str | None) -> Iterator[FileRo
 
 
 def _parquet(path: Path, column: str | None) -> Iterator[FileRow]:
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        raise SetupError("parquet files need pyarrow: `pip install pyarrow`") from error
-    number = 0
-    try:
-        with ParquetFile(path) as file:
-            prompt, category = _find_columns(list(file.schema_arrow.names), path.name, column)
-            columns = [name for name in (prompt, category) if name is not None]
-            # Only these columns are read: the field's sets hold gigabytes of images beside them.
-            for batch in file.iter_batches(batch_size=_PARQUET_BATCH, columns=columns):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield FileRow(number, row[prompt], _category(row, category))
-    except ArrowException as error:
-        raise BadInputError(f"{path.name} is not a parquet file that can be read: {error}") from error
+    limits = ParserLimits(rows=MAX_ROWS)
+    num_bytes = require_regular_file(path)
+    with reading(path.name, "a parquet file", limits), path.open("rb") as file:
+        parquet = ParquetRows(file, path.name, num_bytes, limits)
+        prompt, category = _find_columns(parquet.columns, path.name, column)
+        # Only these columns are read: the field's sets hold gigabytes of images beside them.
+        for number, row in enumerate(parquet.rows({prompt} if category is None else {prompt, category}), 1):
+            yield FileRow(number, row[prompt], _category(row, category))
 
 
 def _find_columns(names: Sequence[str], name: str, column: str | None) -> tuple[str, str | None]:

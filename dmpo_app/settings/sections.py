@@ -1,4 +1,4 @@
-"""Sections of the settings: backup, sign-in, labeling, campaign."""
+"""Sections of the settings: strangers' files, backup, sign-in, labeling, campaign."""
 
 import os
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
+from dmpo_app.domain.limits import ParserLimits
 from dmpo_app.domain.vote import Question
 
 
@@ -49,6 +50,32 @@ class SettingsGroup(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     _words = field_validator("*", mode="before")(read_words)
+
+
+_LIMITS = ParserLimits()
+
+
+class ParsingSettings(SettingsGroup):
+    """Limits of the processes that open strangers' files: imports, data sets to train on, prompt files."""
+
+    memory_mb: Annotated[int, Field(ge=512)] = _LIMITS.memory_mb
+    """Megabytes of address space of such a process, on Linux; half of it for one row group of a parquet file."""
+    cpu_seconds: Annotated[int, Field(ge=1)] = _LIMITS.cpu_seconds
+    """Seconds of processor time before the next rows."""
+    wait_seconds: Annotated[int, Field(ge=1)] = _LIMITS.wait_seconds
+    """Seconds until the next rows, whatever is waited for; four times as many for the hub's first answer."""
+    row_mb: Annotated[int, Field(ge=1, le=1024)] = _LIMITS.row_mb
+    """Megabytes of one row, with the images in it; also of one line or record of JSON."""
+    rows: Annotated[int, Field(ge=1)] = _LIMITS.rows
+    """Rows of a data set."""
+    unpacked_mb: Annotated[int, Field(ge=1)] = _LIMITS.unpacked_mb
+    """Megabytes that a zip file unpacks to, and never more than half of the free disk."""
+    unpacked_files: Annotated[int, Field(ge=1)] = _LIMITS.unpacked_files
+    """Files in a zip file."""
+
+    @property
+    def limits(self) -> ParserLimits:
+        return ParserLimits(**self.model_dump())
 
 
 class BackupSettings(SettingsGroup):

@@ -27,7 +27,14 @@ from pydantic_settings import (
 from dmpo_app.errors import SetupError
 from dmpo_app.settings.host import default_home, on_space, on_zerogpu, shipped_data
 from dmpo_app.settings.round_settings import RoundSettings
-from dmpo_app.settings.sections import BackupSettings, IdentitySettings, LabelingSettings, SettingsGroup, read_words
+from dmpo_app.settings.sections import (
+    BackupSettings,
+    IdentitySettings,
+    LabelingSettings,
+    ParsingSettings,
+    SettingsGroup,
+    read_words,
+)
 
 CONFIG_FILE = Path("dmpo.toml")
 """The file of settings that is read from the current folder where no other is named."""
@@ -194,6 +201,7 @@ class Settings(BaseSettings):
     round: RoundSettings = RoundSettings()
     trainer: TrainerSettings = TrainerSettings()
     limits: LimitSettings = LimitSettings()
+    parsing: ParsingSettings = ParsingSettings()
     backup: BackupSettings = BackupSettings()
     hosting: HostingSettings = HostingSettings()
 

@@ -10,6 +10,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from dmpo_app.domain.limits import ParserLimits
 from dmpo_app.errors import StudioError
 from dmpo_app.exchange.importing.importer import DecodedImage, DecodePool
 from dmpo_app.exchange.readers.reader import LeftOutReason
@@ -19,16 +20,17 @@ from tests.patience import wait_until
 POISON = b"a file that brings a decoder down"
 BROUGHT_DOWN = f"""
 import os
-import dmpo_app.exchange.importing.decode_process as process
-look = process.decode_image
-process.decode_image = lambda file: os.abort() if file == {POISON!r} else look(file)
-process.main()
+import dmpo_app.exchange.importing.image_decoding as decoding
+from dmpo_app.parsing.child_process import main
+look = decoding.decode_image
+decoding.decode_image = lambda file: os.abort() if file == {POISON!r} else look(file)
+main()
 """
 
 
 def test_what_images_are_comes_back_in_order() -> None:
     files = [image_bytes(1, size=(20, 10)), b"no image", image_bytes(2, file_format="PNG", size=(8, 8))]
-    with DecodePool(keeps_images=True) as pool:
+    with DecodePool(ParserLimits(), keeps_images=True) as pool:
         first, second, third = pool.decode(files).result(60)
     assert isinstance(first, DecodedImage)
     assert isinstance(third, DecodedImage)
@@ -38,7 +40,7 @@ def test_what_images_are_comes_back_in_order() -> None:
 
 
 def test_images_are_let_go_of_when_only_asked_whether_they_can_be_used() -> None:
-    with DecodePool(keeps_images=False) as pool:
+    with DecodePool(ParserLimits(), keeps_images=False) as pool:
         assert pool.decode([image_bytes(1, size=(20, 10))]).result(60) == [DecodedImage(None, 20, 10)]
 
 
@@ -46,13 +48,13 @@ def test_decoders_import_nothing_from_the_current_folder(tmp_path: Path, monkeyp
     for name in ("struct.py", "zlib.py", "dmpo_app.py"):
         (tmp_path / name).write_text("raise SystemExit('a module of the current folder was imported')")
     monkeypatch.chdir(tmp_path)
-    with DecodePool(keeps_images=False) as pool:
+    with DecodePool(ParserLimits(), keeps_images=False) as pool:
         assert pool.decode([image_bytes(1, size=(20, 10))]).result(60) == [DecodedImage(None, 20, 10)]
 
 
 def test_a_file_that_brings_the_decoder_down_costs_itself_alone() -> None:
     files = [image_bytes(1), POISON, image_bytes(2), POISON]
-    with DecodePool(keeps_images=True, command=(sys.executable, "-c", BROUGHT_DOWN)) as pool:
+    with DecodePool(ParserLimits(), keeps_images=True, command=(sys.executable, "-c", BROUGHT_DOWN)) as pool:
         found = pool.decode(files).result(120)
         assert [isinstance(one, DecodedImage) for one in found] == [True, False, True, False]
         assert found[1] == LeftOutReason.CRASHING_IMAGE.value
@@ -61,14 +63,14 @@ def test_a_file_that_brings_the_decoder_down_costs_itself_alone() -> None:
 
 def test_a_decoder_that_does_not_start_is_no_fault_of_the_images() -> None:
     with (
-        DecodePool(keeps_images=True, command=(sys.executable, "-c", "raise SystemExit(3)")) as pool,
+        DecodePool(ParserLimits(), keeps_images=True, command=(sys.executable, "-c", "raise SystemExit(3)")) as pool,
         pytest.raises(StudioError, match=r"did not start \(exit status 3\)"),
     ):
         pool.decode([image_bytes(1)]).result(60)
 
 
 def test_no_process_is_left_behind() -> None:
-    with DecodePool(keeps_images=True) as pool:
+    with DecodePool(ParserLimits(), keeps_images=True) as pool:
         pool.decode([image_bytes(1)]).result(60)
         assert _decoders(os.getpid())
     assert not _decoders(os.getpid())
@@ -81,8 +83,9 @@ def test_no_process_outlives_a_killed_parent(tmp_path: Path) -> None:
     parent = psutil.Popen(
         [sys.executable, "-c", f"""
 import pathlib, time
+from dmpo_app.domain.limits import ParserLimits
 from dmpo_app.exchange.importing.importer import DecodePool
-pool = DecodePool(keeps_images=True)
+pool = DecodePool(ParserLimits(), keeps_images=True)
 pool.decode([pathlib.Path({str(image)!r}).read_bytes()]).result()
 print("decoded", flush=True)
 time.sleep(600)
@@ -100,4 +103,4 @@ time.sleep(600)
 
 
 def _decoders(pid: int) -> list[psutil.Process]:
-    return [one for one in psutil.Process(pid).children() if any("decode_process" in word for word in one.cmdline())]
+    return [one for one in psutil.Process(pid).children() if any("child_process" in word for word in one.cmdline())]

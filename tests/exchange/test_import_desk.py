@@ -13,9 +13,8 @@ import pytest
 from dmpo_app.domain.data_import import ImportUse
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.errors import BadInputError, ConflictError, NotFoundError, StorageFullError
-from dmpo_app.exchange.importing import import_desk
 from dmpo_app.exchange.importing.import_desk import ImportJob, ImportPhase, ImportService
-from dmpo_app.settings import Settings
+from dmpo_app.settings import ParsingSettings, Settings
 from dmpo_app.store import Store
 from tests.exchange.readers.preference_files import image_bytes, mixed_rows, pick_a_pic_row, write_pick_a_pic
 from tests.patience import wait_until
@@ -123,17 +122,20 @@ def test_a_zip_writes_nowhere_else(desk: ImportService, store: Store, tmp_path: 
     assert (store.home / "studio.db").read_bytes()[:16] == before
 
 
-def test_a_zip_that_unpacks_to_too_much_is_refused(desk: ImportService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_desk, "MAX_UNPACKED_BYTES", 1000)
-    failed = send(desk, "bomb.zip", zipped({"winners/1.png": bytes(2000)}))
+def test_a_zip_that_unpacks_to_too_much_is_refused(store: Store, base: BaseModelRef) -> None:
+    limits = ParsingSettings(unpacked_mb=1, unpacked_files=3)
+    desk = ImportService(store, base, Settings(home=store.home, parsing=limits))
+    failed = send(desk, "bomb.zip", zipped({"winners/1.png": bytes(3 << 20)}))
     assert failed.phase is ImportPhase.FAILED
-    assert "unpacks to 1 files" in failed.problem
+    assert "unpacks to 3 MB, at most 1; DMPO_PARSING__UNPACKED_MB" in failed.problem
+    failed = send(desk, "many.zip", zipped({f"winners/{n}.png": b"x" for n in range(4)}))
+    assert "holds 4 files, at most 3; DMPO_PARSING__UNPACKED_FILES" in failed.problem
 
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.zip", b"PK\x03\x04 and then nothing of the kind", "the zip file cannot be read"),
+        ("a.zip", b"PK\x03\x04 and then nothing of the kind", "cannot be read as a zip file"),
         ("a.parquet", b"PAR1 or perhaps not", "is the file whole?"),
         ("a.json", b'{"neither": 1}', "known formats are"),
         ("a.jsonl", b'{"neither": 1}\n', "known formats are"),

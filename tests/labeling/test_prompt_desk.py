@@ -131,7 +131,7 @@ def test_every_kind_of_file_gives_its_prompts(tmp_path: Path) -> None:
         ("a.json", b'{"prompt": "a fox"}', "expected a list"),
         ("a.json", b"[" * 100_000, "not JSON"),
         ("a.csv", b"prompt\n" + b"x" * 200_000, "not a table"),
-        ("a.parquet", b"PAR1", "not a parquet file"),
+        ("a.parquet", b"PAR1", "cannot be read as parquet"),
         ("a.png", b"", "of no known kind"),
     ],
 )

@@ -4,7 +4,6 @@ import logging
 import re
 import shutil
 import threading
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,50 +17,23 @@ from dmpo_app import errors
 from dmpo_app.domain.data_import import ImportCounts, ImportUse
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.exchange.importing.importer import AUTO, Importer, get_reader
-from dmpo_app.exchange.readers.registry import open_source
+from dmpo_app.exchange.readers.parsed import open_dataset
 from dmpo_app.exchange.readers.source import PreferenceSource
 from dmpo_app.io import is_disk_error
+from dmpo_app.parsing.children import ParserChild
+from dmpo_app.parsing.zip_files import unpack
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 
 _log = logging.getLogger(__name__)
-
-MAX_UNPACKED_BYTES = 16 << 30
-MAX_UNPACKED_FILES = 500_000
-_UNREADABLE = (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError)
-"""What zipfile raises for a damaged file, a kind of compression it does not know, and a password."""
-
-
-def unpack(archive: Path, folder: Path) -> Path:
-    """Extract into `folder`; returns it, or the only folder in it. Raises BadInputError, or OSError on a full disk."""
-    try:
-        with zipfile.ZipFile(archive) as file:
-            members = [member for member in file.infolist() if not member.is_dir()]
-            total = sum(member.file_size for member in members)
-            if len(members) > MAX_UNPACKED_FILES or total > min(
-                MAX_UNPACKED_BYTES, shutil.disk_usage(archive).free // 2
-            ):
-                raise errors.BadInputError(
-                    f"the zip file unpacks to {len(members):,} files and {total >> 20:,} MiB; expected at most "
-                    f"{MAX_UNPACKED_FILES:,} files, {MAX_UNPACKED_BYTES >> 20:,} MiB and half of the free disk"
-                )
-            for member in members:
-                file.extract(member, folder)  # which leaves out `..`, drives and leading slashes, and makes no links
-    except _UNREADABLE as error:
-        raise errors.BadInputError(f"the zip file cannot be read ({error})") from error
-    return _innermost(folder)
-
-
-def _innermost(folder: Path) -> Path:
-    entries = [one for one in folder.iterdir() if one.name != "__MACOSX"]
-    return _innermost(entries[0]) if len(entries) == 1 and entries[0].is_dir() else folder
-
 
 SUFFIXES = (".parquet", ".jsonl", ".json", ".zip")
 MAX_SHOWN_ROWS = 20
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _STOPPED = "it was stopped"
 _LONGEST_BATCH_SECONDS = 30.0
+_ZIP_TIMES = 20
+"""Unpacking 16 GiB may take so many times as long as the next rows of a file: five minutes of the processor."""
 
 
 class ImportPhase(StrEnum):
@@ -158,12 +130,8 @@ class ImportService:
             raise errors.BadInputError("a data set of the hub is expected, as owner/name")
         job = self._begin(repo_id, use, ImportPhase.READING)
 
-        def source() -> PreferenceSource:
-            from dmpo_app.exchange.readers.hugging_face import hub_source  # pandas and more: seconds
-
-            return hub_source(repo_id, "train", None)
-
-        self._start(job, lambda: self._preview(job, source))
+        limits = self._settings.parsing.limits
+        self._start(job, lambda: self._preview(job, lambda: open_dataset(repo_id, limits=limits)))
 
     def start_import(
         self, durable: Callable[[], AbstractContextManager[None]], on_done: Callable[[ImportJob], None]
@@ -221,7 +189,12 @@ class ImportService:
         self._update(job, num_bytes=file.tell())
 
     def _open_source(self, path: Path) -> PreferenceSource:
-        return open_source(str(unpack(path, self._folder / "unpacked") if path.suffix == ".zip" else path))
+        limits = self._settings.parsing.limits
+        if path.suffix != ".zip":
+            return open_dataset(str(path), limits=limits)
+        with ParserChild(path.name, limits, max_written=limits.unpacked_mb << 20) as child:
+            unpacked = child.call(unpack, path, self._folder / "unpacked", limits, times=_ZIP_TIMES)
+        return open_dataset(unpacked, limits=limits)
 
     def _preview(self, job: ImportJob, open_file: Callable[[], PreferenceSource]) -> None:
         source = open_file()

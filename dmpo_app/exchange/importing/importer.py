@@ -1,33 +1,30 @@
 """Imports: a data set's rows in batches, decoded by a pool of processes, checked, inserted, resumed after a kill."""
 
-import logging
 import os
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from dmpo_app.domain import data_import
+from dmpo_app.domain.limits import ParserLimits
 from dmpo_app.domain.lineage import BaseModelRef
-from dmpo_app.errors import BadInputError, StudioError
+from dmpo_app.errors import BadInputError, UnreadableFileError
 from dmpo_app.exchange.importing import row_conversion
-from dmpo_app.exchange.importing.decode_process import CHECK_ONLY, IMAGE_HEADER, RETURN_PNG, receive, send
-from dmpo_app.exchange.readers.reader import LeftOutReason, PreferenceReader
+from dmpo_app.exchange.importing.image_decoding import decode_files
+from dmpo_app.exchange.readers.reader import MAX_PIXELS, LeftOutReason, PreferenceReader
 from dmpo_app.exchange.readers.registry import READERS, detect_reader
-from dmpo_app.exchange.readers.source import PreferenceSource, RowStream
-from dmpo_app.io import module_command, sha256_hex
+from dmpo_app.exchange.readers.source import PreferenceSource, RowStream, open_rows
+from dmpo_app.io import sha256_hex
+from dmpo_app.parsing.children import COMMAND, ParserChild
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.store.imports.import_ledger import DuplicateIndex, count_checked
 
-_log = logging.getLogger(__name__)
-
-_COMMAND = module_command("dmpo_app.exchange.importing.decode_process")
 _MAX_PROCESSES = 8
 Progress = Callable[[data_import.ImportCounts], None]
 AUTO = "auto"
@@ -36,6 +33,8 @@ BATCH_ROWS = 256
 BATCH_BYTES = 16 << 20
 _CHUNK = 32
 """Images that a decoder gets at a time: handing over a small one alone costs as much as decoding it."""
+_IMAGE_BYTES = 4 * MAX_PIXELS
+"""The largest PNG of an image, which does not compress."""
 
 
 @dataclass(slots=True)
@@ -78,6 +77,7 @@ class Importer:
         self._store = store
         self._base = base
         self._source = source
+        self._limits = settings.parsing.limits
         self._rules = row_conversion.RowRules(
             reader,
             source.folder,
@@ -98,7 +98,7 @@ class Importer:
         preview, index = ImportPreview(), DuplicateIndex()
         if earlier_state is not None and earlier_state.is_complete:
             return preview
-        batches = BatchReader(self._store, self._base, self._source, self._rules, keeps_images=False)
+        batches = self._batch_reader(keeps_images=False)
         start = (None, 0) if earlier_state is None else (earlier_state.bookmark, earlier_state.counts.rows)
         for batch in batches.read(*start):
             self._store.imports.load_duplicates(self._base, index, batch.pairs)
@@ -123,7 +123,7 @@ class Importer:
         state = self._store.imports.begin(self._base, self.spec)
         if state.is_complete:
             return state
-        batches = BatchReader(self._store, self._base, self._source, self._rules, keeps_images=True)
+        batches = self._batch_reader(keeps_images=True)
         writer = _BatchWriter(self._store, self._base, state)
         with ThreadPoolExecutor(1, thread_name_prefix="import") as thread:
             pending: Future[data_import.ImportRecord] | None = None
@@ -138,6 +138,11 @@ class Importer:
         state = writer.state.result()
         on_progress(state.counts)
         return state
+
+    def _batch_reader(self, *, keeps_images: bool) -> "BatchReader":
+        return BatchReader(
+            self._store, self._base, self._source, self._rules, limits=self._limits, keeps_images=keeps_images
+        )
 
 
 class _BatchWriter:
@@ -168,17 +173,17 @@ class DecodedImage:
 
 
 class DecodePool:
-    """A pool of decoder processes, started when first needed. One core is left to reading rows and storing them.
+    """A pool of parser processes that decode, started when first needed. One core is left to reading and storing.
 
     `keeps_images` False: images are decoded, to see that they can be, and let go of.
     """
 
-    def __init__(self, *, keeps_images: bool, command: Sequence[str] = _COMMAND) -> None:
+    def __init__(self, limits: ParserLimits, *, keeps_images: bool, command: Sequence[str] = COMMAND) -> None:
         count = min(_MAX_PROCESSES, max(1, (os.cpu_count() or 1) - 1))
         self._keeps_images = keeps_images
-        self._command = command
+        self._start = partial(ParserChild, "the images", limits, command=command)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="decode")
-        self._idle: SimpleQueue[_Decoder | None] = SimpleQueue()
+        self._idle: SimpleQueue[ParserChild | None] = SimpleQueue()
         for _ in range(count):
             self._idle.put(None)
 
@@ -192,7 +197,7 @@ class DecodePool:
         while not self._idle.empty():
             decoder = self._idle.get()
             if decoder is not None:
-                decoder.end()
+                decoder.close()
 
     def decode(self, files: Sequence[bytes]) -> Future[list[DecodedImage | str]]:
         """Decode files: for each the image, or the reason why it cannot be used."""
@@ -210,52 +215,18 @@ class DecodePool:
         """Decode files in one process; None: the process died of it."""
         decoder = self._idle.get()
         try:
-            decoder = decoder or _Decoder(self._command)
-            parts = decoder.request([RETURN_PNG if self._keeps_images else CHECK_ONLY, *files])
-        except (BrokenPipeError, EOFError):
-            status = None if decoder is None else decoder.end()
-            _log.warning("a process that decodes images ended with %s; %d images were in it", status, len(files))
+            decoder = decoder or self._start()
+            results = decoder.call(
+                decode_files, files, self._keeps_images, times=len(files), reply_bytes=_IMAGE_BYTES * len(files)
+            )
+        except UnreadableFileError:
+            if decoder is not None:
+                decoder.close()
             decoder = None
             return None
         finally:
             self._idle.put(decoder)
-        return [
-            reason.decode() or self._parse_decoded(content)
-            for reason, content in zip(parts[::2], parts[1::2], strict=True)
-        ]
-
-    def _parse_decoded(self, content: bytes) -> DecodedImage:
-        width, height = IMAGE_HEADER.unpack_from(content)
-        return DecodedImage(content[IMAGE_HEADER.size :] if self._keeps_images else None, width, height)
-
-
-class _Decoder:
-    """One decoder process. Raises StudioError when it does not start."""
-
-    def __init__(self, command: Sequence[str]) -> None:
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        try:
-            receive(self._stream(self._process.stdout))
-        except EOFError as error:
-            raise StudioError(
-                f"the process that decodes images did not start (exit status {self.end()}); what it said is above"
-            ) from error
-
-    def request(self, request: Sequence[bytes]) -> list[bytes]:
-        """Send a request, receive the reply. Raises BrokenPipeError or EOFError when the process ends instead."""
-        send(self._stream(self._process.stdin), request)
-        return receive(self._stream(self._process.stdout))
-
-    def end(self) -> int:
-        """Close its input, which ends it; returns its exit status."""
-        with suppress(BrokenPipeError), self._process:  # what was still to be sent to one that is dead
-            pass
-        return self._process.wait()
-
-    @staticmethod
-    def _stream(pipe: IO[bytes] | None) -> IO[bytes]:
-        assert pipe is not None  # both were asked for
-        return pipe
+        return [one if isinstance(one, str) else DecodedImage(one[2], one[0], one[1]) for one in results]
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,18 +251,20 @@ class BatchReader:
         source: PreferenceSource,
         rules: row_conversion.RowRules,
         *,
+        limits: ParserLimits,
         keeps_images: bool,
     ) -> None:
         self._store = store
         self._base = base
         self._source = source
         self._rules = rules
+        self._limits = limits
         self._keeps_images = keeps_images
 
     def read(self, bookmark: Mapping[str, Any] | None, first_row: int) -> Iterator[data_import.ImportBatch]:
         """Read batches from the bookmark on. Raises StudioError when reading fails."""
-        stream = self._source.open(bookmark)
-        with DecodePool(keeps_images=self._keeps_images) as pool:
+        stream = open_rows(self._source, self._rules.reader, bookmark, first_row)
+        with DecodePool(self._limits, keeps_images=self._keeps_images) as pool:
             pending_batch: Callable[[], data_import.ImportBatch] | None = None
             for rows in _group_rows(stream, self._rules, first_row):
                 next_batch = self._decode(rows, pool)

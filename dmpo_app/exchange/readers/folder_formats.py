@@ -22,6 +22,7 @@ class WinnerLoserReader:
     name = "winner-loser-folders"
     description = "folders winners/ and losers/ of same-named images, captions in .txt files"
     columns = (frozenset({"winner", "loser", "caption"}),)
+    extras: frozenset[str] | None = frozenset()
 
     def detect(self, columns: Collection[str]) -> bool:
         return has_columns(self, columns)
@@ -63,6 +64,7 @@ class HPDv2Reader:
         frozenset({"prompt", "file_path", "human_preference"}),
         frozenset({"prompt", "image_path", "rank"}),
     )
+    extras: frozenset[str] | None = frozenset()
 
     def detect(self, columns: Collection[str]) -> bool:
         return has_columns(self, columns)
@@ -103,6 +105,6 @@ class FoldersSource:
         self.fingerprint = fingerprint_of_files(sorted(file for file in path.rglob("*") if file.is_file()), path)
         self._path = path
 
-    def open(self, bookmark: Bookmark | None = None) -> RowStream:
+    def open(self, bookmark: Bookmark | None = None, _columns: Collection[str] | None = None, /) -> RowStream:
         start = 0 if bookmark is None else int(bookmark["position"])
         return CountedRows(read_folder_rows(self._path, start), start)

@@ -1,28 +1,29 @@
-"""Sources through Hugging Face `datasets`: streamed, images as their stored bytes.
+"""Sources through Hugging Face `datasets`: data sets of the hub, and objects of the library in a program.
 
-Only parquet, arrow and JSON are read: none of them can hold code. Data sets that need a script of their own or are
-pickled are refused, by the library and here.
+Only parquet, arrow and JSON are read from the hub: none of them can hold code. Data sets that need a script of their
+own or are pickled are refused, by the library and here.
 """
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+from dmpo_app.domain.limits import ParserLimits
 from dmpo_app.errors import SetupError, StudioError, hub_http_errors
+from dmpo_app.exchange.readers.data_files import KINDS, DataFile, FilesSource, suffixes
 from dmpo_app.exchange.readers.reader import ImageFolder, Row
-from dmpo_app.exchange.readers.source import Bookmark, RowStream, fingerprint_of_files
+from dmpo_app.exchange.readers.source import Bookmark, RowStream
+from dmpo_app.parsing.limits import clean_words
 
-_BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".arrow": "arrow"}
 _ALLOWED_BUILDERS = frozenset(f"datasets.packaged_modules.{name}.{name}" for name in ("parquet", "json", "arrow"))
-_SPLIT_NAMES = ("train", "test", "validation", "val")
 
 
 class StreamedSource:
     """The PreferenceSource of a `datasets.IterableDataset`, which `open_dataset` makes anew each time."""
+
+    has_own_bookmarks = True
 
     def __init__(self, open_dataset: Callable[[], Any], *, name: str, fingerprint: str, folder: ImageFolder) -> None:
         self.name = name
@@ -34,7 +35,7 @@ class StreamedSource:
         except _reading_errors() as error:
             raise SetupError(f"{name} cannot be read ({type(error).__name__}: {error}); is the file whole?") from error
 
-    def open(self, bookmark: Bookmark | None = None) -> RowStream:
+    def open(self, bookmark: Bookmark | None = None, _columns: Collection[str] | None = None, /) -> RowStream:
         dataset = self._dataset()
         if bookmark is not None:
             dataset.load_state_dict(dict(bookmark))
@@ -80,92 +81,59 @@ class _StreamedRows:
         return state
 
 
-def local_source(path: Path, split: str) -> StreamedSource:
-    """Open a file, a folder of files, or a folder of `save_to_disk` as a source. Raises SetupError."""
-    datasets = _import_datasets()
-    root = path if path.is_dir() else path.parent
-    if _is_saved(path):
-        saved_folder = path if (path / "state.json").is_file() else path / split
-        if not saved_folder.is_dir():
-            raise SetupError(f"{path} has no split {split!r}; it has {', '.join(sorted(_saved_splits(path)))}")
-        files = sorted(saved_folder.glob("*.arrow"))
-        return StreamedSource(
-            lambda: datasets.load_from_disk(str(saved_folder)).with_format(None).to_iterable_dataset(),
-            name=str(path),
-            fingerprint=fingerprint_of_files(files, saved_folder),
-            folder=ImageFolder(root),
+class HubSource(FilesSource):
+    """The FilesSource of a split of a data set on the hub, at the commit `revision`."""
+
+    def __init__(self, files: Sequence[DataFile], limits: ParserLimits, *, name: str, revision: str, part: str) -> None:
+        self.revision = revision
+        super().__init__(
+            files, limits, name=name, fingerprint=lambda: f"{name}@{revision}:{part}", folder=ImageFolder()
         )
-    files = _files(path, split)
-    names = [str(file) for file in files]
-    builder = _BUILDERS[files[0].suffix]
-    return StreamedSource(
-        lambda: datasets.load_dataset(builder, data_files={"rows": names}, split="rows", streaming=True),
-        name=str(path),
-        fingerprint=fingerprint_of_files(files, root),
-        folder=ImageFolder(root),
-    )
 
 
-def hub_source(repo_id: str, split: str, config: str | None) -> StreamedSource:
-    """Open a data set of the hub as a source, at its present commit. Raises SetupError."""
+def hub_source(
+    repo_id: str, split: str, config: str | None, limits: ParserLimits, *, revision: str | None = None
+) -> HubSource:
+    """Open a data set of the hub as a source, at a commit, by default its present one. Raises SetupError.
+
+    `datasets` says which files a split is made of; they are read as files on a disk are.
+    """
     datasets = _import_datasets()
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, HfFileSystem
 
     try:
-        revision = HfApi().dataset_info(repo_id).sha
+        revision = revision or str(HfApi().dataset_info(repo_id).sha)
         builder = datasets.load_dataset_builder(repo_id, config, revision=revision)
     except (HfHubHTTPError, HFValidationError) + _reading_errors() as error:  # noqa: RUF005 - mypy follows this form
         raise SetupError(
-            f"the data set {repo_id} cannot be had from the hub ({type(error).__name__}: {error}); is the name right, "
-            "the network up, and, where it is gated, HF_TOKEN set?"
+            f"the data set {repo_id} cannot be had from the hub ({type(error).__name__}: {clean_words(error)}); is the "
+            "name right, the network up, and, where it is gated, HF_TOKEN set?"
         ) from error
     if type(builder).__module__ not in _ALLOWED_BUILDERS:
         raise SetupError(
             f"{repo_id} is stored as {type(builder).__module__.rpartition('.')[2]}; only parquet, arrow and JSON are "
             "read here. Convert it once where you trust it."
         )
-    if builder.info.splits and split not in builder.info.splits:
-        raise SetupError(f"{repo_id} has no split {split!r}; it has {', '.join(builder.info.splits)}")
-    return StreamedSource(
-        lambda: builder.as_streaming_dataset(split=split),
+    data_files = {str(name): list(files) for name, files in (builder.config.data_files or {}).items()}
+    if split not in data_files:
+        raise SetupError(f"{repo_id} has no split {split!r}; it has {', '.join(data_files) or 'none'}")
+    return HubSource(
+        [_hub_file(HfFileSystem(), str(address)) for address in data_files[split]],
+        limits,
         name=repo_id,
-        fingerprint=f"{repo_id}@{revision}:{config}:{split}",
-        folder=ImageFolder(),
+        revision=revision,
+        part=f"{config}:{split}",
     )
 
 
-def _files(path: Path, split: str) -> list[Path]:
-    """List the data files of the split, all of one kind, by name."""
-    if path.is_file():
-        if path.suffix not in _BUILDERS:
-            raise SetupError(f"{path} is not of a known kind; expected {', '.join(_BUILDERS)}")
-        return [path]
-    data_files = sorted(file for file in path.rglob("*") if file.suffix in _BUILDERS and not _is_hidden(file, path))
-    split_files = [file for file in data_files if file.name.startswith(split)]
-    if not split_files and any(file.name.startswith(_SPLIT_NAMES) for file in data_files):
-        raise SetupError(
-            f"no file in {path} begins with {split!r}; there are {', '.join(f.name for f in data_files[:5])}"
-        )
-    files = split_files or data_files
-    suffixes = sorted({file.suffix for file in files})
-    if len(suffixes) != 1:
-        kinds = f"files of several kinds, {', '.join(suffixes)}" if suffixes else "none"
-        raise SetupError(f"{path} holds {kinds}; expected .parquet, .jsonl or .json files, or name one file")
-    return files
-
-
-def _is_hidden(file: Path, folder: Path) -> bool:
-    """True for a file in a hidden folder, such as a cache of the hub."""
-    return any(part.startswith(".") for part in file.relative_to(folder).parts)
-
-
-def _is_saved(path: Path) -> bool:
-    return path.is_dir() and ((path / "state.json").is_file() or (path / "dataset_dict.json").is_file())
-
-
-def _saved_splits(path: Path) -> list[str]:
-    index_file = path / "dataset_dict.json"
-    return list(json.loads(index_file.read_text(encoding="utf-8"))["splits"]) if index_file.is_file() else []
+def _hub_file(file_system: Any, address: str) -> DataFile:
+    """A file of the hub, opened over the network. Raises SetupError for one that is not of a known kind."""
+    suffix, compression = suffixes(address)
+    if suffix not in KINDS:
+        raise SetupError(f"{address} is not of a known kind; expected {', '.join(KINDS)}")
+    path = address.removeprefix("hf://")
+    num_bytes = int(file_system.info(path)["size"])
+    return DataFile(address, KINDS[suffix], num_bytes, lambda: file_system.open(path, "rb"), compression)
 
 
 def _import_datasets() -> ModuleType:

@@ -48,7 +48,7 @@ class MemorySource:
                 digest.update(content)
         return digest.hexdigest()
 
-    def open(self, bookmark: Bookmark | None = None) -> RowStream:
+    def open(self, bookmark: Bookmark | None = None, _columns: Collection[str] | None = None, /) -> RowStream:
         start = 0 if bookmark is None else int(bookmark["position"])
         return CountedRows((_to_row(row, self.name) for row in islice(iter(self._rows), start, None)), start)
 
@@ -59,6 +59,7 @@ class PairsReader:
     name = "pairs"
     description = "PreferencePair objects"
     columns = (frozenset(field.name for field in fields(PreferencePair)),)
+    extras: frozenset[str] | None = frozenset()
 
     def detect(self, columns: Collection[str]) -> bool:
         return has_columns(self, columns)

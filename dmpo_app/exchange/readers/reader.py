@@ -205,6 +205,11 @@ class PreferenceReader(Protocol):
         """The columns that this format must have, in each of its variants."""
         ...
 
+    @property
+    def extras(self) -> frozenset[str] | None:
+        """Further columns that `read_pairs` takes where they are; None: any. No other column is read from a file."""
+        ...
+
     def detect(self, columns: Collection[str]) -> bool:
         """True for the columns of this format."""
         ...
@@ -220,6 +225,11 @@ class PreferenceReader(Protocol):
 def has_columns(reader: PreferenceReader, columns: Collection[str]) -> bool:
     """True where the columns of a variant of the reader's format are all there."""
     return any(variant <= set(columns) for variant in reader.columns)
+
+
+def columns_read(reader: PreferenceReader) -> frozenset[str] | None:
+    """The columns that a reader takes from a row; None: any."""
+    return None if reader.extras is None else frozenset().union(*reader.columns, reader.extras)
 
 
 def read_row(

@@ -3,9 +3,11 @@
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from dmpo_app.domain.limits import ParserLimits
 from dmpo_app.errors import SetupError
 from dmpo_app.exchange.readers import table_formats
-from dmpo_app.exchange.readers.annotation_tools import ArgillaReader, LabelStudioReader, ToolSource, find_tool_file
+from dmpo_app.exchange.readers.annotation_tools import ArgillaReader, LabelStudioReader
+from dmpo_app.exchange.readers.data_files import KINDS, local_source
 from dmpo_app.exchange.readers.folder_formats import (
     FoldersSource,
     HPDv2Reader,
@@ -56,27 +58,44 @@ def _missing_columns(columns: Collection[str]) -> str:
     return f" and lacks {', '.join(map(repr, missing))} for the nearest format, {reader.name}"
 
 
-def open_source(dataset: str, *, split: str = "train", config: str | None = None) -> PreferenceSource:
-    """Open a file, a folder or a hub id as a source; nothing but its beginning is read.
+def is_hub_id(dataset: str) -> bool:
+    """True for the name of a data set on the hub, which is neither a file nor a folder here."""
+    path = Path(dataset).expanduser()
+    looks_local = dataset.count("/") > 1 or dataset.startswith((".", "~", "/")) or path.suffix in KINDS
+    return not looks_local and not path.exists()
+
+
+def open_source(
+    dataset: str,
+    *,
+    split: str = "train",
+    config: str | None = None,
+    revision: str | None = None,
+    limits: ParserLimits | None = None,
+) -> PreferenceSource:
+    """Open a file, a folder or a hub id as a source, in this very process; nothing but its beginning is read.
+
+    For data that strangers made, `readers.parsed.open_dataset` calls this in a process with limits.
 
     Args:
         dataset: a .parquet, .jsonl or .json file; a folder of such files, of `Dataset.save_to_disk`, or with
             `winners` and `losers` in it; or a hub id, which is streamed.
         split: of a hub id, of a saved DatasetDict, or what the names of a folder's files begin with.
         config: of a hub id that has several.
+        revision: the commit of a hub id; None: its present one.
+        limits: of sizes; None: their defaults.
 
-    Raises SetupError when there is no such data set or the `datasets` library is not installed.
+    Raises SetupError when there is no such data set or the library that reads it is not installed,
+    UnreadableFileError for a file that cannot be read or exceeds the limits.
     """
     path = Path(dataset).expanduser()
+    limits = limits or ParserLimits()
     if path.is_dir() and is_winner_loser_folder(path):
         return FoldersSource(path)
-    tool_file = find_tool_file(path)
-    if tool_file is not None:
-        return ToolSource(tool_file)
-    from dmpo_app.exchange.readers import hugging_face  # here, since a server starts without huggingface_hub
-
     if path.exists():
-        return hugging_face.local_source(path, split)
-    if dataset.count("/") > 1 or dataset.startswith((".", "~", "/")) or path.suffix in {".parquet", ".json", ".jsonl"}:
+        return local_source(path, split, limits)
+    if not is_hub_id(dataset):
         raise SetupError(f"there is no data set at {dataset}; expected a file, a folder or a hub id such as owner/name")
-    return hugging_face.hub_source(dataset, split, config)
+    from dmpo_app.exchange.readers.hugging_face import hub_source  # here, since it imports huggingface_hub
+
+    return hub_source(dataset, split, config, limits, revision=revision)

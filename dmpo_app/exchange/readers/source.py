@@ -1,12 +1,12 @@
 """Sources of rows, read lazily in order and from a bookmark on."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from dmpo_app.exchange.readers.reader import ImageFolder, Row
+from dmpo_app.exchange.readers.reader import ImageFolder, PreferenceReader, Row, columns_read
 from dmpo_app.io import sha256_hex
 
 Bookmark = Mapping[str, Any]
@@ -43,7 +43,18 @@ class PreferenceSource(Protocol):
         """The folder of the image files that rows name."""
         ...
 
-    def open(self, bookmark: Bookmark | None = None) -> RowStream: ...
+    def open(self, bookmark: Bookmark | None = None, columns: Collection[str] | None = None, /) -> RowStream:
+        """Open the rows from a bookmark on. `columns`: those that are needed, None for all; rows may have more."""
+        ...
+
+
+def open_rows(
+    source: PreferenceSource, reader: PreferenceReader, bookmark: Bookmark | None, num_rows: int
+) -> RowStream:
+    """Open the columns that a reader takes, from a bookmark on, before which there are `num_rows` rows."""
+    is_older = bookmark is not None and "position" not in bookmark and not getattr(source, "has_own_bookmarks", False)
+    # Earlier versions marked a place in a file by its bytes, or as the library did that read it.
+    return source.open({"position": num_rows} if is_older else bookmark, columns_read(reader))
 
 
 class CountedRows:
@@ -72,7 +83,7 @@ class RowsSource:
         self.folder = ImageFolder(folder)
         self._rows = rows
 
-    def open(self, bookmark: Bookmark | None = None) -> RowStream:
+    def open(self, bookmark: Bookmark | None = None, _columns: Collection[str] | None = None, /) -> RowStream:
         start = 0 if bookmark is None else int(bookmark["position"])
         return CountedRows(islice(iter(self._rows), start, None), start)
 

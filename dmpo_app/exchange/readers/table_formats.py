@@ -17,6 +17,9 @@ class PickAPicReader:
     name = "pick-a-pic"
     description = "Pick-a-Pic v1, v2: caption, jpg_0, jpg_1, label_0, label_1"
     columns = (frozenset({"caption", "label_0", "label_1"}),)
+    extras: frozenset[str] | None = frozenset((
+        "has_label", "user_id", "created_at", "jpg_0", "jpg_1", "model_0", "model_1", "image_0_uid", "image_1_uid",
+    ))  # fmt: skip
 
     def detect(self, columns: Collection[str]) -> bool:
         return has_columns(self, columns)
@@ -41,6 +44,7 @@ class ChosenRejectedReader:
     name = "chosen-rejected"
     description = "prompt, chosen, rejected"
     columns = (frozenset({"prompt", "chosen", "rejected"}),)
+    extras: frozenset[str] | None = frozenset()
 
     def detect(self, columns: Collection[str]) -> bool:
         return has_columns(self, columns)
@@ -53,6 +57,7 @@ class HPDv3Reader:
     name = "hpdv3"
     description = "HPDv3: prompt, path1 (preferred), path2"
     columns = (frozenset({"prompt", "path1", "path2"}),)
+    extras: frozenset[str] | None = frozenset({"model1", "model2"})
 
     def detect(self, columns: Collection[str]) -> bool:
         return has_columns(self, columns)
@@ -66,6 +71,7 @@ class OpenImagePreferencesReader:
     name = "open-image-preferences"
     description = "open-image-preferences-v1-binarized: prompt, chosen, rejected, chosen_model, rejected_model"
     columns = (frozenset({"chosen", "rejected", "chosen_model", "rejected_model"}),)
+    extras: frozenset[str] | None = frozenset({"prompt", "images.prompt"})
 
     def detect(self, columns: Collection[str]) -> bool:
         return has_columns(self, columns)
@@ -82,6 +88,7 @@ class PairsJsonlReader:
     name = "pairs-jsonl"
     description = "image_0, image_1, prompt, prefer_0, prefer_1"
     columns = (frozenset({"prompt", "image_0", "image_1", "prefer_0", "prefer_1"}),)
+    extras: frozenset[str] | None = frozenset()
 
     def detect(self, columns: Collection[str]) -> bool:
         return has_columns(self, columns)
@@ -98,12 +105,15 @@ class StudioVotesReader:
     name = "studio-votes"
     description = "raw votes of DMPO Studio: prompt, outcome, image_a, image_b, annotator, question"
     columns = (frozenset({"prompt", "outcome", "image_a", "image_b"}),)
+    extras: frozenset[str] | None = frozenset((
+        "purpose", "annotator", "question", "strength", "comment", "elapsed_ms", "a_on_left", "created_at",
+    ))  # fmt: skip
 
     def detect(self, columns: Collection[str]) -> bool:
         return has_columns(self, columns)
 
     def read_pairs(self, row: Row) -> Iterable[RowPair]:
-        if row.get("purpose", "vote") != "vote":
+        if (row.get("purpose") or "vote") != "vote":
             return
         image_a, image_b, outcome = row["image_a"], row["image_b"], row["outcome"]
         metadata = RowMetadata(

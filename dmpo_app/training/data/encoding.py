@@ -45,7 +45,7 @@ from dmpo_app.exchange.readers.reader import (
     decode_image,
     read_row,
 )
-from dmpo_app.exchange.readers.source import Bookmark, PreferenceSource
+from dmpo_app.exchange.readers.source import Bookmark, PreferenceSource, open_rows
 from dmpo_app.io import append_durably, flush_to_disk, sha256_hex, write_atomically
 from dmpo_app.store.files import Files
 from dmpo_app.training.data.dataset import PairFiles
@@ -311,7 +311,7 @@ def encode_pairs(
     if _is_enough(encoded, limit):
         return True
     encoder = load_encoder()
-    stream = source.open(encoded.bookmark)
+    stream = open_rows(source, reader, encoded.bookmark, encoded.counts.rows)
     rows = iter(stream)
     threads = min(_MAX_THREADS, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:

@@ -17,7 +17,7 @@ from dmpo_app.domain.prompt import (
 )
 from dmpo_app.errors import BadInputError
 from dmpo_app.labeling.prompt_desk import MAX_SUGGESTIONS, PromptService, clean_tags
-from dmpo_app.labeling.prompt_files import TEXT_FORMATS, read_text
+from dmpo_app.labeling.prompt_files import TEXT_FORMATS, parse_text
 from dmpo_app.store.prompt_catalog import PromptCatalog
 from dmpo_app.web.api_models import INT64_MAX, PlainText
 from dmpo_app.web.authentication import AdminToken, SessionToken, require_administrator, require_annotator
@@ -264,7 +264,7 @@ def _import_router(services: Services, desk: PromptService, limiters: RequestLim
 
         def work() -> ImportAnswer:
             rules = desk.rules(held_out_share=held_out_share, tags=tag or ())
-            rows = list(read_text(_text(content), file_format, column=column))
+            rows = list(parse_text(_text(content), file_format, column=column, limits=desk.parser_limits))
             plan = desk.plan(rows, rules) if dry_run else desk.import_prompts(rows, rules, by=by)
             return ImportAnswer.from_plan(plan, dry_run=dry_run)
 

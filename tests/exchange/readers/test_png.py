@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from dmpo_app.exchange.importing.decode_process import encode_png
+from dmpo_app.exchange.importing.image_decoding import encode_png
 from dmpo_app.exchange.readers.reader import decode_image
 
 

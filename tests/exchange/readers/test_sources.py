@@ -100,8 +100,8 @@ def test_a_damaged_file_ends_reading_with_what_to_do(tmp_path: Path) -> None:
 
 def test_without_the_library_its_installation_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards(tmp_path)
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(SetupError, match="`pip install datasets`"):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(SetupError, match="`pip install pyarrow`"):
         open_source(str(tmp_path))
 
 
