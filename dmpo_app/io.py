@@ -9,9 +9,10 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import takewhile
 from pathlib import Path
 from types import FrameType
@@ -25,6 +26,42 @@ _UNFLUSHABLE = frozenset({errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, errno.EN
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK})
 """Errors of file systems without hard links: shares of Windows, mounted buckets."""
 _PARALLEL_FLUSHES = 16
+
+
+_PRIVATE_UMASK = 0o077
+_users_umask: ContextVar[int | None] = ContextVar("users_umask", default=None)
+
+
+def make_files_private() -> Callable[[], None]:
+    """Make every file of this process, from now on, its user's alone; returns what undoes that.
+
+    For processes that work on a home. SQLite, libraries and logs make files there too, hence by the umask.
+    """
+    previous = os.umask(_PRIVATE_UMASK)
+    token = _users_umask.set(previous)
+
+    def undo() -> None:
+        os.umask(previous)
+        _users_umask.reset(token)
+
+    return undo
+
+
+@contextmanager
+def users_umask() -> Iterator[None]:
+    """Make files as the user's umask has it, for what a command writes for others: exports, images, reports.
+
+    For one thread at a time: a process has one umask.
+    """
+    users = _users_umask.get()
+    if users is None:
+        yield
+        return
+    previous = os.umask(users)
+    try:
+        yield
+    finally:
+        os.umask(previous)
 
 
 def sha256_hex(content: bytes) -> str:

@@ -26,6 +26,7 @@ from dmpo_app.errors import BackupDamagedError, NotFoundError, SetupError
 from dmpo_app.io import move_durably
 from dmpo_app.store.db.database import HEAD
 from dmpo_app.store.db.sqlite import DatabaseCopier, first_cell, open_copy, safe_driver
+from dmpo_app.store.home import make_home
 from dmpo_app.store.store import DATABASE_NAME, SECRET_KEY_NAME
 
 _log = logging.getLogger(__name__)
@@ -67,7 +68,8 @@ def restore(
         return None
     scratch = home / _SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
+    make_home(home)
+    scratch.mkdir()
     database = scratch / DATABASE_NAME
     try:
         candidates = [snapshot] if snapshot is not None else names[::-1]
