@@ -10,9 +10,10 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import takewhile
 from pathlib import Path
 from types import FrameType
@@ -49,6 +50,42 @@ _PASSING = frozenset(
 _MANY_FILES = 65_536
 _NO_THREAD = "can't start new thread"
 _PARALLEL_FLUSHES = 16
+
+
+_PRIVATE_UMASK = 0o077
+_users_umask: ContextVar[int | None] = ContextVar("users_umask", default=None)
+
+
+def make_files_private() -> Callable[[], None]:
+    """Make every file of this process, from now on, its user's alone; returns what undoes that.
+
+    For processes that work on a home. SQLite, libraries and logs make files there too, hence by the umask.
+    """
+    previous = os.umask(_PRIVATE_UMASK)
+    token = _users_umask.set(previous)
+
+    def undo() -> None:
+        os.umask(previous)
+        _users_umask.reset(token)
+
+    return undo
+
+
+@contextmanager
+def users_umask() -> Iterator[None]:
+    """Make files as the user's umask has it, for what a command writes for others: exports, images, reports.
+
+    For one thread at a time: a process has one umask.
+    """
+    users = _users_umask.get()
+    if users is None:
+        yield
+        return
+    previous = os.umask(users)
+    try:
+        yield
+    finally:
+        os.umask(previous)
 
 
 def sha256_hex(content: bytes) -> str:

@@ -29,6 +29,7 @@ from dmpo_app.store.damage import Damage, DamagedPair
 from dmpo_app.store.db.database import HEAD, Database, current_revision, sqlite_url
 from dmpo_app.store.db.sqlite import DatabaseCopier, first_cell, open_copy, safe_driver
 from dmpo_app.store.files import DAMAGED_FOLDER, Files
+from dmpo_app.store.home import make_home
 from dmpo_app.store.store import DATABASE_NAME, SECRET_KEY_NAME, utc_now
 
 _log = logging.getLogger(__name__)
@@ -70,7 +71,8 @@ def restore(
         return None
     scratch = home / _SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
+    make_home(home)
+    scratch.mkdir()
     database = scratch / DATABASE_NAME
     try:
         candidates = [snapshot] if snapshot is not None else names[::-1]

@@ -22,6 +22,7 @@ from dmpo_app.errors import BackupUnreachableError, SetupError
 from dmpo_app.io import write_atomically
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
+from dmpo_app.store.home import require_local_disk
 from dmpo_app.store.store import DATABASE_NAME
 
 _log = logging.getLogger(__name__)
@@ -43,8 +44,11 @@ class Claim:
 def open_store(settings: Settings) -> Store:
     """Open the home's store, to be closed by the caller.
 
-    Raises like `Store.open`, and SetupError for a storage of files that no installed package understands.
+    Raises like `Store.open`, and SetupError for a storage of files that no installed package understands, and for a
+    home with a SQLite database that is not on a local disk.
     """
+    if settings.database is None:
+        require_local_disk(settings.home, is_network_allowed=settings.allow_network_disk)
     remote_files = None if settings.files_url is None else open_remote(settings.files_url)
     return Store.open(settings.home, database_url=settings.database, remote=remote_files)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from dmpo_app.cli.terminal import StudioContext, StudioTyper, exit_on_error, out
 from dmpo_app.domain.limits import MAX_STRENGTH
 from dmpo_app.domain.lineage import BASE_VERSION, AdapterRef, RenderRequest
 from dmpo_app.errors import BadInputError
+from dmpo_app.io import users_umask
 
 if TYPE_CHECKING:
     from dmpo_app.exchange.exporting.cards import CardImages
@@ -80,7 +80,7 @@ def export(
         from dmpo_app.diffusion.adapter_files import export_adapter
 
         target = path / f"dmpo-version-{version}.safetensors" if path.is_dir() else path
-        target.write_bytes(export_adapter(folder, "kohya" if file_format == "kohya" else "diffusers"))
+        _write(target, export_adapter(folder, "kohya" if file_format == "kohya" else "diffusers"))
         out.print(str(target), highlight=False)
 
 
@@ -151,8 +151,9 @@ def write_repository(
     with open_lineage(settings) as lineage:
         adapter = lineage.store.adapters.get(lineage.base, version)
         read_adapter(adapter.folder, adapter.sha256)
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(adapter.folder / WEIGHTS_FILE, folder / WEIGHTS_FILE)
+        with users_umask():
+            (folder / "images").mkdir(parents=True, exist_ok=True)
+        _write(folder / WEIGHTS_FILE, (adapter.folder / WEIGHTS_FILE).read_bytes())
         manifest = json.loads((adapter.folder / MANIFEST_FILE).read_text(encoding="utf-8"))
         prompts = read_prompts(settings.pool.held_out_prompts)[:num_prompts]
         card_images = _render_before_after(lineage, settings, version, prompts, folder, on_image) if prompts else []
@@ -165,7 +166,7 @@ def write_repository(
             licence=licence,
             base_is_on_hub=base_model_name(manifest) == lineage.base.source,
         )
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        _write(folder / "README.md", card.encode())
         return adapter
 
 
@@ -182,16 +183,20 @@ def _render_before_after(
 
     engine = Engine.load(lineage.store, lineage.base, settings)
     engine.sync_live_version()
-    (folder / "images").mkdir(exist_ok=True)
     card_images = []
     for seed, prompt in enumerate(prompts, start=_FIRST_SEED):
         request = RenderRequest(prompt, seed, (BASE_VERSION, version), 1.0)
         names = [f"images/{seed}-base.png", f"images/{seed}-version-{version}.png"]
         for name, rendered_image in zip(names, engine.render(request, should_stop=lambda: False), strict=True):
-            (folder / name).write_bytes(lineage.store.files.read_image(rendered_image.image.sha256))
+            _write(folder / name, lineage.store.files.read_image(rendered_image.image.sha256))
         card_images.append(CardImages(prompt, seed, *names))
         on_image()
     return card_images
+
+
+def _write(path: Path, content: bytes) -> None:
+    with users_umask():
+        path.write_bytes(content)
 
 
 def merge_version(settings: Settings, version: int, target: Path, *, strength: float) -> None:
@@ -201,4 +206,5 @@ def merge_version(settings: Settings, version: int, target: Path, *, strength: f
 
     with open_lineage(settings) as lineage:
         adapter = lineage.store.adapters.get(lineage.base, version)
-    merge_adapter(settings.base_model, adapter.folder, adapter.sha256, target, strength=strength)
+    with users_umask():
+        merge_adapter(settings.base_model, adapter.folder, adapter.sha256, target, strength=strength)

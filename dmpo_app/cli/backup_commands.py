@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from dmpo_app.cli.terminal import StudioContext, console, exit_on_error, log_to_terminal, out, progress
 from dmpo_app.errors import NotFoundError, SetupError
+from dmpo_app.io import make_files_private
 
 if TYPE_CHECKING:
     from dmpo_app.backup.remotes.remote import Remote
@@ -54,6 +55,7 @@ def backup(
 
 
 def restore(
+    context: StudioContext,
     url: Annotated[str, typer.Argument(help="Where the backup is")],
     folder: Annotated[Path, typer.Argument(help="The home to restore into; it must not have a database")],
     snapshot: Annotated[str | None, typer.Option(help="That one and no other; `list` names them")] = None,
@@ -69,6 +71,7 @@ def restore(
         from dmpo_app.backup.restoring import restore as restore_home
         from dmpo_app.backup.snapshots import snapshot_names
 
+        context.call_on_close(make_files_private())
         remote = open_remote(url)
         if snapshot == "list":
             for name in snapshot_names(remote):

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dmpo_app.cli.terminal import StudioContext, StudioTyper, console, exit_on_error, out
+from dmpo_app.io import users_umask
 
 if TYPE_CHECKING:
     from dmpo_app.labeling.quality import QualityReport
@@ -73,10 +74,10 @@ SHOWN_DIGITS = 12
 def list_texts(context: StudioContext) -> None:
     """List the texts, oldest first: version, hash, date of the first agreement, number of people."""
     with exit_on_error():
-        from dmpo_app.store import Store
+        from dmpo_app.backup.startup import open_store
 
         table = Table("version", "sha256", "first agreed to", "people", "characters", box=None)
-        with Store.open(context.load_settings().home) as store:
+        with open_store(context.load_settings()) as store:
             for one in store.consents.texts():
                 since = f"{one.first_at:%Y-%m-%d %H:%M} UTC"
                 length = "not kept" if one.text is None else str(len(one.text))
@@ -88,10 +89,10 @@ def list_texts(context: StudioContext) -> None:
 def show(context: StudioContext, sha256: str) -> None:
     """Print the text with this hash, or beginning of a hash."""
     with exit_on_error():
+        from dmpo_app.backup.startup import open_store
         from dmpo_app.errors import BadInputError, NotFoundError
-        from dmpo_app.store import Store
 
-        with Store.open(context.load_settings().home) as store:
+        with open_store(context.load_settings()) as store:
             texts = store.consents.find_texts(sha256)
         if len({one.text_sha256 for one in texts}) > 1:
             raise BadInputError(f"several texts begin with {sha256!r}; give more of the hash")
@@ -123,7 +124,8 @@ def quality(
             report = build_report(lineage.store, lineage.base, settings)
         for path, text in ((json_file, to_json), (csv_file, to_csv)):
             if path is not None:
-                path.write_text(text(report), encoding="utf-8", newline="")
+                with users_umask():
+                    path.write_text(text(report), encoding="utf-8", newline="")
                 out.print(str(path), highlight=False)
         if json_file is None and csv_file is None:
             _show(report)

@@ -4,7 +4,6 @@ A check never raises: a fault is its result.
 """
 
 import importlib.metadata
-import os
 import platform
 import shutil
 import sys
@@ -14,7 +13,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-import psutil
 from sqlalchemy import make_url
 
 from dmpo_app.errors import StudioError
@@ -22,6 +20,8 @@ from dmpo_app.labeling.text_checks import BlockList
 from dmpo_app.server.wiring import read_prompts
 from dmpo_app.settings import PROJECT_ROOT, Settings, detect_mode, on_space
 from dmpo_app.settings.host import local_home
+from dmpo_app.settings.resources import measure_cores, measure_memory
+from dmpo_app.store.home import require_local_disk
 from dmpo_app.web.ports import free_port
 
 _LOW_DISK_GB = 2.0
@@ -47,7 +47,7 @@ class CheckResult:
 def examine(settings: Settings) -> Iterator[CheckResult]:
     """Run every check in turn; importing torch makes one of them take seconds, hence a generator."""
     checks: tuple[Callable[[Settings], CheckResult], ...] = (
-        _python, _packages, _mode, _database, _home, _disk, _memory, _port, _prompts, _base_model, _torch,
+        _python, _packages, _mode, _database, _home, _disk, _memory, _cores, _port, _prompts, _base_model, _torch,
     )  # fmt: skip
     for check in checks:
         yield check(settings)
@@ -120,7 +120,14 @@ def _home(settings: Settings) -> CheckResult:
     except OSError as error:
         detail = f"{home} cannot be written to ({error.strerror})"
         return CheckResult("home", CheckStatus.PROBLEM, detail, "set DMPO_HOME to a folder you own")
-    return CheckResult("home", CheckStatus.OK, f"{home}{'' if home.exists() else ' (will be made)'}")
+    detail = f"{home}{'' if home.exists() else ' (will be made)'}"
+    try:
+        if settings.database is None:
+            require_local_disk(home, is_network_allowed=False)
+    except StudioError as error:
+        status = CheckStatus.WARNING if settings.allow_network_disk else CheckStatus.PROBLEM
+        return CheckResult("home", status, detail, str(error))
+    return CheckResult("home", CheckStatus.OK, detail)
 
 
 def _nearest_folder(path: Path) -> Path:
@@ -139,12 +146,17 @@ def _disk(settings: Settings) -> CheckResult:
 
 
 def _memory(_: Settings) -> CheckResult:
-    memory = psutil.virtual_memory()
-    low = memory.available / 1e9 < _LOW_MEMORY_GB
-    detail = f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free, {os.cpu_count()} cores"
-    return CheckResult(
-        "memory", CheckStatus.WARNING if low else CheckStatus.OK, detail, "close other programs" if low else ""
-    )
+    memory = measure_memory()
+    is_low = memory.available / 1e9 < _LOW_MEMORY_GB
+    detail = f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free"
+    if memory.is_limited:
+        detail += " (the container's limit)"
+    advice = ("give the container more" if memory.is_limited else "close other programs") if is_low else ""
+    return CheckResult("memory", CheckStatus.WARNING if is_low else CheckStatus.OK, detail, advice)
+
+
+def _cores(_: Settings) -> CheckResult:
+    return CheckResult("cores", CheckStatus.OK, str(measure_cores()))
 
 
 def _port(settings: Settings) -> CheckResult:

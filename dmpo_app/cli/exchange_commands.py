@@ -7,7 +7,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -23,7 +23,7 @@ from dmpo_app.cli.terminal import StudioContext, console, exit_on_error, log_to_
 from dmpo_app.domain.data_import import ImportCounts, ImportUse
 from dmpo_app.domain.vote import Question
 from dmpo_app.errors import BadInputError, SetupError
-from dmpo_app.io import stop_signals
+from dmpo_app.io import stop_signals, users_umask
 
 if TYPE_CHECKING:
     from dmpo_app.exchange.exporting import ExportOptions, ExportSummary, Selection
@@ -158,16 +158,17 @@ def _write_export(
     form = get_format(name)
     with open_lineage(settings) as lineage, progress() as bar:
         task = bar.add_task("pairs", total=lineage.store.pairs.count(lineage.base))
-        return export_to(
-            target,
-            lineage.store,
-            lineage.base,
-            settings,
-            form,
-            selection,
-            options,
-            progress=lambda _: bar.advance(task),
-        )
+        with users_umask():
+            return export_to(
+                target,
+                lineage.store,
+                lineage.base,
+                settings,
+                form,
+                selection,
+                options,
+                progress=lambda _: bar.advance(task),
+            )
 
 
 def _say_exported(summary: ExportSummary, folder: Path | None) -> None:
@@ -325,14 +326,16 @@ def _list_left_out(
     sorted_rows = sorted(rows, key=lambda one: [int(part) for part in one[0].split("/")])
     for row, reason in islice(sorted_rows, MAX_SHOWN):
         out.print(escape(f"    row {row}: {reason}"), highlight=False, style="dim")
+    file_umask = nullcontext() if path is None else users_umask()
     if path is None and count > MAX_SHOWN:
         path = lineage.store.home / "imports" / f"left-out-{importer.spec.fingerprint[:12]}.jsonl"
     if path is None or not sorted_rows:
         return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = (json.dumps({"row": row, "reason": reason}) + "\n" for row, reason in sorted_rows)
-        path.write_text("".join(lines), encoding="utf-8")
+        with file_umask:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lines = (json.dumps({"row": row, "reason": reason}) + "\n" for row, reason in sorted_rows)
+            path.write_text("".join(lines), encoding="utf-8")
     except OSError as error:
         raise SetupError(f"{path} cannot be written ({error}); give another file: --left-out FILE") from error
     out.print(escape(f"    all {count:,} are in {path}"), highlight=False, style="dim")

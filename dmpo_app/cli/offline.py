@@ -15,7 +15,7 @@ from dmpo_app.domain.limits import MAX_SEED
 from dmpo_app.domain.lineage import BASE_VERSION, RenderRequest, RoundState, Trigger
 from dmpo_app.domain.vote import Question
 from dmpo_app.errors import BadInputError, ConflictError, NotFoundError
-from dmpo_app.io import stop_signals
+from dmpo_app.io import stop_signals, users_umask
 from dmpo_app.server.wiring import Lineage, open_lineage
 from dmpo_app.settings import Settings
 
@@ -114,7 +114,8 @@ def render_to_files(
     `versions` is a comma-separated list of numbers and `live`. Raises BadInputError or NotFoundError for one there is
     not.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with users_umask():
+        folder.mkdir(parents=True, exist_ok=True)
     with open_lineage(settings) as lineage:
         version_numbers = _version_numbers(versions, lineage)
         from dmpo_app.rendering.engine import Engine
@@ -126,7 +127,8 @@ def render_to_files(
                 RenderRequest(prompt, seed, version_numbers, strength), should_stop=lambda: False
             ):
                 path = folder / f"seed-{seed}-version-{rendered_image.version}.png"
-                path.write_bytes(lineage.store.files.read_image(rendered_image.image.sha256))
+                with users_umask():
+                    path.write_bytes(lineage.store.files.read_image(rendered_image.image.sha256))
                 if rendered_image.withheld:
                     logging.getLogger(__name__).warning("%s is black: the model's safety checker flagged it", path)
                 yield path
@@ -179,5 +181,6 @@ def make_starter_pairs(settings: Settings, count: int, seed: int) -> Iterator[in
         embeds = dump_conditioning(model.conditioning(prompt))
         pairs.append(NewPair(prompt, first, second, embeds, PairSource.STARTER))
         yield index
-    write_starter_pairs(settings.pool.starter_pairs, fingerprint(settings.base_model), pairs)
+    with users_umask():
+        write_starter_pairs(settings.pool.starter_pairs, fingerprint(settings.base_model), pairs)
     logging.getLogger(__name__).info("wrote %s", settings.pool.starter_pairs)

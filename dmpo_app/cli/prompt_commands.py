@@ -14,6 +14,7 @@ from rich.table import Table
 from dmpo_app.cli.terminal import StudioContext, StudioTyper, exit_on_error, out
 from dmpo_app.domain.prompt import PromptImportPlan, PromptQuery, RefusedPrompt, clean_tag
 from dmpo_app.errors import BadInputError, SetupError
+from dmpo_app.io import users_umask
 
 if TYPE_CHECKING:
     from dmpo_app.labeling.prompt_desk import PromptService
@@ -104,7 +105,7 @@ def export_prompts(
         page = desk.page(search="", query=PromptQuery(tag=tag, held_out=held_out))
         text = format_prompts(page.prompts[::-1], file.suffix.lower().removeprefix("."))
         try:
-            with file.open("x", encoding="utf-8", newline="") as stream:
+            with users_umask(), file.open("x", encoding="utf-8", newline="") as stream:
                 stream.write(text)
         except OSError as error:
             raise SetupError(

@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from typer.core import TyperCommand, TyperGroup
 
 from dmpo_app.errors import StudioError
+from dmpo_app.io import make_files_private
 from dmpo_app.logs import log_json_to_stderr
 
 if TYPE_CHECKING:
@@ -141,15 +142,19 @@ class StudioContext(typer.Context):
 
         None means that an option is not set.
 
+        The process is then one that works on a home: its files are private from here on, and it knows its limits.
         `nested` has settings of any name, in groups like theirs; an option given by its own name wins over it.
         """
         from dmpo_app.settings import Settings
+        from dmpo_app.settings.resources import limit_libraries
 
         own = {"host": host, "port": port, "train": train}
         given = {name: value for name, value in own.items() if value is not None}
         settings = Settings.load({**(nested or {}), **self.shared_settings, **given}, self.shared_options.config)
         if settings.log_format == "json":
             log_json_to_stderr()
+        self.call_on_close(make_files_private())
+        limit_libraries()
         return settings
 
     @property

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from dmpo_app.cli.terminal import StudioContext, exit_on_error, log_to_terminal, out, progress
 from dmpo_app.errors import BadInputError
+from dmpo_app.io import stop_signals, users_umask
 from dmpo_app.training.distributed.torchrun_env import is_secondary_process, world_size
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ def train(
         if output is None:
             raise BadInputError("--output is missing: the folder that the adapter is written to")
         options = DatasetOptions(dataset, split, subset, output.resolve(), limit, resolution, encode_batch)
-        outcome = _train_on_dataset(options, settings)
+        with users_umask():
+            outcome = _train_on_dataset(options, settings)
     _report_outcome(outcome, quiet=is_secondary_process())
 
 
@@ -165,7 +167,6 @@ def _train_on_votes(settings: Settings, *, once: bool) -> None:
 def _train_on_dataset(options: DatasetOptions, settings: Settings) -> TrainingOutcome:
     """Train on a data set. Of several processes only the first reads the data and prints anything."""
     from dmpo_app.diffusion.base_models import detect_family
-    from dmpo_app.io import stop_signals
 
     detect_family(settings.base_model)  # what is unfit is told before the slow imports
     source_and_reader = _open(options, settings) if world_size() == 1 else None

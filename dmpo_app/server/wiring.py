@@ -23,7 +23,9 @@ from dmpo_app.exchange.importing.starter_pairs import read_starter_pairs
 from dmpo_app.labeling.service import LabelingService
 from dmpo_app.labeling.sign_in import Sealer, load_or_create_key
 from dmpo_app.settings import Mode, Settings
+from dmpo_app.settings.resources import available_cores, torch_threads
 from dmpo_app.store import Store
+from dmpo_app.store.home import make_home, require_local_disk
 
 if TYPE_CHECKING:
     from dmpo_app.backup.backup_service import Backup
@@ -98,8 +100,8 @@ def build_renderer(settings: Settings, lineage: Lineage) -> RenderThread:
         require_safety_checker(settings.base_model)
     from dmpo_app.rendering.render_thread import RenderThread
 
-    web_threads, _ = thread_split(os.cpu_count() or 1)
-    return RenderThread(lineage.store, lineage.base, settings, num_threads=web_threads)
+    cores = available_cores()  # where the CPU does the work, the other half is the trainer's
+    return RenderThread(lineage.store, lineage.base, settings, num_threads=torch_threads(cores - cores // 2))
 
 
 def build_trainer(settings: Settings) -> TrainerProcess:
@@ -158,9 +160,14 @@ def build_services(
 
 @contextmanager
 def home_lock(settings: Settings, url: str) -> Iterator[None]:
-    """Lock the home for one server that will listen at `url`. Raises HomeLockedError with the other one's address."""
+    """Lock the home for one server that will listen at `url`. Raises HomeLockedError with the other one's address.
+
+    Raises SetupError for a home that cannot be written to, or that is on no disk for its database.
+    """
+    if settings.database is None and not settings.allow_network_disk:
+        require_local_disk(settings.home, is_network_allowed=False)  # before a backup is restored onto it
     try:
-        settings.home.mkdir(parents=True, exist_ok=True)
+        make_home(settings.home)
         lock = FileLock(settings.home / "serve.lock", timeout=0)
         lock.acquire()
     except Timeout as error:
@@ -185,9 +192,3 @@ def _owner_note(home: Path) -> str:
         return f" at {owner['url']} (process {owner['pid']})"
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-
-
-def thread_split(cores: int) -> tuple[int, int]:
-    """Split the cores to torch threads of (web, trainer), where the CPU does the work: half each, at least one."""
-    trainer = max(1, cores // 2)
-    return max(1, cores - trainer), trainer

@@ -7,6 +7,8 @@ that was installed from a wheel (`hatch_build.py`).
 import os
 from pathlib import Path
 
+from dmpo_app.settings.mounts import network_file_system
+
 _PACKAGE = Path(__file__).resolve().parents[1]
 _ASSETS = _PACKAGE / "assets"
 PROJECT_ROOT = _PACKAGE.parent
@@ -24,8 +26,6 @@ def shipped_data(name: str) -> Path:
 
 
 SPACE_DISK = Path("/data")
-_REMOTE = ("fuse", "nfs", "cifs", "smb", "9p", "ceph", "lustre")
-"""File systems on which SQLite's write-ahead log is not safe: its shared memory does not reach the other side."""
 
 
 def on_space() -> bool:
@@ -43,7 +43,7 @@ def default_home(disk: Path = SPACE_DISK) -> Path:
 
     On a Space below `disk`, if that is a writable local disk.
     """
-    if on_space() and disk.is_dir() and os.access(disk, os.W_OK) and not is_remote(disk):
+    if on_space() and disk.is_dir() and os.access(disk, os.W_OK) and network_file_system(disk) is None:
         return disk / "studio"
     return local_home()
 
@@ -51,17 +51,3 @@ def default_home(disk: Path = SPACE_DISK) -> Path:
 def local_home() -> Path:
     """The default home on the disk that the program is on."""
     return Path.cwd() / "dmpo-studio" if is_installed() else PROJECT_ROOT / "data" / "studio"
-
-
-def is_remote(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
-    """True for a folder on a network file system or a bucket, as far as the kernel's list of `mounts` says."""
-    try:
-        lines = [line.split() for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines()]
-    except OSError:
-        return False
-    folder_path = str(folder.absolute())
-    file_systems = {fields[1]: fields[2] for fields in lines if len(fields) > 2}
-    containing_mounts = [
-        path for path in file_systems if folder_path == path or folder_path.startswith(path.rstrip("/") + "/")
-    ]
-    return bool(containing_mounts) and file_systems[max(containing_mounts, key=len)].startswith(_REMOTE)

@@ -175,6 +175,10 @@ class Settings(BaseSettings):
     files_url: str | None = None
     """s3://bucket/folder, or what else fsspec reads and writes: images, latents and embeddings are kept there as
     well, and fetched when this disk does not have them. Beside PostgreSQL; a home with SQLite has the backup."""
+    adopt_database: bool = False
+    """Take over a PostgreSQL database that belongs to another home. To be set for one start."""
+    allow_network_disk: bool = False
+    """Allow a SQLite database on a disk of the network or of FUSE, where it may be damaged."""
     host: str = Field(default_factory=lambda: "0.0.0.0" if on_space() else "127.0.0.1")
     """Address to listen on; loopback unless told otherwise, all addresses on a Space."""
     port: Annotated[int, Field(ge=0, le=65535)] = 7860

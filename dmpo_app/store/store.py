@@ -17,6 +17,7 @@ from dmpo_app.store.audit import Audit
 from dmpo_app.store.damage import Damage
 from dmpo_app.store.db.database import Database, sqlite_url, upgrade
 from dmpo_app.store.files import Files, RemoteFiles
+from dmpo_app.store.home import make_home
 from dmpo_app.store.imports.imports import Imports
 from dmpo_app.store.pairs.images import Images, Models
 from dmpo_app.store.pairs.pairs import GoldPairs, PairMargins, Pairs, Scores
@@ -99,7 +100,7 @@ class Store:
         home = home.expanduser().absolute()
         url = make_url(database_url) if database_url else sqlite_url(home / DATABASE_NAME)
         try:
-            home.mkdir(parents=True, exist_ok=True)
+            make_home(home)
             with FileLock(home / "migrate.lock", timeout=_LOCK_SECONDS):
                 database = Database.open(url)
                 try:

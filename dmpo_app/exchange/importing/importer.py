@@ -1,6 +1,5 @@
 """Imports: a data set's rows in batches, decoded by a pool of processes, checked, inserted, resumed after a kill."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +21,7 @@ from dmpo_app.exchange.readers.source import PreferenceSource, RowStream, open_r
 from dmpo_app.io import sha256_hex
 from dmpo_app.parsing.children import COMMAND, ParserChild
 from dmpo_app.settings import Settings
+from dmpo_app.settings.resources import available_cores
 from dmpo_app.store import Store
 from dmpo_app.store.imports.import_ledger import DuplicateIndex, count_checked
 
@@ -179,7 +179,7 @@ class DecodePool:
     """
 
     def __init__(self, limits: ParserLimits, *, keeps_images: bool, command: Sequence[str] = COMMAND) -> None:
-        count = min(_MAX_PROCESSES, max(1, (os.cpu_count() or 1) - 1))
+        count = min(_MAX_PROCESSES, max(1, available_cores() - 1))
         self._keeps_images = keeps_images
         self._start = partial(ParserChild, "the images", limits, command=command)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="decode")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import socket
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dmpo_app.domain.lineage import BaseModelRef, RenderedImage, RenderRequest, RoundState, RoundStatus
 from dmpo_app.settings import Settings
+from dmpo_app.settings.resources import available_cores, torch_threads
 from dmpo_app.store import Store
 from dmpo_app.store.store import utc_now
 
@@ -83,7 +83,7 @@ def start(store: Store, base: BaseModelRef, settings: Settings) -> ZeroGpuStudio
 
     from dmpo_app.hosting.zerogpu.gpu_calls import GpuWorker, gpu_seconds
 
-    worker = GpuWorker.load(base, settings, num_threads=os.cpu_count() or 1)
+    worker = GpuWorker.load(base, settings, num_threads=torch_threads(available_cores()))
     return assemble(store, base, settings, spaces.GPU(duration=gpu_seconds)(worker.work))
 
 

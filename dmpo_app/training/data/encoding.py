@@ -47,6 +47,7 @@ from dmpo_app.exchange.readers.reader import (
 )
 from dmpo_app.exchange.readers.source import Bookmark, PreferenceSource, open_rows
 from dmpo_app.io import append_durably, flush_to_disk, sha256_hex, write_atomically
+from dmpo_app.settings.resources import available_cores
 from dmpo_app.store.files import Files
 from dmpo_app.training.data.dataset import PairFiles
 
@@ -313,7 +314,7 @@ def encode_pairs(
     encoder = load_encoder()
     stream = open_rows(source, reader, encoded.bookmark, encoded.counts.rows)
     rows = iter(stream)
-    threads = min(_MAX_THREADS, os.cpu_count() or 1)
+    threads = min(_MAX_THREADS, available_cores())
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         while not _is_enough(encoded, limit):
             if should_stop():

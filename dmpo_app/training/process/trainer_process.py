@@ -22,8 +22,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from dmpo_app.errors import SetupError
+from dmpo_app.io import make_files_private
 from dmpo_app.logs import formatter_for
 from dmpo_app.settings import Settings
+from dmpo_app.settings.resources import available_cores, torch_threads
+from dmpo_app.store.home import make_home
 from dmpo_app.training.process.supervisor import EXIT_SETUP, READY, TrainerProcess
 
 if TYPE_CHECKING:
@@ -66,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     _stop_with_parent(options.parent_pid, stop, stop_event)
+    make_files_private()
     _log_to(settings)
     if hasattr(os, "nice"):
         os.nice(settings.trainer.nice)
@@ -175,7 +179,7 @@ def trainer_threads(settings: Settings) -> int:
     """The number of torch threads of the trainer: as set, else half the cores, shared by the group's processes."""
     from dmpo_app.training.distributed.torchrun_env import local_world_size
 
-    return settings.trainer.num_threads or max(1, (os.cpu_count() or 1) // 2 // local_world_size())
+    return settings.trainer.num_threads or torch_threads(available_cores() // 2 // local_world_size())
 
 
 def _announce_ready(ready_event: threading.Event) -> None:
@@ -204,8 +208,8 @@ def _stop_with_parent(parent_pid: int, stop: Callable[[], None], stop_event: thr
 
 
 def _log_to(settings: Settings) -> None:
+    make_home(settings.home)
     path = settings.home / LOG_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
     handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOG_BACKUPS, encoding="utf-8")
     handler.setFormatter(formatter_for(settings.log_format, _LOG_LINE))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -8,14 +8,10 @@ from dmpo_app.cli.doctor import CheckStatus, examine
 from dmpo_app.errors import GpuAbortedError, GpuRefusedError, SetupError
 from dmpo_app.hosting.zerogpu.gpu_calls import error_from_spaces
 from dmpo_app.settings import HostingSettings, RenderSettings, Settings, apply_mode, detect_mode
-from dmpo_app.settings.host import default_home, is_remote
+from dmpo_app.settings.host import default_home
 from tests.hosting.zerogpu.stand_in import spaces
 
 STAND_IN = Path(spaces.__file__).parent
-MOUNTS = """overlay / overlay rw 0 0
-/dev/nvme1n1 /data ext4 rw 0 0
-hf-mount /data/bucket fuse.hf rw 0 0
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -81,12 +77,10 @@ def test_the_home_is_on_the_spaces_disk_if_that_is_one_that_can_be_written(
     assert default_home(tmp_path / "missing") == inside
 
 
-def test_a_bucket_that_is_mounted_is_no_disk_for_a_database(tmp_path: Path) -> None:
-    mounts = tmp_path / "mounts"
-    mounts.write_text(MOUNTS)
-    assert not is_remote(Path("/data"), mounts)
-    assert not is_remote(Path("/database"), mounts)
-    assert is_remote(Path("/data/bucket/studio"), mounts)
+def test_a_bucket_that_is_mounted_is_no_disk_for_a_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SPACE_ID", "somebody/studio")
+    monkeypatch.setattr("dmpo_app.settings.host.network_file_system", lambda _: "fuse.hf")
+    assert tmp_path not in default_home(tmp_path).parents
 
 
 def test_the_doctor_says_the_mode_and_what_is_wrong_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
