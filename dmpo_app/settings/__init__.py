@@ -7,7 +7,7 @@ message.
 
 from dmpo_app.settings.host import PROJECT_ROOT, on_space, shipped_data
 from dmpo_app.settings.round_settings import RoundLimitSettings, RoundSettings, ScorerSettings, ScoringSettings
-from dmpo_app.settings.sections import BackupSettings, IdentitySettings, LabelingSettings
+from dmpo_app.settings.sections import BackupSettings, IdentitySettings, LabelingSettings, NewcomerSettings
 from dmpo_app.settings.tree import (
     POCKET_MODEL,
     HostingSettings,
@@ -33,6 +33,7 @@ __all__ = [
     "LabelingSettings",
     "LimitSettings",
     "Mode",
+    "NewcomerSettings",
     "PoolSettings",
     "RenderSettings",
     "RoundLimitSettings",

@@ -38,7 +38,7 @@ IDLE_SECONDS = 30.0
 MAX_READERS = 40
 """Read connections, as many as a web server's default thread pool has threads; each is held for milliseconds."""
 
-HEAD = "0009"
+HEAD = "0010"
 """The newest revision under migrations/versions."""
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 

@@ -19,12 +19,14 @@ are append-only; what is taken back is stamped.
 
 from dmpo_app.store.schema.base import (
     CLOSED_AS,
+    IS_HIDDEN,
     IS_IN_POOL,
     IS_LIVE,
     IS_OPEN,
     IS_REPEATED,
     IS_RETIRED,
     IS_SEEN,
+    IS_STRUCK,
     IS_UNCLEARED,
     IS_UNENCODED,
     IS_UNFINISHED,
@@ -70,12 +72,14 @@ from dmpo_app.store.schema.training_tables import (
 
 __all__ = [
     "CLOSED_AS",
+    "IS_HIDDEN",
     "IS_IN_POOL",
     "IS_LIVE",
     "IS_OPEN",
     "IS_REPEATED",
     "IS_RETIRED",
     "IS_SEEN",
+    "IS_STRUCK",
     "IS_UNCLEARED",
     "IS_UNENCODED",
     "IS_UNFINISHED",
