@@ -62,7 +62,7 @@ Versions = Annotated[list[int] | None, _select(min=0, help="Only pairs of this v
 AskedQuestion = Annotated[Question | None, _select(help="Of preferences: what rounds learn from; of raw votes: all")]
 MinVotes = Annotated[int, _select(min=1, help="Only pairs with so many votes")]
 MinAgreement = Annotated[float, _select(min=0, max=1, help="... of which such a share says the same")]
-Reported = Annotated[bool, _select("--reported", help="With pairs that were reported")]
+Reported = Annotated[bool, _select("--reported", help="With pairs that reports have retired")]
 
 Aggregated = Annotated[bool | None, _rows("--aggregated/--raw", help="A row for each pair, or for each vote")]
 Rule = Annotated[OutcomeRule, _rows(help="How, with --aggregated")]

@@ -87,13 +87,17 @@ def _apply(
 ) -> bool:
     """Show and run the steps; True when they were run.
 
-    Raises ConflictError, NotFoundError, BadInputError, StudioError.
+    Raises ConflictError, NotFoundError, BadInputError, SetupError, StudioError.
     """
     from huggingface_hub import HfApi
 
     from dmpo_app.errors import hub_client_errors
     from dmpo_app.hosting.space import SpaceSpec, exists, plan_steps, space_files
+    from dmpo_app.labeling.sign_in import require_strong_token
     from dmpo_app.settings import PROJECT_ROOT
+
+    if ADMIN_TOKEN in secret_values:  # refused here rather than by a Space that does not start
+        require_strong_token(secret_values[ADMIN_TOKEN])
 
     api, files = HfApi(), space_files(PROJECT_ROOT)
     try:

@@ -1,5 +1,6 @@
 """Records of a campaign, its durability policy, and the state of the studio."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -19,7 +20,11 @@ class ReportReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """An annotator's report of a pair. `retired_at`: since when the pair is out of the pool, if it is."""
+    """An annotator's report of a pair.
+
+    `retired_at`: since when the pair is out of the pool and its votes do not count, `hidden_at`: since when it is only
+    out of the pool; None if it is not.
+    """
 
     id: int
     pair_id: int
@@ -33,6 +38,39 @@ class Report:
     prompt: str
     image_a_id: int
     image_b_id: int
+    confirmed_at: datetime | None
+    confirmed_by: str | None
+    hidden_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRules:
+    """The rules by which reports take a pair from everybody; from who reported it they take it at once.
+
+    reports_to_retire: so many established people's open reports retire it: out of the pool, and its votes count no
+    more. established: their ids; None: everybody is. reports_to_hide: so many people's open reports hide it, counting
+    one for each network, while its votes go on counting; max_hidden_share: of the offered pairs that are hidden so.
+    """
+
+    reports_to_retire: int = 1
+    established: Collection[int] | None = None
+    reports_to_hide: int = 3
+    max_hidden_share: float = 0.05
+
+    def is_established(self, annotator_id: int) -> bool:
+        """True for an established annotator."""
+        return self.established is None or annotator_id in self.established
+
+
+@dataclass(frozen=True, slots=True)
+class StruckAnnotator:
+    """A struck annotator, with the number of their votes, open reports and retired proposals that do not count."""
+
+    public_id: str
+    struck_at: datetime
+    votes: int
+    reports: int
+    prompts: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,11 @@ from dmpo_app.domain.prompt import (
 from dmpo_app.domain.vote import Annotator
 from dmpo_app.errors import BadInputError, BusyError, ForbiddenError, NotFoundError
 from dmpo_app.labeling.prompt_files import FileRow
+from dmpo_app.labeling.quality.standing import Standings
 from dmpo_app.labeling.text_checks import BlockList, NearDuplicateIndex
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
+from dmpo_app.store.prompts import NewcomerPromptLimit
 
 _MAX_SHOWN = 120
 """Characters of a refused prompt that are shown."""
@@ -70,6 +72,7 @@ class PromptService:
         self._base = base
         self._settings = settings.labeling
         self.parser_limits = settings.parsing.limits
+        self._standings = Standings(store, base, settings)
         self._blocked = BlockList.read(settings.labeling.blocked_words)
 
     def rules(self, *, held_out_share: float = 0.0, tags: Sequence[str] = ()) -> PromptImportRules:
@@ -155,7 +158,15 @@ class PromptService:
             annotator_id=annotator.id,
             per_day=self._settings.free_prompts_per_day,
             expected=held_out.state,
+            newcomer_limit=self._newcomer_limit(annotator),
         )
+
+    def _newcomer_limit(self, annotator: Annotator) -> NewcomerPromptLimit | None:
+        """The limit that holds for this annotator; None for an established one."""
+        established = self._standings.established()
+        if established is None or annotator.id in established:
+            return None
+        return NewcomerPromptLimit(established, self._settings.newcomers.prompt_share)
 
     def _move_once(self, ids: set[int], held_out: bool, by: str) -> list[RefusedPrompt] | None:
         snapshot = self._store.prompts.snapshot()

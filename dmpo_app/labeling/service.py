@@ -24,6 +24,7 @@ from dmpo_app.domain.campaign import (
 from dmpo_app.domain.lineage import BaseModelRef, ImageRef, RoundState, RoundStatus
 from dmpo_app.domain.vote import Annotator, Assignment, Choice, RecordedVote, SubmittedVote
 from dmpo_app.io import sha256_hex
+from dmpo_app.labeling.quality.standing import Standings
 from dmpo_app.labeling.sign_in import Logins, Sealer
 from dmpo_app.labeling.strategies import assignment_rules
 from dmpo_app.labeling.text_checks import clean_handle, clean_remark
@@ -65,6 +66,7 @@ class LabelingService:
         self._now = now
         self._problems = problems
         self._durability = durability or LocalDurability()
+        self.standings = Standings(store, base, settings, now=now)
         self.consent = Consent(store, read_consent(settings.labeling))
         self.logins = Logins(sealer, now=now)
         # An annotator changes only by signing in, so who a token belongs to is looked up once, not at every vote.
@@ -248,22 +250,27 @@ class LabelingService:
         with self.durable_write():
             self._store.votes.undo(vote_id, annotator.id)
 
-    def report(self, annotator: Annotator, assignment_id: str, reason: ReportReason, text: str | None) -> Report:
-        """Report the pair of an assignment; with enough reports it leaves the pool at once.
+    def report(
+        self,
+        annotator: Annotator,
+        assignment_id: str,
+        reason: ReportReason,
+        text: str | None,
+        *,
+        network: str | None = None,
+    ) -> Report:
+        """Report the pair of an assignment; it leaves the pool for this person at once, for all with enough reports.
 
-        Raises NotFoundError, ForbiddenError, BadInputError for words that are too many.
+        `network`: the address range that the report came from; only a keyed hash of it is stored. Raises NotFoundError,
+        ForbiddenError, BadInputError for words that are too many.
         """
         cleaned_text = clean_remark(text, "report")
-        threshold = self._settings.labeling.reports_to_retire
+        rules = self.standings.report_rules()
+        network_hash = None if network is None else self._sealer.network_hash(network)
         with self.durable_write():
             return self._store.reports.add(
-                assignment_id, annotator.id, reason, cleaned_text, reports_to_retire=threshold
+                assignment_id, annotator.id, reason, cleaned_text, rules=rules, network=network_hash
             )
-
-    def clear_report(self, report_id: int, by: str) -> Report:
-        """Clear a report, an act of the administrator `by`; the pair may come back. Raises NotFoundError."""
-        threshold = self._settings.labeling.reports_to_retire
-        return self._store.reports.clear(self._base, report_id, by=by, reports_to_retire=threshold)
 
     def votes_until_round(self, after: RecordedVote | None = None) -> int:
         """The number of preferences missing until a round starts by itself, now or right after a vote."""

@@ -35,6 +35,23 @@ _MAX_LENGTH = 512
 """The longest token that is decoded; the usual one has about 140 characters."""
 
 
+MIN_TOKEN_LENGTH = 16
+_MIN_TOKEN_CHARACTERS = 6
+
+
+def require_strong_token(token: str) -> str:
+    """Return an administrators' token that cannot be guessed. Raises SetupError for a short or monotonous one.
+
+    The right token passes however many wrong ones came before, so its length is what keeps others out.
+    """
+    if len(token) >= MIN_TOKEN_LENGTH and len(set(token)) >= _MIN_TOKEN_CHARACTERS:
+        return token
+    raise errors.SetupError(
+        f"DMPO_ADMIN_TOKEN has {len(token)} characters, {len(set(token))} different ones, and could be guessed; expected "
+        f"at least {MIN_TOKEN_LENGTH} with {_MIN_TOKEN_CHARACTERS} different ones: `openssl rand -hex 16` makes a good one"
+    )
+
+
 class Sealer:
     """Seals session, image and invitation tokens and notes; none opens as another kind. Hashes identities."""
 
@@ -100,6 +117,10 @@ class Sealer:
         # The length keeps apart what would read alike when joined.
         message = f"{len(provider)}:{provider}{subject}".encode()
         return hmac.new(self._identity_key, message, hashlib.sha256).hexdigest()
+
+    def network_hash(self, network: str) -> str:
+        """A keyed hash of a network, 16 hex digits: the same each time, and nobody can tell which network it is."""
+        return hmac.new(self._identity_key, f"network:{network}".encode(), hashlib.sha256).hexdigest()[:16]
 
     def _seal(self, content: bytes) -> str:
         return self._fernet.encrypt(content).decode().rstrip("=")

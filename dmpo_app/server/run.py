@@ -18,6 +18,8 @@ from rich.console import Console
 
 from dmpo_app.errors import BadInputError
 from dmpo_app.io import raise_open_files_limit, stop_signals
+from dmpo_app.labeling.quality.standing import open_studio_note
+from dmpo_app.labeling.sign_in import require_strong_token
 from dmpo_app.logs import log_json_to_stderr
 from dmpo_app.server import wiring
 from dmpo_app.server.backup_lifecycle import claim_backup, start_backup
@@ -75,6 +77,8 @@ def open_studio(settings: Settings, console: Console, stopping: threading.Event,
     lineage = stack.enter_context(wiring.open_lineage(settings))
     backup = start_backup(settings, claimed_backup, stack)
     admin_token = _admin_token(settings, console)
+    if (note := open_studio_note(settings)) is not None:
+        _log.warning(note)
     if mode == "zerogpu":
         zerogpu_studio = wiring.build_zerogpu_studio(settings, lineage)
         services = wiring.build_services(
@@ -123,9 +127,12 @@ def _open_page(services: Services, stack: ExitStack, console: Console) -> str:
 
 
 def _admin_token(settings: Settings, console: Console) -> str:
-    """Return the administrator's token of the settings, or a new one, shown on a terminal, never in a log or pipe."""
+    """Return the administrator's token of the settings, or a new one, shown on a terminal, never in a log or pipe.
+
+    Raises SetupError for one that could be guessed.
+    """
     if settings.admin_token is not None:
-        return settings.admin_token.get_secret_value()
+        return require_strong_token(settings.admin_token.get_secret_value())
     token = secrets.token_urlsafe(18)
     if console.is_terminal and settings.log_format == "text":
         console.print(f"Administrator's token for this run: [bold]{token}[/]", highlight=False)

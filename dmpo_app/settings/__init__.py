@@ -7,7 +7,13 @@ message.
 
 from dmpo_app.settings.host import PROJECT_ROOT, on_space, shipped_data
 from dmpo_app.settings.round_settings import RoundLimitSettings, RoundSettings, ScorerSettings, ScoringSettings
-from dmpo_app.settings.sections import BackupSettings, IdentitySettings, LabelingSettings, ParsingSettings
+from dmpo_app.settings.sections import (
+    BackupSettings,
+    IdentitySettings,
+    LabelingSettings,
+    NewcomerSettings,
+    ParsingSettings,
+)
 from dmpo_app.settings.tree import (
     POCKET_MODEL,
     HostingSettings,
@@ -33,6 +39,7 @@ __all__ = [
     "LabelingSettings",
     "LimitSettings",
     "Mode",
+    "NewcomerSettings",
     "ParsingSettings",
     "PoolSettings",
     "RenderSettings",

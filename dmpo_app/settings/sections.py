@@ -188,6 +188,27 @@ def is_loopback(url: str) -> bool:
 
 
 PUBLIC_SHARE = 0.05
+PUBLIC_REPORTS = 2
+
+
+class NewcomerSettings(SettingsGroup):
+    """Newcomers, in public mode: what they may do to others together, and when they are established.
+
+    Who signed in, has an invitation or came with an import is established at once.
+    """
+
+    record_votes: Annotated[int, Field(ge=1)] = 20
+    """A record takes so many votes (left, right or tie) ..."""
+    record_hours: Annotated[float, Field(ge=0)] = 24.0
+    """... the first of them so many hours ago; sides, repeats, gold pairs and agreement must not speak against it."""
+    share: Annotated[float, Field(gt=0, lt=1)] | None = 0.1
+    """Share of all weight in a round that newcomers have together at most, once somebody is established; none: any."""
+    hidden_share: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Share of the offered pairs that reports of newcomers hide at most; votes on a hidden pair go on counting."""
+    reports_to_hide: Annotated[int, Field(ge=1, le=100)] = 3
+    """So many people hide a pair by their reports, those of one network (/24 of IPv4, /64 of IPv6) counting once."""
+    prompt_share: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of the training prompts that newcomers may have added (`free_prompts`)."""
 
 
 class LabelingSettings(SettingsGroup):
@@ -204,8 +225,9 @@ class LabelingSettings(SettingsGroup):
     ranking_size: Literal[0, 3, 4] = 0
     """This many images of a prompt are ranked, best first, instead of comparing pairs. 0: pairs; those that are in
     the home already come back then."""
-    reports_to_retire: Annotated[int, Field(ge=1, le=100)] = 1
-    """A pair that this many people have reported leaves the pool until an administrator clears the reports."""
+    reports_to_retire: Literal["auto"] | Annotated[int, Field(ge=1, le=100)] = "auto"
+    """A pair that this many established people have reported is retired until an administrator clears the reports: it
+    leaves the pool, and its votes do not count. auto: 2 in public mode, 1 otherwise, where everybody is established."""
     consent: Annotated[str, Field(min_length=1)] | None = None
     """Consent before the first pair: a text to agree to, or a .txt or .md file that holds it; None: nothing."""
     consent_version: Annotated[str, Field(min_length=1, max_length=32)] = "1"
@@ -248,6 +270,8 @@ class LabelingSettings(SettingsGroup):
     """What one annotator may weigh of all votes of a round; none: any share. auto: 0.05 in public mode, none
     otherwise."""
 
+    newcomers: NewcomerSettings = NewcomerSettings()
+
     licence: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]{0,63}$")] | None = None
     """Licence of what is collected, as the hub names it (cc-by-4.0, mit, other): stands on the card of exports, and is
     needed to push one."""
@@ -262,6 +286,12 @@ class LabelingSettings(SettingsGroup):
         if self.max_annotator_share == "auto":
             return PUBLIC_SHARE if public else None
         return self.max_annotator_share
+
+    def retirement_threshold(self, *, public: bool) -> int:
+        """The number of established people whose reports retire a pair."""
+        if self.reports_to_retire == "auto":
+            return PUBLIC_REPORTS if public else 1
+        return self.reports_to_retire
 
     @model_validator(mode="after")
     def _questions_make_sense(self) -> Self:

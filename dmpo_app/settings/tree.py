@@ -110,7 +110,10 @@ class TrainerSettings(SettingsGroup):
 
 
 class LimitSettings(SettingsGroup):
-    """Limits per identity; they apply in public mode only."""
+    """Limits of what one annotator, one network and everybody may do; but for wrong tokens, in public mode only.
+
+    A network is the /24 of an IPv4 address or the /64 of an IPv6 address that a request comes from.
+    """
 
     renders_per_minute: Annotated[int, Field(ge=1)] = 12
     """Images requested by one annotator."""
@@ -119,7 +122,15 @@ class LimitSettings(SettingsGroup):
     reports_per_minute: Annotated[int, Field(ge=1)] = 6
     """Pairs reported by one annotator."""
     sessions_per_minute: Annotated[int, Field(ge=1)] = 60
-    """New sessions from everybody together; bounds what an address-hopping client can do."""
+    """New sessions from one network."""
+    logins_per_minute: Annotated[int, Field(ge=1)] = 60
+    """Sign-ins begun from one network."""
+    admin_tries_per_minute: Annotated[int, Field(ge=1)] = 10
+    """Wrong administrators' tokens from one network; further ones are answered 429. The right one always passes."""
+    network_factor: Annotated[int, Field(ge=1)] = 20
+    """The annotators of one network together may do so many times what one of them may."""
+    total_factor: Annotated[int, Field(ge=1)] = 100
+    """Everybody together may do so many times what one annotator, or one network, may."""
 
 
 class HostingSettings(SettingsGroup):

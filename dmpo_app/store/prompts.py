@@ -1,6 +1,7 @@
 """Training prompts, of which pairs are made, and held-out prompts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, exists, func, insert, select, update
@@ -8,7 +9,7 @@ from sqlalchemy.orm import aliased
 
 from dmpo_app.domain.lineage import Prompt
 from dmpo_app.domain.prompt import NewPrompt, PromptSnapshot, PromptSource, PromptsState, StoredPrompt, fold
-from dmpo_app.errors import ConflictError, RateLimitError
+from dmpo_app.errors import ConflictError, ForbiddenError, RateLimitError
 from dmpo_app.store import schema
 from dmpo_app.store.audit import format_ranges, record_act
 from dmpo_app.store.db.database import Database
@@ -17,6 +18,14 @@ _CHUNK = 500
 """Texts in one IN (...), since databases bound the number of parameters."""
 
 _DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class NewcomerPromptLimit:
+    """The share of the training prompts that those who are not `established` may have added."""
+
+    established: Collection[int]
+    max_share: float
 
 
 class Prompts:
@@ -97,10 +106,19 @@ class Prompts:
 
         return self._database.write(work)
 
-    def propose(self, prompt: NewPrompt, *, annotator_id: int, per_day: int, expected: PromptsState) -> bool | None:
+    def propose(
+        self,
+        prompt: NewPrompt,
+        *,
+        annotator_id: int,
+        per_day: int,
+        expected: PromptsState,
+        newcomer_limit: NewcomerPromptLimit | None = None,
+    ) -> bool | None:
         """Add a training prompt of an annotator. False: it, or a twin, is there already; None: see the class.
 
-        Raises RateLimitError when they proposed `per_day` within the last 24 hours.
+        `newcomer_limit` holds for somebody who is not established. Raises RateLimitError when they proposed `per_day`
+        within the last 24 hours or newcomers have added as many as they may, ForbiddenError for a struck annotator.
         """
         since = self._now() - _DAY
 
@@ -110,6 +128,9 @@ class Prompts:
             same_prompt = select(schema.PromptRow.id).where(schema.PromptRow.folded == prompt.folded)
             if connection.execute(same_prompt).first() is not None:
                 return False
+            _require_not_struck(connection, annotator_id)
+            if newcomer_limit is not None:
+                _require_room(connection, newcomer_limit)
             recent_conditions = (
                 schema.PromptProposalRow.annotator_id == annotator_id,
                 schema.PromptProposalRow.created_at > since,
@@ -162,6 +183,28 @@ class Prompts:
         )
         with self._database.reader() as connection:
             return set(connection.execute(query).scalars())
+
+
+def _require_not_struck(connection: Connection, annotator_id: int) -> None:
+    struck_at = select(schema.AnnotatorRow.struck_at).where(schema.AnnotatorRow.id == annotator_id)
+    if connection.execute(struck_at).scalar_one() is not None:
+        raise ForbiddenError("this campaign takes no more prompts of yours; ask its team why")
+
+
+def _require_room(connection: Connection, limit: NewcomerPromptLimit) -> None:
+    """Raise RateLimitError when newcomers have added as many of the training prompts as they may."""
+    in_use = (schema.PromptRow.held_out.is_(False), schema.PromptRow.retired_at.is_(None))
+    proposers = (
+        select(schema.PromptProposalRow.annotator_id)
+        .join(schema.PromptRow, schema.PromptRow.id == schema.PromptProposalRow.prompt_id)
+        .where(*in_use)
+    )
+    num_added = sum(one not in limit.established for one in connection.execute(proposers).scalars())
+    num_prompts = connection.execute(select(func.count()).select_from(schema.PromptRow).where(*in_use)).scalar_one()
+    if num_added + 1 > limit.max_share * (num_prompts + 1):
+        raise RateLimitError(
+            "new people have added as many prompts as they may for now; vote for a while, then try again"
+        )
 
 
 def ensure_prompts(

@@ -1,9 +1,9 @@
 """Authentication of requests: the annotator behind a Bearer token, an administrator, or an anonymous caller."""
 
-import hmac
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Annotated, NamedTuple
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -12,6 +12,7 @@ from dmpo_app.domain.vote import Annotator
 from dmpo_app.errors import ForbiddenError, NotFoundError
 from dmpo_app.labeling.service import LabelingService
 from dmpo_app.web.error_responses import ApiError
+from dmpo_app.web.rate_limits import too_many
 from dmpo_app.web.services import RequestLimiters, Services
 
 _annotator_scheme = HTTPBearer(auto_error=False, scheme_name="annotator", description="Token of POST /session.")
@@ -44,11 +45,20 @@ async def _maybe_token(
     return _text(credentials)
 
 
-async def _admin_token(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_admin_scheme)]) -> str:
+class AdminCredentials(NamedTuple):
+    """The token of a request for administrators, and the network it came from."""
+
+    token: str
+    network: str
+
+
+async def _admin_token(
+    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_admin_scheme)]
+) -> AdminCredentials:
     token = _text(credentials)
     if not token:
         raise ApiError(401, "no_token", "Send the administrator's token as a Bearer token.")
-    return token
+    return AdminCredentials(token, network_of(request))
 
 
 async def _metrics_token(
@@ -59,7 +69,7 @@ async def _metrics_token(
 
 SessionToken = Annotated[str, Depends(_annotator_token)]
 MaybeSessionToken = Annotated[str | None, Depends(_maybe_token)]
-AdminToken = Annotated[str, Depends(_admin_token)]
+AdminToken = Annotated[AdminCredentials, Depends(_admin_token)]
 MaybeMetricsToken = Annotated[str | None, Depends(_metrics_token)]
 
 
@@ -97,17 +107,21 @@ async def require_admitted_annotator(labeling: LabelingService, limiters: Reques
     return await limiters.writes.run(admit) if cached_annotator is None else cached_annotator
 
 
-def require_administrator(services: Services, token: str) -> str:
-    """Return the administrator's name for the audit log; anybody else is answered 403.
+def require_administrator(services: Services, credentials: AdminCredentials) -> str:
+    """Return the administrator's name for the audit log; anybody else is answered 403, and 429 after many tries.
 
-    Administrators have the administrator's token, or signed in and are listed in the settings.
+    Administrators have the administrator's token, or signed in and are listed in the settings. They pass however many
+    wrong tokens came before, so nobody can lock them out.
     """
-    admin_token = services.admin_token
+    token, admin_token = credentials.token, services.admin_token
     if admin_token and _is_same(token, admin_token):
         return ADMINISTRATOR
     name = services.labeling.logins.open_administrator(token)
     if name is not None and name in services.settings.identity.admins:
         return f"{ADMINISTRATOR} {name}"
+    wait = services.wrong_tokens.record(credentials.network)
+    if wait > 0:
+        raise too_many("wrong tokens", wait)
     raise ApiError(403, "not_admin", "This is for administrators; the token does not match.")
 
 
@@ -130,11 +144,17 @@ def _is_same(token: str, expected: str) -> bool:
     return hmac.compare_digest(token.encode("utf-8", "replace"), expected.encode("utf-8", "replace"))
 
 
-def rate_limit_key(labeling: LabelingService, token: str | None, request: Request) -> str:
-    """Rate limit key of a request: the annotator, else everybody without a session at this address together.
+def network_of(request: Request) -> str:
+    """The network that a request comes from: the /24 of an IPv4 address, the /64 of an IPv6 address.
 
-    The address is the peer's. Forwarded headers are not believed, since anyone can write them.
+    A home or a company has one of these, and within it addresses can be had at will. The address is the peer's.
     """
-    if token is not None:
-        return f"annotator:{require_annotator(labeling, token).id}"
-    return f"address:{request.client.host if request.client else 'unknown'}"
+    host = request.client.host if request.client else "unknown"
+    try:
+        address = ip_address(host.split("%")[0])
+    except ValueError:  # a socket of this machine has no address
+        return host
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    prefix = 24 if address.version == 4 else 64
+    return str(ip_network((address, prefix), strict=False))

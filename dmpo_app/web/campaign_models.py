@@ -93,6 +93,10 @@ class ConsentBody(BaseModel):
     )
 
 
+AnnotatorName = Annotated[PlainText, Field(strict=True, min_length=1, max_length=64)]
+"""The public id of an annotator, or the name that the quality report has for them."""
+
+
 class ReportBody(BaseModel):
     model_config = example(assignment="as_x8Jw", reason="broken", text="the right one is black")
 
@@ -105,7 +109,7 @@ class ReportAnswer(BaseModel):
     model_config = example(report=3, retired=True)
 
     report: int
-    retired: bool = Field(description="Whether the pair is out of the pool now.")
+    retired: bool = Field(description="Whether the pair is out of the pool for everybody now.")
 
 
 class ReportOut(BaseModel):
@@ -117,7 +121,10 @@ class ReportOut(BaseModel):
     at: datetime
     cleared_at: datetime | None
     cleared_by: str | None
-    retired: bool = Field(description="Whether the pair is out of the pool.")
+    confirmed_at: datetime | None
+    confirmed_by: str | None
+    retired: bool = Field(description="Whether the pair is out of the pool and its votes do not count.")
+    hidden: bool = Field(description="Whether the pair is out of the pool, while its votes go on counting.")
     prompt: str
     images: list[str] = Field(description="URLs of the pair's two images; they expire.")
 
@@ -139,6 +146,37 @@ class DamagedPairOut(BaseModel):
 class DamageAnswer(BaseModel):
     out_of_pool: int = Field(description="Pairs out of the pool since an image of theirs is missing or damaged.")
     pairs: list[DamagedPairOut] = Field(description="The first hundred of either kind.")
+
+
+class ClearReportsBody(BaseModel):
+    model_config = example(annotator="5f2a77c01b9e")
+
+    annotator: AnnotatorName | None = Field(description="Whose; null: everybody's.")
+
+
+class ClearReportsAnswer(BaseModel):
+    model_config = example(cleared=64)
+
+    cleared: int = Field(description="How many were open; confirmed ones stay.")
+
+
+class StruckOut(BaseModel):
+    model_config = example(
+        annotator="an_5fK2", struck_at="2026-01-01T12:00:00Z", votes=640, reports=6, prompts=2, votes_until_round=32
+    )
+
+    annotator: str = Field(description="Public id; they can be restored by it.")
+    struck_at: datetime
+    votes: int = Field(description="Votes of theirs that count no more.")
+    reports: int = Field(description="Open reports of theirs that ask for nothing any more.")
+    prompts: int = Field(description="Prompts they proposed that were retired by this.")
+    votes_until_round: int
+
+
+class RestoredOut(BaseModel):
+    model_config = example(votes_until_round=12)
+
+    votes_until_round: int
 
 
 class GoldBody(BaseModel):

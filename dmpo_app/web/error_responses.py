@@ -266,6 +266,11 @@ _ANYWHERE = (422, 500, 503)
 """Statuses of errors that a request to any route may meet."""
 
 
+def document_admin_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe the error responses of a route for administrators: these, and those that every such route has."""
+    return document_errors(401, 403, 429, 503, *statuses)
+
+
 def document_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Describe these error responses for OpenAPI."""
     return {status: {"model": Problem, "description": ERROR_DESCRIPTIONS[status]} for status in (*statuses, 422)}

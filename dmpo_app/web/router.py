@@ -25,6 +25,7 @@ from dmpo_app.web.error_responses import (
     response_from_unexpected,
 )
 from dmpo_app.web.metrics import MetricsMiddleware
+from dmpo_app.web.rate_limits import RateLimits
 from dmpo_app.web.routes.data_routes import exports_router, imports_router
 from dmpo_app.web.routes.health_routes import damage_router, health_router
 from dmpo_app.web.routes.moderation_routes import gold_router, moderation_router, quality_router
@@ -33,7 +34,7 @@ from dmpo_app.web.routes.prompt_routes import prompts_router
 from dmpo_app.web.routes.sign_in_routes import callback_router, login_router, oidc_provider_from_settings
 from dmpo_app.web.routes.studio_routes import studio_router, versions_router
 from dmpo_app.web.routes.voting_routes import voting_router
-from dmpo_app.web.services import RateLimits, RenderBackpressureMiddleware, RequestLimiters, Services
+from dmpo_app.web.services import RenderBackpressureMiddleware, RequestLimiters, Services
 
 TITLE = "DMPO Studio"
 DESCRIPTION = (
@@ -172,13 +173,7 @@ def create_router(services: Services) -> APIRouter:
     Raises SetupError for settings that cannot be.
     """
     settings = services.settings
-    limits = RateLimits(
-        on=settings.public,
-        votes=settings.limits.votes_per_minute,
-        renders=settings.limits.renders_per_minute,
-        sessions=settings.limits.sessions_per_minute,
-        reports=settings.limits.reports_per_minute,
-    )
+    limits = RateLimits(settings.limits, on=settings.public)
     limiters = RequestLimiters()
     provider = oidc_provider_from_settings(settings)
     parts = [

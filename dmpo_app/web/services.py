@@ -1,4 +1,4 @@
-"""The services behind the page and the JSON API, and their limits: threads, backpressure for renders, token buckets.
+"""The services behind the page and the JSON API, and their limits: threads, backpressure for renders.
 
 Gradio and file answers use the framework's own 40 threads. With limiters of their own, a flood of one kind of request
 leaves the others their threads. Votes and assignments have no threads at all: the store's writer does the work, and to
@@ -10,9 +10,7 @@ loop, which votes wait for as well, a tenth of what it would cost to understand 
 
 import asyncio
 import math
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -26,11 +24,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dmpo_app.domain.lineage import BaseModelRef, Renderer, Sampling, TrainerSupervisor, ZeroGpuService
 from dmpo_app.errors import BusyError
 from dmpo_app.exchange.importing.import_desk import ImportService
+from dmpo_app.labeling.moderation import Moderation
 from dmpo_app.labeling.service import LabelingService
 from dmpo_app.settings import Mode, Settings
 from dmpo_app.store import Store
-from dmpo_app.web.error_responses import ApiError, add_security_headers, response_from_studio_error
+from dmpo_app.web.error_responses import add_security_headers, response_from_studio_error
 from dmpo_app.web.metrics import Metrics
+from dmpo_app.web.rate_limits import WrongTokens
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,16 @@ class Services:
     def count_pool(self) -> int:
         """Count the pairs, or sets, of the pool that nobody has judged."""
         return self.store.pairs.count_unjudged(self.base, num_images=self.settings.labeling.num_images)
+
+    @cached_property
+    def wrong_tokens(self) -> WrongTokens:
+        """The wrong administrators' tokens that were sent to this server."""
+        return WrongTokens(self.settings.limits)
+
+    @cached_property
+    def moderation(self) -> Moderation:
+        """What administrators do about reports and annotators."""
+        return Moderation(self.store, self.base, self.labeling.standings)
 
     @cached_property
     def imports(self) -> ImportService:
@@ -152,71 +162,3 @@ class RenderBackpressureMiddleware:
                 await add_security_headers(response_from_studio_error(busy))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
-
-
-MAX_IDENTITIES = 20_000
-
-
-@dataclass
-class _Bucket:
-    tokens: float
-    updated_at: float
-
-
-class RateLimiter:
-    """Token bucket rate limit: at most `per_minute` a minute for each key, in bursts of at most as many. Thread-safe.
-
-    The least recently seen keys are forgotten beyond `MAX_IDENTITIES`, which only ever gives them a fresh start.
-    """
-
-    def __init__(self, per_minute: int, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._capacity = float(per_minute)
-        self._per_second = per_minute / 60
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
-
-    def take_token(self, key: str) -> float:
-        """Take a token from the bucket of `key`: 0.0 when there was one, else the seconds until there is."""
-        now = self._clock()
-        with self._lock:
-            bucket = self._buckets.pop(key, None) or _Bucket(self._capacity, now)
-            bucket.tokens = min(self._capacity, bucket.tokens + (now - bucket.updated_at) * self._per_second)
-            bucket.updated_at = now
-            self._buckets[key] = bucket
-            if len(self._buckets) > MAX_IDENTITIES:
-                self._buckets.popitem(last=False)
-            if bucket.tokens >= 1:
-                bucket.tokens -= 1
-                return 0.0
-            return (1 - bucket.tokens) / self._per_second
-
-
-class RateLimits:
-    """The rate limits of one server; all of them off unless the studio is public."""
-
-    def __init__(self, *, on: bool, votes: int, renders: int, sessions: int, reports: int) -> None:
-        self.is_enabled = on
-        self._votes = RateLimiter(votes)
-        self._renders = RateLimiter(renders)
-        self._sessions = RateLimiter(sessions)
-        self._reports = RateLimiter(reports)
-
-    def check_vote(self, key: str) -> None:
-        self._check(self._votes, key, "votes")
-
-    def check_render(self, key: str) -> None:
-        self._check(self._renders, key, "images")
-
-    def check_report(self, key: str) -> None:
-        self._check(self._reports, key, "reports")
-
-    def check_session(self) -> None:
-        """Limit new sessions, in one bucket for everybody: each is a new identity, so this bounds all the others."""
-        self._check(self._sessions, "all", "new visitors")
-
-    def _check(self, limiter: RateLimiter, key: str, subject: str) -> None:
-        wait = limiter.take_token(key) if self.is_enabled else 0.0
-        if wait > 0:
-            seconds = math.ceil(wait)
-            raise ApiError(429, "too_many", f"Too many {subject}; try again in {seconds} s.", retry_after=seconds)

@@ -16,6 +16,7 @@ from tests.patience import PATIENCE
 __all__ = ["hub", "hub_process"]
 
 SPACE = "tester/studio"
+CANARY = "canary-of-31-letters-and-digits"
 
 
 @pytest.fixture
@@ -89,12 +90,12 @@ def test_the_command_shows_what_it_does_and_goes_on_where_the_hub_failed(hub: Hu
             command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
 
-    made = dmpo("create", SPACE, "--secret", "DMPO_ADMIN_TOKEN", DMPO_ADMIN_TOKEN="canary")
+    made = dmpo("create", SPACE, "--secret", "DMPO_ADMIN_TOKEN", DMPO_ADMIN_TOKEN=CANARY)
     assert made.returncode == 0, made.stderr
     assert f"make the public Space {SPACE}" in made.stdout
     assert f"{hub.url}/spaces/{SPACE}" in made.stdout
-    assert "canary" not in made.stdout + made.stderr
-    assert hub.secrets(SPACE) == {"DMPO_ADMIN_TOKEN": "canary"}
+    assert CANARY not in made.stdout + made.stderr
+    assert hub.secrets(SPACE) == {"DMPO_ADMIN_TOKEN": CANARY}
     assert "is as it should be" in dmpo("update", SPACE).stdout
     hub.fail(500, times=50)
     refused = dmpo("update", SPACE)

@@ -21,7 +21,7 @@ from dmpo_app.domain.prompt import (
     jaccard_similarity,
     word_set,
 )
-from dmpo_app.errors import BadInputError, ForbiddenError, SetupError
+from dmpo_app.errors import BadInputError, ForbiddenError, RateLimitError, SetupError
 from dmpo_app.labeling.prompt_desk import PromptImportRules, PromptService, plan_import
 from dmpo_app.labeling.prompt_files import FileRow, format_prompts, read_file, read_text
 from dmpo_app.labeling.text_checks import BlockList, NearDuplicateIndex
@@ -46,10 +46,10 @@ def desk(store: Store) -> PromptService:
     return desk_of(store)
 
 
-def desk_of(store: Store, **changes: object) -> PromptService:
+def desk_of(store: Store, *, public: bool = False, **changes: object) -> PromptService:
     base = store.models.register("pocket", "stable-diffusion", FINGERPRINT)
     labeling = LabelingSettings.model_validate(changes)
-    return PromptService(store, base, Settings(home=store.home, labeling=labeling))
+    return PromptService(store, base, Settings(home=store.home, public=public, labeling=labeling))
 
 
 def texts_of(store: Store, held_out: bool | None = None) -> list[str]:
@@ -254,6 +254,19 @@ def test_annotators_add_prompts_only_where_the_campaign_allows_it(store: Store, 
     assert desk.propose(anna, "  a red\n fox ") == ("a red fox", True)
     assert desk.propose(anna, "A red fox") == ("A red fox", False)
     assert store.prompts.for_pairs() == ["a red fox"]
+
+
+def test_newcomers_of_a_public_studio_add_a_share_of_the_prompts_together(store: Store) -> None:
+    signed_in = store.annotators.ensure_identified("a" * 64, "ada")
+    store.prompts.ensure([f"a boat number {number}" for number in range(18)], held_out=False)
+    public = desk_of(store, public=True, free_prompts=True)
+    added = [public.propose(store.annotators.ensure("newcomer"), f"a tree number {number}") for number in range(2)]
+    assert [is_new for _, is_new in added] == [True, True]
+    with pytest.raises(RateLimitError, match="as many prompts as they may"):
+        public.propose(store.annotators.ensure("another"), "a lighthouse")
+    assert public.propose(signed_in, "a lighthouse")[1]
+    own = desk_of(store, free_prompts=True)
+    assert all(own.propose(store.annotators.ensure("anna"), f"a hill number {number}")[1] for number in range(5))
 
 
 def test_what_is_exported_can_be_imported_elsewhere(store: Store, desk: PromptService) -> None:

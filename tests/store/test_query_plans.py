@@ -16,10 +16,16 @@ pytestmark = sqlite_only
 OVERALL, EVERY = (Question.OVERALL,), tuple(Question)
 HOT: dict[str, tuple[Any, list[str]]] = {
     "what an annotator has open": (assignments.open_assignments_query(OVERALL), ["ix_assignments_open_of"]),
-    "what to offer next": (offers.candidates_query(OVERALL), ["ix_pairs_offer", "uq_assignments_seen_once"]),
+    "what to offer next": (
+        offers.candidates_query(OVERALL),
+        ["ix_pairs_offer", "uq_assignments_seen_once", "ix_reports_of"],
+    ),
     "what has expired": (next(iter(assignments._LAPSE.values())), ["ix_assignments_open"]),
     "the answer that stands": (vote_statements.LIVE_VOTE, ["uq_votes_one_live"]),
-    "how many votes are new": (vote_statements.COUNT_NEW, ["ix_votes_live", "ix_pairs_retired"]),
+    "how many votes are new": (
+        vote_statements.COUNT_NEW,
+        ["ix_votes_live", "ix_pairs_retired", "ix_annotators_struck"],
+    ),
     "what an annotator has open of three questions": (
         assignments.open_assignments_query(EVERY),
         ["ix_assignments_open_of"],

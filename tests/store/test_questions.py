@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import IntegrityError
 
-from dmpo_app.domain.campaign import ReportReason
+from dmpo_app.domain.campaign import ReportReason, ReportRules
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import Annotator, Assignment, Choice, Question, Strength
 from dmpo_app.errors import ConflictError
@@ -123,10 +123,10 @@ def test_counts_stay_right_whatever_people_and_administrators_do(
         elif action < 0.86:
             shown = ask(store, base, person, 1)
             if shown:
-                report = store.reports.add(shown[0].id, person.id, ReportReason.UNSAFE, None, reports_to_retire=1)
+                report = store.reports.add(shown[0].id, person.id, ReportReason.UNSAFE, None, rules=ReportRules(1))
                 open_reports.append(report.id)
         elif action < 0.95 and open_reports:
-            store.reports.clear(base, open_reports.pop(), by="admin", reports_to_retire=1)
+            store.reports.clear(base, open_reports.pop(), by="admin", rules=ReportRules(1))
         else:
             clock.advance(timedelta(minutes=rng.randint(1, 45)))
         assert broken_counts(store) == 0

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from dmpo_app.domain.campaign import ReportReason
+from dmpo_app.domain.campaign import ReportReason, ReportRules
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import Annotator, Choice
 from dmpo_app.errors import ExpiredError, ForbiddenError, NotFoundError
@@ -15,7 +15,7 @@ from tests.store.test_many_voters import in_threads
 
 def report(store: Store, assignment_id: str, who: Annotator, *, threshold: int = 1) -> int:
     return store.reports.add(
-        assignment_id, who.id, ReportReason.UNSAFE, "not for children", reports_to_retire=threshold
+        assignment_id, who.id, ReportReason.UNSAFE, "not for children", rules=ReportRules(threshold)
     ).id
 
 
@@ -43,11 +43,11 @@ def test_clearing_the_report_brings_the_pair_and_its_votes_back(
     pair = store.pairs.add(base, new_pair())
     shown, vote = vote_once(store, base, anna)
     number = report(store, shown.id, anna)
-    cleared = store.reports.clear(base, number, by="the administrator", reports_to_retire=1)
+    cleared = store.reports.clear(base, number, by="the administrator", rules=ReportRules(1))
     assert (cleared.cleared_by, cleared.retired_at) == ("the administrator", None)
     assert [one.vote_id for one in store.votes.training_votes(base)] == [vote.vote_id]
     assert [one.pair_id for one in issue(store, base, ben)] == [pair.id]
-    again = store.reports.clear(base, number, by="another", reports_to_retire=1)
+    again = store.reports.clear(base, number, by="another", rules=ReportRules(1))
     assert again == cleared, "twice changes nothing"
     (act,) = store.audit.list()
     assert (act.actor, act.act, act.subject) == (
@@ -68,7 +68,7 @@ def test_so_many_people_have_to_agree_and_one_person_counts_once(
     assert scalar(store, "SELECT retired_at FROM pairs") is None
     second = report(store, bens.id, ben, threshold=2)
     assert scalar(store, "SELECT retired_at FROM pairs") is not None
-    store.reports.clear(base, second, by="admin", reports_to_retire=2)
+    store.reports.clear(base, second, by="admin", rules=ReportRules(2))
     assert scalar(store, "SELECT retired_at FROM pairs") is None
     assert [one.id for one in store.reports.list(base, only_open=True)] == [first]
     assert [one.id for one in store.reports.list(base, before=second)] == [first]
@@ -84,7 +84,7 @@ def test_only_what_was_shown_to_a_person_can_be_reported_by_them(
     with pytest.raises(NotFoundError):
         report(store, "made up", ben)
     with pytest.raises(NotFoundError):
-        store.reports.clear(base, 7, by="admin", reports_to_retire=1)
+        store.reports.clear(base, 7, by="admin", rules=ReportRules(1))
     assert store.reports.list(base) == []
 
 

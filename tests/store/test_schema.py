@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import IntegrityError
 
-from dmpo_app.domain.campaign import ReportReason
+from dmpo_app.domain.campaign import ReportReason, ReportRules
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import Annotator, Choice, Question
 from dmpo_app.errors import SetupError
@@ -191,6 +191,8 @@ def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
         ("DELETE FROM reports", "never deleted"),
         ("UPDATE reports SET reason = 'other'", "never changed"),
         ("UPDATE reports SET cleared_at = 1; UPDATE reports SET cleared_at = NULL", "cleared once"),
+        ("UPDATE reports SET network = 'another'", "never changed"),
+        ("UPDATE reports SET confirmed_at = 1; UPDATE reports SET confirmed_at = NULL", "confirmed once"),
         ("DELETE FROM consents", "never deleted"),
         ("UPDATE consents SET version = '9'", "never changed"),
         ("DELETE FROM consent_texts", "never deleted"),
@@ -204,7 +206,7 @@ def test_the_database_itself_keeps_what_is_append_only(
 ) -> None:
     store.pairs.add(base, new_pair())
     shown, _ = vote_once(store, base, anna)
-    report = store.reports.add(shown.id, anna.id, ReportReason.BROKEN, None, reports_to_retire=9)
+    report = store.reports.add(shown.id, anna.id, ReportReason.BROKEN, None, rules=ReportRules(9))
     store.consents.agree(anna.id, "a" * 64, "1")
     store.invites.create(["class"], max_uses=1, lifetime=HOUR, by="cli")
 

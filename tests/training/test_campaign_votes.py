@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain.campaign import ReportReason
+from dmpo_app.domain.campaign import ReportReason, ReportRules
 from dmpo_app.domain.vote import Choice, Question, Strength
 from dmpo_app.objective import graded_win
 from dmpo_app.settings import LabelingSettings
@@ -80,6 +80,6 @@ def test_withdrawn_votes_and_reported_pairs_leave_a_round_that_has_begun(
         studio.base, second.id, MIN_VOTES, rng=random.Random(1), lifetime=timedelta(hours=1)
     ).result()
     at_fault = next(one for one in shown if one.pair_id == by_vote[reported].pair_id)
-    studio.store.reports.add(at_fault.id, second.id, ReportReason.BROKEN, None, reports_to_retire=1)
+    studio.store.reports.add(at_fault.id, second.id, ReportReason.BROKEN, None, rules=ReportRules(1))
     assert make_scheduler(owner="serve@here").tick() is Tick.TRAINED
     assert used_by_version(studio) == votes[2:]

@@ -12,7 +12,8 @@ from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain.lineage import RoundStatus, Trigger
 from dmpo_app.domain.vote import Choice
 from dmpo_app.labeling.quality import UNWEIGHED, VoteWeighing
-from dmpo_app.settings import LabelingSettings, RoundSettings
+from dmpo_app.labeling.quality.quality_report import build_weighing
+from dmpo_app.settings import LabelingSettings, NewcomerSettings, RoundSettings, Settings
 from dmpo_app.training.rounds.round_plan import RoundPlan, load_plan, start_round
 from dmpo_app.training.rounds.scheduler import Tick
 from tests.training.scheduler_fixtures import MakeScheduler
@@ -23,10 +24,10 @@ DAWID_SKENE = VoteWeighing("dawid_skene")
 
 def vote_as(studio: TrainingStudio, count: int, *, against: bool = False) -> int:
     """A new annotator judges `count` pairs by their images, or the other way round; returns who."""
-    who = studio.store.annotators.ensure("somebody").id
+    who, rng = studio.store.annotators.ensure("somebody").id, random.Random(0)
     for _ in range(count):
         (assignment,) = studio.store.assignments.issue(
-            studio.base, who, 1, rng=random.Random(0), lifetime=timedelta(hours=1)
+            studio.base, who, 1, rng=rng, lifetime=timedelta(hours=1)
         ).result()
         choice = Choice.LEFT if assignment.a_on_left != against else Choice.RIGHT
         studio.store.votes.record(assignment.id, who, choice, 900)
@@ -121,3 +122,33 @@ def test_the_scheduler_weighs_as_the_settings_say_and_the_manifest_tells(
     assert recorded["reliability"] == "dawid_skene"
     assert recorded["max_annotator_share"] == 0.5
     assert recorded["summary"]["annotators"] == 2
+
+
+def test_a_crowd_of_newcomers_has_a_tenth_of_the_training_and_of_the_held_out_votes(studio: TrainingStudio) -> None:
+    studio.add_pairs(24)
+    honest = frozenset(vote_as(studio, 24) for _ in range(3))
+    for _ in range(20):
+        vote_as(studio, 12, against=True)
+    settings = FAST.model_copy(update={"held_out_share": 0.4})
+    plan = planned(studio, VoteWeighing("off", 0.05, 0.1, honest), settings)
+    votes = {vote.vote_id: vote.annotator_id for vote in studio.store.votes.training_votes(studio.base)}
+    assert plan.held_out is not None
+    for part, vote_ids in ((plan.train, plan.train_vote_ids), (plan.held_out, plan.held_out_vote_ids)):
+        num_honest = sum(votes[vote_id] in honest for vote_id in vote_ids)
+        assert num_honest < len(vote_ids) / 2, "they are fewer"
+        assert float(part.weights.sum()) == pytest.approx(num_honest / 0.9)
+    assert plan.config["weighing"]["established"] == sorted(honest)
+
+
+def test_a_round_of_a_public_studio_knows_the_established_by_their_records(studio: TrainingStudio) -> None:
+    studio.add_pairs(30)
+    for _ in range(2):
+        vote_as(studio, 25)
+    vote_as(studio, 4)
+    newcomers = NewcomerSettings(record_hours=0)
+    public = Settings(home=studio.home, public=True, labeling=LabelingSettings(newcomers=newcomers))
+    weighing = build_weighing(studio.store, studio.base, public)
+    assert (weighing.max_annotator_share, weighing.newcomer_share) == (0.05, 0.1)
+    assert weighing.established == {1, 2}
+    own = build_weighing(studio.store, studio.base, Settings(home=studio.home, public=False))
+    assert own.is_off, "in a studio of one's own every vote counts one"

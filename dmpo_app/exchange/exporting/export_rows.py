@@ -28,12 +28,12 @@ Aggregation = Literal["majority", "posterior"]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The filters of an export; defaults filter nothing, except that reported pairs are left out.
+    """The filters of an export; defaults filter nothing, except that pairs retired by reports are left out.
 
     since, until: votes given from the one on and before the other, aware of their time zone. annotators: by hashed
     name. versions: pairs made by these adapter versions. question: None is every question. min_votes, min_agreement:
     pairs with so many votes that say something, of which such a share (0 to 1) said the same. reported: with pairs
-    that were reported and not cleared.
+    that reports have retired.
     """
 
     since: datetime | None = None
@@ -303,7 +303,7 @@ class SelectedPairs:
         votes = [vote for vote in pair.votes if self._is_selected(vote)]
         if not votes:
             return None
-        if pair.reported and not selection.reported:
+        if pair.retired and not selection.reported:
             self.left_out["votes on reported pairs"] += len(votes)
             return None
         return replace(pair, votes=votes)

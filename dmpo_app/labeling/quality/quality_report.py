@@ -9,7 +9,7 @@ import hmac
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import Outcome
 from dmpo_app.labeling.quality import checks, quality_votes
 from dmpo_app.labeling.quality.agreement import alpha_interval, majority_agreement, outcome_counts
-from dmpo_app.labeling.quality.vote_weights import VoteWeighing, cap_factors, dawid_skene
+from dmpo_app.labeling.quality.standing import established_annotators, open_studio_note
+from dmpo_app.labeling.quality.vote_weights import VoteWeighing, dawid_skene
 from dmpo_app.labeling.sign_in import load_or_create_key
 from dmpo_app.labeling.tables import safe_cell
 from dmpo_app.settings import Settings
@@ -38,7 +39,7 @@ class AnnotatorQuality:
     for agreeing less often than everybody does on average. Both p-values are adjusted over all annotators (Benjamini
     and Hochberg). fast: in less than 600 ms. accuracy, compared, relative and weight: see
     `vote_weights.Reliability`. counts: the weight of a vote in rounds as weighing and cap are set now;
-    vote_share: their share of all weight. flags: what stands out, in words.
+    vote_share: their share of all weight. established: no newcomer. flags: what stands out, in words.
     """
 
     name: str
@@ -58,7 +59,19 @@ class AnnotatorQuality:
     weight: float
     counts: float
     vote_share: float
+    established: bool
     flags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StruckAnnotatorEntry:
+    """A struck annotator: votes, open reports and prompts that do not count until they are restored."""
+
+    name: str
+    struck_at: str
+    votes: int
+    reports: int
+    prompts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +80,10 @@ class QualityReport:
 
     overlapping_pairs: by two people or more. alpha: Krippendorff's, nominal, with an interval over pairs; None where
     nothing can be compared. Intervals of shares allow for votes of one annotator being alike. left_p: an exact sign
-    test over annotators, by the side each chose more often. weights_in_use, max_annotator_share: whether training
-    weighs votes by reliability, and the cap, as they are set now. time_edges_ms, time_counts: histogram of times.
+    test over annotators, by the side each chose more often. weights_in_use, max_annotator_share, newcomer_share:
+    whether training weighs votes by reliability, and the caps, as they are set now. notes: what the studio cannot
+    prevent as it is set now, in sentences. struck: annotators whose votes are not in any of the numbers.
+    time_edges_ms, time_counts: histogram of times.
     """
 
     votes: int
@@ -87,9 +102,12 @@ class QualityReport:
     median_ms: float | None
     weights_in_use: bool
     max_annotator_share: float | None
+    newcomer_share: float | None
     time_edges_ms: tuple[int, ...]
     time_counts: tuple[int, ...]
     annotators: tuple[AnnotatorQuality, ...]
+    notes: tuple[str, ...] = ()
+    struck: tuple[StruckAnnotatorEntry, ...] = ()
 
 
 def quality_report(
@@ -128,6 +146,7 @@ def quality_report(
         median_ms=float(np.median(timed)) if timed.size else None,
         weights_in_use=weighing.reliability != "off",
         max_annotator_share=weighing.max_annotator_share,
+        newcomer_share=None if weighing.established is None else weighing.newcomer_share,
         time_edges_ms=checks.TIME_EDGES_MS,
         time_counts=tuple(int(count) for count in checks.time_histogram(arrays)),
         annotators=_annotators(arrays, agreement, left, annotator_name, weighing),
@@ -153,6 +172,7 @@ def _annotators(
     repeats, gold = checks.repeat_consistency(arrays), checks.gold_accuracy(arrays)
     fast, ties = checks.fast_votes(arrays), checks.tie_votes(arrays)
     medians = checks.median_times(arrays)
+    is_established = weighing.is_established(arrays.annotator_ids)
     num_trained_on = arrays.per_annotator(arrays.is_decided | (arrays.outcome == quality_votes.TIE))
     reliability = dawid_skene(
         arrays.annotator[arrays.is_decided],
@@ -160,10 +180,10 @@ def _annotators(
         arrays.outcome[arrays.is_decided] == quality_votes.A,
         num_votes=num_trained_on,
         truth=_truth(arrays),
+        established=is_established,
     )
     weights = np.ones_like(reliability.weight) if weighing.reliability == "off" else reliability.weight
-    if weighing.max_annotator_share is not None:
-        weights = weights * cap_factors(weights * num_trained_on, weighing.max_annotator_share)
+    weights = weights * weighing.share_factors(weights * num_trained_on, is_established)
     masses = weights * num_trained_on
     num_votes = np.bincount(arrays.annotator, minlength=arrays.num_annotators)
     rows = []
@@ -190,6 +210,7 @@ def _annotators(
                 weight=float(reliability.weight[k]),
                 counts=float(weights[k]),
                 vote_share=float(masses[k] / masses.sum()) if masses.any() else 0.0,
+                established=bool(is_established[k]),
                 flags=tuple(flag for flag in (side_bias_flag, disagreement_flag, fast_flag) if flag),
             )
         )
@@ -238,7 +259,7 @@ def _header() -> list[str]:
     shares = [f"{name}{part}" for name in _SHARES for part in ("", "_low", "_high", "_trials")]
     return [
         "annotator", "votes", *shares, "left_p", "disagreement_p", "median_ms", "accuracy", "compared", "relative",
-        "weight", "counts", "vote_share", "flags",
+        "weight", "counts", "vote_share", "established", "flags",
     ]  # fmt: skip
 
 
@@ -257,6 +278,7 @@ def _cells(row: AnnotatorQuality) -> list[object]:
         row.weight,
         row.counts,
         row.vote_share,
+        row.established,
         "; ".join(row.flags),
     ]
 
@@ -265,17 +287,17 @@ _PURPOSE = b"quality report:"
 _LENGTH = 12
 
 
-def make_name_hasher(key: bytes, public_ids: Mapping[int, str]) -> Callable[[int], str]:
-    """Make a function from an annotator's id to a pseudonym: 12 hex digits of HMAC-SHA256 under the home's key.
+def hash_name(key: bytes, public_id: str) -> str:
+    """The pseudonym of an annotator: 12 hex digits of HMAC-SHA256 under the home's key.
 
     Without the key nobody can tell which annotator it is, not even one who knows all public ids.
     """
+    return hmac.new(key, _PURPOSE + public_id.encode(), hashlib.sha256).hexdigest()[:_LENGTH]
 
-    def hashed_name(annotator_id: int) -> str:
-        public_id = public_ids[annotator_id]
-        return hmac.new(key, _PURPOSE + public_id.encode(), hashlib.sha256).hexdigest()[:_LENGTH]
 
-    return hashed_name
+def make_name_hasher(key: bytes, public_ids: Mapping[int, str]) -> Callable[[int], str]:
+    """Make a function from an annotator's id to their pseudonym."""
+    return lambda annotator_id: hash_name(key, public_ids[annotator_id])
 
 
 def build_report(store: Store, base: BaseModelRef, settings: Settings) -> QualityReport:
@@ -284,13 +306,40 @@ def build_report(store: Store, base: BaseModelRef, settings: Settings) -> Qualit
     Annotators go by pseudonyms. About 2 s for 100,000 votes. Raises SetupError when the home's key is damaged.
     """
     votes = store.vote_records.all(base, question=settings.labeling.training_question)
-    names = make_name_hasher(load_or_create_key(store.home), store.vote_records.public_ids(base))
-    return quality_report(
-        votes, annotator_name=names, weighing=weighing_from_settings(settings), gold=store.gold.right_outcomes(base)
+    key, weighing = load_or_create_key(store.home), build_weighing(store, base, settings)
+    report = quality_report(
+        votes,
+        annotator_name=make_name_hasher(key, store.vote_records.public_ids(base)),
+        weighing=weighing,
+        gold=store.gold.right_outcomes(base),
     )
+    struck = [
+        StruckAnnotatorEntry(
+            hash_name(key, one.public_id), one.struck_at.isoformat(), one.votes, one.reports, one.prompts
+        )
+        for one in store.strikes.list()
+    ]
+    return replace(report, notes=_notes(report, weighing, settings), struck=tuple(struck))
 
 
-def weighing_from_settings(settings: Settings) -> VoteWeighing:
-    """The weighing of votes in rounds under these settings."""
+NOBODY_IS_ESTABLISHED = (
+    "Nobody is established yet, so no cap holds: whoever votes most weighs most. Sign-ins, invitations and records "
+    "of votes establish people."
+)
+
+
+def _notes(report: QualityReport, weighing: VoteWeighing, settings: Settings) -> tuple[str, ...]:
+    is_capped = weighing.established is None or any(row.established for row in report.annotators)
+    notes = (open_studio_note(settings), None if is_capped else NOBODY_IS_ESTABLISHED)
+    return tuple(note for note in notes if note is not None)
+
+
+def build_weighing(store: Store, base: BaseModelRef, settings: Settings) -> VoteWeighing:
+    """Build the weighing of a lineage's votes in rounds under these settings, with who is established now."""
     labeling = settings.labeling
-    return VoteWeighing(labeling.reliability, labeling.annotator_share(public=settings.public))
+    return VoteWeighing(
+        labeling.reliability,
+        labeling.annotator_share(public=settings.public),
+        labeling.newcomers.share,
+        established_annotators(store, base, settings),
+    )

@@ -41,11 +41,13 @@ IS_LIVE = "undone_at IS NULL AND withdrawn_at IS NULL"
 IS_IN_POOL = "retired_at IS NULL AND damaged_at IS NULL AND is_offered"
 IS_RETIRED = "retired_at > 0"
 IS_DAMAGED = "damaged_at > 0"
+IS_HIDDEN = "hidden_at > 0"
+IS_STRUCK = "struck_at > 0"
 IS_UNENCODED = "NOT is_encoded"
 IS_UNCLEARED = "cleared_at IS NULL"
 IS_UNFINISHED = "status IN ('queued', 'running')"
-"""Conditions of partial indexes. Queries spell them the same, without parameters, so that the index is used. IS_RETIRED
-and IS_DAMAGED compare, since SQLite would walk through the whole index for IS NOT NULL."""
+"""Conditions of partial indexes. Queries spell them the same, without parameters, so that the index is used. Those that
+compare with 0 do, since SQLite would walk through the whole index for IS NOT NULL."""
 
 
 def only(condition: str) -> dict[str, Any]:

@@ -122,7 +122,10 @@ class ImportLeftOutRow(Table):
 
 
 class ReportRow(Table):
-    """A report that a pair should not be shown. Append-only: clearing it stamps it, once."""
+    """A report that a pair should not be shown. Append-only: clearing and confirming it stamp it, once each.
+
+    `network`: a keyed hash of the network it came from, where that is known.
+    """
 
     __tablename__ = "reports"
 
@@ -135,10 +138,14 @@ class ReportRow(Table):
     created_at: Mapped[datetime]
     cleared_at: Mapped[datetime | None]
     cleared_by: Mapped[str | None] = mapped_column(Text)
+    network: Mapped[str | None] = mapped_column(String(16))
+    confirmed_at: Mapped[datetime | None]
+    confirmed_by: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (
         Index("uq_reports_one_open", "pair_id", "annotator_id", unique=True, **only(IS_UNCLEARED)),
         Index("ix_reports_base", "base_id", "id"),
+        Index("ix_reports_of", "annotator_id", "pair_id"),
     )
 
 

@@ -86,8 +86,9 @@ class PairRow(base.Table):
 
     `num_votes`: its live votes. `num_taken`: live votes and open assignments together, which is what orders the pairs
     that are offered; a vote moves a pair's claim from one kind to the other and leaves this number alone. Votes on
-    every question count, also those on repeats. `retired_at`: out of the pool since then, since people reported it.
-    `damaged_at`: out of the pool since then, since one of its images is damaged; its votes are trained on as before.
+    every question count, also those on repeats. `retired_at`: by reports out of the pool since then, its votes count no
+    more. `hidden_at`: by reports offered to nobody since then, while its votes go on counting. `damaged_at`: out of the
+    pool since then, since one of its images is damaged; its votes go on counting.
     `gold`: the right outcome, where an administrator has set one; such a pair is mixed in, never offered by itself.
     `is_offered`: whether it is shown to people at all; one that was imported for its votes is not. `is_encoded`: if it
     has latents and embeddings; until then its votes are not trained on.
@@ -106,6 +107,7 @@ class PairRow(base.Table):
     num_taken: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime]
     retired_at: Mapped[datetime | None] = mapped_column()
+    hidden_at: Mapped[datetime | None] = mapped_column()
     gold: Mapped[Outcome | None] = mapped_column()
     is_offered: Mapped[bool] = mapped_column(default=True, server_default=true())
     is_encoded: Mapped[bool] = mapped_column(default=True, server_default=true())
@@ -122,6 +124,7 @@ class PairRow(base.Table):
         Index("ix_pairs_unjudged", base_id, num_images, num_votes, adapter_version, retired_at),
         Index("ix_pairs_retired", retired_at, **base.only(base.IS_RETIRED)),
         Index("ix_pairs_damaged", damaged_at, **base.only(base.IS_DAMAGED)),
+        Index("ix_pairs_hidden", hidden_at, **base.only(base.IS_HIDDEN)),
         Index("ix_pairs_prompt", base_id, prompt_id),
         Index("ix_pairs_unencoded", base_id, id, **base.only(base.IS_UNENCODED)),
     )
@@ -151,6 +154,7 @@ class AnnotatorRow(base.Table):
     """An annotator: a session of a person. The handle is a name they chose, not a credential: several may share one.
 
     `identity` is a keyed hash of who they are at a provider, for those who signed in: theirs is one annotator.
+    `struck_at`: since when an administrator lets nothing of theirs count.
     """
 
     __tablename__ = "annotators"
@@ -160,8 +164,12 @@ class AnnotatorRow(base.Table):
     handle: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime]
     identity: Mapped[str | None] = mapped_column(String(64))
+    struck_at: Mapped[datetime | None]
 
-    __table_args__ = (Index("uq_annotators_identity", "identity", unique=True),)
+    __table_args__ = (
+        Index("uq_annotators_identity", "identity", unique=True),
+        Index("ix_annotators_struck", "struck_at", **base.only(base.IS_STRUCK)),
+    )
 
 
 class AssignmentRow(base.Table):

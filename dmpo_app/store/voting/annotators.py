@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, func, insert, select, update
+from sqlalchemy import Connection, Select, and_, func, insert, or_, select, update
 
 from dmpo_app.domain.campaign import ConsentAgreement, ConsentTextSummary, Invite
 from dmpo_app.domain.vote import Annotator
@@ -75,6 +75,18 @@ class Annotators:
         if row is None:
             raise NotFoundError("there is no such annotator in this home")
         return Annotator(*row)
+
+    def vouched(self) -> frozenset[int]:
+        """The ids of those whom somebody vouches for: who signed in, has an invitation, or came with an import.
+
+        Struck annotators are not among them.
+        """
+        invited = schema.AnnotatorRow.id.in_(select(schema.InviteUseRow.annotator_id))
+        query = select(schema.AnnotatorRow.id).where(
+            or_(schema.AnnotatorRow.identity.is_not(None), invited), schema.AnnotatorRow.struck_at.is_(None)
+        )
+        with self._database.reader() as connection:
+            return frozenset(connection.execute(query).scalars())
 
 
 def insert_annotator(connection: Connection, handle: str, *, at: datetime, identity: str | None = None) -> Annotator:

@@ -8,9 +8,22 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache, partial
+from types import MappingProxyType
 from typing import Any, Self
 
-from sqlalchemy import BigInteger, Connection, Row, Select, bindparam, func, insert, select, text, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    bindparam,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import LETTERS, PAIR_SIZE, Assignment, AssignmentRules, Purpose, Question
@@ -276,13 +289,18 @@ def release_expired(connection: Connection, now: datetime) -> None:
     _release_claims(connection, released)
 
 
-def close_open_assignments(connection: Connection, pair_ids: Sequence[int]) -> None:
-    """Close the open assignments of pairs that leave the pool, and release their claims."""
+def close_open_assignments(
+    connection: Connection,
+    pair_ids: Sequence[int],
+    *conditions: ColumnElement[bool],
+    closed_as: Mapping[schema.AssignmentState, schema.AssignmentState] = MappingProxyType(schema.CLOSED_AS),
+) -> None:
+    """Close the open assignments of pairs, all of them or those that meet conditions, and release their claims."""
     released: Counter[int] = Counter()
-    for before, after in schema.CLOSED_AS.items():
+    for before, after in closed_as.items():
         statement = (
             update(schema.AssignmentRow)
-            .where(schema.AssignmentRow.pair_id.in_(pair_ids), schema.AssignmentRow.state == before)
+            .where(schema.AssignmentRow.pair_id.in_(pair_ids), schema.AssignmentRow.state == before, *conditions)
             .values(state=after)
             .returning(schema.AssignmentRow.pair_id)
         )

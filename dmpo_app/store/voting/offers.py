@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Select, and_, bindparam, exists, func, select
 
 from dmpo_app.domain.vote import AssignmentRules, Candidate, CandidateFeature, Outcome, Purpose, Question
 from dmpo_app.store import schema
+from dmpo_app.store.voting.vote_queries import is_not_struck
 
 WINDOW = 64
 """The number of candidates that a strategy chooses among: enough for a choice, few enough for a request."""
@@ -34,12 +35,17 @@ class AssignmentRequest:
         return {"base_id": self.base_id, "annotator_id": self.annotator_id, "num_images": self.num_images}
 
 
+_REPORTED_BY_THEM = exists().where(
+    schema.ReportRow.annotator_id == bindparam("annotator_id"), schema.ReportRow.pair_id == schema.PairRow.id
+)
+
+
 @cache
 def candidates_query(questions: tuple[Question, ...], *, begun: bool = False) -> Select[*tuple[Any, ...]]:
     """Query of the candidates that the annotator has not been asked all of these questions about.
 
     Takes `annotator_id`, `base_id`, `num_images`, `count` and `most`, which their claims are below. `begun`: only every
-    `every`-th pair that somebody has taken.
+    `every`-th pair that somebody has taken. No pair that is hidden or that the annotator has ever reported.
     """
     seen = [
         exists().where(
@@ -55,6 +61,9 @@ def candidates_query(questions: tuple[Question, ...], *, begun: bool = False) ->
         schema.PairRow.num_images == bindparam("num_images"),
         schema.PairRow.num_taken < bindparam("most"),
         schema.PairRow.gold.is_(None),
+        # Without an index of its own: at most some in a hundred are hidden.
+        schema.PairRow.hidden_at.is_(None),
+        ~_REPORTED_BY_THEM,
     ]
     if begun:
         conditions += [schema.PairRow.num_taken > 0, schema.PairRow.id % bindparam("every") == 0]
@@ -79,6 +88,7 @@ _GOLD = (
         schema.PairRow.base_id == bindparam("base_id"),
         schema.PairRow.num_images == bindparam("num_images"),
         schema.PairRow.gold.is_not(None),
+        schema.PairRow.hidden_at.is_(None),
         text(schema.IS_IN_POOL),
         ~exists().where(
             schema.AssignmentRow.annotator_id == bindparam("annotator_id"),
@@ -109,6 +119,8 @@ _REPEATABLE = (
         schema.VoteRow.id <= _OLD_ENOUGH,
         schema.PairRow.retired_at.is_(None),
         schema.PairRow.damaged_at.is_(None),
+        schema.PairRow.hidden_at.is_(None),
+        ~_REPORTED_BY_THEM,
         schema.PairRow.gold.is_(None),
         schema.PairRow.num_images == bindparam("num_images"),
     )
@@ -230,6 +242,7 @@ def _wins(connection: Connection, pair_ids: Sequence[int]) -> Mapping[int, tuple
             schema.VoteRow.undone_at.is_(None),
             schema.VoteRow.withdrawn_at.is_(None),
             schema.VoteRow.purpose == Purpose.VOTE,
+            is_not_struck(),
         )
         .group_by(schema.AssignmentRow.pair_id, schema.VoteRow.outcome)
     )

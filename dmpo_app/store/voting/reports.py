@@ -1,14 +1,13 @@
-"""Reports of pairs that should not be shown, and the retirement of such pairs from the pool."""
+"""Reports of pairs that should not be shown: from whom they hide a pair, and when they retire it for everybody."""
 
 import builtins
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, insert, or_, select, text, update
 
-from dmpo_app.domain.campaign import Report, ReportReason
+from dmpo_app.domain.campaign import Report, ReportReason, ReportRules
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.errors import NotFoundError
 from dmpo_app.store import schema
@@ -17,6 +16,7 @@ from dmpo_app.store.db.database import Database
 from dmpo_app.store.voting.assignments import close_open_assignments
 from dmpo_app.store.voting.own_votes import get_own_assignment
 
+DEFAULT_RULES = ReportRules()
 _REPORTS: Select[*tuple[Any, ...]] = (
     select(
         schema.ReportRow.id,
@@ -31,6 +31,9 @@ _REPORTS: Select[*tuple[Any, ...]] = (
         schema.PromptRow.text.label("prompt"),
         schema.PairRow.image_a_id,
         schema.PairRow.image_b_id,
+        schema.ReportRow.confirmed_at,
+        schema.ReportRow.confirmed_by,
+        schema.PairRow.hidden_at,
     )
     .join(schema.AnnotatorRow, schema.AnnotatorRow.id == schema.ReportRow.annotator_id)
     .join(schema.PairRow, schema.PairRow.id == schema.ReportRow.pair_id)
@@ -39,6 +42,8 @@ _REPORTS: Select[*tuple[Any, ...]] = (
 
 
 class Reports:
+    """Reports of pairs. What changes the standing of a report settles its pair anew, in the same transaction."""
+
     def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
         self._database = database
         self._now = now
@@ -50,18 +55,38 @@ class Reports:
         reason: ReportReason,
         report_text: str | None,
         *,
-        reports_to_retire: int,
+        rules: ReportRules = DEFAULT_RULES,
+        network: str | None = None,
     ) -> Report:
-        """Report the pair of an assignment.
+        """Report the pair of an assignment; it is not offered to this person again.
 
-        A second report of the same person changes nothing until the first is cleared. The pair is retired once
-        `reports_to_retire` people's reports of it are open. Raises NotFoundError, ForbiddenError.
+        A second report of the same person changes nothing until the first is cleared. `network`: a hash of where it
+        came from. Raises NotFoundError, ForbiddenError.
         """
-        return self._database.write(
-            partial(self._add, assignment_id, annotator_id, reason, report_text, reports_to_retire)
-        )
 
-    def clear(self, base: BaseModelRef, report_id: int, *, by: str, reports_to_retire: int) -> Report:
+        def work(connection: Connection) -> Report:
+            assignment = get_own_assignment(connection, assignment_id, annotator_id)
+            own_report_query = select(schema.ReportRow.id).where(
+                schema.ReportRow.pair_id == assignment.pair_id,
+                schema.ReportRow.annotator_id == annotator_id,
+                text(schema.IS_UNCLEARED),
+            )
+            report_id = connection.execute(own_report_query).scalar_one_or_none()
+            if report_id is None:
+                now = self._now()
+                values = {"base_id": assignment.base_id, "pair_id": assignment.pair_id, "annotator_id": annotator_id}
+                fields = {"reason": reason, "text": report_text, "created_at": now, "network": network}
+                report = insert(schema.ReportRow).values(**values, **fields).returning(schema.ReportRow.id)
+                report_id = connection.execute(report).scalar_one()
+                spent = dict.fromkeys(schema.CLOSED_AS, schema.AssignmentState.SPENT)
+                is_theirs = schema.AssignmentRow.annotator_id == annotator_id
+                close_open_assignments(connection, [assignment.pair_id], is_theirs, closed_as=spent)
+                settle_pairs(connection, [assignment.pair_id], rules, now)
+            return _find(connection, assignment.base_id, report_id)
+
+        return self._database.write(work)
+
+    def clear(self, base: BaseModelRef, report_id: int, *, by: str, rules: ReportRules = DEFAULT_RULES) -> Report:
         """Clear a report, an act of `by`. The pair is back in the pool when too few others are open.
 
         Doing so twice changes nothing. Raises NotFoundError.
@@ -69,18 +94,48 @@ class Reports:
 
         def work(connection: Connection) -> Report:
             report = _find(connection, base.id, report_id)
-            if report.cleared_at is not None:
-                return report
-            now = self._now()
-            clear_statement = (
-                update(schema.ReportRow).where(schema.ReportRow.id == report_id).values(cleared_at=now, cleared_by=by)
-            )
-            connection.execute(clear_statement)
-            if _num_open(connection, report.pair_id) < reports_to_retire:
-                connection.execute(
-                    update(schema.PairRow).where(schema.PairRow.id == report.pair_id).values(retired_at=None)
-                )
-            record_act(connection, by, "clear_report", f"report {report_id} of pair {report.pair_id}", at=now)
+            if report.cleared_at is None:
+                _clear(connection, schema.ReportRow.id == report_id, by, rules, self._now())
+                subject = f"report {report_id} of pair {report.pair_id}"
+                record_act(connection, by, "clear_report", subject, at=self._now())
+            return _find(connection, base.id, report_id)
+
+        return self._database.write(work)
+
+    def clear_all(
+        self, base: BaseModelRef, *, by: str, annotator_id: int | None = None, rules: ReportRules = DEFAULT_RULES
+    ) -> int:
+        """Clear every open report, or those of one annotator, as one act of `by`; returns how many.
+
+        Confirmed reports stay: those are an administrator's word.
+        """
+        condition = and_(schema.ReportRow.base_id == base.id, schema.ReportRow.confirmed_at.is_(None))
+        if annotator_id is not None:
+            condition = and_(condition, schema.ReportRow.annotator_id == annotator_id)
+
+        def work(connection: Connection) -> int:
+            num_cleared = _clear(connection, condition, by, rules, self._now())
+            if num_cleared:
+                whose = "" if annotator_id is None else f" of annotator {annotator_id}"
+                record_act(connection, by, "clear_reports", f"{num_cleared} reports{whose}", at=self._now())
+            return num_cleared
+
+        return self._database.write(work)
+
+    def confirm(self, base: BaseModelRef, report_id: int, *, by: str, rules: ReportRules = DEFAULT_RULES) -> Report:
+        """Confirm a report, an act of `by`: the pair is retired until this report is cleared.
+
+        Doing so twice, or for a report that was cleared, changes nothing. Raises NotFoundError.
+        """
+
+        def work(connection: Connection) -> Report:
+            report = _find(connection, base.id, report_id)
+            if report.cleared_at is None and report.confirmed_at is None:
+                now = self._now()
+                stamp = update(schema.ReportRow).where(schema.ReportRow.id == report_id)
+                connection.execute(stamp.values(confirmed_at=now, confirmed_by=by))
+                settle_pairs(connection, [report.pair_id], rules, now)
+                record_act(connection, by, "confirm_report", f"report {report_id} of pair {report.pair_id}", at=now)
             return _find(connection, base.id, report_id)
 
         return self._database.write(work)
@@ -97,50 +152,69 @@ class Reports:
         with self._database.reader() as connection:
             return [Report(*row) for row in connection.execute(query.order_by(schema.ReportRow.id.desc()).limit(limit))]
 
-    def _add(
-        self,
-        assignment_id: str,
-        annotator_id: int,
-        reason: ReportReason,
-        report_text: str | None,
-        reports_to_retire: int,
-        connection: Connection,
-    ) -> Report:
-        assignment = get_own_assignment(connection, assignment_id, annotator_id)
-        own_report_query = select(schema.ReportRow.id).where(
-            schema.ReportRow.pair_id == assignment.pair_id,
-            schema.ReportRow.annotator_id == annotator_id,
-            text(schema.IS_UNCLEARED),
+
+def _clear(connection: Connection, condition: ColumnElement[bool], by: str, rules: ReportRules, now: datetime) -> int:
+    """Clear the open reports that meet a condition and settle their pairs; returns how many there were."""
+    statement = (
+        update(schema.ReportRow)
+        .where(condition, text(schema.IS_UNCLEARED))
+        .values(cleared_at=now, cleared_by=by)
+        .returning(schema.ReportRow.pair_id)
+    )
+    pair_ids = connection.execute(statement).scalars().all()
+    settle_pairs(connection, set(pair_ids), rules, now)
+    return len(pair_ids)
+
+
+def settle_pairs(connection: Connection, pair_ids: Iterable[int], rules: ReportRules, now: datetime) -> None:
+    """Retire, hide or bring back pairs, as the open reports of them ask for.
+
+    Reports of struck annotators ask for nothing, unless an administrator has confirmed them.
+    """
+    for pair_id in sorted(pair_ids):
+        pair = connection.execute(
+            select(
+                schema.PairRow.id, schema.PairRow.base_id, schema.PairRow.retired_at, schema.PairRow.hidden_at
+            ).where(schema.PairRow.id == pair_id)
+        ).one()
+        reports = _standing_reports(connection, pair_id)
+        is_confirmed = any(report.confirmed_at is not None for report in reports)
+        num_established = sum(rules.is_established(report.annotator_id) for report in reports)
+        is_retired = is_confirmed or num_established >= rules.reports_to_retire
+        voices = {report.network or report.annotator_id for report in reports}
+        is_hidden = (
+            not is_retired
+            and rules.established is not None
+            and len(voices) >= rules.reports_to_hide
+            and (pair.hidden_at is not None or _may_hide_one_more(connection, pair.base_id, rules.max_hidden_share))
         )
-        report_id = connection.execute(own_report_query).scalar_one_or_none()
-        if report_id is None:
-            now = self._now()
-            values = {"base_id": assignment.base_id, "pair_id": assignment.pair_id, "annotator_id": annotator_id}
-            fields = {"reason": reason, "text": report_text, "created_at": now}
-            report = insert(schema.ReportRow).values(**values, **fields).returning(schema.ReportRow.id)
-            report_id = connection.execute(report).scalar_one()
-            if _num_open(connection, assignment.pair_id) >= reports_to_retire:
-                _retire(connection, assignment.pair_id, now)
-        return _find(connection, assignment.base_id, report_id)
+        changes = {
+            "retired_at": (pair.retired_at or now) if is_retired else None,
+            "hidden_at": (pair.hidden_at or now) if is_hidden else None,
+        }
+        connection.execute(update(schema.PairRow).where(schema.PairRow.id == pair_id).values(**changes))
+        if is_retired:
+            close_open_assignments(connection, [pair_id])
 
 
-def _num_open(connection: Connection, pair_id: int) -> int:
+def _standing_reports(connection: Connection, pair_id: int) -> builtins.list[Row[*tuple[Any, ...]]]:
     query = (
-        select(func.count())
-        .select_from(schema.ReportRow)
-        .where(schema.ReportRow.pair_id == pair_id, text(schema.IS_UNCLEARED))
+        select(schema.ReportRow.annotator_id, schema.ReportRow.network, schema.ReportRow.confirmed_at)
+        .join(schema.AnnotatorRow, schema.AnnotatorRow.id == schema.ReportRow.annotator_id)
+        .where(
+            schema.ReportRow.pair_id == pair_id,
+            text(schema.IS_UNCLEARED),
+            or_(schema.AnnotatorRow.struck_at.is_(None), schema.ReportRow.confirmed_at.is_not(None)),
+        )
     )
-    return connection.execute(query).scalar_one()
+    return list(connection.execute(query))
 
 
-def _retire(connection: Connection, pair_id: int, now: datetime) -> None:
-    """Retire a pair from the pool at once: nobody is assigned it any more, and open assignments are closed."""
-    connection.execute(
-        update(schema.PairRow)
-        .where(schema.PairRow.id == pair_id, schema.PairRow.retired_at.is_(None))
-        .values(retired_at=now)
-    )
-    close_open_assignments(connection, [pair_id])
+def _may_hide_one_more(connection: Connection, base_id: int, max_share: float) -> bool:
+    in_lineage = schema.PairRow.base_id == base_id
+    hidden = select(func.count()).select_from(schema.PairRow).where(in_lineage, text(schema.IS_HIDDEN))
+    offered = select(func.count()).select_from(schema.PairRow).where(in_lineage, text(schema.IS_IN_POOL))
+    return connection.execute(hidden).scalar_one() + 1 <= max_share * connection.execute(offered).scalar_one()
 
 
 def _find(connection: Connection, base_id: int, report_id: int) -> Report:

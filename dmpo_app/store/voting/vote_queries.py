@@ -68,6 +68,13 @@ STRENGTH_COUNTS = case(
 """The weight of a vote's strength in a target."""
 
 
+def is_not_struck() -> ColumnElement[bool]:
+    """Condition of the votes that no struck annotator gave."""
+    # As for the retired pairs below: a small set, read once, and not even that where nobody is struck.
+    struck = select(schema.AnnotatorRow.id).where(text(schema.IS_STRUCK))
+    return or_(~struck.exists(), schema.VoteRow.annotator_id.not_in(struck))
+
+
 def training_conditions() -> tuple[ColumnElement[bool], ...]:
     """Conditions of the votes that rounds learn from; takes `base_id` and `question`."""
     # The retired pairs are few and read once, where a lookup of every vote's pair would cost with each vote. Where
@@ -84,6 +91,7 @@ def training_conditions() -> tuple[ColumnElement[bool], ...]:
         schema.VoteRow.outcome.in_(PREFERENCES),
         or_(~retired.exists(), schema.VoteRow.pair_id.not_in(retired)),
         or_(~unencoded.exists(), schema.VoteRow.pair_id.not_in(unencoded)),
+        is_not_struck(),
         text(schema.IS_LIVE),  # type: ignore[return-value]  # a condition like the others, though it has no type
     )
 
@@ -131,8 +139,9 @@ class ExportVote:
 
 @dataclass(frozen=True, slots=True)
 class VotedPair:
-    """A pair with its live votes, oldest first. `reported`: out of the pool, or by a report that is not cleared.
+    """A pair with its live votes, oldest first, without those of struck annotators.
 
+    `reported`: by somebody whose report is not cleared; `retired`: by reports that took it and its votes out.
     `origin`: of an imported pair, what its source says of how images "a" and "b" were made.
     """
 
@@ -144,6 +153,7 @@ class VotedPair:
     adapter_version: int
     gold: Outcome | None
     reported: bool
+    retired: bool
     votes: Sequence[ExportVote]
     origin: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -187,6 +197,7 @@ def _pairs(base: BaseModelRef, after: int, limit: int) -> Any:
             schema.PairRow.adapter_version,
             schema.PairRow.gold,
             or_(schema.PairRow.retired_at.is_not(None), reported),
+            schema.PairRow.retired_at.is_not(None),
             schema.ImportedPairRow.origin,
             *(getattr(a, name) for name in _IMAGE),
             *(getattr(b, name) for name in _IMAGE),
@@ -221,7 +232,12 @@ def _votes(connection: Connection, first: int, last: int, last_vote: int) -> dic
         )
         .select_from(schema.AssignmentRow)
         .join(schema.VoteRow, schema.VoteRow.assignment_id == schema.AssignmentRow.id)
-        .where(schema.AssignmentRow.pair_id.between(first, last), schema.VoteRow.id <= last_vote, text(schema.IS_LIVE))
+        .where(
+            schema.AssignmentRow.pair_id.between(first, last),
+            schema.VoteRow.id <= last_vote,
+            text(schema.IS_LIVE),
+            is_not_struck(),
+        )
         .order_by(schema.VoteRow.id)
     )
     votes_by_pair: dict[int, list[ExportVote]] = defaultdict(list)
@@ -231,9 +247,10 @@ def _votes(connection: Connection, first: int, last: int, last_vote: int) -> dic
 
 
 def _pair_from_row(row: Row[*tuple[Any, ...]], votes: Sequence[ExportVote]) -> VotedPair:
-    pair_id, prompt, source, version, gold, reported, origin, *rest = row
+    pair_id, prompt, source, version, gold, reported, retired, origin, *rest = row
     image_a, image_b = (_image(values) for values in (rest[: len(_IMAGE)], rest[len(_IMAGE) :]))
-    return VotedPair(pair_id, prompt, image_a, image_b, source, version, gold, bool(reported), votes, origin or {})
+    flags = bool(reported), bool(retired)
+    return VotedPair(pair_id, prompt, image_a, image_b, source, version, gold, *flags, votes, origin or {})
 
 
 def _image(values: Sequence[Any]) -> ImageRef:

@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Row, func, or_, select, text, type_coerce, update
+from sqlalchemy import BigInteger, Connection, Row, exists, func, or_, select, text, type_coerce, update
 from sqlalchemy.orm import aliased
 
 from dmpo_app.domain.lineage import BaseModelRef, NewPreferences, TrainingVote
@@ -33,9 +33,6 @@ from dmpo_app.store.voting.own_votes import get_own_assignment, get_own_vote
 
 UNDOABLE = 10
 """The number of latest votes that can be undone; older ones can be withdrawn."""
-_IS_OUT_OF_POOL = or_(schema.PairRow.retired_at.is_not(None), schema.PairRow.damaged_at.is_not(None)).label(
-    "is_out_of_pool"
-)
 
 
 class Votes:
@@ -146,7 +143,7 @@ class Votes:
     def training_votes(self, base: BaseModelRef, *, question: Question = Question.OVERALL) -> list[TrainingVote]:
         """List the live preferences on a question, in the order they were given, with the files of their pairs.
 
-        Those on pairs that were reported and not cleared are left out.
+        Those on pairs that reports have retired, and those of struck annotators, are left out.
         """
         a, b = aliased(schema.ImageRow), aliased(schema.ImageRow)
         columns = (
@@ -275,13 +272,18 @@ def _num_assignments_after(connection: Connection, vote_id: int, annotator_id: i
 
 
 def _reopen(connection: Connection, assignment_id: int, pair_id: int, now: datetime) -> None:
+    reported_by_them = exists().where(
+        schema.ReportRow.annotator_id == schema.AssignmentRow.annotator_id, schema.ReportRow.pair_id == pair_id
+    )
+    out_since = (schema.PairRow.retired_at, schema.PairRow.damaged_at, schema.PairRow.hidden_at)
+    is_out = or_(*(moment.is_not(None) for moment in out_since), reported_by_them)
     row = connection.execute(
-        select(schema.AssignmentRow.opened_at, schema.AssignmentRow.expires_at, _IS_OUT_OF_POOL)
+        select(schema.AssignmentRow.opened_at, schema.AssignmentRow.expires_at, is_out.label("is_out"))
         .join(schema.PairRow, schema.PairRow.id == schema.AssignmentRow.pair_id)
         .where(schema.AssignmentRow.id == assignment_id)
     ).one()
     changes: dict[str, Any] = {"state": schema.AssignmentState.SPENT}
-    if not row.is_out_of_pool:
+    if not row.is_out:
         lifetime = row.expires_at - row.opened_at
         changes = {"state": schema.AssignmentState.REOPENED, "opened_at": now, "expires_at": now + lifetime}
     else:
@@ -316,7 +318,10 @@ class VoteRecords:
         self._database = database
 
     def all(self, base: BaseModelRef, *, question: Question = Question.OVERALL) -> list[CastVote]:
-        """List every live vote of a lineage on one question, skips included, in the order they were given."""
+        """List every live vote of a lineage on one question, skips included, in the order they were given.
+
+        Those of struck annotators are left out.
+        """
         query = (
             select(
                 schema.VoteRow.id,
@@ -327,11 +332,27 @@ class VoteRecords:
                 schema.VoteRow.elapsed_ms,
             )
             .join(schema.AssignmentRow, schema.AssignmentRow.id == schema.VoteRow.assignment_id)
-            .where(schema.VoteRow.base_id == base.id, text(schema.IS_LIVE), schema.VoteRow.question == question)
+            .where(
+                schema.VoteRow.base_id == base.id,
+                text(schema.IS_LIVE),
+                schema.VoteRow.question == question,
+                vote_queries.is_not_struck(),
+            )
             .order_by(schema.VoteRow.id)
         )
         with self._database.reader() as connection:
             return [CastVote(*row) for row in connection.execute(query)]
+
+    def first_votes(self, base: BaseModelRef, *, question: Question = Question.OVERALL) -> dict[int, datetime]:
+        """The time of each annotator's first live vote of a lineage on one question, by internal id."""
+        first = func.min(schema.VoteRow.created_at, type_=schema.VoteRow.created_at.type)
+        query = (
+            select(schema.VoteRow.annotator_id, first)
+            .where(schema.VoteRow.base_id == base.id, text(schema.IS_LIVE), schema.VoteRow.question == question)
+            .group_by(schema.VoteRow.annotator_id)
+        )
+        with self._database.reader() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
 
     def public_ids(self, base: BaseModelRef) -> dict[int, str]:
         """Find the public ids of everybody who has voted in a lineage, by internal id."""

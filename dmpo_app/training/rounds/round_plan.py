@@ -16,7 +16,7 @@ from dmpo_app.domain.vote import Question
 from dmpo_app.errors import AdapterError, RoundFailedError
 from dmpo_app.io import sha256_hex
 from dmpo_app.labeling.quality import UNWEIGHED, VoteWeighing
-from dmpo_app.labeling.quality.quality_report import weighing_from_settings
+from dmpo_app.labeling.quality.quality_report import build_weighing
 from dmpo_app.objective import get_objective
 from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.store import Store
@@ -112,7 +112,7 @@ def start_or_resume(
         token=token,
         question=question,
         automatic=automatic,
-        weighing=weighing_from_settings(settings),
+        weighing=build_weighing(store, base, settings) if state.started_at is None else UNWEIGHED,
     )
 
 
@@ -210,7 +210,9 @@ def build_plan(plan_inputs: PlanInputs, files: dataset.TensorFiles) -> RoundPlan
     annotator_weight = _annotator_weights(state.config, plan_inputs.train)
     # A vote that counts nothing is not trained on, and a batch of nothing else would have no mean.
     train = [vote for vote in plan_inputs.train if annotator_weight(vote.annotator_id) > 0]
-    held_out = [vote for vote in votes if held_out_by_vote_id[vote.vote_id] and annotator_weight(vote.annotator_id) > 0]
+    held_out = [vote for vote in votes if held_out_by_vote_id[vote.vote_id]]
+    held_out_weight = _annotator_weights(state.config, plan_inputs.train, applied_to=held_out)
+    held_out = [vote for vote in held_out if held_out_weight(vote.annotator_id) > 0]
     key_values: list[Any] = [
         plan_inputs.base.fingerprint,
         state.seed,
@@ -238,7 +240,7 @@ def build_plan(plan_inputs: PlanInputs, files: dataset.TensorFiles) -> RoundPlan
             automatic=plan_inputs.evidence,
             learn_whole_rankings=settings.learns_whole_rankings,
         ),
-        held_out=dataset.build_dataset(held_out, files, alpha=settings.alpha, annotator_weight=annotator_weight)
+        held_out=dataset.build_dataset(held_out, files, alpha=settings.alpha, annotator_weight=held_out_weight)
         if held_out
         else None,
         train_vote_ids=tuple(vote.vote_id for vote in train),
@@ -269,12 +271,15 @@ def read_parent(files: tuple[Path, str] | None, plan: RoundPlan, denoiser: Denoi
     return weights
 
 
-def _annotator_weights(config: Mapping[str, Any], train: Sequence[TrainingVote]) -> Callable[[int], float]:
-    """The weight of a vote in this round, by annotator.
+def _annotator_weights(
+    config: Mapping[str, Any], train: Sequence[TrainingVote], *, applied_to: Sequence[TrainingVote] | None = None
+) -> Callable[[int], float]:
+    """The weight of a vote in this round, by annotator, among those that are trained on or those of `applied_to`.
 
-    Computed from the votes that are trained on alone, so that the held-out votes have no say in it. They are
-    computed again rather than stored: the same votes give the same weights.
+    Reliability is computed from the votes that are trained on alone, so that the held-out votes have no say in it;
+    shares are those of the votes that are weighed. Both are computed again rather than stored: the same votes give the
+    same weights.
     """
     if "weighing" not in config:
         return UNWEIGHED.weights(()).weight_for
-    return VoteWeighing.from_config(config["weighing"]).weights(train).weight_for
+    return VoteWeighing.from_config(config["weighing"]).weights(train, applied_to=applied_to).weight_for

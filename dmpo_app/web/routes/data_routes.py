@@ -24,7 +24,7 @@ from dmpo_app.exchange.exporting import ExportOptions, Selection, export_to, get
 from dmpo_app.exchange.importing.import_desk import ImportJob, ImportPhase, ImportService
 from dmpo_app.web.api_models import INT64_MAX
 from dmpo_app.web.authentication import AdminToken, require_administrator
-from dmpo_app.web.error_responses import ApiError, StudioRoute, document_errors
+from dmpo_app.web.error_responses import ApiError, StudioRoute, document_admin_errors
 from dmpo_app.web.services import RequestLimiters, Services
 from dmpo_app.web.shown_messages import without_paths
 
@@ -69,7 +69,7 @@ def exports_router(services: Services, limiters: RequestLimiters) -> APIRouter:
         response_class=FileResponse,
         responses={
             200: {"content": {"application/zip": {}}, "description": "Data files, card and manifest."},
-            **document_errors(401, 403, 503, 507),
+            **document_admin_errors(507),
         },
     )
     async def export(
@@ -234,20 +234,20 @@ def imports_router(services: Services, limiters: RequestLimiters) -> APIRouter:
     router = APIRouter(route_class=StudioRoute, tags=["administration"])
     desk = services.imports
 
-    @router.get("/imports", responses=document_errors(401, 403))
+    @router.get("/imports", responses=document_admin_errors())
     async def show_import(token: AdminToken) -> CurrentImportOut:
         """Progress of the current import."""
         require_administrator(services, token)
         return CurrentImportOut.from_desk(desk)
 
-    @router.post("/imports/hub", status_code=202, responses=document_errors(401, 403, 409))
+    @router.post("/imports/hub", status_code=202, responses=document_admin_errors(409))
     async def import_from_hub(token: AdminToken, name: Name, use: Use = ImportUse.BOTH) -> CurrentImportOut:
         """Preview a data set of the hub, `owner/name`. Nothing is written before `POST /imports/take-in`."""
         require_administrator(services, token)
         await limiters.background.run(lambda: desk.read_hub(name, use))
         return CurrentImportOut.from_desk(desk)
 
-    @router.post("/imports/take-in", status_code=202, responses=document_errors(401, 403, 409, 503))
+    @router.post("/imports/take-in", status_code=202, responses=document_admin_errors(409))
     async def take_in(token: AdminToken) -> CurrentImportOut:
         """Import what was previewed. Recorded in the audit log."""
         by = require_administrator(services, token)
@@ -261,7 +261,7 @@ def imports_router(services: Services, limiters: RequestLimiters) -> APIRouter:
         desk.start_import(services.labeling.durable_write, on_done)
         return CurrentImportOut.from_desk(desk)
 
-    @router.delete("/imports", responses=document_errors(401, 403, 404))
+    @router.delete("/imports", responses=document_admin_errors(404))
     async def discard(token: AdminToken) -> CurrentImportOut:
         """Stop the import and forget it. Imported rows stay; the same file, sent again, goes on after them."""
         require_administrator(services, token)
@@ -278,7 +278,7 @@ def _upload_router(services: Services, limiters: RequestLimiters) -> APIRouter:
     @router.post(
         "/imports",
         status_code=202,
-        responses=document_errors(401, 403, 409, 413, 507),
+        responses=document_admin_errors(409, 413, 507),
         openapi_extra={
             "requestBody": {
                 "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},

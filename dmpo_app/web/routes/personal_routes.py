@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
 from dmpo_app.domain.campaign import ConsentAgreement
@@ -12,10 +12,11 @@ from dmpo_app.domain.vote import Annotator, VoteRecord
 from dmpo_app.labeling.tables import as_csv, as_jsonl, csv_header, document_parts
 from dmpo_app.web import campaign_models
 from dmpo_app.web.api_models import INT64_MAX
-from dmpo_app.web.authentication import MaybeSessionToken, SessionToken, require_annotator
+from dmpo_app.web.authentication import MaybeSessionToken, SessionToken, network_of, require_annotator
 from dmpo_app.web.error_responses import StudioRoute, document_errors
+from dmpo_app.web.rate_limits import RateLimits
 from dmpo_app.web.routes.voting_routes import VoteId, image_url
-from dmpo_app.web.services import RateLimits, RequestLimiters, Services
+from dmpo_app.web.services import RequestLimiters, Services
 
 EXPORT_PAGE = 1000
 _JSON = "application/json"
@@ -186,14 +187,21 @@ def _add_reports(router: APIRouter, services: Services, limiters: RequestLimiter
     labeling = services.labeling
 
     @router.post("/reports", status_code=201, responses=document_errors(401, 403, 404, 413, 429, 503, 507))
-    async def report(body: campaign_models.ReportBody, token: SessionToken) -> campaign_models.ReportAnswer:
-        """Report the pair that was shown to you. The same person again changes nothing until that report is cleared."""
+    async def report(
+        body: campaign_models.ReportBody, token: SessionToken, request: Request
+    ) -> campaign_models.ReportAnswer:
+        """Report the pair that was shown to you, which is not shown to you again.
+
+        The same person again changes nothing until that report is cleared.
+        """
+        network = network_of(request)
 
         def work() -> campaign_models.ReportAnswer:
             annotator = require_annotator(labeling, token)
-            limits.check_report(f"annotator:{annotator.id}")
-            filed_report = labeling.report(annotator, body.assignment, body.reason, body.text)
-            return campaign_models.ReportAnswer(report=filed_report.id, retired=filed_report.retired_at is not None)
+            limits.check_report(annotator.id, network)
+            filed = labeling.report(annotator, body.assignment, body.reason, body.text, network=network)
+            is_gone = filed.retired_at is not None or filed.hidden_at is not None
+            return campaign_models.ReportAnswer(report=filed.id, retired=is_gone)
 
         return await limiters.writes.run(work)
 

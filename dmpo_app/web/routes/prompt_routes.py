@@ -21,7 +21,7 @@ from dmpo_app.labeling.prompt_files import TEXT_FORMATS, parse_text
 from dmpo_app.store.prompt_catalog import PromptCatalog
 from dmpo_app.web.api_models import INT64_MAX, PlainText
 from dmpo_app.web.authentication import AdminToken, SessionToken, require_administrator, require_annotator
-from dmpo_app.web.error_responses import StudioRoute, document_errors
+from dmpo_app.web.error_responses import StudioRoute, document_admin_errors, document_errors
 from dmpo_app.web.services import RequestLimiters, Services
 
 MAX_EDITED = 500
@@ -201,7 +201,7 @@ def _add_public_routes(router: APIRouter, services: Services, desk: PromptServic
 def _add_administration(router: APIRouter, services: Services, desk: PromptService, limiters: RequestLimiters) -> None:
     catalog = services.store.prompt_catalog
 
-    @router.get("/prompts", tags=["administration"], responses=document_errors(401, 403))
+    @router.get("/prompts", tags=["administration"], responses=document_admin_errors())
     async def list_prompts(
         token: AdminToken,
         search: Search = "",
@@ -229,7 +229,7 @@ def _add_administration(router: APIRouter, services: Services, desk: PromptServi
 
         return await limiters.background.run(work)
 
-    @router.post("/prompts/edit", tags=["administration"], responses=document_errors(401, 403, 404, 413, 503, 507))
+    @router.post("/prompts/edit", tags=["administration"], responses=document_admin_errors(404, 413, 507))
     async def edit(body: EditBody, token: AdminToken) -> EditAnswer:
         """Retire, restore, tag, untag prompts, or move them to a side of the split."""
         by = require_administrator(services, token)
@@ -243,7 +243,7 @@ def _import_router(services: Services, desk: PromptService, limiters: RequestLim
 
     @router.post(
         "/prompts/import",
-        responses=document_errors(401, 403, 413, 503, 507),
+        responses=document_admin_errors(413, 507),
         openapi_extra={"requestBody": {"content": {"text/plain": {"schema": {"type": "string"}}}, "required": True}},
     )
     async def import_prompts(

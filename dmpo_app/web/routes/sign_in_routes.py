@@ -12,11 +12,12 @@ from dmpo_app.errors import BusyError, LoginRefusedError, NotFoundError, SetupEr
 from dmpo_app.labeling.sign_in import LIFETIME
 from dmpo_app.settings import Settings
 from dmpo_app.web.api_models import PlainText, example
-from dmpo_app.web.authentication import MaybeSessionToken
+from dmpo_app.web.authentication import MaybeSessionToken, network_of
 from dmpo_app.web.error_responses import StudioRoute, document_errors
 from dmpo_app.web.oidc import OidcProvider
+from dmpo_app.web.rate_limits import RateLimits
 from dmpo_app.web.routes.voting_routes import ANONYMOUS
-from dmpo_app.web.services import RateLimits, Services, ThreadLimiter
+from dmpo_app.web.services import Services, ThreadLimiter
 
 _STYLE = """
 :root{color-scheme:light dark}
@@ -142,7 +143,7 @@ def login_router(services: Services, provider: OidcProvider | None, limits: Rate
     async def begin(request: Request) -> LoginBegun:
         """Begin to sign in."""
         oidc = _require_provider(provider)
-        limits.check_session()
+        limits.check_login(network_of(request))
         sign_in = labeling.logins.begin()
         back_to = _redirect_uri(settings, request)
         url = await limiter.run(lambda: oidc.authorization_url(sign_in.attempt, sign_in.state, back_to))

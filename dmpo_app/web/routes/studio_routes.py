@@ -15,10 +15,17 @@ from dmpo_app.domain.limits import MAX_VERSION
 from dmpo_app.errors import NotFoundError
 from dmpo_app.settings import Mode
 from dmpo_app.web import api_models
-from dmpo_app.web.authentication import AdminToken, MaybeSessionToken, rate_limit_key, require_administrator
-from dmpo_app.web.error_responses import ApiError, StudioRoute, document_errors
+from dmpo_app.web.authentication import (
+    AdminToken,
+    MaybeSessionToken,
+    network_of,
+    require_administrator,
+    require_annotator,
+)
+from dmpo_app.web.error_responses import ApiError, StudioRoute, document_admin_errors, document_errors
+from dmpo_app.web.rate_limits import RateLimits
 from dmpo_app.web.routes.voting_routes import image_url
-from dmpo_app.web.services import Coalesced, RateLimits, RequestLimiters, Services
+from dmpo_app.web.services import Coalesced, RequestLimiters, Services
 from dmpo_app.web.shown_messages import without_paths
 
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
@@ -63,9 +70,7 @@ def _add_adapters(router: APIRouter, services: Services, limiters: RequestLimite
         path = await limiters.background.run(lambda: _weights(services, version))
         return FileResponse(path, media_type="application/octet-stream", filename=f"dmpo-version-{version}.safetensors")
 
-    @router.post(
-        "/adapters/{version}/live", tags=["administration"], responses=document_errors(401, 403, 404, 503, 507)
-    )
+    @router.post("/adapters/{version}/live", tags=["administration"], responses=document_admin_errors(404, 507))
     async def make_live(version: VersionPath, token: AdminToken) -> api_models.LiveAnswer:
         """Make a version live again; 0 is the base model. The render thread takes it up before its next image."""
         by = require_administrator(services, token)
@@ -90,9 +95,7 @@ def _add_rounds(router: APIRouter, services: Services, limiters: RequestLimiters
 
         return await limiters.reads.run(work)
 
-    @router.post(
-        "/rounds", status_code=202, tags=["administration"], responses=document_errors(401, 403, 409, 503, 507)
-    )
+    @router.post("/rounds", status_code=202, tags=["administration"], responses=document_admin_errors(409, 507))
     async def train_now(token: AdminToken) -> api_models.RoundOut:
         """Train now. 409 when a round is queued or running already, or there are too few votes."""
         by = require_administrator(services, token)
@@ -243,7 +246,8 @@ def _add_render(router: APIRouter, services: Services, limiters: RequestLimiters
 
         def check() -> None:
             if limits.is_enabled:
-                limits.check_render(rate_limit_key(services.labeling, token, request))
+                annotator = None if token is None else require_annotator(services.labeling, token)
+                limits.check_render(annotator.id if annotator else None, network_of(request))
             for version in adapter_versions:
                 services.store.adapters.get(services.base, version)
 

@@ -3,14 +3,15 @@
 from datetime import datetime, timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from dmpo_app.domain.vote import Annotator, Assignment, SubmittedVote
 from dmpo_app.labeling.service import MAX_ASSIGNMENTS, MAX_ELAPSED_MS
 from dmpo_app.web import api_models
-from dmpo_app.web.authentication import SessionToken, require_admitted_annotator, require_annotator
+from dmpo_app.web.authentication import SessionToken, network_of, require_admitted_annotator, require_annotator
 from dmpo_app.web.error_responses import StudioRoute, document_errors
-from dmpo_app.web.services import RateLimits, RequestLimiters, Services
+from dmpo_app.web.rate_limits import RateLimits
+from dmpo_app.web.services import RequestLimiters, Services
 
 IMAGES = "/api/v1/images/"
 MAX_COUNT = 1000
@@ -32,9 +33,9 @@ def voting_router(services: Services, limiters: RequestLimiters, limits: RateLim
     labeling = services.labeling
 
     @router.post("/session", responses=document_errors(403, 413, 429, 503, 507))
-    async def open_session(body: api_models.SessionBody) -> api_models.SessionAnswer:
+    async def open_session(body: api_models.SessionBody, request: Request) -> api_models.SessionAnswer:
         """Become an annotator. The token is the identity: keep it, there is no other way back to it."""
-        limits.check_session()
+        limits.check_session(network_of(request))
 
         def work() -> tuple[Annotator, str]:
             return labeling.open_session(body.handle or ANONYMOUS, body.invite or None)
@@ -81,10 +82,12 @@ def _add_votes(router: APIRouter, services: Services, limiters: RequestLimiters,
             **document_errors(401, 403, 404, 409, 410, 413, 429, 503, 507),
         },
     )
-    async def vote(body: api_models.VoteBody, token: SessionToken, response: Response) -> api_models.VoteAnswer:
+    async def vote(
+        body: api_models.VoteBody, token: SessionToken, request: Request, response: Response
+    ) -> api_models.VoteAnswer:
         """Vote on an assignment. Safe to send again: the same vote is 200, another one 409."""
         annotator = await require_admitted_annotator(labeling, limiters, token)
-        limits.check_vote(f"annotator:{annotator.id}")
+        limits.check_vote(annotator.id, network_of(request))
         vote_input = SubmittedVote(
             body.choice, body.strength, body.comment, None if body.order is None else tuple(body.order)
         )

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dmpo_app.domain.campaign import ReportReason
+from dmpo_app.domain.campaign import ReportReason, ReportRules
 from dmpo_app.domain.vote import Choice, Outcome, Purpose, Question
 from dmpo_app.errors import BadInputError
 from dmpo_app.exchange.exporting import Selection
@@ -35,12 +35,15 @@ def test_votes_taken_back_or_withdrawn_never_leave(campaign: Campaign) -> None:
     assert len(campaign.rows("pick-a-pic")) == 1
 
 
-def test_reported_pairs_stay_here_unless_asked_for(campaign: Campaign) -> None:
+def test_pairs_that_reports_have_retired_stay_here_unless_asked_for(campaign: Campaign) -> None:
     kept = campaign.vote("anna", 0, A)
     reported = campaign.vote("anna", 1, A)
     ben = campaign.person("ben")
     assignment = campaign.assignment(ben, 1)
-    campaign.store.reports.add(assignment.id, ben.id, ReportReason.OTHER, None, reports_to_retire=2)
+    campaign.store.reports.add(assignment.id, ben.id, ReportReason.OTHER, None, rules=ReportRules(2))
+    assert votes_in(campaign) == {kept, reported}, "one report of two that it takes"
+    [standing] = campaign.store.reports.list(campaign.base)
+    campaign.store.reports.confirm(campaign.base, standing.id, by="admin")
     assert votes_in(campaign) == {kept}
     assert votes_in(campaign, Selection(reported=True)) == {kept, reported}
     _, summary = campaign.export("votes-jsonl")

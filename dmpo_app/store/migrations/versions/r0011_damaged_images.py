@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0011"
-down_revision = "0009"
+down_revision = "0010"
 
 _NEWEST_FIRST = sa.text("adapter_version DESC")
 _IS_DAMAGED = sa.text("damaged_at > 0")
