@@ -1,5 +1,6 @@
 """Authentication of requests: the annotator behind a Bearer token, an administrator, or an anonymous caller."""
 
+import hmac
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv6Address, ip_address, ip_network

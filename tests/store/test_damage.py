@@ -108,10 +108,10 @@ def test_a_report_that_is_cleared_does_not_bring_a_damaged_pair_back(
 ) -> None:
     pair = store.pairs.add(base, own_pair(0))
     [shown] = issue(store, base, anna)
-    report = store.reports.add(shown.id, anna.id, ReportReason.BROKEN, None, reports_to_retire=1)
+    report = store.reports.add(shown.id, anna.id, ReportReason.BROKEN, None)
     damage(store.files.image_path(pair.image_a.sha256), "missing")
     find_damage(store, pair)
-    store.reports.clear(base, report.id, by="admin", reports_to_retire=1)
+    store.reports.clear(base, report.id, by="admin")
     ben = store.annotators.ensure("ben")
     assert issue(store, base, ben) == []
 
