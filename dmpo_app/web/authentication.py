@@ -103,7 +103,8 @@ def require_administrator(services: Services, token: str) -> str:
 def rate_limit_key(labeling: LabelingService, token: str | None, request: Request) -> str:
     """Rate limit key of a request: the annotator, else everybody without a session at this address together.
 
-    The address is the peer's. Forwarded headers are not believed, since anyone can write them.
+    The address is the peer's, or the one that a proxy of DMPO_TRUSTED_PROXIES names (`web.gateway`). Forwarded headers
+    of anybody else are not believed, since anyone can write them.
     """
     if token is not None:
         return f"annotator:{require_annotator(labeling, token).id}"

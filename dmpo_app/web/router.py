@@ -45,13 +45,16 @@ td{padding:.15rem .9rem .15rem 0;vertical-align:top}
 """
 
 
-def docs_router(api_router: APIRouter) -> APIRouter:
-    """`/openapi.json` and `/docs`, and the same under /api/v1, about the routes of `api_router`."""
+def docs_router(api_router: APIRouter, root_path: str) -> APIRouter:
+    """`/openapi.json` and `/docs`, and the same under /api/v1, about the routes of `api_router` below `root_path`."""
     router = APIRouter(route_class=StudioRoute, include_in_schema=False)
 
     @cache
     def schema() -> dict[str, Any]:
-        return get_openapi(title=TITLE, version=__version__, description=DESCRIPTION, routes=api_router.routes)
+        servers = [{"url": root_path}] if root_path else None
+        return get_openapi(
+            title=TITLE, version=__version__, description=DESCRIPTION, routes=api_router.routes, servers=servers
+        )
 
     @router.get("/api/v1/openapi.json")
     @router.get("/openapi.json")
@@ -78,7 +81,7 @@ def _page(schema: Mapping[str, Any]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{TITLE} API</title><style>{_STYLE}</style>"
         f"<h1>{TITLE} API</h1><p>{escape(DESCRIPTION)}</p>"
-        f'<p>Machine-readable: <a href="/openapi.json">/openapi.json</a></p>{body}</html>'
+        f'<p>Machine-readable: <a href="openapi.json">openapi.json</a></p>{body}</html>'
     )
 
 
@@ -155,6 +158,6 @@ def create_router(services: Services) -> APIRouter:
     router = APIRouter()
     for part in parts:
         router.include_router(part, prefix=PREFIX)
-    router.include_router(docs_router(router))
+    router.include_router(docs_router(router, settings.root_path))
     router.include_router(callback_router(services, provider))
     return router
