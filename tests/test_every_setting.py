@@ -17,6 +17,8 @@ from dmpo_app.settings import SettingField, Settings, find_changes
 FIELDS = {field.variable: field for field in Settings.model_construct().fields()}
 
 EXAMPLES: dict[str, Any] = {
+    "DMPO_FRAME_ANCESTORS": "https://course.example.org https://*.example.net",
+    "DMPO_TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8, ::1",
     "DMPO_IDENTITY__OIDC_ISSUER": "https://login.example.org",
     "DMPO_IDENTITY__PUBLIC_URL": "https://studio.example.org",
     "DMPO_IDENTITY__SCOPES": ["openid", "email"],

@@ -22,7 +22,7 @@ from dmpo_app.settings import PROJECT_ROOT, Settings, detect_mode, on_space
 from dmpo_app.settings.host import local_home
 from dmpo_app.settings.resources import measure_cores, measure_memory
 from dmpo_app.store.home import require_local_disk
-from dmpo_app.web.ports import free_port
+from dmpo_app.web.http_server import free_port
 
 _LOW_DISK_GB = 2.0
 _LOW_MEMORY_GB = 2.0

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from dmpo_app.errors import BackupUnreachableError, SetupError
 from dmpo_app.settings import Settings
 from dmpo_app.store.store import utc_now
+from dmpo_app.web.http_server import listening_sockets
 
 if TYPE_CHECKING:
     from dmpo_app.backup.backup_service import Backup
@@ -38,7 +39,12 @@ class WaitingPage:
 
     def __init__(self, host: str, port: int) -> None:
         self._message = "The studio is starting."
-        self._server = ThreadingHTTPServer((host, port), self._handler())
+        listener, *others = listening_sockets(host, port)
+        for other in others:
+            other.close()
+        self._server = ThreadingHTTPServer((host, port), self._handler(), bind_and_activate=False)
+        self._server.socket.close()
+        self._server.socket = listener  # its own would know IPv4 alone
         self._server.daemon_threads = True
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.1,), name="waiting-page", daemon=True

@@ -24,7 +24,7 @@ from dmpo_app.logs import log_json_to_stderr
 from dmpo_app.server import wiring
 from dmpo_app.server.backup_lifecycle import claim_backup, start_backup
 from dmpo_app.settings import Settings, apply_mode, detect_mode
-from dmpo_app.web.ports import free_port
+from dmpo_app.web.http_server import free_port, page_url
 
 if TYPE_CHECKING:
     from dmpo_app.rendering.render_thread import RenderThread
@@ -70,7 +70,7 @@ def open_studio(settings: Settings, console: Console, stopping: threading.Event,
     mode = detect_mode(settings)
     settings = apply_mode(settings, mode)
     settings = settings.model_copy(update={"port": free_port(settings.host, settings.port)})
-    stack.enter_context(wiring.home_lock(settings, f"http://{settings.host}:{settings.port}"))
+    stack.enter_context(wiring.home_lock(settings, page_url(settings.host, settings.port, settings.root_path)))
     claimed_backup = claim_backup(settings, stopping)
     if stopping.is_set():
         return None

@@ -25,7 +25,15 @@ from pydantic_settings import (
 )
 
 from dmpo_app.errors import SetupError
-from dmpo_app.settings.host import default_home, on_space, on_zerogpu, shipped_data
+from dmpo_app.settings.host import (
+    FrameAncestors,
+    RootPath,
+    TrustedProxies,
+    default_home,
+    on_space,
+    on_zerogpu,
+    shipped_data,
+)
 from dmpo_app.settings.round_settings import RoundSettings
 from dmpo_app.settings.sections import (
     BackupSettings,
@@ -191,9 +199,19 @@ class Settings(BaseSettings):
     allow_network_disk: bool = False
     """Allow a SQLite database on a disk of the network or of FUSE, where it may be damaged."""
     host: str = Field(default_factory=lambda: "0.0.0.0" if on_space() else "127.0.0.1")
-    """Address to listen on; loopback unless told otherwise, all addresses on a Space."""
+    """Address to listen on; loopback unless told otherwise, all addresses on a Space. `::` is all addresses of IPv6 and
+    of IPv4."""
     port: Annotated[int, Field(ge=0, le=65535)] = 7860
     """0 takes a free one."""
+    root_path: RootPath
+    """Path below which a proxy serves the studio, such as /studio, whether it takes the path off its requests or not.
+    GRADIO_ROOT_PATH is taken where this is not set."""
+    trusted_proxies: TrustedProxies
+    """Addresses and networks of proxies, separated by commas, such as 127.0.0.1,10.0.0.0/8: the client, scheme and host
+    that X-Forwarded-For, -Proto and -Host name are believed from them alone. On a Space: private networks."""
+    frame_ancestors: FrameAncestors
+    """Sites that may show the page in a frame, beside the studio's own: origins separated by spaces, such as
+    https://course.example.org, or *; none: no site at all. On a Space: those of Spaces."""
     base_model: str = str(POCKET_MODEL)
     """A folder or a hub id of a Stable Diffusion (1, 2, XL, 3, 3.5) or Flux.1 pipeline."""
     min_votes: Annotated[int, Field(ge=2)] = 32

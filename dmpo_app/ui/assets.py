@@ -1,4 +1,4 @@
-"""Static assets of the page: scripts and styles under `static/`, served by a route that knows them by name.
+"""Static assets of the page: scripts and styles under `static/`, served by their names alone.
 
 The address carries a hash over all of them, so browsers may keep them for ever and modules that import one another
 still come from the same build.
@@ -7,13 +7,12 @@ still come from the same build.
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Self
 
-from fastapi import APIRouter, Response
-from fastapi import Path as PathParameter
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-from dmpo_app.errors import NotFoundError
-from dmpo_app.web.error_responses import StudioRoute
+from dmpo_app.web.error_responses import add_security_headers, problem
 
 FOLDER = Path(__file__).parent / "static"
 PREFIX = "/studio/static"
@@ -67,19 +66,14 @@ class Assets:
         scripts = "".join(f'<script type="module" src="{base}/{name}"></script>' for name in SCRIPTS)
         return '<meta name="color-scheme" content="light dark">' + styles + scripts
 
-    def router(self) -> APIRouter:
-        """GET /studio/static/{build}/{name}: these files and no others."""
-        router = APIRouter(route_class=StudioRoute, include_in_schema=False)
-
-        @router.get(PREFIX + "/{build}/{name:path}")
-        async def asset(
-            build: Annotated[str, PathParameter(max_length=64)], name: Annotated[str, PathParameter(max_length=64)]
-        ) -> Response:
-            content = self.files.get(name)
-            if content is None:
-                raise NotFoundError("no such file")
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI application of /studio/static/{build}/{name}: these files and no others."""
+        build, _, name = scope["path"].removeprefix(f"{PREFIX}/").partition("/")
+        content = self.files.get(name)
+        if content is None:
+            response = problem(404, "not_found", "There is no such file.")
+        else:
             # A page of an older build gets today's files, but may not keep them under the old name.
             keep = "public, max-age=31536000, immutable" if build == self.build else "no-cache"
-            return Response(content, media_type=_TYPES[Path(name).suffix], headers={"Cache-Control": keep})
-
-        return router
+            response = Response(content, media_type=_TYPES[Path(name).suffix], headers={"Cache-Control": keep})
+        await add_security_headers(response)(scope, receive, send)

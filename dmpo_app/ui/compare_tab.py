@@ -11,6 +11,7 @@ nothing that goes wrong is an exception there.
 import random
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from html import escape
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -37,16 +38,8 @@ _DELIVER_RESULT_JS = """(answer) => { document.querySelector("dmpo-compare")?.an
 _RENDER_JS = """(prompt, seed, guidance, steps, left, right, strength) => {
   document.querySelector("dmpo-compare")?.render({ prompt, seed, guidance, steps, left, right, strength });
 }"""
-_REFRESHED_JS = """() => { document.querySelector("dmpo-compare")?.refreshed(); }"""
+_LISTS_JS = """(left, right) => document.querySelector("dmpo-compare")?.lists(left, right) ?? []"""
 _DICE_JS = "() => Math.floor(Math.random() * 2147483648)"
-
-
-class VersionLists(NamedTuple):
-    """Version lists written by the refresh, in the order of its outputs."""
-
-    left: Any
-    right: Any
-    live: int
 
 
 class Controls(NamedTuple):
@@ -64,14 +57,14 @@ class Controls(NamedTuple):
 def compare_tab(services: Services) -> None:
     """Build the Before / after tab: the form, and the element that shows two versions of an image."""
     choices, live = version_choices(services)
-    live_state = gr.State(live)
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
             controls, dice = _form(services, choices, live)
             render = gr.Button("Render", variant="primary", elem_id="ba-render")
         with gr.Column(scale=3, min_width=300):
             gpu_minutes_attribute = "" if services.gpu_minutes is None else " lent"
-            elements = f"<dmpo-compare{gpu_minutes_attribute}></dmpo-compare><dmpo-suggest></dmpo-suggest>"
+            compare = f'<dmpo-compare data-live="{live}"{gpu_minutes_attribute}></dmpo-compare>'
+            elements = f"{compare}<dmpo-suggest></dmpo-suggest>"
             gr.HTML(elements, apply_default_css=False, js_on_load=None, padding=False)
     refresh = gr.Button(visible="hidden", elem_id="ba-refresh")
 
@@ -84,20 +77,8 @@ def compare_tab(services: Services) -> None:
     if services.gpu_minutes is not None:
         render_by_queue(services, services.gpu_minutes, [render.click, seed_event.then], inputs)
 
-    def refresh_versions(left_now: int, right_now: int, live_before: int) -> VersionLists:
-        """Refresh the version lists. A side that showed the live version goes on showing the live one."""
-        fresh, live_now = version_choices(services)
-        follow = right_now == live_before
-        return VersionLists(
-            gr.update(choices=fresh, value=left_now),
-            gr.update(choices=fresh, value=live_now if follow else right_now),
-            live_now,
-        )
-
-    lists = [controls.left, controls.right, live_state]
-    refresh.click(
-        refresh_versions, inputs=lists, outputs=lists, queue=False, show_progress="hidden", api_visibility="private"
-    ).then(fn=None, inputs=None, outputs=None, js=_REFRESHED_JS, api_visibility="private")
+    lists = [controls.left, controls.right]
+    refresh.click(fn=None, inputs=lists, outputs=lists, js=_LISTS_JS, api_visibility="private")
 
 
 def _form(services: Services, choices: list[tuple[str, int]], live: int) -> tuple[Controls, gr.Button]:
@@ -116,8 +97,7 @@ def _form(services: Services, choices: list[tuple[str, int]], live: int) -> tupl
     if services.settings.labeling.free_prompts:
         gr.HTML("<dmpo-propose></dmpo-propose>", apply_default_css=False, js_on_load=None, padding=False)
     if suggestions:
-        label = "Prompts the model never trained on"
-        gr.Examples([[text] for text in suggestions], inputs=prompt, label=label, elem_id="ba-examples")
+        gr.HTML(_examples(suggestions), apply_default_css=False, js_on_load=None, padding=False)
     with gr.Row(elem_classes="ba-versions"):
         left = gr.Dropdown(choices, value=BASE_VERSION, label="Left", min_width=120, elem_id="ba-left")
         right = gr.Dropdown(choices, value=live, label="Right", min_width=120, elem_id="ba-right")
@@ -129,6 +109,12 @@ def _form(services: Services, choices: list[tuple[str, int]], live: int) -> tupl
         guidance = gr.Slider(0, 15, value=defaults.guidance, step=0.1, label="Guidance")
         steps = gr.Slider(1, 100, value=min(100, defaults.num_steps), step=1, label="Steps")
     return Controls(prompt, seed, guidance, steps, left, right, strength), dice
+
+
+def _examples(prompts: Sequence[str]) -> str:
+    """Buttons that write a prompt into the form."""
+    buttons = "".join(f'<button type="button" class="st-button">{escape(text)}</button>' for text in prompts)
+    return f"<dmpo-examples><p>Prompts the model never trained on</p>{buttons}</dmpo-examples>"
 
 
 def version_choices(services: Services) -> tuple[list[tuple[str, int]], int]:
@@ -177,6 +163,7 @@ def render_by_queue(
             outputs=result_json,
             show_progress="hidden",
             concurrency_limit=4,
+            preprocess=False,  # the lists' versions are the browser's; `render_for_page` checks all values
             api_visibility="private",
         ).then(fn=None, inputs=result_json, outputs=None, js=_DELIVER_RESULT_JS, api_visibility="private")
 

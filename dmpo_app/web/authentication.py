@@ -148,7 +148,9 @@ def _is_same(token: str, expected: str) -> bool:
 def network_of(request: Request) -> str:
     """The network that a request comes from: the /24 of an IPv4 address, the /64 of an IPv6 address.
 
-    A home or a company has one of these, and within it addresses can be had at will. The address is the peer's.
+    A home or a company has one of these, and within it addresses can be had at will. The address is the
+    peer's, or the one that a proxy of DMPO_TRUSTED_PROXIES names (`web.gateway`): forwarded headers of anybody else are
+    not believed, since anyone can write them.
     """
     host = request.client.host if request.client else "unknown"
     try:

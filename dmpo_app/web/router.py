@@ -55,9 +55,12 @@ td{padding:.15rem .9rem .15rem 0;vertical-align:top}
 """
 
 
-def _describe(api_router: APIRouter) -> dict[str, Any]:
-    """The OpenAPI description of a router's routes."""
-    schema = get_openapi(title=TITLE, version=__version__, description=DESCRIPTION, routes=api_router.routes)
+def _describe(api_router: APIRouter, root_path: str) -> dict[str, Any]:
+    """The OpenAPI description of a router's routes below `root_path`."""
+    servers = [{"url": root_path}] if root_path else None
+    schema = get_openapi(
+        title=TITLE, version=__version__, description=DESCRIPTION, routes=api_router.routes, servers=servers
+    )
     schema["components"]["securitySchemes"].pop(OPTIONAL_SCHEME)
     for operations in schema["paths"].values():
         for operation in operations.values():
@@ -66,10 +69,10 @@ def _describe(api_router: APIRouter) -> dict[str, Any]:
     return schema
 
 
-def docs_router(api_router: APIRouter) -> APIRouter:
-    """`/openapi.json` and `/docs`, and the same under /api/v1, about the routes of `api_router`."""
+def docs_router(api_router: APIRouter, root_path: str) -> APIRouter:
+    """`/openapi.json` and `/docs`, and the same under /api/v1, about the routes of `api_router` below `root_path`."""
     router = APIRouter(route_class=StudioRoute, include_in_schema=False)
-    schema = cache(lambda: _describe(api_router))
+    schema = cache(lambda: _describe(api_router, root_path))
 
     @router.get("/api/v1/openapi.json")
     @router.get("/openapi.json")
@@ -96,7 +99,7 @@ def _page(schema: Mapping[str, Any]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{TITLE} API</title><style>{_STYLE}</style>"
         f"<h1>{TITLE} API</h1><p>{escape(DESCRIPTION)}</p>"
-        f'<p>Machine-readable: <a href="/openapi.json">/openapi.json</a></p>{body}</html>'
+        f'<p>Machine-readable: <a href="openapi.json">openapi.json</a></p>{body}</html>'
     )
 
 
@@ -193,7 +196,7 @@ def create_router(services: Services) -> APIRouter:
     router = APIRouter()
     for part in parts:
         router.include_router(part, prefix=PREFIX)
-    router.include_router(docs_router(router))
+    router.include_router(docs_router(router, settings.root_path))
     router.include_router(callback_router(services, provider))
     router.include_router(health_router(services, limiters))
     return router

@@ -7,7 +7,7 @@ import pytest
 
 SCRIPT = """
 import sys
-from dmpo_app.ui.page import preselect_matplotlib_backend
+from dmpo_app.ui.serving import preselect_matplotlib_backend
 from gradio.utils import MatplotlibBackendMananger
 preselect_matplotlib_backend()
 with MatplotlibBackendMananger():

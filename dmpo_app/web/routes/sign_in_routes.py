@@ -207,5 +207,5 @@ def _require_provider(provider: OidcProvider | None) -> OidcProvider:
 
 
 def _redirect_uri(settings: Settings, request: Request) -> str:
-    base = settings.identity.public_url or str(request.base_url)
-    return base.rstrip("/") + CALLBACK
+    asked_for = f"{request.url.scheme}://{request.url.netloc}{settings.root_path}"
+    return (settings.identity.public_url or asked_for) + CALLBACK

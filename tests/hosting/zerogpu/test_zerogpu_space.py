@@ -10,11 +10,12 @@ import pytest
 
 from tests.hosting.zerogpu.stand_in import spaces
 from tests.studio_process import StudioProcess
+from tests.web.test_served_page import page_config
 
 
 def lend(client: httpx.Client) -> list[str]:
     """Press the button as the browser does: join Gradio's queue, then listen. What was said, in order."""
-    config = client.get("/config").json()
+    config = page_config(client)
     button = next(c["id"] for c in config["components"] if c["props"].get("elem_id") == "lend-minute")
     event = next(d["id"] for d in config["dependencies"] if [button, "click"] in d["targets"] and d["backend_fn"])
     body = {"data": [], "fn_index": event, "session_hash": "somebody", "trigger_id": button}

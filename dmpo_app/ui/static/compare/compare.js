@@ -105,6 +105,8 @@ class DmpoCompare extends HTMLElement {
   #isListed = false;
   #isWarmingUp = false;
   #versionsState = "";
+  /** The version that the form's right list showed as the live one. */
+  #live = Number(this.dataset.live ?? 0);
 
   connectedCallback() {
     this.replaceChildren(
@@ -194,10 +196,36 @@ class DmpoCompare extends HTMLElement {
     press("#ba-render");
   }
 
-  /** Gradio filled the form's lists anew. */
-  refreshed() {
-    this.#isListed = true;
-    setTimeout(() => this.#opened(), 50); // once Gradio has drawn them
+  /**
+   * New contents of the form's two lists of versions, in the form in which Gradio takes them. A side that showed the
+   * live version goes on showing the live one.
+   *
+   * @param {number} left
+   * @param {number} right
+   */
+  async lists(left, right) {
+    const unchanged = { __type__: "update" };
+    try {
+      const byVersion = await versions();
+      const newestFirst = [...byVersion.values()].sort((a, b) => b.version - a.version);
+      const choices = newestFirst.map(({ version, live: isLive }) => {
+        const name = version === 0 ? "Base" : versionName(version);
+        return [isLive ? `${name} · live` : name, version];
+      });
+      const live = newestFirst.find((adapter) => adapter.live)?.version ?? 0;
+      const newRight = right === this.#live ? live : right;
+      this.#live = live;
+      this.#isListed = true;
+      setTimeout(() => this.#opened(), 50); // once Gradio has drawn them
+      return [
+        { ...unchanged, choices, value: left },
+        { ...unchanged, choices, value: newRight },
+      ];
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      this.#versionsState = ""; // asked again with the next status
+      return [unchanged, unchanged];
+    }
   }
 
   /**

@@ -1,5 +1,6 @@
 // @ts-check
 // <dmpo-suggest>: prompts of the set while one types into the Before / after tab's prompt field, which is Gradio's.
+// <dmpo-examples>: buttons that write a prompt into that field.
 // <dmpo-propose>: adds the text there to the prompts that people vote on, where the campaign allows it.
 
 import { api, ApiError } from "../lib/api.js";
@@ -212,5 +213,17 @@ class DmpoPropose extends HTMLElement {
   }
 }
 
+class DmpoExamples extends HTMLElement {
+  connectedCallback() {
+    this.addEventListener("click", ({ target }) => {
+      const field = document.querySelector(FIELD);
+      if (!(target instanceof HTMLButtonElement) || !(field instanceof HTMLTextAreaElement)) return;
+      field.value = target.textContent ?? "";
+      field.dispatchEvent(new Event("input", { bubbles: true })); // Gradio listens to this
+    });
+  }
+}
+
+customElements.define("dmpo-examples", DmpoExamples);
 customElements.define("dmpo-suggest", DmpoSuggest);
 customElements.define("dmpo-propose", DmpoPropose);

@@ -1,0 +1,296 @@
+"""The HTTP server: the sockets it listens on, and uvicorn in a thread, with a limit on everything a client may take.
+
+uvicorn closes connections that are idle after a response, and no others: one that sends nothing, or half of a request,
+stays for ever, and headers may grow without end. Here each state of a connection has its time (`BoundedProtocol`), and
+above a number of connections the one goes that has waited longest without a whole request: 1,000 half-sent requests
+then cost those who vote nothing.
+"""
+
+import functools
+import logging
+import math
+import os
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
+from typing import Any, cast
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from dmpo_app.errors import SetupError
+
+try:
+    import resource
+except ImportError:  # Windows, which has no such limit
+    resource = None  # type: ignore[assignment]
+
+_log = logging.getLogger(__name__)
+
+HEADER_SECONDS = 15.0
+"""From the opened connection, or the first byte of a request, to the end of its headers."""
+BODY_SECONDS = 20.0
+"""For a request's body, and ..."""
+BODY_BYTES_PER_SECOND = 1024
+"""... another second for each of these, so that large files may take their time and a trickle may not."""
+MOST_BODY_SECONDS = 60.0
+"""A body that stalls is waited for no longer than this, however much of it has come."""
+KEEP_ALIVE_SECONDS = 5
+"""An idle connection after a response; the page asks for the status more often than that."""
+LINGER_SECONDS = 3.0
+"""A body that nobody wants is read and dropped for this long, so that whoever sends it gets to read the refusal."""
+WRITE_SECONDS = 60.0
+"""A client that takes nothing of its response for this long is dropped."""
+STOP_SECONDS = 5
+"""Responses under way when the server stops have this long."""
+MAX_HEADER_BYTES = 64 * 1024
+MAX_CONNECTIONS = 2048
+
+
+def listening_sockets(host: str, port: int) -> list[socket.socket]:
+    """Open sockets for every address of `host`; `::` takes IPv4 as well. Port 0 takes a free one, the same for all.
+
+    Raises SetupError with advice rather than taking another port.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        for family, address in _addresses(host):
+            listener = _listening_socket(family, address, port)
+            sockets.append(listener)
+            port = listener.getsockname()[1]
+    except OSError as error:
+        for listener in sockets:
+            listener.close()
+        raise SetupError(port_taken_message(host, port, error)) from error
+    return sockets
+
+
+def _addresses(host: str) -> list[tuple[socket.AddressFamily, str]]:
+    """Every address that a host stands for, without doubles."""
+    flags = socket.AI_PASSIVE
+    infos = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM, flags=flags)
+    return list(dict.fromkeys((info[0], str(info[4][0])) for info in infos))
+
+
+def _listening_socket(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":  # elsewhere the option would let two servers share the port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:  # asyncio would leave IPv4 out of `::`
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != "::"))
+        listener.bind((address, port))
+        listener.listen(2048)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def free_port(host: str, port: int) -> int:
+    """Return `port` if it is free; 0 takes any. Raises SetupError with advice rather than taking another one."""
+    sockets = listening_sockets(host, port)
+    free = int(sockets[0].getsockname()[1])
+    for listener in sockets:
+        listener.close()
+    return free
+
+
+def port_taken_message(host: str, port: int, error: OSError) -> str:
+    """Error message for an address that cannot be had, with its likely cause and advice."""
+    if isinstance(error, socket.gaierror):
+        return f"cannot listen on {host!r}: no such host is known here ({error}). DMPO_HOST is an address or a name."
+    return (
+        f"cannot listen on {host} port {port} ({error.strerror or error}): another program uses it (a studio that "
+        "still runs?), or the address is not one of this machine. Stop the other program, or choose another port: "
+        f"`dmpo serve --port {port + 1}` or DMPO_PORT; --port 0 takes any free one."
+    )
+
+
+def page_url(host: str, port: int, root_path: str = "") -> str:
+    """URL at which a person on this machine opens the page."""
+    address = host.strip("[]")
+    if address in ("0.0.0.0", "::"):
+        address = "localhost"
+    return f"http://{f'[{address}]' if ':' in address else address}:{port}{root_path}/"
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection. `deadline`: when it is dropped unless the client has gone on by then, in the loop's time.
+
+    `waiting`: the connections of the server without a whole request, in the order in which they began to wait.
+    """
+
+    def __init__(self, *, waiting: dict["BoundedProtocol", None], max_connections: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.deadline = math.inf
+        self._write_deadline = math.inf
+        self._num_header_bytes = 0
+        self._is_reading_headers = False
+        self._waiting = waiting
+        self._max_connections = max_connections
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._wait_for_request()
+        if len(self.connections) > self._max_connections:
+            longest_waiting = next(iter(self._waiting))  # this very connection where all others are at work
+            longest_waiting.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._waiting.pop(self, None)
+        super().connection_lost(exc)
+
+    def _wait_for_request(self) -> None:
+        self.deadline = self.loop.time() + HEADER_SECONDS
+        self._waiting.pop(self, None)
+        self._waiting[self] = None
+
+    def data_received(self, data: bytes) -> None:
+        was_reading_headers = self._is_reading_headers
+        super().data_received(data)
+        if self.parser is None or self.transport.is_closing():
+            return
+        if was_reading_headers and self._is_reading_headers:
+            self._num_header_bytes += len(data)
+            if self._num_header_bytes > MAX_HEADER_BYTES:
+                self.send_400_response("The headers are too large.")
+        elif self.deadline == math.inf and (self.cycle is None or self.cycle.response_complete):
+            self._wait_for_request()  # bytes that begin no request
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._num_header_bytes = 0
+        self._is_reading_headers = True
+        self._wait_for_request()
+
+    def on_headers_complete(self) -> None:
+        self._is_reading_headers = False
+        self._waiting.pop(self, None)
+        self.deadline = self.loop.time() + BODY_SECONDS
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        if not self.cycle.response_complete:
+            latest = self.loop.time() + MOST_BODY_SECONDS
+            self.deadline = min(self.deadline + len(body) / BODY_BYTES_PER_SECOND, latest)
+
+    def on_message_complete(self) -> None:
+        self.deadline = math.inf
+        super().on_message_complete()
+        if self.cycle.response_complete:  # the body that nobody wanted has ended
+            self.transport.close()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.pipeline or self.transport.is_closing():
+            return
+        if self.cycle.more_body:
+            self._unset_keepalive_if_required()
+            self.deadline = self.loop.time() + LINGER_SECONDS
+        elif self.cycle.response_complete:
+            self._waiting[self] = None
+
+    def pause_writing(self) -> None:
+        self._write_deadline = self.loop.time() + WRITE_SECONDS
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._write_deadline = math.inf
+        super().resume_writing()
+
+    def drop_if_late(self, now: float) -> None:
+        """Drop the connection when its time is over. A body that the studio itself does not take up is not late."""
+        if self.flow.read_paused:
+            self.deadline = max(self.deadline, now + 1)
+        if now > self.deadline or now > self._write_deadline:
+            self.transport.abort()
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn on open sockets, in a thread of its own. `lifespan` is entered before the first request is taken."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        sockets: list[socket.socket],
+        lifespan: Callable[[], AbstractAsyncContextManager[None]],
+    ) -> None:
+        self._sockets = sockets
+        self._lifespan = lifespan
+        self._ready: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, name="http-server", daemon=True)
+        protocol = functools.partial(BoundedProtocol, waiting={}, max_connections=_max_connections())
+        host, port = sockets[0].getsockname()[:2]
+        config = uvicorn.Config(
+            cast("Any", app),
+            host=host,
+            port=port,  # `spaces` reads it: its processes close what they inherit of this server
+            http=cast("Any", protocol),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="error",  # below that a line for each malformed request of anybody's
+            access_log=False,
+            proxy_headers=False,  # see `web.gateway`
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=STOP_SECONDS,
+        )
+        super().__init__(config)
+
+    def start(self) -> None:
+        """Return once requests are accepted, however long the start takes. Raises what the lifespan raises."""
+        self._thread.start()
+        self._ready.result()
+
+    def close(self) -> None:
+        """Accept nothing more, finish what is under way for a few seconds, and return."""
+        self.should_exit = True
+        self._thread.join(timeout=2 * STOP_SECONDS + 2)
+
+    def _run(self) -> None:
+        try:
+            self.run(self._sockets)
+        except BaseException as error:  # noqa: BLE001 - it ends the thread, and whoever waits for it is told
+            if self._ready.done():
+                _log.critical("the HTTP server has ended", exc_info=error)
+            else:
+                self._ready.set_exception(error)
+        finally:
+            for listener in self._sockets:
+                listener.close()
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        async with self._lifespan():
+            await super().serve(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready.set_result(None)
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:  # every second
+            for connection in list(self.server_state.connections):
+                bounded = cast("BoundedProtocol", connection)
+                bounded.drop_if_late(bounded.loop.time())
+        return await super().on_tick(counter)
+
+
+def _max_connections() -> int:
+    """The number of connections that leaves half of the open files to the studio; more open files where allowed.
+
+    Many systems begin with 1,024 open files and allow a program more of them if it asks.
+    """
+    if resource is None:
+        return MAX_CONNECTIONS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MAX_CONNECTIONS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, soft // 2)
