@@ -9,7 +9,6 @@ import logging
 import os
 import secrets
 import sys
-import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 
 from dmpo_app.errors import BadInputError
-from dmpo_app.io import stop_signals
+from dmpo_app.io import StopFlag, stop_signals
 from dmpo_app.server import wiring
 from dmpo_app.server.backup_lifecycle import claim_backup, start_backup
 from dmpo_app.settings import Settings, apply_mode, detect_mode
@@ -56,7 +55,7 @@ def run_server(settings: Settings, console: Console) -> None:
         _end_while_loading()
 
 
-def open_studio(settings: Settings, console: Console, stopping: threading.Event, stack: ExitStack) -> OpenStudio | None:
+def open_studio(settings: Settings, console: Console, stopping: StopFlag, stack: ExitStack) -> OpenStudio | None:
     """Open a studio, whose parts `stack` stops; None when `stopping` is set before the home is opened.
 
     Raises like `run_server`.
@@ -162,7 +161,7 @@ class Studio:
             run_server(self.settings, Console())
             return self
         with ExitStack() as stack:
-            self._open = open_studio(self.settings, Console(quiet=True), threading.Event(), stack)
+            self._open = open_studio(self.settings, Console(quiet=True), StopFlag(), stack)
             self._stack = stack.pop_all()
         return self
 
