@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import itertools
 import os
 import shutil
 import signal
@@ -10,6 +11,8 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 import torch
@@ -26,11 +29,14 @@ from dmpo_app.labeling.sign_in import load_or_create_key
 from dmpo_app.store.files import Files
 from dmpo_app.training.data.encoding import EncodedBatch, EncodedPairs
 from examples.pocket_model.checkpoint import save_atomically
+from tests.patience import PATIENCE
 from tests.studio_process import PROJECT_ROOT
 
 KILLED_BEFORE = """
 import os, signal, sys
 from pathlib import Path
+from types import FrameType
+from typing import Any
 from dmpo_app import io
 
 def killed(*_):
@@ -301,3 +307,68 @@ def test_a_module_is_of_the_package_that_is_running_and_not_of_the_one_that_is_i
         [sys.executable, "-P", "-c", parent], env=environment, capture_output=True, text=True, check=True
     )
     assert finished.stdout.split() == ["__main__", "dmpo_app", "['a',", "'b']", str(copy / "__init__.py")]
+
+
+BURST = """
+import os, sys
+from dmpo_app.io import stop_signals
+with stop_signals() as stopping:
+    print("up", flush=True)
+    while not stopping.wait(0.0005):
+        sum(range(500))
+    assert stopping.wait() and stopping.wait(0)
+    print("down", flush=True)
+    os._exit(0)  # with the handlers still in place: the burst goes on
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_burst_of_signals_from_several_threads_sets_the_flag_once_and_blocks_nobody(number: signal.Signals) -> None:
+    command = [sys.executable, "-c", BURST]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=PROJECT_ROOT) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+
+        def burst() -> None:
+            for _ in range(200):
+                process.send_signal(number)
+
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(8):
+                pool.submit(burst)
+        rest, _ = process.communicate(timeout=PATIENCE)
+    assert (rest, process.returncode) == ("down\n", 0)
+
+
+def test_a_stop_flag_wakes_all_who_wait_and_counts_time_for_those_it_does_not() -> None:
+    flag = io.StopFlag()
+    assert not flag.wait(0.01)
+    assert not flag.wait(0)
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(flag.wait) for _ in range(2)] + [pool.submit(flag.wait, PATIENCE)]
+        flag.set()
+        assert [future.result(PATIENCE) for future in waiting] == [True] * 3
+    flag.set()
+    assert flag.is_set()
+
+
+def test_a_stop_flag_can_be_set_again_amid_setting_it() -> None:
+    """A second signal comes while the handler of the first one runs, at each of its lines in turn."""
+    for line in range(4):
+        flag, lines = io.StopFlag(), itertools.count()
+
+        def interrupt(frame: FrameType, event: str, _: object, flag: io.StopFlag = flag, lines: Any = lines) -> Any:
+            if frame.f_code is not io.StopFlag.set.__code__:
+                return None
+            if event == "line" and next(lines) == line:  # noqa: B023 - called within this turn
+                sys.settrace(None)
+                flag.set()
+            return interrupt
+
+        sys.settrace(interrupt)
+        try:
+            flag.set()
+        finally:
+            sys.settrace(None)
+        assert flag.is_set()
+        assert flag.wait(PATIENCE)

@@ -15,7 +15,7 @@ from dmpo_app.domain.limits import MAX_SEED
 from dmpo_app.domain.lineage import BASE_VERSION, RenderRequest, RoundState, Trigger
 from dmpo_app.domain.vote import Question
 from dmpo_app.errors import BadInputError, ConflictError, NotFoundError
-from dmpo_app.io import stop_signals, users_umask
+from dmpo_app.io import StopFlag, stop_signals, users_umask
 from dmpo_app.server.wiring import Lineage, open_lineage
 from dmpo_app.settings import Settings
 
@@ -34,7 +34,7 @@ def train_until_stopped(settings: Settings) -> None:
     from dmpo_app.training.process.trainer_process import run_trainer
 
     with stop_signals() as stopping, join_process_group() as group:
-        run_trainer(settings, owner=_owner(), stop_event=stopping, group=group)
+        run_trainer(settings, owner=_owner(), stop_flag=stopping, group=group)
 
 
 def train_one_round(settings: Settings, on_progress: Callable[[RoundState], None]) -> RoundState:
@@ -49,9 +49,9 @@ def train_one_round(settings: Settings, on_progress: Callable[[RoundState], None
 
     failures: list[Exception] = []
 
-    def train(stopping: threading.Event, group: ProcessGroup) -> None:
+    def train(stopping: StopFlag, group: ProcessGroup) -> None:
         try:
-            run_trainer(settings, owner=_owner(), stop_event=stopping, group=group)
+            run_trainer(settings, owner=_owner(), stop_flag=stopping, group=group)
         except Exception as error:  # noqa: BLE001 - raised again below, in the thread that was asked
             failures.append(error)
 

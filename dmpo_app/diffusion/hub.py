@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dmpo_app.errors import ModelUnavailableError, hub_http_errors
 from dmpo_app.io import is_disk_error, is_passing_error
+from dmpo_app.liveness import phase
 
 BASE_MODEL = "DMPO_BASE_MODEL"
 _PASSING_STATUS = (408, 425, 429)
@@ -56,7 +57,7 @@ def fetch_files(repo_id: str, patterns: Sequence[str], *, setting: str = BASE_MO
     """
     from huggingface_hub import snapshot_download
 
-    with _translate_hub_errors(repo_id, setting):
+    with phase(f"downloading {repo_id}"), _translate_hub_errors(repo_id, setting):
         return Path(snapshot_download(repo_id, allow_patterns=list(patterns)))
 
 

@@ -345,12 +345,16 @@ class RoundProgress:
 
 @dataclass(frozen=True, slots=True)
 class TrainerState:
-    """The state of the trainer process; `message` explains a trainer that does not stay up."""
+    """The state of the trainer process; `message` explains a trainer that does not stay up, or that hangs.
+
+    `running`: it lives and has given a sign of life lately. `phase`: what it says it is at; empty where nobody knows.
+    """
 
     running: bool
     pid: int | None
     restarts: int
     message: str = ""
+    phase: str = ""
 
 
 class TrainerSupervisor(Protocol):

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from dmpo_app.errors import BackupUnreachableError, SetupError
+from dmpo_app.io import StopFlag
 from dmpo_app.settings import Settings
 from dmpo_app.store.store import utc_now
 from dmpo_app.web.http_server import listening_sockets
@@ -114,7 +115,7 @@ class ClaimedBackup(NamedTuple):
     claim: Claim
 
 
-def claim_backup(settings: Settings, stopping: threading.Event) -> ClaimedBackup | None:
+def claim_backup(settings: Settings, stopping: StopFlag) -> ClaimedBackup | None:
     """Claim the backup and restore what this disk does not have; None without a backup, or when told to stop.
 
     While the storage is out of reach this waits, and the studio's address says so. Raises SetupError,

@@ -9,7 +9,6 @@ import logging
 import os
 import secrets
 import sys
-import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 
 from dmpo_app.errors import BadInputError
-from dmpo_app.io import raise_open_files_limit, stop_signals
+from dmpo_app.io import StopFlag, raise_open_files_limit, stop_signals
 from dmpo_app.labeling.quality.standing import open_studio_note
 from dmpo_app.labeling.sign_in import require_strong_token
 from dmpo_app.logs import log_json_to_stderr
@@ -61,7 +60,7 @@ def run_server(settings: Settings, console: Console) -> None:
         _end_while_loading()
 
 
-def open_studio(settings: Settings, console: Console, stopping: threading.Event, stack: ExitStack) -> OpenStudio | None:
+def open_studio(settings: Settings, console: Console, stopping: StopFlag, stack: ExitStack) -> OpenStudio | None:
     """Open a studio, whose parts `stack` stops; None when `stopping` is set before the home is opened.
 
     Raises like `run_server`.
@@ -179,7 +178,7 @@ class Studio:
             run_server(self.settings, Console())
             return self
         with ExitStack() as stack:
-            self._open = open_studio(self.settings, Console(quiet=True), threading.Event(), stack)
+            self._open = open_studio(self.settings, Console(quiet=True), StopFlag(), stack)
             self._stack = stack.pop_all()
         return self
 

@@ -113,6 +113,13 @@ class TrainerSettings(SettingsGroup):
     """Torch threads of the trainer; None: half the cores."""
     lease_seconds: Annotated[float, Field(gt=1)] = 30.0
     """A trainer silent for this long may be replaced."""
+    silent_seconds: Annotated[float, Field(ge=2)] = 60.0
+    """A trainer without a heartbeat for this long is frozen: it is told on the page, ended and started again. It beats
+    every second, whatever it does."""
+    stall_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """So is one whose step takes longer than this and than ten times the longest step before ..."""
+    phase_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    """... or whose first step, or loading, downloading, compiling, calibrating, evaluating, takes longer than this."""
     tracker: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
     """Experiment tracker for the values logged while training, one run a round; the package must be installed."""
 

@@ -194,9 +194,10 @@ class RendererOut(BaseModel):
 
 
 class TrainerOut(BaseModel):
-    running: bool
+    running: bool = Field(description="It lives and has given a sign of life lately.")
     restarts: int
     message: str
+    phase: str = Field("", description="What it is at: waiting, training, loading, evaluating, ...")
 
 
 class EncodingOut(BaseModel):

@@ -14,6 +14,7 @@ from dmpo_app.backup.remotes.folder_remote import FolderRemote
 from dmpo_app.backup.restoring import restore
 from dmpo_app.backup.startup import claim_and_restore
 from dmpo_app.errors import BackupUnreachableError, SetupError
+from dmpo_app.io import StopFlag
 from dmpo_app.server.backup_lifecycle import claim_backup
 from dmpo_app.settings import BackupSettings, Settings
 from dmpo_app.store import Store
@@ -176,7 +177,7 @@ def test_a_studio_whose_storage_is_out_of_reach_says_so_instead_of_opening(tmp_p
         backup=BackupSettings(url=str(share / "studio" / "backup"), handover_seconds=0),
     )
     address, opened = f"http://127.0.0.1:{settings.port}", threading.Event()
-    stopping = threading.Event()
+    stopping = StopFlag()
 
     def open_studio() -> None:
         if claim_backup(settings, stopping) is not None:
@@ -216,4 +217,4 @@ def test_waiting_for_a_storage_that_takes_a_write_a_minute_is_refused(tmp_path: 
     url = "hf://datasets/somebody/votes"
     settings = Settings(home=tmp_path / "home", backup=BackupSettings(url=url, acknowledge="remote"))
     with pytest.raises(SetupError, match="DMPO_BACKUP__ACKNOWLEDGE=disk"):
-        claim_backup(settings, threading.Event())
+        claim_backup(settings, StopFlag())

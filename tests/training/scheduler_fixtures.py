@@ -44,6 +44,7 @@ def make_scheduler(studio: TrainingStudio, denoiser: Denoiser, clock: Clock) -> 
         beta: float | None = FAST.beta,
         scoring: ScoringSettings = NO_SCORERS,
         labeling: LabelingSettings = PLAIN_CAMPAIGN,
+        hang: str = "",
         **trainer: Any,
     ) -> RoundScheduler:
         settings = Settings(
@@ -55,7 +56,7 @@ def make_scheduler(studio: TrainingStudio, denoiser: Denoiser, clock: Clock) -> 
             trainer=TrainerSettings(**{"period_min_votes": 3, "period_minutes": 30.0, **trainer}),
         )
         return RoundScheduler(
-            studio.store, studio.base, settings, denoiser, owner=owner, now=clock, should_stop=should_stop
+            studio.store, studio.base, settings, denoiser, owner=owner, now=clock, should_stop=should_stop, hang=hang
         )
 
     return make

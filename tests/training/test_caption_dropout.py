@@ -16,6 +16,7 @@ from dmpo_app.diffusion.loading import Encoder, load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec, attach, load_state_in_place
 from dmpo_app.domain.lineage import RoundStatus
 from dmpo_app.errors import RoundFailedError
+from dmpo_app.io import StopFlag
 from dmpo_app.settings import RenderSettings, Settings, TrainerSettings
 from dmpo_app.training.data.dataset import PairDataset, build_dataset
 from dmpo_app.training.data.encoding import EMPTY_PROMPTS_FOLDER, EmptyPrompt
@@ -254,7 +255,7 @@ def work(studio: TrainingStudio) -> Work:
         return sum(state.finished_at is not None for state in studio.store.rounds.list(studio.base))
 
     def until_trained(share: float) -> None:
-        stopping = threading.Event()
+        stopping = StopFlag()
         settings = Settings(
             home=studio.home,
             base_model=str(studio.source),
@@ -273,7 +274,7 @@ def work(studio: TrainingStudio) -> Work:
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         try:
-            run_trainer(settings, owner="tests", stop_event=stopping)
+            run_trainer(settings, owner="tests", stop_flag=stopping)
         finally:
             stopping.set()
             watcher.join()

@@ -22,6 +22,7 @@ from dmpo_app.diffusion.fused_lora import fuse
 from dmpo_app.diffusion.lora import attach, detach, load_state_in_place, lora_state
 from dmpo_app.domain.lineage import BASE_VERSION
 from dmpo_app.errors import AdapterMismatchError, RoundFailedError
+from dmpo_app.liveness import phase
 from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup, is_out_of_memory
 from dmpo_app.training.loop.checkpoint import BestAdapter, Checkpoint
 from dmpo_app.training.loop.compilation import can_compile, compile_in_place, eager_forward, restore_eager
@@ -107,13 +108,19 @@ class RoundTrainer:
     def _compile_or_fuse(self, resume_from: Checkpoint | None) -> None:
         """Compile the denoiser with its adapter, where all processes can, or else fuse the adapter's layers."""
         denoiser = self._denoiser
-        if not (self._settings.compile and all(self.group.all_gather(lambda: can_compile(denoiser.device)))):
+        self._compiles_next = False
+        if not (self._settings.compile and self._can_all_compile()):
             fuse(denoiser.module)
             return
         compile_in_place(denoiser.module)
+        self._compiles_next = True
         self._references.switch_numerics(
             self._oom_retrier.micro_pairs, compiled_with=self._plan.spec, checkpoint=resume_from
         )
+
+    def _can_all_compile(self) -> bool:
+        with phase("compiling"):
+            return all(self.group.all_gather(lambda: can_compile(self._denoiser.device)))
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         load_state_in_place(self._parameters, checkpoint.tensors)
@@ -123,11 +130,23 @@ class RoundTrainer:
 
     def train_step(self) -> early_stopping.StepResult:
         """Train one step. Raises RoundFailedError when it diverges or does not fit into memory."""
+        with phase("compiling") if self._compiles_next else nullcontext():
+            result = self._update_adapter()
+        self._compiles_next = False
+        self.step += 1
+        if self._ema is not None:
+            self._ema.update()
+        norm = early_stopping.adapter_norm(self._parameters, scaling=self._scaling)
+        result = replace(result, adapter_norm=norm, adapter_rms=norm / self._root_outputs)
+        self._monitor = self._monitor.after_step(self.step, result, self._settings.limits)
+        return result
+
+    def _update_adapter(self) -> early_stopping.StepResult:
         self._oom_retrier.run(lambda: self.group.all_gather(lambda: self._references.compute_for_step(self.step)))
         set_learning_rate(
             self._optimizer, self._settings.learning_rate * learning_rate_factor(self.step, self._settings)
         )
-        result = self._oom_retrier.run(
+        return self._oom_retrier.run(
             lambda: train_step(
                 self._references.train,
                 self._references.examples_for_step(self.step),
@@ -139,13 +158,6 @@ class RoundTrainer:
                 group=self.group,
             )
         )
-        self.step += 1
-        if self._ema is not None:
-            self._ema.update()
-        norm = early_stopping.adapter_norm(self._parameters, scaling=self._scaling)
-        result = replace(result, adapter_norm=norm, adapter_rms=norm / self._root_outputs)
-        self._monitor = self._monitor.after_step(self.step, result, self._settings.limits)
-        return result
 
     @property
     def violation(self) -> early_stopping.LimitViolation | None:
@@ -184,7 +196,8 @@ class RoundTrainer:
             return {}
         drift: Mapping[str, float] = {}
         if self._settings.health_images:
-            drift = self._oom_retrier.run(lambda: self.group.broadcast(self._measure_drift))
+            with phase("measuring drift"):
+                drift = self._oom_retrier.run(lambda: self.group.broadcast(self._measure_drift))
         self._monitor = self._monitor.after_evaluation(self.step, drift, self._settings.limits)
         return drift
 
@@ -286,7 +299,8 @@ class RoundTrainer:
                 group=self.group,
             )
 
-        return self._oom_retrier.run(in_pieces)
+        with phase("evaluating"):
+            return self._oom_retrier.run(in_pieces)
 
     def _evaluate_live(self, parent: AdapterWeights | None) -> Evaluation | None:
         """Evaluate the live version on the held-out votes, for comparison."""
@@ -294,7 +308,8 @@ class RoundTrainer:
         if held_out is None:
             return None
         if self._plan.parent_version == BASE_VERSION:
-            return evaluate_base(held_out)
+            with phase("evaluating"):
+                return evaluate_base(held_out)
         if parent is None:
             return None
         load_state_in_place(attach(self._denoiser.module, parent.spec, seed=0), parent.tensors)

@@ -3,12 +3,15 @@
     starting -> ready -> (dies) -> pause -> starting ...
 
 The pause doubles while the process exits quickly; one that ends by itself again and again is given up in the end, one
-that is killed never.
+that is killed never. One that is frozen, or gets no further, is ended and started again.
 """
+
+from __future__ import annotations
 
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -18,6 +21,7 @@ from typing import IO
 
 from dmpo_app.domain.lineage import TrainerState
 from dmpo_app.io import module_command
+from dmpo_app.liveness import BEAT_SECONDS, Heartbeat
 from dmpo_app.settings import Settings
 
 READY = "ready"
@@ -28,6 +32,12 @@ MAX_QUICK_EXITS = 6
 _QUICK_EXIT_SECONDS = 60.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
 _STOP_SECONDS = 30.0
+_HANG_STOP_SECONDS = 2.0
+"""A trainer that hangs is given so long to stop before it is killed; a frozen one cannot."""
+_FIRST_BEAT_SECONDS = 120.0
+"""Python starts and imports before the first heartbeat; on a busy machine that takes long."""
+_QUIET_SHARE = 0.25
+"""Of `silent_seconds`: after so much silence the trainer is not said to run."""
 _log = logging.getLogger(__name__)
 
 
@@ -48,6 +58,8 @@ class TrainerProcess:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._process: subprocess.Popen[str] | None = None
+        self._life = LifeSigns(settings.trainer.silent_seconds)
+        self._hang = ""
         self._restarts = 0
         self._quick_exits = 0
         self._ready_at: float | None = None
@@ -58,12 +70,14 @@ class TrainerProcess:
         """A snapshot of the trainer's state; `message` is empty while all is well."""
         with self._lock:
             process = self._process
-            running = process is not None and process.poll() is None
+            lives = process is not None and process.poll() is None
+            trouble = self._life.trouble if lives else ""
             return TrainerState(
-                running=running,
-                pid=process.pid if process is not None and running else None,
+                running=lives and not trouble,
+                pid=process.pid if process is not None and lives else None,
                 restarts=self._restarts,
-                message=self._message,
+                message=trouble or self._message,
+                phase=self._life.phase if lives else "",
             )
 
     def start(self) -> None:
@@ -75,17 +89,15 @@ class TrainerProcess:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the process: it finishes its step and checkpoints the round, or is killed after half a minute."""
+        """Stop the process: it finishes its step and checkpoints the round, or is killed after half a minute.
+
+        A frozen one is killed at once.
+        """
         self._stopping.set()
         with self._lock:
             process = self._process
         if process is not None and process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                _log.warning("the trainer did not stop in %.0f s and is killed", _STOP_SECONDS)
-                process.kill()
+            _terminate(process, 0.0 if self._life.trouble else _STOP_SECONDS)
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -108,19 +120,36 @@ class TrainerProcess:
                 raise RuntimeError("the trainer was started without pipes")
             listener = threading.Thread(target=_keep_last_line, args=(stderr, last_stderr_lines), daemon=True)
             listener.start()
+            threading.Thread(target=self._watch, args=(process, self._life), name="trainer-watch", daemon=True).start()
             self._send_settings(stdin)
             for line in stdout:
+                self._life.hear(line)
                 if line.strip() == READY:
                     with self._lock:
-                        self._ready_at, self._message = time.monotonic(), ""
+                        self._ready_at, self._message, self._hang = time.monotonic(), "", ""
             status = process.wait()
             listener.join()
         return status, last_stderr_lines[0] if last_stderr_lines else ""
 
+    def _watch(self, process: subprocess.Popen[str], life: LifeSigns) -> None:
+        """Watch for a hang, and end the process then; the supervisor starts the next one."""
+        ticked_at = time.monotonic()
+        while process.poll() is None and not self._stopping.wait(BEAT_SECONDS / 2):
+            last, ticked_at = ticked_at, time.monotonic()
+            if hang := life.tick(ticked_at - last):
+                with self._lock:
+                    self._hang = hang
+                _log.error("%s; its stacks are in trainer.log, and it is ended", hang)
+                if hasattr(signal, "SIGUSR1"):
+                    process.send_signal(signal.SIGUSR1)
+                _terminate(process, _HANG_STOP_SECONDS)
+                return
+
     def _spawn(self) -> subprocess.Popen[str]:
         with self._lock:
+            self._life = LifeSigns(self._settings.trainer.silent_seconds)
             self._process = subprocess.Popen(
-                [*self._command, "--parent-pid", str(os.getpid()), "--owner", self._owner],
+                [*self._command, "--parent-pid", str(os.getpid()), "--owner", self._owner, "--hang", self._hang],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -151,8 +180,8 @@ class TrainerProcess:
 
     def _handle_exit(self, status: int, last_stderr_line: str) -> float | None:
         """Handle an exit; return the seconds until the next start, None to give up."""
-        reason = _reason(status, last_stderr_line)
         with self._lock:
+            reason = self._hang or _reason(status, last_stderr_line)
             uptime = 0.0 if self._ready_at is None else time.monotonic() - self._ready_at
             # Whoever kills a trainer that was ready says nothing about whether the next one can work.
             if (status > 0 and uptime < _QUICK_EXIT_SECONDS) or self._ready_at is None:
@@ -169,6 +198,61 @@ class TrainerProcess:
             pause: float = min(_FIRST_PAUSE_SECONDS * 2**self._quick_exits, _LONGEST_PAUSE_SECONDS)
         _log.warning("%s in %.1f s", self._message, pause)
         return pause
+
+
+class LifeSigns:
+    """The life signs of one trainer process: its heartbeats, and how long it has been silent or got no further.
+
+    `tick` is called again and again with the seconds since the last call, and the silence is counted in those: a
+    supervisor that was itself frozen, with a machine that slept, must not blame the trainer.
+    """
+
+    def __init__(self, silent_seconds: float) -> None:
+        self._silent_seconds = silent_seconds
+        self._heartbeat: Heartbeat | None = None
+        self._silence = 0.0
+
+    def hear(self, line: str) -> None:
+        """Hear a line of the process's output, which may be a heartbeat."""
+        heartbeat = Heartbeat.from_line(line)
+        if heartbeat is not None:
+            self._heartbeat, self._silence = heartbeat, 0.0
+
+    def tick(self, seconds: float) -> str:
+        """Count silence; returns how the process hangs, if it does."""
+        self._silence += min(seconds, 2 * BEAT_SECONDS)
+        last = self._heartbeat
+        if self._silence > (max(self._silent_seconds, _FIRST_BEAT_SECONDS) if last is None else self._silent_seconds):
+            return self._silent_message()
+        if last is not None and last.seconds > last.limit:
+            return f"the trainer has got no further for {last.seconds:.0f} s ({last.phase})"
+        return ""
+
+    @property
+    def phase(self) -> str:
+        """The phase it said last that it is in; empty before."""
+        return "" if self._heartbeat is None else self._heartbeat.phase
+
+    @property
+    def trouble(self) -> str:
+        """The silence in words, once it is too long to say that the trainer runs, if not yet to end it."""
+        is_quiet = self._heartbeat is not None and self._silence > max(
+            _QUIET_SHARE * self._silent_seconds, 2 * BEAT_SECONDS
+        )
+        return self._silent_message() if is_quiet else ""
+
+    def _silent_message(self) -> str:
+        return f"the trainer has given no sign of life for {self._silence:.0f} s"
+
+
+def _terminate(process: subprocess.Popen[str], seconds: float) -> None:
+    """Ask the process to stop, and kill it when it has not in so many seconds."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        _log.warning("the trainer did not stop in %.0f s and is killed", seconds)
+        process.kill()
 
 
 def _reason(status: int, last_stderr_line: str) -> str:

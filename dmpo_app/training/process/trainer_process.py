@@ -8,21 +8,19 @@ its parent is gone, however the parent went.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import importlib.util
 import logging
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from logging.handlers import RotatingFileHandler
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from dmpo_app.errors import SetupError
-from dmpo_app.io import make_files_private
+from dmpo_app.io import StopFlag, make_files_private
+from dmpo_app.liveness import Activity, LifeThread, advance, announce_through, signal_on_parents_death
 from dmpo_app.logs import formatter_for
 from dmpo_app.settings import Settings
 from dmpo_app.settings.resources import available_cores, torch_threads
@@ -39,10 +37,9 @@ __all__ = ["TrainerProcess", "main", "run_trainer"]
 LOG_FILE = "trainer.log"
 _LOG_BYTES, _LOG_BACKUPS = 1_000_000, 2
 _LOG_LINE = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
-_PARENT_POLL_SECONDS = 1.0
 _PREFETCH_PAUSE_SECONDS = 0.1
-_SHUTDOWN_GRACE_SECONDS = 60.0
-_PR_SET_PDEATHSIG = 1
+_FROZEN_FACTOR = 1.5
+"""Of `silent_seconds`: the supervisor, while there is one, ends a frozen trainer first, and says so."""
 _TRACKER_PACKAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"none": (), "tensorboard": ("tensorboard", "tensorboardX"), "trackio": ("trackio",), "wandb": ("wandb",)}
 )
@@ -57,32 +54,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="the trainer process of DMPO Studio; started by `dmpo serve`")
     parser.add_argument("--parent-pid", type=int, required=True)
     parser.add_argument("--owner", required=True, help="the name under which it holds the lineage's lease")
+    parser.add_argument("--hang", default="", help="why the trainer before this one was ended as hanging, if it was")
     options = parser.parse_args(arguments)
+    signal_on_parents_death(options.parent_pid)
     settings = Settings.model_validate_json(sys.stdin.readline())
-    stop_event, ready_event = threading.Event(), threading.Event()
-
-    def stop(*_: object) -> None:
-        stop_event.set()
-        if not ready_event.is_set():
-            os._exit(0)  # nothing is lost while the model loads, and that cannot be interrupted otherwise
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    _stop_with_parent(options.parent_pid, stop, stop_event)
+    limits = settings.trainer
+    activity = Activity("loading", stall_seconds=limits.stall_seconds, phase_seconds=limits.phase_seconds)
+    announce_through(activity)
+    stop_flag = StopFlag()
     make_files_private()
-    _log_to(settings)
-    if hasattr(os, "nice"):
-        os.nice(settings.trainer.nice)
-    try:
-        run_trainer(settings, owner=options.owner, stop_event=stop_event, on_ready=lambda: _announce_ready(ready_event))
-    except SetupError as error:
-        _log.error("%s", error)
-        sys.stderr.write(f"{error}\n")
-        return EXIT_SETUP
-    except Exception as error:
-        _log.exception("the trainer ends")
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        raise
+    with _open_log(settings) as stacks:
+        life = LifeThread(
+            options.parent_pid,
+            activity,
+            stop_flag,
+            stacks=stacks,
+            frozen_seconds=_FROZEN_FACTOR * limits.silent_seconds,
+        )
+        life.start()
+        if hasattr(os, "nice"):
+            os.nice(limits.nice)
+
+        def announce_ready() -> None:
+            life.may_exit = False
+            print(READY, flush=True)  # noqa: T201 - the supervisor listens
+
+        try:
+            run_trainer(settings, owner=options.owner, stop_flag=stop_flag, on_ready=announce_ready, hang=options.hang)
+        except SetupError as error:
+            _log.error("%s", error)
+            sys.stderr.write(f"{error}\n")
+            return EXIT_SETUP
+        except Exception as error:
+            _log.exception("the trainer ends")
+            sys.stderr.write(f"{type(error).__name__}: {error}\n")
+            raise
     return 0
 
 
@@ -90,12 +96,14 @@ def run_trainer(
     settings: Settings,
     *,
     owner: str,
-    stop_event: threading.Event,
+    stop_flag: StopFlag,
     on_ready: Callable[[], None] = lambda: None,
     group: ProcessGroup | None = None,
+    hang: str = "",
 ) -> None:
-    """Train whenever a round is due, until `stop_event` is set. Raises SetupError when base model or home are unfit.
+    """Train whenever a round is due, until `stop_flag` is set. Raises SetupError when base model or home are unfit.
 
+    `hang` says how the trainer before this one was found to hang, if it was: an attempt of the round it was in.
     Of several processes in `group` the main one decides; the others train with it until it is stopped, and raise
     PeerLostError when it is gone.
     """
@@ -121,11 +129,19 @@ def run_trainer(
             run_secondary_process(store, base, denoiser, group)
             return
         scheduler = RoundScheduler(
-            store, base, settings, denoiser, owner=owner, now=utc_now, should_stop=stop_event.is_set, group=group
+            store,
+            base,
+            settings,
+            denoiser,
+            owner=owner,
+            now=utc_now,
+            should_stop=stop_flag.is_set,
+            group=group,
+            hang=hang,
         )
         _log.info("ready: %s, %d torch threads", settings.base_model, torch.get_num_threads())
         on_ready()
-        _work(scheduler, group, stop_event, settings.trainer.poll_seconds)
+        _work(scheduler, group, stop_flag, settings.trainer.poll_seconds)
     _log.info("stopped")
 
 
@@ -158,18 +174,19 @@ def _load_denoiser(settings: Settings, base_fingerprint: str, group: ProcessGrou
     return replace(denoiser, empty_prompt=empty_prompt)
 
 
-def _work(scheduler: RoundScheduler, group: ProcessGroup, stop_event: threading.Event, poll_seconds: float) -> None:
+def _work(scheduler: RoundScheduler, group: ProcessGroup, stop_flag: StopFlag, poll_seconds: float) -> None:
     """Run ticks until told to stop, each followed by a broadcast to the group; release the lease at the end."""
     from dmpo_app.training.rounds.scheduler import END, IDLE, Tick
 
     try:
-        while not stop_event.is_set():
+        while not stop_flag.is_set():
+            advance("waiting")
             tick = scheduler.tick()
             group.broadcast(lambda: IDLE)
             if tick is Tick.PREPARED:
-                stop_event.wait(_PREFETCH_PAUSE_SECONDS)  # nobody waits for this, and the page needs the processor too
+                stop_flag.wait(_PREFETCH_PAUSE_SECONDS)  # nobody waits for this, and the page needs the processor too
             elif tick is not Tick.TRAINED:
-                stop_event.wait(poll_seconds)
+                stop_flag.wait(poll_seconds)
         group.broadcast(lambda: END)
     finally:
         scheduler.close()
@@ -182,38 +199,18 @@ def trainer_threads(settings: Settings) -> int:
     return settings.trainer.num_threads or torch_threads(available_cores() // 2 // local_world_size())
 
 
-def _announce_ready(ready_event: threading.Event) -> None:
-    ready_event.set()
-    print(READY, flush=True)  # noqa: T201 - the supervisor listens
-
-
-def _stop_with_parent(parent_pid: int, stop: Callable[[], None], stop_event: threading.Event) -> None:
-    """Stop when the parent is gone: at once by the kernel's signal on Linux, within a second elsewhere.
-
-    A trainer that has not stopped a minute later hangs, and is ended the hard way; the checkpoint is what counts.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-    def watch() -> None:
-        while os.getppid() == parent_pid:
-            if stop_event.wait(_PARENT_POLL_SECONDS):
-                return
-        _log.warning("the parent process %d is gone; stopping", parent_pid)
-        stop()
-        threading.Event().wait(_SHUTDOWN_GRACE_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
-
-
-def _log_to(settings: Settings) -> None:
+def _open_log(settings: Settings) -> IO[bytes]:
+    """Log to a file in the home; returns that file for what is written past Python's logging."""
     make_home(settings.home)
     path = settings.home / LOG_FILE
     handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOG_BACKUPS, encoding="utf-8")
     handler.setFormatter(formatter_for(settings.log_format, _LOG_LINE))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    return path.open("ab")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    logging.shutdown()
+    # All is closed and durable. Python's own end would take down torch, its threads and its libraries one by one.
+    os._exit(status)

@@ -21,6 +21,7 @@ from dmpo_app.diffusion.adapter_files import StagedAdapter, write_adapter
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain.lineage import AdapterRef, BaseModelRef, NewAdapter, RoundState
 from dmpo_app.errors import LeaseLostError, RoundFailedError
+from dmpo_app.liveness import phase
 from dmpo_app.store import Store
 from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from dmpo_app.training.loop.checkpoint import BestAdapter, Checkpoint
@@ -125,7 +126,8 @@ class RoundRunner:
                 report.add(step_done)
         if not self._trainer.is_done:
             return SliceOutcome(self._group.broadcast(self._unfinished_outcome))
-        self._group.broadcast(self._finish)
+        with phase("publishing"):
+            self._group.broadcast(self._finish)
         return SliceOutcome.FINISHED
 
     def close(self) -> None:

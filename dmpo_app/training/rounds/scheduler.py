@@ -11,7 +11,7 @@ A tick is one decision; the loop around it (`training/process/trainer_process.py
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -22,9 +22,10 @@ import torch
 from dmpo_app import errors
 from dmpo_app.diffusion.adapter_files import remove_staging_folders
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain.lineage import BaseModelRef, RoundState, Trigger
+from dmpo_app.domain.lineage import BaseModelRef, RoundState, TrainingVote, Trigger
 from dmpo_app.io import write_atomically
-from dmpo_app.settings import Settings
+from dmpo_app.liveness import advance, phase
+from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.store import Store
 from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from dmpo_app.training.reference.calibration import calibrate_settings
@@ -84,7 +85,8 @@ class Tick(StrEnum):
 class RoundScheduler:
     """Scheduler of one lineage's rounds.
 
-    `owner` names the holder of the lease; one that restarts under its old name need not wait.
+    `owner` names the holder of the lease; one that restarts under its old name need not wait. `hang` says how the
+    trainer before this one hung, if it did.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class RoundScheduler:
         now: Callable[[], datetime],
         should_stop: Callable[[], bool] = lambda: False,
         group: ProcessGroup = SINGLE_PROCESS,
+        hang: str = "",
     ) -> None:
         self._store = store
         self._base = base
@@ -109,6 +112,7 @@ class RoundScheduler:
             store, base, settings, denoiser, lease=self._lease, should_stop=should_stop, group=group
         )
         self._failures: dict[int, int] = {}
+        self._hang = hang
         self._paused_until = now()
         self._reference_prefetcher = self._make_reference_prefetcher()
         self._margin_prefetcher = None
@@ -126,6 +130,7 @@ class RoundScheduler:
         except (errors.BusyError, errors.StorageFullError) as error:
             return self._pause(f"the store takes nothing for now: {error}")
         if state is None:
+            self._hang = ""  # it was in no round
             return self._prefetch()
         if self._now() < self._paused_until:
             return Tick.PAUSED
@@ -144,6 +149,7 @@ class RoundScheduler:
         if self._now() < self._paused_until:
             return Tick.IDLE
         try:
+            advance("preparing references")
             did_work = self._reference_prefetcher.fill() or (
                 self._margin_prefetcher is not None and self._margin_prefetcher.fill()
             )
@@ -181,6 +187,9 @@ class RoundScheduler:
     def _train_round(self, state: RoundState) -> round_runner.SliceOutcome:
         self._reference_prefetcher.save()
         self._reference_prefetcher = self._make_reference_prefetcher()
+        hang, self._hang = self._hang, ""
+        if hang:
+            count_hang(round_runner.round_folder(self._store.home, state.id) / "hangs.json", hang, self._settings)
         return self._lineage_trainer.train(state)
 
     def _fail(self, state: RoundState, reason: str, *, final: bool) -> Tick:
@@ -278,17 +287,18 @@ class LineageTrainer:
     def train(self, state: RoundState) -> round_runner.SliceOutcome:
         """Start or resume the round and go on until it is over or a stop is asked for. Raises whatever ends it."""
         settings = self._settings
-        round_state = start_or_resume(
-            self._store,
-            self._base,
-            settings,
-            state,
-            calibrate=lambda votes: calibrate_settings(self._store, self._base, self._denoiser, settings.round, votes),
-            scoring_device=self._denoiser.device.type,
-            environment=self._environment(),
-            token=self._lease.token,
-            heartbeat=self._heartbeat,
-        )
+        with phase("preparing the round"):
+            round_state = start_or_resume(
+                self._store,
+                self._base,
+                settings,
+                state,
+                calibrate=self._calibrate,
+                scoring_device=self._denoiser.device.type,
+                environment=self._environment(),
+                token=self._lease.token,
+                heartbeat=self._heartbeat,
+            )
         _log.info("round %d: %d votes, attempt %d", round_state.id, round_state.num_votes, round_state.attempts)
         self._group.broadcast(lambda: str(round_state.id))
         config = round_state.config.get("settings", {})
@@ -298,17 +308,18 @@ class LineageTrainer:
             return self._run_slices(round_state, tracker)
 
     def _run_slices(self, round_state: RoundState, track: MetricsCallback) -> round_runner.SliceOutcome:
-        runner = round_runner.RoundRunner(
-            self._store,
-            self._base,
-            self._denoiser,
-            round_state,
-            token=self._lease.token,
-            heartbeat=self._lease.renew,
-            should_stop=self._should_stop,
-            track=track,
-            group=self._group,
-        )
+        with phase("preparing the round"):
+            runner = round_runner.RoundRunner(
+                self._store,
+                self._base,
+                self._denoiser,
+                round_state,
+                token=self._lease.token,
+                heartbeat=self._begin_step,
+                should_stop=self._should_stop,
+                track=track,
+                group=self._group,
+            )
         try:
             check_crash_loop(round_runner.round_folder(self._store.home, round_state.id) / "starts.json", runner.step)
             outcome = round_runner.SliceOutcome.MORE
@@ -320,8 +331,17 @@ class LineageTrainer:
 
     def _heartbeat(self) -> None:
         """Renew the lease, and send a heartbeat to the processes that wait to train along."""
+        advance("scoring images")
         self._lease.renew()
         self._group.broadcast(lambda: IDLE)
+
+    def _begin_step(self) -> None:
+        advance("training")
+        self._lease.renew()
+
+    def _calibrate(self, votes: Sequence[TrainingVote]) -> RoundSettings:
+        with phase("calibrating beta"):
+            return calibrate_settings(self._store, self._base, self._denoiser, self._settings.round, votes)
 
     def _environment(self) -> dict[str, str | int]:
         return {
@@ -331,6 +351,17 @@ class LineageTrainer:
             "num_threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
+
+
+def count_hang(path: Path, hang: str, settings: Settings) -> None:
+    """Count a hang of the trainer as a failed attempt of its round. Raises RoundFailedError at the last allowed one."""
+    try:
+        hangs = json.loads(path.read_text())["hangs"] + 1
+    except (FileNotFoundError, ValueError):
+        hangs = 1
+    if hangs >= settings.trainer.max_attempts:
+        raise errors.RoundFailedError(f"the trainer hung {hangs} times in this round; the last time: {hang}")
+    write_atomically(path, json.dumps({"hangs": hangs}).encode())
 
 
 def check_crash_loop(path: Path, step: int) -> None:

@@ -305,7 +305,10 @@ def _status(services: Services) -> api_models.StatusAnswer:
         ),
         mode=_mode(services, renderer.device),
         trainer=api_models.TrainerOut(
-            running=trainer.running, restarts=trainer.restarts, message=without_paths(trainer.message)
+            running=trainer.running,
+            restarts=trainer.restarts,
+            message=without_paths(trainer.message),
+            phase=without_paths(trainer.phase),
         ),
     )
 

@@ -30,6 +30,8 @@ const LEAST_HOURS = 12;
 const HOUR_MS = 3600000;
 const MIN_GAP_MS = 2500;
 const MOST_ROUNDS = 20;
+/** @type {Record<string, string>} */
+const TRAINER_PHASES = { waiting: "waiting for votes", training: "learning" };
 /** @type {Record<Status["mode"], string>} */
 const MODES = { cpu: "the processor", gpu: "a GPU of its own", zerogpu: "GPU minutes that people lend" };
 /** @type {Format} */
@@ -221,7 +223,7 @@ function statusTiles(status) {
   const phases = { starting: "starting", loading: "loading the model", ready: "ready", stopped: "stopped" };
   const phase = renderer.phase === "failed" ? renderer.message : phases[renderer.phase];
   const device = renderer.device && status.mode !== "zerogpu" ? ` on ${renderer.device}` : "";
-  const training = status.round ? "learning" : "waiting for votes";
+  const activity = trainer.phase || (status.round ? "training" : "waiting");
   /** @type {Array<[string, string]>} */
   const tiles = [
     ["Votes", String(status.votes)],
@@ -229,7 +231,7 @@ function statusTiles(status) {
     ["Live", versionName(status.live_version)],
     ["Pairs waiting", String(status.pool)],
     ["Renderer", phase + device],
-    ["Trainer", trainer.running ? training : trainer.message || "not running"],
+    ["Trainer", trainer.running ? (TRAINER_PHASES[activity] ?? activity) : trainer.message || "not running"],
     ["Runs on", MODES[status.mode]],
   ];
   if (encoding) tiles.push(["Imported pairs encoded", `${encoding.done} of ${encoding.total}`]);

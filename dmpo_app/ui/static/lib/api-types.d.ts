@@ -500,6 +500,7 @@ export interface TrainerOut {
   running: boolean;
   restarts: number;
   message: string;
+  phase?: string;
 }
 
 export interface UndoAnswer {

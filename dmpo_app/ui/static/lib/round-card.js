@@ -46,7 +46,7 @@ export class RoundCard {
     this.element.classList.toggle("rc-offline", offline);
     if (!status) return;
     this.bar.setAttribute("aria-label", this.words.t("card.bar"));
-    if (status.round) this.#showRound(status.round);
+    if (status.round) this.#showRound(status.round, trainerTrouble(status, this.words));
     else this.#showVotes(status, pending);
     if (offline) this.aside.textContent = this.words.t("card.offline");
   }
@@ -66,20 +66,27 @@ export class RoundCard {
     this.#note(trainerTrouble(status, words) ?? lastRoundNote(status, words));
   }
 
-  /** @param {Round} round */
-  #showRound(round) {
+  /**
+   * @param {Round} round
+   * @param {Note | null} trouble
+   */
+  #showRound(round, trouble) {
     const { words } = this;
     if (round.status === "queued") {
       this.title.textContent = words.t("card.about");
       this.aside.textContent = "";
       this.#setBar(0);
-      this.#note({ text: words.t("card.keep") });
+      this.#note(trouble ?? { text: words.t("card.keep") });
       return;
     }
     this.title.textContent = words.t("card.learning", { count: round.votes });
     this.aside.textContent =
       round.eta_seconds === null ? "" : words.t("card.left", { time: duration(round.eta_seconds) });
     this.#setBar(round.steps > 0 ? round.step / round.steps : 0);
+    if (trouble) {
+      this.#note(trouble);
+      return;
+    }
     const chips = [["step", `${round.step} / ${round.steps}`]];
     if (round.loss !== null) chips.push(["loss", round.loss.toPrecision(3)]);
     if (round.margin !== null) chips.push(["margin", round.margin.toFixed(2)]);
