@@ -26,8 +26,8 @@ from dmpo_app.errors import BackupDamagedError, NotFoundError, SetupError
 from dmpo_app.io import move_durably
 from dmpo_app.store.db.database import HEAD
 from dmpo_app.store.db.sqlite import DatabaseCopier, first_cell, open_copy, safe_driver
-from dmpo_app.store.home import make_home
-from dmpo_app.store.store import DATABASE_NAME, SECRET_KEY_NAME
+from dmpo_app.store.home import SECRET_KEY_NAME, make_home
+from dmpo_app.store.store import DATABASE_NAME
 
 _log = logging.getLogger(__name__)
 

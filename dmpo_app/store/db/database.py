@@ -38,7 +38,7 @@ IDLE_SECONDS = 30.0
 MAX_READERS = 40
 """Read connections, as many as a web server's default thread pool has threads; each is held for milliseconds."""
 
-HEAD = "0009"
+HEAD = "0012"
 """The newest revision under migrations/versions."""
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
@@ -97,6 +97,15 @@ class Database:
             raise BusyError(f"{MAX_READERS} readers are at work already; try again in a moment") from error
         except (DatabaseError, OverflowError, UnicodeEncodeError) as error:
             raise translate_error(error)  # noqa: B904 - it names its cause
+
+    def hold_for_server(self, place: str) -> None:
+        """Hold a PostgreSQL database for one server, until it is closed; for a SQLite file its home's lock does that.
+
+        `place`: its host and home, for the words of another one's error. Raises HomeLockedError. After a lost
+        connection it is held anew, and writes raise BusyError where another server was quicker.
+        """
+        if not _is_sqlite(self.url):
+            postgresql.hold_for_server(self._write_engine, place)
 
     def close(self) -> None:
         """Finish queued writes and close the database. Calling it again does nothing."""

@@ -26,7 +26,6 @@ from dmpo_app.errors import SetupError
 from dmpo_app.io import make_files_private
 from dmpo_app.settings import Settings
 from dmpo_app.settings.resources import available_cores, torch_threads
-from dmpo_app.store.home import make_home
 from dmpo_app.training.process.supervisor import EXIT_SETUP, READY, TrainerProcess
 
 if TYPE_CHECKING:
@@ -207,7 +206,7 @@ def _stop_with_parent(parent_pid: int, stop: Callable[[], None], stop_event: thr
 
 
 def _log_to(home: Path) -> None:
-    make_home(home)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     handler = RotatingFileHandler(home / LOG_FILE, maxBytes=_LOG_BYTES, backupCount=_LOG_BACKUPS, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
