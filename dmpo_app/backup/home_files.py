@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dmpo_app.io import sha256_of_file
-from dmpo_app.store.store import SECRET_KEY_NAME
+from dmpo_app.store.home import SECRET_KEY_NAME
 
 PREFIX = "files/"
 ADAPTER_WEIGHTS = "pytorch_lora_weights.safetensors"

@@ -29,8 +29,8 @@ from dmpo_app.store.damage import Damage, DamagedPair
 from dmpo_app.store.db.database import HEAD, Database, current_revision, sqlite_url
 from dmpo_app.store.db.sqlite import DatabaseCopier, first_cell, open_copy, safe_driver
 from dmpo_app.store.files import DAMAGED_FOLDER, Files
-from dmpo_app.store.home import make_home
-from dmpo_app.store.store import DATABASE_NAME, SECRET_KEY_NAME, utc_now
+from dmpo_app.store.home import SECRET_KEY_NAME, make_home
+from dmpo_app.store.store import DATABASE_NAME, utc_now
 
 _log = logging.getLogger(__name__)
 

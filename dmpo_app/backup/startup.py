@@ -50,7 +50,12 @@ def open_store(settings: Settings) -> Store:
     if settings.database is None:
         require_local_disk(settings.home, is_network_allowed=settings.allow_network_disk)
     remote_files = None if settings.files_url is None else open_remote(settings.files_url)
-    return Store.open(settings.home, database_url=settings.database, remote=remote_files)
+    return Store.open(
+        settings.home,
+        database_url=settings.database,
+        remote=remote_files,
+        is_database_adopted=settings.adopt_database,
+    )
 
 
 def claim_and_restore(

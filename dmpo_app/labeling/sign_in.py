@@ -23,9 +23,8 @@ from typing import NamedTuple
 from cryptography.fernet import Fernet, InvalidToken
 
 from dmpo_app import errors
-from dmpo_app.io import create_exclusively
 from dmpo_app.store import utc_now
-from dmpo_app.store.store import SECRET_KEY_NAME
+from dmpo_app.store.home import SECRET_KEY_NAME, read_secret_key
 
 _SESSION = b"s:"
 _IMAGE = b"i:"
@@ -145,13 +144,11 @@ def load_or_create_key(home: Path) -> bytes:
 
     Raises SetupError when the file holds no key, StorageFullError.
     """
-    path = home / SECRET_KEY_NAME
-    if not path.exists():
-        create_exclusively(path, Fernet.generate_key(), mode=0o600)  # where another process was first its key stands
-    key = path.read_bytes().strip()
+    key = read_secret_key(home)
     try:
         Fernet(key)
     except ValueError as error:
+        path = home / SECRET_KEY_NAME
         raise errors.SetupError(
             f"{path} does not hold a key; delete it and a new one is made (open sessions will have to start again)"
         ) from error

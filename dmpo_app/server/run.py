@@ -73,7 +73,7 @@ def open_studio(settings: Settings, console: Console, stopping: StopFlag, stack:
     claimed_backup = claim_backup(settings, stopping)
     if stopping.is_set():
         return None
-    lineage = stack.enter_context(wiring.open_lineage(settings))
+    lineage = stack.enter_context(wiring.open_lineage(settings, is_server=True))
     backup = start_backup(settings, claimed_backup, stack)
     admin_token = _admin_token(settings, console)
     if (note := open_studio_note(settings)) is not None:

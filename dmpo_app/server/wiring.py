@@ -25,7 +25,7 @@ from dmpo_app.labeling.sign_in import Sealer, load_or_create_key
 from dmpo_app.settings import Mode, Settings
 from dmpo_app.settings.resources import available_cores, torch_threads
 from dmpo_app.store import Store
-from dmpo_app.store.home import make_home, require_local_disk
+from dmpo_app.store.home import make_home, place_of, require_local_disk
 
 if TYPE_CHECKING:
     from dmpo_app.backup.backup_service import Backup
@@ -48,10 +48,15 @@ class Lineage:
 
 
 @contextmanager
-def open_lineage(settings: Settings) -> Iterator[Lineage]:
-    """Open the store, register the base model and its prompts, import the starter pairs. Needs no torch."""
+def open_lineage(settings: Settings, *, is_server: bool = False) -> Iterator[Lineage]:
+    """Open the store, register the base model and its prompts, import the starter pairs. Needs no torch.
+
+    `is_server`: the database is held, which no second server may. Raises HomeLockedError then.
+    """
     family = detect_family(settings.base_model)
     with open_store(settings) as store:
+        if is_server:
+            store.database.hold_for_server(place_of(store.home))
         base = store.models.register(settings.base_model, family, fingerprint(settings.base_model))
         store.prompts.ensure(read_prompts(settings.pool.held_out_prompts), held_out=True)
         store.prompts.ensure(read_prompts(settings.pool.train_prompts), held_out=False)

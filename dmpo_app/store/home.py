@@ -1,16 +1,29 @@
-"""The home as a folder: its owner's alone, and on a disk that a SQLite database is safe on."""
+"""The home as a folder: its owner's alone, on a disk that a SQLite database is safe on, and known to its database."""
 
+import base64
+import hashlib
 import logging
 import os
 import re
+import secrets
+import socket
 import stat
+from datetime import datetime
 from pathlib import Path
 
+from sqlalchemy import Connection, insert, select, update
+
 from dmpo_app.errors import SetupError
+from dmpo_app.io import create_exclusively
 from dmpo_app.settings.mounts import network_file_system
+from dmpo_app.store import schema
+from dmpo_app.store.db.database import Database
+from dmpo_app.store.db.postgresql import server_of
 
 _log = logging.getLogger(__name__)
 
+SECRET_KEY_NAME = "secret.key"
+"""The home's key, by which tokens are sealed (`labeling.sign_in`); a backup keeps it with the database."""
 _OPEN = stat.S_IRWXG | stat.S_IRWXO
 _OWN_NAME = re.compile(
     r"adapters|backup\.json|backup(-elsewhere)?|cache|damaged|embeds|empty-prompts|images|imports|latents|lost\+found"
@@ -90,3 +103,66 @@ def require_local_disk(home: Path, *, is_network_allowed: bool) -> None:
             "PostgreSQL (DMPO_DATABASE_URL); or, at your own risk, set DMPO_ALLOW_NETWORK_DISK=true"
         )
     _log.warning("%s. DMPO_ALLOW_NETWORK_DISK is set; keep a backup elsewhere", danger)
+
+
+def read_secret_key(home: Path) -> bytes:
+    """Read the home's key, made on first use and readable by its owner only. Two processes at once get the same.
+
+    Raises StorageFullError.
+    """
+    path = home / SECRET_KEY_NAME
+    if not path.exists():
+        # Where another process was first its key stands.
+        create_exclusively(path, base64.urlsafe_b64encode(secrets.token_bytes(32)), mode=0o600)
+    return path.read_bytes().strip()
+
+
+def place_of(home: Path) -> str:
+    """Host and folder of a home, for people to read."""
+    return f"{socket.gethostname()}:{home}"
+
+
+def claim_database(database: Database, home: Path, *, is_adopted: bool, at: datetime) -> None:
+    """Record in a PostgreSQL database that it belongs to a home; that it belongs to another is refused.
+
+    A home is known by its key, so that it may move; a copy of it is the same home. `is_adopted`: the database is taken
+    over, unless the other home is being served. Raises SetupError.
+    """
+    identity = hashlib.sha256(b"dmpo home:" + read_secret_key(home)).hexdigest()
+    present = {"identity": identity, "place": place_of(home)}
+    query = select(schema.HomeRow.identity, schema.HomeRow.place, schema.HomeRow.claimed_at)
+
+    def work(connection: Connection) -> None:
+        owner = connection.execute(query).first()
+        if owner is None:
+            connection.execute(insert(schema.HomeRow).values(id=1, claimed_at=at, **present))
+        elif owner.identity == identity:
+            connection.execute(update(schema.HomeRow).values(**present))
+        else:
+            server = server_of(connection)
+            if not is_adopted or server is not None:
+                raise SetupError(_belongs_to_another(database, owner.place, owner.claimed_at, home, server))
+            _log.warning(
+                "%s takes over the database of %s; from now on unset DMPO_ADOPT_DATABASE", present["place"], owner.place
+            )
+            connection.execute(update(schema.HomeRow).values(claimed_at=at, **present))
+
+    with database.reader() as connection:
+        owner = connection.execute(query).first()
+    if owner is None or (owner.identity, owner.place) != (identity, present["place"]):
+        database.write(work)
+
+
+def _belongs_to_another(database: Database, place: str, since: datetime, home: Path, server: str | None) -> str:
+    advice = (
+        f"It is being served ({server}): stop that one first"
+        if server is not None
+        else "If that home is lost, set DMPO_ADOPT_DATABASE=true for one start to take the database over, without the "
+        "adapters and sessions of its old home"
+    )
+    return (
+        f"the database {database.url.render_as_string()} belongs since {since:%Y-%m-%d} to the home {place}, and this "
+        f"is {place_of(home)} with another {SECRET_KEY_NAME}. Two homes on one database contradict each other. Start "
+        "with the first home or a copy of it (DMPO_HOME), or give this one a database of its own (DMPO_DATABASE_URL). "
+        f"{advice}"
+    )

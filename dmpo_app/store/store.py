@@ -17,7 +17,7 @@ from dmpo_app.store.audit import Audit
 from dmpo_app.store.damage import Damage
 from dmpo_app.store.db.database import Database, sqlite_url, upgrade
 from dmpo_app.store.files import Files, RemoteFiles
-from dmpo_app.store.home import make_home
+from dmpo_app.store.home import claim_database, make_home
 from dmpo_app.store.imports.imports import Imports
 from dmpo_app.store.pairs.images import Images, Models
 from dmpo_app.store.pairs.pairs import GoldPairs, PairMargins, Pairs, Scores
@@ -33,8 +33,6 @@ from dmpo_app.store.voting.vote_queries import VotedPairs
 from dmpo_app.store.voting.votes import VoteRecords, Votes
 
 DATABASE_NAME = "studio.db"
-SECRET_KEY_NAME = "secret.key"
-"""The home's key, by which tokens are sealed (`labeling.sign_in`); a backup keeps it with the database."""
 
 _LOCK_SECONDS = 120.0
 _RESERVE_BYTES = 64 << 20
@@ -91,13 +89,15 @@ class Store:
         *,
         database_url: str | None = None,
         remote: RemoteFiles | None = None,
+        is_database_adopted: bool = False,
         now: Callable[[], datetime] = utc_now,
     ) -> Self:
         """Open a home, made and brought to the present schema if need be; two processes may do so at once.
 
         Its database is a file in it, or the one at `database_url`, which belongs to this home alone. Images, latents
         and embeddings are files in it, and in `remote` as well where that is set.
-        Raises UnsafeSQLiteError, and SetupError for a home that cannot be written or comes from a newer version.
+        `is_database_adopted`: a PostgreSQL database of another home is taken over. Raises UnsafeSQLiteError, and
+        SetupError for a home that cannot be written, comes from a newer version, or is not its database's.
         """
         home = home.expanduser().absolute()
         url = make_url(database_url) if database_url else sqlite_url(home / DATABASE_NAME)
@@ -111,6 +111,8 @@ class Store:
                         # third; on a fresh one they are not.
                         database.close()
                         database = Database.open(url)
+                    if database_url:
+                        claim_database(database, home, is_adopted=is_database_adopted, at=now())
                     return cls(home, database, Files(home, remote), now)
                 except BaseException:
                     database.close()

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from dmpo_app.backup.startup import open_store
 from dmpo_app.cli.doctor import CheckStatus, examine
@@ -138,7 +139,7 @@ def test_it_is_opened_with_a_warning_where_that_is_allowed(
 
 
 def test_a_home_whose_database_is_elsewhere_may_be_on_a_network_disk(home_on_a_share: Path) -> None:
-    settings = Settings(home=home_on_a_share, database_url="postgresql://me@127.0.0.1:9/x")
+    settings = Settings(home=home_on_a_share, database_url=SecretStr("postgresql://me@127.0.0.1:9/x"))
     with home_lock(settings, "http://127.0.0.1:1"):
         assert (home_on_a_share / "serve.json").is_file()
 

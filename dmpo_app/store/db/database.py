@@ -40,7 +40,7 @@ _FULL_SECONDS = 60.0
 MAX_READERS = 40
 """Read connections, as many as a web server's default thread pool has threads; each is held for milliseconds."""
 
-HEAD = "0011"
+HEAD = "0012"
 """The newest revision under migrations/versions."""
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
@@ -109,6 +109,15 @@ class Database:
     def has_lately_failed(self) -> bool:
         """True when the disk took no more within the last minute, and nothing was committed since."""
         return self._writer.has_lately_failed
+
+    def hold_for_server(self, place: str) -> None:
+        """Hold a PostgreSQL database for one server, until it is closed; for a SQLite file its home's lock does that.
+
+        `place`: its host and home, for the words of another one's error. Raises HomeLockedError. After a lost
+        connection it is held anew, and writes raise BusyError where another server was quicker.
+        """
+        if not _is_sqlite(self.url):
+            postgresql.hold_for_server(self._write_engine, place)
 
     def close(self) -> None:
         """Finish queued writes and close the database. Calling it again does nothing."""
@@ -318,7 +327,8 @@ def current_revision(connection: Connection) -> str | None:
 def upgrade(connection: Connection) -> bool:
     """Upgrade to HEAD within the caller's transaction; False when there was nothing to do.
 
-    Raises SetupError for a database newer than this version.
+    Of a SQLite file a copy is kept before. Raises SetupError for a database newer than this version, StorageFullError
+    when there is no room for the copy; then nothing has changed.
     """
     revision = current_revision(connection)
     if revision == HEAD:
@@ -340,8 +350,22 @@ def upgrade(connection: Connection) -> bool:
                 f"this home was written by a newer version of DMPO Studio (schema {revision}, this version knows "
                 f"{HEAD}); update the program, or set DMPO_HOME to another folder"
             ) from error
+        _keep_way_back(connection, revision)
     command.upgrade(config, "head")
     return True
+
+
+def _keep_way_back(connection: Connection, revision: str) -> None:
+    """Keep a copy of a SQLite file; of PostgreSQL say that it is being changed, since its copies are not ours to make.
+
+    In the transaction that will change the schema: what another process wrote before is in the copy, and it writes
+    nothing until the schema is new.
+    """
+    if _is_sqlite(connection.engine.url):
+        copy = sqlite.keep_copy(Path(str(connection.engine.url.database)), HEAD)
+        _log.info("the database is brought from schema %s to %s; as it was it is kept in %s", revision, HEAD, copy)
+    else:
+        _log.info("the database is brought from schema %s to %s; pg_dump keeps copies of it", revision, HEAD)
 
 
 def sqlite_url(path: Path) -> URL:

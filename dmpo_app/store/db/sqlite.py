@@ -21,6 +21,7 @@ from dmpo_app.errors import (
     SystemExhaustedError,
     UnsafeSQLiteError,
 )
+from dmpo_app.io import move_durably
 
 SAFE_FROM = ((3, 44, 6), (3, 50, 7), (3, 51, 3))
 """The first releases without the WAL-reset bug: two backports on their own branches, and the mainline."""
@@ -191,6 +192,38 @@ class DatabaseCopier:
 
     def _data_version(self) -> int:
         return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+
+NUM_COPIES_KEPT = 2
+_COPY_BEFORE = "studio.before-r{revision}.db"
+
+
+def keep_copy(path: Path, revision: str) -> Path:
+    """Keep a copy of a database beside it, before it is brought to a revision of the schema; returns the copy's path.
+
+    Whole and durable, or not there at all; the newest two stay. Raises StorageFullError.
+    """
+    target = path.with_name(_COPY_BEFORE.format(revision=revision))
+    temporary = target.with_name(f".{target.name}.tmp")
+    copier = DatabaseCopier(path)
+    try:
+        copier.copy(temporary)
+        temporary.chmod(0o600)
+        move_durably(temporary, target)
+    except (safe_driver().Error, StorageFullError) as error:
+        raise StorageFullError(
+            f"no copy of {path.name} could be kept in {path.parent} ({error}), and without one it is not brought to "
+            f"schema {revision}. Nothing was changed. Make room for {path.stat().st_size / 1e6:.0f} MB and start again"
+        ) from error
+    finally:
+        copier.close()
+        temporary.unlink(missing_ok=True)
+    copies = sorted(
+        path.parent.glob(_COPY_BEFORE.format(revision="*")), key=lambda copy: (copy.stat().st_mtime, copy.name)
+    )
+    for old in copies[:-NUM_COPIES_KEPT]:
+        old.unlink()
+    return target
 
 
 @contextmanager

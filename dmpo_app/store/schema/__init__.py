@@ -8,7 +8,7 @@
                                       ├ set_images ─ images     │
                                       └ reports ────────────────┤
     audit_log, consent_texts            consents, invite_uses ──┘ invites
-    imports ─ imported_pairs, imported_votes, import_left_out
+    imports ─ imported_pairs, imported_votes, import_left_out          home
 
 A base model owns a lineage: nothing of one refers to anything of another. Version 0 of every lineage is the base model
 itself; it has a row, so that whatever names a version can be held to it by a foreign key. Prompts, with their tags and
@@ -38,6 +38,7 @@ from dmpo_app.store.schema.campaign_tables import (
     AuditRow,
     ConsentRow,
     ConsentTextRow,
+    HomeRow,
     ImportedPairRow,
     ImportedVoteRow,
     ImportLeftOutRow,
@@ -94,6 +95,7 @@ __all__ = [
     "BaseModelRow",
     "ConsentRow",
     "ConsentTextRow",
+    "HomeRow",
     "ImageRow",
     "ImageScoreRow",
     "ImportLeftOutRow",

@@ -197,6 +197,20 @@ class InviteUseRow(Table):
     invite_id: Mapped[int] = mapped_column(ForeignKey("invites.id"))
 
 
+class HomeRow(Table):
+    """The home that a PostgreSQL database belongs to: one row. In a SQLite file, which lies in its home, there is none.
+
+    `identity`: made of the home's key, so that a home may move. `place`: where it was last, for people to read.
+    """
+
+    __tablename__ = "home"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    identity: Mapped[str] = mapped_column(String(64))
+    place: Mapped[str] = mapped_column(Text)
+    claimed_at: Mapped[datetime]
+
+
 class AuditRow(Table):
     """An entry of the audit log: an administrator's act with actor, subject and time. Append-only."""
 

@@ -24,7 +24,6 @@ from dmpo_app.liveness import Activity, LifeThread, advance, announce_through, s
 from dmpo_app.logs import formatter_for
 from dmpo_app.settings import Settings
 from dmpo_app.settings.resources import available_cores, torch_threads
-from dmpo_app.store.home import make_home
 from dmpo_app.training.process.supervisor import EXIT_SETUP, READY, TrainerProcess
 
 if TYPE_CHECKING:
@@ -201,7 +200,7 @@ def trainer_threads(settings: Settings) -> int:
 
 def _open_log(settings: Settings) -> IO[bytes]:
     """Log to a file in the home; returns that file for what is written past Python's logging."""
-    make_home(settings.home)
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = settings.home / LOG_FILE
     handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOG_BACKUPS, encoding="utf-8")
     handler.setFormatter(formatter_for(settings.log_format, _LOG_LINE))
