@@ -29,7 +29,7 @@ _.POSTERIOR, _.UNSAFE, _.BROKEN, _.OTHER
 _.PICK_A_PIC, _.OPEN_IMAGE_PREFERENCES, _.CHOSEN_REJECTED, _.VOTES_JSONL, _.VOTES_CSV
 
 # Fields of answers: the page and other clients read them.
-_.hours, _.trained, _.needed, _.agreed_at, _.left_out_rows
+_.hours, _.trained, _.needed, _.agreed_at, _.left_out_rows, _.cleared
 _.skips, _.both_bad, _.time_edges_ms, _.time_counts
 
 # Settings that training reads by a name put together from the measure's.

@@ -1,8 +1,10 @@
 """The `dmpo` command on a real home with a tiny base model."""
 
 import json
+import random
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,15 @@ from dmpo_app.cli.main import app
 from dmpo_app.diffusion.families.components import UNET_ATTENTION
 from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec
+from dmpo_app.domain.campaign import ReportReason
+from dmpo_app.domain.vote import Choice
 from dmpo_app.labeling import Sealer, load_or_create_key
+from dmpo_app.server.wiring import open_lineage
+from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from tests.adapters import random_adapter
 from tests.rendering.rendering_studio import RenderingStudio
+from tests.store.store_data import new_pair
 from tests.tiny_pipeline import make_tiny_pipeline
 
 
@@ -223,6 +230,39 @@ def test_the_quality_of_votes_is_shown_and_written_to_files(tmp_path: Path) -> N
     assert code == 0, output
     assert table.read_text().startswith("annotator,votes,agreement")
     assert json.loads(whole.read_text())["votes"] == 0
+
+
+def test_an_annotator_is_struck_and_restored_and_reports_are_cleared(tmp_path: Path) -> None:
+    with open_lineage(Settings.load()) as lineage:
+        store, base = lineage.store, lineage.base
+        store.pairs.add_many(base, [new_pair(number) for number in range(2)])
+        who = store.annotators.ensure("<b>Ada</b>")
+        shown = store.assignments.issue(base, who.id, 2, rng=random.Random(0), lifetime=timedelta(hours=1)).result()
+        store.votes.record(shown[0].id, who.id, Choice.LEFT, 900)
+        store.reports.add(shown[1].id, who.id, ReportReason.BROKEN, "[red]black[/]")
+    code, said = run("annotators", "strike", who.public_id)
+    assert (code, "1 votes, 1 open reports, 0 prompts" in said) == (0, True)
+    assert who.public_id in run("annotators", "struck")[1]
+    assert "[red]black[/]" in run("reports", "list")[1]
+    assert run("annotators", "restore", who.public_id)[0] == 0
+    assert who.public_id not in run("annotators", "struck")[1]
+    assert "1 reports cleared" in run("reports", "clear", "--annotator", who.public_id)[1]
+    assert "0 reports cleared" in run("reports", "clear")[1]
+    code, said = run("annotators", "strike", "nobody")
+    assert (code, "no such annotator" in said) == (1, True)
+    with open_lineage(Settings.load()) as lineage:
+        acts = [(act.actor, act.act) for act in lineage.store.audit.list()]
+    assert acts == [("cli", "clear_reports"), ("cli", "restore_annotator"), ("cli", "strike_annotator")]
+
+
+@pytest.mark.parametrize("token", ["x", "a-short-token15", "aaaaaaaaaaaaaaaaaaaaaaaa", "0101010101010101"])
+def test_an_administrators_token_that_could_be_guessed_is_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("DMPO_ADMIN_TOKEN", token)
+    code, said = run("serve", "--port", "0")
+    assert (code, "DMPO_ADMIN_TOKEN could be guessed" in said, "openssl rand" in said) == (1, True, True)
+    assert "Traceback" not in said
 
 
 def test_every_setting_taste_and_objective_is_listed() -> None:

@@ -1,7 +1,9 @@
-"""`dmpo invite`, `dmpo consent`, `dmpo quality` and `dmpo gold`: the people of a campaign and their votes."""
+"""The people of a campaign and their votes: `dmpo invite`, `consent`, `quality`, `annotators`, `reports` and `gold`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +17,7 @@ from dmpo_app.cli.terminal import StudioContext, StudioTyper, console, exit_on_e
 from dmpo_app.io import users_umask
 
 if TYPE_CHECKING:
+    from dmpo_app.labeling.moderation import Moderation
     from dmpo_app.labeling.quality import QualityReport
     from dmpo_app.labeling.quality.quality_votes import Share
 
@@ -148,8 +151,13 @@ def _show(report: QualityReport) -> None:
         ("faster than 0.6 s", report.fast),
     ):
         facts.add_row(name, _format_share(share))
+    if report.newcomer_share is not None:
+        established = sum(row.established for row in report.annotators)
+        facts.add_row("established", f"{established} of {len(report.annotators)} who voted")
     facts.add_row("reliability", "weighs votes" if report.weights_in_use else "off: every vote counts alike")
     out.print(facts, highlight=False)
+    for note in report.notes:
+        console.print(note, highlight=False)
     if not report.annotators:
         return
     table = Table("annotator", "votes", "agrees", "repeats", "left", "median", "weight", "counts", "", box=None)
@@ -169,6 +177,77 @@ def _format_share(share: Share, *, short: bool = False) -> str:
     if short:
         return f"{share.value:.0%}"
     return f"{share.value:.0%} ({share.low:.0%} to {share.high:.0%}) of {share.trials}"
+
+
+annotators_app = StudioTyper(help="Annotators whose votes, reports and prompts shall not count.")
+reports_app = StudioTyper(help="Reports of pairs that should not be shown.")
+AnnotatorName = Annotated[str, typer.Argument(help="As `dmpo quality` or a report has it")]
+
+
+@contextmanager
+def _open_moderation(context: StudioContext) -> Iterator[Moderation]:
+    from dmpo_app.labeling.moderation import Moderation
+    from dmpo_app.labeling.quality.standing import Standings
+    from dmpo_app.server.wiring import open_lineage
+
+    settings = context.load_settings()
+    with open_lineage(settings) as lineage:
+        yield Moderation(lineage.store, lineage.base, Standings(lineage.store, lineage.base, settings))
+
+
+@annotators_app.command()
+def strike(context: StudioContext, name: AnnotatorName) -> None:
+    """Strike an annotator: nothing of theirs counts until they are restored, and nothing is deleted."""
+    with exit_on_error(), _open_moderation(context) as moderation:
+        struck = moderation.strike(name, by="cli")
+        counts = f"{struck.votes} votes, {struck.reports} open reports, {struck.prompts} prompts"
+        out.print(f"struck: {counts}; `dmpo annotators restore {name}` takes it back", highlight=False)
+
+
+@annotators_app.command()
+def restore(context: StudioContext, name: AnnotatorName) -> None:
+    """Undo a strike: everything counts again as if it had not been."""
+    with exit_on_error(), _open_moderation(context) as moderation:
+        moderation.restore(name, by="cli")
+
+
+@annotators_app.command("struck")
+def list_struck(context: StudioContext) -> None:
+    """List the struck annotators, the last one first."""
+    with exit_on_error():
+        from dmpo_app.server.wiring import open_lineage
+
+        table = Table("annotator", "since", "votes", "reports", "prompts", box=None)
+        with open_lineage(context.load_settings()) as lineage:
+            for one in lineage.store.strikes.list():
+                since = f"{one.struck_at:%Y-%m-%d %H:%M} UTC"
+                table.add_row(one.public_id, since, str(one.votes), str(one.reports), str(one.prompts))
+        out.print(table, highlight=False)
+
+
+@reports_app.command("list")
+def list_reports(context: StudioContext) -> None:
+    """List the open reports, newest first."""
+    with exit_on_error():
+        from dmpo_app.server.wiring import open_lineage
+
+        table = Table("report", "pair", "reason", "text", "by", "pair is", box=None)
+        with open_lineage(context.load_settings()) as lineage:
+            for one in lineage.store.reports.list(lineage.base, only_open=True):
+                state = "retired" if one.retired_at else "hidden" if one.hidden_at else "shown"
+                cells = (one.reason.value, Text(one.text or ""), one.annotator, state)
+                table.add_row(str(one.id), str(one.pair_id), *cells)
+        out.print(table, highlight=False)
+
+
+@reports_app.command("clear")
+def clear_reports(
+    context: StudioContext,
+    annotator: Annotated[str | None, typer.Option(help="Those of this annotator alone", show_default=False)] = None,
+) -> None:
+    """Clear all open reports at once, but for those that an administrator has confirmed."""
+    with exit_on_error(), _open_moderation(context) as moderation:
+        out.print(f"{moderation.clear_reports(by='cli', annotator=annotator)} reports cleared", highlight=False)
 
 
 gold_app = StudioTyper(help="Pairs whose right answer is known, for DMPO_LABELING__GOLD_RATE.")

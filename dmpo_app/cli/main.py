@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from dmpo_app import __version__
 from dmpo_app.cli.adapter_commands import app as adapters
 from dmpo_app.cli.backup_commands import backup, restore, verify
-from dmpo_app.cli.campaign_commands import consent_app, gold_app, invite_app, quality
+from dmpo_app.cli.campaign_commands import annotators_app, consent_app, gold_app, invite_app, quality, reports_app
 from dmpo_app.cli.exchange_commands import export as export_votes
 from dmpo_app.cli.exchange_commands import import_data
 from dmpo_app.cli.prompt_commands import prompts
@@ -238,6 +238,8 @@ app.command("export", rich_help_panel=DATA)(export_votes)
 app.add_typer(prompts, name="prompts", rich_help_panel=DATA)
 
 app.command(rich_help_panel=CAMPAIGN)(quality)
+app.add_typer(annotators_app, name="annotators", rich_help_panel=CAMPAIGN)
+app.add_typer(reports_app, name="reports", rich_help_panel=CAMPAIGN)
 app.add_typer(gold_app, name="gold", rich_help_panel=CAMPAIGN)
 app.add_typer(invite_app, name="invite", rich_help_panel=CAMPAIGN)
 app.add_typer(consent_app, name="consent", rich_help_panel=CAMPAIGN)

@@ -46,8 +46,9 @@ def require_strong_token(token: str) -> str:
     if len(token) >= MIN_TOKEN_LENGTH and len(set(token)) >= _MIN_TOKEN_CHARACTERS:
         return token
     raise errors.SetupError(
-        f"DMPO_ADMIN_TOKEN has {len(token)} characters, {len(set(token))} different ones, and could be guessed; expected "
-        f"at least {MIN_TOKEN_LENGTH} with {_MIN_TOKEN_CHARACTERS} different ones: `openssl rand -hex 16` makes a good one"
+        f"DMPO_ADMIN_TOKEN could be guessed: it has {len(token)} characters, {len(set(token))} of them different; "
+        f"expected at least {MIN_TOKEN_LENGTH}, {_MIN_TOKEN_CHARACTERS} of them different. `openssl rand -hex 16` "
+        "makes a good one"
     )
 
 

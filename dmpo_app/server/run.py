@@ -69,13 +69,13 @@ def open_studio(settings: Settings, console: Console, stopping: StopFlag, stack:
     mode = detect_mode(settings)
     settings = apply_mode(settings, mode)
     settings = settings.model_copy(update={"port": free_port(settings.host, settings.port)})
+    admin_token = _admin_token(settings, console)
     stack.enter_context(wiring.home_lock(settings, page_url(settings.host, settings.port, settings.root_path)))
     claimed_backup = claim_backup(settings, stopping)
     if stopping.is_set():
         return None
     lineage = stack.enter_context(wiring.open_lineage(settings, is_server=True))
     backup = start_backup(settings, claimed_backup, stack)
-    admin_token = _admin_token(settings, console)
     if (note := open_studio_note(settings)) is not None:
         _log.warning(note)
     if mode == "zerogpu":

@@ -107,7 +107,7 @@ def page_studio(home_with_images: Path, tmp_path: Path, campaign: dict[str, Any]
     """The page as served, on a real store with 24 pairs; the renderer and the trainer are stand-ins."""
     with Store.open(Path(shutil.copytree(home_with_images, tmp_path / "home"))) as store:
         base = store.models.register("pocket", "stable_diffusion", "f" * 64)
-        settings = Settings(home=tmp_path / "home", port=0, min_votes=4, public=False, **campaign)
+        settings = Settings(**{"home": tmp_path / "home", "port": 0, "min_votes": 4, "public": False, **campaign})
         sealer = Sealer(load_or_create_key(store.home))
         labeling = LabelingService(store, base, settings, sealer, rng=random.Random(1))
         renderer = FakeRenderer(store, base, size=64)

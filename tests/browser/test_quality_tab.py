@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from dmpo_app.domain.campaign import ReportReason
 from dmpo_app.domain.data_import import ImportUse
 from dmpo_app.domain.vote import Choice
 from tests.browser.conftest import NewPage
@@ -143,3 +144,49 @@ def test_an_import_under_way_is_shown_again_after_a_reload_and_can_be_forgotten(
     form.get_by_label("Or from the hub").fill("no hub id")
     form.get_by_role("button", name="Preview").click()
     expect(form.get_by_role("status")).to_contain_text("owner/name")
+
+
+@pytest.mark.parametrize("campaign", [{"public": True}])
+def test_an_administrator_strikes_an_annotator_settles_reports_and_takes_it_all_back(
+    page_studio: PageStudio, new_page: NewPage
+) -> None:
+    store, base = page_studio.services.store, page_studio.services.base
+    judge_all(page_studio, "images", elapsed_ms=1500)
+    who = store.annotators.ensure("reporter").id
+    shown = store.assignments.issue(base, who, 3, rng=random.Random(1), lifetime=timedelta(hours=1)).result()
+    rules = page_studio.services.labeling.standings.report_rules()
+    for one in shown:
+        store.reports.add(one.id, who, ReportReason.BROKEN, "<b>black</b>", rules=rules)
+    page = new_page()
+    open_label(page, page_studio.url)
+    open_tab(page, "Quality")
+    tab, message = page.locator("dmpo-quality"), page.locator(".qu-message")
+    token = page.get_by_label("Administrator's token, to see the quality of votes")
+    token.fill("the-admin-token")
+    token.press("Enter")
+    expect(page.locator(".qu-note")).to_have_count(2)
+    expect(page.locator(".qu-note").first).to_contain_text("one person can take part as many")
+    expect(page.locator(".qu-table")).to_contain_text("newcomer")
+    tab.get_by_role("button", name="Strike").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    assert store.strikes.list() == []
+    tab.get_by_role("button", name="Strike").click()
+    page.get_by_role("dialog").get_by_role("button", name="Strike", exact=True).click()
+    expect(message).to_contain_text("is struck: 24 votes, 0 reports, 0 prompts.")
+    expect(page.locator(".qu-table")).to_have_count(0)
+    assert store.votes.training_votes(base) == []
+    tab.get_by_role("button", name="Restore").click()
+    expect(message).to_contain_text("counts again")
+    assert len(store.votes.training_votes(base)) == 24
+    reports = tab.locator("section", has=page.get_by_role("heading", name="Reported pairs"))
+    expect(reports.locator("li")).to_have_count(3)
+    expect(reports.locator("li").first).to_contain_text("<b>black</b>")
+    expect(reports.locator("li").first).to_contain_text("still shown to others")
+    reports.get_by_role("button", name="Confirm").first.click()
+    expect(reports.locator("li").first).to_contain_text("out, its votes do not count")
+    reports.get_by_role("button", name="Clear all of theirs").first.click()
+    expect(message).to_have_text("2 reports cleared.")
+    expect(reports.locator("li")).to_have_count(1)
+    reports.get_by_role("button", name="Clear", exact=True).click()
+    expect(reports).to_contain_text("No report is open.")
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0

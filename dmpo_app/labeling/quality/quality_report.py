@@ -106,8 +106,8 @@ class QualityReport:
     time_edges_ms: tuple[int, ...]
     time_counts: tuple[int, ...]
     annotators: tuple[AnnotatorQuality, ...]
-    notes: tuple[str, ...] = ()
-    struck: tuple[StruckAnnotatorEntry, ...] = ()
+    notes: tuple[str, ...]
+    struck: tuple[StruckAnnotatorEntry, ...]
 
 
 def quality_report(
@@ -150,6 +150,8 @@ def quality_report(
         time_edges_ms=checks.TIME_EDGES_MS,
         time_counts=tuple(int(count) for count in checks.time_histogram(arrays)),
         annotators=_annotators(arrays, agreement, left, annotator_name, weighing),
+        notes=(),
+        struck=(),
     )
 
 

@@ -69,11 +69,6 @@ class Strikes:
         with self._database.reader() as connection:
             return [_summary(connection, row) for row in connection.execute(query).all()]
 
-    def is_struck(self, annotator_id: int) -> bool:
-        """True while an annotator is struck. Raises NotFoundError."""
-        with self._database.reader() as connection:
-            return _find(connection, annotator_id).struck_at is not None
-
 
 _ANNOTATORS = select(schema.AnnotatorRow.id, schema.AnnotatorRow.public_id, schema.AnnotatorRow.struck_at)
 

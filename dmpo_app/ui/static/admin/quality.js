@@ -7,6 +7,7 @@ import { barChart } from "../lib/chart.js";
 import { h } from "../lib/dom.js";
 import { percent, plural } from "../lib/text.js";
 import { DataImportForm } from "./data-import.js";
+import { ModerationPanel } from "./moderation.js";
 
 /** @import { AnnotatorQuality, DamagedPair, QualityReport, Share } from "../lib/types.js" */
 
@@ -54,6 +55,7 @@ class DmpoQuality extends HTMLElement {
   #damage = h("div", { class: "qu-damage", "aria-live": "polite" });
   #content = h("div", { class: "qu-content" });
   #imports = new DataImportForm(() => this.#token.value);
+  #moderation = new ModerationPanel((act) => this.#perform(act));
   #format = h(
     "select",
     { class: "qu-format", "aria-label": "Format of the votes" },
@@ -82,6 +84,7 @@ class DmpoQuality extends HTMLElement {
       this.#message,
       this.#damage,
       this.#content,
+      this.#moderation.element,
       this.#imports.element,
     );
   }
@@ -89,19 +92,37 @@ class DmpoQuality extends HTMLElement {
   /** @param {SubmitEvent} event */
   async #show(event) {
     event.preventDefault();
-    const report = await this.#attempt((token) => api("GET quality", { token, timeoutMs: REPORT_TIMEOUT_MS }));
+    const report = await this.#refresh();
     if (!report) return;
     const { votes, annotators, pairs } = report;
     this.#imports.refresh();
     await this.#showDamage();
+    const counts = [plural(votes, "vote"), plural(annotators.length, "annotator"), plural(pairs, "pair")];
+    this.#say(votes === 0 ? "No votes yet." : `${counts[0]} by ${counts[1]} on ${counts[2]}.`);
+  }
+
+  /** Show the report and the reports of pairs as they are now; resolves to the former, or null. */
+  async #refresh() {
+    const report = await this.#attempt(async (token) => {
+      const quality = await api("GET quality", { token, timeoutMs: REPORT_TIMEOUT_MS });
+      await this.#moderation.show(token, quality.struck);
+      return quality;
+    });
+    if (!report) return null;
+    const { votes, annotators, notes } = report;
     this.#save.disabled = annotators.length === 0;
-    if (votes === 0) {
-      this.#say("No votes yet.");
-      this.#content.replaceChildren();
-      return;
+    this.#content.replaceChildren(...notes.map((note) => h("p", { class: "qu-note" }, note)));
+    if (votes > 0) {
+      const strikeButton = (/** @type {AnnotatorQuality} */ row) => this.#moderation.strikeButton(row);
+      this.#content.append(tiles(report), ...charts(report), table(annotators, strikeButton));
     }
-    this.#say(`${plural(votes, "vote")} by ${plural(annotators.length, "annotator")} on ${plural(pairs, "pair")}.`);
-    this.#content.replaceChildren(tiles(report), ...charts(report), table(annotators));
+    return report;
+  }
+
+  /** @param {(token: string) => Promise<string>} act resolves to a sentence about its result */
+  async #perform(act) {
+    const said = await this.#attempt(act);
+    if (said && (await this.#refresh())) this.#say(said);
   }
 
   /** The pairs whose files are damaged, if there are any; beside the report, so that a failure here hides nothing. */
@@ -183,7 +204,7 @@ function damageSection(count, pairs) {
 
 /** @param {QualityReport} report */
 function tiles(report) {
-  const { alpha, max_annotator_share: cap } = report;
+  const { alpha, max_annotator_share: cap, newcomer_share: newcomers } = report;
   const alphaNote = alpha
     ? `${number(alpha.low)} to ${number(alpha.high)}; 1 is full, 0 is chance`
     : "no pair was voted on by several";
@@ -201,7 +222,12 @@ function tiles(report) {
     [
       "Reliability",
       report.weights_in_use ? "weighs votes" : "off",
-      cap === null ? "no cap on one annotator" : `one annotator weighs ${percent(cap)} at most`,
+      [
+        cap === null ? "no cap on one annotator" : `one annotator weighs ${percent(cap)} at most`,
+        newcomers !== null && `, all newcomers ${percent(newcomers)}`,
+      ]
+        .filter(Boolean)
+        .join(""),
     ],
   ];
   return h(
@@ -288,20 +314,30 @@ const COLUMNS = [
   { name: "Counts", about: "weight of a vote in rounds as set now", text: (row) => number(row.counts) },
   { name: "Share", about: "of all votes, as they count now", text: (row) => percent(row.vote_share) },
   {
+    name: "Standing",
+    about: "newcomers share what they may weigh together",
+    text: (row) => (row.established ? "established" : "newcomer"),
+  },
+  {
     name: "Stands out",
     about: "tests are corrected for the number of annotators",
     text: (row) => row.flags.join(", "),
   },
 ];
 
-/** @param {AnnotatorQuality[]} annotators */
-function table(annotators) {
+/**
+ * @param {AnnotatorQuality[]} annotators
+ * @param {(row: AnnotatorQuality) => HTMLElement} strikeButton
+ */
+function table(annotators, strikeButton) {
   const head = COLUMNS.map(({ name, about }) => h("th", { scope: "col", title: about }, name));
+  head.push(h("th", { scope: "col" }, "Act"));
   const rows = annotators.slice(0, MOST_ROWS).map((row) =>
     h(
       "tr",
       {},
       COLUMNS.map((column, index) => cell(row, column, index === 0)),
+      h("td", {}, strikeButton(row)),
     ),
   );
   const more = annotators.length - rows.length;

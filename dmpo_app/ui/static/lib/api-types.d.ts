@@ -41,6 +41,7 @@ export interface AnnotatorQuality {
   weight: number;
   counts: number;
   vote_share: number;
+  established: boolean;
   flags: Array<string>;
 }
 
@@ -73,6 +74,14 @@ export interface AuditOut {
 }
 
 export type Choice = "left" | "right" | "tie" | "both_bad" | "skip";
+
+export interface ClearReportsAnswer {
+  cleared: number;
+}
+
+export interface ClearReportsBody {
+  annotator: string | null;
+}
 
 export interface ConsentAnswer {
   needed: boolean;
@@ -330,9 +339,12 @@ export interface QualityReport {
   median_ms: number | null;
   weights_in_use: boolean;
   max_annotator_share: number | null;
+  newcomer_share: number | null;
   time_edges_ms: Array<number>;
   time_counts: Array<number>;
   annotators: Array<AnnotatorQuality>;
+  notes: Array<string>;
+  struck: Array<StruckAnnotatorEntry>;
 }
 
 export type Question = "overall" | "appeal" | "fit";
@@ -395,7 +407,10 @@ export interface ReportOut {
   at: string;
   cleared_at: string | null;
   cleared_by: string | null;
+  confirmed_at: string | null;
+  confirmed_by: string | null;
   retired: boolean;
+  hidden: boolean;
   prompt: string;
   images: Array<string>;
 }
@@ -405,6 +420,10 @@ export type ReportReason = "unsafe" | "broken" | "other";
 export interface ReportsAnswer {
   reports: Array<ReportOut>;
   next: number | null;
+}
+
+export interface RestoredOut {
+  votes_until_round: number;
 }
 
 export interface RoundOut {
@@ -482,6 +501,23 @@ export interface StatusAnswer {
 
 export type Strength = "slightly" | "clearly";
 
+export interface StruckAnnotatorEntry {
+  name: string;
+  struck_at: string;
+  votes: number;
+  reports: number;
+  prompts: number;
+}
+
+export interface StruckOut {
+  annotator: string;
+  struck_at: string;
+  votes: number;
+  reports: number;
+  prompts: number;
+  votes_until_round: number;
+}
+
 export interface SuggestionOut {
   text: string;
   held_out: boolean;
@@ -554,7 +590,11 @@ export interface Operations {
   "POST rounds": { response: RoundOut };
   "GET rounds/{round_id}/progress": { params: { round_id: number }; response: ProgressAnswer };
   "POST reports/{report_id}/clear": { params: { report_id: number }; response: ReportOut };
+  "POST reports/{report_id}/confirm": { params: { report_id: number }; response: ReportOut };
+  "POST reports/clear": { body: ClearReportsBody; response: ClearReportsAnswer };
   "GET audit": { query?: { before?: number | null; limit?: number }; response: AuditAnswer };
+  "POST annotators/{annotator}/strike": { params: { annotator: string }; response: StruckOut };
+  "POST annotators/{annotator}/restore": { params: { annotator: string }; response: RestoredOut };
   "GET gold": { response: GoldAnswer };
   "PUT gold/{pair_id}": { params: { pair_id: number }; body: GoldBody; response: GoldOut };
   "GET prompts/suggestions": { query?: { like?: string; count?: number }; response: SuggestionsAnswer };
