@@ -155,7 +155,7 @@ def open_paths(blocks: gr.Blocks, gradio_app: ASGIApp, page: StaticPage, service
         OpenPath(r"/docs|/openapi\.json|/login/callback", api, methods=("GET",)),
         OpenPath("|".join(ROOT_PATHS), api, methods=("GET",)),
         OpenPath(r"/", GZipMiddleware(page)),
-        OpenPath(r"/studio/static/\w+/.+", GZipMiddleware(Assets.load())),
+        OpenPath(r"/studio/static/[0-9a-f]{16}/[\w/-]+\.(js|css|svg|json)", GZipMiddleware(Assets.load())),
         *(OpenPath(pattern, gradio_app, methods=("GET",)) for pattern in GRADIO_FILES),
     ]
     if services.gpu_minutes is not None:

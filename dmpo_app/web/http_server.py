@@ -6,6 +6,7 @@ above a number of connections the one goes that has waited longest without a who
 then cost those who vote nothing.
 """
 
+import asyncio
 import functools
 import logging
 import math
@@ -48,6 +49,7 @@ STOP_SECONDS = 5
 """Responses under way when the server stops have this long."""
 MAX_HEADER_BYTES = 64 * 1024
 MAX_CONNECTIONS = 2048
+_LONGEST_SWEEP_SECONDS = 2.5
 
 
 def listening_sockets(host: str, port: int) -> list[socket.socket]:
@@ -183,7 +185,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.deadline = math.inf
         super().on_message_complete()
         if self.cycle.response_complete:  # the body that nobody wanted has ended
-            self.transport.close()
+            self._wait_for_request()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -222,6 +224,7 @@ class HttpServer(uvicorn.Server):
     ) -> None:
         self._sockets = sockets
         self._lifespan = lifespan
+        self._swept_at = math.inf
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="http-server", daemon=True)
         protocol = functools.partial(BoundedProtocol, waiting={}, max_connections=_max_connections())
@@ -275,10 +278,16 @@ class HttpServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:  # every second
-            for connection in list(self.server_state.connections):
-                bounded = cast("BoundedProtocol", connection)
-                bounded.drop_if_late(bounded.loop.time())
+            self._drop_late_connections(asyncio.get_running_loop().time())
         return await super().on_tick(counter)
+
+    def _drop_late_connections(self, now: float) -> None:
+        # After a pause of its own the server first reads what has come meanwhile: its clients were not late.
+        was_held_up = now - self._swept_at > _LONGEST_SWEEP_SECONDS
+        self._swept_at = now
+        if not was_held_up:
+            for connection in list(self.server_state.connections):
+                cast("BoundedProtocol", connection).drop_if_late(now)
 
 
 def _max_connections() -> int:

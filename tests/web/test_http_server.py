@@ -1,0 +1,225 @@
+"""The HTTP server with real sockets: limits of time and number on every connection, addresses, start and stop."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import httpx
+import pytest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from dmpo_app.errors import SetupError
+from dmpo_app.web import http_server
+from dmpo_app.web.http_server import HttpServer, free_port, listening_sockets, page_url
+from tests.patience import PATIENCE, wait_until
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers /refused without reading, /slow after a while, everything else with the length of the body."""
+    if scope["path"] == "/slow":
+        await asyncio.sleep(60)
+    length = 0 if scope["path"] == "/refused" else len(await Request(scope, receive).body())
+    await PlainTextResponse(str(length), status_code=413 if scope["path"] == "/refused" else 200)(scope, receive, send)
+
+
+@asynccontextmanager
+async def no_lifespan() -> AsyncIterator[None]:
+    yield
+
+
+def start(host: str = "127.0.0.1", lifespan: Any = no_lifespan) -> HttpServer:
+    server = HttpServer(app, listening_sockets(host, 0), lifespan)
+    server.start()
+    return server
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HEADER_SECONDS", "BODY_SECONDS", "MOST_BODY_SECONDS", "LINGER_SECONDS", "KEEP_ALIVE_SECONDS"):
+        monkeypatch.setattr(http_server, name, 1)
+
+
+@pytest.fixture
+def server(quick: None) -> Iterator[HttpServer]:
+    running = start()
+    yield running
+    running.close()
+
+
+def connect(server: HttpServer, data: bytes = b"", host: str = "127.0.0.1") -> socket.socket:
+    connection = socket.create_connection((host, server.config.port), timeout=PATIENCE)
+    connection.sendall(data)
+    return connection
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the server has closed the connection; answers are read and dropped."""
+    connection.setblocking(False)
+    try:
+        while connection.recv(65536):
+            pass
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+BEGUN = b"POST / HTTP/1.1\r\nHost: x\r\n"
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+UNFINISHED = {
+    "nothing": b"",
+    "a line break": b"\r\n",
+    "a letter": b"P",
+    "half a line": b"POST /a",
+    "half of the headers": BEGUN,
+    "half of a header": BEGUN + b"X-Long: " + b"a" * 1000,
+    "no body": BEGUN + b"Content-Length: 5\r\n\r\n",
+    "half of a body": BEGUN + b"Content-Length: 5\r\n\r\nab",
+    "half of a chunked body": BEGUN + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab",
+    "a body that waits for leave": BEGUN + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+    "a body that is refused": BEGUN.replace(b"/ ", b"/refused ") + b"Content-Length: 5\r\n\r\nab",
+    "nothing after an answer": GET,
+    "a line break after an answer": GET + b"\r\n",
+    "half a request after an answer": GET + BEGUN,
+    "half a websocket": b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+}
+
+
+def test_connections_that_leave_a_request_unfinished_are_closed_and_others_are_not(server: HttpServer) -> None:
+    connections = {name: connect(server, data) for name, data in UNFINISHED.items()}
+    slow = connect(server, b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+    wait_until(lambda: all(map(is_closed, connections.values())), "all of them are closed")
+    assert not is_closed(slow)
+
+
+def test_a_trickle_is_not_taken_for_progress(server: HttpServer) -> None:
+    header = connect(server, BEGUN + b"X-Slow: ")
+    body = connect(server, BEGUN + b"Content-Length: 100000\r\n\r\n")
+    began = time.monotonic()
+    while not (is_closed(header) and is_closed(body)):
+        assert time.monotonic() - began < PATIENCE
+        for connection in (header, body):
+            with suppress(OSError):
+                connection.send(b"a")
+        time.sleep(0.05)
+
+
+def test_headers_without_end_are_refused(server: HttpServer) -> None:
+    connection = connect(server, BEGUN)
+    refused = False
+    for _ in range(10_000):
+        try:
+            connection.sendall(b"X-Long: " + b"a" * 10_000 + b"\r\n")
+        except OSError:
+            refused = True
+            break
+    assert refused
+
+
+def test_a_large_body_that_is_wanted_arrives_and_one_that_is_not_gets_its_answer() -> None:
+    running = start()
+    url = f"http://127.0.0.1:{running.config.port}"
+    large = b"x" * 30_000_000
+    with httpx.Client(timeout=PATIENCE) as client:
+        assert client.post(f"{url}/", content=large).text == str(len(large))
+        assert client.post(f"{url}/refused", content=large).status_code == 413
+        assert client.get(f"{url}/").status_code == 200
+    running.close()
+
+
+def test_above_the_limit_the_connection_that_has_waited_longest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 20)
+    running = start()
+    try:
+        held = [connect(running, BEGUN) for _ in range(60)]
+        wait_until(lambda: sum(map(is_closed, held)) >= 40, "the first of them are closed")
+        assert httpx.get(f"http://127.0.0.1:{running.config.port}/", timeout=PATIENCE).status_code == 200
+        assert len(running.server_state.connections) <= 21
+    finally:
+        running.close()
+
+
+def has_ipv6() -> bool:
+    try:
+        free_port("::1", 0)
+    except SetupError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.parametrize(
+    ("host", "reachable"),
+    [("::", ("::1", "127.0.0.1")), ("::1", ("::1",)), ("[::1]", ("::1",)), ("0.0.0.0", ("127.0.0.1",))],
+)
+def test_addresses_of_ipv6_are_listened_on(host: str, reachable: tuple[str, ...]) -> None:
+    running = start(host)
+    try:
+        for address in reachable:
+            assert httpx.get(page_url(address, running.config.port), timeout=PATIENCE, trust_env=False).text == "0"
+    finally:
+        running.close()
+
+
+def test_an_address_that_cannot_be_had_is_told_in_a_sentence() -> None:
+    with pytest.raises(SetupError, match="no such host"):
+        listening_sockets("no-such-host.invalid", 0)
+    with pytest.raises(SetupError, match=r"192\.0\.2\.1 port 7860 .*not one of this machine"):
+        listening_sockets("192.0.2.1", 7860)
+    taken = listening_sockets("127.0.0.1", 0)
+    port = taken[0].getsockname()[1]
+    with pytest.raises(SetupError, match=rf"port {port}.*--port {port + 1}"):
+        free_port("127.0.0.1", port)
+    taken[0].close()
+    assert free_port("127.0.0.1", port) == port
+
+
+@pytest.mark.parametrize(
+    ("host", "root_path", "url"),
+    [
+        ("127.0.0.1", "", "http://127.0.0.1:80/"),
+        ("::", "/studio", "http://localhost:80/studio/"),
+        ("::1", "", "http://[::1]:80/"),
+        ("[::1]", "", "http://[::1]:80/"),
+    ],
+)
+def test_the_address_for_a_browser(host: str, root_path: str, url: str) -> None:
+    assert page_url(host, 80, root_path) == url
+
+
+def test_whatever_fails_at_the_start_is_raised_there_and_lets_go_of_the_port() -> None:
+    @asynccontextmanager
+    async def broken() -> AsyncIterator[None]:
+        raise ValueError("not today")
+        yield
+
+    sockets = listening_sockets("127.0.0.1", 0)
+    port = sockets[0].getsockname()[1]
+    with pytest.raises(ValueError, match="not today"):
+        HttpServer(app, sockets, broken).start()
+    wait_until(lambda: can_be_had(port), "the port is free again")
+
+
+def can_be_had(port: int) -> bool:
+    try:
+        return free_port("127.0.0.1", port) == port
+    except SetupError:
+        return False
+
+
+def test_a_stop_waits_for_no_client_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "STOP_SECONDS", 1)
+    running = start()
+    slow = connect(running, b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+    idle, half = connect(running), connect(running, BEGUN)
+    wait_until(lambda: len(running.server_state.connections) == 3, "all are connected")
+    running.close()
+    wait_until(lambda: all(map(is_closed, (slow, idle, half))), "all are closed")
+    with pytest.raises(ConnectionRefusedError):
+        connect(running)
