@@ -196,7 +196,7 @@ def serve(blocks: gr.Blocks, theme: gr.themes.Base, services: Services) -> Runni
             open_paths(blocks, gradio_app, page, services),
             root_path=settings.root_path,
             proxies=TrustedProxies(settings.trusted_proxies),
-            policy=_POLICY.format(hashes=page.hashes, ancestors=_ancestors(settings.frame_ancestors)),
+            policy=_POLICY.format(hashes=page.hashes, ancestors=frame_ancestors(settings.frame_ancestors)),
         )
         server = HttpServer(gateway, sockets, lambda: _lifespan(blocks, gradio_app))
         blocks.server = cast("Any", server)  # `blocks.close` stops it, and `spaces` asks it for its port
@@ -249,7 +249,8 @@ async def _lifespan(blocks: Any, gradio_app: Any) -> AsyncIterator[None]:
         yield
 
 
-def _ancestors(origins: str) -> str:
+def frame_ancestors(origins: str) -> str:
+    """The sources of the policy's `frame-ancestors`, from DMPO_FRAME_ANCESTORS."""
     return "'none'" if origins == "none" else f"'self' {origins}".strip()
 
 

@@ -5,11 +5,14 @@ import random
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import httpx
 import pytest
 
@@ -19,6 +22,7 @@ from dmpo_app.labeling.sign_in import Sealer, load_or_create_key
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.ui import RunningServer, build_ui, launch
+from dmpo_app.ui.serving import frame_ancestors
 from dmpo_app.web import Services
 from tests.patience import PATIENCE
 from tests.web.studio_fakes import SAMPLING, FakeRenderer, FakeTrainer, add_pairs
@@ -71,6 +75,82 @@ def test_the_page_carries_a_policy_that_keeps_other_sites_out(client: httpx.Clie
     policy = client.get("/").headers["Content-Security-Policy"]
     assert "default-src 'self'" in policy
     assert "http" not in policy
+    assert "frame-ancestors 'self'" in policy
+    scripts = policy.split("script-src ")[1].split(";")[0]
+    assert "unsafe-inline" not in scripts
+    assert scripts.count("'sha256-") == len(re.findall(r"<script(?! [^>]*src=)", client.get("/").text)) > 3
+
+
+@pytest.mark.parametrize(
+    ("frames", "ancestors"),
+    [
+        (
+            "https://course.example.org, https://*.example.net:8443",
+            "'self' https://course.example.org https://*.example.net:8443",
+        ),
+        ("*", "'self' *"),
+        ("none", "'none'"),
+        ("", "'self'"),
+    ],
+)
+def test_the_sites_that_may_frame_the_page_are_a_setting(
+    frames: str, ancestors: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DMPO_FRAME_ANCESTORS", frames)
+    assert frame_ancestors(Settings().frame_ancestors) == ancestors
+
+
+def test_on_a_space_the_sites_of_spaces_may_frame_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACE_ID", "ada/studio")
+    ancestors = frame_ancestors(Settings().frame_ancestors)
+    assert ancestors == "'self' https://huggingface.co https://*.huggingface.co https://*.hf.space"
+
+
+def test_spaces_gets_its_turn_when_the_page_is_built(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`spaces` wraps `gr.Blocks.launch` once: on ZeroGPU it packs the weights and reports the start there."""
+    original, started = gr.Blocks.launch, []
+
+    @wraps(original)
+    def launch_once(*args: Any, **kwargs: Any) -> Any:
+        started.append(threading.current_thread())
+        gr.Blocks.launch = original  # type: ignore[method-assign]
+        return gr.Blocks.launch(*args, **kwargs)
+
+    monkeypatch.setattr(gr.Blocks, "launch", launch_once)
+    running = launch(build_ui(services), services)
+    assert started == [threading.main_thread()]
+    assert running.blocks.server.config.port == running.port  # its processes close what they inherit of this port
+    running.close()
+
+
+def test_no_request_to_itself_goes_through_a_proxy(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    running = launch(build_ui(services), services)
+    assert httpx.get(running.url, trust_env=False, timeout=PATIENCE).status_code == 200
+    running.close()
+
+
+@pytest.mark.parametrize("root", ["/studio", "/api", "/static"])
+def test_page_api_and_assets_stand_below_the_root_path(root: str, services: Services) -> None:
+    settings = services.settings.model_copy(update={"root_path": root})
+    below = replace(services, settings=settings)
+    running = launch(build_ui(below), below)
+    assert running.url.endswith(f"{root}/")
+    origin = running.url.removesuffix(f"{root}/")
+    with httpx.Client(base_url=origin, timeout=PATIENCE, trust_env=False) as client:
+        page = client.get(f"{root}/")
+        assert client.get(root).headers["location"] == f"{root}/"
+        addresses = re.findall(r"\./((?:studio|assets|static)/[\w./-]+)", page.text)
+        assert len(addresses) > 10
+        for prefix in (root, ""):  # as a proxy passes it on, or after it took the path off
+            for path in (*addresses, "theme.css", "api/v1/status", "docs", "api/v1/openapi.json"):
+                assert client.get(f"{prefix}/{path}").status_code == 200, (prefix, path)
+            assert client.post(f"{prefix}/gradio_api/upload", files={"files": b"x"}).status_code == 404
+        assert client.get("/openapi.json").json()["servers"] == [{"url": root}]
+        assert 'href="openapi.json"' in client.get(f"{root}/docs").text
+        assert origin not in page.text
+    running.close()
 
 
 def test_no_origin_but_ours_is_let_in(client: httpx.Client) -> None:
