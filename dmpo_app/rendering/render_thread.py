@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from dmpo_app.domain.lineage import BaseModelRef, RenderedImage, RendererState, RenderRequest, check_request
 from dmpo_app.errors import AdapterError, BadInputError, BusyError, NotReadyError, StorageFullError, StudioError
+from dmpo_app.liveness import Activity, announce_through
 from dmpo_app.rendering.pool import ContactSheetPlanner, PairPlan, PoolPlanner
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store, utc_now
@@ -73,6 +74,7 @@ class RenderThread:
         self._stopping = False
         self._phase: Literal["starting", "loading", "ready", "failed", "stopped"] = "starting"
         self._message = "starting"
+        self._activity = Activity(f"loading {base.source}")
         self._live_version: int | None = None
         self._device: str | None = None
         self._thread = threading.Thread(target=self._run, name="render", daemon=True)
@@ -94,7 +96,8 @@ class RenderThread:
     @property
     def state(self) -> RendererState:
         with self._wake:
-            return RendererState(self._phase, self._message, self._live_version, len(self._jobs), self._device)
+            message = self._activity.name if self._phase == "loading" else self._message  # loading, or downloading
+            return RendererState(self._phase, message, self._live_version, len(self._jobs), self._device)
 
     def submit(self, request: RenderRequest) -> Future[list[RenderedImage]]:
         """Queue a person's request; it may wait for the model to load.
@@ -127,7 +130,8 @@ class RenderThread:
 
     def _load(self) -> Engine | None:
         """Import torch and load the model; on failure the phase is 'failed' and the message is fit for people."""
-        self._set("loading", f"loading {self._base.source}")
+        announce_through(self._activity)
+        self._set("loading", self._activity.name)
         try:
             import torch
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -14,8 +15,9 @@ from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.live_model import LiveModel, Shot
 from dmpo_app.domain.lineage import RenderRequest
 from dmpo_app.errors import BadInputError, BusyError, NotFoundError, NotReadyError, StorageFullError, StudioError
+from dmpo_app.liveness import phase
 from dmpo_app.rendering import render_thread
-from dmpo_app.rendering.engine import encode_png
+from dmpo_app.rendering.engine import Engine, encode_png
 from dmpo_app.rendering.pool import NUM_PROMPTS, SEEDS
 from dmpo_app.rendering.render_thread import BackgroundWork, RenderThread
 from tests.adapters import SPEC
@@ -283,3 +285,20 @@ def digest(model: LiveModel, version: int, seed: int) -> str:
 
 def png_sha(image: Image.Image) -> str:
     return hashlib.sha256(encode_png(image)).hexdigest()
+
+
+def test_a_download_of_the_model_is_announced(thread: RenderThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    go, load = threading.Event(), Engine.load
+
+    def download_first(*arguments: Any) -> Engine:
+        with phase("downloading somebody/model"):
+            assert go.wait(PATIENCE)
+        return load(*arguments)
+
+    monkeypatch.setattr(Engine, "load", download_first)
+    thread.start()
+    wait_until(lambda: thread.state.message == "downloading somebody/model", "the download is shown")
+    assert thread.state.phase == "loading"
+    go.set()
+    wait_until(lambda: thread.state.phase == "ready", "the model is loaded")
+    assert thread.state.message == ""
