@@ -211,6 +211,23 @@ class LifeThread(threading.Thread):
             os.write(self._output, self._activity.heartbeat().to_line().encode())
 
 
+def end_with_parent() -> None:
+    """End this process after its parent's death: SIGTERM at once, and the hard way PARENT_GRACE_SECONDS later.
+
+    For commands that only ever run under another program, such as torchrun.
+    """
+    parent_pid = os.getppid()
+    parent = _open_process(parent_pid)
+
+    def watch() -> None:
+        while _is_parent(parent_pid):
+            select.select([] if parent is None else [parent], [], [], BEAT_SECONDS)
+        faulthandler.dump_traceback_later(PARENT_GRACE_SECONDS, exit=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
 def _is_parent(pid: int) -> bool:
     """True while the parent lives. On Windows a child keeps its parent's number, and may have a launcher for parent."""
     return psutil.pid_exists(pid) if os.name == "nt" else os.getppid() == pid

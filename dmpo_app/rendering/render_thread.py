@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from dmpo_app.diffusion.hub import is_passing_load_error
 from dmpo_app.domain.lineage import BaseModelRef, RenderedImage, RendererState, RenderRequest, check_request
 from dmpo_app.errors import AdapterError, BadInputError, BusyError, NotReadyError, StorageFullError, StudioError
+from dmpo_app.liveness import Activity, announce_through
 from dmpo_app.rendering.pool import ContactSheetPlanner, PairPlan, PoolPlanner
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store, utc_now
@@ -78,6 +79,7 @@ class RenderThread:
         self._phase: Literal["starting", "loading", "ready", "failed", "stopped"] = "starting"
         self._message = "starting"
         self._is_retrying = False
+        self._activity = Activity(f"loading {base.source}")
         self._live_version: int | None = None
         self._device: str | None = None
         self._thread = threading.Thread(target=self._run, name="render", daemon=True)
@@ -99,8 +101,10 @@ class RenderThread:
     @property
     def state(self) -> RendererState:
         with self._wake:
+            is_loading = self._phase == "loading" and not self._is_retrying
+            message = self._activity.name if is_loading else self._message  # loading, or downloading
             return RendererState(
-                self._phase, self._message, self._live_version, len(self._jobs), self._device, self._is_retrying
+                self._phase, message, self._live_version, len(self._jobs), self._device, self._is_retrying
             )
 
     def submit(self, request: RenderRequest) -> Future[list[RenderedImage]]:
@@ -137,8 +141,9 @@ class RenderThread:
 
         None when the thread is to end, or with the phase 'failed' and a message fit for people.
         """
+        announce_through(self._activity)
         for pause in _retry_pauses():
-            self._set("loading", f"loading {self._base.source}")
+            self._set("loading", self._activity.name)
             try:
                 engine = self._load_engine()
                 break

@@ -32,6 +32,7 @@ from dmpo_app.errors import (
     StudioError,
     UnknownFamilyError,
 )
+from dmpo_app.liveness import phase
 from dmpo_app.rendering import render_thread
 from dmpo_app.rendering.engine import Engine, encode_png
 from dmpo_app.rendering.pool import NUM_PROMPTS, SEEDS
@@ -422,3 +423,20 @@ def digest(model: LiveModel, version: int, seed: int) -> str:
 
 def png_sha(image: Image.Image) -> str:
     return hashlib.sha256(encode_png(image)).hexdigest()
+
+
+def test_a_download_of_the_model_is_announced(thread: RenderThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    go, load = threading.Event(), Engine.load
+
+    def download_first(*arguments: Any) -> Engine:
+        with phase("downloading somebody/model"):
+            assert go.wait(PATIENCE)
+        return load(*arguments)
+
+    monkeypatch.setattr(Engine, "load", download_first)
+    thread.start()
+    wait_until(lambda: thread.state.message == "downloading somebody/model", "the download is shown")
+    assert thread.state.phase == "loading"
+    go.set()
+    wait_until(lambda: thread.state.phase == "ready", "the model is loaded")
+    assert thread.state.message == ""

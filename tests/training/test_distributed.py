@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -21,7 +22,7 @@ from dmpo_app.training.loop import trainer
 from dmpo_app.training.loop.step import train_step
 from dmpo_app.training.monitoring.early_stopping import StepResult
 from tests.model_fixtures import NUM_THREADS
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, wait_until
 from tests.preloaded_process import PreloadedPython
 from tests.tolerance import LOSS_RELATIVE
 from tests.training.training_studio import FAST, TrainingStudio, assert_equal, twin_of, weights_of
@@ -163,6 +164,24 @@ def test_memory_short_in_one_process_halves_the_pieces_in_both_and_a_killed_one_
     assert lines[:4] == ["micro_pairs 2", "micro_pairs 1", "micro_pairs 1", "micro_pairs 1"]
     assert lines[-1].startswith("PeerLost after step 2: process 0 of 2 lost another one")
     assert studio.store.rounds.get(round_id).finished_at is None
+
+
+@pytest.mark.soak
+@pytest.mark.skipif("DMPO_SOAK_KILLS" not in os.environ, reason="torchrun imports torch thrice; `make soak` runs it")
+def test_processes_that_hang_do_not_outlive_torchrun(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "tests.training.two_processes", "deaf"]
+    said = tmp_path / "said.txt"
+    with said.open("wb") as output:
+        agent = subprocess.Popen(command, stdout=output, env=environment(), cwd=PROJECT_ROOT)
+    wait_until(lambda: said.read_text().count("pid ") == 2, "both processes run")
+    workers = [psutil.Process(int(line.split()[1])) for line in said.read_text().splitlines()]
+    agent.kill()
+    agent.wait()
+    _, survivors = psutil.wait_procs(workers, timeout=10)
+    for survivor in survivors:
+        survivor.kill()
+    assert survivors == []
 
 
 def test_every_process_has_an_equal_part_and_all_positions_are_somebodys() -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -113,6 +114,15 @@ class _OutOfMemory:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 
+def wait_in_python(_: ProcessGroup) -> None:
+    """Wait for ever, deaf to SIGTERM, as a process does that waits for a lock."""
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    say(f"pid {os.getpid()}")
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()
+
+
 if __name__ == "__main__":
     torch.set_num_threads(NUM_THREADS)
     with join_process_group(IMPATIENCE if sys.argv[1] == "wait" else PATIENCE) as group:
@@ -120,5 +130,7 @@ if __name__ == "__main__":
             agree(group)
         elif sys.argv[1] == "wait":
             wait_long(group)
+        elif sys.argv[1] == "deaf":
+            wait_in_python(group)
         else:
             memory_runs_out_and_then_one_is_killed(group, *sys.argv[2:])

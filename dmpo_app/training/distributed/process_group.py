@@ -23,7 +23,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from dmpo_app.errors import PeerLostError, SetupError
-from dmpo_app.training.distributed.torchrun_env import local_rank, world_size
+from dmpo_app.liveness import end_with_parent
+from dmpo_app.training.distributed.torchrun_env import is_under_torchrun, local_rank, world_size
 
 _Result = TypeVar("_Result")
 
@@ -115,6 +116,8 @@ def join_process_group(timeout: timedelta = TIMEOUT) -> Iterator[ProcessGroup]:
     if world_size() == 1:
         yield SINGLE_PROCESS
         return
+    if is_under_torchrun():
+        end_with_parent()  # killed with -9, torchrun stops nobody
     backend = "cpu:gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank())

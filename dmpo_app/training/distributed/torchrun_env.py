@@ -25,6 +25,11 @@ def local_world_size() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", str(world_size())))
 
 
+def is_under_torchrun() -> bool:
+    """True when torchrun, or accelerate launch, started this process and waits for it."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def is_secondary_process() -> bool:
     """True in all but the main process (rank 0) of several: it follows that one."""
     return int(os.environ.get("RANK", "0")) > 0

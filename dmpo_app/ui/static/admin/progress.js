@@ -221,7 +221,8 @@ const section = (title, ...content) =>
 function statusTiles(status) {
   const { renderer, trainer, encoding } = status;
   const phases = { starting: "starting", loading: "loading the model", ready: "ready", stopped: "stopped" };
-  const phase = renderer.phase === "failed" ? renderer.message : phases[renderer.phase];
+  const isDownloading = renderer.phase === "loading" && renderer.message.startsWith("downloading");
+  const phase = renderer.phase === "failed" || isDownloading ? renderer.message : phases[renderer.phase];
   const device = renderer.device && status.mode !== "zerogpu" ? ` on ${renderer.device}` : "";
   const activity = trainer.phase || (status.round ? "training" : "waiting");
   /** @type {Array<[string, string]>} */
