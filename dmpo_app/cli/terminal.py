@@ -143,6 +143,7 @@ class StudioContext(typer.Context):
         `nested` has settings of any name, in groups like theirs; an option given by its own name wins over it.
         """
         from dmpo_app.settings import Settings
+        from dmpo_app.settings.host import provide_caches
         from dmpo_app.settings.resources import limit_libraries
 
         own = {"host": host, "port": port, "train": train}
@@ -150,6 +151,7 @@ class StudioContext(typer.Context):
         settings = Settings.load({**(nested or {}), **self.shared_settings, **given}, self.shared_options.config)
         self.call_on_close(make_files_private())
         limit_libraries()
+        provide_caches(settings.home)
         return settings
 
     @property
