@@ -146,6 +146,7 @@ class StudioContext(typer.Context):
         `nested` has settings of any name, in groups like theirs; an option given by its own name wins over it.
         """
         from dmpo_app.settings import Settings
+        from dmpo_app.settings.host import provide_caches
         from dmpo_app.settings.resources import limit_libraries
 
         own = {"host": host, "port": port, "train": train}
@@ -155,6 +156,7 @@ class StudioContext(typer.Context):
             log_json_to_stderr()
         self.call_on_close(make_files_private())
         limit_libraries()
+        provide_caches(settings.home)
         return settings
 
     @property

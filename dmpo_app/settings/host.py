@@ -1,19 +1,15 @@
-"""The host of a studio: a Space and its disk, its address behind proxies, the default home, and the shipped data.
+"""The host of a studio: a Space and its disk, the default home, the shipped data, and where libraries may cache.
 
 The pocket model, its prompts, classifiers and starter pairs lie in `data/` of a checkout, and inside the package where
 that was installed from a wheel (`hatch_build.py`).
 """
 
 import os
-import re
-from ipaddress import ip_network
+import shutil
+import tempfile
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
-
-from dmpo_app.errors import SetupError
 from dmpo_app.settings.mounts import network_file_system
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -60,84 +56,51 @@ def local_home() -> Path:
     return Path.cwd() / "dmpo-studio" if is_installed() else PROJECT_ROOT / "data" / "studio"
 
 
-_SEGMENT = re.compile(r"[A-Za-z0-9_~.-]{1,64}")
+_CACHES = {
+    "XDG_CACHE_HOME": "xdg",
+    "MPLCONFIGDIR": "matplotlib",
+    "TORCHINDUCTOR_CACHE_DIR": "torchinductor",
+    "TRITON_CACHE_DIR": "triton",
+}
+"""Variables by which libraries are told where to cache, and folders below the home's cache."""
+_LEAST_TEMPORARY_BYTES = 256_000_000
 
 
-def normalized_root_path(text: str) -> str:
-    """Normalize a root path: `studio/` to `/studio`, `/` to the empty text. Raises ValueError for what is no path."""
-    segments = text.strip().strip("/").split("/")
-    if segments == [""]:
-        return ""
-    if not all(_SEGMENT.fullmatch(segment) and segment.strip(".") for segment in segments):
-        raise ValueError(
-            f"{text!r} is no path below which a proxy can serve the studio; expected one like /studio or "
-            "/tools/studio: names of letters, digits and . _ ~ -, without scheme, host and query"
-        )
-    return "/" + "/".join(segments)
+def provide_caches(home: Path) -> None:
+    """Give libraries folders below the home where their own cannot be written: caches, models, temporary files.
 
-
-def gradio_root_path() -> str:
-    """The path in GRADIO_ROOT_PATH, which people know from other apps of Gradio; it may be a whole address there.
-
-    Raises SetupError for what is no path.
+    To be called before they are imported, and for child processes, which inherit it. Variables that are set stay. As
+    for a user without a home or with one that is read-only, and a temporary folder that is full or not there.
     """
+    cache = home.absolute() / "cache"
+    user_home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home raises for a user that nobody knows
+    if not user_home.is_absolute():
+        os.environ["HOME"] = str(cache)
+        user_home = cache
+    if not _can_write(user_home / ".cache"):
+        models = user_home / ".cache" / "huggingface"  # what lies there can be read, though nothing is added to it
+        os.environ.setdefault("HF_HOME", str(models if os.access(models, os.R_OK) else cache / "huggingface"))
+        for variable, name in _CACHES.items():
+            os.environ.setdefault(variable, str(cache / name))
+    if not _has_temporary_folder(home):
+        folder = cache / "tmp"
+        with suppress(OSError):  # whoever needs the home says what is wrong with it
+            folder.mkdir(parents=True, exist_ok=True)
+            os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+
+
+def _can_write(folder: Path) -> bool:
+    """True for a folder that can be written, or be made."""
+    # Not by Path.exists, which raises in a folder that one may not look into, as /root for others than root.
+    nearest = next(path for path in (folder, *folder.parents) if os.access(path, os.F_OK))
+    return os.access(nearest, os.W_OK | os.X_OK)
+
+
+def _has_temporary_folder(home: Path) -> bool:
+    """True where temporary files have room, or at least as much as they would have in the home."""
     try:
-        return normalized_root_path(urlsplit(os.environ.get("GRADIO_ROOT_PATH", "")).path)
-    except ValueError as error:
-        raise SetupError(f"GRADIO_ROOT_PATH: {error}. DMPO_ROOT_PATH is the studio's own setting for it") from error
-
-
-RootPath = Annotated[str, AfterValidator(normalized_root_path), Field(default_factory=gradio_root_path)]
-
-
-_SPACE_PROXIES = "10.0.0.0/8, 100.64.0.0/10, 172.16.0.0/12, 192.168.0.0/16, fc00::/7"
-
-
-def default_proxies() -> str:
-    """The proxies of a Space, which reaches its container from addresses of a private network; none elsewhere."""
-    return _SPACE_PROXIES if on_space() else ""
-
-
-def normalized_proxies(text: str) -> str:
-    """Normalize addresses and networks, separated by commas. Raises ValueError for what is neither."""
-    networks = []
-    for item in filter(None, (part.strip() for part in text.split(","))):
-        try:
-            networks.append(str(ip_network(item, strict=False)))
-        except ValueError as error:
-            raise ValueError(
-                f"{item!r} is neither an address nor a network; expected some like 127.0.0.1, 10.0.0.0/8, ::1, "
-                "separated by commas (names are not looked up)"
-            ) from error
-    return ", ".join(networks)
-
-
-TrustedProxies = Annotated[str, AfterValidator(normalized_proxies), Field(default_factory=default_proxies)]
-
-
-_SPACE_FRAMES = "https://huggingface.co https://*.huggingface.co https://*.hf.space"
-_ORIGIN = re.compile(r"https?://(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?")
-
-
-def default_frame_ancestors() -> str:
-    """The sites of Spaces, which show a Space in a frame; elsewhere none but the studio itself."""
-    return _SPACE_FRAMES if on_space() else ""
-
-
-def normalized_frame_ancestors(text: str) -> str:
-    """Normalize the origins of a `frame-ancestors` directive. Raises ValueError for what is none."""
-    origins = text.replace(",", " ").split()
-    for origin in origins:
-        if not _ORIGIN.fullmatch(origin) and origin not in ("*", "none"):
-            raise ValueError(
-                f"{origin!r} is no site that could show the page in a frame; expected origins like "
-                "https://course.example.org or https://*.example.org, separated by spaces, or * for any site, or none"
-            )
-    if "none" in origins and len(origins) > 1:
-        raise ValueError("none stands alone: it forbids frames on every site, this one included")
-    return " ".join(origins)
-
-
-FrameAncestors = Annotated[
-    str, AfterValidator(normalized_frame_ancestors), Field(default_factory=default_frame_ancestors)
-]
+        free = shutil.disk_usage(tempfile.gettempdir()).free
+    except OSError:
+        return False
+    nearest = next(path for path in (home.absolute(), *home.absolute().parents) if os.access(path, os.F_OK))
+    return free >= min(_LEAST_TEMPORARY_BYTES, shutil.disk_usage(nearest).free)
