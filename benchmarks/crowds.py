@@ -1,5 +1,6 @@
 """Crowds with random clickers and hostile annotators: what weighing annotators by reliability is worth.
 
+    python -m benchmarks.crowds --sybils    shares of weight that crowds of sessions get; trains nothing
     python -m benchmarks.crowds --out runs.jsonl [--tastes warm bright large left] [--seeds 0 1 2 3 4] [--votes 288]
                                 [--arms alike dawid_skene capped both honest] [--random 0.1] [--hostile 0.05]
 
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 from scipy.stats import bootstrap
 
+from benchmarks import sybils
 from benchmarks.few_votes import Pool, done, fill_references, measure, train, yardstick
 from benchmarks.learning import with_overrides
 from benchmarks.learning_lab import Images, Lab
@@ -191,7 +193,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, default=folder)
     parser.add_argument("--set", nargs="+", default=[], dest="overrides", metavar="GROUP.NAME=VALUE")
+    parser.add_argument("--sybils", action="store_true", help="only the arithmetic of crowds of sessions")
     arguments = parser.parse_args()
+    if arguments.sybils:
+        sybils.show()
+        return
     torch.set_num_threads(arguments.threads)
     wanted = [facts for facts in grid(arguments) if facts not in done(arguments.out)]
     if wanted:

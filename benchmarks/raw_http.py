@@ -23,10 +23,12 @@ class Connection:
     """One kept-alive connection; one request at a time.
 
     A server closes connections that were idle for some seconds. A request that meets a closed one is sent once more,
-    as browsers do: everything here may be sent twice.
+    as browsers do: everything here may be sent twice. `local_address`: where the connection comes from, such as
+    127.0.7.1, which is a network of its own.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, local_address: str | None = None) -> None:
+        self._local_address = None if local_address is None else (local_address, 0)
         parts = urlsplit(url)
         self._host, self._port = str(parts.hostname), int(parts.port or 80)
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
@@ -50,7 +52,7 @@ class Connection:
     async def _exchange(self, message: bytes) -> Answer:
         try:
             if self._streams is None:
-                self._streams = await asyncio.open_connection(self._host, self._port)
+                self._streams = await asyncio.open_connection(self._host, self._port, local_addr=self._local_address)
             reader, writer = self._streams
             writer.write(message)
             await writer.drain()

@@ -10,6 +10,7 @@ from dmpo_app.errors import BadInputError, DamagedFileError
 from dmpo_app.exchange.exporting import export_rows, output_files
 from dmpo_app.exchange.exporting.cards import ExportStatistics, build_card
 from dmpo_app.labeling.quality.quality_report import make_name_hasher
+from dmpo_app.labeling.quality.standing import established_annotators
 from dmpo_app.labeling.sign_in import load_or_create_key
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
@@ -74,7 +75,8 @@ def export_to(
     pairs = export_rows.SelectedPairs(store, base, selection, annotator_name)
     aggregate: export_rows.Aggregate = export_rows.majority_consensus
     if options.decide == "posterior" and rows == "pairs":
-        aggregate = partial(export_rows.posterior_consensus, accuracy=export_rows.annotator_accuracies(pairs))
+        accuracy = export_rows.annotator_accuracies(pairs, established_annotators(store, base, settings))
+        aggregate = partial(export_rows.posterior_consensus, accuracy=accuracy)
     rows_to_export = export_rows.ExportRows(form, pairs, selection, rows, aggregate)
     with_images = form.default_images if options.with_images is None else options.with_images
     with output_files.atomic_folder(folder) as staging:

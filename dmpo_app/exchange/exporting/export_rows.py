@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import PurePath
@@ -18,7 +18,7 @@ import numpy as np
 from dmpo_app.domain.lineage import BaseModelRef, ImageRef, PairSource
 from dmpo_app.domain.vote import Outcome, Purpose, Question
 from dmpo_app.labeling.quality.quality_votes import number_ids
-from dmpo_app.labeling.quality.vote_weights import dawid_skene
+from dmpo_app.labeling.quality.vote_weights import VoteWeighing, dawid_skene
 from dmpo_app.store import Store
 from dmpo_app.store.voting.vote_queries import ExportVote, VotedPair
 
@@ -140,8 +140,11 @@ def posterior_consensus(votes: Sequence[ExportVote], accuracy: Mapping[int, floa
     return Consensus(Outcome.A if log_odds > 0 else Outcome.B, 1 / (1 + math.exp(-abs(log_odds))), consensus.votes)
 
 
-def annotator_accuracies(pairs: Iterable[VotedPair]) -> dict[int, float]:
-    """Each annotator's probability of naming the better image (Dawid and Skene), by id; 24 bytes a vote in memory."""
+def annotator_accuracies(pairs: Iterable[VotedPair], established: Collection[int] | None = None) -> dict[int, float]:
+    """Each annotator's probability of naming the better image (Dawid and Skene), by id; 24 bytes a vote in memory.
+
+    `established`: the ids of those whose votes are evidence of it, see `quality.standing`; None: everybody's are.
+    """
     ids: list[int] = []
     pair_ids: list[int] = []
     chose_a: list[bool] = []
@@ -154,7 +157,9 @@ def annotator_accuracies(pairs: Iterable[VotedPair]) -> dict[int, float]:
     people, annotator_N = number_ids(ids)
     _, pair_N = number_ids(pair_ids)
     votes_of_K = np.bincount(annotator_N, minlength=len(people)).astype(np.int64)
-    reliability = dawid_skene(annotator_N, pair_N, np.array(chose_a, np.bool_), num_votes=votes_of_K)
+    is_established = VoteWeighing(established=established).is_established(people)
+    decided = (annotator_N, pair_N, np.array(chose_a, np.bool_))
+    reliability = dawid_skene(*decided, num_votes=votes_of_K, established=is_established)
     return dict(zip(people, (float(q) for q in reliability.accuracy), strict=True))
 
 

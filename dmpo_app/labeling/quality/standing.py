@@ -57,7 +57,8 @@ def find_established(
     for k in established:
         agreement.add(k)
     for k in np.argsort(complete_at, kind="stable"):
-        if not has_record[k] or k in established or first_votes[arrays.annotator_ids[k]] > oldest:
+        first_vote = first_votes.get(arrays.annotator_ids[k])
+        if not has_record[k] or k in established or first_vote is None or first_vote > oldest:
             continue
         if not agreement.speaks_against(int(k)):
             established.add(int(k))
