@@ -23,9 +23,9 @@ from dmpo_app.domain.prompt import (
 )
 from dmpo_app.domain.vote import Annotator
 from dmpo_app.errors import BadInputError, BusyError, ForbiddenError, NotFoundError
-from dmpo_app.labeling.prompt_files import FileRow
 from dmpo_app.labeling.quality.standing import Standings
 from dmpo_app.labeling.text_checks import BlockList, NearDuplicateIndex
+from dmpo_app.parsing.prompt_rows import FileRow
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.store.prompts import NewcomerPromptLimit

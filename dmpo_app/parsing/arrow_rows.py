@@ -11,11 +11,10 @@ from typing import Any, BinaryIO
 
 from dmpo_app.domain.limits import ParserLimits
 from dmpo_app.errors import SetupError, UnreadableFileError
-from dmpo_app.parsing.limits import check_row_count, exceeded
+from dmpo_app.parsing.limits import check_column_count, check_row_count, exceeded
 
 ROWS_AT_ONCE = 64
 """Rows that are decoded at a time, whatever their size: 25 MB of Pick-a-Pic's images."""
-MAX_COLUMNS = 10_000
 _MAX_FOOTER_BYTES = 64 << 20
 _MAX_FOOTER_STRINGS, _MAX_FOOTER_LISTS = 16 << 20, 1_000_000
 _BUFFER_BYTES = 1 << 20
@@ -49,8 +48,7 @@ class ParquetRows:
             thrift_container_size_limit=_MAX_FOOTER_LISTS,
         )
         self._metadata = self._parquet.metadata
-        if self._metadata.num_columns > MAX_COLUMNS:
-            raise UnreadableFileError(f"{name} has {self._metadata.num_columns:,} columns, at most {MAX_COLUMNS:,}")
+        check_column_count(name, self._metadata.num_columns)
         check_row_count(name, self._metadata.num_rows, num_bytes, limits)
         self.num_rows: int = self._metadata.num_rows
         self.columns: Sequence[str] = tuple(self._parquet.schema_arrow.names)
@@ -109,8 +107,7 @@ class ArrowRows:
         self._limits = limits
         self._reader = self._open(None)
         self.columns: Sequence[str] = tuple(self._reader.schema.names)
-        if len(self.columns) > MAX_COLUMNS:
-            raise UnreadableFileError(f"{name} has {len(self.columns):,} columns, at most {MAX_COLUMNS:,}")
+        check_column_count(name, len(self.columns))
 
     @property
     def num_rows(self) -> int:

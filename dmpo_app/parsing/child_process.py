@@ -24,6 +24,8 @@ from dmpo_app.parsing.limits import measure, reading
 READY, VALUE, ITEMS, END, FAILED = "ready", "value", "items", "end", "failed"
 """The kinds of a reply: (READY,); (VALUE, value); (ITEMS, list) and at last (END,); (FAILED, class, message)."""
 PROTOCOL = 5
+LIFE_VARIABLE = "DMPO_PARSER_LIFE"
+"""The variable with the number of the pipe that is open for as long as the parent lives."""
 PLAIN_CLASSES = frozenset(
     {datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone, decimal.Decimal}
 )
@@ -61,6 +63,22 @@ def _lower(resource: ModuleType, kind: int, value: int) -> None:
     _, hard = resource.getrlimit(kind)
     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
     resource.setrlimit(kind, (value, value))
+
+
+def end_with_parent() -> None:
+    """Have the kernel end this process (SIGIO) when its parent's end of a pipe closes, however the parent went.
+
+    A thread that waits for the end of the input does not get its turn while a parser in C holds the interpreter; and
+    PR_SET_PDEATHSIG would end it with the parent's thread that started it. Linux; elsewhere that thread is all.
+    """
+    life = os.environ.get(LIFE_VARIABLE)
+    if sys.platform != "linux" or life is None:
+        return
+    import fcntl
+
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    fcntl.fcntl(int(life), fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(int(life), fcntl.F_SETFL, fcntl.fcntl(int(life), fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def allow_cpu_seconds(seconds: float) -> None:
@@ -151,6 +169,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches a whole terminal, and its parent decides
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr
+    end_with_parent()
     try:
         _reply(sink, READY)
         limits = ParserLimits()

@@ -40,6 +40,7 @@ _PASSED_FOR_HUB = frozenset((
 _FIXED = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2"} | dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ARROW_IO_THREADS"), "1"
 )
+_START_SECONDS = 120.0
 _OVERHEAD_BYTES = 16 << 20
 HUB_WRITTEN_BYTES = 1 << 30
 """The largest file that the client of the hub may write into its cache."""
@@ -65,13 +66,15 @@ class _CappedStream:
 
     def readinto(self, buffer: Any) -> int:
         self._take(len(buffer))
-        count = self._stream.readinto(buffer)
-        return count
+        return self._stream.readinto(buffer)
 
     def readline(self) -> bytes:
         line = self._stream.readline(self.left + 1)
         self._take(len(line))
         return line
+
+    def close(self) -> None:
+        self._stream.close()
 
     def _take(self, size: int) -> None:
         self.left -= size
@@ -110,15 +113,20 @@ class ParserChild:
         self._name = name
         self._limits = limits
         self._is_late = False
+        life, write_end = os.pipe()
+        self._life: int | None = write_end
+        environment = child_environment(for_hub=for_hub) | {protocol.LIFE_VARIABLE: str(life)}
+        passed = () if os.name == "nt" else (life,)
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=child_environment(for_hub=for_hub)
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, pass_fds=passed
         )
+        os.close(life)
         assert self._process.stdin is not None  # both were asked for
         assert isinstance(self._process.stdout, BufferedReader)
         self._stdin = self._process.stdin
         self._stdout = _CappedStream(self._process.stdout)
         try:
-            self._receive(limits.wait_seconds, _OVERHEAD_BYTES)
+            self._receive(_START_SECONDS, _OVERHEAD_BYTES)
         except EOFError as error:
             raise errors.StudioError(
                 f"the process that reads files did not start (exit status {self.close()}); what it said is above"
@@ -157,8 +165,10 @@ class ParserChild:
         if self._process.poll() is None:
             self._process.kill()
         status = self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        self._stdout.close()
+        if self._life is not None:
+            os.close(self._life)
+            self._life = None
         return status
 
     @property

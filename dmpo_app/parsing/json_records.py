@@ -16,6 +16,8 @@ from dmpo_app.parsing.limits import exceeded
 
 _CHUNK = 1 << 20
 _SPACE = re.compile(r"[ \t\r\n]*")
+_IN_NUMBERS = "0123456789.eE+-"
+_MAX_BLANK_LINES = 100_000
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -26,7 +28,7 @@ def read_records(file: BinaryIO, name: str, limits: ParserLimits, *, are_lines: 
     text that is no JSON, not UTF-8 or cut off, and for a record over the limits.
     """
     if are_lines:
-        yield from (_parse_line(line) for line in read_lines(file, name, limits) if line.strip())
+        yield from map(_parse_line, read_lines(file, name, limits))
         return
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     try:
@@ -38,12 +40,20 @@ def read_records(file: BinaryIO, name: str, limits: ParserLimits, *, are_lines: 
 
 
 def read_lines(file: BinaryIO, name: str, limits: ParserLimits) -> Iterator[bytes]:
-    """Iterate over the lines of an open file. Raises UnreadableFileError for one over the limit of a row."""
-    number = 0
+    """Iterate over the lines of an open file that are not blank.
+
+    Raises UnreadableFileError for a line over the limit of a row, and for too many blank ones.
+    """
+    number = num_blank = 0
     while line := file.readline(limits.row_bytes + 1):
         number += 1
         if len(line) > limits.row_bytes:
             raise exceeded(name, f"has a line, number {number:,}, of more than {limits.row_mb:,} MB", "row_mb")
+        if not line.strip():
+            num_blank += 1
+            if num_blank > _MAX_BLANK_LINES:
+                raise UnreadableFileError(f"{name} has more than {_MAX_BLANK_LINES:,} blank lines")
+            continue
         yield line.removeprefix(_BOM) if number == 1 else line
 
 
@@ -91,6 +101,8 @@ class _RecordScanner:
             mark = self._next_mark()
             if mark == "]":
                 return
+            if not mark:
+                break
             if mark != ",":
                 raise self._broken(f"expected a comma or the end of the list, not {mark!r}")
             self._place += 1
@@ -116,7 +128,8 @@ class _RecordScanner:
                 if not self._grow(max(_CHUNK, len(self._buffer) - self._place)):
                     raise self._broken(f"{error}; was it cut off?") from error
                 continue
-            if end < len(self._buffer) or not self._grow(_CHUNK):  # 12 may go on as 123
+            may_go_on = self._buffer[end : end + 1] in _IN_NUMBERS  # as 12 does in 123 and in 12.5, also at the end
+            if not (may_go_on and self._grow(_CHUNK)):
                 self._place = end
                 return value
 

@@ -14,6 +14,7 @@ MAX_NESTING = 64
 """Levels of lists and objects inside one row."""
 MAX_CELLS = 100_000
 """Values inside one row, those in its lists and objects included."""
+MAX_COLUMNS = 10_000
 FREE_ROWS = 10_000
 """So many rows are taken from a file of any size; more only as far as it has a byte for each."""
 _MAX_WORDS = 240
@@ -82,6 +83,12 @@ def check_row_count(name: str, rows: int, num_bytes: int, limits: ParserLimits) 
         raise exceeded(name, f"has more than {limits.rows:,} rows", "rows")
     if rows > max(FREE_ROWS, num_bytes):
         raise UnreadableFileError(f"{name} claims {rows:,} rows in {num_bytes:,} bytes, which no data set has")
+
+
+def check_column_count(name: str, count: int) -> None:
+    """Raise UnreadableFileError for more columns than a file may have."""
+    if count > MAX_COLUMNS:
+        raise UnreadableFileError(f"{name} has {count:,} columns, at most {MAX_COLUMNS:,}")
 
 
 def measure(value: object, limits: ParserLimits) -> int:

@@ -23,8 +23,9 @@ from dmpo_app.domain.prompt import (
 )
 from dmpo_app.errors import BadInputError, ForbiddenError, RateLimitError, SetupError
 from dmpo_app.labeling.prompt_desk import PromptImportRules, PromptService, plan_import
-from dmpo_app.labeling.prompt_files import FileRow, format_prompts, read_file, read_text
+from dmpo_app.labeling.prompt_files import format_prompts
 from dmpo_app.labeling.text_checks import BlockList, NearDuplicateIndex
+from dmpo_app.parsing.prompt_rows import FileRow, read_file, read_text
 from dmpo_app.settings import Settings
 from dmpo_app.settings.sections import LabelingSettings
 from dmpo_app.store import Store

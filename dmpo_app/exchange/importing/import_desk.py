@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 SUFFIXES = (".parquet", ".jsonl", ".json", ".zip")
 MAX_SHOWN_ROWS = 20
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+_UNPACKED = "unpacked"
 _STOPPED = "it was stopped"
 _LONGEST_BATCH_SECONDS = 30.0
 _ZIP_TIMES = 20
@@ -193,7 +194,7 @@ class ImportService:
         if path.suffix != ".zip":
             return open_dataset(str(path), limits=limits)
         with ParserChild(path.name, limits, max_written=limits.unpacked_mb << 20) as child:
-            unpacked = child.call(unpack, path, self._folder / "unpacked", limits, times=_ZIP_TIMES)
+            unpacked = child.call(unpack, path, self._folder / _UNPACKED, limits, times=_ZIP_TIMES)
         return open_dataset(unpacked, limits=limits)
 
     def _preview(self, job: ImportJob, open_file: Callable[[], PreferenceSource]) -> None:
@@ -203,14 +204,14 @@ class ImportService:
         earlier_state = importer.earlier_state()
         rows_before = 0 if earlier_state is None else earlier_state.counts.rows
         self._update(job, format=reader.name, is_resumed=rows_before > 0)
-        preview = importer.preview(partial(self._report_progress, job, self._stopping))
+        preview = importer.preview(partial(self._report_progress, job, self._stopping), max_left_out=MAX_SHOWN_ROWS)
         self._importer = importer
         self._update(
             job,
             phase=ImportPhase.PREVIEWED,
             counts=preview.counts,
             total_rows=rows_before + preview.counts.rows,
-            left_out=preview.left_out[:MAX_SHOWN_ROWS],
+            left_out=preview.left_out,
         )
 
     def _run(
@@ -234,6 +235,12 @@ class ImportService:
             raise errors.StudioError(_STOPPED)
         self._update(job, counts=counts)
 
+    def _by_sent_name(self, problem: str, job: ImportJob) -> str:
+        """A problem in which the uploaded file has the name that it was sent by."""
+        kept_name = f"data{Path(job.name).suffix.lower()}"
+        problem = problem.replace(f"{self._folder / _UNPACKED}/", "").replace(str(self._folder / _UNPACKED), job.name)
+        return problem.replace(str(self._folder / kept_name), job.name).replace(kept_name, job.name)
+
     def _update(self, job: ImportJob, **changes: Any) -> None:
         """Update `current`, if it is still this import."""
         current = self.current
@@ -246,7 +253,7 @@ class ImportService:
     def _fail(self, job: ImportJob, error: BaseException) -> None:
         error = _as_studio_error(error) if isinstance(error, OSError) else error
         if isinstance(error, errors.StudioError):
-            problem = str(error)
+            problem = self._by_sent_name(str(error), job)
         else:
             problem = errors.UNEXPECTED_MESSAGE
             _log.error("an import failed", exc_info=error)

@@ -39,7 +39,7 @@ _IMAGE_BYTES = 4 * MAX_PIXELS
 
 @dataclass(slots=True)
 class ImportPreview:
-    """The preview of an import. `left_out`: (row, reason), all of them."""
+    """The preview of an import. `left_out`: (row, reason), as many as were asked for."""
 
     counts: data_import.ImportCounts = field(default_factory=data_import.ImportCounts)
     left_out: list[tuple[str, str]] = field(default_factory=list)
@@ -92,8 +92,8 @@ class Importer:
         """The state that an earlier run of this import, killed or complete, has recorded."""
         return self._store.imports.find(self._base, self.spec)
 
-    def preview(self, on_progress: Progress = lambda _: None) -> ImportPreview:
-        """Read all that is left to read, decode every image, write nothing."""
+    def preview(self, on_progress: Progress = lambda _: None, *, max_left_out: int | None = None) -> ImportPreview:
+        """Read all that is left to read, decode every image, write nothing. `max_left_out`: of rows listed."""
         earlier_state = self.earlier_state()
         preview, index = ImportPreview(), DuplicateIndex()
         if earlier_state is not None and earlier_state.is_complete:
@@ -106,7 +106,8 @@ class Importer:
             reasons = Counter(reason for _, reason in batch.left_out)
             preview.counts += count_checked(checked_pairs, self.spec.use)
             preview.counts += data_import.ImportCounts(rows=batch.num_rows, left_out=dict(reasons))
-            preview.left_out += batch.left_out
+            room = None if max_left_out is None else max(0, max_left_out - len(preview.left_out))
+            preview.left_out += batch.left_out[:room]
             on_progress(preview.counts)
         return preview
 

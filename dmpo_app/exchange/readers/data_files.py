@@ -20,7 +20,7 @@ from dmpo_app.exchange.readers.reader import ImageFolder, Row
 from dmpo_app.exchange.readers.source import Bookmark, CountedRows, RowStream, fingerprint_of_files
 from dmpo_app.parsing.arrow_rows import ArrowRows, ParquetRows, import_pyarrow
 from dmpo_app.parsing.json_records import find_problem, read_lines, read_records
-from dmpo_app.parsing.limits import check_row_count, reading, require_regular_file
+from dmpo_app.parsing.limits import check_column_count, check_row_count, reading, require_regular_file
 
 KINDS = {".parquet": "parquet", ".jsonl": "JSON lines", ".json": "JSON", ".arrow": "arrow"}
 COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
@@ -104,7 +104,7 @@ class FilesSource:
             except UnreadableFileError as error:
                 if number or num_rows:
                     raise UnreadableFileError(
-                        f"{error}. What was read so far is kept; mend the file and run the same command again"
+                        f"{error} (what was read so far is kept; mend the file, then run the same command again)"
                     ) from error
                 raise
 
@@ -129,12 +129,13 @@ class _JsonRows:
         if not records:
             raise UnreadableFileError(f"{file.name} cannot be read as {file.kind}: {self._problem()}")
         self.columns: Sequence[str] = tuple(dict.fromkeys(key for record in records for key in record))
+        check_column_count(file.name, len(self.columns))
 
     @property
     def num_rows(self) -> int:
         if self._are_lines:
             with self._open() as stream:
-                return sum(1 for line in read_lines(stream, self._file.name, self._limits) if line.strip())
+                return sum(1 for _ in read_lines(stream, self._file.name, self._limits))
         return sum(1 for _ in self._records())
 
     def rows(self, columns: Collection[str] | None, skip: int = 0) -> Iterator[dict[str, Any]]:
@@ -165,7 +166,7 @@ class _JsonRows:
         if not self._are_lines:
             return "it holds no JSON object; expected a list of objects"
         with self._open() as stream:
-            line = next((line for line in read_lines(stream, self._file.name, self._limits) if line.strip()), None)
+            line = next(read_lines(stream, self._file.name, self._limits), None)
         return "it holds no rows" if line is None else f"the first line is no record, {find_problem(line)}"
 
 

@@ -32,6 +32,9 @@ READERS: Sequence[PreferenceReader] = (
 """The first one that knows the columns reads them; more particular ones come first."""
 
 
+_SHOWN_COLUMNS, _SHOWN_LENGTH = 60, 60
+
+
 def detect_reader(columns: Collection[str], source_name: str) -> PreferenceReader:
     """Detect the reader of rows with these columns.
 
@@ -42,9 +45,16 @@ def detect_reader(columns: Collection[str], source_name: str) -> PreferenceReade
             return reader
     descriptions = "\n".join(f"  {reader.name}: {reader.description}" for reader in READERS)
     raise SetupError(
-        f"{source_name} has the columns {', '.join(sorted(columns))}{_missing_columns(columns)}; known formats are\n"
+        f"{source_name} has the columns {_listed(columns)}{_missing_columns(columns)}; known formats are\n"
         f"{descriptions}"
     )
+
+
+def _listed(columns: Collection[str]) -> str:
+    """Columns in words, as many and as much of each as fits a message."""
+    shown = [name if len(name) <= _SHOWN_LENGTH else name[:_SHOWN_LENGTH] + "…" for name in sorted(columns)]
+    rest = len(shown) - _SHOWN_COLUMNS
+    return ", ".join(shown[:_SHOWN_COLUMNS]) + (f" and {rest:,} others" if rest > 0 else "") or "none"
 
 
 def _missing_columns(columns: Collection[str]) -> str:

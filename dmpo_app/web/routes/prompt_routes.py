@@ -17,7 +17,8 @@ from dmpo_app.domain.prompt import (
 )
 from dmpo_app.errors import BadInputError
 from dmpo_app.labeling.prompt_desk import MAX_SUGGESTIONS, PromptService, clean_tags
-from dmpo_app.labeling.prompt_files import TEXT_FORMATS, parse_text
+from dmpo_app.labeling.prompt_files import parse_text
+from dmpo_app.parsing.prompt_rows import TEXT_FORMATS
 from dmpo_app.store.prompt_catalog import PromptCatalog
 from dmpo_app.web.api_models import INT64_MAX, PlainText
 from dmpo_app.web.authentication import AdminToken, SessionToken, require_administrator, require_annotator
