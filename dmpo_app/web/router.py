@@ -143,7 +143,7 @@ def build_api_app(router: APIRouter, services: Services) -> ASGIApp:
     handlers: dict[Any, Any] = {HTTPException: _http_problem, Exception: _unexpected_problem}
     api = ExceptionMiddleware(AsyncExitStackMiddleware(router), handlers=handlers)
     guarded = RenderBackpressureMiddleware(api, services, f"{PREFIX}/render")
-    schema = cache(lambda: _describe(router))
+    schema = cache(lambda: _describe(router, services.settings.root_path))
     shaped = UnroutedMiddleware(guarded, lambda path: _methods_at(schema(), path))
     return MetricsMiddleware(shaped, services.metrics, prefix=PREFIX)
 
