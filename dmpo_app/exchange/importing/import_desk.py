@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 SUFFIXES = (".parquet", ".jsonl", ".json", ".zip")
 MAX_SHOWN_ROWS = 20
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _UNPACKED = "unpacked"
 _STOPPED = "it was stopped"
 _LONGEST_BATCH_SECONDS = 30.0
@@ -127,7 +127,7 @@ class ImportService:
 
         Raises BadInputError, ConflictError when an import is at work.
         """
-        if not _HUB_ID.fullmatch(repo_id):
+        if not HUB_ID.fullmatch(repo_id):
             raise errors.BadInputError("a data set of the hub is expected, as owner/name")
         job = self._begin(repo_id, use, ImportPhase.READING)
 
