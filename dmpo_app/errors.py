@@ -3,6 +3,7 @@
     StudioError
     ├── BadInputError              invalid input from a caller; the message is safe to show
     │   ├── NotFoundError          no such thing, or not of this lineage
+    │   │   └── DamagedFileError   a stored file is missing, or is not what its name says
     │   ├── ForbiddenError         it exists and belongs to somebody else
     │   ├── NotInvitedError        a session needs a valid invitation
     │   ├── LoginRequiredError     a session needs somebody who signed in
@@ -25,6 +26,7 @@
     │   ├── AdapterCorruptError
     │   └── AdapterMismatchError
     ├── StorageFullError           the disk took no more; nothing was acknowledged
+    ├── SystemExhaustedError       the system could not serve this now: open files, memory, a disk out of reach
     ├── BackupUnreachableError     votes are refused: the backup is out of reach, or another's by now
     ├── LeaseLostError             another trainer holds the lineage now
     ├── PeerLostError              another process of a distributed round is gone; the round goes on when they are back
@@ -50,6 +52,17 @@ class BadInputError(StudioError):
 
 class NotFoundError(BadInputError):
     """A missing object, or one that is not of this base model's lineage."""
+
+
+class DamagedFileError(NotFoundError):
+    """A stored file that is missing, or whose content does not match its name.
+
+    `path`: below the home. The web answers a sentence of its own: an image's address is to say nothing of its hash.
+    """
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class ForbiddenError(BadInputError):
@@ -138,6 +151,13 @@ class AdapterMismatchError(AdapterError):
 
 class StorageFullError(StudioError):
     """The disk took no more; what was being written is not acknowledged."""
+
+
+class SystemExhaustedError(StudioError):
+    """The system could not serve a request now: too many open files, too little memory, a disk that does not answer.
+
+    Such a reason passes, and says nothing about what was asked for; trying again is right.
+    """
 
 
 class BackupUnreachableError(StudioError):

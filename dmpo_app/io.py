@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import hashlib
+import logging
 import os
 import secrets
 import shutil
@@ -19,11 +20,34 @@ from typing import BinaryIO
 
 from dmpo_app.errors import StorageFullError
 
+_log = logging.getLogger(__name__)
+
 _FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 _UNFLUSHABLE = frozenset({errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF})
 """Errors of folders that cannot be flushed: not readable, shares of Windows, mounted buckets."""
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK})
 """Errors of file systems without hard links: shares of Windows, mounted buckets."""
+_PASSING = frozenset(
+    {
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.EAGAIN,
+        errno.ENOBUFS,
+        errno.EIO,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+        errno.ECONNRESET,
+        errno.ECONNREFUSED,
+        errno.ECONNABORTED,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+        errno.ENETDOWN,
+    }
+)
+"""Errors of the system that say nothing about what was asked for: too much is open, or something does not answer."""
+_MANY_FILES = 65_536
+_NO_THREAD = "can't start new thread"
 _PARALLEL_FLUSHES = 16
 
 
@@ -41,6 +65,32 @@ def sha256_of_file(path: Path) -> str:
 def is_disk_error(error: OSError) -> bool:
     """True for an error of the operating system that means a full or failing disk."""
     return error.errno in _FULL_DISK
+
+
+def is_passing_error(error: BaseException) -> bool:
+    """True for an error of the system that passes by itself, so that trying again is right.
+
+    Too many open files or threads, too little memory, a disk or a network that does not answer.
+    """
+    if isinstance(error, OSError):
+        return error.errno in _PASSING
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_THREAD in str(error))
+
+
+def raise_open_files_limit() -> None:
+    """Raise this process's limit of open files as far as it may without special rights; nothing happens on Windows."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = min(_MANY_FILES, hard) if hard != resource.RLIM_INFINITY else _MANY_FILES
+    if soft == resource.RLIM_INFINITY or soft >= limit:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    except (ValueError, OSError):  # macOS refuses more than its own maximum, whatever the hard limit says
+        _log.info("the limit of open files stays at %d", soft)
 
 
 @contextmanager

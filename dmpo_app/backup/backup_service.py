@@ -249,6 +249,12 @@ class Backup:
             if not self._uploaded.wait_for(lambda: self._uploaded_ticket >= ticket, timeout=DURABLE_TIMEOUT_SECONDS):
                 raise BackupUnreachableError(self.problem() or OUT_OF_REACH)
 
+    @property
+    def lag_seconds(self) -> float:
+        """Seconds since uploads began to fail; 0 while they succeed."""
+        failing_since = self._failing_since
+        return 0.0 if failing_since is None else self._clock() - failing_since
+
     def problem(self) -> str | None:
         """Reason why votes are refused; None while they are taken."""
         if self._superseded.is_set():

@@ -4,9 +4,10 @@ Restored are the newest intact snapshot, its log, and the files that it names. F
 by a rename after its hash was checked; the database comes last. So a restore that is cut off leaves a home without a
 database, and the next one goes on from there.
 
-Checked are the database, the files it names, versions, counts, and files that nothing names. Checking changes nothing.
+Checked are the database, the files it names, versions, counts, and files that nothing names. Checking changes nothing
+but the marks of damaged files, by which pairs leave the pool and rejoin it (`store.damage`).
 Repair moves what is damaged aside, fetches it anew from the backup, and removes what a killed process left half
-written. Votes and rows are never touched.
+written. Votes are never touched.
 """
 
 import logging
@@ -24,9 +25,11 @@ from dmpo_app.backup.remotes.remote import Remote
 from dmpo_app.backup.snapshots import RebuiltDatabase, rebuild, snapshot_names
 from dmpo_app.errors import BackupDamagedError, NotFoundError, SetupError
 from dmpo_app.io import move_durably
-from dmpo_app.store.db.database import HEAD
+from dmpo_app.store.damage import Damage, DamagedPair
+from dmpo_app.store.db.database import HEAD, Database, current_revision, sqlite_url
 from dmpo_app.store.db.sqlite import DatabaseCopier, first_cell, open_copy, safe_driver
-from dmpo_app.store.store import DATABASE_NAME, SECRET_KEY_NAME
+from dmpo_app.store.files import DAMAGED_FOLDER, Files
+from dmpo_app.store.store import DATABASE_NAME, SECRET_KEY_NAME, utc_now
 
 _log = logging.getLogger(__name__)
 
@@ -172,8 +175,6 @@ def _put_in_place(source: Path, target: Path) -> None:
     move_durably(source, target)
 
 
-DAMAGED_FOLDER = "damaged"
-"""The folder of a home where damaged files are moved to."""
 _YOUNG_SECONDS = 3600.0
 """A file is written before the row that names it, so what is younger may be on its way."""
 _WRONG_COUNTS = """
@@ -238,6 +239,28 @@ def verify(home: Path, *, on_progress: Callable[[int, int], None] | None = None)
     issues += _leftovers(home)
     issues += _orphans(home, {file.path for file in referenced})
     return IntegrityReport(issues, len(referenced), votes)
+
+
+def mark_damage(home: Path, issues: Sequence[IntegrityIssue]) -> list[DamagedPair] | None:
+    """Mark the files of these findings as damaged and clear the marks of all others; returns the pairs concerned.
+
+    None, and nothing is marked, for a home of an older schema: a check is not to bring it to the present one.
+    """
+    damaged_paths = {finding.path for finding in issues if finding.file is not None and not _is_whole(home, finding)}
+    database = Database.open(sqlite_url(home / DATABASE_NAME))
+    with closing(database):
+        with database.reader() as connection:
+            if current_revision(connection) != HEAD:
+                return None
+        damage = Damage(database, Files(home), utc_now)
+        damage.record_paths(damaged_paths)
+        damage.clear(damage.marked_images() - {Path(path).stem for path in damaged_paths})
+        damage.recheck_tensors()
+        return damage.list()
+
+
+def _is_whole(home: Path, finding: IntegrityIssue) -> bool:
+    return finding.file is not None and home_files.check_file(home, finding.file) is None
 
 
 def verify_backup(remote: Remote) -> IntegrityIssue | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from dmpo_app.cli.terminal import StudioContext, console, exit_on_error, log_to_terminal, out, progress
 from dmpo_app.errors import NotFoundError, SetupError
@@ -95,11 +96,12 @@ def verify(
     """Check a home: the database, every file by its hash, versions, counts, what nothing names; and its backup.
 
     Ends with 1 when something is wrong and was not mended. What is merely superfluous is shown and does not count.
+    Pairs whose images are damaged are out of the pool from then on, and back in it once the files are whole.
     """
     log_to_terminal(logging.WARNING)
     with exit_on_error():
         from dmpo_app.backup.remotes import open_remote
-        from dmpo_app.backup.restoring import IssueKind, repair_home, verify_backup
+        from dmpo_app.backup.restoring import IssueKind, mark_damage, repair_home, verify_backup
         from dmpo_app.backup.restoring import verify as verify_home
 
         settings = context.load_settings()
@@ -123,6 +125,14 @@ def verify(
                 f"[{colour}]{finding.kind.value}[/]  {finding.description}{f': {outcome}' if outcome else ''}",
                 highlight=False,
             )
+        can_mark = settings.database is None and settings.files_url is None
+        if can_mark and not any(finding.kind is IssueKind.DATABASE for finding in issues):
+            for pair in mark_damage(settings.home, issues) or ():
+                effect = "is out of the pool" if pair.lost == "images" else "is trained on once it is encoded again"
+                out.print(
+                    f"[yellow]pair[/]  {pair.pair_id} ({escape(pair.prompt)}) has lost {pair.lost} and {effect}",
+                    highlight=False,
+                )
         if not issues:
             out.print("everything is whole", highlight=False)
         raise typer.Exit(1 if num_unrepaired else 0)

@@ -110,7 +110,10 @@ class LocalDurability:
 
 @dataclass(frozen=True, slots=True)
 class StudioStatus:
-    """The status that GET /status returns. `encoding`: progress on imported pairs, while some have no latents."""
+    """The status that GET /status returns. `encoding`: progress on imported pairs, while some have no latents.
+
+    `storage_problem`: why the disk takes no more, or soon will not.
+    """
 
     votes: int
     votes_until_round: int
@@ -120,3 +123,4 @@ class StudioStatus:
     last_round: RoundState | None
     last_error: str | None
     encoding: EncodingProgress | None = None
+    storage_problem: str | None = None

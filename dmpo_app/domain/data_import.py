@@ -171,13 +171,23 @@ class ImportRecord:
 
 @dataclass(frozen=True, slots=True)
 class UnencodedPair:
-    """A pair without latents; the hashes name its stored images. `has_embeds`: its prompt has been encoded."""
+    """A pair to be encoded; the hashes name its stored images. `embeds`: of its encoded prompt; None without.
+
+    `latents`: the hashes of latents that it had, in the order of its images; None where it had none. `more_pngs`:
+    images c and d of a set. Tensors that it had may be damaged, and be the reason why it is to be encoded.
+    """
 
     id: int
     prompt: str
     png_a: str
     png_b: str
-    has_embeds: bool
+    embeds: str | None
+    latents: tuple[str | None, ...] = (None, None)
+    more_pngs: tuple[str, ...] = ()
+
+    @property
+    def pngs(self) -> tuple[str, ...]:
+        return (self.png_a, self.png_b, *self.more_pngs)
 
 
 @dataclass(frozen=True, slots=True)

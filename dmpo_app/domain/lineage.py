@@ -198,13 +198,17 @@ class RenderedImage:
 
 @dataclass(frozen=True, slots=True)
 class RendererState:
-    """The state of the render thread. `phase` 'failed': no model was loaded; `message` says why and what to do."""
+    """The state of the render thread. `phase` 'failed': no model was loaded; `message` says why and what to do.
+
+    `is_retrying`: it could not be loaded for a reason that passes, and is tried again.
+    """
 
     phase: Literal["starting", "loading", "ready", "failed", "stopped"]
     message: str
     live_version: int | None = None
     pending: int = 0
     device: str | None = None
+    is_retrying: bool = False
 
 
 class Renderer(Protocol):

@@ -81,6 +81,14 @@ class LabelingService:
         yield
         self._durability.wait_until_durable()
 
+    def takes_votes(self) -> bool:
+        """True unless votes are refused because the backup is out of reach."""
+        try:
+            self._durability.check_writable()
+        except errors.BackupUnreachableError:
+            return False
+        return True
+
     @property
     def is_synchronous(self) -> bool:
         """True where `wait_until_durable` may take a while."""
@@ -196,6 +204,18 @@ class LabelingService:
         """The image of a URL token. Raises NotFoundError, ExpiredError."""
         return self._store.images.get(self._sealer.open_image(token, now=self._now()))
 
+    def read_image(self, token: str) -> bytes:
+        """The PNG of a URL token's image. One that is damaged is remembered, and its pair leaves the pool.
+
+        Raises NotFoundError, ExpiredError, DamagedFileError; SystemExhaustedError when it cannot be read for now.
+        """
+        image = self.open_image(token)
+        try:
+            return self._store.files.read_image(image.sha256)
+        except errors.DamagedFileError as error:
+            self._store.damage.record(error)
+            raise
+
     def vote(
         self, annotator: Annotator, assignment_id: str, submitted: SubmittedVote, elapsed_ms: int
     ) -> Future[RecordedVote]:
@@ -266,6 +286,7 @@ class LabelingService:
             last_round=last,
             last_error=self._last_error(current, last),
             encoding=self._store.imports.encoding_progress(self._base),
+            storage_problem=self._store.storage_problem(),
         )
 
     def _last_error(self, current: RoundState | None, last: RoundState | None) -> str | None:

@@ -10,7 +10,7 @@ import io
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 import torch
@@ -24,7 +24,7 @@ from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
 from dmpo_app.domain.data_import import UnencodedPair
 from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef, ImageKind, NewImage, RenderedImage, RenderRequest
-from dmpo_app.errors import AdapterError, BadInputError, NotFoundError, StudioError
+from dmpo_app.errors import AdapterError, BadInputError, DamagedFileError, NotFoundError, StudioError
 from dmpo_app.exchange.readers.reader import UnusableImageError, decode_image
 from dmpo_app.rendering.pool import PairPlan, SheetPlan, store_pair
 from dmpo_app.settings import Settings
@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 
 MAX_CACHE_BYTES = 256 << 20
 _RETRY_SECONDS = 30.0
+_PASSED_OVER_SECONDS = 60.0
 
 
 class AdapterCache:
@@ -155,7 +156,7 @@ class Engine:
             self._store.images.add(self._base, image_from_sample(sample), ImageKind.CONTACT_SHEET)
 
     def encode_imported(self) -> bool:
-        """Make latents of a few imported pairs; False when all have some."""
+        """Make latents of a few pairs without; False when all have some."""
         return self._imports.step()
 
     def _render_shots(
@@ -251,42 +252,73 @@ BATCH_PAIRS = 4
 
 
 class ImportEncoder:
-    """Encoder of the imported pairs that lack latents, a batch at a time, each pair once.
+    """Encoder of the pairs that lack latents, a batch at a time: imported ones, and those that lost theirs to damage.
 
-    A pair whose image files were deleted by hand is passed over until the next start.
+    A pair whose images cannot be read is passed over, and tried again a minute later.
     """
 
-    def __init__(self, store: Store, base: BaseModelRef, encoder: Encoder) -> None:
+    def __init__(
+        self, store: Store, base: BaseModelRef, encoder: Encoder, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._store = store
         self._base = base
         self._encoder = encoder
+        self._clock = clock
         self._last_pair_id = 0
+        self._starts_over_at = 0.0
 
     def step(self) -> bool:
         """Encode the next batch; False when there is nothing to encode. Raises StorageFullError."""
         pairs = self._store.imports.list_unencoded(self._base, after=self._last_pair_id, limit=BATCH_PAIRS)
         if not pairs:
+            if self._clock() >= self._starts_over_at:
+                self._last_pair_id, self._starts_over_at = 0, self._clock() + _PASSED_OVER_SECONDS
             return False
-        usable: list[UnencodedPair] = []
-        images: list[Pixels] = []
+        latents: dict[int, tuple[bytes, ...]] = {}
+        images: dict[int, list[Pixels]] = {}
         for pair in pairs:
+            if stored_latents := self._stored_latents(pair):
+                latents[pair.id] = stored_latents
+                continue
             try:
-                images += [self._load_image(pair.png_a), self._load_image(pair.png_b)]
+                images[pair.id] = [self._load_image(sha256) for sha256 in pair.pngs]
             except (NotFoundError, UnusableImageError) as error:
-                _log.warning("the imported pair %d cannot be encoded: %s", pair.id, error)
-                del images[2 * len(usable) :]
-            else:
-                usable.append(pair)
-        if usable:
-            latents = [dump_latents(one) for one in self._encoder.latents(images)]
-            both = {pair.id: (latents[2 * n], latents[2 * n + 1]) for n, pair in enumerate(usable)}
-            self._store.imports.record_encoding(self._base, both, self._embeds(usable))
+                _log.warning("pair %d cannot be encoded: %s", pair.id, error)
+                if isinstance(error, DamagedFileError):
+                    self._store.damage.record(error)
+        latents |= self._encode(images)
+        if latents:
+            encoded_pairs = [pair for pair in pairs if pair.id in latents]
+            self._store.imports.record_encoding(self._base, latents, self._embeds(encoded_pairs))
         self._last_pair_id = pairs[-1].id
         return True
+
+    def _encode(self, images: Mapping[int, Sequence[Pixels]]) -> dict[int, tuple[bytes, ...]]:
+        """Encode the images of pairs, by pair id, in one batch."""
+        if not images:
+            return {}
+        rest = iter(self._encoder.latents([one for of_pair in images.values() for one in of_pair]))
+        return {pair_id: tuple(dump_latents(next(rest)) for _ in of_pair) for pair_id, of_pair in images.items()}
+
+    def _stored_latents(self, pair: UnencodedPair) -> tuple[bytes, ...] | None:
+        """The latents that the pair had, if all of them are whole: its prompt's embeddings were lost, not they."""
+        names = [name for name in pair.latents if name is not None]
+        if len(names) < len(pair.pngs):
+            return None
+        try:
+            return tuple(self._store.files.read_latents(name) for name in names)
+        except DamagedFileError:
+            return None
 
     def _load_image(self, sha256: str) -> Pixels:
         return resize_and_crop(decode_image(self._store.files.read_image(sha256)), self._encoder.size)
 
+    def _has_embeds(self, pair: UnencodedPair) -> bool:
+        try:
+            return pair.embeds is not None and bool(self._store.files.read_embeds(pair.embeds))
+        except DamagedFileError:
+            return False
+
     def _embeds(self, pairs: list[UnencodedPair]) -> dict[str, bytes]:
-        prompts = dict.fromkeys(pair.prompt for pair in pairs if not pair.has_embeds)
+        prompts = dict.fromkeys(pair.prompt for pair in pairs if not self._has_embeds(pair))
         return {prompt: dump_conditioning(self._encoder.conditioning(prompt)) for prompt in prompts}

@@ -3,10 +3,15 @@
 A file is written under a temporary name, flushed, renamed, and its folder flushed: a name that exists holds the whole
 content, whatever happened to the machine. The same content is written once.
 
+What is read is checked against its name: a file that is missing or does not match it is a DamagedFileError, and what
+was there instead is moved to `damaged/`, so that the content can be stored anew. An error of the system that passes
+(too many open files, a disk that does not answer) says nothing about the file and is a SystemExhaustedError.
+
 With a remote storage a content is there as well before anybody is told its name, and what this disk lacks is fetched
 from it and checked: the disk is then a cache.
 """
 
+import logging
 import os
 import re
 import secrets
@@ -18,8 +23,12 @@ from pathlib import Path
 from typing import Protocol
 
 from dmpo_app import io
-from dmpo_app.errors import NotFoundError
+from dmpo_app.errors import DamagedFileError, NotFoundError, SystemExhaustedError
 
+_log = logging.getLogger(__name__)
+
+DAMAGED_FOLDER = "damaged"
+"""The folder of a home where damaged files are moved to."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PARALLEL_FLUSHES = 8
 _LEFTOVER_SECONDS = 24 * 3600.0
@@ -126,15 +135,15 @@ class Files:
         return self._path(sha256, *_EMBEDS)
 
     def read_image(self, sha256: str) -> bytes:
-        """Read a PNG. Raises NotFoundError."""
+        """Read a PNG, checked against its hash. Raises DamagedFileError, SystemExhaustedError."""
         return self._read(self.image_path(sha256))
 
     def read_latents(self, sha256: str) -> bytes:
-        """Read a latents file. Raises NotFoundError."""
+        """Read a latents file, checked against its hash. Raises DamagedFileError, SystemExhaustedError."""
         return self._read(self.latents_path(sha256))
 
     def read_embeds(self, sha256: str) -> bytes:
-        """Read an embeddings file. Raises NotFoundError."""
+        """Read an embeddings file, checked against its hash. Raises DamagedFileError, SystemExhaustedError."""
         return self._read(self.embeds_path(sha256))
 
     def delete(self, paths: Sequence[Path]) -> None:
@@ -148,20 +157,48 @@ class Files:
         return path.relative_to(self._home).as_posix()
 
     def _read(self, path: Path) -> bytes:
+        for _ in range(2):  # read again before the verdict: a network disk may have given less than there is
+            content = self._read_unchecked(path)
+            if content is not None and io.sha256_hex(content) == path.stem:
+                return content
+        if self._remote is not None:
+            return self._fetch(path, self._remote)
+        name = self._relative_name(path)
+        if content is None:
+            raise DamagedFileError(f"{path.name} is not in the store; was it deleted by hand?", path=name)
+        self._move_aside(path)
+        raise DamagedFileError(f"{name} is damaged: its content does not match its name", path=name)
+
+    def _read_unchecked(self, path: Path) -> bytes | None:
+        """The content of a file, None where there is none. Raises SystemExhaustedError."""
         try:
             return path.read_bytes()
         except FileNotFoundError:
-            if self._remote is None:
-                raise NotFoundError(f"{path.name} is not in the store; was it deleted by hand?") from None
-        return self._fetch(path, self._remote)
+            return None
+        except OSError as error:  # says nothing about the file: too many are open, the disk does not answer
+            raise SystemExhaustedError(f"{path} cannot be read for now ({error.strerror})") from error
+
+    def _move_aside(self, path: Path) -> None:
+        target = self._home / DAMAGED_FOLDER / self._relative_name(path)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+        except OSError as error:
+            _log.warning("the damaged file %s stays where it is: %s", path, error)
+        else:
+            _log.error("%s does not match its name and was moved to %s", path, target)
 
     def _fetch(self, path: Path, remote: RemoteFiles) -> bytes:
+        name = self._relative_name(path)
         temporary = self._temporary / f"{path.stem[:16]}-{secrets.token_hex(8)}"
         try:
-            remote.fetch([(self._relative_name(path), temporary)])
+            try:
+                remote.fetch([(name, temporary)])
+            except NotFoundError as error:
+                raise DamagedFileError(f"{path.name} is not in the storage elsewhere ({error})", path=name) from error
             content = temporary.read_bytes()
             if io.sha256_hex(content) != path.stem:
-                raise NotFoundError(f"{path.name} is damaged in the storage elsewhere")
+                raise DamagedFileError(f"{path.name} is damaged in the storage elsewhere", path=name)
             io.move_durably(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -298,6 +298,12 @@ class Rounds:
         with self._database.reader() as connection:
             return find_round(connection, round_id)
 
+    def count_by_status(self, base: lineage.BaseModelRef) -> dict[lineage.RoundStatus, int]:
+        """Count the rounds of a lineage by their status; those of which there are none are left out."""
+        query = select(schema.RoundRow.status, func.count()).where(schema.RoundRow.base_id == base.id)
+        with self._database.reader() as connection:
+            return {row[0]: row[1] for row in connection.execute(query.group_by(schema.RoundRow.status))}
+
     def list(self, base: lineage.BaseModelRef) -> builtins.list[lineage.RoundState]:
         """List every round of a lineage, oldest first."""
         with self._database.reader() as connection:

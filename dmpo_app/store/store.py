@@ -1,5 +1,6 @@
 """The store of one home: the entry to all its subjects."""
 
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from dmpo_app.errors import SetupError
 from dmpo_app.store.adapters import Adapters, Lease
 from dmpo_app.store.audit import Audit
+from dmpo_app.store.damage import Damage
 from dmpo_app.store.db.database import Database, sqlite_url, upgrade
 from dmpo_app.store.files import Files, RemoteFiles
 from dmpo_app.store.imports.imports import Imports
@@ -33,6 +35,7 @@ SECRET_KEY_NAME = "secret.key"
 """The home's key, by which tokens are sealed (`labeling.sign_in`); a backup keeps it with the database."""
 
 _LOCK_SECONDS = 120.0
+_RESERVE_BYTES = 64 << 20
 
 
 def utc_now() -> datetime:
@@ -57,6 +60,7 @@ class Store:
         self.models = Models(database, now)
         self.prompts = Prompts(database, now)
         self.prompt_catalog = PromptCatalog(database, now)
+        self.damage = Damage(database, self.files, now)
         self.images = Images(database, self.files, now)
         self.pairs = Pairs(database, self.files, now)
         self.pair_margins = PairMargins(database)
@@ -120,6 +124,28 @@ class Store:
             raise SetupError(
                 f"the home {home} cannot be used ({error}); set DMPO_HOME to a folder that can be written"
             ) from error
+
+    @property
+    def num_waiting_writes(self) -> int:
+        """The number of writes that wait for the store's writer."""
+        return self.database.num_waiting
+
+    def storage_problem(self) -> str | None:
+        """Say why the disk takes no more, or soon will not; None while there is room.
+
+        Full is a file system of the home with less than 64 MiB free, or 5 % of a small one; or one that refused a write
+        within the last minute, as under a quota.
+        """
+        usage = shutil.disk_usage(self.home)
+        reserve = min(_RESERVE_BYTES, usage.total // 20)
+        if usage.free < reserve:
+            return (
+                f"The disk of the home is nearly full: {usage.free >> 20} MiB are free. Votes are refused once nothing "
+                "is left; free some space."
+            )
+        if self.database.has_lately_failed:
+            return "The disk has refused a write within the last minute, so votes may be refused; free some space."
+        return None
 
     def read(self, query: str, **values: Any) -> list[Row[*tuple[Any, ...]]]:
         """Run an SQL query with `:name` in the place of each of `values`; it cannot write."""

@@ -58,6 +58,31 @@ def test_a_damaged_home_is_told_and_mended(voters: Voters, tmp_path: Path) -> No
     assert dmpo("verify", "--home", home)[0] == 0
 
 
+@pytest.mark.parametrize("folder", ["images", "latents", "embeds"])
+def test_pairs_whose_files_are_damaged_are_listed_and_come_back_with_them(
+    voters: Voters, tmp_path: Path, folder: str
+) -> None:
+    home, storage, store = voters.store.home, tmp_path / "storage", voters.store
+    voters.vote(2)
+    assert dmpo("backup", storage, "--home", home)[0] == 0
+    some = sorted((home / folder).rglob("*.*"))[0]
+    some.write_bytes(b"<html>not what it was</html>")
+    code, said = dmpo("verify", "--home", home)
+    assert code == 1
+    listed = store.damage.list(voters.base)
+    assert len(listed) > 0
+    for one in listed:
+        assert f"pair {one.pair_id} ({one.prompt}) has lost {'images' if folder == 'images' else 'tensors'}" in said
+    assert store.damage.count(voters.base) == (len(listed) if folder == "images" else 0)
+    assert dmpo("verify", "--home", home)[0] == 1, "it is still so"
+    code, said = dmpo("verify", "--home", home, "--url", storage, "--repair")
+    assert code == 0, said
+    assert "has lost" not in said
+    assert store.damage.list(voters.base) == []
+    assert dmpo("verify", "--home", home)[0] == 0
+    assert len(store.vote_records.all(voters.base)) == 2
+
+
 def test_the_backup_of_a_running_studio_is_left_to_it(
     voters: Voters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,7 +150,7 @@ def test_pairs_can_be_shown_trained_on_or_both(
     assert store.votes.training_votes(base) == []
     assert store.votes.new_preferences(base).count == 0, "nothing has latents yet"
     for pair in store.imports.list_unencoded(base, after=0, limit=9):
-        embeds = {} if pair.has_embeds else {pair.prompt: pair.prompt.encode()}
+        embeds = {} if pair.embeds else {pair.prompt: pair.prompt.encode()}
         store.imports.record_encoding(base, {pair.id: (b"latents a", b"latents b")}, embeds)
     assert store.imports.encoding_progress(base) is None
     assert len(store.votes.training_votes(base)) == store.votes.new_preferences(base).count == votes

@@ -7,7 +7,7 @@ import torch
 
 from dmpo_app.domain.lineage import TrainingVote
 from dmpo_app.domain.vote import Choice, Outcome
-from dmpo_app.errors import NotFoundError, RoundFailedError, StudioError
+from dmpo_app.errors import DamagedFileError, RoundFailedError
 from dmpo_app.training.data.dataset import AutomaticEvidence, PairTensors, build_dataset, is_held_out, split_votes
 from tests.training.training_studio import TrainingStudio
 
@@ -74,10 +74,10 @@ def test_a_missing_or_damaged_file_is_named(studio: TrainingStudio) -> None:
     votes = studio.store.votes.training_votes(studio.base)
     path = studio.store.files.latents_path(votes[0].latents_a)
     path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(StudioError, match="latents"):
+    with pytest.raises(DamagedFileError, match="latents"):
         build_dataset(votes, studio.store.files, alpha=0.05).latents([0], CPU)
-    path.unlink()
-    with pytest.raises(NotFoundError, match=path.name):
+    assert not path.exists(), "it is moved aside"
+    with pytest.raises(DamagedFileError, match=path.name):
         build_dataset(votes, studio.store.files, alpha=0.05).latents([0], CPU)
 
 

@@ -38,6 +38,48 @@ def test_it_idles_until_enough_new_votes_are_in_then_trains_once(
     assert studio.store.rounds.get(2).num_votes == 2 * MIN_VOTES
 
 
+@pytest.mark.parametrize("lost", ["latents", "embeds"])
+@pytest.mark.parametrize("how", ["missing", "half"])
+def test_a_round_goes_on_without_the_votes_on_a_pair_that_lost_its_tensors(
+    studio: TrainingStudio, make_scheduler: MakeScheduler, clock: Clock, lost: str, how: str
+) -> None:
+    scheduler = make_scheduler()
+    studio.add_pairs(20)
+    studio.vote(MIN_VOTES)
+    vote = studio.store.votes.training_votes(studio.base)[2]
+    files = studio.store.files
+    path = files.latents_path(vote.latents_b) if lost == "latents" else files.embeds_path(vote.prompt_embeds)
+    if how == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:100])
+    outcomes = []
+    for _ in range(4):
+        outcomes.append(scheduler.tick())
+        clock.advance(seconds=6)
+        if outcomes[-1] is Tick.TRAINED:
+            break
+    assert (outcomes[0], outcomes[-1]) == (Tick.PAUSED, Tick.TRAINED), "it is not tried again and again"
+    state = studio.store.rounds.get(1)
+    assert state.status in (RoundStatus.PUBLISHED, RoundStatus.REFUSED)
+    assert [(one.pair_id, one.lost) for one in studio.store.damage.list(studio.base)] == [(vote.pair_id, "tensors")]
+    assert vote.vote_id in [one.vote_id for one in studio.store.vote_records.all(studio.base)], "it stays on record"
+
+
+def test_references_are_prepared_past_a_pair_that_lost_its_tensors(
+    studio: TrainingStudio, make_scheduler: MakeScheduler, clock: Clock
+) -> None:
+    scheduler = make_scheduler()
+    studio.add_pairs(6)
+    studio.vote(4)
+    vote = studio.store.votes.training_votes(studio.base)[0]
+    studio.store.files.latents_path(vote.latents_a).unlink()
+    assert scheduler.tick() is Tick.PAUSED
+    clock.advance(seconds=6)
+    assert scheduler.tick() is Tick.PREPARED
+    assert [one.pair_id for one in studio.store.damage.list(studio.base)] == [vote.pair_id]
+
+
 def test_skips_do_not_count_towards_a_round_and_ties_do(studio: TrainingStudio, make_scheduler: MakeScheduler) -> None:
     scheduler = make_scheduler()
     studio.add_pairs(20)

@@ -64,6 +64,22 @@ def test_what_is_scored_already_is_not_scored_again(studio: TrainingStudio, monk
     assert seen == [6, 2]
 
 
+def test_a_pair_with_a_damaged_image_is_left_to_its_votes_and_the_round_goes_on(studio: TrainingStudio) -> None:
+    studio.add_pairs(5)
+    studio.vote(3)
+    judged = [vote.pair_id for vote in studio.store.votes.training_votes(studio.base)]
+    unjudged = next(number for number in range(1, 6) if number not in judged)
+    for pair_id, side in ((judged[0], "png_a"), (unjudged, "png_b")):
+        [files] = studio.store.pairs.for_training(studio.base, ids=[pair_id])
+        studio.store.files.image_path(getattr(files, side)).unlink()
+    plan = score(studio, BRIGHT)
+    assert set(plan.unscored) == {judged[0], unjudged}
+    assert unjudged not in plan.unjudged
+    evidence = compute_evidence(studio.store, studio.base, AutomaticPlan.from_config(plan.to_config()), judged)
+    assert sorted(evidence.targets) == sorted([*judged[1:], *plan.unjudged])
+    assert {one.pair_id for one in studio.store.damage.list(studio.base)} == {judged[0], unjudged}
+
+
 def test_several_scorers_are_weighed(studio: TrainingStudio) -> None:
     studio.add_pairs(1)
     studio.vote(1)

@@ -6,10 +6,9 @@ from functools import partial
 from pathlib import Path
 
 from dmpo_app.domain.lineage import BaseModelRef
-from dmpo_app.errors import BadInputError, NotFoundError
+from dmpo_app.errors import BadInputError, DamagedFileError
 from dmpo_app.exchange.exporting import export_rows, output_files
 from dmpo_app.exchange.exporting.cards import ExportStatistics, build_card
-from dmpo_app.io import sha256_hex
 from dmpo_app.labeling.quality.quality_report import make_name_hasher
 from dmpo_app.labeling.sign_in import load_or_create_key
 from dmpo_app.settings import Settings
@@ -25,11 +24,8 @@ class ImageFiles:
         self._folder = folder
 
     def read(self, sha256: str) -> bytes:
-        """Read a PNG. Raises NotFoundError, also for a file whose content does not match its hash."""
-        content = self._files.read_image(sha256)
-        if sha256_hex(content) != sha256:
-            raise NotFoundError(f"the image {sha256} is damaged in the store")
-        return content
+        """Read a PNG. Raises DamagedFileError."""
+        return self._files.read_image(sha256)
 
     def copy(self, sha256: str) -> str:
         """Copy an image into the export's folder, once; returns its path there. Raises as `read` does."""
@@ -130,7 +126,7 @@ def _write_export(
         split = "train" if form.is_raw else output_files.assign_split(pair.prompt, options.held_out_share)
         try:
             rows = [form.row(pair, one, context) for one in row_votes]
-        except NotFoundError:
+        except DamagedFileError:
             statistics.left_out["pairs whose images are missing in the store"] += 1
             continue
         for row in rows:

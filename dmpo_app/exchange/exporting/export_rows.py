@@ -183,8 +183,8 @@ class FormatContext:
     """The context in which a format makes its rows.
 
     annotator_name: the hashed name of an annotator by id. read_image: the PNG of that sha256. copy_image: puts it
-    beside the rows and returns where; both raise NotFoundError, both are None without images. rows: one for each vote
-    or each pair. rows_per_prompt: how many rows the whole export has for a prompt.
+    beside the rows and returns where; both raise DamagedFileError, both are None without images. rows: one for each
+    vote or each pair. rows_per_prompt: how many rows the whole export has for a prompt.
     """
 
     base: BaseModelRef
@@ -234,7 +234,7 @@ class Format(Protocol):
     def columns(self, context: FormatContext) -> Sequence[Column]: ...
 
     def row(self, pair: VotedPair, pair_votes: PairVotes, context: FormatContext) -> Row:
-        """Make one row; raises NotFoundError when an image is not in the store."""
+        """Make one row; raises DamagedFileError when an image is not in the store."""
         ...
 
 

@@ -24,7 +24,7 @@ from dmpo_app.diffusion.live_model import LiveModel
 from dmpo_app.diffusion.loading import load_pipeline
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.domain.lineage import BaseModelRef
-from dmpo_app.errors import GpuAbortedError, GpuRefusedError, StudioError
+from dmpo_app.errors import DamagedFileError, GpuAbortedError, GpuRefusedError, StudioError
 from dmpo_app.hosting.zerogpu import train_job
 from dmpo_app.hosting.zerogpu.render_job import RenderJob, RenderResult, render_job
 from dmpo_app.settings import Settings
@@ -42,6 +42,8 @@ class JobFailed:
 
     kind: str
     message: str
+    damaged_path: str = ""
+    """The file below the home that was found damaged, where that is what failed."""
 
 
 GpuJob = RenderJob | train_job.CalibrationJob | train_job.SliceJob
@@ -84,7 +86,8 @@ class GpuWorker:
         try:
             yield from self._work(job)
         except StudioError as error:
-            yield JobFailed(type(error).__name__, str(error))
+            damaged_path = error.path if isinstance(error, DamagedFileError) else ""
+            yield JobFailed(type(error).__name__, str(error), damaged_path)
         except Exception as error:  # noqa: BLE001 - whoever waits gets an answer, the log the rest
             traceback.print_exc()
             yield JobFailed("", f"{type(error).__name__}: {error}")
@@ -198,6 +201,8 @@ def error_from_spaces(error: Exception) -> StudioError:
 
 def _error_from_event(event: JobFailed) -> StudioError:
     """Rebuild the error that the job raised, with its class; one that is not a StudioError becomes a plain one."""
+    if event.damaged_path:
+        return DamagedFileError(event.message, path=event.damaged_path)
     kind = getattr(errors, event.kind, None)
     if isinstance(kind, type) and issubclass(kind, StudioError):
         return kind(event.message)

@@ -13,7 +13,14 @@ from pathlib import Path
 
 from dmpo_app.diffusion.adapter_files import remove_staging_folders
 from dmpo_app.domain.lineage import BaseModelRef, RoundState, TrainerState, TrainingVote
-from dmpo_app.errors import BusyError, GpuAbortedError, LeaseLostError, RoundFailedError, StudioError
+from dmpo_app.errors import (
+    BusyError,
+    DamagedFileError,
+    GpuAbortedError,
+    LeaseLostError,
+    RoundFailedError,
+    StudioError,
+)
 from dmpo_app.hosting.zerogpu.gpu_calls import GpuJobRunner
 from dmpo_app.hosting.zerogpu.train_job import CalibrationJob, CalibrationResult, SliceEnded, SliceJob, StepsTrained
 from dmpo_app.objective import load_objective
@@ -74,6 +81,11 @@ class ZeroGpuTrainer:
         except LeaseLostError:
             lease.mark_lost()
             raise BusyError("another trainer has taken over this lineage; this slice was given up") from None
+        except DamagedFileError as error:
+            self._store.damage.record(error)
+            raise StudioError(
+                "a pair of this round has lost its tensors; the next minute goes on without it"
+            ) from error
         except RoundFailedError as error:
             _log.error("round %d failed: %s", state.id, error)
             self._store.rounds.fail(state.id, str(error), token=lease.token, final=True)

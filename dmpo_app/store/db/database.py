@@ -11,6 +11,7 @@ fails takes nothing of the others with it. Nobody is answered before the commit 
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from sqlalchemy import URL, Connection, Engine, inspect, make_url, text
 from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from dmpo_app.errors import BadInputError, BusyError, SetupError, StorageFullError, StudioError
+from dmpo_app.errors import BadInputError, BusyError, SetupError, StorageFullError, StudioError, SystemExhaustedError
 from dmpo_app.store.db import postgresql, sqlite
 from dmpo_app.store.db.postgresql import postgresql_engine
 from dmpo_app.store.db.sqlite import shrink_log, sqlite_engine
@@ -35,10 +36,11 @@ MAX_BATCH = 64
 QUEUE_SIZE = 1024
 IDLE_SECONDS = 30.0
 """After this long without work the log is folded into the database file."""
+_FULL_SECONDS = 60.0
 MAX_READERS = 40
 """Read connections, as many as a web server's default thread pool has threads; each is held for milliseconds."""
 
-HEAD = "0009"
+HEAD = "0011"
 """The newest revision under migrations/versions."""
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
@@ -98,6 +100,16 @@ class Database:
         except (DatabaseError, OverflowError, UnicodeEncodeError) as error:
             raise translate_error(error)  # noqa: B904 - it names its cause
 
+    @property
+    def num_waiting(self) -> int:
+        """The number of writes that wait for their turn."""
+        return self._writer.num_waiting
+
+    @property
+    def has_lately_failed(self) -> bool:
+        """True when the disk took no more within the last minute, and nothing was committed since."""
+        return self._writer.has_lately_failed
+
     def close(self) -> None:
         """Finish queued writes and close the database. Calling it again does nothing."""
         self._writer.close()
@@ -149,7 +161,9 @@ def translate_error(error: BaseException) -> BaseException:
 
 def breaks_transaction(error: BaseException) -> bool:
     """True for an error that aborts the whole transaction, not only the statement that met it."""
-    return isinstance(error, DBAPIError) and isinstance(_as_studio_error(error), StorageFullError | BusyError)
+    return isinstance(error, DBAPIError) and isinstance(
+        _as_studio_error(error), StorageFullError | BusyError | SystemExhaustedError
+    )
 
 
 def _as_studio_error(error: DBAPIError) -> StudioError | None:
@@ -181,8 +195,19 @@ class Writer:
         self._queue: queue.Queue[_WriteJob | None] = queue.Queue(maxsize=queue_size)
         self._submit_lock = threading.Lock()
         self._closed = False
+        self._full_until = 0.0
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
+
+    @property
+    def num_waiting(self) -> int:
+        """The number of jobs in the queue."""
+        return self._queue.qsize()
+
+    @property
+    def has_lately_failed(self) -> bool:
+        """True when the disk took no more within the last minute, and nothing was committed since."""
+        return time.monotonic() < self._full_until
 
     def submit(self, work: Callable[[Connection], T]) -> Future[T]:
         """Queue `work`; its result arrives after the commit. Raises BusyError when the queue is full."""
@@ -244,6 +269,7 @@ class Writer:
                 batch, error.__cause__ if isinstance(error, _TransactionLostError) and error.__cause__ else error
             )
             return
+        self._full_until = 0.0
         for job, result, problem in outcomes:
             if problem is None:
                 job.future.set_result(result)
@@ -253,6 +279,8 @@ class Writer:
     def _fail(self, batch: list[_WriteJob], error: BaseException) -> None:
         _log.error("a batch of %d writes was not recorded: %s", len(batch), error)
         self._engine.dispose()  # the connection may be unusable; the next batch opens a fresh one
+        if isinstance(translate_error(error), StorageFullError):
+            self._full_until = time.monotonic() + _FULL_SECONDS
         for job in batch:
             job.future.set_exception(translate_error(error))
 

@@ -13,7 +13,14 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from dmpo_app.errors import BusyError, SetupError, StorageFullError, StudioError, UnsafeSQLiteError
+from dmpo_app.errors import (
+    BusyError,
+    SetupError,
+    StorageFullError,
+    StudioError,
+    SystemExhaustedError,
+    UnsafeSQLiteError,
+)
 
 SAFE_FROM = ((3, 44, 6), (3, 50, 7), (3, 51, 3))
 """The first releases without the WAL-reset bug: two backports on their own branches, and the mainline."""
@@ -32,7 +39,7 @@ PRAGMAS: tuple[tuple[str, str, str | int], ...] = (
 """Name, value to set, value to read back. FULL: an acknowledged vote survives a power cut, not only a kill."""
 
 _PRIMARY_CODE = 0xFF
-_SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_IOERR, _SQLITE_FULL, _SQLITE_CANTOPEN = 5, 6, 10, 13, 14
+_SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_NOMEM, _SQLITE_IOERR, _SQLITE_FULL, _SQLITE_CANTOPEN = 5, 6, 7, 10, 13, 14
 
 
 def is_safe_version(version: tuple[int, ...]) -> bool:
@@ -124,7 +131,12 @@ def shrink_log(connection: DBAPIConnection) -> None:
 def translate_result_code(extended_code: int, message: str) -> StudioError | None:
     """Translate an error by its result code; None for those that are faults of the program."""
     code = extended_code & _PRIMARY_CODE
-    if code in (_SQLITE_FULL, _SQLITE_IOERR, _SQLITE_CANTOPEN):
+    if code in (_SQLITE_CANTOPEN, _SQLITE_NOMEM):
+        return SystemExhaustedError(
+            f"The database could not be opened ({message}); nothing was recorded. Are too many files open, or is its "
+            "disk out of reach? The studio goes on by itself."
+        )
+    if code in (_SQLITE_FULL, _SQLITE_IOERR):
         return StorageFullError(
             f"The database could not be used ({message}); nothing was recorded. Is the disk full? Free some space: "
             "the studio goes on by itself."

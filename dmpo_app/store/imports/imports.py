@@ -10,12 +10,15 @@ from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select,
 from sqlalchemy.orm import aliased
 
 from dmpo_app.domain import data_import
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef, ImageRef
+from dmpo_app.domain.vote import PAIR_SIZE
 from dmpo_app.store import schema
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.files import Files
 from dmpo_app.store.imports.import_ledger import DuplicateIndex
 from dmpo_app.store.imports.import_rows import ImportContext, insert_batch
+from dmpo_app.store.pairs.images import find_images
+from dmpo_app.store.pairs.pairs import find_set_images
 
 
 def _unencoded() -> Select[*tuple[Any, ...]]:
@@ -25,7 +28,10 @@ def _unencoded() -> Select[*tuple[Any, ...]]:
         schema.PromptRow.text,
         a.sha256,
         b.sha256,
-        schema.PromptEmbedsRow.sha256.is_not(None),
+        schema.PromptEmbedsRow.sha256,
+        a.latents_sha256,
+        b.latents_sha256,
+        schema.PairRow.num_images,
     )
     return (
         select(*columns)
@@ -148,32 +154,37 @@ class Imports:
             if missing == 0:
                 return None
             count = connection.execute(_NUM_IMPORTED, parameters).scalar_one()
-            return data_import.EncodingProgress(count - missing, count)
+            # More are missing than were imported where pairs made here lost their latents.
+            return data_import.EncodingProgress(max(0, count - missing), max(count, missing))
 
     def list_unencoded(self, base: BaseModelRef, *, after: int, limit: int) -> list[data_import.UnencodedPair]:
         """List pairs without latents by id, those with an id above `after`."""
         parameters = {"base_id": base.id, "after": after, "limit": limit}
         with self._database.reader() as connection:
-            return [data_import.UnencodedPair(*row) for row in connection.execute(_UNENCODED, parameters)]
+            rows = connection.execute(_UNENCODED, parameters).all()
+            sets = find_set_images(connection, [row.id for row in rows if row.num_images > PAIR_SIZE])
+            images = find_images(connection, [image_id for ids in sets.values() for image_id in ids])
+        return [_unencoded_pair(row, [images[image_id] for image_id in sets.get(row.id, ())]) for row in rows]
 
     def record_encoding(
-        self, base: BaseModelRef, latents: Mapping[int, tuple[bytes, bytes]], embeds: Mapping[str, bytes]
+        self, base: BaseModelRef, latents: Mapping[int, tuple[bytes, ...]], embeds: Mapping[str, bytes]
     ) -> None:
-        """Store the latents (a, b) of pairs by id, and the embeddings of prompts that had none.
+        """Store the latents of pairs by id, a and b and those of a set, and the embeddings of prompts.
 
         From now on the votes on these pairs are trained on. Raises StorageFullError.
         """
-        contents = [content for both in latents.values() for content in both]
+        contents = [content for of_pair in latents.values() for content in of_pair]
         self._files.put_all(images=(), latents=contents, embeds=list(embeds.values()))
 
         def work(connection: Connection) -> None:
             for prompt, content in embeds.items():
                 self._record_embeds(connection, base, prompt, self._files.put_embeds(content))
-            for pair_id, both in latents.items():
+            sets = find_set_images(connection, [pair_id for pair_id, of_pair in latents.items() if len(of_pair) > 2])
+            for pair_id, of_pair in latents.items():
                 pair = connection.execute(
                     select(schema.PairRow.image_a_id, schema.PairRow.image_b_id).where(schema.PairRow.id == pair_id)
                 ).one()
-                for image_id, content in zip(pair, both, strict=True):
+                for image_id, content in zip((*pair, *sets.get(pair_id, ())), of_pair, strict=True):
                     # Put once more, as `insert_image` does: a purge may have deleted a file shared with a render.
                     sha256 = self._files.put_latents(content)
                     connection.execute(
@@ -185,12 +196,19 @@ class Imports:
 
     def _record_embeds(self, connection: Connection, base: BaseModelRef, prompt: str, sha256: str) -> None:
         prompt_id = connection.execute(select(schema.PromptRow.id).where(schema.PromptRow.text == prompt)).scalar_one()
-        embeds_query = select(schema.PromptEmbedsRow.sha256).where(
-            schema.PromptEmbedsRow.base_id == base.id, schema.PromptEmbedsRow.prompt_id == prompt_id
-        )
-        if connection.execute(embeds_query).first() is None:
+        of_prompt = (schema.PromptEmbedsRow.base_id == base.id, schema.PromptEmbedsRow.prompt_id == prompt_id)
+        # There is a row where the embeddings were damaged.
+        if connection.execute(update(schema.PromptEmbedsRow).where(*of_prompt).values(sha256=sha256)).rowcount == 0:
             values = {"base_id": base.id, "prompt_id": prompt_id, "sha256": sha256}
             connection.execute(insert(schema.PromptEmbedsRow).values(**values))
+
+
+def _unencoded_pair(row: Row[*tuple[Any, ...]], more: Sequence[ImageRef]) -> data_import.UnencodedPair:
+    pair_id, prompt, png_a, png_b, embeds, latents_a, latents_b, _ = row
+    latents = (latents_a, latents_b, *(image.latents_sha256 for image in more))
+    return data_import.UnencodedPair(
+        pair_id, prompt, png_a, png_b, embeds, latents, tuple(image.sha256 for image in more)
+    )
 
 
 def _matches(spec: data_import.ImportSpec) -> tuple[Any, ...]:

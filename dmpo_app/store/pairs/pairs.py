@@ -37,6 +37,7 @@ def _unjudged_query(of_one_version: bool) -> Select[*tuple[Any, ...]]:
         schema.PairRow.num_images == bindparam("num_images"),
         schema.PairRow.num_votes == 0,
         schema.PairRow.retired_at.is_(None),
+        schema.PairRow.damaged_at.is_(None),
         schema.PairRow.gold.is_(None),
         schema.PairRow.is_offered,
     ]

@@ -19,6 +19,7 @@ are append-only; what is taken back is stamped.
 
 from dmpo_app.store.schema.base import (
     CLOSED_AS,
+    IS_DAMAGED,
     IS_IN_POOL,
     IS_LIVE,
     IS_OPEN,
@@ -70,6 +71,7 @@ from dmpo_app.store.schema.training_tables import (
 
 __all__ = [
     "CLOSED_AS",
+    "IS_DAMAGED",
     "IS_IN_POOL",
     "IS_LIVE",
     "IS_OPEN",

@@ -38,13 +38,14 @@ IS_OPEN = "state IN ('open', 'reopened')"
 IS_SEEN = "state <> 'lapsed' AND purpose <> 'repeat'"
 IS_REPEATED = "state <> 'lapsed' AND purpose = 'repeat'"
 IS_LIVE = "undone_at IS NULL AND withdrawn_at IS NULL"
-IS_IN_POOL = "retired_at IS NULL AND is_offered"
+IS_IN_POOL = "retired_at IS NULL AND damaged_at IS NULL AND is_offered"
 IS_RETIRED = "retired_at > 0"
+IS_DAMAGED = "damaged_at > 0"
 IS_UNENCODED = "NOT is_encoded"
 IS_UNCLEARED = "cleared_at IS NULL"
 IS_UNFINISHED = "status IN ('queued', 'running')"
 """Conditions of partial indexes. Queries spell them the same, without parameters, so that the index is used. IS_RETIRED
-compares, since SQLite would walk through the whole index for IS NOT NULL."""
+and IS_DAMAGED compare, since SQLite would walk through the whole index for IS NOT NULL."""
 
 
 def only(condition: str) -> dict[str, Any]:

@@ -31,7 +31,10 @@ class PromptEmbedsRow(base.Table):
 
 
 class ImageRow(base.Table):
-    """An image with its provenance. Ids are never used twice, since renders are deleted in time."""
+    """An image with its provenance. Ids are never used twice, since renders are deleted in time.
+
+    `damaged_at`: when its file was found to be missing or not to match its hash; None while it is whole.
+    """
 
     __tablename__ = "images"
     __table_args__ = (
@@ -39,6 +42,7 @@ class ImageRow(base.Table):
         Index("ix_images_base_id_kind_adapter_version", "base_id", "kind", "adapter_version"),
         Index("ix_images_sha256", "sha256"),
         Index("ix_images_latents_sha256", "latents_sha256"),
+        Index("ix_images_damaged", "damaged_at", **base.only(base.IS_DAMAGED)),
         {"sqlite_autoincrement": True},
     )
 
@@ -61,6 +65,7 @@ class ImageRow(base.Table):
     device: Mapped[str] = mapped_column(String(64))
     dtype: Mapped[str] = mapped_column(String(16))
     created_at: Mapped[datetime]
+    damaged_at: Mapped[datetime | None]
 
 
 class ImageScoreRow(base.Table):
@@ -82,6 +87,7 @@ class PairRow(base.Table):
     `num_votes`: its live votes. `num_taken`: live votes and open assignments together, which is what orders the pairs
     that are offered; a vote moves a pair's claim from one kind to the other and leaves this number alone. Votes on
     every question count, also those on repeats. `retired_at`: out of the pool since then, since people reported it.
+    `damaged_at`: out of the pool since then, since one of its images is damaged; its votes are trained on as before.
     `gold`: the right outcome, where an administrator has set one; such a pair is mixed in, never offered by itself.
     `is_offered`: whether it is shown to people at all; one that was imported for its votes is not. `is_encoded`: if it
     has latents and embeddings; until then its votes are not trained on.
@@ -104,6 +110,7 @@ class PairRow(base.Table):
     is_offered: Mapped[bool] = mapped_column(default=True, server_default=true())
     is_encoded: Mapped[bool] = mapped_column(default=True, server_default=true())
     num_images: Mapped[int] = mapped_column(server_default="2")
+    damaged_at: Mapped[datetime | None] = mapped_column()
 
     __table_args__ = (
         ForeignKeyConstraint(["base_id", "adapter_version"], ["adapters.base_id", "adapters.version"]),
@@ -114,6 +121,7 @@ class PairRow(base.Table):
         ),
         Index("ix_pairs_unjudged", base_id, num_images, num_votes, adapter_version, retired_at),
         Index("ix_pairs_retired", retired_at, **base.only(base.IS_RETIRED)),
+        Index("ix_pairs_damaged", damaged_at, **base.only(base.IS_DAMAGED)),
         Index("ix_pairs_prompt", base_id, prompt_id),
         Index("ix_pairs_unencoded", base_id, id, **base.only(base.IS_UNENCODED)),
     )

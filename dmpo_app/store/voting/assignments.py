@@ -3,14 +3,14 @@
 import random
 import secrets
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache, partial
 from typing import Any, Self
 
-from sqlalchemy import BigInteger, Connection, Row, Select, bindparam, insert, select, text, update
+from sqlalchemy import BigInteger, Connection, Row, Select, bindparam, func, insert, select, text, update
 
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import LETTERS, PAIR_SIZE, Assignment, AssignmentRules, Purpose, Question
@@ -143,6 +143,13 @@ class Assignments:
                 raise NotFoundError("there is no such assignment")
             return _assignments_from_rows(connection, [row])[0]
 
+    def count_open(self, base: BaseModelRef) -> int:
+        """Count the assignments of everybody that can be voted on."""
+        query = select(func.count()).select_from(schema.AssignmentRow)
+        conditions = (text(schema.IS_OPEN), schema.AssignmentRow.expires_at > self._now())
+        with self._database.reader() as connection:
+            return connection.execute(query.where(*conditions, schema.AssignmentRow.base_id == base.id)).scalar_one()
+
     def _issue(
         self,
         request: AssignmentRequest,
@@ -266,6 +273,24 @@ def release_expired(connection: Connection, now: datetime) -> None:
     released: Counter[int] = Counter()
     for statement in _LAPSE.values():
         released.update(connection.execute(statement, {"now": now}).scalars())
+    _release_claims(connection, released)
+
+
+def close_open_assignments(connection: Connection, pair_ids: Sequence[int]) -> None:
+    """Close the open assignments of pairs that leave the pool, and release their claims."""
+    released: Counter[int] = Counter()
+    for before, after in schema.CLOSED_AS.items():
+        statement = (
+            update(schema.AssignmentRow)
+            .where(schema.AssignmentRow.pair_id.in_(pair_ids), schema.AssignmentRow.state == before)
+            .values(state=after)
+            .returning(schema.AssignmentRow.pair_id)
+        )
+        released.update(connection.execute(statement).scalars())
+    _release_claims(connection, released)
+
+
+def _release_claims(connection: Connection, released: Mapping[int, int]) -> None:
     if released:
         connection.execute(_CLAIM, [{"pair": pair_id, "claims": -claims} for pair_id, claims in released.items()])
 

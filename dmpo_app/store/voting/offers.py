@@ -108,6 +108,7 @@ _REPEATABLE = (
         schema.VoteRow.question == bindparam("question"),
         schema.VoteRow.id <= _OLD_ENOUGH,
         schema.PairRow.retired_at.is_(None),
+        schema.PairRow.damaged_at.is_(None),
         schema.PairRow.gold.is_(None),
         schema.PairRow.num_images == bindparam("num_images"),
     )

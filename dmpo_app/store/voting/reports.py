@@ -14,6 +14,7 @@ from dmpo_app.errors import NotFoundError
 from dmpo_app.store import schema
 from dmpo_app.store.audit import record_act
 from dmpo_app.store.db.database import Database
+from dmpo_app.store.voting.assignments import close_open_assignments
 from dmpo_app.store.voting.own_votes import get_own_assignment
 
 _REPORTS: Select[*tuple[Any, ...]] = (
@@ -139,17 +140,7 @@ def _retire(connection: Connection, pair_id: int, now: datetime) -> None:
         .where(schema.PairRow.id == pair_id, schema.PairRow.retired_at.is_(None))
         .values(retired_at=now)
     )
-    for before, after in schema.CLOSED_AS.items():
-        num_closed = connection.execute(
-            update(schema.AssignmentRow)
-            .where(schema.AssignmentRow.pair_id == pair_id, schema.AssignmentRow.state == before)
-            .values(state=after)
-        ).rowcount
-        connection.execute(
-            update(schema.PairRow)
-            .where(schema.PairRow.id == pair_id)
-            .values(num_taken=schema.PairRow.num_taken - num_closed)
-        )
+    close_open_assignments(connection, [pair_id])
 
 
 def _find(connection: Connection, base_id: int, report_id: int) -> Report:

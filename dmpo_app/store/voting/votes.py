@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Row, func, select, text, type_coerce, update
+from sqlalchemy import BigInteger, Connection, Row, func, or_, select, text, type_coerce, update
 from sqlalchemy.orm import aliased
 
 from dmpo_app.domain.lineage import BaseModelRef, NewPreferences, TrainingVote
@@ -33,6 +33,9 @@ from dmpo_app.store.voting.own_votes import get_own_assignment, get_own_vote
 
 UNDOABLE = 10
 """The number of latest votes that can be undone; older ones can be withdrawn."""
+_IS_OUT_OF_POOL = or_(schema.PairRow.retired_at.is_not(None), schema.PairRow.damaged_at.is_not(None)).label(
+    "is_out_of_pool"
+)
 
 
 class Votes:
@@ -273,12 +276,12 @@ def _num_assignments_after(connection: Connection, vote_id: int, annotator_id: i
 
 def _reopen(connection: Connection, assignment_id: int, pair_id: int, now: datetime) -> None:
     row = connection.execute(
-        select(schema.AssignmentRow.opened_at, schema.AssignmentRow.expires_at, schema.PairRow.retired_at)
+        select(schema.AssignmentRow.opened_at, schema.AssignmentRow.expires_at, _IS_OUT_OF_POOL)
         .join(schema.PairRow, schema.PairRow.id == schema.AssignmentRow.pair_id)
         .where(schema.AssignmentRow.id == assignment_id)
     ).one()
     changes: dict[str, Any] = {"state": schema.AssignmentState.SPENT}
-    if row.retired_at is None:
+    if not row.is_out_of_pool:
         lifetime = row.expires_at - row.opened_at
         changes = {"state": schema.AssignmentState.REOPENED, "opened_at": now, "expires_at": now + lifetime}
     else:

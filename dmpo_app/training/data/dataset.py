@@ -54,8 +54,7 @@ class PairTensors:
     """Reader of tensor files with an LRU cache of up to `cache_bytes`.
 
     Everything stays in the dtype it was stored in, on the CPU; what comes out is on `device`. Raises RoundFailedError
-    when the tensors of one batch do not fit together, StudioError when a file is damaged, NotFoundError when it is
-    gone.
+    when the tensors of one batch do not fit together, DamagedFileError when a file is damaged or gone.
     """
 
     def __init__(self, files: TensorFiles, *, cache_bytes: int = CACHE_BYTES) -> None:

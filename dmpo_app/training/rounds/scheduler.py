@@ -148,6 +148,9 @@ class RoundScheduler:
                 self._margin_prefetcher is not None and self._margin_prefetcher.fill()
             )
             return Tick.PREPARED if did_work else Tick.IDLE
+        except errors.DamagedFileError as error:
+            self._reference_prefetcher = self._make_reference_prefetcher()
+            return self._leave_out(error, "the next round")
         except errors.StudioError as error:
             self._reference_prefetcher = self._make_reference_prefetcher()
             return self._pause(f"references cannot be prepared, the round will compute them: {error}")
@@ -163,8 +166,10 @@ class RoundScheduler:
             raise  # no fault of the round's; it goes on when all processes are started again
         except errors.LeaseLostError:
             return self._lease_lost()
-        except (errors.BusyError, errors.StorageFullError) as error:
+        except (errors.BusyError, errors.StorageFullError, errors.SystemExhaustedError) as error:
             return self._pause(f"round {state.id} waits: {error}")
+        except errors.DamagedFileError as error:
+            return self._leave_out(error, f"round {state.id}")
         except errors.RoundFailedError as error:
             return self._fail(state, str(error), final=True)
         except Exception as error:  # noqa: BLE001 - whatever it was, it is logged and recorded, and the trainer goes on
@@ -194,6 +199,14 @@ class RoundScheduler:
         if final:
             round_runner.remove_checkpoint(self._store.home, state.id)
         return Tick.FAILED
+
+    def _leave_out(self, damage: errors.DamagedFileError, what: str) -> Tick:
+        """Record a damaged file: from now on the votes on its pair are left out, until it has been encoded again."""
+        try:
+            self._store.damage.record(damage)
+        except (errors.BusyError, errors.StorageFullError) as error:
+            return self._pause(f"{damage}; that could not be recorded: {error}")
+        return self._pause(f"{what} goes on without the votes on a pair that has lost its tensors: {damage}")
 
     def _pause(self, why: str) -> Tick:
         _log.warning("%s", why)
@@ -233,6 +246,9 @@ def run_secondary_process(store: Store, base: BaseModelRef, denoiser: Denoiser, 
         try:
             while runner.run_slice() is round_runner.SliceOutcome.MORE:
                 pass
+        except errors.DamagedFileError as error:
+            store.damage.record(error)  # the main process sees a peer fail, not why
+            raise
         finally:
             runner.close()
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from dmpo_app.domain.lineage import BaseModelRef, TrainingPair, TrainingVote
-from dmpo_app.errors import BadInputError, RoundFailedError, SetupError
+from dmpo_app.errors import BadInputError, DamagedFileError, RoundFailedError, SetupError
 from dmpo_app.objective import score_target
 from dmpo_app.scoring.registry import Scorer, build_scorer
 from dmpo_app.settings import ScorerSettings, ScoringSettings
@@ -34,11 +34,15 @@ class RoundScorer:
 
 @dataclass(frozen=True, slots=True)
 class AutomaticPlan:
-    """The scorers of a round; `unjudged` are ids of pairs without votes that it learns from too."""
+    """The scorers of a round; `unjudged` are ids of pairs without votes that it learns from too.
+
+    `unscored`: ids of pairs with a damaged image, on which the votes alone have a say.
+    """
 
     human_share: float
     scorers: tuple[RoundScorer, ...]
     unjudged: tuple[int, ...]
+    unscored: tuple[int, ...] = ()
 
     def to_config(self) -> dict[str, Any]:
         """Serialize for the round's record."""
@@ -48,7 +52,7 @@ class AutomaticPlan:
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Inverse of `to_config`, also after JSON."""
         scorers = tuple(RoundScorer(**scorer) for scorer in config["scorers"])
-        return cls(config["human_share"], scorers, tuple(config["unjudged"]))
+        return cls(config["human_share"], scorers, tuple(config["unjudged"]), tuple(config.get("unscored", ())))
 
 
 def score_for_round(
@@ -76,14 +80,20 @@ def score_for_round(
         if may_train_on(pair.prompt) and pair.id not in set(voted_pair_ids)
     ]
     pairs = store.pairs.for_training(base, ids=voted_pair_ids) + unjudged
-    round_scorers = []
+    round_scorers, damaged_images = [], set[int]()
     for scorer_settings in settings.scorers:
         scorer = _build(scorer_settings, device, settings.batch_size)
-        _score_missing(store, scorer, pairs, heartbeat)
+        damaged_images |= _score_missing(store, scorer, pairs, heartbeat)
         round_scorers.append(
             RoundScorer(scorer.identity, scorer_settings.temperature or scorer.scale, scorer_settings.weight)
         )
-    return AutomaticPlan(settings.human_share, tuple(round_scorers), tuple(pair.id for pair in unjudged))
+    unscored = {pair.id for pair in pairs if not damaged_images.isdisjoint((pair.image_a, pair.image_b))}
+    return AutomaticPlan(
+        settings.human_share,
+        tuple(round_scorers),
+        tuple(pair.id for pair in unjudged if pair.id not in unscored),
+        tuple(sorted(unscored)),
+    )
 
 
 def compute_evidence(
@@ -94,7 +104,8 @@ def compute_evidence(
     `voted_pair_ids` are ids of the pairs with votes. Raises RoundFailedError when a score has gone missing.
     """
     unjudged = store.pairs.for_training(base, ids=plan.unjudged)
-    pairs = store.pairs.for_training(base, ids=sorted(voted_pair_ids)) + unjudged
+    scored_pair_ids = sorted(set(voted_pair_ids).difference(plan.unscored))
+    pairs = store.pairs.for_training(base, ids=scored_pair_ids) + unjudged
     total, targets = sum(scorer.weight for scorer in plan.scorers), torch.zeros(len(pairs), dtype=torch.float64)
     for scorer in plan.scorers:
         scores = store.scores.get(scorer.identity, [image for pair in pairs for image in (pair.image_a, pair.image_b)])
@@ -117,7 +128,10 @@ def _build(scorer_settings: ScorerSettings, device: str, batch_size: int) -> Sco
         raise RoundFailedError(f"the scorer {scorer_settings.name} cannot be used: {error}") from error
 
 
-def _score_missing(store: Store, scorer: Scorer, pairs: Sequence[TrainingPair], heartbeat: Callable[[], None]) -> None:
+def _score_missing(
+    store: Store, scorer: Scorer, pairs: Sequence[TrainingPair], heartbeat: Callable[[], None]
+) -> set[int]:
+    """Score images without a score; returns the ids of those that are damaged, which is recorded."""
     images = {
         image_id: (sha256, pair.prompt)
         for pair in pairs
@@ -125,12 +139,20 @@ def _score_missing(store: Store, scorer: Scorer, pairs: Sequence[TrainingPair], 
     }
     stored_scores = store.scores.get(scorer.identity, list(images))
     missing = [image_id for image_id in images if image_id not in stored_scores]
+    damaged: set[int] = set()
     for start in range(0, len(missing), _BATCH):
         heartbeat()
-        batch = missing[start : start + _BATCH]
-        batch_images = [_load_image(store, images[image_id][0]) for image_id in batch]
-        scores = scorer.score(batch_images, [images[image_id][1] for image_id in batch])
-        store.scores.put(scorer.identity, dict(zip(batch, map(float, scores), strict=True)))
+        batch: dict[int, Image.Image] = {}
+        for image_id in missing[start : start + _BATCH]:
+            try:
+                batch[image_id] = _load_image(store, images[image_id][0])
+            except DamagedFileError as error:
+                store.damage.record(error)
+                damaged.add(image_id)
+        if batch:
+            scores = scorer.score(list(batch.values()), [images[image_id][1] for image_id in batch])
+            store.scores.put(scorer.identity, dict(zip(batch, map(float, scores), strict=True)))
+    return damaged
 
 
 def _load_image(store: Store, sha256: str) -> Image.Image:
