@@ -8,8 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dmpo_app.errors import ModelUnavailableError, hub_http_errors
+from dmpo_app.io import is_disk_error, is_passing_error
 
 BASE_MODEL = "DMPO_BASE_MODEL"
+_PASSING_STATUS = (408, 425, 429)
+_PASSING_KINDS = frozenset({"OutOfMemoryError", "TransportError", "ConnectionError", "TimeoutError", "Timeout"})
+"""Kinds of errors, by name: of torch without memory on a GPU, and of HTTP clients without a network."""
 
 
 def fetch_index(repo_id: str) -> Path:
@@ -54,6 +58,35 @@ def fetch_files(repo_id: str, patterns: Sequence[str], *, setting: str = BASE_MO
 
     with _translate_hub_errors(repo_id, setting):
         return Path(snapshot_download(repo_id, allow_patterns=list(patterns)))
+
+
+def is_passing_load_error(error: BaseException) -> bool:
+    """True when loading a model failed for a reason that passes, so that trying again is right.
+
+    Too many open files, too little memory, of the processor or a GPU, a full disk, a network or a Hub out of reach. A
+    missing folder, a wrong family, a refused name or token stay what they are.
+    """
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        if is_passing_error(cause) or _is_passing_by_kind(cause):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _is_passing_by_kind(error: BaseException) -> bool:
+    # By name: torch and the hub's client are not imported to say that an error is not theirs.
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if "HfHubHTTPError" in names:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        return isinstance(status, int) and (status >= 500 or status in _PASSING_STATUS)
+    if isinstance(error, OSError) and is_disk_error(error):
+        return True
+    if type(error) is RuntimeError and "memory" in str(error) and "alloc" in str(error):  # torch's, of the processor
+        return True
+    return "OfflineModeIsEnabled" not in names and not names.isdisjoint(_PASSING_KINDS)
 
 
 def download_patterns(weight_stems: Sequence[str]) -> list[str]:

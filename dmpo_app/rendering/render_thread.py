@@ -12,12 +12,13 @@ import logging
 import random
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from dmpo_app.diffusion.hub import is_passing_load_error
 from dmpo_app.domain.lineage import BaseModelRef, RenderedImage, RendererState, RenderRequest, check_request
 from dmpo_app.errors import AdapterError, BadInputError, BusyError, NotReadyError, StorageFullError, StudioError
 from dmpo_app.rendering.pool import ContactSheetPlanner, PairPlan, PoolPlanner
@@ -34,7 +35,10 @@ IDLE_SECONDS = 0.2
 ERROR_PAUSE_SECONDS = 5.0
 LOADING_STOP_SECONDS = 1.0
 """Loading cannot be interrupted; the thread is a daemon, and has nothing to lose."""
+FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 5.0, 300.0
 _PURGE_EVERY = timedelta(hours=1)
+_RECHECK_EVERY = timedelta(minutes=1)
+_RECHECKED_IMAGES = 256
 _SHUTTING_DOWN = "the studio is shutting down"
 _Work = TypeVar("_Work")
 
@@ -73,6 +77,7 @@ class RenderThread:
         self._stopping = False
         self._phase: Literal["starting", "loading", "ready", "failed", "stopped"] = "starting"
         self._message = "starting"
+        self._is_retrying = False
         self._live_version: int | None = None
         self._device: str | None = None
         self._thread = threading.Thread(target=self._run, name="render", daemon=True)
@@ -94,7 +99,9 @@ class RenderThread:
     @property
     def state(self) -> RendererState:
         with self._wake:
-            return RendererState(self._phase, self._message, self._live_version, len(self._jobs), self._device)
+            return RendererState(
+                self._phase, self._message, self._live_version, len(self._jobs), self._device, self._is_retrying
+            )
 
     def submit(self, request: RenderRequest) -> Future[list[RenderedImage]]:
         """Queue a person's request; it may wait for the model to load.
@@ -126,28 +133,44 @@ class RenderThread:
         self._fail_queued(_SHUTTING_DOWN)
 
     def _load(self) -> Engine | None:
-        """Import torch and load the model; on failure the phase is 'failed' and the message is fit for people."""
-        self._set("loading", f"loading {self._base.source}")
-        try:
-            import torch
+        """Import torch and load the model, again and again while it fails for a reason that passes.
 
-            from dmpo_app.rendering.engine import Engine
-
-            if self._num_threads is not None:
-                torch.set_num_threads(self._num_threads)
-            engine = Engine.load(self._store, self._base, self._settings)
-        except StudioError as error:
-            _log.error("the base model could not be loaded: %s", error)
-            self._set("failed", str(error))
-            return None
-        except Exception as error:  # noqa: BLE001 - the page must say that there will be no images
-            _log.exception("the base model could not be loaded")
-            self._set("failed", f"the base model could not be loaded ({type(error).__name__}: {error}); see the log")
-            return None
+        None when the thread is to end, or with the phase 'failed' and a message fit for people.
+        """
+        for pause in _retry_pauses():
+            self._set("loading", f"loading {self._base.source}")
+            try:
+                engine = self._load_engine()
+                break
+            except Exception as error:  # noqa: BLE001 - the page must say that there will be no images
+                if not self._wait_to_retry(error, pause):
+                    return None
         _log.info("the base model is loaded on %s", engine.device)
         with self._wake:
             self._device = engine.device
         return engine
+
+    def _load_engine(self) -> Engine:
+        import torch
+
+        from dmpo_app.rendering.engine import Engine
+
+        if self._num_threads is not None:
+            torch.set_num_threads(self._num_threads)
+        return Engine.load(self._store, self._base, self._settings)
+
+    def _wait_to_retry(self, error: Exception, pause: float) -> bool:
+        """Wait before loading is tried again; False where it is not, as the reason stays or the thread is to end."""
+        is_told = isinstance(error, StudioError)
+        message = str(error) if is_told else f"the base model could not be loaded ({type(error).__name__}: {error})"
+        if not is_passing_load_error(error):
+            _log.error("the base model could not be loaded: %s", error, exc_info=None if is_told else error)
+            self._set("failed", message if is_told else f"{message}; see the log")
+            return False
+        _log.warning("the base model could not be loaded, it is tried again in %.0f s: %s", pause, error)
+        self._set("loading", f"{message}; it is tried again in {pause:.0f} s", is_retrying=True)
+        with self._wake:
+            return not self._wake.wait_for(lambda: self._stopping, pause)
 
     def _step(self, engine: Engine, work: BackgroundWork) -> None:
         """Run one job, or sleep shortly. Every error is logged and shown; the thread goes on."""
@@ -205,9 +228,11 @@ class RenderThread:
         phase: Literal["starting", "loading", "ready", "failed", "stopped"],
         message: str,
         live_version: int | None = None,
+        *,
+        is_retrying: bool = False,
     ) -> None:
         with self._wake:
-            self._phase, self._message = phase, message
+            self._phase, self._message, self._is_retrying = phase, message, is_retrying
             if live_version is not None:
                 self._live_version = live_version
 
@@ -215,6 +240,14 @@ class RenderThread:
         while (job := self._next_job()) is not None:
             if job.future.set_running_or_notify_cancel():
                 job.future.set_exception(NotReadyError(reason))
+
+
+def _retry_pauses() -> Iterator[float]:
+    """Yield the seconds before loading is tried again: each twice the last, up to five minutes, without end."""
+    pause = FIRST_RETRY_SECONDS
+    while True:
+        yield pause
+        pause = min(2 * pause, MAX_RETRY_SECONDS)
 
 
 class RenderPurge:
@@ -231,6 +264,21 @@ class RenderPurge:
         if self._now() >= self._next:
             self._next = self._now() + _PURGE_EVERY
             self._store.images.purge_renders(self._base, self._now() - self._keep)
+
+
+class DamageRecheck:
+    """Recheck of the images that were found damaged, some of them once a minute: what was put back is shown again."""
+
+    def __init__(self, store: Store, now: Callable[[], datetime]) -> None:
+        self._store = store
+        self._now = now
+        self._next = now()
+        self._last_image_id = 0
+
+    def run_if_due(self) -> None:
+        if self._now() >= self._next:
+            self._next = self._now() + _RECHECK_EVERY
+            self._last_image_id = self._store.damage.recheck(limit=_RECHECKED_IMAGES, after=self._last_image_id)
 
 
 def most_urgent(
@@ -260,6 +308,7 @@ class BackgroundWork:
     ) -> None:
         self._engine = engine
         self._purge = RenderPurge(store, base, settings, now)
+        self._recheck = DamageRecheck(store, now)
         self._encodes_next = True
         self._pool = PoolPlanner(
             store,
@@ -278,6 +327,7 @@ class BackgroundWork:
         pairs that need latents.
         """
         self._purge.run_if_due()
+        self._recheck.run_if_due()
         return most_urgent(
             pool_is_low=self._pool.is_low(),
             pairs=lambda: self._make_pair(should_stop),

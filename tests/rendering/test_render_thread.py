@@ -1,21 +1,39 @@
+import errno
 import hashlib
+import itertools
 import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any, cast
 
+import httpx
 import pytest
+import torch
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from PIL import Image
 
 from dmpo_app.diffusion.adapter_files import AdapterWeights
+from dmpo_app.diffusion.hub import is_passing_load_error
 from dmpo_app.diffusion.live_model import LiveModel, Shot
 from dmpo_app.domain.lineage import RenderRequest
-from dmpo_app.errors import BadInputError, BusyError, NotFoundError, NotReadyError, StorageFullError, StudioError
+from dmpo_app.errors import (
+    BadInputError,
+    BusyError,
+    DamagedFileError,
+    ModelUnavailableError,
+    NotFoundError,
+    NotReadyError,
+    StorageFullError,
+    StudioError,
+    UnknownFamilyError,
+)
 from dmpo_app.rendering import render_thread
-from dmpo_app.rendering.engine import encode_png
+from dmpo_app.rendering.engine import Engine, encode_png
 from dmpo_app.rendering.pool import NUM_PROMPTS, SEEDS
 from dmpo_app.rendering.render_thread import BackgroundWork, RenderThread
 from tests.adapters import SPEC
@@ -222,6 +240,127 @@ def test_stopping_interrupts_a_long_image_and_refuses_what_waits(studio: Renderi
             future.result(timeout=1)
     with pytest.raises(NotReadyError):
         thread.submit(REQUEST)
+
+
+def full_disk() -> OSError:
+    return OSError(errno.ENOSPC, "No space left on device")
+
+
+def caused_by(cause: BaseException) -> ModelUnavailableError:
+    error = ModelUnavailableError("it could not be loaded")
+    error.__cause__ = cause
+    return error
+
+
+def http_error(status: int) -> HfHubHTTPError:
+    answer = httpx.Response(status, request=httpx.Request("GET", "https://huggingface.co/x"))
+    return HfHubHTTPError(f"{status}", response=cast(Any, answer))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EMFILE, "Too many open files"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        full_disk(),
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+        TimeoutError(),
+        httpx.ConnectTimeout("timed out"),
+        http_error(503),
+        http_error(429),
+    ],
+    ids=lambda error: f"{type(error).__name__}-{error}",
+)
+def test_a_load_that_failed_for_a_passing_reason_is_tried_again(error: Exception) -> None:
+    assert is_passing_load_error(error)
+    assert is_passing_load_error(caused_by(error))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(errno.ENOENT, "No such file or directory"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        ModelUnavailableError("the folder is missing"),
+        UnknownFamilyError("of no family that is known"),
+        ValueError("a shape does not fit"),
+        RuntimeError("size mismatch"),
+        OfflineModeIsEnabled("HF_HUB_OFFLINE is set"),
+        http_error(404),
+        http_error(401),
+    ],
+    ids=lambda error: f"{type(error).__name__}-{error}",
+)
+def test_a_load_that_failed_for_good_is_not(error: Exception) -> None:
+    assert not is_passing_load_error(error)
+    assert not is_passing_load_error(caused_by(error))
+
+
+def test_a_model_that_could_not_be_loaded_for_now_is_loaded_later_and_whoever_waited_gets_their_image(
+    studio: RenderingStudio, thread: RenderThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(render_thread, "FIRST_RETRY_SECONDS", 0.3)
+    load = Engine.load
+    failures = [OSError(errno.EMFILE, "Too many open files"), caused_by(full_disk())]
+    pauses: list[str] = []
+
+    def fails_first(*arguments: Any, **options: Any) -> Engine:
+        if failures:
+            raise failures.pop()
+        pauses.append(thread.state.message)
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(Engine, "load", fails_first)
+    future = thread.submit(REQUEST)
+    thread.start()
+    wait_until(lambda: thread.state.is_retrying, "the thread waits to try again")
+    assert thread.state.phase == "loading"
+    assert "tried again in" in thread.state.message
+    assert len(future.result(timeout=PATIENCE)) == 1
+    assert (thread.state.phase, thread.state.is_retrying) == ("ready", False)
+
+
+def test_a_thread_that_waits_to_load_again_stops_at_once(
+    studio: RenderingStudio, thread: RenderThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> Engine:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Engine, "load", fails)
+    thread.start()
+    wait_until(lambda: thread.state.is_retrying, "the thread waits to try again")
+    started = time.monotonic()
+    thread.stop()
+    assert time.monotonic() - started < render_thread.FIRST_RETRY_SECONDS
+    assert not thread._thread.is_alive()
+
+
+def test_the_pauses_grow_and_do_not_grow_for_ever() -> None:
+    pauses = list(itertools.islice(render_thread._retry_pauses(), 12))
+    assert pauses[:4] == [5.0, 10.0, 20.0, 40.0]
+    assert pauses[-1] == 300.0
+
+
+def test_an_image_that_was_put_back_is_found_by_the_thread(
+    studio: RenderingStudio, thread: RenderThread, steps: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(render_thread, "_RECHECK_EVERY", timedelta(0))
+    thread.start()
+    wait_until(lambda: is_idle(studio), "pool and contact sheet are complete")
+    files, pair = studio.store.files, studio.store.pairs.get(1)
+    path = files.image_path(pair.image_a.sha256)
+    content = path.read_bytes()
+    path.unlink()
+    with pytest.raises(DamagedFileError) as caught:
+        files.read_image(pair.image_a.sha256)
+    studio.store.damage.record(caught.value)
+    wait_until_it_rests(steps)
+    assert studio.store.damage.count(studio.base) == 1
+    path.write_bytes(content)
+    wait_until(lambda: studio.store.damage.count(studio.base) == 0, "the thread has looked again")
 
 
 def test_renders_that_are_too_old_are_deleted(studio: RenderingStudio, thread: RenderThread) -> None:
