@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 
 from dmpo_app.errors import BadInputError
-from dmpo_app.io import stop_signals
+from dmpo_app.io import raise_open_files_limit, stop_signals
 from dmpo_app.server import wiring
 from dmpo_app.server.backup_lifecycle import claim_backup, start_backup
 from dmpo_app.settings import Settings, apply_mode, detect_mode
@@ -61,6 +61,7 @@ def open_studio(settings: Settings, console: Console, stopping: threading.Event,
 
     Raises like `run_server`.
     """
+    raise_open_files_limit()
     mode = detect_mode(settings)
     settings = apply_mode(settings, mode)
     settings = settings.model_copy(update={"port": free_port(settings.host, settings.port)})

@@ -131,7 +131,8 @@ def build_services(
     from dmpo_app.web.services import Services
 
     def renderer_problem() -> str | None:
-        return renderer.state.message if renderer.state.phase == "failed" else None
+        state = renderer.state
+        return state.message if state.phase == "failed" or state.is_retrying else None
 
     def trainer_problem() -> str | None:
         return trainer.state.message or None
@@ -141,7 +142,17 @@ def build_services(
     labeling = build_labeling(settings, lineage, problems, backup)
     sampling = resolve_sampling(settings.base_model, settings.render)
     return Services(
-        lineage.store, lineage.base, settings, labeling, renderer, trainer, admin_token, sampling, mode, gpu_minutes
+        lineage.store,
+        lineage.base,
+        settings,
+        labeling,
+        renderer,
+        trainer,
+        admin_token,
+        sampling,
+        mode,
+        gpu_minutes,
+        backup_lag=None if backup is None else lambda: backup.lag_seconds,
     )
 
 

@@ -178,6 +178,10 @@ class Settings(BaseSettings):
     """New preferences (left, right or tie) that start a round."""
     admin_token: SecretStr | None = None
     """Bearer token of administrators; None: one is made at start and written to the terminal."""
+    metrics_token: SecretStr | None = None
+    """Bearer token of whoever reads /metrics. None: they are open to everybody, in public mode to nobody."""
+    log_format: Literal["text", "json"] = "text"
+    """Log lines of the server, the trainer and the commands. json: one object a line, for collectors of logs."""
     public: bool = Field(default_factory=on_space)
     """Rate limits on, and the cap on what one annotator weighs. True on a Space unless set."""
     train: bool = True

@@ -21,10 +21,10 @@ from dmpo_app.domain.lineage import BASE_VERSION, RenderRequest, ZeroGpuService
 from dmpo_app.domain.prompt import MAX_PROMPT
 from dmpo_app.errors import StudioError
 from dmpo_app.web.api_models import RenderBody
-from dmpo_app.web.error_responses import without_paths
 from dmpo_app.web.routes.studio_routes import IMAGE_LIFETIME
 from dmpo_app.web.routes.voting_routes import image_url
 from dmpo_app.web.services import Services
+from dmpo_app.web.shown_messages import without_paths
 
 MAX_SUGGESTIONS = 6
 RenderResult = dict[str, Any]

@@ -19,6 +19,7 @@ from dmpo_app.ui.assets import FOLDER, Assets
 from dmpo_app.ui.compare_tab import compare_tab, gpu_minute_panel
 from dmpo_app.web.ports import free_port, port_taken_message
 from dmpo_app.web.router import PREFIX, build_api_app, create_router
+from dmpo_app.web.routes.health_routes import ROOT_PATHS
 from dmpo_app.web.services import Services
 
 GREEN = Color(
@@ -188,7 +189,8 @@ class SecurityMiddleware:
         if scope["path"].startswith(BLOCKED_PATHS):
             await _refuse(send_hardened)
             return
-        app = self._api if scope["path"].startswith(_API) else self._app
+        is_ours = scope["path"].startswith(_API) or scope["path"] in ROOT_PATHS
+        app = self._api if is_ours else self._app
         await app(scope, receive, send_hardened)
 
     def _set_security_headers(self, headers: MutableHeaders) -> None:

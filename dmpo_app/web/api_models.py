@@ -214,6 +214,7 @@ class StatusAnswer(BaseModel):
     last_round: LastRoundOut | None = Field(description="The round that finished last.")
     last_error: str | None
     encoding: EncodingOut | None = Field(None, description="Of imported pairs, while some have no latents.")
+    storage: str | None = Field(None, description="Why the disk takes no more, or soon will not: votes are at risk.")
     renderer: RendererOut
     trainer: TrainerOut
     mode: Mode = Field(description="The processor alone, a GPU of its own, or GPUs lent by people (ZeroGPU).")

@@ -15,11 +15,15 @@ from dmpo_app.web.error_responses import ApiError
 from dmpo_app.web.services import RequestLimiters, Services
 
 _annotator_scheme = HTTPBearer(auto_error=False, scheme_name="annotator", description="Token of POST /session.")
+OPTIONAL_SCHEME = "annotator, optional"
+"""Name of the scheme of routes that do without a token; the API's description says so and does not name it."""
+_optional_annotator_scheme = HTTPBearer(auto_error=False, scheme_name=OPTIONAL_SCHEME)
 _admin_scheme = HTTPBearer(
     auto_error=False,
     scheme_name="administrator",
     description="DMPO_ADMIN_TOKEN, or `administrator` of POST /login/session.",
 )
+_metrics_scheme = HTTPBearer(auto_error=False, scheme_name="metrics", description="DMPO_METRICS_TOKEN.")
 MAX_TOKEN = 2000
 ADMINISTRATOR = "administrator"
 """The actor in the audit log when the administrator's token was sent; the name of who signed in is added."""
@@ -35,7 +39,7 @@ async def _annotator_token(
 
 
 async def _maybe_token(
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_annotator_scheme)],
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_optional_annotator_scheme)],
 ) -> str | None:
     return _text(credentials)
 
@@ -47,9 +51,16 @@ async def _admin_token(credentials: Annotated[HTTPAuthorizationCredentials | Non
     return token
 
 
+async def _metrics_token(
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_metrics_scheme)],
+) -> str | None:
+    return _text(credentials)
+
+
 SessionToken = Annotated[str, Depends(_annotator_token)]
 MaybeSessionToken = Annotated[str | None, Depends(_maybe_token)]
 AdminToken = Annotated[str, Depends(_admin_token)]
+MaybeMetricsToken = Annotated[str | None, Depends(_metrics_token)]
 
 
 def _text(credentials: HTTPAuthorizationCredentials | None) -> str | None:
@@ -92,12 +103,31 @@ def require_administrator(services: Services, token: str) -> str:
     Administrators have the administrator's token, or signed in and are listed in the settings.
     """
     admin_token = services.admin_token
-    if admin_token and hmac.compare_digest(token.encode("utf-8", "replace"), admin_token.encode("utf-8", "replace")):
+    if admin_token and _is_same(token, admin_token):
         return ADMINISTRATOR
     name = services.labeling.logins.open_administrator(token)
     if name is not None and name in services.settings.identity.admins:
         return f"{ADMINISTRATOR} {name}"
     raise ApiError(403, "not_admin", "This is for administrators; the token does not match.")
+
+
+def require_metrics_token(services: Services, token: str | None) -> None:
+    """Require DMPO_METRICS_TOKEN where it is set; without it, metrics are not there in public mode, and open elsewhere.
+
+    Raises ApiError.
+    """
+    expected = services.settings.metrics_token
+    if expected is None:
+        if services.settings.public:
+            raise ApiError(404, "not_found", "Not Found")
+        return
+    if token is None or not _is_same(token, expected.get_secret_value()):
+        raise ApiError(401, "bad_token", "Send DMPO_METRICS_TOKEN as a Bearer token.")
+
+
+def _is_same(token: str, expected: str) -> bool:
+    """Compare in a time that says nothing about the expected token."""
+    return hmac.compare_digest(token.encode("utf-8", "replace"), expected.encode("utf-8", "replace"))
 
 
 def rate_limit_key(labeling: LabelingService, token: str | None, request: Request) -> str:

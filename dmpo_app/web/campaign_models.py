@@ -127,6 +127,20 @@ class ReportsAnswer(BaseModel):
     next: int | None = Field(description="Ask again with `before` set to this for older ones; null at the end.")
 
 
+class DamagedPairOut(BaseModel):
+    pair: int
+    prompt: str
+    lost: Literal["images", "tensors"] = Field(
+        description="images: out of the pool until they are whole; tensors: not trained on until it is encoded again."
+    )
+    since: datetime | None = Field(description="When the images were found damaged.")
+
+
+class DamageAnswer(BaseModel):
+    out_of_pool: int = Field(description="Pairs out of the pool since an image of theirs is missing or damaged.")
+    pairs: list[DamagedPairOut] = Field(description="The first hundred of either kind.")
+
+
 class GoldBody(BaseModel):
     model_config = example(answer="a")
 

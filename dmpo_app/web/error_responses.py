@@ -7,7 +7,6 @@ with a general message. Bodies are bounded while they are read.
 
 import json
 import logging
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar
 
@@ -16,10 +15,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dmpo_app import errors
+from dmpo_app import errors, io
 from dmpo_app.web.api_models import Problem
+from dmpo_app.web.shown_messages import without_paths
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ SECURITY_HEADERS = {
 API_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 _STATUS: list[tuple[type[errors.StudioError], int, str]] = [
+    (errors.DamagedFileError, 410, "damaged"),
     (errors.NotFoundError, 404, "not_found"),
     (errors.ForbiddenError, 403, "not_yours"),
     (errors.NotInvitedError, 403, "invite_needed"),
@@ -49,16 +50,20 @@ _STATUS: list[tuple[type[errors.StudioError], int, str]] = [
     (errors.NotReadyError, 503, "not_ready"),
     (errors.StorageFullError, 507, "storage_full"),
     (errors.BackupUnreachableError, 503, "backup_unreachable"),
+    (errors.SystemExhaustedError, 503, "exhausted"),
 ]
-_RETRY_SECONDS = {"busy": 2, "not_ready": 5, "storage_full": 30, "backup_unreachable": 10, "too_many": 3600}
+_RETRY_SECONDS = {
+    "busy": 2,
+    "not_ready": 5,
+    "exhausted": 5,
+    "storage_full": 30,
+    "backup_unreachable": 10,
+    "too_many": 3600,
+}
 
 
-_PATH = re.compile(r"""(?<![\w/.…-])(?!/api/)(?:[A-Za-z]:[\\/]|/)(?:[^\s'"/\\:;,()]+[\\/])+([^\s'"/\\:;,()]*)""")
-
-
-def without_paths(text: str) -> str:
-    """Shorten paths in a message for browsers: of a file or folder of this machine only the last name is left."""
-    return _PATH.sub(r"…/\1", text)
+_EXHAUSTED = "The server is short of open files, memory or threads, or a disk does not answer; try again in a moment."
+_DAMAGED = "This file is missing or damaged in the store, and is not used any more. Ask for another pair."
 
 
 class ApiError(Exception):
@@ -86,6 +91,9 @@ def problem(status: int, code: str, detail: str, *, retry_after: int | None = No
 def response_from_studio_error(error: errors.StudioError) -> Response:
     """Error response for a StudioError: what a person may be told; the rest stays in the log."""
     for kind, status, code in _STATUS:
+        if isinstance(error, errors.DamagedFileError):
+            _log.warning("a request met damage: %s", error)
+            return problem(status, code, _DAMAGED)
         if isinstance(error, kind):
             return problem(status, code, without_paths(str(error)), retry_after=_RETRY_SECONDS.get(code))
     if isinstance(error, errors.AdapterError):
@@ -101,10 +109,29 @@ def response_from_validation_error(error: RequestValidationError) -> Response:
     return problem(422, "malformed", "The request is not understood: " + "; ".join(lines), errors=lines)
 
 
+def response_from_unexpected(request: Request, error: Exception) -> Response:
+    """Error response for any other exception: 503 where the system lacks something now, else 500, logged whole."""
+    cause: BaseException | None = error
+    while cause is not None and not io.is_passing_error(cause):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return problem(500, "internal", errors.UNEXPECTED_MESSAGE)
+    _log.warning("%s %s is to be tried again: %s: %s", request.method, request.url.path, type(cause).__name__, cause)
+    return response_from_studio_error(errors.SystemExhaustedError(_EXHAUSTED))
+
+
 class StudioRoute(APIRoute):
-    """A route with the error responses of this module. `max_body_bytes`: a larger body is answered 413."""
+    """A route with the error responses of this module. `max_body_bytes`: a larger body is answered 413.
+
+    Every route documents the errors that any request may meet, so that none is described in the framework's shape.
+    """
 
     max_body_bytes: ClassVar[int] = MAX_BODY_BYTES
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        responses = {**document_errors(*_ANYWHERE), **(options.pop("responses", None) or {})}
+        super().__init__(path, endpoint, responses=responses, **options)
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         handle = super().get_route_handler()
@@ -116,6 +143,44 @@ class StudioRoute(APIRoute):
             return add_security_headers(response)
 
         return handle_errors
+
+
+class UnroutedMiddleware:
+    """ASGI middleware that answers what has no route, 404 and 405, in the shape of every error.
+
+    `methods_at`: the methods of a path, for `Allow`. The framework answers in plain text, and names the methods of the
+    first route that has the path, where another one may have more.
+    """
+
+    def __init__(self, app: ASGIApp, methods_at: Callable[[str], list[str]]) -> None:
+        self._app = app
+        self._methods_at = methods_at
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        unrouted_status: int | None = None
+
+        async def send_unless_unrouted(message: Message) -> None:
+            nonlocal unrouted_status
+            if message["type"] == "http.response.start" and _is_unrouted(message):
+                unrouted_status = message["status"]
+            if unrouted_status is None:
+                await send(message)
+
+        await self._app(scope, receive, send_unless_unrouted)
+        if unrouted_status is None:
+            return
+        response = problem(404, "not_found", "There is no such path.")
+        if unrouted_status == 405:
+            response = problem(405, "wrong_method", "This path does not have that method.")
+            response.headers["Allow"] = ", ".join(self._methods_at(scope["path"]))
+        await add_security_headers(response)(scope, receive, send)
+
+
+def _is_unrouted(start: Message) -> bool:
+    """True for the start of the framework's own 404 or 405; a 404 of one of our routes is JSON."""
+    if start["status"] == 405:
+        return True
+    return start["status"] == 404 and (b"content-type", b"application/json") not in start["headers"]
 
 
 def add_security_headers(response: Response) -> Response:
@@ -139,15 +204,14 @@ async def _call_handler(handle: Callable[[Request], Awaitable[Response]], reques
     except _BodyTooLargeError as error:
         return problem(413, "too_large", str(error))
     except HTTPException as error:
-        return _response_from_http_exception(error)
+        return response_from_http_exception(error)
     except ClientDisconnect:
         return problem(499, "gone", "The client closed the connection.")
-    except Exception:  # noqa: BLE001 - the last line of defence: log it whole, tell nothing
-        _log.exception("%s %s failed", request.method, request.url.path)
-        return problem(500, "internal", errors.UNEXPECTED_MESSAGE)
+    except Exception as error:  # noqa: BLE001 - the last line of defence
+        return response_from_unexpected(request, error)
 
 
-def _response_from_http_exception(error: HTTPException) -> Response:
+def response_from_http_exception(error: HTTPException) -> Response:
     """Error response for an HTTPException of the framework.
 
     FastAPI answers a body that cannot be parsed with 400 and wraps what failed while reading it.
@@ -191,10 +255,15 @@ ERROR_DESCRIPTIONS: dict[int, str] = {
     410: "It expired.",
     413: "The body is too large.",
     422: "The request is malformed.",
+    500: "Something unexpected; the server's log has it.",
     429: "Too many requests, or more than one person may do in a day; see Retry-After.",
     503: "Busy or still loading; see Retry-After.",
     507: "The disk is full; nothing was recorded.",
 }
+
+
+_ANYWHERE = (422, 500, 503)
+"""Statuses of errors that a request to any route may meet."""
 
 
 def document_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -1,13 +1,13 @@
 """The JSON API under /api/v1 as one router, and its documentation: OpenAPI, and a page that shows it."""
 
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from html import escape
 from typing import Any
 
-from fastapi import APIRouter
-from fastapi.exception_handlers import http_exception_handler
+from fastapi import APIRouter, Request, Response
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse
@@ -16,8 +16,17 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp
 
 from dmpo_app import __version__
-from dmpo_app.web.error_responses import StudioRoute
+from dmpo_app.web.authentication import OPTIONAL_SCHEME
+from dmpo_app.web.error_responses import (
+    StudioRoute,
+    UnroutedMiddleware,
+    add_security_headers,
+    response_from_http_exception,
+    response_from_unexpected,
+)
+from dmpo_app.web.metrics import MetricsMiddleware
 from dmpo_app.web.routes.data_routes import exports_router, imports_router
+from dmpo_app.web.routes.health_routes import damage_router, health_router
 from dmpo_app.web.routes.moderation_routes import gold_router, moderation_router, quality_router
 from dmpo_app.web.routes.personal_routes import personal_router
 from dmpo_app.web.routes.prompt_routes import prompts_router
@@ -45,13 +54,21 @@ td{padding:.15rem .9rem .15rem 0;vertical-align:top}
 """
 
 
+def _describe(api_router: APIRouter) -> dict[str, Any]:
+    """The OpenAPI description of a router's routes."""
+    schema = get_openapi(title=TITLE, version=__version__, description=DESCRIPTION, routes=api_router.routes)
+    schema["components"]["securitySchemes"].pop(OPTIONAL_SCHEME)
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            if {OPTIONAL_SCHEME: []} in operation.get("security", ()):
+                operation["security"] = [{}, {"annotator": []}]
+    return schema
+
+
 def docs_router(api_router: APIRouter) -> APIRouter:
     """`/openapi.json` and `/docs`, and the same under /api/v1, about the routes of `api_router`."""
     router = APIRouter(route_class=StudioRoute, include_in_schema=False)
-
-    @cache
-    def schema() -> dict[str, Any]:
-        return get_openapi(title=TITLE, version=__version__, description=DESCRIPTION, routes=api_router.routes)
+    schema = cache(lambda: _describe(api_router))
 
     @router.get("/api/v1/openapi.json")
     @router.get("/openapi.json")
@@ -119,9 +136,34 @@ def build_api_app(router: APIRouter, services: Services) -> ASGIApp:
     Gradio's page has more middleware, for compression, other origins and telemetry, which took a fifth of a vote's
     time.
     """
-    handlers: dict[Any, Any] = {HTTPException: http_exception_handler}
+    handlers: dict[Any, Any] = {HTTPException: _http_problem, Exception: _unexpected_problem}
     api = ExceptionMiddleware(AsyncExitStackMiddleware(router), handlers=handlers)
-    return RenderBackpressureMiddleware(api, services, f"{PREFIX}/render")
+    guarded = RenderBackpressureMiddleware(api, services, f"{PREFIX}/render")
+    schema = cache(lambda: _describe(router))
+    shaped = UnroutedMiddleware(guarded, lambda path: _methods_at(schema(), path))
+    return MetricsMiddleware(shaped, services.metrics, prefix=PREFIX)
+
+
+def _methods_at(schema: Mapping[str, Any], path: str) -> list[str]:
+    """The methods of a path, by the description of the API; GET of one that is not described."""
+    methods = {
+        method.upper()
+        for template, operations in schema["paths"].items()
+        if re.fullmatch(re.sub(r"\\{.*?\\}", "[^/]+", re.escape(template)), path)
+        for method in operations
+    }
+    return sorted(methods) or ["GET"]
+
+
+async def _http_problem(_request: Request, error: Exception) -> Response:
+    """Answer what no route raised: a path that is none, in the shape of every error."""
+    assert isinstance(error, HTTPException)
+    return add_security_headers(response_from_http_exception(error))
+
+
+async def _unexpected_problem(request: Request, error: Exception) -> Response:
+    """Answer what failed behind a route, as when a file cannot be opened to be sent."""
+    return add_security_headers(response_from_unexpected(request, error))
 
 
 def create_router(services: Services) -> APIRouter:
@@ -151,10 +193,12 @@ def create_router(services: Services) -> APIRouter:
         quality_router(services, limiters),
         exports_router(services, limiters),
         imports_router(services, limiters),
+        damage_router(services, limiters),
     ]
     router = APIRouter()
     for part in parts:
         router.include_router(part, prefix=PREFIX)
     router.include_router(docs_router(router))
     router.include_router(callback_router(services, provider))
+    router.include_router(health_router(services, limiters))
     return router

@@ -30,6 +30,7 @@ from dmpo_app.labeling.service import LabelingService
 from dmpo_app.settings import Mode, Settings
 from dmpo_app.store import Store
 from dmpo_app.web.error_responses import ApiError, add_security_headers, response_from_studio_error
+from dmpo_app.web.metrics import Metrics
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,17 @@ class Services:
     """Hardware mode of the studio, as far as it is known before the model is loaded."""
     gpu_minutes: ZeroGpuService | None = None
     """GPU minutes of ZeroGPU, on the quota of the person who asks; None elsewhere."""
+    backup_lag: Callable[[], float] | None = None
+    """Seconds since uploads to the backup began to fail, 0 while they succeed; None without a backup."""
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """The metrics of this server."""
+        return Metrics(self)
+
+    def count_pool(self) -> int:
+        """Count the pairs, or sets, of the pool that nobody has judged."""
+        return self.store.pairs.count_unjudged(self.base, num_images=self.settings.labeling.num_images)
 
     @cached_property
     def imports(self) -> ImportService:

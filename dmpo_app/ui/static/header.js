@@ -21,16 +21,21 @@ class DmpoHeader extends HTMLElement {
 
   /** @param {Status | null} status */
   #show(status) {
-    const { kind, text } = headline(status);
+    const { kind, text, title = "" } = headline(status);
     this.dataset.kind = kind;
+    this.title = title;
     if (this.#text.textContent !== text) this.#text.textContent = text;
   }
 }
 
-/** @param {Status | null} status */
+/**
+ * @param {Status | null} status
+ * @returns {{ kind: string; text: string; title?: string }}
+ */
 function headline(status) {
   if (status === null) return { kind: "bad", text: "no connection" };
-  const { renderer, round, live_version: live } = status;
+  const { renderer, round, storage, live_version: live } = status;
+  if (storage) return { kind: "bad", text: "disk full: votes may be refused", title: storage };
   if (renderer.phase === "failed") return { kind: "bad", text: "model not loaded" };
   if (round?.status === "running") {
     const share = round.steps > 0 ? Math.floor((100 * round.step) / round.steps) : 0;

@@ -24,8 +24,9 @@ from dmpo_app.exchange.exporting import ExportOptions, Selection, export_to, get
 from dmpo_app.exchange.importing.import_desk import ImportJob, ImportPhase, ImportService
 from dmpo_app.web.api_models import INT64_MAX
 from dmpo_app.web.authentication import AdminToken, require_administrator
-from dmpo_app.web.error_responses import ApiError, StudioRoute, document_errors, without_paths
+from dmpo_app.web.error_responses import ApiError, StudioRoute, document_errors
 from dmpo_app.web.services import RequestLimiters, Services
+from dmpo_app.web.shown_messages import without_paths
 
 MOST_PAIRS = 200_000
 """About 100 seconds of work and 300 MB on disk; more go out by `dmpo export`."""

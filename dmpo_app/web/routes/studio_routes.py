@@ -16,9 +16,10 @@ from dmpo_app.errors import NotFoundError
 from dmpo_app.settings import Mode
 from dmpo_app.web import api_models
 from dmpo_app.web.authentication import AdminToken, MaybeSessionToken, rate_limit_key, require_administrator
-from dmpo_app.web.error_responses import ApiError, StudioRoute, document_errors, without_paths
+from dmpo_app.web.error_responses import ApiError, StudioRoute, document_errors
 from dmpo_app.web.routes.voting_routes import image_url
 from dmpo_app.web.services import Coalesced, RateLimits, RequestLimiters, Services
+from dmpo_app.web.shown_messages import without_paths
 
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
 
@@ -291,6 +292,7 @@ def _status(services: Services) -> api_models.StatusAnswer:
         encoding=None
         if now.encoding is None
         else api_models.EncodingOut(done=now.encoding.done, total=now.encoding.total),
+        storage=now.storage_problem,
         renderer=api_models.RendererOut(
             phase=renderer.phase,
             message=without_paths(renderer.message),

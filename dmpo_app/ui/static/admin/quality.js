@@ -8,7 +8,7 @@ import { h } from "../lib/dom.js";
 import { percent, plural } from "../lib/text.js";
 import { DataImportForm } from "./data-import.js";
 
-/** @import { AnnotatorQuality, QualityReport, Share } from "../lib/types.js" */
+/** @import { AnnotatorQuality, DamagedPair, QualityReport, Share } from "../lib/types.js" */
 
 /**
  * @typedef {[name: string, value: string, note: string]} Tile
@@ -51,6 +51,7 @@ class DmpoQuality extends HTMLElement {
     "Download CSV",
   );
   #message = h("p", { class: "qu-message", role: "status", "aria-live": "polite" });
+  #damage = h("div", { class: "qu-damage", "aria-live": "polite" });
   #content = h("div", { class: "qu-content" });
   #imports = new DataImportForm(() => this.#token.value);
   #format = h(
@@ -79,6 +80,7 @@ class DmpoQuality extends HTMLElement {
         h("span", { class: "qu-help" }, about),
       ),
       this.#message,
+      this.#damage,
       this.#content,
       this.#imports.element,
     );
@@ -91,6 +93,7 @@ class DmpoQuality extends HTMLElement {
     if (!report) return;
     const { votes, annotators, pairs } = report;
     this.#imports.refresh();
+    await this.#showDamage();
     this.#save.disabled = annotators.length === 0;
     if (votes === 0) {
       this.#say("No votes yet.");
@@ -99,6 +102,17 @@ class DmpoQuality extends HTMLElement {
     }
     this.#say(`${plural(votes, "vote")} by ${plural(annotators.length, "annotator")} on ${plural(pairs, "pair")}.`);
     this.#content.replaceChildren(tiles(report), ...charts(report), table(annotators));
+  }
+
+  /** The pairs whose files are damaged, if there are any; beside the report, so that a failure here hides nothing. */
+  async #showDamage() {
+    try {
+      const { out_of_pool: count, pairs } = await api("GET damage", { token: this.#token.value });
+      this.#damage.replaceChildren(...(pairs.length > 0 ? [damageSection(count, pairs)] : []));
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      this.#damage.replaceChildren(h("p", { class: "qu-message qu-bad" }, error.message));
+    }
   }
 
   async #downloadTable() {
@@ -151,6 +165,20 @@ class DmpoQuality extends HTMLElement {
     this.#message.textContent = text;
     this.#message.classList.toggle("qu-bad", bad);
   }
+}
+
+/**
+ * @param {number} count the pairs that are out of the pool
+ * @param {DamagedPair[]} pairs
+ */
+function damageSection(count, pairs) {
+  const about =
+    `${plural(count, "pair")} out of the pool: images are missing or damaged. They come back by themselves once ` +
+    "the files are whole; dmpo verify --repair fetches them from the backup.";
+  const rows = pairs.map(({ pair, prompt, lost }) =>
+    h("li", {}, `Pair ${pair}, “${prompt}”: ${lost === "images" ? "images" : "latents, which are made anew"}`),
+  );
+  return h("section", { class: "qu-section" }, h("h2", {}, "Damaged files"), h("p", {}, about), h("ul", {}, rows));
 }
 
 /** @param {QualityReport} report */

@@ -90,6 +90,18 @@ export interface CurrentImportOut {
   current: ImportOut | null;
 }
 
+export interface DamageAnswer {
+  out_of_pool: number;
+  pairs: Array<DamagedPairOut>;
+}
+
+export interface DamagedPairOut {
+  pair: number;
+  prompt: string;
+  lost: "images" | "tensors";
+  since: string | null;
+}
+
 export interface EditAnswer {
   done: number;
   refused: Array<RefusedOut>;
@@ -121,10 +133,6 @@ export interface GoldOut {
   answer: Outcome;
   prompt: string;
   images: Array<string>;
-}
-
-export interface HTTPValidationError {
-  detail?: Array<ValidationError>;
 }
 
 export interface HistoryAnswer {
@@ -466,6 +474,7 @@ export interface StatusAnswer {
   last_round: LastRoundOut | null;
   last_error: string | null;
   encoding?: EncodingOut | null;
+  storage?: string | null;
   renderer: RendererOut;
   trainer: TrainerOut;
   mode: "cpu" | "gpu" | "zerogpu";
@@ -497,14 +506,6 @@ export interface UndoAnswer {
   vote: number;
   undone?: true;
   votes_until_round: number;
-}
-
-export interface ValidationError {
-  loc: Array<string | number>;
-  msg: string;
-  type: string;
-  input?: unknown;
-  ctx?: Record<string, unknown>;
 }
 
 export interface VoteAnswer {
@@ -566,6 +567,7 @@ export interface Operations {
   "POST imports": { query: { name: string; as?: ImportUse }; content: BodyInit; response: CurrentImportOut };
   "POST imports/hub": { query: { name: string; as?: ImportUse }; response: CurrentImportOut };
   "POST imports/take-in": { response: CurrentImportOut };
+  "GET damage": { response: DamageAnswer };
 }
 
 export interface Downloads {

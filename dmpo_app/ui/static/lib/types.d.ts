@@ -41,6 +41,7 @@ export type Side = "left" | "right";
 export type Strength = NonNullable<VoteBody["strength"]>;
 export type QualityReport = Answer<"GET quality">;
 export type AnnotatorQuality = QualityReport["annotators"][number];
+export type DamagedPair = Answer<"GET damage">["pairs"][number];
 export type Share = QualityReport["agreement"];
 export type ImportProgress = NonNullable<Answer<"GET imports">["current"]>;
 export type Prompt = Answer<"GET prompts">["prompts"][number];
