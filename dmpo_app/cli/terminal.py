@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from typer.core import TyperCommand, TyperGroup
 
 from dmpo_app.errors import StudioError
+from dmpo_app.logs import log_json_to_stderr
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -136,7 +137,9 @@ class StudioContext(typer.Context):
         train: bool | None = None,
         nested: Mapping[str, object] | None = None,
     ) -> Settings:
-        """Load the settings with the options given over everything else; None means that an option is not set.
+        """Load the settings with the options given over everything else; from then on logs have the format they name.
+
+        None means that an option is not set.
 
         `nested` has settings of any name, in groups like theirs; an option given by its own name wins over it.
         """
@@ -144,7 +147,10 @@ class StudioContext(typer.Context):
 
         own = {"host": host, "port": port, "train": train}
         given = {name: value for name, value in own.items() if value is not None}
-        return Settings.load({**(nested or {}), **self.shared_settings, **given}, self.shared_options.config)
+        settings = Settings.load({**(nested or {}), **self.shared_settings, **given}, self.shared_options.config)
+        if settings.log_format == "json":
+            log_json_to_stderr()
+        return settings
 
     @property
     def shared_settings(self) -> dict[str, object]:

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from dmpo_app.errors import BadInputError
 from dmpo_app.io import raise_open_files_limit, stop_signals
+from dmpo_app.logs import log_json_to_stderr
 from dmpo_app.server import wiring
 from dmpo_app.server.backup_lifecycle import claim_backup, start_backup
 from dmpo_app.settings import Settings, apply_mode, detect_mode
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 
 _log = logging.getLogger(__name__)
+
+_NO_TOKEN = "No terminal to show an administrator's token on; set DMPO_ADMIN_TOKEN to administer."
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,10 @@ def _open_page(services: Services, stack: ExitStack, console: Console) -> str:
     stack.callback(services.imports.close)
     server = launch(build_ui(services), services)
     stack.callback(server.close)
+    if services.settings.log_format == "json":
+        log_json_to_stderr()  # once more: the web server has set handlers of its own
+        _log.info("DMPO Studio is at %s; everything is kept in %s", server.url, services.settings.home)
+        return server.url
     console.print(f"Everything is kept in {services.settings.home}", highlight=False, soft_wrap=True)
     console.print(f"DMPO Studio is at [bold]{server.url}[/]  (Ctrl-C stops it)", highlight=False)
     return server.url
@@ -120,10 +127,12 @@ def _admin_token(settings: Settings, console: Console) -> str:
     if settings.admin_token is not None:
         return settings.admin_token.get_secret_value()
     token = secrets.token_urlsafe(18)
-    if console.is_terminal:
+    if console.is_terminal and settings.log_format == "text":
         console.print(f"Administrator's token for this run: [bold]{token}[/]", highlight=False)
+    elif settings.log_format == "text":
+        console.print(_NO_TOKEN)
     else:
-        console.print("No terminal to show an administrator's token on; set DMPO_ADMIN_TOKEN to administer.")
+        _log.warning(_NO_TOKEN)
     return token
 
 

@@ -9,7 +9,6 @@ the API and words such as and/or and 1/2 stay.
 import os
 import re
 import sys
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 
@@ -58,8 +57,9 @@ def _patterns(folders: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
 
 
 def _known_folders() -> tuple[re.Pattern[str], ...]:
-    own = (_PACKAGE, sys.prefix, tempfile.gettempdir(), Path.home(), os.environ.get("DMPO_HOME", ""))
-    return _patterns((*map(str, own), _current_folder()))
+    # Nothing here opens a file: a message may be that no more can be opened.
+    named = (os.environ.get(name, "") for name in ("DMPO_HOME", "HOME", "USERPROFILE", "TMPDIR", "TEMP"))
+    return _patterns((str(_PACKAGE), sys.prefix, *named, _current_folder()))
 
 
 def _current_folder() -> str:

@@ -18,11 +18,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from logging.handlers import RotatingFileHandler
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from dmpo_app.errors import SetupError
+from dmpo_app.logs import formatter_for
 from dmpo_app.settings import Settings
 from dmpo_app.training.process.supervisor import EXIT_SETUP, READY, TrainerProcess
 
@@ -35,6 +35,7 @@ __all__ = ["TrainerProcess", "main", "run_trainer"]
 
 LOG_FILE = "trainer.log"
 _LOG_BYTES, _LOG_BACKUPS = 1_000_000, 2
+_LOG_LINE = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
 _PARENT_POLL_SECONDS = 1.0
 _PREFETCH_PAUSE_SECONDS = 0.1
 _SHUTDOWN_GRACE_SECONDS = 60.0
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     _stop_with_parent(options.parent_pid, stop, stop_event)
-    _log_to(settings.home)
+    _log_to(settings)
     if hasattr(os, "nice"):
         os.nice(settings.trainer.nice)
     try:
@@ -202,10 +203,11 @@ def _stop_with_parent(parent_pid: int, stop: Callable[[], None], stop_event: thr
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
-def _log_to(home: Path) -> None:
-    home.mkdir(parents=True, exist_ok=True)
-    handler = RotatingFileHandler(home / LOG_FILE, maxBytes=_LOG_BYTES, backupCount=_LOG_BACKUPS, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
+def _log_to(settings: Settings) -> None:
+    path = settings.home / LOG_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOG_BACKUPS, encoding="utf-8")
+    handler.setFormatter(formatter_for(settings.log_format, _LOG_LINE))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
