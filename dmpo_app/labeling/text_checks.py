@@ -39,7 +39,9 @@ def clean_remark(remark: str | None, noun: str) -> str | None:
     """
     if remark is None:
         return None
-    text = unicodedata.normalize("NFC", _require_encodable(remark, noun)).replace("\r\n", "\n").strip()
+    text = (
+        unicodedata.normalize("NFC", _require_encodable(remark, noun)).replace("\r\n", "\n").replace("\r", "\n").strip()
+    )
     if len(text) > MAX_COMMENT:
         raise BadInputError(f"a {noun} has up to {MAX_COMMENT} characters, not {len(text)}")
     if any(unicodedata.category(character) == "Cc" for character in text if character not in "\n\t"):

@@ -5,6 +5,7 @@ without control characters or lone surrogates, integers within 64 bits, finite f
 """
 
 import math
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -26,7 +27,7 @@ def _plain(text: str) -> str:
     No prompt or name needs control characters, and NUL ends a string in some databases. JSON can hold lone surrogates,
     UTF-8 cannot, so they would fail wherever text is encoded.
     """
-    if any(ord(c) < 32 and c not in "\t\n\r" for c in text) or "\x7f" in text:
+    if any((ord(c) < 32 and c not in "\t\n\r") or "\x7f" <= c <= "\x9f" for c in text):
         raise ValueError("control characters are not allowed")
     if any("\ud800" <= c <= "\udfff" for c in text):
         raise ValueError("lone surrogates are not allowed")
@@ -52,17 +53,37 @@ def _number(value: Any) -> Any:
     return value
 
 
-PlainText = Annotated[str, AfterValidator(_plain)]
+def _integral(value: Any) -> Any:
+    """Accept 3.0 as 3: JSON has one kind of number, and an integer of its schemas may be written so."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_NO_CONTROLS = r"[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]"
+_VISIBLE = r"[^\s\u0000-\u001f\u007f-\u009f]"
+PlainText = Annotated[str, AfterValidator(_plain), Field(json_schema_extra={"pattern": f"^{_NO_CONTROLS}*$"})]
+NonEmptyText = Annotated[
+    str,
+    AfterValidator(_plain),
+    AfterValidator(_not_empty),
+    Field(
+        json_schema_extra={
+            "pattern": rf"^{_NO_CONTROLS}*{_VISIBLE}{_NO_CONTROLS}*$",
+            "minLength": 1,
+        }
+    ),
+]
 Remark = Annotated[PlainText, Field(strict=True, max_length=MAX_COMMENT)]
-Prompt = Annotated[PlainText, Field(strict=True, max_length=MAX_PROMPT), AfterValidator(_not_empty)]
-Place = Annotated[int, Field(strict=True, ge=0, lt=MAX_SET)]
-Version = Annotated[int, Field(strict=True, ge=0, le=MAX_VERSION)]
-Number = Annotated[float, BeforeValidator(_number), AfterValidator(_finite)]
+Prompt = Annotated[NonEmptyText, Field(strict=True, max_length=MAX_PROMPT)]
+Integral = BeforeValidator(_integral)
+# Bounds stand before the validators: behind them they would be checked and not described.
+Place = Annotated[int, Field(strict=True, ge=0, lt=MAX_SET), Integral]
+Version = Annotated[int, Field(strict=True, ge=0, le=MAX_VERSION), Integral]
+_FINITE = (BeforeValidator(_number), AfterValidator(_finite))
 
 
-def example(**fields: Any) -> ConfigDict:
-    """A model's configuration with an example for the OpenAPI page."""
-    return ConfigDict(json_schema_extra={"examples": [fields]})
+def example(rules: Mapping[str, Any] | None = None, /, **fields: Any) -> ConfigDict:
+    """A model's configuration: an example for the OpenAPI page, and `rules` of its schema that no type expresses."""
+    return ConfigDict(json_schema_extra={"examples": [fields], **(rules or {})})
 
 
 class Problem(BaseModel):
@@ -124,14 +145,25 @@ class AssignmentsAnswer(BaseModel):
 
 
 class VoteBody(BaseModel):
-    model_config = example(assignment="as_x8Jw", choice="left", elapsed_ms=1840)
+    model_config = example(
+        {"oneOf": [
+            {"required": ["choice"], "properties": {"choice": {"enum": ["left", "right"]}, "order": {"type": "null"}}},
+            {"required": ["choice"], "properties": {
+                "choice": {"enum": ["tie", "both_bad", "skip"]}, "order": {"type": "null"}, "strength": {"type": "null"}
+            }},
+            {"required": ["order"], "properties": {
+                "choice": {"type": "null"}, "order": {"type": "array"}, "strength": {"type": "null"}
+            }},
+        ]},
+        assignment="as_x8Jw", choice="left", elapsed_ms=1840,
+    )  # fmt: skip
 
-    assignment: Annotated[PlainText, Field(strict=True, min_length=1, max_length=200)]
+    assignment: Annotated[NonEmptyText, Field(strict=True, max_length=200)]
     choice: Choice | None = Field(default=None, description="The vote on a pair; of a set, skip or both_bad only.")
     order: Annotated[list[Place], Field(min_length=3, max_length=MAX_SET)] | None = Field(
         default=None, description="The vote on a set: the places of its images as shown, 0 the first, best first."
     )
-    elapsed_ms: Annotated[int, Field(strict=True, ge=0, le=INT64_MAX)] = Field(
+    elapsed_ms: Annotated[int, Field(strict=True, ge=0, le=INT64_MAX), Integral] = Field(
         default=0, description="From showing the pair to the vote; values over a day count as a day."
     )
     strength: Strength | None = Field(default=None, description="How clear the preference is; with left or right only.")
@@ -277,13 +309,13 @@ class RenderBody(BaseModel):
     model_config = example(prompt="a blue cat in a forest", seed=7, versions=[0, 2])
 
     prompt: Prompt
-    seed: Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)]
+    seed: Annotated[int, Field(strict=True, ge=0, le=MAX_SEED), Integral]
     versions: Annotated[list[Version], Field(min_length=1, max_length=4)]
-    strength: Annotated[Number, Field(ge=0, le=MAX_STRENGTH)] = Field(
+    strength: Annotated[float, Field(ge=0, le=MAX_STRENGTH), *_FINITE] = Field(
         default=1.0, description="How much of the adapter."
     )
-    steps: Annotated[int, Field(strict=True, ge=1, le=100)] | None = None
-    guidance: Annotated[Number, Field(ge=0, le=MAX_GUIDANCE)] | None = None
+    steps: Annotated[int, Field(strict=True, ge=1, le=100), Integral] | None = None
+    guidance: Annotated[float, Field(ge=0, le=MAX_GUIDANCE), *_FINITE] | None = None
 
 
 class RenderedOut(BaseModel):

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from dmpo_app.domain.campaign import ReportReason
 from dmpo_app.domain.vote import Choice, Outcome, Question, Strength
-from dmpo_app.web.api_models import PlainText, Remark, example
+from dmpo_app.web.api_models import NonEmptyText, Remark, example
 
 
 class AgreementOut(BaseModel):
@@ -96,7 +96,7 @@ class ConsentBody(BaseModel):
 class ReportBody(BaseModel):
     model_config = example(assignment="as_x8Jw", reason="broken", text="the right one is black")
 
-    assignment: Annotated[PlainText, Field(strict=True, min_length=1, max_length=200)]
+    assignment: Annotated[NonEmptyText, Field(strict=True, max_length=200)]
     reason: ReportReason
     text: Remark | None = None
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from html import escape
-from typing import Any
+from typing import Any, cast
 
 from fastapi import APIRouter, Request, Response
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
@@ -16,6 +16,7 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp
 
 from dmpo_app import __version__
+from dmpo_app.web.api_models import INT64_MAX
 from dmpo_app.web.authentication import OPTIONAL_SCHEME
 from dmpo_app.web.error_responses import (
     StudioRoute,
@@ -62,7 +63,16 @@ def _describe(api_router: APIRouter) -> dict[str, Any]:
         for operation in operations.values():
             if {OPTIONAL_SCHEME: []} in operation.get("security", ()):
                 operation["security"] = [{}, {"annotator": []}]
-    return schema
+    return cast(dict[str, Any], _with_whole_limits(schema))
+
+
+def _with_whole_limits(part: Any) -> Any:
+    """Write the limit of an id as the integer it is: the framework's model of a schema makes it a float beyond it."""
+    if isinstance(part, dict):
+        return {name: _with_whole_limits(value) for name, value in part.items()}
+    if isinstance(part, list):
+        return [_with_whole_limits(value) for value in part]
+    return INT64_MAX if isinstance(part, float) and part == float(INT64_MAX) else part
 
 
 def docs_router(api_router: APIRouter) -> APIRouter:
@@ -146,13 +156,13 @@ def build_api_app(router: APIRouter, services: Services) -> ASGIApp:
 
 def _methods_at(schema: Mapping[str, Any], path: str) -> list[str]:
     """The methods of a path, by the description of the API; GET of one that is not described."""
-    methods = {
-        method.upper()
-        for template, operations in schema["paths"].items()
-        if re.fullmatch(re.sub(r"\\{.*?\\}", "[^/]+", re.escape(template)), path)
-        for method in operations
-    }
-    return sorted(methods) or ["GET"]
+    templates = [path] if path in schema["paths"] else [one for one in schema["paths"] if _matches(one, path)]
+    return sorted({method.upper() for one in templates for method in schema["paths"][one]}) or ["GET"]
+
+
+def _matches(template: str, path: str) -> bool:
+    """True when a path is one of a template, such as /api/v1/rounds/{round_id}/progress."""
+    return re.fullmatch(re.sub(r"\\{.*?\\}", "[^/]+", re.escape(template)), path) is not None
 
 
 async def _http_problem(_request: Request, error: Exception) -> Response:

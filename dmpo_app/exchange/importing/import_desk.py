@@ -59,7 +59,7 @@ def _innermost(folder: Path) -> Path:
 
 SUFFIXES = (".parquet", ".jsonl", ".json", ".zip")
 MAX_SHOWN_ROWS = 20
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _STOPPED = "it was stopped"
 _LONGEST_BATCH_SECONDS = 30.0
 
@@ -154,7 +154,7 @@ class ImportService:
 
         Raises BadInputError, ConflictError when an import is at work.
         """
-        if not _HUB_ID.fullmatch(repo_id):
+        if not HUB_ID.fullmatch(repo_id):
             raise errors.BadInputError("a data set of the hub is expected, as owner/name")
         job = self._begin(repo_id, use, ImportPhase.READING)
 

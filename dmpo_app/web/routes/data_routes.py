@@ -10,18 +10,18 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 from starlette.background import BackgroundTask
 
 from dmpo_app.domain.data_import import ImportUse
 from dmpo_app.domain.vote import Question
 from dmpo_app.errors import BadInputError, BusyError, SetupError
 from dmpo_app.exchange.exporting import ExportOptions, Selection, export_to, get_format
-from dmpo_app.exchange.importing.import_desk import ImportJob, ImportPhase, ImportService
+from dmpo_app.exchange.importing.import_desk import HUB_ID, SUFFIXES, ImportJob, ImportPhase, ImportService
 from dmpo_app.web.api_models import INT64_MAX
 from dmpo_app.web.authentication import AdminToken, require_administrator
 from dmpo_app.web.error_responses import ApiError, StudioRoute, document_errors
@@ -44,7 +44,16 @@ class ExportFormat(StrEnum):
     VOTES_CSV = "votes-csv"
 
 
-Moment = Annotated[datetime | None, Query(description="A time; UTC where it names no zone.")]
+def _time_text(value: Any) -> Any:
+    """Refuse numbers, which would be taken as seconds since 1970."""
+    if isinstance(value, str) and value.replace(".", "", 1).lstrip("-").isdigit():
+        raise ValueError("must be a time such as 2026-01-31T12:00:00Z")
+    return value
+
+
+Moment = Annotated[
+    datetime | None, BeforeValidator(_time_text), Query(description="A time; UTC where it names no zone.")
+]
 Versions = Annotated[list[Annotated[int, Query(ge=0, le=INT64_MAX)]] | None, Query(max_length=100)]
 
 
@@ -157,7 +166,11 @@ _DIGITS = 16
 Use = Annotated[
     ImportUse, Query(alias="as", description="votes: train on the votes; pairs: show the pairs to people; or both.")
 ]
-Name = Annotated[str, Query(min_length=1, max_length=200)]
+_ENDINGS = "|".join(suffix.removeprefix(".") for suffix in SUFFIXES)
+FileName = Annotated[
+    str, Query(min_length=1, max_length=200, json_schema_extra={"pattern": rf"^[^/\\]+\.({_ENDINGS})$"})
+]
+HubName = Annotated[str, Query(min_length=1, max_length=200, json_schema_extra={"pattern": f"^{HUB_ID.pattern}$"})]
 
 
 class DatasetUploadRoute(StudioRoute):
@@ -241,7 +254,7 @@ def imports_router(services: Services, limiters: RequestLimiters) -> APIRouter:
         return CurrentImportOut.from_desk(desk)
 
     @router.post("/imports/hub", status_code=202, responses=document_errors(401, 403, 409))
-    async def import_from_hub(token: AdminToken, name: Name, use: Use = ImportUse.BOTH) -> CurrentImportOut:
+    async def import_from_hub(token: AdminToken, name: HubName, use: Use = ImportUse.BOTH) -> CurrentImportOut:
         """Preview a data set of the hub, `owner/name`. Nothing is written before `POST /imports/take-in`."""
         require_administrator(services, token)
         await limiters.background.run(lambda: desk.read_hub(name, use))
@@ -286,7 +299,7 @@ def _upload_router(services: Services, limiters: RequestLimiters) -> APIRouter:
             }
         },
     )
-    async def send(request: Request, token: AdminToken, name: Name, use: Use = ImportUse.BOTH) -> CurrentImportOut:
+    async def send(request: Request, token: AdminToken, name: FileName, use: Use = ImportUse.BOTH) -> CurrentImportOut:
         """Upload a data set, the body, for a preview: .parquet, .jsonl, .json, or a .zip of such files and images.
 
         At most 4 GiB. `name` is the file's name. Nothing is written before `POST /imports/take-in`.

@@ -19,7 +19,7 @@ from dmpo_app.errors import BadInputError
 from dmpo_app.labeling.prompt_desk import MAX_SUGGESTIONS, PromptService, clean_tags
 from dmpo_app.labeling.prompt_files import TEXT_FORMATS, read_text
 from dmpo_app.store.prompt_catalog import PromptCatalog
-from dmpo_app.web.api_models import INT64_MAX, PlainText
+from dmpo_app.web.api_models import INT64_MAX, Integral, NonEmptyText, example
 from dmpo_app.web.authentication import AdminToken, SessionToken, require_administrator, require_annotator
 from dmpo_app.web.error_responses import StudioRoute, document_errors
 from dmpo_app.web.services import RequestLimiters, Services
@@ -27,8 +27,8 @@ from dmpo_app.web.services import RequestLimiters, Services
 MAX_EDITED = 500
 MAX_REFUSED_SHOWN = 200
 
-PromptId = Annotated[int, Field(strict=True, ge=0, le=INT64_MAX)]
-Tag = Annotated[PlainText, Field(strict=True, min_length=1, max_length=MAX_TAG)]
+PromptId = Annotated[int, Field(strict=True, ge=0, le=INT64_MAX), Integral]
+Tag = Annotated[NonEmptyText, Field(strict=True, max_length=MAX_TAG)]
 
 
 class PromptOut(BaseModel):
@@ -99,7 +99,13 @@ class ImportAnswer(BaseModel):
 
 
 class EditBody(BaseModel):
-    model_config = ConfigDict(json_schema_extra={"examples": [{"prompts": [12, 15], "act": "tag", "tag": "animals"}]})
+    model_config = example(
+        {"oneOf": [
+            {"required": ["tag"], "properties": {"act": {"enum": ["tag", "untag"]}, "tag": {"type": "string"}}},
+            {"properties": {"act": {"enum": ["retire", "restore", "hold_out", "train"]}}},
+        ]},
+        prompts=[12, 15], act="tag", tag="animals",
+    )  # fmt: skip
 
     prompts: Annotated[list[PromptId], Field(min_length=1, max_length=MAX_EDITED)]
     act: Literal["retire", "restore", "tag", "untag", "hold_out", "train"] = Field(
