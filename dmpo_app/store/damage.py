@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Literal
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, Select, TextClause, exists, func, or_, select, text, update
 from sqlalchemy.orm import aliased
 
 from dmpo_app.domain.lineage import BaseModelRef
@@ -176,7 +176,7 @@ def _all_whole(read: Callable[[str], bytes], names: Iterable[str | None]) -> boo
         return False
 
 
-def _pairs_with(condition: ColumnElement[bool]) -> Select[int]:
+def _pairs_with(condition: ColumnElement[bool] | TextClause) -> Select[int]:
     """Query of the pairs and sets that have an image of which the condition holds."""
     image_ids = select(schema.ImageRow.id).where(condition)
     sets = select(schema.SetImageRow.pair_id).where(schema.SetImageRow.image_id.in_(image_ids))
@@ -195,8 +195,6 @@ def _mark_encoded(pair_ids: Collection[int], connection: Connection) -> None:
 
 def _clear(names: Collection[str], connection: Connection) -> None:
     connection.execute(update(schema.ImageRow).where(schema.ImageRow.sha256.in_(names)).values(damaged_at=None))
-    whole = and_(
-        schema.PairRow.damaged_at.is_not(None),
-        schema.PairRow.id.not_in(_pairs_with(schema.ImageRow.damaged_at.is_not(None))),
-    )
-    connection.execute(update(schema.PairRow).where(whole).values(damaged_at=None))
+    still_damaged = _pairs_with(text(schema.IS_DAMAGED))
+    whole = (text(schema.IS_DAMAGED), schema.PairRow.id.not_in(still_damaged))
+    connection.execute(update(schema.PairRow).where(*whole).values(damaged_at=None))
