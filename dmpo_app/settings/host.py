@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
 from dmpo_app.errors import SetupError
 
@@ -102,7 +102,7 @@ def gradio_root_path() -> str:
         raise SetupError(f"GRADIO_ROOT_PATH: {error}. DMPO_ROOT_PATH is the studio's own setting for it") from error
 
 
-RootPath = Annotated[str, AfterValidator(normalized_root_path), Field(default_factory=gradio_root_path)]
+RootPath = Annotated[str, AfterValidator(normalized_root_path)]
 
 
 _SPACE_PROXIES = "10.0.0.0/8, 100.64.0.0/10, 172.16.0.0/12, 192.168.0.0/16, fc00::/7"
@@ -127,7 +127,7 @@ def normalized_proxies(text: str) -> str:
     return ", ".join(networks)
 
 
-TrustedProxies = Annotated[str, AfterValidator(normalized_proxies), Field(default_factory=default_proxies)]
+TrustedProxies = Annotated[str, AfterValidator(normalized_proxies)]
 
 
 _SPACE_FRAMES = "https://huggingface.co https://*.huggingface.co https://*.hf.space"
@@ -153,6 +153,4 @@ def normalized_frame_ancestors(text: str) -> str:
     return " ".join(origins)
 
 
-FrameAncestors = Annotated[
-    str, AfterValidator(normalized_frame_ancestors), Field(default_factory=default_frame_ancestors)
-]
+FrameAncestors = Annotated[str, AfterValidator(normalized_frame_ancestors)]

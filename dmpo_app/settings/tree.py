@@ -29,7 +29,10 @@ from dmpo_app.settings.host import (
     FrameAncestors,
     RootPath,
     TrustedProxies,
+    default_frame_ancestors,
     default_home,
+    default_proxies,
+    gradio_root_path,
     on_space,
     on_zerogpu,
     shipped_data,
@@ -181,14 +184,14 @@ class Settings(BaseSettings):
     of IPv4."""
     port: Annotated[int, Field(ge=0, le=65535)] = 7860
     """0 takes a free one."""
-    root_path: RootPath
+    root_path: RootPath = Field(default_factory=gradio_root_path)
     """Path below which a proxy serves the studio, such as /studio, whether it takes the path off its requests or not.
     GRADIO_ROOT_PATH is taken where this is not set."""
-    trusted_proxies: TrustedProxies
+    trusted_proxies: TrustedProxies = Field(default_factory=default_proxies)
     """Addresses and networks of proxies, separated by commas, such as 127.0.0.1,10.0.0.0/8: the client, scheme and host
     that X-Forwarded-For, -Proto and -Host name are believed from them alone. On a Space: private networks."""
-    frame_ancestors: FrameAncestors
-    """Sites that may show the page in a frame, beside the studio's own: origins separated by spaces, such as
+    frame_ancestors: FrameAncestors = Field(default_factory=default_frame_ancestors)
+    """Sites that may show the page in a frame, beside its own: origins separated by spaces, such as
     https://course.example.org, or *; none: no site at all. On a Space: those of Spaces."""
     base_model: str = str(POCKET_MODEL)
     """A folder or a hub id of a Stable Diffusion (1, 2, XL, 3, 3.5) or Flux.1 pipeline."""
