@@ -47,6 +47,9 @@ _.RowsSource, _.Studio
 # Click and pydantic read these.
 _.obj, _.context_class, _.model_config
 
+# Gradio, uvicorn and `spaces` read what is assigned.
+_.is_colab, _.is_running, _.local_url, _.space_id, _.should_exit
+
 # pytest reads these.
 _.pytestmark
 # tarfile reads what is assigned.

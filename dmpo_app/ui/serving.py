@@ -217,6 +217,7 @@ def _gradio_app(blocks: gr.Blocks, theme: gr.themes.Base, url: str) -> Any:
     """
     blocks.is_running, blocks.is_colab = True, False
     blocks.local_url = cast("Any", url)
+    blocks.space_id = None  # with it every visitor's browser asks huggingface.co and Google for what nobody sees here
     app, _, _ = blocks.launch(
         prevent_thread_lock=True,
         quiet=True,

@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -24,10 +25,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from dmpo_app.errors import SetupError
 
-try:
+if sys.platform != "win32":
     import resource
-except ImportError:  # Windows, which has no such limit
-    resource = None  # type: ignore[assignment]
 
 _log = logging.getLogger(__name__)
 
@@ -295,7 +294,7 @@ def _max_connections() -> int:
 
     Many systems begin with 1,024 open files and allow a program more of them if it asks.
     """
-    if resource is None:
+    if sys.platform == "win32":  # has no such limit
         return MAX_CONNECTIONS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * MAX_CONNECTIONS

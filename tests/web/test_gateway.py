@@ -56,7 +56,10 @@ def ask(
     async def send(message: Message) -> None:
         messages.append(message)
 
-    asyncio.run(app(scope, receive, send))
+    async def answer() -> None:
+        await app(scope, receive, send)
+
+    asyncio.run(answer())
     start, body = messages[0], b"".join(message.get("body", b"") for message in messages[1:])
     answered = {name.decode(): value.decode() for name, value in start["headers"]}
     return start["status"], answered, json.loads(body) if body else None
