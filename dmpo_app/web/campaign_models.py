@@ -93,7 +93,7 @@ class ConsentBody(BaseModel):
     )
 
 
-AnnotatorName = Annotated[PlainText, Field(strict=True, min_length=1, max_length=64)]
+AnnotatorName = Annotated[NonEmptyText, Field(strict=True, max_length=64)]
 """The public id of an annotator, or the name that the quality report has for them."""
 
 
