@@ -7,6 +7,7 @@ then cost those who vote nothing.
 """
 
 import asyncio
+import errno
 import functools
 import logging
 import math
@@ -49,6 +50,7 @@ STOP_SECONDS = 5
 MAX_HEADER_BYTES = 64 * 1024
 MAX_CONNECTIONS = 2048
 _LONGEST_SWEEP_SECONDS = 2.5
+_NOT_OF_THIS_MACHINE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 def listening_sockets(host: str, port: int) -> list[socket.socket]:
@@ -58,8 +60,15 @@ def listening_sockets(host: str, port: int) -> list[socket.socket]:
     """
     sockets: list[socket.socket] = []
     try:
-        for family, address in _addresses(host):
-            listener = _listening_socket(family, address, port)
+        addresses = _addresses(host)
+        for family, address in addresses:
+            try:
+                listener = _listening_socket(family, address, port)
+            except OSError as error:
+                # `localhost` is an address of IPv6 too on machines, or in containers, that have no IPv6.
+                if error.errno not in _NOT_OF_THIS_MACHINE or ((family, address) == addresses[-1] and not sockets):
+                    raise
+                continue
             sockets.append(listener)
             port = listener.getsockname()[1]
     except OSError as error:

@@ -170,14 +170,25 @@ def test_addresses_of_ipv6_are_listened_on(host: str, reachable: tuple[str, ...]
 def test_an_address_that_cannot_be_had_is_told_in_a_sentence() -> None:
     with pytest.raises(SetupError, match="no such host"):
         listening_sockets("no-such-host.invalid", 0)
-    with pytest.raises(SetupError, match=r"192\.0\.2\.1 port 7860 .*not one of this machine"):
-        listening_sockets("192.0.2.1", 7860)
+    with pytest.raises(SetupError, match=r"203\.0\.113\.77 port 7860 .*not one of this machine"):
+        listening_sockets("203.0.113.77", 7860)
     taken = listening_sockets("127.0.0.1", 0)
     port = taken[0].getsockname()[1]
     with pytest.raises(SetupError, match=rf"port {port}.*--port {port + 1}"):
         free_port("127.0.0.1", port)
     taken[0].close()
     assert free_port("127.0.0.1", port) == port
+
+
+def test_a_name_is_served_at_those_of_its_addresses_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = [(socket.AF_INET, "198.51.100.1"), (socket.AF_INET, "127.0.0.1"), (socket.AF_INET, "198.51.100.2")]
+    monkeypatch.setattr(http_server, "_addresses", lambda host: addresses)
+    (listener,) = listening_sockets("a-name", 0)
+    assert listener.getsockname()[0] == "127.0.0.1"
+    listener.close()
+    addresses.remove((socket.AF_INET, "127.0.0.1"))
+    with pytest.raises(SetupError, match="cannot listen on a-name"):
+        listening_sockets("a-name", 0)
 
 
 @pytest.mark.parametrize(
