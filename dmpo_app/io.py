@@ -117,20 +117,25 @@ def is_passing_error(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_THREAD in str(error))
 
 
-def raise_open_files_limit() -> None:
-    """Raise this process's limit of open files as far as it may without special rights; nothing happens on Windows."""
+def raise_open_files_limit() -> int:
+    """Raise this process's limit of open files as far as it may without special rights, and return it.
+
+    Many systems begin with 1,024 and allow a program more of them if it asks. Nothing is changed on Windows.
+    """
     if sys.platform == "win32":
-        return
+        return _MANY_FILES
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = min(_MANY_FILES, hard) if hard != resource.RLIM_INFINITY else _MANY_FILES
     if soft == resource.RLIM_INFINITY or soft >= limit:
-        return
+        return limit if soft == resource.RLIM_INFINITY else soft
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     except (ValueError, OSError):  # macOS refuses more than its own maximum, whatever the hard limit says
         _log.info("the limit of open files stays at %d", soft)
+        return soft
+    return limit
 
 
 @contextmanager

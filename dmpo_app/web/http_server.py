@@ -13,7 +13,6 @@ import logging
 import math
 import os
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -25,9 +24,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from dmpo_app.errors import SetupError
-
-if sys.platform != "win32":
-    import resource
+from dmpo_app.io import raise_open_files_limit
 
 _log = logging.getLogger(__name__)
 
@@ -235,7 +232,9 @@ class HttpServer(uvicorn.Server):
         self._swept_at = math.inf
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="http-server", daemon=True)
-        protocol = functools.partial(BoundedProtocol, waiting={}, max_connections=_max_connections())
+        # Half of the open files are the studio's own.
+        max_connections = min(MAX_CONNECTIONS, raise_open_files_limit() // 2)
+        protocol = functools.partial(BoundedProtocol, waiting={}, max_connections=max_connections)
         host, port = sockets[0].getsockname()[:2]
         config = uvicorn.Config(
             cast("Any", app),
@@ -296,18 +295,3 @@ class HttpServer(uvicorn.Server):
         if not was_held_up:
             for connection in list(self.server_state.connections):
                 cast("BoundedProtocol", connection).drop_if_late(now)
-
-
-def _max_connections() -> int:
-    """The number of connections that leaves half of the open files to the studio; more open files where allowed.
-
-    Many systems begin with 1,024 open files and allow a program more of them if it asks.
-    """
-    if sys.platform == "win32":  # has no such limit
-        return MAX_CONNECTIONS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * MAX_CONNECTIONS
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, soft // 2)
