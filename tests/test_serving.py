@@ -122,7 +122,8 @@ def test_no_secret_reaches_a_log(tmp_path: Path) -> None:
         "CLIENT_ID": "a studio",
         "CLIENT_SECRET": "canary-secret",
     }
-    studio = PreloadedStudio(tmp_path / "home", **{f"IDENTITY__{name}": value for name, value in provider.items()})
+    settings = {f"IDENTITY__{name}": value for name, value in provider.items()}
+    studio = PreloadedStudio(tmp_path / "home", **settings, PUBLIC="true", LABELING__ACCESS="open")
     del studio.environment["DMPO_ADMIN_TOKEN"]
     with studio, studio.client() as client:
         headers = session(client)
@@ -134,7 +135,10 @@ def test_no_secret_reaches_a_log(tmp_path: Path) -> None:
     written = studio.log_path.read_text() + (studio.home / "trainer.log").read_text()
     assert "canary" not in written
     assert headers["Authorization"].split()[1] not in written
-    assert "set DMPO_ADMIN_TOKEN" in " ".join(written.split())
+    words = " ".join(written.split())
+    assert "set DMPO_ADMIN_TOKEN" in words
+    assert "1 wrong administrators' token, the last from 127.0.0.0/24" in words
+    assert "open to everybody: one person can take part as many" in words
 
 
 def test_the_page_does_not_wait_for_torch_while_the_trainer_is_set_up() -> None:

@@ -138,6 +138,8 @@ def test_a_crowd_of_newcomers_has_a_tenth_of_the_training_and_of_the_held_out_vo
         assert num_honest < len(vote_ids) / 2, "they are fewer"
         assert float(part.weights.sum()) == pytest.approx(num_honest / 0.9)
     assert plan.config["weighing"]["established"] == sorted(honest)
+    summary = plan.config["weighing"]["summary"]
+    assert (summary["newcomers"], summary["newcomers_share"]) == (20, pytest.approx(0.1))
 
 
 def test_a_round_of_a_public_studio_knows_the_established_by_their_records(studio: TrainingStudio) -> None:

@@ -252,10 +252,12 @@ class VoteWeighing:
             ids, annotator = number_ids([vote.annotator_id for vote in applied_to])
             num_votes = np.bincount(annotator, minlength=len(ids)).astype(np.int64)
             weight = np.array([reliability.get(one, 1.0) for one in ids])
-        factors = self.share_factors(weight * num_votes, self.is_established(ids))
+        is_established = self.is_established(ids)
+        factors = self.share_factors(weight * num_votes, is_established)
         weight = weight * factors
         return VoteWeights(
-            {one: float(w) for one, w in zip(ids, weight, strict=True)}, _summary(weight, num_votes, factors)
+            {one: float(w) for one, w in zip(ids, weight, strict=True)},
+            _summary(weight, num_votes, factors, is_established),
         )
 
     def is_established(self, ids: Sequence[int]) -> Bools:
@@ -307,11 +309,13 @@ def estimate_reliability(
     return dawid_skene(*decided, num_votes=num_votes, established=established)
 
 
-def _summary(weight: Floats, num_votes: Ints, factors: Floats) -> dict[str, float]:
+def _summary(weight: Floats, num_votes: Ints, factors: Floats, is_established: Bools) -> dict[str, float]:
     masses = weight * num_votes
     total = float(masses.sum())
     return {
         "annotators": float(len(weight)),
+        "newcomers": float((~is_established).sum()),
+        "newcomers_share": float(masses[~is_established].sum()) / total if total else 0.0,
         "without_weight": float((weight == 0).sum()),
         "below_half": float((weight < 0.5).sum()),
         "capped": float((factors < 1).sum()),
