@@ -1,8 +1,10 @@
+import httpx
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import NewPage
 from tests.browser.page_studio import PageStudio, open_label, open_tab, vote
+from tests.patience import PATIENCE
 from tests.web.studio_fakes import Rounds
 
 pytestmark = pytest.mark.browser
@@ -167,3 +169,26 @@ def test_every_tab_works_at_phone_width(page_studio: PageStudio, new_page: NewPa
         open_tab(page, tab)
         expect(page.locator(element)).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, tab
+
+
+def test_a_frozen_trainer_is_told_of_in_the_midst_of_a_round_and_no_longer_once_it_is_well(
+    page_studio: PageStudio, new_page: NewPage
+) -> None:
+    page = new_page()
+    trainer = {"running": False, "restarts": 0, "message": "no sign of life for 16 s", "phase": "training"}
+    round_ = {"id": 1, "status": "running", "step": 3, "steps": 10, "votes": 8, "trigger": "votes", "parent_version": 0}
+    numbers = {"loss": 0.5, "margin": 0.1, "accuracy": 0.6, "eta_seconds": 5.0}
+    status = httpx.get(f"{page_studio.url}api/v1/status", timeout=PATIENCE).raise_for_status().json()
+
+    def answer(route: Route) -> None:
+        route.fulfill(json={**status, "trainer": trainer, "round": {**round_, **numbers}})
+
+    page.route("**/api/v1/status", answer)
+    open_label(page, page_studio.url)
+    expect(page.locator(".rc-notes").first).to_have_text("The trainer is not running: no sign of life for 16 s")
+    open_tab(page, "Progress")
+    tile = page.locator(".pr-tile", has_text="Trainer").locator("b")
+    expect(tile).to_have_text("no sign of life for 16 s")
+    trainer |= {"running": True, "message": "", "phase": "evaluating"}
+    expect(tile).to_have_text("evaluating")
+    expect(page.locator("dmpo-progress .rc-notes")).to_contain_text("3 / 10")
