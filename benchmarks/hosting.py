@@ -1,4 +1,4 @@
-"""Places that a studio is started in: read-only disks, tiny temporary folders, unknown users, no home; up or a sentence.
+"""Places that a studio is started in: read-only disks, tiny /tmp, unknown users, no home; it is up, or says why not.
 
     python -m benchmarks.hosting [--only WORDS]
 

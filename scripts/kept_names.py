@@ -15,10 +15,11 @@ _.revision, _.down_revision, _.downgrade
 
 # SQLAlchemy reads and calls these.
 _.impl, _.cache_ok, _.process_bind_param, _.process_result_value, _.type_annotation_map
+_.hold  # called for every connection
 _.changed_at  # a column, for whoever looks at the database
 
-# torch and zipfile read what is assigned.
-_.deterministic, _.benchmark, _.compress_type
+# torch, zipfile and tempfile read what is assigned.
+_.deterministic, _.benchmark, _.compress_type, _.tempdir
 _.closure  # a parameter of torch's Optimizer.step
 
 # The with statement and pydantic-settings pass these.

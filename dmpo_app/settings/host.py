@@ -97,10 +97,12 @@ def _can_write(folder: Path) -> bool:
 
 
 def _has_temporary_folder(home: Path) -> bool:
-    """True where temporary files have room, or at least as much as they would have in the home."""
+    """True where temporary files have room, or at least as much as in the home, or where TMPDIR names it."""
     try:
         free = shutil.disk_usage(tempfile.gettempdir()).free
     except OSError:
         return False
+    if "TMPDIR" in os.environ:
+        return True
     nearest = next(path for path in (home.absolute(), *home.absolute().parents) if os.access(path, os.F_OK))
     return free >= min(_LEAST_TEMPORARY_BYTES, shutil.disk_usage(nearest).free)

@@ -8,6 +8,7 @@ import re
 import secrets
 import socket
 import stat
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -57,20 +58,20 @@ def make_home(home: Path) -> None:
             "permissions. Whoever can read it can read the votes and the key of all sessions", home
         )  # fmt: skip
         return
-    num_closed = sum(_close_all(home / name) for name in names if name not in others)
-    if num_closed or not others:
+    for name in names:
+        if name not in others:
+            _close_all(home / name)
+    if not others:
         _log.info("%s was open to other users of this machine; now it is its owner's alone", home)
 
 
-def _close_all(path: Path) -> int:
-    """Close a file, or a folder with what is in it; returns how many were open. Nobody reaches into a closed folder."""
-    try:
-        is_folder, is_open = path.is_dir(), bool(path.lstat().st_mode & _OPEN)
-        if path.is_symlink() or not is_open or not _close(path):
-            return 0
-        return 1 + sum(map(_close_all, path.iterdir()) if is_folder else ())
-    except OSError:  # it is gone by now: a file that another process had for a moment
-        return 0
+def _close_all(path: Path) -> None:
+    """Close a file, or a folder with what is in it. Nobody reaches into a folder that is closed already."""
+    with suppress(FileNotFoundError):  # a file that another process had for a moment
+        is_open = bool(path.lstat().st_mode & _OPEN)
+        if is_open and not path.is_symlink() and _close(path) and path.is_dir():
+            for entry in path.iterdir():
+                _close_all(entry)
 
 
 def _close(path: Path) -> bool:
