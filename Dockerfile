@@ -25,8 +25,7 @@ ENV DMPO_HOME=/data/studio \
     HF_HOME=/data/huggingface
 VOLUME /data
 EXPOSE 7860
-HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
-  CMD [".venv/bin/python", "-c", "import httpx; httpx.get('http://127.0.0.1:7860/api/v1/status').raise_for_status()"]
+HEALTHCHECK --interval=30s --timeout=15s --start-period=60s CMD [".venv/bin/dmpo", "health", "--seconds", "10"]
 # SIGTERM checkpoints a round in progress; it goes on at the next start.
 STOPSIGNAL SIGTERM
 CMD [".venv/bin/dmpo", "serve"]

@@ -36,7 +36,7 @@ setup-dev: $(SETUP_DEV)  ## Install what `make test` needs
 $(SETUP): requirements/runtime.txt requirements/torch.txt pyproject.toml scripts/setup.sh
 	@scripts/setup.sh run && touch $@
 
-$(SETUP_DEV): $(SETUP) requirements/dev.txt scripts/chromium.sh scripts/postgres.sh
+$(SETUP_DEV): $(SETUP) requirements/dev.txt scripts/chromium.sh scripts/postgres.sh scripts/nginx.sh
 	@scripts/setup.sh dev && touch $@
 
 soak: export PYTHONDONTWRITEBYTECODE =

@@ -63,6 +63,7 @@ case "${1:-run}" in
     install_locked requirements/dev.txt
     scripts/chromium.sh >/dev/null
     scripts/postgres.sh >/dev/null
+    scripts/nginx.sh >/dev/null
     ;;
   *)
     echo "usage: scripts/setup.sh run|dev" >&2

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from urllib.request import getproxies, proxy_bypass
 
 from sqlalchemy import make_url
 
@@ -47,7 +48,8 @@ class CheckResult:
 def examine(settings: Settings) -> Iterator[CheckResult]:
     """Run every check in turn; importing torch makes one of them take seconds, hence a generator."""
     checks: tuple[Callable[[Settings], CheckResult], ...] = (
-        _python, _packages, _mode, _database, _home, _disk, _memory, _cores, _port, _prompts, _base_model, _torch,
+        _python, _packages, _mode, _database, _home, _disk, _memory, _cores, _port, _proxy, _access, _prompts,
+        _base_model, _torch,
     )  # fmt: skip
     for check in checks:
         yield check(settings)
@@ -165,6 +167,37 @@ def _port(settings: Settings) -> CheckResult:
     except StudioError as error:
         return CheckResult("port", CheckStatus.WARNING, f"{settings.host}:{settings.port} cannot be had", str(error))
     return CheckResult("port", CheckStatus.OK, f"{settings.host}:{settings.port} is free")
+
+
+def _proxy(settings: Settings) -> CheckResult:
+    """Proxies on both sides: those that the studio asks others through, and those that visitors come through."""
+    outward = getproxies()
+    named = ", ".join(
+        f"{scheme} by {_without_password(url)}" for scheme, url in sorted(outward.items()) if scheme != "no"
+    )
+    excluded = "excluded" if proxy_bypass("127.0.0.1") else "not excluded, and never asked through it by the studio"
+    ways = [f"others are asked through a proxy: {named}; loopback is {excluded}"] if named else ["no proxy to others"]
+    ways.append(f"served below {settings.root_path}" if settings.root_path else "served at the root of its host")
+    ways.append(f"believed proxies: {settings.trusted_proxies or 'none'}")
+    is_alone = settings.public and not settings.trusted_proxies and settings.host in ("127.0.0.1", "::1", "localhost")
+    advice = (
+        "it is public and listens on loopback, so a reverse proxy stands in front: set DMPO_TRUSTED_PROXIES=127.0.0.1, "
+        "or limits take all visitors for one" if is_alone else ""
+    )  # fmt: skip
+    return CheckResult("proxy", CheckStatus.WARNING if advice else CheckStatus.OK, "; ".join(ways), advice)
+
+
+def _without_password(url: str) -> str:
+    scheme, separator, rest = url.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+def _access(settings: Settings) -> CheckResult:
+    detail = f"{'public' if settings.public else 'not public'}, access: {settings.access}"
+    if not settings.public or settings.identity.oidc_issuer is not None or settings.access != "open":
+        return CheckResult("access", CheckStatus.OK, detail)
+    advice = "one person can be many annotators: set DMPO_IDENTITY__OIDC_ISSUER, or DMPO_LABELING__ACCESS=invite"
+    return CheckResult("access", CheckStatus.WARNING, f"{detail}, without sign-in", advice)
 
 
 def _prompts(settings: Settings) -> CheckResult:

@@ -21,6 +21,7 @@ from dmpo_app.cli.terminal import StudioContext, StudioTyper, console, exit_on_e
 from dmpo_app.cli.train_command import train
 from dmpo_app.domain.limits import MAX_STRENGTH
 from dmpo_app.errors import BadInputError, StudioError
+from dmpo_app.server.start_errors import start_errors_explained
 
 app = StudioTyper(help="DMPO Studio: a model that learns a taste.")
 
@@ -45,13 +46,16 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on [DMPO_HOST]", show_default=False)] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one [DMPO_PORT]", show_default=False)] = None,
     train: Annotated[bool | None, typer.Option(help="Run a trainer beside the server", show_default=False)] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log more, and errors with their traceback")] = False,
 ) -> None:
     """Start the studio: page, API, live model and trainer."""
-    log_to_terminal(logging.INFO)
+    log_to_terminal(logging.DEBUG if verbose else logging.INFO)
     with exit_on_error():
-        from dmpo_app.server.run import run_server
+        with start_errors_explained():
+            from dmpo_app.server.run import run_server
 
-        run_server(context.load_settings(host=host, port=port, train=train), console)
+            settings = context.load_settings(host=host, port=port, train=train)
+        run_server(settings, console)
 
 
 def render(
@@ -99,19 +103,39 @@ def status(context: StudioContext) -> None:
         out.print(table)
 
 
+def health(
+    context: StudioContext,
+    url: Annotated[
+        str | None, typer.Option(help="Its address; not given: from the settings", show_default=False)
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Patience")] = 5.0,
+) -> None:
+    """Ask the studio on this machine if it is alive; exit with 0 if it is, else with 1."""
+    with exit_on_error():
+        from dmpo_app.cli.health import check_health, is_on_this_machine, studio_url
+
+        address = f"{url.rstrip('/')}/" if url else studio_url(context.load_settings())
+        by_proxy = url is not None and not is_on_this_machine(url)
+        out.print(check_health(address, seconds=seconds, by_proxy=by_proxy), highlight=False, soft_wrap=True)
+
+
 def simulate(
+    context: StudioContext,
     taste: Annotated[str, typer.Argument(help="A named taste; `dmpo simulate list` names them")],
     votes: Annotated[int, typer.Option(min=1)] = 32,
     wrong: Annotated[
         float, typer.Option(min=0, max=1, help="Share of votes cast the other way, rankings worst first")
     ] = 0.0,
     seed: int = 0,
-    url: Annotated[str, typer.Option(help="Where the studio listens")] = "http://127.0.0.1:7860",
+    url: Annotated[
+        str | None, typer.Option(help="Where the studio listens; not given: from the settings", show_default=False)
+    ] = None,
 ) -> None:
     """Vote by a taste computed from pixels, through the JSON API of a running studio."""
     with exit_on_error():
         import httpx
 
+        from dmpo_app.cli.health import is_on_this_machine, studio_url
         from dmpo_app.cli.simulation import SimulatedAnnotator
         from dmpo_app.labeling.tastes import TASTES
 
@@ -121,8 +145,10 @@ def simulate(
             return
         if taste not in TASTES:
             raise BadInputError(f"no taste is named {taste!r}; there are: {', '.join(TASTES)}")
+        address = url or studio_url(context.load_settings())
+        by_proxy = url is not None and not is_on_this_machine(url)
         try:
-            with httpx.Client(base_url=url, timeout=30) as client, progress() as bar:
+            with httpx.Client(base_url=address, timeout=30, trust_env=by_proxy) as client, progress() as bar:
                 rng = random.Random(seed)
                 annotator = SimulatedAnnotator(
                     client, TASTES[taste], wrong_share=wrong, rng=rng, handle=f"likes {taste}"
@@ -133,8 +159,8 @@ def simulate(
                     votes_left = vote.votes_until_round
                     bar.update(task, advance=1)
             out.print(f"{votes} votes cast; {votes_left} until the next round")
-        except httpx.TransportError as error:
-            raise StudioError(f"no studio answers at {url} ({error}); start one with `dmpo serve`") from error
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise StudioError(f"no studio answers at {address} ({error}); start one with `dmpo serve`") from error
 
 
 def scorers() -> None:
@@ -226,6 +252,7 @@ RUN, TRAIN, DATA, CAMPAIGN, MODELS, MAINTENANCE = "Run", "Train", "Data", "Campa
 
 app.command(rich_help_panel=RUN)(serve)
 app.command(rich_help_panel=RUN)(status)
+app.command(rich_help_panel=RUN)(health)
 app.command(rich_help_panel=RUN)(simulate)
 app.add_typer(space, name="space", rich_help_panel=RUN)
 

@@ -39,11 +39,12 @@ out = Console()
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Print errors meant for people and exit; anything else is a bug and shows its traceback."""
+    """Print errors meant for people, unwrapped, and exit; anything else is a bug and shows its traceback."""
     try:
         yield
     except StudioError as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+        logging.getLogger(__name__).debug("the error in full", exc_info=error)
+        _print_error(str(error))
         raise typer.Exit(1) from error
     except ValueError as error:
         from pydantic import ValidationError
@@ -51,8 +52,12 @@ def exit_on_error() -> Iterator[None]:
         if not isinstance(error, ValidationError):
             raise
         for refusal in dict.fromkeys(_refusals(error)):
-            console.print(f"[bold red]error:[/] {escape(refusal)}", highlight=False)
+            _print_error(refusal)
         raise typer.Exit(2) from error
+
+
+def _print_error(message: str) -> None:
+    console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
 
 
 def _refusals(error: ValidationError) -> Iterator[str]:

@@ -145,10 +145,10 @@ def load_or_create_key(home: Path) -> bytes:
 
     Raises SetupError when the file holds no key, StorageFullError.
     """
-    key = read_secret_key(home)
     try:
+        key = read_secret_key(home)
         Fernet(key)
-    except ValueError as error:
+    except (ValueError, IsADirectoryError) as error:
         path = home / SECRET_KEY_NAME
         raise errors.SetupError(
             f"{path} does not hold a key; delete it and a new one is made (open sessions will have to start again)"

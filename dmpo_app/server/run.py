@@ -22,6 +22,7 @@ from dmpo_app.labeling.sign_in import require_strong_token
 from dmpo_app.logs import log_json_to_stderr
 from dmpo_app.server import wiring
 from dmpo_app.server.backup_lifecycle import claim_backup, start_backup
+from dmpo_app.server.start_errors import start_errors_explained
 from dmpo_app.settings import Settings, apply_mode, detect_mode
 from dmpo_app.web.http_server import free_port, page_url
 
@@ -46,12 +47,14 @@ class OpenStudio:
 def run_server(settings: Settings, console: Console) -> None:
     """Serve until SIGTERM, SIGINT or Ctrl-C; a round in progress is checkpointed and goes on at the next start.
 
-    Raises SetupError when the port or the home is taken or the base model does not fit.
+    Raises SetupError when the port or the home is taken, the base model does not fit, or anything else keeps the studio
+    from starting.
     """
     studio: OpenStudio | None = None
     with ExitStack() as stack:
         stopping = stack.enter_context(stop_signals())
-        studio = open_studio(settings, console, stopping, stack)
+        with start_errors_explained(settings.home):
+            studio = open_studio(settings, console, stopping, stack)
         if studio is None:
             return
         stopping.wait()
@@ -155,7 +158,7 @@ class Studio:
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self.settings = settings or Settings()
+        self.settings = settings or Settings.load()
         self._stack = ExitStack()
         self._open: OpenStudio | None = None
 
@@ -169,15 +172,15 @@ class Studio:
     def launch(self, *, block: bool = True) -> Self:
         """Serve the page; with `block`, until Ctrl-C or SIGTERM, else until `close`.
 
-        Raises SetupError when the port or the home is taken or the base model does not fit, BadInputError when it runs
-        already.
+        Raises SetupError when the port or the home is taken, the base model does not fit, or anything else keeps the
+        studio from starting; BadInputError when it runs already.
         """
         if self._open is not None:
             raise BadInputError(f"the studio is running already, at {self._open.url}")
         if block:
             run_server(self.settings, Console())
             return self
-        with ExitStack() as stack:
+        with ExitStack() as stack, start_errors_explained(self.settings.home):
             self._open = open_studio(self.settings, Console(quiet=True), StopFlag(), stack)
             self._stack = stack.pop_all()
         return self

@@ -187,6 +187,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="DMPO_",
         env_nested_delimiter="__",
+        env_ignore_empty=True,
         frozen=True,
         extra="forbid",
         use_attribute_docstrings=True,
@@ -309,6 +310,8 @@ class Settings(BaseSettings):
 def toml_source(settings_type: type[BaseSettings], config_file: Path) -> TomlConfigSettingsSource:
     """Read a file of settings, which need not exist. Raises SetupError when it is no TOML."""
     try:
+        if config_file.exists():
+            config_file.open("rb").close()  # a folder of that name would be passed over without a word
         return TomlConfigSettingsSource(settings_type, config_file)
     except (OSError, TOMLDecodeError, UnicodeDecodeError) as error:
         raise SetupError(f"the settings in {config_file} cannot be read: {error}") from error

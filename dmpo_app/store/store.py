@@ -8,14 +8,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from filelock import FileLock
-from sqlalchemy import Row, make_url, text
+from sqlalchemy import Row, text
 from sqlalchemy.exc import DBAPIError
 
 from dmpo_app.errors import SetupError
 from dmpo_app.store.adapters import Adapters, Lease
 from dmpo_app.store.audit import Audit
 from dmpo_app.store.damage import Damage
-from dmpo_app.store.db.database import Database, sqlite_url, upgrade
+from dmpo_app.store.db.database import Database, parse_url, sqlite_url, upgrade
 from dmpo_app.store.files import Files, RemoteFiles
 from dmpo_app.store.home import claim_database, make_home
 from dmpo_app.store.imports.imports import Imports
@@ -100,7 +100,7 @@ class Store:
         SetupError for a home that cannot be written, comes from a newer version, or is not its database's.
         """
         home = home.expanduser().absolute()
-        url = make_url(database_url) if database_url else sqlite_url(home / DATABASE_NAME)
+        url = parse_url(database_url) if database_url else sqlite_url(home / DATABASE_NAME)
         try:
             make_home(home)
             with FileLock(home / "migrate.lock", timeout=_LOCK_SECONDS):

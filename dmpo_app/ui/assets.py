@@ -64,7 +64,8 @@ class Assets:
         base = f".{PREFIX}/{self.build}"
         styles = "".join(f'<link rel="stylesheet" href="{base}/{name}">' for name in STYLES)
         scripts = "".join(f'<script type="module" src="{base}/{name}"></script>' for name in SCRIPTS)
-        return '<meta name="color-scheme" content="light dark">' + styles + scripts
+        icon = f'<link rel="icon" href="{base}/logo.svg">'  # else browsers ask the host for one
+        return '<meta name="color-scheme" content="light dark">' + icon + styles + scripts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI application of /studio/static/{build}/{name}: these files and no others."""

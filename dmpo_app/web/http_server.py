@@ -68,10 +68,13 @@ def listening_sockets(host: str, port: int) -> list[socket.socket]:
                 continue
             sockets.append(listener)
             port = listener.getsockname()[1]
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         for listener in sockets:
             listener.close()
-        raise SetupError(port_taken_message(host, port, error)) from error
+        message = _refusal(host, port, error)
+        if message is None:
+            raise
+        raise SetupError(message) from error
     return sockets
 
 
@@ -106,15 +109,33 @@ def free_port(host: str, port: int) -> int:
     return free
 
 
-def port_taken_message(host: str, port: int, error: OSError) -> str:
-    """Error message for an address that cannot be had, with its likely cause and advice."""
-    if isinstance(error, socket.gaierror):
-        return f"cannot listen on {host!r}: no such host is known here ({error}). DMPO_HOST is an address or a name."
-    return (
-        f"cannot listen on {host} port {port} ({error.strerror or error}): another program uses it (a studio that "
-        "still runs?), or the address is not one of this machine. Stop the other program, or choose another port: "
-        f"`dmpo serve --port {port + 1}` or DMPO_PORT; --port 0 takes any free one."
-    )
+_OF_NO_INTERFACE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENETUNREACH, errno.ENODEV)
+
+
+def _refusal(host: str, port: int, error: OSError | UnicodeError) -> str | None:
+    """Message for an address that cannot be had, with its cause and advice; None where it is not to blame."""
+    if isinstance(error, socket.gaierror | UnicodeError):
+        return (
+            f"cannot listen on {host[:80]!r}: no such host is known here ({error}). DMPO_HOST is an address of this "
+            "machine, such as 127.0.0.1, or a name of it, without scheme and port"
+        )
+    reason = f"cannot listen on {host} port {port} ({error.strerror})"
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"{reason}: another program uses it (a studio that still runs?). Stop that one, or choose another port: "
+            f"`dmpo serve --port {port % 65535 + 1}` or DMPO_PORT; --port 0 takes any free one"
+        )
+    if error.errno == errno.EACCES:
+        return (
+            f"{reason}: ports below 1024 are for administrators on most systems. Choose another: `dmpo serve --port "
+            "7860` or DMPO_PORT, with a reverse proxy in front (docs/deploy.md)"
+        )
+    if error.errno in _OF_NO_INTERFACE:
+        return (
+            f"{reason}: that is no address of this machine. Set DMPO_HOST to one that is: 127.0.0.1 for this machine "
+            "alone, 0.0.0.0 or :: for all of its addresses"
+        )
+    return None
 
 
 def page_url(host: str, port: int, root_path: str = "") -> str:

@@ -1,5 +1,7 @@
 """The page in a frame of another site, as Spaces show it, in a browser that gives frames no cookies and no storage."""
 
+import re
+
 import pytest
 from playwright.sync_api import Frame, Page, expect
 
@@ -52,3 +54,19 @@ def test_votes_arrive_from_a_frame_without_cookies_or_storage(
     expect(frame.locator(".dl-goal")).to_contain_text("2 of 20")
     frame.get_by_role("tab", name="Progress").click()
     expect(frame.locator(".pr-tile").first).to_contain_text("2")
+
+
+def test_a_page_that_may_store_nothing_says_that_a_reload_makes_somebody_new(
+    on_spaces: None, page_studio: PageStudio, new_page: NewPage
+) -> None:
+    page = new_page(locale="de-DE")
+    frame = embed(page, page_studio.url)
+    expect(frame.locator(".dl-forgets")).to_have_text(re.compile("nach einem Neuladen beginnst du als jemand Neues"))
+    frame.get_by_role("button", name="Du stimmst ab als anonym").click()
+    expect(frame.locator("dialog .dd-note")).to_have_text(frame.locator(".dl-forgets").inner_text())
+    page.reload()
+    page.frames[1].wait_for_selector(READY)
+    assert page_studio.services.store.read("SELECT count(*) FROM annotators")[0][0] == 2
+    page.goto(page_studio.url)
+    page.wait_for_selector(READY)
+    expect(page.locator(".dl-forgets")).to_be_hidden()

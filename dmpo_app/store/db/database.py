@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, inspect, make_url, text
-from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from dmpo_app.errors import BadInputError, BusyError, SetupError, StorageFullError, StudioError, SystemExhaustedError
@@ -59,7 +59,7 @@ class Database:
 
         Raises UnsafeSQLiteError, or SetupError when it cannot be used or is no database of ours.
         """
-        database_url = make_url(url)
+        database_url = parse_url(url)
         if database_url.get_backend_name() not in ("sqlite", "postgresql"):
             raise SetupError(f"{database_url.render_as_string()} is not supported; expected postgresql:// or sqlite://")
         write_engine = _engine(database_url, read_only=False)
@@ -126,6 +126,17 @@ class Database:
         self._read_engine.dispose()
 
 
+def parse_url(url: URL | str) -> URL:
+    """Parse the address of a database. Raises SetupError, without the text: there may be a password in it."""
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError) as error:
+        raise SetupError(
+            "DMPO_DATABASE_URL is no address of a database; expected postgresql://user:password@host:port/name, with "
+            "special characters in the password written as %xx"
+        ) from error
+
+
 def _engine(url: URL, *, read_only: bool) -> Engine:
     make_engine = sqlite_engine if _is_sqlite(url) else postgresql_engine
     if read_only:
@@ -134,13 +145,14 @@ def _engine(url: URL, *, read_only: bool) -> Engine:
 
 
 def _connection_problem(url: URL, error: DatabaseError) -> str:
+    reason = " ".join(str(error.orig).split())  # psycopg's has lines
     if _is_sqlite(url):
         return (
-            f"{url.database} cannot be opened ({error.orig}); is the folder writable and the file a SQLite "
+            f"{url.database} cannot be opened ({reason}); is the folder writable and the file a SQLite "
             "database? Set DMPO_HOME to another folder to start afresh."
         )
     return (
-        f"{url.render_as_string()} cannot be reached ({error.orig}); is the server running, and are user, password and "
+        f"{url.render_as_string()} cannot be reached ({reason}); is the server running, and are user, password and "
         "database in DMPO_DATABASE_URL right?"
     )
 

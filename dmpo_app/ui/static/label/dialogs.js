@@ -5,6 +5,7 @@ import { openDialog } from "../lib/dialog.js";
 import { h } from "../lib/dom.js";
 import { t, words } from "../lib/lang.js";
 import { session } from "../lib/session.js";
+import { isLasting } from "../lib/storage.js";
 import { MAX_TEXT, REASONS } from "./campaign.js";
 import { choicesFor } from "./keys.js";
 import { textKey } from "./rank.js";
@@ -104,7 +105,7 @@ export async function openPersonalSettings(parent, { facts, goal, renamed, goalS
     labelled("you.language", languages),
     list,
     buttons.length > 0 && h("div", { class: "dd-own" }, buttons),
-    h("p", { class: "dd-note", "data-t": "you.device" }),
+    h("p", { class: "dd-note", "data-t": isLasting ? "you.device" : "storage.forgets" }),
   ];
   const closed = openDialog(parent, "you.title", content, CLOSE);
   for (const [code, name] of await words.languages()) languages.append(h("option", { value: code, lang: code }, name));

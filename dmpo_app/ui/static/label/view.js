@@ -4,6 +4,7 @@
 import { find, h } from "../lib/dom.js";
 import { fillTexts, markLanguage, t, words } from "../lib/lang.js";
 import { RoundCard } from "../lib/round-card.js";
+import { isLasting } from "../lib/storage.js";
 import { CHOICES, choicesFor, SIDES } from "./keys.js";
 import { paceText } from "./messages.js";
 import { isSet, placeText, textKey } from "./rank.js";
@@ -78,6 +79,7 @@ export class LabelView {
       this.strengths,
       this.#foot(),
       this.card.element,
+      h("p", { class: "dl-forgets", hidden: isLasting, "data-t": "storage.forgets" }),
       this.announcement,
     );
     this.arrange(Number(root.dataset.images) || 2);

@@ -3,28 +3,36 @@
 
 /** @import { KeyValueStore } from "./types.js" */
 
-/** @returns {KeyValueStore} */
-function openStorage() {
+/** @returns {KeyValueStore | null} */
+function openLocalStorage() {
   try {
     localStorage.setItem("dmpo.probe", "1");
     localStorage.removeItem("dmpo.probe");
     return localStorage;
   } catch {
-    /** @type {Map<string, string>} */
-    const entries = new Map();
-    return {
-      getItem: (key) => entries.get(key) ?? null,
-      setItem: (key, value) => void entries.set(key, value),
-      removeItem: (key) => void entries.delete(key),
-      key: (index) => [...entries.keys()][index] ?? null,
-      get length() {
-        return entries.size;
-      },
-    };
+    return null;
   }
 }
 
-export const storage = openStorage();
+/** @returns {KeyValueStore} */
+function openMemory() {
+  /** @type {Map<string, string>} */
+  const entries = new Map();
+  return {
+    getItem: (key) => entries.get(key) ?? null,
+    setItem: (key, value) => void entries.set(key, value),
+    removeItem: (key) => void entries.delete(key),
+    key: (index) => [...entries.keys()][index] ?? null,
+    get length() {
+      return entries.size;
+    },
+  };
+}
+
+const lasting = openLocalStorage();
+export const storage = lasting ?? openMemory();
+/** Whether what is stored outlives a reload; many browsers block that in a frame of another site. */
+export const isLasting = lasting !== null;
 
 /**
  * The JSON value under a key; undefined where there is none, or something that is not ours.
