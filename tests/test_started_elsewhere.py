@@ -47,7 +47,8 @@ class StudioElsewhere(StudioProcess):
 
 @pytest.fixture
 def studio(tmp_path: Path) -> Iterator[StudioElsewhere]:
-    with StudioElsewhere(tmp_path) as running:
+    running = StudioElsewhere(tmp_path)
+    with running:
         yield running
 
 

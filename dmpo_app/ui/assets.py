@@ -64,8 +64,11 @@ class Assets:
         base = f".{PREFIX}/{self.build}"
         styles = "".join(f'<link rel="stylesheet" href="{base}/{name}">' for name in STYLES)
         scripts = "".join(f'<script type="module" src="{base}/{name}"></script>' for name in SCRIPTS)
-        icon = f'<link rel="icon" href="{base}/logo.svg">'  # else browsers ask the host for one
-        return '<meta name="color-scheme" content="light dark">' + icon + styles + scripts
+        return '<meta name="color-scheme" content="light dark">' + styles + scripts
+
+    def icon(self) -> str:
+        """Tag of the page's icon, for the document itself: without it browsers ask the root of the host for one."""
+        return f'<link rel="icon" href=".{PREFIX}/{self.build}/logo.svg">'
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI application of /studio/static/{build}/{name}: these files and no others."""

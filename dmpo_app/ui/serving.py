@@ -62,6 +62,7 @@ class StaticPage:
 
     def __init__(self, document: str) -> None:
         document = document.replace(f'"{_PLACEHOLDER}"', _ROOT).replace(_PLACEHOLDER, "")
+        document = document.replace("<head>", f"<head>{Assets.load().icon()}", 1)
         digests = [hashlib.sha256(script.encode()).digest() for script in _INLINE_SCRIPT.findall(document)]
         self.hashes = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
         self._document = document.encode()

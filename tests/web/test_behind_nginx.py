@@ -185,7 +185,7 @@ def visit(page: Page, place: Place) -> list[str]:
     faults: list[str] = []
     page.on("console", lambda line: faults.append(f"{line.text} {line.location}") if line.type == "error" else None)
     page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("response", lambda answer: faults.append(f"{answer.status} {answer.url}") if not answer.ok else None)
+    page.on("response", lambda answer: faults.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None)
     page.goto(place.url.removesuffix("/") if place.root and not place.is_stripped else place.url)
     page.wait_for_selector(READY)
     with page.expect_response("**/api/v1/votes") as voted:
