@@ -18,6 +18,9 @@ _.impl, _.cache_ok, _.process_bind_param, _.process_result_value, _.type_annotat
 _.hold  # called for every connection
 _.changed_at  # a column, for whoever looks at the database
 
+# pickle calls these.
+_.find_class, _.reducer_override
+
 # torch, zipfile and tempfile read what is assigned.
 _.deterministic, _.benchmark, _.compress_type, _.tempdir
 _.closure  # a parameter of torch's Optimizer.step
