@@ -132,6 +132,19 @@ def test_a_base_model_that_cannot_be_loaded_is_given_up_with_its_reason(
     trainer.stop()
 
 
+def test_a_base_model_that_is_out_of_reach_for_now_is_tried_again_however_often(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dmpo_app.training.process.supervisor.MAX_QUICK_EXITS", 1)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    trainer = TrainerProcess(settings.model_copy(update={"base_model": "somebody/a-model"}))
+    trainer.start()
+    wait_until(lambda: trainer.state.restarts >= 2, "it is tried a third time")
+    assert "somebody/a-model" in trainer.state.message
+    assert trainer.state.message.endswith("it is started again")
+    trainer.stop()
+
+
 UNFIT = """
 import io, os, sys
 from dmpo_app.settings import Settings

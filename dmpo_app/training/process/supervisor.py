@@ -26,6 +26,8 @@ from dmpo_app.settings import Settings
 
 READY = "ready"
 """The line that the process prints on its output once the base model is loaded."""
+EXIT_PASSING = 75
+"""Exit status when the base model could not be loaded for a reason that passes: a hub out of reach, too little memory."""
 EXIT_SETUP = 78
 """Exit status when the base model or the home is unfit; the reason is the last line on stderr."""
 MAX_QUICK_EXITS = 6
@@ -189,7 +191,7 @@ class TrainerProcess:
             else:
                 self._quick_exits = 0
             self._ready_at = None
-            if status > 0 and self._quick_exits >= MAX_QUICK_EXITS:
+            if status > 0 and status != EXIT_PASSING and self._quick_exits >= MAX_QUICK_EXITS:
                 self._message = f"no more training: {reason}. Restart the studio once that is mended."
                 _log.error("%s", self._message)
                 return None
@@ -256,7 +258,7 @@ def _terminate(process: subprocess.Popen[str], seconds: float) -> None:
 
 
 def _reason(status: int, last_stderr_line: str) -> str:
-    if status == EXIT_SETUP and last_stderr_line:
+    if status in (EXIT_SETUP, EXIT_PASSING) and last_stderr_line:
         return last_stderr_line
     how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
     return f"the trainer {how}" + (f" ({last_stderr_line})" if status > 0 and last_stderr_line else "")

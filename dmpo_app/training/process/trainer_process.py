@@ -18,13 +18,14 @@ from logging.handlers import RotatingFileHandler
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING
 
+from dmpo_app.diffusion.hub import is_passing_load_error
 from dmpo_app.errors import SetupError
 from dmpo_app.io import StopFlag, make_files_private
 from dmpo_app.liveness import Activity, LifeThread, advance, announce_through, signal_on_parents_death
 from dmpo_app.logs import formatter_for
 from dmpo_app.settings import Settings
 from dmpo_app.settings.resources import available_cores, torch_threads
-from dmpo_app.training.process.supervisor import EXIT_SETUP, READY, TrainerProcess
+from dmpo_app.training.process.supervisor import EXIT_PASSING, EXIT_SETUP, READY, TrainerProcess
 
 if TYPE_CHECKING:
     from dmpo_app.diffusion.denoiser import Denoiser
@@ -48,7 +49,8 @@ _log = logging.getLogger(__name__)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the trainer until told to stop; returns 0 then.
 
-    Returns EXIT_SETUP, with the reason on stderr, when the base model or the home is unfit.
+    Returns EXIT_SETUP, with the reason on stderr, when the base model or the home is unfit, and EXIT_PASSING when the
+    model could not be loaded for a reason that passes.
     """
     parser = argparse.ArgumentParser(description="the trainer process of DMPO Studio; started by `dmpo serve`")
     parser.add_argument("--parent-pid", type=int, required=True)
@@ -83,10 +85,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except SetupError as error:
             _log.error("%s", error)
             sys.stderr.write(f"{error}\n")
-            return EXIT_SETUP
+            return EXIT_PASSING if is_passing_load_error(error) else EXIT_SETUP
         except Exception as error:
             _log.exception("the trainer ends")
             sys.stderr.write(f"{type(error).__name__}: {error}\n")
+            if life.may_exit and is_passing_load_error(error):
+                return EXIT_PASSING
             raise
     return 0
 
