@@ -22,7 +22,7 @@ from dmpo_app.domain.vote import Outcome
 from dmpo_app.exchange.exporting import FORMATS, ExportOptions, Selection, export_to, get_format
 from dmpo_app.exchange.readers.reader import PreferencePair, read_row
 from dmpo_app.exchange.readers.registry import detect_reader, open_source
-from dmpo_app.io import sha256_hex, sha256_of_file
+from dmpo_app.io.files import sha256_hex, sha256_of_file
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, insert
 
 from dmpo_app.domain.lineage import BaseModelRef, ImageKind, PairSource
 from dmpo_app.domain.vote import Choice, Outcome, Question
-from dmpo_app.io import sha256_hex
+from dmpo_app.io.files import sha256_hex
 from dmpo_app.store import Store
 from dmpo_app.store.schema import AnnotatorRow, AssignmentRow, AssignmentState, ImageRow, PairRow, VoteRow
 

@@ -24,7 +24,7 @@ from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.diffusion.tensor_files import dump_conditioning
 from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef, NewPair, PairSource
 from dmpo_app.exchange.importing.starter_pairs import read_starter_pairs, write_starter_pairs
-from dmpo_app.io import sha256_hex
+from dmpo_app.io.files import sha256_hex
 from dmpo_app.rendering.engine import image_from_sample
 from dmpo_app.server.wiring import read_prompts
 from dmpo_app.settings import Settings

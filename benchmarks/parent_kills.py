@@ -20,7 +20,7 @@ from typing import NamedTuple
 import psutil
 
 from benchmarks.report import machine, print_table
-from dmpo_app.liveness import Heartbeat
+from dmpo_app.io.liveness import Heartbeat
 from dmpo_app.settings import RenderSettings, Settings, TrainerSettings
 from tests.patience import wait_until
 from tests.preloaded_process import PreloadedPython

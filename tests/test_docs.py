@@ -102,7 +102,8 @@ def test_a_path_that_is_not_there_is_found() -> None:
     text = "see dmpo_app/gone.py, `gone.js`, training/gone, dmpo_app.training.gone.step and `make gone`"
     gone = ["dmpo_app/gone.py", "gone.js", "training/gone", "dmpo_app.training.gone.step", "make gone"]
     assert missing_names(text, project_files()) == gone
-    assert missing_names("dmpo_app/io.py, step.py, training/loop, dmpo_app.io and `make test`", project_files()) == []
+    there = "dmpo_app/io/files.py, step.py, training/loop, dmpo_app.io and `make test`"
+    assert missing_names(there, project_files()) == []
 
 
 def test_every_test_that_the_security_page_names_exists() -> None:

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 import torch
 
-from dmpo_app import io
 from dmpo_app.backup.remotes.folder_remote import FolderRemote
 from dmpo_app.backup.restoring import _put_in_place
 from dmpo_app.backup.startup import _read_or_create_owner_id
@@ -25,6 +24,8 @@ from dmpo_app.diffusion.adapter_files import write_adapter
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.errors import BackupUnreachableError, StorageFullError
 from dmpo_app.exchange.exporting.output_files import atomic_folder
+from dmpo_app.io import files as io
+from dmpo_app.io.processes import StopFlag, module_command
 from dmpo_app.labeling.sign_in import load_or_create_key
 from dmpo_app.store.files import Files
 from dmpo_app.training.data.encoding import EncodedBatch, EncodedPairs
@@ -37,7 +38,7 @@ import os, signal, sys
 from pathlib import Path
 from types import FrameType
 from typing import Any
-from dmpo_app import io
+from dmpo_app.io import files as io
 
 def killed(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -257,7 +258,7 @@ def test_a_full_disk_is_reported_as_such_by_everything_that_writes_and_leaves_no
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
-        patched.setattr(io, "flush_file_system", full)
+        patched.setattr("dmpo_app.store.files.flush_file_system", full)
         with pytest.raises(StorageFullError, match="free some space"):
             WRITERS[writer](tmp_path)
     litter = [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size > 0]
@@ -286,7 +287,7 @@ def test_a_module_runs_from_any_folder_with_this_package_and_nothing_of_that_fol
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("raise SystemExit('the current folder was imported')")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    command = [*io.module_command("dmpo_app.cli"), "--version"]
+    command = [*module_command("dmpo_app.cli"), "--version"]
     finished = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (finished.returncode, finished.stderr) == (0, "")
 
@@ -294,14 +295,15 @@ def test_a_module_runs_from_any_folder_with_this_package_and_nothing_of_that_fol
 def test_a_module_is_of_the_package_that_is_running_and_not_of_the_one_that_is_installed(tmp_path: Path) -> None:
     copy = tmp_path / "dmpo_app"
     copy.mkdir()
-    shutil.copy(PROJECT_ROOT / "dmpo_app" / "io.py", copy)
+    shutil.copytree(PROJECT_ROOT / "dmpo_app" / "io", copy / "io")
     shutil.copy(PROJECT_ROOT / "dmpo_app" / "errors.py", copy)
     (copy / "__init__.py").write_text("")
     (copy / "child.py").write_text(
         "import sys; print(__name__, __package__, sys.argv[1:], sys.modules['dmpo_app'].__file__)"
     )
-    parent = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import subprocess, dmpo_app.io as io; "
-    parent += "subprocess.run([*io.module_command('dmpo_app.child'), 'a', 'b'])"
+    parent = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import subprocess; "
+    parent += "from dmpo_app.io.processes import module_command; "
+    parent += "subprocess.run([*module_command('dmpo_app.child'), 'a', 'b'])"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     finished = subprocess.run(
         [sys.executable, "-P", "-c", parent], env=environment, capture_output=True, text=True, check=True
@@ -311,7 +313,7 @@ def test_a_module_is_of_the_package_that_is_running_and_not_of_the_one_that_is_i
 
 BURST = """
 import os, sys
-from dmpo_app.io import stop_signals
+from dmpo_app.io.processes import stop_signals
 with stop_signals() as stopping:
     print("up", flush=True)
     while not stopping.wait(0.0005):
@@ -341,7 +343,7 @@ def test_a_burst_of_signals_from_several_threads_sets_the_flag_once_and_blocks_n
 
 
 def test_a_stop_flag_wakes_all_who_wait_and_counts_time_for_those_it_does_not() -> None:
-    flag = io.StopFlag()
+    flag = StopFlag()
     assert not flag.wait(0.01)
     assert not flag.wait(0)
     with ThreadPoolExecutor(3) as pool:
@@ -355,10 +357,10 @@ def test_a_stop_flag_wakes_all_who_wait_and_counts_time_for_those_it_does_not() 
 def test_a_stop_flag_can_be_set_again_amid_setting_it() -> None:
     """A second signal comes while the handler of the first one runs, at each of its lines in turn."""
     for line in range(4):
-        flag, lines = io.StopFlag(), itertools.count()
+        flag, lines = StopFlag(), itertools.count()
 
-        def interrupt(frame: FrameType, event: str, _: object, flag: io.StopFlag = flag, lines: Any = lines) -> Any:
-            if frame.f_code is not io.StopFlag.set.__code__:
+        def interrupt(frame: FrameType, event: str, _: object, flag: StopFlag = flag, lines: Any = lines) -> Any:
+            if frame.f_code is not StopFlag.set.__code__:
                 return None
             if event == "line" and next(lines) == line:  # noqa: B023 - called within this turn
                 sys.settrace(None)

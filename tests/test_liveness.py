@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dmpo_app.liveness import Activity, Heartbeat, advance, announce_through, phase
+from dmpo_app.io.liveness import Activity, Heartbeat, advance, announce_through, phase
 from dmpo_app.training.process.supervisor import LifeSigns
 
 
@@ -12,7 +12,7 @@ from dmpo_app.training.process.supervisor import LifeSigns
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, to be put forward."""
     seconds = [100.0]
-    monkeypatch.setattr("dmpo_app.liveness.time.monotonic", lambda: seconds[0])
+    monkeypatch.setattr("dmpo_app.io.liveness.time.monotonic", lambda: seconds[0])
     return seconds
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from dmpo_app.logs import formatter_for
+from dmpo_app.io.logs import formatter_for
 from tests.studio_process import PROJECT_ROOT
 
 RECORD = logging.LogRecord("dmpo_app.store", logging.WARNING, "x.py", 1, "%d votes, %s", (3, "né\n{}"), None)
@@ -36,7 +36,7 @@ def test_an_exception_is_one_field() -> None:
 
 def test_lines_of_libraries_and_warnings_are_objects_too() -> None:
     code = (
-        "import logging, warnings; from dmpo_app.logs import log_json_to_stderr as work; "
+        "import logging, warnings; from dmpo_app.io.logs import log_json_to_stderr as work; "
         "other = logging.getLogger('uvicorn.error'); other.addHandler(logging.StreamHandler()); "
         "other.propagate = False; "
         "work(); other.error('from elsewhere'); warnings.warn('old'); logging.getLogger('dmpo_app').warning('ours')"
@@ -50,7 +50,7 @@ def test_the_trainers_file_has_the_format_too(tmp_path: Path) -> None:
     code = (
         "import logging; from dmpo_app.settings import Settings; "
         "from dmpo_app.training.process import trainer_process; "
-        f"trainer_process._log_to(Settings(home={str(tmp_path)!r}, log_format='json')); "
+        f"trainer_process._open_log(Settings(home={str(tmp_path)!r}, log_format='json')); "
         "logging.getLogger('dmpo_app.training').info('step %d', 3)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PROJECT_ROOT)

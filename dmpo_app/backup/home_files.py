@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dmpo_app.io import sha256_of_file
+from dmpo_app.io.files import sha256_of_file
 from dmpo_app.store.home import SECRET_KEY_NAME
 
 PREFIX = "files/"

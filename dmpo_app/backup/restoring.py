@@ -24,7 +24,7 @@ from dmpo_app.backup import home_files
 from dmpo_app.backup.remotes.remote import Remote
 from dmpo_app.backup.snapshots import RebuiltDatabase, rebuild, snapshot_names
 from dmpo_app.errors import BackupDamagedError, NotFoundError, SetupError
-from dmpo_app.io import move_durably
+from dmpo_app.io.files import move_durably
 from dmpo_app.store.damage import Damage, DamagedPair
 from dmpo_app.store.db.database import HEAD, Database, current_revision, sqlite_url
 from dmpo_app.store.db.sqlite import DatabaseCopier, first_cell, open_copy, safe_driver

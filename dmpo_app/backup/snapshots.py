@@ -23,7 +23,7 @@ import numpy as np
 
 from dmpo_app.backup.remotes.remote import Remote
 from dmpo_app.errors import BackupDamagedError, NotFoundError
-from dmpo_app.io import sha256_of_file
+from dmpo_app.io.files import sha256_of_file
 
 _log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from dmpo_app.backup.remotes import open_remote
 from dmpo_app.backup.remotes.remote import Remote
 from dmpo_app.backup.restoring import restore
 from dmpo_app.errors import BackupUnreachableError, SetupError
-from dmpo_app.io import write_atomically
+from dmpo_app.io.files import write_atomically
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from dmpo_app.store.home import require_local_disk

@@ -15,7 +15,7 @@ from dmpo_app.cli.terminal import StudioContext, StudioTyper, exit_on_error, out
 from dmpo_app.domain.limits import MAX_STRENGTH
 from dmpo_app.domain.lineage import BASE_VERSION, AdapterRef, RenderRequest
 from dmpo_app.errors import BadInputError
-from dmpo_app.io import users_umask
+from dmpo_app.io.files import users_umask
 
 if TYPE_CHECKING:
     from dmpo_app.exchange.exporting.cards import CardImages

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from dmpo_app.cli.terminal import StudioContext, console, exit_on_error, log_to_terminal, out, progress
 from dmpo_app.errors import NotFoundError, SetupError
-from dmpo_app.io import make_files_private
+from dmpo_app.io.files import make_files_private
 
 if TYPE_CHECKING:
     from dmpo_app.backup.remotes.remote import Remote

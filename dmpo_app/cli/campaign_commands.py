@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dmpo_app.cli.terminal import StudioContext, StudioTyper, console, exit_on_error, out
-from dmpo_app.io import users_umask
+from dmpo_app.io.files import users_umask
 
 if TYPE_CHECKING:
     from dmpo_app.labeling.moderation import Moderation

@@ -23,7 +23,8 @@ from dmpo_app.cli.terminal import StudioContext, console, exit_on_error, log_to_
 from dmpo_app.domain.data_import import ImportCounts, ImportUse
 from dmpo_app.domain.vote import Question
 from dmpo_app.errors import BadInputError, SetupError
-from dmpo_app.io import stop_signals, users_umask
+from dmpo_app.io.files import users_umask
+from dmpo_app.io.processes import stop_signals
 
 if TYPE_CHECKING:
     from dmpo_app.exchange.exporting import ExportOptions, ExportSummary, Selection

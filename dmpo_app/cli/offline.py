@@ -15,7 +15,8 @@ from dmpo_app.domain.limits import MAX_SEED
 from dmpo_app.domain.lineage import BASE_VERSION, RenderRequest, RoundState, Trigger
 from dmpo_app.domain.vote import Question
 from dmpo_app.errors import BadInputError, ConflictError, NotFoundError
-from dmpo_app.io import StopFlag, stop_signals, users_umask
+from dmpo_app.io.files import users_umask
+from dmpo_app.io.processes import StopFlag, stop_signals
 from dmpo_app.server.wiring import Lineage, open_lineage
 from dmpo_app.settings import Settings
 

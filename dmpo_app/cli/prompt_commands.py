@@ -14,7 +14,7 @@ from rich.table import Table
 from dmpo_app.cli.terminal import StudioContext, StudioTyper, exit_on_error, out
 from dmpo_app.domain.prompt import PromptImportPlan, PromptQuery, RefusedPrompt, clean_tag
 from dmpo_app.errors import BadInputError, SetupError
-from dmpo_app.io import users_umask
+from dmpo_app.io.files import users_umask
 
 if TYPE_CHECKING:
     from dmpo_app.labeling.prompt_desk import PromptService

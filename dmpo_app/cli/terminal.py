@@ -23,8 +23,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from typer.core import TyperCommand, TyperGroup
 
 from dmpo_app.errors import StudioError
-from dmpo_app.io import make_files_private
-from dmpo_app.logs import log_json_to_stderr
+from dmpo_app.io.files import make_files_private
+from dmpo_app.io.logs import log_json_to_stderr
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError

@@ -13,7 +13,8 @@ from rich.table import Table
 
 from dmpo_app.cli.terminal import StudioContext, exit_on_error, log_to_terminal, out, progress
 from dmpo_app.errors import BadInputError
-from dmpo_app.io import stop_signals, users_umask
+from dmpo_app.io.files import users_umask
+from dmpo_app.io.processes import stop_signals
 from dmpo_app.training.distributed.torchrun_env import is_secondary_process, world_size
 
 if TYPE_CHECKING:

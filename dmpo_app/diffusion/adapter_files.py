@@ -29,7 +29,7 @@ from torch import Tensor
 from dmpo_app.diffusion.loading import load_pipeline
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.errors import AdapterCorruptError, AdapterMismatchError, BadInputError, SetupError
-from dmpo_app.io import full_disk_reported, make_folder, publish_folder, sha256_hex
+from dmpo_app.io.files import full_disk_reported, make_folder, publish_folder, sha256_hex
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 MANIFEST_FILE = "manifest.json"

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dmpo_app.errors import ModelUnavailableError, hub_http_errors
-from dmpo_app.io import is_disk_error, is_passing_error
-from dmpo_app.liveness import phase
+from dmpo_app.io.files import is_disk_error
+from dmpo_app.io.liveness import phase
+from dmpo_app.io.processes import is_passing_error
 
 BASE_MODEL = "DMPO_BASE_MODEL"
 _PASSING_STATUS = (408, 425, 429)

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from dmpo_app.domain.vote import Outcome, Question, Strength
-from dmpo_app.io import sha256_hex
+from dmpo_app.io.files import sha256_hex
 
 
 class ImportUse(StrEnum):

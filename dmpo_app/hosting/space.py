@@ -10,7 +10,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Re
 from huggingface_hub.errors import BucketNotFoundError, RepositoryNotFoundError
 
 from dmpo_app.errors import BadInputError, SetupError
-from dmpo_app.io import sha256_hex
+from dmpo_app.io.files import sha256_hex
 
 _EXCLUDED_PREFIXES = ("tests/", "benchmarks/", "scripts/", ".ci/", "Makefile", "Dockerfile", "compose", ".dockerignore")
 _HUB_FILES = (".gitattributes",)

@@ -23,7 +23,7 @@ from dmpo_app.domain.campaign import (
 )
 from dmpo_app.domain.lineage import BaseModelRef, ImageRef, RoundState, RoundStatus
 from dmpo_app.domain.vote import Annotator, Assignment, Choice, RecordedVote, SubmittedVote
-from dmpo_app.io import sha256_hex
+from dmpo_app.io.files import sha256_hex
 from dmpo_app.labeling.quality.standing import Standings
 from dmpo_app.labeling.sign_in import Logins, Sealer
 from dmpo_app.labeling.strategies import assignment_rules

@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar, cast
 
 from dmpo_app import errors
 from dmpo_app.domain.limits import ParserLimits
-from dmpo_app.io import module_command
+from dmpo_app.io.processes import module_command
 from dmpo_app.parsing import child_process as protocol
 from dmpo_app.parsing.limits import exceeded, out_of_memory, setting
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from dmpo_app.domain.limits import ParserLimits
 from dmpo_app.errors import UnreadableFileError
-from dmpo_app.io import full_disk_reported
+from dmpo_app.io.files import full_disk_reported
 from dmpo_app.parsing.limits import exceeded, reading, require_regular_file
 
 _MAX_PART_BYTES, _MAX_PATH_BYTES, _MAX_DEPTH = 255, 1024, 32

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from dmpo_app.diffusion.hub import is_passing_load_error
 from dmpo_app.domain.lineage import BaseModelRef, RenderedImage, RendererState, RenderRequest, check_request
 from dmpo_app.errors import AdapterError, BadInputError, BusyError, NotReadyError, StorageFullError, StudioError
-from dmpo_app.liveness import Activity, announce_through
+from dmpo_app.io.liveness import Activity, announce_through
 from dmpo_app.rendering.pool import ContactSheetPlanner, PairPlan, PoolPlanner
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store, utc_now

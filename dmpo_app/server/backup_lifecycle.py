@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from dmpo_app.errors import BackupUnreachableError, SetupError
-from dmpo_app.io import StopFlag
+from dmpo_app.io.processes import StopFlag
 from dmpo_app.settings import Settings
 from dmpo_app.store.store import utc_now
 from dmpo_app.web.http_server import listening_sockets

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 
 from dmpo_app.errors import BadInputError
-from dmpo_app.io import StopFlag, raise_open_files_limit, stop_signals
+from dmpo_app.io.logs import log_json_to_stderr
+from dmpo_app.io.processes import StopFlag, raise_open_files_limit, stop_signals
 from dmpo_app.labeling.quality.standing import open_studio_note
 from dmpo_app.labeling.sign_in import require_strong_token
-from dmpo_app.logs import log_json_to_stderr
 from dmpo_app.server import wiring
 from dmpo_app.server.backup_lifecycle import claim_backup, start_backup
 from dmpo_app.server.start_errors import start_errors_explained

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dmpo_app.errors import SetupError, StudioError
-from dmpo_app.io import is_disk_error
+from dmpo_app.io.files import is_disk_error
 
 LOG_NAME = "start-errors.log"
 _PACKAGE = Path(__file__).resolve().parents[1]

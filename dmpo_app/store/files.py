@@ -22,8 +22,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
-from dmpo_app import io
 from dmpo_app.errors import DamagedFileError, NotFoundError, SystemExhaustedError
+from dmpo_app.io.files import (
+    atomic_file,
+    flush_file_system,
+    full_disk_reported,
+    make_folder,
+    move_durably,
+    sha256_hex,
+    write_all,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -90,11 +98,11 @@ class Files:
         """
         if sys.platform != "linux":
             self.put_all(images=contents, latents=(), embeds=())
-            return [io.sha256_hex(content) for content in contents]
-        names = [io.sha256_hex(content) for content in contents]
+            return [sha256_hex(content) for content in contents]
+        names = [sha256_hex(content) for content in contents]
         new: dict[str, str] = {}
         try:
-            with io.full_disk_reported(self._home / "images"):
+            with full_disk_reported(self._home / "images"):
                 for sha256, content in dict(zip(names, contents, strict=True)).items():
                     if not self.has_image(sha256):
                         new[sha256] = f"{self._temporary}/{sha256[:16]}-{secrets.token_hex(8)}"
@@ -111,12 +119,12 @@ class Files:
         """Give written images their names; `new` is their temporary files by sha256."""
         if self._remote is not None:
             self._remote.put([(self._relative_name(self.image_path(name)), Path(file)) for name, file in new.items()])
-        io.flush_file_system(self._temporary)
+        flush_file_system(self._temporary)
         for sha256 in {name[:2]: name for name in new}.values():
-            io.make_folder(self.image_path(sha256).parent)
+            make_folder(self.image_path(sha256).parent)
         for sha256, file in new.items():
             os.replace(file, self._path_string(sha256, *_IMAGES))  # noqa: PTH105 - see _path_string
-        io.flush_file_system(self._temporary)
+        flush_file_system(self._temporary)
 
     def has_image(self, sha256: str) -> bool:
         """True for an image on this disk. Raises NotFoundError for what is no sha256."""
@@ -159,7 +167,7 @@ class Files:
     def _read(self, path: Path) -> bytes:
         for _ in range(2):  # read again before the verdict: a network disk may have given less than there is
             content = self._read_unchecked(path)
-            if content is not None and io.sha256_hex(content) == path.stem:
+            if content is not None and sha256_hex(content) == path.stem:
                 return content
         if self._remote is not None:
             return self._fetch(path, self._remote)
@@ -197,9 +205,9 @@ class Files:
             except NotFoundError as error:
                 raise DamagedFileError(f"{path.name} is not in the storage elsewhere ({error})", path=name) from error
             content = temporary.read_bytes()
-            if io.sha256_hex(content) != path.stem:
+            if sha256_hex(content) != path.stem:
                 raise DamagedFileError(f"{path.name} is damaged in the storage elsewhere", path=name)
-            io.move_durably(temporary, path)
+            move_durably(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
         return content
@@ -214,12 +222,12 @@ class Files:
         return f"{self._home}/{folder}/{sha256[:2]}/{sha256}{suffix}"
 
     def _put(self, content: bytes, folder: str, suffix: str) -> str:
-        sha256 = io.sha256_hex(content)
+        sha256 = sha256_hex(content)
         path = self._path(sha256, folder, suffix)
         if path.exists():
             return sha256
         temporary = self._temporary / f"{sha256[:16]}-{secrets.token_hex(8)}"
-        with io.atomic_file(path, temporary=temporary) as file:
+        with atomic_file(path, temporary=temporary) as file:
             file.write(content)
             if self._remote is not None:
                 self._remote.put([(self._relative_name(path), content)])
@@ -240,6 +248,6 @@ def _write_new(path: str, content: bytes) -> None:
     """Write a new file, with as few system calls as that takes."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        io.write_all(descriptor, content)
+        write_all(descriptor, content)
     finally:
         os.close(descriptor)

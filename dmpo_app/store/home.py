@@ -15,7 +15,7 @@ from pathlib import Path
 from sqlalchemy import Connection, insert, select, update
 
 from dmpo_app.errors import SetupError
-from dmpo_app.io import create_exclusively
+from dmpo_app.io.files import create_exclusively
 from dmpo_app.settings.mounts import network_file_system
 from dmpo_app.store import schema
 from dmpo_app.store.db.database import Database

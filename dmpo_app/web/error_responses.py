@@ -17,7 +17,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dmpo_app import errors, io
+from dmpo_app import errors
+from dmpo_app.io.processes import is_passing_error
 from dmpo_app.web.api_models import Problem
 from dmpo_app.web.shown_messages import without_paths
 
@@ -112,7 +113,7 @@ def response_from_validation_error(error: RequestValidationError) -> Response:
 def response_from_unexpected(request: Request, error: Exception) -> Response:
     """Error response for any other exception: 503 where the system lacks something now, else 500, logged whole."""
     cause: BaseException | None = error
-    while cause is not None and not io.is_passing_error(cause):
+    while cause is not None and not is_passing_error(cause):
         cause = cause.__cause__ or cause.__context__
     if cause is None:
         _log.error("%s %s failed", request.method, request.url.path, exc_info=error)

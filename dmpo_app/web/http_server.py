@@ -24,7 +24,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from dmpo_app.errors import SetupError
-from dmpo_app.io import raise_open_files_limit
+from dmpo_app.io.processes import raise_open_files_limit
 
 _log = logging.getLogger(__name__)
 

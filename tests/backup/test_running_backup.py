@@ -14,7 +14,7 @@ from dmpo_app.backup.remotes.folder_remote import FolderRemote
 from dmpo_app.backup.restoring import restore
 from dmpo_app.backup.startup import claim_and_restore
 from dmpo_app.errors import BackupUnreachableError, SetupError
-from dmpo_app.io import StopFlag
+from dmpo_app.io.processes import StopFlag
 from dmpo_app.server.backup_lifecycle import claim_backup
 from dmpo_app.settings import BackupSettings, Settings
 from dmpo_app.store import Store

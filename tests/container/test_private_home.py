@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dmpo_app.io import make_files_private, users_umask
+from dmpo_app.io.files import make_files_private, users_umask
 from dmpo_app.store import Store
 from dmpo_app.store.home import make_home
 from tests.patience import PATIENCE

@@ -32,7 +32,7 @@ from dmpo_app.errors import (
     StudioError,
     UnknownFamilyError,
 )
-from dmpo_app.liveness import phase
+from dmpo_app.io.liveness import phase
 from dmpo_app.rendering import render_thread
 from dmpo_app.rendering.engine import Engine, encode_png
 from dmpo_app.rendering.pool import NUM_PROMPTS, SEEDS

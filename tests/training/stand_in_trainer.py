@@ -6,8 +6,8 @@ import sys
 import tempfile
 import time
 
-from dmpo_app.io import StopFlag
-from dmpo_app.liveness import Activity, LifeThread, advance, announce_through, phase, signal_on_parents_death
+from dmpo_app.io.liveness import Activity, LifeThread, advance, announce_through, phase, signal_on_parents_death
+from dmpo_app.io.processes import StopFlag
 from dmpo_app.training.process.supervisor import READY
 from tests.training.hanging_objective import hang_if_asked
 

@@ -16,7 +16,7 @@ from dmpo_app.diffusion.loading import Encoder, load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec, attach, load_state_in_place
 from dmpo_app.domain.lineage import RoundStatus
 from dmpo_app.errors import RoundFailedError
-from dmpo_app.io import StopFlag
+from dmpo_app.io.processes import StopFlag
 from dmpo_app.settings import RenderSettings, Settings, TrainerSettings
 from dmpo_app.training.data.dataset import PairDataset, build_dataset
 from dmpo_app.training.data.encoding import EMPTY_PROMPTS_FOLDER, EmptyPrompt

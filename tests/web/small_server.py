@@ -5,7 +5,7 @@ from pathlib import Path
 
 import uvicorn
 
-from dmpo_app.io import raise_open_files_limit
+from dmpo_app.io.processes import raise_open_files_limit
 from dmpo_app.web import create_router
 from dmpo_app.web.router import build_api_app
 from tests.web.api_studio import open_studio

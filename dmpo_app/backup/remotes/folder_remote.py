@@ -12,7 +12,7 @@ import fsspec
 
 from dmpo_app.backup.remotes.remote import Item, without_credentials
 from dmpo_app.errors import BackupUnreachableError, NotFoundError, SetupError, StorageFullError
-from dmpo_app.io import atomic_file, create_exclusively
+from dmpo_app.io.files import atomic_file, create_exclusively
 
 _PART = ".part-"
 

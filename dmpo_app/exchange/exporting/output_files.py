@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from dmpo_app.domain.prompt import fold
 from dmpo_app.errors import BadInputError, BusyError, SetupError
 from dmpo_app.exchange.exporting.export_rows import Column, Row
-from dmpo_app.io import full_disk_reported, make_folder, publish_folder, sha256_of_file
+from dmpo_app.io.files import full_disk_reported, make_folder, publish_folder, sha256_of_file
 from dmpo_app.labeling.tables import csv_line, safe_cell
 
 GROUP_BYTES = 16 << 20

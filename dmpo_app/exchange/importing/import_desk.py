@@ -19,7 +19,7 @@ from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.exchange.importing.importer import AUTO, Importer, get_reader
 from dmpo_app.exchange.readers.parsed import open_dataset
 from dmpo_app.exchange.readers.source import PreferenceSource
-from dmpo_app.io import is_disk_error
+from dmpo_app.io.files import is_disk_error
 from dmpo_app.parsing.children import ParserChild
 from dmpo_app.parsing.zip_files import unpack
 from dmpo_app.settings import Settings

@@ -18,7 +18,7 @@ from dmpo_app.exchange.importing.image_decoding import decode_files
 from dmpo_app.exchange.readers.reader import MAX_PIXELS, LeftOutReason, PreferenceReader
 from dmpo_app.exchange.readers.registry import READERS, detect_reader
 from dmpo_app.exchange.readers.source import PreferenceSource, RowStream, open_rows
-from dmpo_app.io import sha256_hex
+from dmpo_app.io.files import sha256_hex
 from dmpo_app.parsing.children import COMMAND, ParserChild
 from dmpo_app.settings import Settings
 from dmpo_app.settings.resources import available_cores

@@ -23,7 +23,7 @@ from dmpo_app.exchange.readers.reader import (
     RowPair,
     UnusableImageError,
 )
-from dmpo_app.io import sha256_hex
+from dmpo_app.io.files import sha256_hex
 from dmpo_app.labeling.prompt_desk import PromptImportRules, find_refusal
 from dmpo_app.labeling.quality.quality_report import make_name_hasher
 from dmpo_app.labeling.service import MAX_ELAPSED_MS

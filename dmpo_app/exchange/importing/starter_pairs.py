@@ -13,7 +13,7 @@ from typing import Any
 
 from dmpo_app.domain.lineage import NewImage, NewPair, PairSource, Provenance
 from dmpo_app.errors import SetupError
-from dmpo_app.io import sha256_hex
+from dmpo_app.io.files import sha256_hex
 
 MANIFEST = "manifest.json"
 

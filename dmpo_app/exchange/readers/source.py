@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dmpo_app.exchange.readers.reader import ImageFolder, PreferenceReader, Row, columns_read
-from dmpo_app.io import sha256_hex
+from dmpo_app.io.files import sha256_hex
 
 Bookmark = Mapping[str, Any]
 """A position in a source, as JSON values."""

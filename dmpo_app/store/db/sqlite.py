@@ -21,7 +21,7 @@ from dmpo_app.errors import (
     SystemExhaustedError,
     UnsafeSQLiteError,
 )
-from dmpo_app.io import move_durably
+from dmpo_app.io.files import move_durably
 
 SAFE_FROM = ((3, 44, 6), (3, 50, 7), (3, 51, 3))
 """The first releases without the WAL-reset bug: two backports on their own branches, and the mainline."""

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Select, and_, func, insert, or_, select, upda
 from dmpo_app.domain.campaign import ConsentAgreement, ConsentTextSummary, Invite
 from dmpo_app.domain.vote import Annotator
 from dmpo_app.errors import BadInputError, NotFoundError, NotInvitedError
-from dmpo_app.io import sha256_hex
+from dmpo_app.io.files import sha256_hex
 from dmpo_app.store import schema
 from dmpo_app.store.audit import record_act
 from dmpo_app.store.db.database import Database

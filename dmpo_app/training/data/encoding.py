@@ -46,7 +46,7 @@ from dmpo_app.exchange.readers.reader import (
     read_row,
 )
 from dmpo_app.exchange.readers.source import Bookmark, PreferenceSource, open_rows
-from dmpo_app.io import append_durably, flush_to_disk, sha256_hex, write_atomically
+from dmpo_app.io.files import append_durably, flush_to_disk, sha256_hex, write_atomically
 from dmpo_app.settings.resources import available_cores
 from dmpo_app.store.files import Files
 from dmpo_app.training.data.dataset import PairFiles

@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from dmpo_app.errors import PeerLostError, SetupError
-from dmpo_app.liveness import end_with_parent
+from dmpo_app.io.liveness import end_with_parent
 from dmpo_app.training.distributed.torchrun_env import is_under_torchrun, local_rank, world_size
 
 _Result = TypeVar("_Result")

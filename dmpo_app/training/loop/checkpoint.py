@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from dmpo_app.io import write_atomically
+from dmpo_app.io.files import write_atomically
 from dmpo_app.training.loop.optimizers import OptimizerState
 from dmpo_app.training.monitoring.early_stopping import EarlyStopMonitor, VoteAgreement
 from dmpo_app.training.monitoring.evaluation import Evaluation

@@ -22,7 +22,7 @@ from dmpo_app.diffusion.fused_lora import fuse
 from dmpo_app.diffusion.lora import attach, detach, load_state_in_place, lora_state
 from dmpo_app.domain.lineage import BASE_VERSION
 from dmpo_app.errors import AdapterMismatchError, RoundFailedError
-from dmpo_app.liveness import phase
+from dmpo_app.io.liveness import phase
 from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup, is_out_of_memory
 from dmpo_app.training.loop.checkpoint import BestAdapter, Checkpoint
 from dmpo_app.training.loop.compilation import can_compile, compile_in_place, eager_forward, restore_eager

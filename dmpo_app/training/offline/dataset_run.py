@@ -16,7 +16,7 @@ from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.domain.lineage import BASE_VERSION
 from dmpo_app.errors import RoundFailedError
-from dmpo_app.io import sha256_hex, write_atomically
+from dmpo_app.io.files import sha256_hex, write_atomically
 from dmpo_app.objective import soft_target
 from dmpo_app.settings import RoundSettings
 from dmpo_app.store.files import Files

@@ -31,7 +31,7 @@ from dmpo_app.diffusion.placement import resolve_device
 from dmpo_app.errors import BadInputError, HomeLockedError, StudioError
 from dmpo_app.exchange.readers.reader import PreferenceReader
 from dmpo_app.exchange.readers.source import PreferenceSource
-from dmpo_app.io import write_atomically
+from dmpo_app.io.files import write_atomically
 from dmpo_app.objective import load_objective
 from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.training.data.encoding import EmptyPrompt, EncodedPairs, EncodingCounts, PairTable, encode_pairs

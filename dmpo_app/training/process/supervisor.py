@@ -20,14 +20,14 @@ from collections import deque
 from typing import IO
 
 from dmpo_app.domain.lineage import TrainerState
-from dmpo_app.io import module_command
-from dmpo_app.liveness import BEAT_SECONDS, Heartbeat
+from dmpo_app.io.liveness import BEAT_SECONDS, Heartbeat
+from dmpo_app.io.processes import module_command
 from dmpo_app.settings import Settings
 
 READY = "ready"
 """The line that the process prints on its output once the base model is loaded."""
 EXIT_PASSING = 75
-"""Exit status when the base model could not be loaded for a reason that passes: a hub out of reach, too little memory."""
+"""Exit status when the base model could not be loaded for a reason that passes, as a hub out of reach."""
 EXIT_SETUP = 78
 """Exit status when the base model or the home is unfit; the reason is the last line on stderr."""
 MAX_QUICK_EXITS = 6

@@ -20,9 +20,10 @@ from typing import IO, TYPE_CHECKING
 
 from dmpo_app.diffusion.hub import is_passing_load_error
 from dmpo_app.errors import SetupError
-from dmpo_app.io import StopFlag, make_files_private
-from dmpo_app.liveness import Activity, LifeThread, advance, announce_through, signal_on_parents_death
-from dmpo_app.logs import formatter_for
+from dmpo_app.io.files import make_files_private
+from dmpo_app.io.liveness import Activity, LifeThread, advance, announce_through, signal_on_parents_death
+from dmpo_app.io.logs import formatter_for
+from dmpo_app.io.processes import StopFlag
 from dmpo_app.settings import Settings
 from dmpo_app.settings.resources import available_cores, torch_threads
 from dmpo_app.training.process.supervisor import EXIT_PASSING, EXIT_SETUP, READY, TrainerProcess

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.io import sha256_hex, write_atomically
+from dmpo_app.io.files import sha256_hex, write_atomically
 from dmpo_app.settings import RoundSettings
 from dmpo_app.training.data.dataset import PairDataset
 

@@ -14,7 +14,7 @@ from dmpo_app.diffusion.lora import LoraSpec, check_fit, expected_shapes
 from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef, RoundState, TrainingVote, Trigger
 from dmpo_app.domain.vote import Question
 from dmpo_app.errors import AdapterError, RoundFailedError
-from dmpo_app.io import sha256_hex
+from dmpo_app.io.files import sha256_hex
 from dmpo_app.labeling.quality import UNWEIGHED, VoteWeighing
 from dmpo_app.labeling.quality.quality_report import build_weighing
 from dmpo_app.objective import get_objective

@@ -21,7 +21,7 @@ from dmpo_app.diffusion.adapter_files import StagedAdapter, write_adapter
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain.lineage import AdapterRef, BaseModelRef, NewAdapter, RoundState
 from dmpo_app.errors import LeaseLostError, RoundFailedError
-from dmpo_app.liveness import phase
+from dmpo_app.io.liveness import phase
 from dmpo_app.store import Store
 from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from dmpo_app.training.loop.checkpoint import BestAdapter, Checkpoint

@@ -23,8 +23,8 @@ from dmpo_app import errors
 from dmpo_app.diffusion.adapter_files import remove_staging_folders
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain.lineage import BaseModelRef, RoundState, TrainingVote, Trigger
-from dmpo_app.io import write_atomically
-from dmpo_app.liveness import advance, phase
+from dmpo_app.io.files import write_atomically
+from dmpo_app.io.liveness import advance, phase
 from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.store import Store
 from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup

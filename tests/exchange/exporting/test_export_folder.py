@@ -15,7 +15,7 @@ from dmpo_app.domain.vote import Outcome
 from dmpo_app.errors import BadInputError, BusyError
 from dmpo_app.exchange.exporting import FORMATS, ExportOptions, Selection, export_to, get_format
 from dmpo_app.exchange.exporting.output_files import MANIFEST, Shards, atomic_folder, open_row_file, read_manifest
-from dmpo_app.io import sha256_of_file
+from dmpo_app.io.files import sha256_of_file
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from tests.exchange.exporting.campaign import Campaign, rows_of

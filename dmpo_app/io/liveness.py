@@ -22,7 +22,7 @@ from typing import IO, NamedTuple, Self
 
 import psutil
 
-from dmpo_app.io import StopFlag
+from dmpo_app.io.processes import StopFlag
 
 BEAT_SECONDS = 1.0
 PARENT_GRACE_SECONDS = 7.0
