@@ -3,7 +3,6 @@
 import ctypes
 import errno
 import hashlib
-import logging
 import os
 import secrets
 import shutil
@@ -16,8 +15,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dmpo_app.errors import StorageFullError
-
-_log = logging.getLogger(__name__)
 
 _FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 _UNFLUSHABLE = frozenset({errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF})

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dmpo_app.io import atomic_file
+from dmpo_app.io.files import atomic_file
 
 
 def save_atomically(state: Mapping[str, Any], path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
-from dmpo_app.io import publish_folder
+from dmpo_app.io.files import publish_folder
 from examples.pocket_model.denoiser import PocketDenoiser
 from examples.pocket_model.networks import build_noise_scheduler
 from examples.pocket_model.tokenizer import build_tokenizer

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dmpo_app.io import atomic_file
+from dmpo_app.io.files import atomic_file
 from dmpo_app.pocket.scenes import Scene, sample_scene
 from examples.pocket_model.render import render
 
