@@ -14,7 +14,7 @@ from dmpo_app.settings import Settings
 from tests.studio_process import PROJECT_ROOT
 
 
-class SettingsLoadedError(Exception):
+class SettingsLoadedError(BaseException):
     """Ends a command as soon as it has loaded its settings."""
 
     def __init__(self, settings: Settings) -> None:

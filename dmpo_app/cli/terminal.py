@@ -9,6 +9,7 @@ A command that needs the settings has a parameter `context: StudioContext` and c
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -57,7 +58,10 @@ def exit_on_error() -> Iterator[None]:
 
 
 def _print_error(message: str) -> None:
-    console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    try:
+        console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    except OSError:  # too many files are open for what rich still has to import
+        sys.stderr.write(f"error: {message}\n")
 
 
 def _refusals(error: ValidationError) -> Iterator[str]:

@@ -132,8 +132,8 @@ def _refusal(host: str, port: int, error: OSError | UnicodeError) -> str | None:
         )
     if error.errno in _OF_NO_INTERFACE:
         return (
-            f"{reason}: that is no address of this machine. Set DMPO_HOST to one that is: 127.0.0.1 for this machine "
-            "alone, 0.0.0.0 or :: for all of its addresses"
+            f"{reason}: that address is not one of this machine. Set DMPO_HOST to one that is: 127.0.0.1 for this "
+            "machine alone, 0.0.0.0 or :: for all of its addresses"
         )
     return None
 
