@@ -119,10 +119,10 @@ def test_an_option_after_the_name_wins_and_the_others_are_kept(monkeypatch: pyte
     monkeypatch.setenv("DMPO_HOME", "from-the-environment")
     group_option = ["--home", "a", "--model", "m", "gold", "--home", "b", "list"]
     for words, home in ((group_option, "b"), ([*group_option, "--home", "c"], "c")):
-        result = CliRunner().invoke(app, words)
-        assert isinstance(result.exception, SettingsLoadedError)
-        assert result.exception.settings.home == Path(home)
-        assert result.exception.settings.base_model == "m"
+        with pytest.raises(SettingsLoadedError) as loaded:
+            CliRunner().invoke(app, words)
+        assert loaded.value.settings.home == Path(home)
+        assert loaded.value.settings.base_model == "m"
 
 
 def test_a_file_of_settings_that_is_not_there_is_refused() -> None:
