@@ -185,8 +185,9 @@ class ParserChild:
     def _value_of(self, kind: str, parts: list[Any], expected: str) -> Any:
         if kind == protocol.FAILED:
             name, message = map(str, parts)
-            error_class = getattr(errors, name, errors.StudioError)
-            raise error_class(message)
+            named = getattr(errors, name, None)
+            is_ours = isinstance(named, type) and issubclass(named, errors.StudioError)
+            raise (named if is_ours else errors.StudioError)(message)
         if kind != expected:
             raise errors.StudioError(f"the process that reads {self._name} answered {kind!r}, expected {expected!r}")
         return parts[0]
