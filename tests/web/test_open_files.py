@@ -71,7 +71,7 @@ def test_with_all_files_open_whoever_is_connected_gets_503_and_all_is_well_after
 
 def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be() -> None:
     code = (
-        "import resource; from dmpo_app.io import raise_open_files_limit as work; "
+        "import resource; from dmpo_app.io.processes import raise_open_files_limit as work; "
         "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 512)); work(); work(); "
         "print(resource.getrlimit(resource.RLIMIT_NOFILE))"
     )
