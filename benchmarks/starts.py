@@ -33,7 +33,7 @@ PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "http
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a start finds. `prefix`: a command that starts it; `busy`: processes that compute beside it."""
+    """The surroundings of a start. `prefix`: a command that starts it; `busy`: processes that compute beside it."""
 
     name: str
     environment: dict[str, str] = field(default_factory=dict)

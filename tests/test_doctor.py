@@ -1,4 +1,4 @@
-"""What `dmpo doctor` says of the way to the studio: proxies on both sides, root path, sign-in."""
+"""The checks of `dmpo doctor` on the way to the studio: proxies on both sides, root path, sign-in."""
 
 import pytest
 

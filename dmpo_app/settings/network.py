@@ -1,4 +1,4 @@
-"""Where the studio stands in a network: its root path, the proxies it believes, the sites that may frame it.
+"""The place of the studio in a network: its root path, the proxies it believes, the sites that may frame it.
 
 Each is a type of a setting, normalized and checked, with the default of a Space.
 """

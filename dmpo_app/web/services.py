@@ -70,7 +70,7 @@ class Services:
 
     @cached_property
     def moderation(self) -> Moderation:
-        """What administrators do about reports and annotators."""
+        """The acts of administrators about reports and annotators."""
         return Moderation(self.store, self.base, self.labeling.standings)
 
     @cached_property

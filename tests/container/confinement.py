@@ -50,7 +50,7 @@ def can_confine() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Confinement:
-    """What a process is left with. `tmp`, `shm`: sizes of /tmp and /dev/shm, options of a tmpfs."""
+    """The disks that a process is left with. `tmp`, `shm`: sizes of /tmp and /dev/shm, options of a tmpfs."""
 
     uid: int = UID
     umask: int = 0o022

@@ -26,7 +26,7 @@ def mode(path: Path) -> str:
 
 
 def open_files(home: Path) -> list[Path]:
-    """What others could read, were the home not closed."""
+    """The paths that others could read, were the home not closed."""
     return [path for path in (home, *home.rglob("*")) if path.lstat().st_mode & 0o077]
 
 

@@ -58,7 +58,7 @@ def connect(server: HttpServer, data: bytes = b"", host: str = "127.0.0.1") -> s
 
 
 def is_closed(connection: socket.socket) -> bool:
-    """Whether the server has closed the connection; answers are read and dropped."""
+    """True once the server has closed the connection; answers are read and dropped."""
     connection.setblocking(False)
     try:
         while connection.recv(65536):

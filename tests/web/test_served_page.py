@@ -57,7 +57,7 @@ def client(server: RunningServer) -> Iterator[httpx.Client]:
 
 
 def page_config(client: httpx.Client) -> dict[str, Any]:
-    """What Gradio tells the browser of the page, read out of the page itself."""
+    """Gradio's description of the page for the browser, read out of the page itself."""
     found = re.search(r"window\.gradio_config = (\{.*?\});</script>", client.get("/").text)
     assert found is not None
     config: dict[str, Any] = json.loads(found[1].replace("document.baseURI.slice(0, -1)", '""'))

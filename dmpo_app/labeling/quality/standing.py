@@ -124,7 +124,7 @@ class _AgreementWithEstablished:
 
 
 def open_studio_note(settings: Settings) -> str | None:
-    """What a public studio without sign-in or invitations cannot prevent, in words; None for any other studio."""
+    """Note on the limits of a public studio without sign-in or invitations, in words; None for any other studio."""
     if not settings.public or settings.access != "open":
         return None
     return (

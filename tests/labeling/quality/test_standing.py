@@ -1,4 +1,4 @@
-"""Who is established by a record: enough votes, the first long enough ago, and nothing that speaks against them."""
+"""A record that establishes its annotator: enough votes, the first long enough ago, and nothing that speaks against them."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
