@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from dmpo_app.domain.lineage import RoundState, RoundStatus
 from dmpo_app.settings import PROJECT_ROOT, Settings, TrainerSettings
-from dmpo_app.training.process.supervisor import EXIT_SETUP
+from dmpo_app.training.process.supervisor import EXIT_PASSING, EXIT_SETUP
 from dmpo_app.training.process.trainer_process import TrainerProcess
 from tests.patience import wait_until
 from tests.training.training_studio import FAST, TrainingStudio
@@ -136,12 +136,12 @@ def test_a_base_model_that_is_out_of_reach_for_now_is_tried_again_however_often(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dmpo_app.training.process.supervisor.MAX_QUICK_EXITS", 1)
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    trainer = TrainerProcess(settings.model_copy(update={"base_model": "somebody/a-model"}))
+    monkeypatch.setattr("dmpo_app.training.process.supervisor._FIRST_PAUSE_SECONDS", 0.01)
+    ends = f"import sys; sys.stderr.write('the hub is out of reach\\n'); sys.exit({EXIT_PASSING})"
+    trainer = TrainerProcess(settings, command=(sys.executable, "-c", ends))
     trainer.start()
-    wait_until(lambda: trainer.state.restarts >= 2, "it is tried a third time")
-    assert "somebody/a-model" in trainer.state.message
-    assert trainer.state.message.endswith("it is started again")
+    wait_until(lambda: trainer.state.restarts >= 3, "it is tried a fourth time")
+    assert trainer.state.message == "the hub is out of reach; it is started again"
     trainer.stop()
 
 
@@ -152,6 +152,26 @@ from dmpo_app.training.process.trainer_process import main
 sys.stdin = io.StringIO(Settings(home=sys.argv[1], base_model=sys.argv[2]).model_dump_json() + "\\n")
 print(main(["--parent-pid", str(os.getppid()), "--owner", "somebody"]), "torch" in sys.modules)
 """
+
+
+OUT_OF_REACH = UNFIT.replace(
+    "print(",
+    """
+import errno
+import dmpo_app.diffusion.base_models as base_models
+from dmpo_app.errors import ModelUnavailableError
+def fails(source):
+    raise ModelUnavailableError(f"{source} cannot be had now") from OSError(errno.ENETUNREACH, "unreachable")
+base_models.detect_family = fails
+print(""",
+)
+
+
+def test_a_base_model_that_is_out_of_reach_for_now_ends_the_trainer_with_a_status_of_its_own(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OUT_OF_REACH, str(tmp_path / "home"), "somebody/model"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert told.stdout.split()[-2] == str(EXIT_PASSING)
+    assert "somebody/model cannot be had now" in told.stderr
 
 
 def test_an_unfit_base_model_is_told_before_the_slow_imports(tmp_path: Path) -> None:
