@@ -81,7 +81,9 @@ def import_prompts(client: httpx.Client, file: Hostile) -> Answer:
     if options["format"] in ("csv", "tsv", "txt"):
         del options["column"]
     sent = client.post("/api/v1/prompts/import", params=options, content=file.content)
-    return Answer(file, sent.status_code, sent.text, time.monotonic() - begun, sent.status_code < 300)
+    # Rows that are all refused, each with its reason, are an answer as well.
+    is_taken = sent.status_code < 300 and sent.json()["new"] > 0
+    return Answer(file, sent.status_code, sent.text, time.monotonic() - begun, is_taken)
 
 
 def read_as_hub(file: Hostile, folder: Path) -> Answer:

@@ -21,6 +21,9 @@ _.changed_at  # a column, for whoever looks at the database
 _.deterministic, _.benchmark, _.compress_type
 _.closure  # a parameter of torch's Optimizer.step
 
+# pickle asks these about each object and class.
+_.reducer_override, _.find_class
+
 # The with statement and pydantic-settings pass these.
 _.trace, _.settings_customise_sources, _.dotenv_settings, _.file_secret_settings
 

@@ -56,7 +56,7 @@ def candidates(variable: str, field: SettingField) -> Iterator[Any]:
         elif isinstance(kind, type) and issubclass(kind, Enum):
             yield from ([member.value] for member in kind)
         elif kind in (int, float):
-            yield [kind(number) for number in (2, 3, 0.5, 16, 64, 1, -0.25)]
+            yield [kind(number) for number in (2, 3, 0.5, 16, 64, 1, -0.25, 1024)]
         elif kind in (str, Path, SecretStr):
             yield [EXAMPLES.get(variable, "something")]
         else:
