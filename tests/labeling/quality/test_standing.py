@@ -1,4 +1,4 @@
-"""A record that establishes its annotator: enough votes, the first long enough ago, and nothing that speaks against them."""
+"""Records that establish an annotator: enough votes, the first long enough ago, nothing that speaks against them."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
