@@ -186,8 +186,9 @@ class ParserChild:
         if kind == protocol.FAILED:
             name, message = map(str, parts)
             named = getattr(errors, name, None)
-            is_ours = isinstance(named, type) and issubclass(named, errors.StudioError)
-            raise (named if is_ours else errors.StudioError)(message)
+            if isinstance(named, type) and issubclass(named, errors.StudioError):
+                raise named(message)
+            raise errors.StudioError(message)
         if kind != expected:
             raise errors.StudioError(f"the process that reads {self._name} answered {kind!r}, expected {expected!r}")
         return parts[0]
