@@ -38,6 +38,10 @@ PAUSE = 0.1
 TMPFS_MB = 60
 
 
+class FaultUnavailableError(Exception):
+    """A fault that this machine cannot make."""
+
+
 @dataclass
 class Taken:
     """Acknowledged votes: their ids and times (time.monotonic), and the refusals on the way there."""
@@ -170,7 +174,7 @@ def clock_set_back(folder: Path) -> Iterator[Fault]:
     """The server's clock jumps two days back, and forth again."""
     library = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
     if library is None:
-        raise NotImplementedError("libfaketime is not installed (apt install libfaketime)")
+        raise FaultUnavailableError("libfaketime is not installed (apt install libfaketime)")
     home, offset = seed(folder / "home", PAIRS, size=32), folder / "offset"
     offset.write_text("+0\n")
     studio = quiet_studio(home)
@@ -200,7 +204,7 @@ def disk_full(folder: Path) -> Iterator[Fault]:
     place.mkdir()
     options = ["-t", "tmpfs", "-o", f"size={TMPFS_MB}m", "tmpfs", str(place)]
     if subprocess.run(["mount", *options], capture_output=True, check=False).returncode:
-        raise NotImplementedError("this user may not mount a tmpfs")
+        raise FaultUnavailableError("this user may not mount a tmpfs")
     try:
         home = seed(place / "home", PAIRS, size=32)
 
@@ -228,7 +232,7 @@ FAULTS = {
 
 
 def measure(name: str, seconds: float) -> list[object]:
-    """One row of the table. Raises NotImplementedError where this machine cannot make the fault."""
+    """One row of the table. Raises FaultUnavailableError where this machine cannot make the fault."""
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="faults-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -253,7 +257,7 @@ def main() -> None:
     for name in arguments.only:
         try:
             rows.append(measure(name, arguments.seconds))
-        except NotImplementedError as reason:
+        except FaultUnavailableError as reason:
             print(f"left out: {name}: {reason}", flush=True)
     print(f"{machine()}; {ANNOTATORS} annotators, {arguments.seconds:.0f} s each, the fault in the middle third\n")
     header = (

@@ -6,6 +6,7 @@ still come from the same build.
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -51,6 +52,7 @@ class Assets:
     build: str
 
     @classmethod
+    @cache
     def load(cls) -> Self:
         paths = (path for path in sorted(FOLDER.rglob("*")) if path.suffix in _TYPES)
         files = {path.relative_to(FOLDER).as_posix(): path.read_bytes() for path in paths}
