@@ -3,8 +3,9 @@
     python -m benchmarks.attackers [--seconds 120] [--networks 1 4] [--honest 3 5 20] [--pairs 200]
 
 A real server over HTTP, public and open, free prompts on. The honest ones have a record from two days ago and go on
-voting by the images. The attacker opens sessions from so many networks (addresses of 127.0.0.0/8), 60 a minute each,
-and with every session votes against the images, reports pairs and proposes prompts. Afterwards the store is looked at:
+voting, ties: what counts here is whether they are taken. The attacker opens sessions from so many networks (addresses
+of 127.0.0.0/8), 60 a minute each, and with every session votes for the left, reports pairs and proposes prompts.
+Afterwards the store is looked at:
 the attacker's share of the weight of a round, honest votes that count nothing, pairs that are out of the pool.
 """
 

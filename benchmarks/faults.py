@@ -1,6 +1,6 @@
 """Faults under votes: PostgreSQL restarted, S3 out of reach, the clock set back, the trainer frozen, the disk full.
 
-    python -m benchmarks.faults [--only NAME ...] [--seconds 20]
+    python -m benchmarks.faults [--only NAME ...] [--seconds 30]
 
 Twelve annotators vote as fast as they are answered, and send a vote again until it is answered, as the page does. The
 fault comes after a third of the time and goes after another. Then the server is killed: every vote that it acknowledged
@@ -28,6 +28,7 @@ from sqlalchemy import create_engine, text
 from benchmarks.raw_http import Connection
 from benchmarks.report import machine, print_table
 from benchmarks.seeded_home import quiet_studio, rested, seed
+from tests.patience import wait_until
 from tests.postgres_server import running_server
 from tests.studio_process import StudioProcess, free_port
 
@@ -104,6 +105,8 @@ class Fault:
     database_url: str
     begin: Callable[[], object]
     end: Callable[[], object]
+    is_mended: Callable[[], bool] = lambda: True
+    """True where all goes on by itself; looked at after the votes."""
 
 
 async def vote_through(fault: Fault, seconds: float) -> tuple[Taken, float]:
@@ -152,21 +155,25 @@ def s3_unreachable(folder: Path) -> Iterator[Fault]:
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     environment = {"AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
                    "AWS_DEFAULT_REGION": "us-east-1"}  # fmt: skip
-    os.environ.update(environment)
+    os.environ.update(environment)  # of the studio, which is started with it
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
-            while True:
-                try:
-                    httpx.put(f"{address}/votes", timeout=5).raise_for_status()
-                    break
-                except httpx.HTTPError:
-                    time.sleep(0.2)
+            wait_until(lambda: _is_bucket_made(address), "the S3 server is up")
             backup = {"BACKUP__URL": "s3://votes/studio", "BACKUP__LOG_SECONDS": 1, "BACKUP__REFUSE_AFTER_SECONDS": 2}
             with quiet_studio(home, **backup) as studio:
                 process = psutil.Process(server.pid)
                 yield Fault(studio, sqlite_url(home), process.suspend, process.resume)
         finally:
             server.kill()
+            for name in environment:
+                del os.environ[name]
+
+
+def _is_bucket_made(address: str) -> bool:
+    try:
+        return httpx.put(f"{address}/votes", timeout=5).is_success
+    except httpx.HTTPError:
+        return False
 
 
 @contextmanager
@@ -187,14 +194,19 @@ def clock_set_back(folder: Path) -> Iterator[Fault]:
 
 @contextmanager
 def trainer_frozen(folder: Path) -> Iterator[Fault]:
-    """The trainer is stopped (SIGSTOP) and never continued: the studio has to see to it itself."""
+    """The trainer is stopped (SIGSTOP) and never continued: the studio has to tell it and start another one."""
     home = seed(folder / "home", PAIRS, size=32)
-    with quiet_studio(home, TRAIN="true", MIN_VOTES=1_000_000) as studio:
+    with quiet_studio(home, TRAIN="true", MIN_VOTES=1_000_000, TRAINER__SILENT_SECONDS=5) as studio:
         studio.wait_for(lambda status: status["trainer"]["running"])
         assert studio.process is not None
         children = psutil.Process(studio.process.pid).children()
         trainer = next(child for child in children if any("trainer_process" in part for part in child.cmdline()))
-        yield Fault(studio, sqlite_url(home), trainer.suspend, lambda: None)
+
+        def is_mended() -> bool:
+            state = studio.wait_for(lambda status: status["trainer"]["running"])["trainer"]
+            return bool(state["restarts"]) and not trainer.is_running()
+
+        yield Fault(studio, sqlite_url(home), trainer.suspend, lambda: None, is_mended)
 
 
 @contextmanager
@@ -239,16 +251,19 @@ def measure(name: str, seconds: float) -> list[object]:
         fault = stack.enter_context(FAULTS[name](folder))
         rested(fault.studio)
         taken, ended = asyncio.run(vote_through(fault, seconds))
+        is_mended = fault.is_mended()
         fault.studio.kill()
         recorded = votes_on_record(fault.database_url)
     lost, doubled = len(set(taken.ids) - set(recorded)), len(recorded) - len(set(taken.ids))
     return [
         name, len(set(taken.ids)), lost, doubled, taken.refused, taken.unanswered, f"{taken.longest_gap():.1f}",
         f"{taken.resumed_after(ended):.1f}", ", ".join(map(str, sorted(taken.other))) or "none",
+        "yes" if is_mended else "NO",
     ]  # fmt: skip
 
 
-def main() -> None:
+def main() -> int:
+    """Make the faults; returns 1 where votes were lost or doubled, or something did not go on."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(FAULTS), default=list(FAULTS), metavar="NAME")
     parser.add_argument("--seconds", type=float, default=30)
@@ -262,10 +277,11 @@ def main() -> None:
     print(f"{machine()}; {ANNOTATORS} annotators, {arguments.seconds:.0f} s each, the fault in the middle third\n")
     header = (
         "fault", "acknowledged", "lost", "more on record", "refused, sent again", "unanswered", "longest gap, s",
-        "first vote after the end, s", "other answers",
+        "first vote after the end, s", "other answers", "goes on by itself",
     )  # fmt: skip
     print_table(header, rows)
+    return int(any(row[2] or row[3] or row[-1] == "NO" for row in rows))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

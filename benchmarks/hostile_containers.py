@@ -77,6 +77,14 @@ def _json() -> Iterator[Hostile]:
     yield Hostile("cut off", "cut.json", f"[{_line()}, {_line()}"[:-9].encode())
     yield Hostile("only blank lines", "blank.jsonl", b"\n" * 1_000_000)
     yield Hostile("a million empty objects", "empty.jsonl", b"{}\n" * 1_000_000)
+    string: dict[str, Any] = {"prompt": "x", "image_path": "a" * 100_000, "rank": None}
+    yield Hostile("five billion pairs of one string", "ranked.jsonl", json.dumps(string).encode(), is_harmless=True)
+    listed: dict[str, Any] = {"prompt": "x", "image_path": ["a.png"] * 40_000, "rank": [1] * 40_000}
+    yield Hostile("800 million pairs of one list", "ranked.jsonl", json.dumps(listed).encode(), is_harmless=True)
+    whole = _line(label_0="N").replace('"N"', "9" * 400)
+    yield Hostile("label of 400 digits", "large.jsonl", whole.encode(), is_harmless=True)
+    vote = {"created_at": "0001-01-01T00:00:00+14:00", "elapsed_ms": 10**400, "annotator": "x", "outcome": "a"}
+    yield Hostile("vote before the first year", "vote.jsonl", _line(**vote).encode(), is_harmless=True)
     yield Hostile("scalars", "scalars.json", b"[1, 2, null]")
     yield Hostile("names files elsewhere", "paths.jsonl", _line(jpg_0="/etc/passwd", jpg_1="../../x").encode(), True)
     yield Hostile("empty file", "empty.jsonl", b"")
@@ -276,10 +284,10 @@ def _zips() -> Iterator[Hostile]:
         "name of 300 bytes": "n" * 300, "path of 5,000 bytes": "abcdefg/" * 600 + "x",
         "leads up": "../../x.jsonl", "absolute": "/tmp/x.jsonl", "drive": "C:/x.jsonl",
         "backslashes": "a\\..\\..\\x.jsonl", "200 folders": "d/" * 200 + "x",
-        "control characters": "a\x1b[2J\n.jsonl", "surrogates of names": "\u202etxt.exe",
+        "control characters": "a\x1b[2J\n.jsonl", "right to left": "\u202etxt.exe",
     }  # fmt: skip
     for what, name in names.items():
-        yield Hostile(f"zip, {what}", "z.zip", _entry(name), is_harmless=what == "surrogates of names")
+        yield Hostile(f"zip, {what}", "z.zip", _entry(name), is_harmless=what == "right to left")
     kinds = {"link": stat.S_IFLNK, "device": stat.S_IFCHR, "pipe": stat.S_IFIFO, "socket": stat.S_IFSOCK}
     for what, kind in kinds.items():
         entry = _entry("train-2.jsonl", b"/etc/passwd", external_attr=(kind | 0o777) << 16, create_system=3)
@@ -331,7 +339,7 @@ def _zip_headers() -> Iterator[Hostile]:
     central = stored.index(b"PK\x01\x02")
     changes: dict[str, tuple[int, bytes]] = {
         "wrong checksum": (central + 16, b"\1\2\3\4"), "password": (central + 8, b"\1\0"),
-        "deflate64": (central + 10, b"\x09\0"), "unknown method": (central + 10, b"\x63\0"),
+        "deflate64": (central + 10, b"\x09\0"), "unknown method": (central + 10, b"\xfe\0"),
         "AES": (central + 10, b"\x63\0"), "offset beyond the end": (central + 42, b"\xff\xff\xff\x7f"),
         "size of 4 GB": (central + 24, b"\xff\xff\xff\xfe"), "packed size of 4 GB": (central + 20, b"\xff\xff\xff\xfe"),
         "version 99": (central + 6, b"\x63\0"), "name of 60,000 bytes": (central + 28, b"\x60\xea"),

@@ -29,6 +29,7 @@ from dmpo_app.exchange.readers.registry import detect_reader
 from dmpo_app.exchange.readers.source import open_rows
 from tests.studio_process import ADMIN_TOKEN
 
+MOST_SECONDS, MOST_BYTES = 20.0, 100 << 20
 COMMAND = (sys.executable, "-c", "from dmpo_app.cli.main import app; app()")
 PROMPT_FORMATS = ("csv", "tsv", "txt", "json", "jsonl")
 DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".zip")
@@ -110,13 +111,16 @@ def import_by_command(file: Hostile, folder: Path) -> Answer:
     command = ("import",) if path.suffix in DATA_SUFFIXES else ("prompts", "import")
     begun = time.monotonic()
     options = ("--dry-run", "--home", str(folder / "home"))
-    ended = subprocess.run([*COMMAND, *command, str(path), *options], capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [*COMMAND, *command, str(path), *options], capture_output=True, text=True, check=False, timeout=_WAIT_SECONDS
+    )
     path.unlink()
-    return Answer(file, 200, ended.stderr or ended.stdout, time.monotonic() - begun, ended.returncode == 0)
+    status = 200 if ended.returncode in (0, 1, 2) else 500  # else a signal has ended it
+    return Answer(file, status, ended.stderr or ended.stdout, time.monotonic() - begun, ended.returncode == 0)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Send all kinds on all ways; ends with 1 when one of the numbers wanted is not reached."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Send all kinds on all ways; returns 1 when one of the numbers wanted is not reached."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="every eighth kind alone")
     parser.add_argument(
@@ -127,17 +131,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(machine())
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        answers = by_server(folder, files)
+        answers, is_well = by_server(folder, files)
         (folder / "hub").mkdir()
         (folder / "commands").mkdir()
         answers["hub reader"] = [read_as_hub(file, folder / "hub") for file in files if _is_on_hub(file)]
         every = max(1, len(files) // max(1, options.commands))
         answers["commands"] = [import_by_command(file, folder / "commands") for file in files[::every]]
     report(answers)
+    return int(not is_well or any(True for _ in _wrong(answers)))
 
 
-def by_server(folder: Path, files: Sequence[Hostile]) -> dict[str, list[Answer]]:
-    """Send files to a studio; prints its restarts, and the growth of its memory."""
+def by_server(folder: Path, files: Sequence[Hostile]) -> tuple[dict[str, list[Answer]], bool]:
+    """Send files to a studio, and print its restarts and the growth of its memory; False where those are too many."""
     studio = quiet_studio(seed(folder / "home", 4))
     studio.start()
     assert studio.process is not None
@@ -155,7 +160,7 @@ def by_server(folder: Path, files: Sequence[Hostile]) -> dict[str, list[Answer]]
     finally:
         studio.stop()
     print_table(("web process", ""), [("restarts", 0 if is_up else 1), ("peak memory, MB more", growth >> 20)])
-    return {"page import": page, "prompts import": prompts}
+    return {"page import": page, "prompts import": prompts}, is_up and growth <= MOST_BYTES
 
 
 def report(answers: dict[str, list[Answer]]) -> None:
@@ -178,7 +183,9 @@ def report(answers: dict[str, list[Answer]]) -> None:
 
 def _wrong(answers: dict[str, list[Answer]]) -> Iterator[tuple[str, Answer]]:
     for way, some in answers.items():
-        yield from ((way, one) for one in some if not one.is_sentence or one.status >= 500 or one.seconds > 20)
+        yield from (
+            (way, one) for one in some if not one.is_sentence or one.status >= 500 or one.seconds > MOST_SECONDS
+        )
 
 
 def _is_prompts(file: Hostile) -> bool:
@@ -202,4 +209,4 @@ def _peak(process: psutil.Process) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

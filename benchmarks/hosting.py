@@ -67,7 +67,8 @@ def refuse(folder: Path, home: str) -> str:
     return f"{'TRACEBACK' if 'Traceback' in said else 'refused'}, {ended.returncode}: {said[-160:]}"
 
 
-def main() -> None:
+def main() -> int:
+    """Start in all of them; returns 1 where a studio is not up, or ends with a traceback."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--only", default="", help="places whose name has these words")
     only = parser.parse_args().only
@@ -85,7 +86,8 @@ def main() -> None:
             if only in words:
                 rows.append((words, refuse(folder / words.replace(" ", "-"), home), 0))
     print_table(("place", "outcome", "warnings"), rows)
+    return int(any(word in str(row[1]) for row in rows for word in ("NOT UP", "OPEN", "TRACEBACK")))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

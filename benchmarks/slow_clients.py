@@ -31,7 +31,7 @@ _Attack = Callable[[asyncio.StreamReader, asyncio.StreamWriter, float], Awaitabl
 async def _trickle(writer: asyncio.StreamWriter, start: bytes, piece: bytes, until: float) -> None:
     writer.write(start)
     while time.monotonic() < until and not writer.is_closing():
-        await asyncio.sleep(_TRICKLE_SECONDS)
+        await asyncio.sleep(min(_TRICKLE_SECONDS, max(0.0, until - time.monotonic())))
         writer.write(piece)
         await writer.drain()
 
@@ -78,8 +78,10 @@ def attack_alone(name: str, url: str, connections: int, seconds: float, held: Pi
             return False, True
         try:
             await asyncio.wait_for(ATTACKS[name](reader, writer, until), until - time.monotonic() + 1)
-        except (OSError, TimeoutError):
+        except OSError:
             return False, False
+        except TimeoutError:
+            pass  # it waits for an answer: is it still held?
         return not await _is_closed(reader), False
 
     async def all_of_them() -> tuple[int, int]:
@@ -110,6 +112,7 @@ def beside(studio: StudioProcess, attack: str | None, connections: int, annotato
     if attack is not None:
         process = context.Process(target=attack_alone, args=(attack, studio.url, connections, seconds + 4, theirs))
         process.start()
+        theirs.close()
         time.sleep(3)
     taken: Taken = asyncio.run(run(studio.url, annotators, seconds))
     if process is not None:

@@ -16,9 +16,17 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return seconds
 
 
+def let_pass(activity: Activity, now: list[float], seconds: float) -> None:
+    """Let time pass, with a heartbeat every second."""
+    end = now[0] + seconds
+    while now[0] < end:
+        now[0] = min(end, now[0] + 1)
+        activity.heartbeat()
+
+
 def turn(activity: Activity, now: list[float], name: str, seconds: float) -> None:
     activity.begin_turn(name)
-    now[0] += seconds
+    let_pass(activity, now, seconds)
 
 
 def test_a_step_may_take_ten_times_the_longest_one_and_never_less_than_the_floor(now: list[float]) -> None:
@@ -38,7 +46,7 @@ def test_a_phase_amid_a_step_has_its_own_limit_and_counts_for_nothing_in_the_ste
     turn(activity, now, "training", 1.0)
     turn(activity, now, "training", 2.0)
     with activity.in_phase("evaluating"):
-        now[0] += 400.0
+        let_pass(activity, now, 400.0)
         assert activity.heartbeat() == Heartbeat("evaluating", 400.0, 600.0)
         with activity.in_phase("compiling"):
             assert activity.name == "compiling"
@@ -46,6 +54,16 @@ def test_a_phase_amid_a_step_has_its_own_limit_and_counts_for_nothing_in_the_ste
     assert activity.heartbeat() == Heartbeat("training", 0.0, 10.0)
     turn(activity, now, "training", 0.0)
     assert activity.heartbeat().limit == 10.0
+
+
+def test_a_machine_that_was_frozen_has_taken_no_time(now: list[float]) -> None:
+    activity = Activity("loading", stall_seconds=5.0, phase_seconds=600.0)
+    turn(activity, now, "training", 1.0)
+    turn(activity, now, "training", 3.0)
+    now[0] += 10_000.0
+    assert activity.heartbeat().seconds == pytest.approx(5.0), "as far as anybody can tell from a beat that comes late"
+    turn(activity, now, "training", 4.0)
+    assert activity.heartbeat() == Heartbeat("training", 4.0, pytest.approx(50.0))  # type: ignore[arg-type]
 
 
 def test_a_phase_that_fails_is_over(now: list[float]) -> None:

@@ -37,6 +37,7 @@ def create(
     """Make links of invitation and print them, one a line. Whoever has a link can use it: hand it out with care."""
     with exit_on_error():
         from dmpo_app.backup.startup import open_store
+        from dmpo_app.cli.health import studio_url
         from dmpo_app.labeling import Sealer, load_or_create_key
         from dmpo_app.labeling.text_checks import clean_handle
 
@@ -46,7 +47,7 @@ def create(
         with open_store(settings) as store:
             invites = store.invites.create(names, max_uses=uses, lifetime=timedelta(days=days), by="cli")
         sealer = Sealer(load_or_create_key(settings.home))
-        address = (url or f"http://{settings.host}:{settings.port}").rstrip("/")
+        address = (url or settings.identity.public_url or studio_url(settings)).rstrip("/")
         for invite in invites:
             out.print(f"{address}/?invite={sealer.seal_invite(invite.public_id)}", highlight=False, soft_wrap=True)
         if settings.access != "invite":

@@ -176,11 +176,13 @@ def split(
 @contextmanager
 def _desk(context: StudioContext) -> Iterator[tuple[PromptService, PromptCatalog]]:
     from dmpo_app.labeling.prompt_desk import PromptService
+    from dmpo_app.labeling.quality.standing import Standings
     from dmpo_app.server.wiring import open_lineage
 
     settings = context.load_settings()
     with open_lineage(settings) as lineage:
-        yield PromptService(lineage.store, lineage.base, settings), lineage.store.prompt_catalog
+        standings = Standings(lineage.store, lineage.base, settings)
+        yield PromptService(lineage.store, lineage.base, settings, standings), lineage.store.prompt_catalog
 
 
 def _select_prompt_ids(catalog: PromptCatalog, ids: Sequence[int] | None, tagged: str | None) -> list[int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from dmpo_app.errors import ModelUnavailableError, hub_http_errors
 from dmpo_app.io.files import is_disk_error
 from dmpo_app.io.liveness import phase
-from dmpo_app.io.processes import is_passing_error
+from dmpo_app.io.processes import causes, is_passing_error
 
 BASE_MODEL = "DMPO_BASE_MODEL"
 _PASSING_STATUS = (408, 425, 429)
@@ -68,14 +68,7 @@ def is_passing_load_error(error: BaseException) -> bool:
     Too many open files, too little memory, of the processor or a GPU, a full disk, a network or a Hub out of reach. A
     missing folder, a wrong family, a refused name or token stay what they are.
     """
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        if is_passing_error(cause) or _is_passing_by_kind(cause):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
+    return any(is_passing_error(cause) or _is_passing_by_kind(cause) for cause in causes(error))
 
 
 def _is_passing_by_kind(error: BaseException) -> bool:

@@ -29,6 +29,7 @@ from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
 from dmpo_app.diffusion.families.registry import get_family
 from dmpo_app.diffusion.placement import Quantize, quantization_config, resolve_device
 from dmpo_app.errors import ModelUnavailableError, SetupError
+from dmpo_app.io.logs import log_libraries_too
 
 SafetyChecker = Literal["auto", "on", "off"]
 
@@ -140,6 +141,7 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def _no_progress_bars() -> None:
+    log_libraries_too()
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
 

@@ -67,20 +67,33 @@ class Activity:
         self._phase_seconds = phase_seconds
         self._longest: dict[str, float] = {}
         self._is_turn = False
-        self._now = (name, time.monotonic(), phase_seconds)
+        self._paused_seconds = 0.0
+        self._beaten_at = time.monotonic()
+        self._now = (name, self._beaten_at, phase_seconds)
 
     @property
     def name(self) -> str:
         return self._now[0]
 
     def heartbeat(self) -> Heartbeat:
+        """The heartbeat of now, asked for every second.
+
+        After more than two seconds the process, or its machine, was frozen meanwhile: those seconds count as nothing.
+        """
+        now = time.monotonic()
+        self._paused_seconds += max(0.0, now - self._beaten_at - 2 * BEAT_SECONDS)
+        self._beaten_at = now
         name, since, limit = self._now
-        return Heartbeat(name, time.monotonic() - since, limit)
+        return Heartbeat(name, max(0.0, self._seconds() - since), limit)
+
+    def _seconds(self) -> float:
+        """The clock, without the seconds that the process was frozen for."""
+        return time.monotonic() - self._paused_seconds
 
     def begin_turn(self, name: str) -> None:
         """End the last turn and begin the next one."""
         last, since, _ = self._now
-        now = time.monotonic()
+        now = self._seconds()
         if self._is_turn:
             self._longest[last] = max(self._longest.get(last, 0.0), now - since)
         longest = self._longest.get(name)
@@ -91,11 +104,11 @@ class Activity:
     def in_phase(self, name: str) -> Iterator[None]:
         """Be in a phase; afterwards what it was part of goes on, with its time begun anew."""
         (outer, _, limit), is_turn = self._now, self._is_turn
-        self._is_turn, self._now = False, (name, time.monotonic(), self._phase_seconds)
+        self._is_turn, self._now = False, (name, self._seconds(), self._phase_seconds)
         try:
             yield
         finally:
-            self._is_turn, self._now = is_turn, (outer, time.monotonic(), limit)
+            self._is_turn, self._now = is_turn, (outer, self._seconds(), limit)
 
 
 _activity: ContextVar[Activity | None] = ContextVar("activity", default=None)
@@ -167,7 +180,7 @@ class LifeThread(threading.Thread):
         for end in (self._signals, self._wakeup):
             end.setblocking(False)
         for number in _STOP_SIGNALS:
-            signal.signal(number, lambda *_: self._stop())
+            signal.signal(number, lambda *_: self._ask_to_stop())
         signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
         self._parent = _open_process(parent_pid)
         if hasattr(signal, "SIGUSR1"):
@@ -180,7 +193,7 @@ class LifeThread(threading.Thread):
             self._send_heartbeat()
             self._wait()
         faulthandler.dump_traceback_later(self._grace_seconds, exit=True, file=self._stacks)
-        self._stop()
+        self._ask_to_stop()
         _log.warning("the parent process %d is gone; stopping", self._parent_pid)  # may wait for the log's lock
 
     def _wait(self) -> None:
@@ -190,9 +203,9 @@ class LifeThread(threading.Thread):
         if signals in select.select(watched, [], [], BEAT_SECONDS)[0]:
             numbers = self._signals.recv(4096)  # of all signals that Python handles, whoever handles them
             if not _STOP_SIGNALS.isdisjoint(numbers):
-                self._stop()
+                self._ask_to_stop()
 
-    def _stop(self) -> None:
+    def _ask_to_stop(self) -> None:  # not `_stop`, which is a method of a thread's own
         """Stop; called by signal handlers too, so it takes no lock."""
         self._stop_flag.set()
         if self.may_exit:

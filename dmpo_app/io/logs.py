@@ -20,7 +20,7 @@ def formatter_for(log_format: LogFormat, text_format: str) -> logging.Formatter:
 def log_json_to_stderr() -> None:
     """Log as JSON to standard error in place of the handlers there are; warnings of Python and of libraries as well.
 
-    Levels stay as they are. To be called again after a library has set handlers of its own, as uvicorn does.
+    Levels stay as they are. To be called again after a library has set handlers of its own (`log_libraries_too`).
     """
     handler = logging.StreamHandler()
     handler.setFormatter(formatter_for("json", ""))
@@ -31,3 +31,9 @@ def log_json_to_stderr() -> None:
             logger.handlers.clear()
             logger.propagate = True
     logging.root.handlers[:] = [handler]
+
+
+def log_libraries_too() -> None:
+    """Take the handlers of libraries that set some when they were imported, as diffusers does, if this logs as JSON."""
+    if any(type(handler.formatter).__name__ == "JsonFormatter" for handler in logging.root.handlers):
+        log_json_to_stderr()

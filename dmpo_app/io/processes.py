@@ -36,7 +36,6 @@ _PASSING = frozenset(
 )
 """Errors of the system that say nothing about what was asked for: too much is open, or something does not answer."""
 _MANY_FILES = 65_536
-_NO_THREAD = "can't start new thread"
 
 
 def is_passing_error(error: BaseException) -> bool:
@@ -46,7 +45,22 @@ def is_passing_error(error: BaseException) -> bool:
     """
     if isinstance(error, OSError):
         return error.errno in _PASSING
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_THREAD in str(error))
+    return isinstance(error, MemoryError) or is_without_threads(error)
+
+
+def is_without_threads(error: BaseException) -> bool:
+    """True for Python's own error, a RuntimeError, when the system starts no more threads for it."""
+    return isinstance(error, RuntimeError) and "can't start new thread" in str(error)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what it came from, as a traceback shows it: the cause, else the error it was raised during."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
 
 
 def raise_open_files_limit() -> int:

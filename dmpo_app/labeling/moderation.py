@@ -3,7 +3,7 @@
 Every method is an act of `by`, on record in the audit log.
 """
 
-from dmpo_app.domain.campaign import Report, StruckAnnotator
+from dmpo_app.domain.campaign import Report, ReportRules, StruckAnnotator
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.labeling.quality.quality_report import hash_name
 from dmpo_app.labeling.quality.standing import Standings
@@ -39,20 +39,32 @@ class Moderation:
         Raises NotFoundError.
         """
         annotator_id = self.find_annotator(annotator)
-        struck = self._store.strikes.strike(annotator_id, by=by, rules=self._standings.report_rules())
+        struck = self._store.strikes.strike(annotator_id, by=by, rules=self._rules_of_lineages(annotator_id))
         self._standings.forget()
         return struck
 
     def restore(self, annotator: str, *, by: str) -> None:
         """Undo `strike`: everything is as if it had not been. Raises NotFoundError."""
         annotator_id = self.find_annotator(annotator)
-        self._store.strikes.restore(annotator_id, by=by, rules=self._standings.report_rules())
-        self._standings.forget()
+        self._store.strikes.restore(annotator_id, by=by)
+        self._standings.forget()  # they may be established again, and their reports weigh by that
+        self._store.reports.settle_reported_by(annotator_id, self._rules_of_lineages(annotator_id))
+
+    def _rules_of_lineages(self, annotator_id: int) -> dict[int, ReportRules]:
+        """The rules of every lineage in which an annotator has open reports, by its id: each knows its own people."""
+        lineages = self._store.reports.lineages_reported_by(annotator_id)
+        return {base.id: self._standings.of_lineage(base).report_rules() for base in lineages}
 
     def find_annotator(self, name: str) -> int:
-        """Find an annotator's id. Raises NotFoundError."""
+        """Find an annotator's id, by public id or by the name that reports and the list of the struck give them.
+
+        Raises NotFoundError.
+        """
         key = load_or_create_key(self._store.home)
         for annotator_id, public_id in self._store.vote_records.public_ids(self._base).items():
             if name == hash_name(key, public_id):
                 return annotator_id
+        for struck in self._store.strikes.list():  # votes of theirs, if any, may be of another lineage
+            if name == hash_name(key, struck.public_id):
+                return self._store.annotators.get(struck.public_id).id
         return self._store.annotators.get(name).id

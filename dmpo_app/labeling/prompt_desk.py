@@ -67,12 +67,12 @@ _REFUSAL_MESSAGES = {
 class PromptService:
     """The prompts of one lineage. Safe for any number of threads. Raises SetupError for an unreadable block list."""
 
-    def __init__(self, store: Store, base: BaseModelRef, settings: Settings) -> None:
+    def __init__(self, store: Store, base: BaseModelRef, settings: Settings, standings: Standings) -> None:
         self._store = store
         self._base = base
         self._settings = settings.labeling
         self.parser_limits = settings.parsing.limits
-        self._standings = Standings(store, base, settings)
+        self._standings = standings
         self._blocked = BlockList.read(settings.labeling.blocked_words)
 
     def rules(self, *, held_out_share: float = 0.0, tags: Sequence[str] = ()) -> PromptImportRules:

@@ -17,7 +17,7 @@ from dmpo_app.parsing.prompt_rows import FileRow, file_fields, text_fields
 def parse_file(path: Path, *, column: str | None, limits: ParserLimits) -> Iterator[FileRow]:
     """Read the rows of a file as `read_file` does, in a process with limits: for files that strangers made."""
     with ParserChild(path.name, limits) as child:
-        for number, prompt, category in child.stream(file_fields, path, column):
+        for number, prompt, category in child.stream(file_fields, path, column, limits):
             yield FileRow(number, prompt, category)
 
 

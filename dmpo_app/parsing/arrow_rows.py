@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from dmpo_app.domain.limits import ParserLimits
 from dmpo_app.errors import SetupError, UnreadableFileError
-from dmpo_app.parsing.limits import check_column_count, check_row_count, exceeded
+from dmpo_app.parsing.limits import check_column_count, check_row_count, exceeded, keep_going
 
 ROWS_AT_ONCE = 64
 """Rows that are decoded at a time, whatever their size: 25 MB of Pick-a-Pic's images."""
@@ -145,5 +145,6 @@ class ArrowRows:
             except StopIteration:
                 return
             total += batch.num_rows
+            keep_going()
             check_row_count(self._name, total, self._num_bytes, self._limits)
             yield batch

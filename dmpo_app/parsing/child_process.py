@@ -13,13 +13,14 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import IO, Any
 
 from dmpo_app.domain.limits import ParserLimits
 from dmpo_app.errors import BadInputError, StudioError, UnreadableFileError
-from dmpo_app.parsing.limits import measure, reading
+from dmpo_app.parsing.limits import measure, on_progress, reading
 
 READY, VALUE, ITEMS, END, FAILED = "ready", "value", "items", "end", "failed"
 """The kinds of a reply: (READY,); (VALUE, value); (ITEMS, list) and at last (END,); (FAILED, class, message)."""
@@ -32,6 +33,7 @@ PLAIN_CLASSES = frozenset(
 """The classes in replies, beside those that a pickle knows by itself."""
 BATCH_ITEMS, BATCH_BYTES = 256, 4 << 20
 """A batch ends with the item that reaches one of these."""
+TELL_SECONDS = 1.0
 _MAX_WRITTEN_BYTES = 16 << 20
 
 
@@ -137,6 +139,7 @@ def _answer(
             if not isinstance(result, Iterator):
                 _reply(sink, VALUE, result)
                 return
+            on_progress.set(_teller(sink, limits))
             for batch in _batches(result, name, limits):
                 _reply(sink, ITEMS, batch)
                 allow_cpu_seconds(limits.cpu_seconds)
@@ -145,6 +148,20 @@ def _answer(
         raise
     except StudioError as error:
         _reply(sink, FAILED, type(error).__name__, str(error))
+
+
+def _teller(sink: IO[bytes], limits: ParserLimits) -> Callable[[], None]:
+    """A function that sends an empty batch, at most once in TELL_SECONDS."""
+    told_at = time.monotonic()
+
+    def tell() -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at >= TELL_SECONDS:
+            told_at = time.monotonic()
+            _reply(sink, ITEMS, [])
+            allow_cpu_seconds(limits.cpu_seconds)
+
+    return tell
 
 
 def _requests(source: IO[bytes]) -> Iterator[Any]:

@@ -113,25 +113,25 @@ class ParserChild:
         self._name = name
         self._limits = limits
         self._is_late = False
-        life, write_end = os.pipe()
-        self._life: int | None = write_end
-        environment = child_environment(for_hub=for_hub) | {protocol.LIFE_VARIABLE: str(life)}
-        passed = () if os.name == "nt" else (life,)
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, pass_fds=passed
-        )
-        os.close(life)
+        try:
+            self._process, self._life = _start(command, child_environment(for_hub=for_hub))
+        except OSError as error:
+            raise errors.SystemExhaustedError(f"no process to read {name} can be started ({error.strerror})") from error
         assert self._process.stdin is not None  # both were asked for
         assert isinstance(self._process.stdout, BufferedReader)
         self._stdin = self._process.stdin
         self._stdout = _CappedStream(self._process.stdout)
         try:
             self._receive(_START_SECONDS, _OVERHEAD_BYTES)
-        except EOFError as error:
+            self._send({"limits": limits, "max_written": max_written})
+        except (EOFError, BrokenPipeError) as error:
             raise errors.StudioError(
                 f"the process that reads files did not start (exit status {self.close()}); what it said is above"
             ) from error
-        self._send({"limits": limits, "max_written": max_written})
+        except BaseException:
+            self._process.kill()
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -154,6 +154,10 @@ class ParserChild:
             yield from self._value_of(kind, parts, protocol.ITEMS)
             with self._death_explained():
                 kind, *parts = self._receive(self._limits.wait_seconds, self._reply_bytes)
+
+    def kill(self) -> None:
+        """Kill the child from another thread; whoever waits for it gets UnreadableFileError, and is to `close` it."""
+        self._process.kill()
 
     def close(self) -> int:
         """End the child; returns its exit status."""
@@ -205,7 +209,9 @@ class ParserChild:
         self._stdout.left = most_bytes
         try:
             return _PlainUnpickler(self._stdout).load()
-        except pickle.UnpicklingError as error:
+        except EOFError:
+            raise
+        except Exception as error:
             if self._process.poll() is None and self._stdout.left >= 0 and "truncated" not in str(error):
                 raise errors.UnreadableFileError(f"the process that reads {self._name} answered {error}") from error
             if self._stdout.left < 0:
@@ -241,6 +247,23 @@ class ParserChild:
             f"{self._name} brought down the process that reads it ({_status_words(status)}): it is damaged, made to do "
             f"so, or takes more than {limits.memory_mb:,} MB of memory ({setting('memory_mb')})"
         )
+
+
+def _start(command: Sequence[str], environment: dict[str, str]) -> tuple["subprocess.Popen[bytes]", int | None]:
+    """Start a child; returns it with the end of a pipe that is closed when this process ends. Raises OSError."""
+    life, write_end = os.pipe()
+    passed = () if os.name == "nt" else (life,)
+    environment = environment | {protocol.LIFE_VARIABLE: str(life)}
+    try:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, pass_fds=passed
+        )
+    except BaseException:
+        os.close(write_end)
+        raise
+    finally:
+        os.close(life)
+    return process, write_end
 
 
 def _status_words(status: int) -> str:

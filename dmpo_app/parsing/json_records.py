@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from dmpo_app.domain.limits import ParserLimits
 from dmpo_app.errors import UnreadableFileError
-from dmpo_app.parsing.limits import exceeded
+from dmpo_app.parsing.limits import clean_words, exceeded
 
 _CHUNK = 1 << 20
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -125,12 +125,15 @@ class _RecordScanner:
             except RecursionError as error:
                 raise self._broken("it is nested too deeply") from error
             except ValueError as error:
+                if not isinstance(error, json.JSONDecodeError):  # a number of more digits than Python converts
+                    raise self._broken(clean_words(error)) from error
                 if not self._grow(max(_CHUNK, len(self._buffer) - self._place)):
                     raise self._broken(f"{error}; was it cut off?") from error
                 continue
             may_go_on = self._buffer[end : end + 1] in _IN_NUMBERS  # as 12 does in 123 and in 12.5, also at the end
+            length = end - self._place
             if not (may_go_on and self._grow(_CHUNK)):
-                self._place = end
+                self._place += length  # of a buffer that may have let go of what was before
                 return value
 
     def _grow(self, size: int) -> bool:

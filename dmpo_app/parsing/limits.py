@@ -3,8 +3,9 @@
 import errno
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from dmpo_app.domain.limits import ParserLimits
@@ -20,6 +21,20 @@ FREE_ROWS = 10_000
 _MAX_WORDS = 240
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _ALLOCATION = re.compile(r"(alloc|memory).*(fail|bad)|cannot allocate|bad_alloc", re.IGNORECASE)
+
+
+on_progress: ContextVar[Callable[[], None] | None] = ContextVar("on_progress", default=None)
+"""The function of a parser process that tells its parent of progress without rows."""
+
+
+def keep_going() -> None:
+    """Tell whoever waits for rows that they are being sought, as after those of an import that is taken up again.
+
+    The limits of time begin anew then. Nothing happens outside of a parser process.
+    """
+    tell = on_progress.get()
+    if tell is not None:
+        tell()
 
 
 def setting(name: str) -> str:

@@ -43,7 +43,7 @@ class FileRow:
     category: str = ""
 
 
-def read_file(path: Path, *, column: str | None = None) -> Iterator[FileRow]:
+def read_file(path: Path, *, column: str | None = None, limits: ParserLimits | None = None) -> Iterator[FileRow]:
     """Read the rows of a file, by its ending.
 
     Raises BadInputError for a file of another kind, another encoding or without the column, SetupError when it cannot
@@ -54,7 +54,7 @@ def read_file(path: Path, *, column: str | None = None) -> Iterator[FileRow]:
         if path.exists():
             require_regular_file(path, may_be_empty=True)
         if file_format == "parquet":
-            yield from _limit_rows(_parquet(path, column))
+            yield from _limit_rows(_parquet(path, column, limits or ParserLimits()), path.name)
         else:
             with path.open(encoding="utf-8-sig", newline="") as stream:
                 yield from read_stream(stream, file_format, name=path.name, column=column)
@@ -73,17 +73,17 @@ def read_stream(stream: TextIO, file_format: str, *, name: str, column: str | No
     if reader is None:
         raise BadInputError(f"{name} is of no known kind; its name has to end in one of: {', '.join(FORMATS)}")
     try:
-        yield from _limit_rows(reader(stream, name, column))
+        yield from _limit_rows(reader(stream, name, column), name)
     except UnicodeDecodeError as error:
         raise BadInputError(f"{name} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
     except csv.Error as error:
         raise BadInputError(f"{name} is not a table that can be read: {error}; is it {file_format}?") from error
 
 
-def _limit_rows(rows: Iterator[FileRow]) -> Iterator[FileRow]:
+def _limit_rows(rows: Iterator[FileRow], name: str) -> Iterator[FileRow]:
     for row in rows:
         if row.number > MAX_ROWS:
-            raise BadInputError(f"the file holds more than {MAX_ROWS} rows; import it in parts")
+            raise BadInputError(f"{name} holds more than {MAX_ROWS:,} rows; import it in parts")
         yield row
 
 
@@ -135,8 +135,7 @@ def _json_list(stream: TextIO, name: str, column: str | None) -> Iterator[FileRo
         yield _row_from_value(number, value, columns)
 
 
-def _parquet(path: Path, column: str | None) -> Iterator[FileRow]:
-    limits = ParserLimits(rows=MAX_ROWS)
+def _parquet(path: Path, column: str | None, limits: ParserLimits) -> Iterator[FileRow]:
     num_bytes = require_regular_file(path)
     with reading(path.name, "a parquet file", limits), path.open("rb") as file:
         parquet = ParquetRows(file, path.name, num_bytes, limits)
@@ -181,9 +180,9 @@ _READERS: dict[str, Callable[[TextIO, str, str | None], Iterator[FileRow]]] = {
 Fields = tuple[int, object, str]
 
 
-def file_fields(path: Path, column: str | None) -> Iterator[Fields]:
+def file_fields(path: Path, column: str | None, limits: ParserLimits) -> Iterator[Fields]:
     """Read the rows of a file as plain values, which can leave a parser process."""
-    return ((row.number, row.prompt, row.category) for row in read_file(path, column=column))
+    return ((row.number, row.prompt, row.category) for row in read_file(path, column=column, limits=limits))
 
 
 def text_fields(text: str, file_format: str, column: str | None) -> Iterator[Fields]:

@@ -27,18 +27,19 @@ def unpack(archive: Path, folder: Path, limits: ParserLimits) -> str:
     """
     name = archive.name
     require_regular_file(archive)
-    with full_disk_reported(folder), reading(name, "a zip file", limits), zipfile.ZipFile(archive) as file:
+    with reading(name, "a zip file", limits), zipfile.ZipFile(archive) as file:
         entries = [entry for entry in file.infolist() if not entry.filename.startswith(_IGNORED + "/")]
         _check_size(entries, archive, limits)
         _check_overlaps(entries, name)
         paths = _check_names(entries, name)
-        folder.mkdir(parents=True)
+        with full_disk_reported(folder):
+            folder.mkdir(parents=True)
         for entry, path in zip(entries, paths, strict=True):
             target = folder.joinpath(*path.parts)
+            with full_disk_reported(folder):
+                (target if entry.is_dir() else target.parent).mkdir(parents=True, exist_ok=True)
             if entry.is_dir():
-                target.mkdir(parents=True, exist_ok=True)
                 continue
-            target.parent.mkdir(parents=True, exist_ok=True)
             with reading(f"{_shown(entry.filename)} in {name}", "it is packed", limits):
                 _extract(file, entry, target)
     return str(_innermost(folder))
@@ -46,7 +47,8 @@ def unpack(archive: Path, folder: Path, limits: ParserLimits) -> str:
 
 def _extract(file: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:
     with file.open(entry) as source, full_disk_reported(target), target.open("xb") as sink:
-        shutil.copyfileobj(source, sink, _COPIED_BYTES)  # which reads no more than the size that was checked
+        while content := source.read(_COPIED_BYTES):  # no more than the size that was checked
+            sink.write(content)
 
 
 def _check_size(entries: list[zipfile.ZipInfo], archive: Path, limits: ParserLimits) -> None:

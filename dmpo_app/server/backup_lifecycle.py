@@ -36,10 +36,14 @@ body{{color:#222;background:#fafafa}}
 
 
 class WaitingPage:
-    """HTTP server of the page, until closed. Every request is answered 503: nothing is taken that could be lost."""
+    """HTTP server of the page, until closed. Every request is answered 503: nothing is taken that could be lost.
 
-    def __init__(self, host: str, port: int) -> None:
+    But /healthz: who restarts what is not alive would have the restore begin anew.
+    """
+
+    def __init__(self, host: str, port: int, root_path: str) -> None:
         self._message = "The studio is starting."
+        self._root_path = root_path
         listener, *others = listening_sockets(host, port)
         for other in others:
             other.close()
@@ -68,6 +72,16 @@ class WaitingPage:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _answer(self, path: str) -> tuple[int, str, str]:
+        """Status, content and media type for a path, with the root path or without it."""
+        from dmpo_app.web.routes.health_routes import ALIVE, AliveAnswer  # FastAPI, which other starts do not wait for
+
+        if path in (ALIVE, self._root_path + ALIVE):
+            return 200, AliveAnswer().model_dump_json(), "application/json"
+        if path.removeprefix(self._root_path).startswith("/api/") or path.startswith("/api/"):
+            return 503, json.dumps({"detail": self._message, "code": "backup_unreachable"}), "application/json"
+        return 503, _PAGE.format(retry=_REFRESH_SECONDS, said=html.escape(self._message)), "text/html"
+
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         page = self
 
@@ -75,15 +89,9 @@ class WaitingPage:
             timeout = 10
 
             def respond(self) -> None:
-                if self.path.startswith("/api/"):
-                    content, kind = (
-                        json.dumps({"detail": page._message, "code": "backup_unreachable"}),
-                        "application/json",
-                    )
-                else:
-                    content, kind = _PAGE.format(retry=_REFRESH_SECONDS, said=html.escape(page._message)), "text/html"
+                status, content, kind = page._answer(self.path.partition("?")[0])
                 body = content.encode()
-                self.send_response(503)
+                self.send_response(status)
                 self.send_header("Content-Type", f"{kind}; charset=utf-8")
                 self.send_header("Content-Length", str(len(body)))
                 self.send_header("Retry-After", str(_REFRESH_SECONDS))
@@ -133,7 +141,7 @@ def claim_backup(settings: Settings, stopping: StopFlag) -> ClaimedBackup | None
             f"votes cannot wait for {remote.url}, which takes a write every {remote.shortest_pause:g} s; set "
             "DMPO_BACKUP__ACKNOWLEDGE=disk, or use a bucket"
         )
-    with WaitingPage(settings.host, settings.port) as page:
+    with WaitingPage(settings.host, settings.port, settings.root_path) as page:
 
         def progress(words: str) -> None:
             _log.info("backup: %s", words)

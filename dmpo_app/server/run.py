@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 
-from dmpo_app.errors import BadInputError
+from dmpo_app.errors import BadInputError, StudioError
 from dmpo_app.io.logs import log_json_to_stderr
 from dmpo_app.io.processes import StopFlag, raise_open_files_limit, stop_signals
 from dmpo_app.labeling.quality.standing import open_studio_note
@@ -28,11 +28,13 @@ from dmpo_app.web.http_server import free_port, page_url
 
 if TYPE_CHECKING:
     from dmpo_app.rendering.render_thread import RenderThread
+    from dmpo_app.ui.serving import RunningServer
     from dmpo_app.web.services import Services
 
 
 _log = logging.getLogger(__name__)
 
+_LOOK_SECONDS = 5.0
 _NO_TOKEN = "No terminal to show an administrator's token on; set DMPO_ADMIN_TOKEN to administer."
 
 
@@ -40,7 +42,7 @@ _NO_TOKEN = "No terminal to show an administrator's token on; set DMPO_ADMIN_TOK
 class OpenStudio:
     """A studio whose page is up. `renderer` is None on ZeroGPU, which has no process of its own."""
 
-    url: str
+    server: RunningServer
     renderer: RenderThread | None
 
 
@@ -57,7 +59,9 @@ def run_server(settings: Settings, console: Console) -> None:
             studio = open_studio(settings, console, stopping, stack)
         if studio is None:
             return
-        stopping.wait()
+        while not stopping.wait(_LOOK_SECONDS):
+            if (failure := studio.server.http.failure) is not None:  # whoever started it has to start it again
+                raise StudioError("the HTTP server has ended by itself") from failure
         _log.info("stopping; a round in progress is kept and goes on at the next start")
     if studio.renderer is not None and studio.renderer.state.phase == "loading":
         _end_while_loading()
@@ -96,13 +100,13 @@ def open_studio(settings: Settings, console: Console, stopping: StopFlag, stack:
         return OpenStudio(_open_page(services, stack, console), None)
     renderer, trainer = wiring.build_renderer(settings, lineage), wiring.build_trainer(settings)
     services = wiring.build_services(settings, lineage, renderer, trainer, admin_token, backup, mode=mode)
-    url = _open_page(services, stack, console)
+    server = _open_page(services, stack, console)
     renderer.start()
     stack.callback(renderer.stop)
     if settings.train:
         trainer.start()
         stack.callback(trainer.stop)
-    return OpenStudio(url, renderer)
+    return OpenStudio(server, renderer)
 
 
 def _end_while_loading() -> None:
@@ -113,19 +117,19 @@ def _end_while_loading() -> None:
     os._exit(0)
 
 
-def _open_page(services: Services, stack: ExitStack, console: Console) -> str:
+def _open_page(services: Services, stack: ExitStack, console: Console) -> RunningServer:
     from dmpo_app.ui import build_ui, launch  # Gradio takes seconds to import: after all that can be refused at once
 
     stack.callback(services.imports.close)
     server = launch(build_ui(services), services)
     stack.callback(server.close)
     if services.settings.log_format == "json":
-        log_json_to_stderr()  # once more: the web server has set handlers of its own
+        log_json_to_stderr()  # once more: Gradio has set handlers of its own
         _log.info("DMPO Studio is at %s; everything is kept in %s", server.url, services.settings.home)
-        return server.url
+        return server
     console.print(f"Everything is kept in {services.settings.home}", highlight=False, soft_wrap=True)
     console.print(f"DMPO Studio is at [bold]{server.url}[/]  (Ctrl-C stops it)", highlight=False)
-    return server.url
+    return server
 
 
 def _admin_token(settings: Settings, console: Console) -> str:
@@ -167,7 +171,7 @@ class Studio:
         """The page's address. Raises BadInputError unless the studio was launched."""
         if self._open is None:
             raise BadInputError("the studio is not running; launch(block=False) starts it")
-        return self._open.url
+        return self._open.server.url
 
     def launch(self, *, block: bool = True) -> Self:
         """Serve the page; with `block`, until Ctrl-C or SIGTERM, else until `close`.
@@ -176,7 +180,7 @@ class Studio:
         studio from starting; BadInputError when it runs already.
         """
         if self._open is not None:
-            raise BadInputError(f"the studio is running already, at {self._open.url}")
+            raise BadInputError(f"the studio is running already, at {self.url}")
         if block:
             run_server(self.settings, Console())
             return self
@@ -191,7 +195,7 @@ class Studio:
         self._stack.close()
 
     def __repr__(self) -> str:
-        return "<Studio, not running>" if self._open is None else f"<Studio at {self._open.url}>"
+        return "<Studio, not running>" if self._open is None else f"<Studio at {self.url}>"
 
     def __enter__(self) -> Self:
         return self

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dmpo_app.errors import SetupError, StudioError
 from dmpo_app.io.files import is_disk_error
+from dmpo_app.io.processes import causes, is_without_threads
 
 LOG_NAME = "start-errors.log"
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -35,18 +36,11 @@ def start_errors_explained(home: Path | None = None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        limit = next(filter(None, map(_explain_limit, _causes(error))), None)
+        # Among its causes too: a limit of the system shows as the failure of whatever met it.
+        limit = next(filter(None, map(_explain_limit, causes(error))), None)
         if limit is None and (isinstance(error, StudioError) or _is_refused_setting(error)):
             raise
         raise SetupError(limit or explain(error) or _unforeseen(error, home)) from error
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what caused it: a limit of the system shows as the failure of whatever met it."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__
 
 
 def _explain_limit(error: BaseException) -> str | None:
@@ -57,7 +51,7 @@ def _explain_limit(error: BaseException) -> str | None:
             f"there is too little memory to start ({message}); the server takes about 1 GB with the pocket model. "
             "Close other programs, or give the container more"
         )
-    if "can't start new thread" in message or getattr(error, "errno", None) == errno.EAGAIN:
+    if is_without_threads(error) or getattr(error, "errno", None) == errno.EAGAIN:
         return (
             f"no more threads or processes can be started here ({message}); raise the limit: `ulimit -u`, TasksMax= of "
             "systemd, `docker run --pids-limit`"

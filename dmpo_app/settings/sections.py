@@ -198,8 +198,8 @@ class NewcomerSettings(SettingsGroup):
     """
 
     record_votes: Annotated[int, Field(ge=1)] = 20
-    """A record takes so many votes (left, right or tie) ..."""
-    record_hours: Annotated[float, Field(ge=0)] = 24.0
+    """A record takes so many votes for an image ..."""
+    record_hours: Annotated[float, Field(ge=0, le=87_600, allow_inf_nan=False)] = 24.0
     """... the first of them so many hours ago; sides, repeats, gold pairs and agreement must not speak against it."""
     share: Annotated[float, Field(gt=0, lt=1)] | None = 0.1
     """Share of all weight in a round that newcomers have together at most, once somebody is established; none: any."""

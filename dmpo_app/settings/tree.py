@@ -13,7 +13,7 @@ from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -178,6 +178,14 @@ class SettingField(NamedTuple):
         return (self.info.description or "").strip()
 
 
+def _expand_user(path: Path) -> Path:
+    """`~/studio` as a path, once and for all: the lock, the key and the check of its disk are of the same folder."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{error}; expected a folder without ~") from error
+
+
 _config_file: ContextVar[Path] = ContextVar("config_file", default=CONFIG_FILE)
 
 
@@ -193,7 +201,7 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    home: Path = Field(default_factory=default_home)
+    home: Annotated[Path, AfterValidator(_expand_user)] = Field(default_factory=default_home)
     """Folder of everything a run writes: data/studio of a checkout; installed, dmpo-studio in the current folder. On a
     Space below /data, where that is a disk that stays."""
     database_url: SecretStr | None = None

@@ -76,13 +76,13 @@ class Damage:
     def recheck(self, *, limit: int, after: int = 0) -> int:
         """Check images again that were found damaged, `limit` from the id above `after` on; clear those that are whole.
 
-        Returns the last id that was checked, 0 when there are no more. Raises SystemExhaustedError.
+        Returns the last id that was checked, 0 when there are no more.
         """
         query = select(schema.ImageRow.id, schema.ImageRow.sha256).where(text(schema.IS_DAMAGED))
         with self._database.reader() as connection:
             page = query.where(schema.ImageRow.id > after).order_by(schema.ImageRow.id).limit(limit)
             rows = connection.execute(page).all()
-        self.clear({row.sha256 for row in rows if _all_whole(self._files.read_image, [row.sha256])})
+        self.clear({row.sha256 for row in rows if self._files.is_image_whole(row.sha256)})
         return rows[-1].id if len(rows) == limit else 0
 
     def clear(self, sha256s: Collection[str]) -> None:
@@ -101,10 +101,10 @@ class Damage:
             row.id
             for row in rows
             if _all_whole(
-                self._files.read_latents,
+                self._files.is_latents_whole,
                 [row.latents_a, row.latents_b, *(images[one].latents_sha256 for one in more.get(row.id, ()))],
             )
-            and _all_whole(self._files.read_embeds, [row.embeds])
+            and _all_whole(self._files.is_embeds_whole, [row.embeds])
         ]
         for start in range(0, len(whole), _BATCH):
             self._database.write(partial(_mark_encoded, whole[start : start + _BATCH]))
@@ -168,12 +168,9 @@ class Damage:
         connection.execute(update(schema.PairRow).where(of_lost).values(is_encoded=False))
 
 
-def _all_whole(read: Callable[[str], bytes], names: Iterable[str | None]) -> bool:
+def _all_whole(is_whole: Callable[[str], bool], names: Iterable[str | None]) -> bool:
     """True when all of these files are there and match their hashes."""
-    try:
-        return all(name is not None and read(name) is not None for name in names)
-    except DamagedFileError:
-        return False
+    return all(name is not None and is_whole(name) for name in names)
 
 
 def _pairs_with(condition: ColumnElement[bool] | TextClause) -> Select[int]:

@@ -154,6 +154,33 @@ class Files:
         """Read an embeddings file, checked against its hash. Raises DamagedFileError, SystemExhaustedError."""
         return self._read(self.embeds_path(sha256))
 
+    def is_image_whole(self, sha256: str) -> bool:
+        """True for an image on this disk, or in the storage elsewhere, whose content matches its hash; moves nothing.
+
+        An image that cannot be read for now is not whole. Raises NotFoundError for what is no sha256.
+        """
+        return self._is_whole(self.image_path(sha256))
+
+    def is_latents_whole(self, sha256: str) -> bool:
+        """`is_image_whole` of a latents file."""
+        return self._is_whole(self.latents_path(sha256))
+
+    def is_embeds_whole(self, sha256: str) -> bool:
+        """`is_image_whole` of an embeddings file."""
+        return self._is_whole(self.embeds_path(sha256))
+
+    def _is_whole(self, path: Path) -> bool:
+        try:
+            content = self._read_unchecked(path)
+            if content is not None and sha256_hex(content) == path.stem:
+                return True
+            if self._remote is not None:
+                self._fetch(path, self._remote)
+                return True
+        except (DamagedFileError, SystemExhaustedError) as error:
+            _log.debug("%s is not whole: %s", path, error)
+        return False
+
     def delete(self, paths: Sequence[Path]) -> None:
         """Delete files by their local paths; missing ones do no harm."""
         for path in paths:

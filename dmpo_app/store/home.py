@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Row, insert, inspect, select, update
 
 from dmpo_app.errors import SetupError
 from dmpo_app.io.files import create_exclusively
@@ -28,8 +28,8 @@ SECRET_KEY_NAME = "secret.key"
 _OPEN = stat.S_IRWXG | stat.S_IRWXO
 _OWN_NAME = re.compile(
     r"adapters|backup\.json|backup(-elsewhere)?|cache|damaged|embeds|empty-prompts|images|imports|latents|lost\+found"
-    r"|migrate\.lock|references|restoring|rounds|secret\.key|serve\.(json|lock)|studio\..*|tmp|tracking"
-    r"|trainer\.log.*|verify-.*|\..*\.(tmp|old)"
+    r"|migrate\.lock|references|restoring|rounds|secret\.key|serve\.(json|lock)|start-errors\.log|studio\..*|tmp|tracking"
+    r"|trainer\.log.*|trainer-stacks\.log|verify-.*|\..*\.(tmp|old)"
 )
 """Names that a studio gives to what it keeps in its home."""
 
@@ -123,33 +123,58 @@ def place_of(home: Path) -> str:
     return f"{socket.gethostname()}:{home}"
 
 
+_OWNER = select(schema.HomeRow.identity, schema.HomeRow.place, schema.HomeRow.claimed_at)
+
+
+def _identity_of(home: Path) -> str:
+    return hashlib.sha256(b"dmpo home:" + read_secret_key(home)).hexdigest()
+
+
+def require_own_database(database: Database, home: Path, *, is_adopted: bool) -> None:
+    """Refuse a PostgreSQL database of another home, whatever its schema: it is not for this one to bring up to date.
+
+    Raises SetupError.
+    """
+    with database.reader() as connection:
+        if not inspect(connection).has_table(schema.HomeRow.__tablename__):
+            return
+        owner = connection.execute(_OWNER).first()
+        if owner is not None and owner.identity != _identity_of(home):
+            _require_adoptable(connection, database, home, owner, is_adopted=is_adopted)
+
+
+def _require_adoptable(
+    connection: Connection, database: Database, home: Path, owner: Row[str, str, datetime], *, is_adopted: bool
+) -> None:
+    server = server_of(connection)
+    if not is_adopted or server is not None:
+        raise SetupError(_belongs_to_another(database, owner.place, owner.claimed_at, home, server))
+
+
 def claim_database(database: Database, home: Path, *, is_adopted: bool, at: datetime) -> None:
     """Record in a PostgreSQL database that it belongs to a home; that it belongs to another is refused.
 
     A home is known by its key, so that it may move; a copy of it is the same home. `is_adopted`: the database is taken
     over, unless the other home is being served. Raises SetupError.
     """
-    identity = hashlib.sha256(b"dmpo home:" + read_secret_key(home)).hexdigest()
+    identity = _identity_of(home)
     present = {"identity": identity, "place": place_of(home)}
-    query = select(schema.HomeRow.identity, schema.HomeRow.place, schema.HomeRow.claimed_at)
 
     def work(connection: Connection) -> None:
-        owner = connection.execute(query).first()
+        owner = connection.execute(_OWNER).first()
         if owner is None:
             connection.execute(insert(schema.HomeRow).values(id=1, claimed_at=at, **present))
         elif owner.identity == identity:
             connection.execute(update(schema.HomeRow).values(**present))
         else:
-            server = server_of(connection)
-            if not is_adopted or server is not None:
-                raise SetupError(_belongs_to_another(database, owner.place, owner.claimed_at, home, server))
+            _require_adoptable(connection, database, home, owner, is_adopted=is_adopted)
             _log.warning(
                 "%s takes over the database of %s; from now on unset DMPO_ADOPT_DATABASE", present["place"], owner.place
             )
             connection.execute(update(schema.HomeRow).values(claimed_at=at, **present))
 
     with database.reader() as connection:
-        owner = connection.execute(query).first()
+        owner = connection.execute(_OWNER).first()
     if owner is None or (owner.identity, owner.place) != (identity, present["place"]):
         database.write(work)
 

@@ -17,7 +17,7 @@ from dmpo_app.store.audit import Audit
 from dmpo_app.store.damage import Damage
 from dmpo_app.store.db.database import Database, parse_url, sqlite_url, upgrade
 from dmpo_app.store.files import Files, RemoteFiles
-from dmpo_app.store.home import claim_database, make_home
+from dmpo_app.store.home import claim_database, make_home, require_own_database
 from dmpo_app.store.imports.imports import Imports
 from dmpo_app.store.pairs.images import Images, Models
 from dmpo_app.store.pairs.pairs import GoldPairs, PairMargins, Pairs, Scores
@@ -106,6 +106,8 @@ class Store:
             with FileLock(home / "migrate.lock", timeout=_LOCK_SECONDS):
                 database = Database.open(url)
                 try:
+                    if database_url:
+                        require_own_database(database, home, is_adopted=is_database_adopted)
                     if database.write(upgrade):
                         # Measured: on the connection that changed the schema every statement stays slower, votes by a
                         # third; on a fresh one they are not.

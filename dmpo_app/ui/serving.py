@@ -174,6 +174,7 @@ class RunningServer:
     port: int
     blocks: gr.Blocks
     gateway: Gateway
+    http: HttpServer
 
     def close(self) -> None:
         """Stop accepting, finish what is under way for a few seconds, and return."""
@@ -206,7 +207,7 @@ def serve(blocks: gr.Blocks, theme: gr.themes.Base, services: Services) -> Runni
         for listener in sockets:
             listener.close()
         raise
-    return RunningServer(url, port, blocks, gateway)
+    return RunningServer(url, port, blocks, gateway, server)
 
 
 def _gradio_app(blocks: gr.Blocks, theme: gr.themes.Base, url: str) -> Any:

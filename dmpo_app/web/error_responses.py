@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dmpo_app import errors
-from dmpo_app.io.processes import is_passing_error
+from dmpo_app.io.processes import causes, is_passing_error
 from dmpo_app.web.api_models import Problem
 from dmpo_app.web.shown_messages import without_paths
 
@@ -36,7 +36,6 @@ SECURITY_HEADERS = {
 API_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 _STATUS: list[tuple[type[errors.StudioError], int, str]] = [
-    (errors.DamagedFileError, 410, "damaged"),
     (errors.NotFoundError, 404, "not_found"),
     (errors.ForbiddenError, 403, "not_yours"),
     (errors.NotInvitedError, 403, "invite_needed"),
@@ -91,10 +90,10 @@ def problem(status: int, code: str, detail: str, *, retry_after: int | None = No
 
 def response_from_studio_error(error: errors.StudioError) -> Response:
     """Error response for a StudioError: what a person may be told; the rest stays in the log."""
+    if isinstance(error, errors.DamagedFileError):
+        _log.warning("a request met damage: %s", error)
+        return problem(410, "damaged", _DAMAGED)
     for kind, status, code in _STATUS:
-        if isinstance(error, errors.DamagedFileError):
-            _log.warning("a request met damage: %s", error)
-            return problem(status, code, _DAMAGED)
         if isinstance(error, kind):
             return problem(status, code, without_paths(str(error)), retry_after=_RETRY_SECONDS.get(code))
     if isinstance(error, errors.AdapterError):
@@ -112,9 +111,7 @@ def response_from_validation_error(error: RequestValidationError) -> Response:
 
 def response_from_unexpected(request: Request, error: Exception) -> Response:
     """Error response for any other exception: 503 where the system lacks something now, else 500, logged whole."""
-    cause: BaseException | None = error
-    while cause is not None and not is_passing_error(cause):
-        cause = cause.__cause__ or cause.__context__
+    cause = next(filter(is_passing_error, causes(error)), None)
     if cause is None:
         _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return problem(500, "internal", errors.UNEXPECTED_MESSAGE)

@@ -123,16 +123,17 @@ class Gateway:
                 await send({"type": "websocket.close", "code": 1008})
             return
         self._proxies.apply(scope)
-        if self._root_path and scope["path"] == self._root_path:
-            redirect = RedirectResponse(self._root_path + "/")
-            await redirect(scope, receive, send)
-            return
 
         async def send_hardened(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._harden(MutableHeaders(scope=message))
             await send(message)
 
+        if self._root_path and scope["path"] == self._root_path:
+            query = scope["query_string"].decode("latin-1")
+            address = f"{self._root_path}/?{query}" if query else f"{self._root_path}/"
+            await RedirectResponse(address)(scope, receive, send_hardened)
+            return
         path = self._below_root(scope["path"])
         scope.update(path=path, raw_path=quote(path).encode(), root_path="")
         await self._answer(self.find(path), scope, receive, send_hardened)
@@ -151,7 +152,7 @@ class Gateway:
         if line is None:
             await problem(404, "not_found", "There is no such address here.")(scope, receive, send)
         elif line.methods and scope["method"] not in line.methods:
-            refusal = problem(405, "method_not_allowed", f"Only {' and '.join(line.methods)} are possible here.")
+            refusal = problem(405, "wrong_method", f"Only {' and '.join(line.methods)} are possible here.")
             refusal.headers["Allow"] = ", ".join(line.methods)
             await refusal(scope, receive, send)
         else:

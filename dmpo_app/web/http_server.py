@@ -42,12 +42,18 @@ LINGER_SECONDS = 3.0
 """A body that nobody wants is read and dropped for this long, so that whoever sends it gets to read the refusal."""
 WRITE_SECONDS = 60.0
 """A client that takes nothing of its response for this long is dropped."""
+UNSENT_BYTES = 128 * 1024
 STOP_SECONDS = 5
 """Responses under way when the server stops have this long."""
 MAX_HEADER_BYTES = 64 * 1024
+"""Of headers and trailers of a request, and of what is read without coming to the end of a part of it."""
+HEADER_COST = 64
+"""Bytes that a header takes beside its text: 100,000 headers of two letters are ten megabytes."""
+MAX_PIPELINE = 8
+"""Requests that wait for the answer of the one before them on a connection; each takes 2 kB, and may have sent 18 B."""
 MAX_CONNECTIONS = 2048
 _LONGEST_SWEEP_SECONDS = 2.5
-_NOT_OF_THIS_MACHINE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+_NOT_OF_THIS_MACHINE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENETUNREACH, errno.ENODEV)
 
 
 def listening_sockets(host: str, port: int) -> list[socket.socket]:
@@ -92,6 +98,9 @@ def _listening_socket(family: socket.AddressFamily, address: str, port: int) -> 
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:  # asyncio would leave IPv4 out of `::`
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != "::"))
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # The system would take megabytes of a response from us, and a slow client's progress not be seen here.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         listener.bind((address, port))
         listener.listen(2048)
     except OSError:
@@ -107,9 +116,6 @@ def free_port(host: str, port: int) -> int:
     for listener in sockets:
         listener.close()
     return free
-
-
-_OF_NO_INTERFACE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENETUNREACH, errno.ENODEV)
 
 
 def _refusal(host: str, port: int, error: OSError | UnicodeError) -> str | None:
@@ -130,7 +136,7 @@ def _refusal(host: str, port: int, error: OSError | UnicodeError) -> str | None:
             f"{reason}: ports below 1024 are for administrators on most systems. Choose another: `dmpo serve --port "
             "7860` or DMPO_PORT, with a reverse proxy in front (docs/deploy.md)"
         )
-    if error.errno in _OF_NO_INTERFACE:
+    if error.errno in _NOT_OF_THIS_MACHINE:
         return (
             f"{reason}: that address is not one of this machine. Set DMPO_HOST to one that is: 127.0.0.1 for this "
             "machine alone, 0.0.0.0 or :: for all of its addresses"
@@ -146,6 +152,10 @@ def page_url(host: str, port: int, root_path: str = "") -> str:
     return f"http://{f'[{address}]' if ':' in address else address}:{port}{root_path}/"
 
 
+class _RequestRefusedError(Exception):
+    """A request that takes more than it may; the parser passes it on as a request that is malformed."""
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """One connection. `deadline`: when it is dropped unless the client has gone on by then, in the loop's time.
 
@@ -156,8 +166,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(**options)
         self.deadline = math.inf
         self._write_deadline = math.inf
+        self._num_unsent_bytes = 0
         self._num_header_bytes = 0
-        self._is_reading_headers = False
+        self._num_pending_bytes = 0
         self._waiting = waiting
         self._max_connections = max_connections
 
@@ -166,6 +177,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._wait_for_request()
         if len(self.connections) > self._max_connections:
             longest_waiting = next(iter(self._waiting))  # this very connection where all others are at work
+            # Now, and not when the loop comes to its end: of many that are made at once each sends away another one.
+            self._waiting.pop(longest_waiting)
             longest_waiting.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -178,69 +191,88 @@ class BoundedProtocol(HttpToolsProtocol):
         self._waiting[self] = None
 
     def data_received(self, data: bytes) -> None:
-        was_reading_headers = self._is_reading_headers
+        self._num_pending_bytes += len(data)
         super().data_received(data)
         if self.parser is None or self.transport.is_closing():
             return
-        if was_reading_headers and self._is_reading_headers:
-            self._num_header_bytes += len(data)
-            if self._num_header_bytes > MAX_HEADER_BYTES:
-                self.send_400_response("The headers are too large.")
+        if self._num_pending_bytes > MAX_HEADER_BYTES:  # an address, a header or the size of a chunk without end
+            self.send_400_response("The headers are too large.")
         elif self.deadline == math.inf and (self.cycle is None or self.cycle.response_complete):
             self._wait_for_request()  # bytes that begin no request
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) >= MAX_PIPELINE:
+            raise _RequestRefusedError("too many requests at once")
         super().on_message_begin()
-        self._num_header_bytes = 0
-        self._is_reading_headers = True
+        self._num_header_bytes = self._num_pending_bytes = 0
         self._wait_for_request()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._num_pending_bytes = 0
+        self._num_header_bytes += len(name) + len(value) + HEADER_COST
+        if self._num_header_bytes > MAX_HEADER_BYTES:
+            raise _RequestRefusedError("the headers are too large")
+        super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        self._is_reading_headers = False
-        self._waiting.pop(self, None)
+        self._num_pending_bytes = 0
         self.deadline = self.loop.time() + BODY_SECONDS
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        self._num_pending_bytes = 0
         super().on_body(body)
         if not self.cycle.response_complete:
             latest = self.loop.time() + MOST_BODY_SECONDS
             self.deadline = min(self.deadline + len(body) / BODY_BYTES_PER_SECOND, latest)
+            if self._waiting.pop(self, self) is None:  # behind those of whose bodies nothing has come for longer
+                self._waiting[self] = None
 
     def on_message_complete(self) -> None:
+        self._num_pending_bytes = 0
         self.deadline = math.inf
+        self._waiting.pop(self, None)
         super().on_message_complete()
         if self.cycle.response_complete:  # the body that nobody wanted has ended
             self._wait_for_request()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.pipeline or self.transport.is_closing():
+        if self.transport.is_closing() or not self.cycle.response_complete:  # the next request is being answered
             return
         if self.cycle.more_body:
             self._unset_keepalive_if_required()
             self.deadline = self.loop.time() + LINGER_SECONDS
-        elif self.cycle.response_complete:
+        else:
             self._waiting[self] = None
-
-    def pause_writing(self) -> None:
-        self._write_deadline = self.loop.time() + WRITE_SECONDS
-        super().pause_writing()
 
     def resume_writing(self) -> None:
         self._write_deadline = math.inf
         super().resume_writing()
 
     def drop_if_late(self, now: float) -> None:
-        """Drop the connection when its time is over. A body that the studio itself does not take up is not late."""
+        """Drop the connection when its time is over. A body that the studio itself does not take up is not late.
+
+        What a client has not taken yet is looked at here: a transport tells only that it holds much, and one that is
+        closed waits for its last byte without end.
+        """
         if self.flow.read_paused:
             self.deadline = max(self.deadline, now + 1)
+        num_unsent_bytes = self.transport.get_write_buffer_size()
+        if not num_unsent_bytes:
+            self._write_deadline = math.inf
+        elif num_unsent_bytes < self._num_unsent_bytes or self._write_deadline == math.inf:
+            self._write_deadline = now + WRITE_SECONDS
+        self._num_unsent_bytes = num_unsent_bytes
         if now > self.deadline or now > self._write_deadline:
             self.transport.abort()
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn on open sockets, in a thread of its own. `lifespan` is entered before the first request is taken."""
+    """uvicorn on open sockets, in a thread of its own. `lifespan` is entered before the first request is taken.
+
+    `failure`: what ended it after its start, though nobody had asked for that; None while all is well.
+    """
 
     def __init__(
         self,
@@ -248,6 +280,7 @@ class HttpServer(uvicorn.Server):
         sockets: list[socket.socket],
         lifespan: Callable[[], AbstractAsyncContextManager[None]],
     ) -> None:
+        self.failure: BaseException | None = None
         self._sockets = sockets
         self._lifespan = lifespan
         self._swept_at = math.inf
@@ -289,7 +322,7 @@ class HttpServer(uvicorn.Server):
             self.run(self._sockets)
         except BaseException as error:  # noqa: BLE001 - it ends the thread, and whoever waits for it is told
             if self._ready.done():
-                _log.critical("the HTTP server has ended", exc_info=error)
+                self.failure = error
             else:
                 self._ready.set_exception(error)
         finally:

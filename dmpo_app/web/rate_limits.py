@@ -152,4 +152,8 @@ class WrongTokens:
             self._is_waiting = count > 0
         if count:
             _log.warning("%d wrong administrators' token%s, the last from %s", count, "s"[: count > 1], network)
-            self._run_later(LOG_SECONDS, self._tell)
+            try:
+                self._run_later(LOG_SECONDS, self._tell)
+            except RuntimeError:  # no thread can be started now; the next wrong token is told at once
+                with self._lock:
+                    self._is_waiting = False

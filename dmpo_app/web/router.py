@@ -3,14 +3,14 @@
 import json
 import re
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, cached_property
 from html import escape
 from typing import Any, cast
 
 from fastapi import APIRouter, Request, Response
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp
@@ -56,8 +56,19 @@ td{padding:.15rem .9rem .15rem 0;vertical-align:top}
 """
 
 
-def _describe(api_router: APIRouter, root_path: str) -> dict[str, Any]:
-    """The OpenAPI description of a router's routes below `root_path`."""
+class DescribedRouter(APIRouter):
+    """A router with the OpenAPI description of its routes, below `root_path`, which is made when first asked for."""
+
+    def __init__(self, root_path: str) -> None:
+        super().__init__(redirect_slashes=False)  # they would leave the root path out
+        self._root_path = root_path
+
+    @cached_property
+    def description(self) -> Mapping[str, Any]:
+        return _describe(self, self._root_path)
+
+
+def _describe(api_router: APIRouter, root_path: str) -> Mapping[str, Any]:
     servers = [{"url": root_path}] if root_path else None
     schema = get_openapi(
         title=TITLE, version=__version__, description=DESCRIPTION, routes=api_router.routes, servers=servers
@@ -79,20 +90,21 @@ def _with_whole_limits(part: Any) -> Any:
     return INT64_MAX if isinstance(part, float) and part == float(INT64_MAX) else part
 
 
-def docs_router(api_router: APIRouter, root_path: str) -> APIRouter:
-    """`/openapi.json` and `/docs`, and the same under /api/v1, about the routes of `api_router` below `root_path`."""
+def docs_router(api_router: DescribedRouter) -> APIRouter:
+    """`/openapi.json` and `/docs`, and the same under /api/v1, about the routes of `api_router`."""
     router = APIRouter(route_class=StudioRoute, include_in_schema=False)
-    schema = cache(lambda: _describe(api_router, root_path))
+    document = cache(lambda: json.dumps(api_router.description))
+    html = cache(lambda: _page(api_router.description))
 
     @router.get("/api/v1/openapi.json")
     @router.get("/openapi.json")
-    async def openapi() -> JSONResponse:
-        return JSONResponse(schema())
+    async def openapi() -> Response:
+        return Response(document(), media_type="application/json")
 
     @router.get("/api/v1/docs")
     @router.get("/docs")
     async def page() -> HTMLResponse:
-        return HTMLResponse(_page(schema()), headers={"Content-Security-Policy": PAGE_POLICY})
+        return HTMLResponse(html(), headers={"Content-Security-Policy": PAGE_POLICY})
 
     return router
 
@@ -144,7 +156,7 @@ def _example(schema: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
 PREFIX = "/api/v1"
 
 
-def build_api_app(router: APIRouter, services: Services) -> ASGIApp:
+def build_api_app(router: DescribedRouter, services: Services) -> ASGIApp:
     """Build the API's ASGI application with the middleware it needs: its routes handle errors and limits themselves.
 
     Gradio's page has more middleware, for compression, other origins and telemetry, which took a fifth of a vote's
@@ -153,8 +165,7 @@ def build_api_app(router: APIRouter, services: Services) -> ASGIApp:
     handlers: dict[Any, Any] = {HTTPException: _http_problem, Exception: _unexpected_problem}
     api = ExceptionMiddleware(AsyncExitStackMiddleware(router), handlers=handlers)
     guarded = RenderBackpressureMiddleware(api, services, f"{PREFIX}/render")
-    schema = cache(lambda: _describe(router, services.settings.root_path))
-    shaped = UnroutedMiddleware(guarded, lambda path: _methods_at(schema(), path))
+    shaped = UnroutedMiddleware(guarded, lambda path: _methods_at(router.description, path))
     return MetricsMiddleware(shaped, services.metrics, prefix=PREFIX)
 
 
@@ -180,7 +191,7 @@ async def _unexpected_problem(request: Request, error: Exception) -> Response:
     return add_security_headers(response_from_unexpected(request, error))
 
 
-def create_router(services: Services) -> APIRouter:
+def create_router(services: Services) -> DescribedRouter:
     """Create the router with every route of the API and its documentation; it handles errors and limits itself.
 
     Raises SetupError for settings that cannot be.
@@ -203,10 +214,10 @@ def create_router(services: Services) -> APIRouter:
         imports_router(services, limiters),
         damage_router(services, limiters),
     ]
-    router = APIRouter()
+    router = DescribedRouter(settings.root_path)
     for part in parts:
         router.include_router(part, prefix=PREFIX)
-    router.include_router(docs_router(router, settings.root_path))
+    router.include_router(docs_router(router))
     router.include_router(callback_router(services, provider))
     router.include_router(health_router(services, limiters))
     return router

@@ -24,6 +24,7 @@ from dmpo_app.domain.prompt import (
 from dmpo_app.errors import BadInputError, ForbiddenError, RateLimitError, SetupError
 from dmpo_app.labeling.prompt_desk import PromptImportRules, PromptService, plan_import
 from dmpo_app.labeling.prompt_files import format_prompts
+from dmpo_app.labeling.quality.standing import Standings
 from dmpo_app.labeling.text_checks import BlockList, NearDuplicateIndex
 from dmpo_app.parsing.prompt_rows import FileRow, read_file, read_text
 from dmpo_app.settings import Settings
@@ -50,7 +51,8 @@ def desk(store: Store) -> PromptService:
 def desk_of(store: Store, *, public: bool = False, **changes: object) -> PromptService:
     base = store.models.register("pocket", "stable-diffusion", FINGERPRINT)
     labeling = LabelingSettings.model_validate(changes)
-    return PromptService(store, base, Settings(home=store.home, public=public, labeling=labeling))
+    own = Settings(home=store.home, public=public, labeling=labeling)
+    return PromptService(store, base, own, Standings(store, base, own))
 
 
 def texts_of(store: Store, held_out: bool | None = None) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 
 from dmpo_app.domain.campaign import Report, ReportReason, ReportRules
 from dmpo_app.domain.lineage import BaseModelRef
-from dmpo_app.domain.vote import Annotator, Choice, Question, SubmittedVote
+from dmpo_app.domain.vote import Annotator, Choice, Outcome, Question, SubmittedVote
 from dmpo_app.errors import ExpiredError
 from dmpo_app.store import Store
 from tests.store.store_data import HOUR, issue, new_pair, scalar, vote_once
@@ -123,3 +123,13 @@ def test_the_reports_of_one_annotator_are_cleared_at_once(
     assert [one.annotator for one in store.reports.list(base, only_open=True)] == [ben.public_id]
     assert store.reports.clear_all(base, by="admin", annotator_id=anna.id) == 0
     assert len(store.audit.list()) == 1
+
+
+def test_newcomers_hide_no_gold_pair(store: Store, base: BaseModelRef, pairs: list[int]) -> None:
+    gold, usual = pairs[:2]
+    store.gold.set(base, gold, Outcome.A, by="admin")
+    for who in newcomers(store, 3):
+        for one in issue(store, base, who, 16):
+            if one.pair_id in (gold, usual):
+                store.reports.add(one.id, who.id, ReportReason.BROKEN, None, rules=RULES)
+    assert store.read("SELECT id FROM pairs WHERE hidden_at IS NOT NULL") == [(usual,)]

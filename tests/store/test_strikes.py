@@ -47,6 +47,7 @@ def test_votes_reports_and_prompts_count_no_more_and_come_back(
     assert retired_prompts(store) == {by_hand, by_strike}
     assert store.strikes.list() == [store.strikes.strike(ben.id, by="admin")] == [struck], "twice changes nothing"
     store.strikes.restore(ben.id, by="admin")
+    store.reports.settle_reported_by(ben.id, {})
     assert {vote.vote_id for vote in store.vote_records.all(base)} == {kept.vote_id, theirs.vote_id}
     assert scalar(store, f"SELECT count(*) FROM pairs WHERE id = {second} AND retired_at IS NOT NULL") == 1
     assert retired_prompts(store) == {by_hand}, "what was retired by hand stays so"
@@ -68,6 +69,7 @@ def test_what_a_struck_annotator_does_next_does_not_count_either(
         propose(store, ben, "a lighthouse")
     assert store.annotators.vouched() == frozenset()
     store.strikes.restore(ben.id, by="admin")
+    store.reports.settle_reported_by(ben.id, {})
     assert len(store.votes.training_votes(base)) == 1
     assert store.reports.list(base)[0].retired_at is not None
 
@@ -123,7 +125,8 @@ def test_only_the_annotators_own_reports_are_settled_anew(
         for shown in issue(store, base, who, 2):
             store.reports.add(shown.id, who.id, ReportReason.OTHER, None, rules=rules)
     assert scalar(store, "SELECT count(*) FROM pairs WHERE retired_at IS NOT NULL") == 2
-    store.strikes.strike(anna.id, by="admin", rules=rules)
+    store.strikes.strike(anna.id, by="admin", rules={base.id: rules})
     assert scalar(store, "SELECT count(*) FROM pairs WHERE retired_at IS NOT NULL") == 0
-    store.strikes.restore(anna.id, by="admin", rules=rules)
+    store.strikes.restore(anna.id, by="admin")
+    store.reports.settle_reported_by(anna.id, {base.id: rules})
     assert scalar(store, "SELECT count(*) FROM pairs WHERE retired_at IS NOT NULL") == 2

@@ -120,7 +120,7 @@ def test_whatever_is_not_named_is_closed(path: str, root: str) -> None:
 def test_only_the_methods_that_are_named_are_open(method: str) -> None:
     for path in ("/", "/docs", "/assets/x.js"):
         status, headers, body = ask(gateway(), path, method=method)
-        assert (status, body["code"]) == (405, "method_not_allowed")
+        assert (status, body["code"]) == (405, "wrong_method")
         assert "GET" in headers["allow"]
     assert ask(gateway(), "/assets/x.js", method="HEAD")[0] == 405
     assert ask(gateway(), "/", method="HEAD")[0] == 200

@@ -18,9 +18,15 @@ from dmpo_app.web import http_server
 from dmpo_app.web.http_server import HttpServer, free_port, listening_sockets, page_url
 from tests.patience import PATIENCE, wait_until
 
+LARGE = 16_000_000
+"""Bytes of the answer at /large: more than a socket that nobody reads from takes."""
+
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers /refused without reading, /slow after a while, everything else with the length of the body."""
+    """Answers /refused without reading, /slow after a while, /large with much, all else with the length of the body."""
+    if scope["path"] == "/large":
+        await PlainTextResponse("x" * LARGE)(scope, receive, send)
+        return
     if scope["path"] == "/slow":
         await asyncio.sleep(60)
     length = 0 if scope["path"] == "/refused" else len(await Request(scope, receive).body())
@@ -36,6 +42,11 @@ def start(host: str = "127.0.0.1", lifespan: Any = no_lifespan) -> HttpServer:
     server = HttpServer(app, listening_sockets(host, 0), lifespan)
     server.start()
     return server
+
+
+@pytest.fixture(autouse=True)
+def quick_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "STOP_SECONDS", 1)
 
 
 @pytest.fixture
@@ -122,6 +133,53 @@ def test_headers_without_end_are_refused(server: HttpServer) -> None:
     assert refused
 
 
+TOO_MUCH = {
+    "headers in one read": BEGUN + b"a:b\r\n" * 12_000 + b"\r\n",
+    "trailers": BEGUN + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"a:b\r\n" * 100_000,
+    "a trailer without end": BEGUN + b"Transfer-Encoding: chunked\r\n\r\n0\r\na: " + b"b" * 1_000_000,
+    "a chunk's size without end": BEGUN + b"Transfer-Encoding: chunked\r\n\r\n5;" + b"a" * 1_000_000,
+    "an address without end": b"GET /" + b"a" * 1_000_000,
+    "requests that wait for no answer": GET.replace(b"/ ", b"/slow ") * 1_000,
+}
+
+
+@pytest.mark.parametrize("what", TOO_MUCH)
+def test_more_than_a_request_may_take_is_refused_at_once(what: str) -> None:
+    running = start()
+    try:
+        connection = connect(running)
+        with suppress(OSError):  # it is closed amid all this
+            connection.sendall(TOO_MUCH[what])
+        wait_until(lambda: is_closed(connection), "the connection is closed")
+        assert httpx.get(f"http://127.0.0.1:{running.config.port}/", timeout=PATIENCE).status_code == 200
+    finally:
+        running.close()
+
+
+def test_who_takes_nothing_of_an_answer_is_dropped_and_who_takes_it_slowly_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_server, "WRITE_SECONDS", 1)
+    running = start()
+    head = b"GET /large HTTP/1.1\r\nHost: x\r\n"
+    silent = [socket.socket() for _ in range(2)]
+    slow = socket.socket()
+    for one in (*silent, slow):
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        one.connect(("127.0.0.1", running.config.port))
+    silent[0].sendall(head + b"\r\n")
+    silent[1].sendall(head + b"Connection: close\r\n\r\n")
+    slow.sendall(head + b"\r\n")
+    taken, began = 0, time.monotonic()
+    while time.monotonic() - began < 3:
+        taken += len(slow.recv(4096))
+        time.sleep(0.02)
+    wait_until(lambda: len(running.server_state.connections) == 1, "both that took nothing are dropped")
+    while taken < LARGE:
+        taken += len(slow.recv(65536))
+    running.close()
+
+
 def test_a_large_body_that_is_wanted_arrives_and_one_that_is_not_gets_its_answer() -> None:
     running = start()
     url = f"http://127.0.0.1:{running.config.port}"
@@ -137,10 +195,24 @@ def test_above_the_limit_the_connection_that_has_waited_longest_goes(monkeypatch
     monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 20)
     running = start()
     try:
-        held = [connect(running, BEGUN) for _ in range(60)]
-        wait_until(lambda: sum(map(is_closed, held)) >= 40, "the first of them are closed")
+        held = [connect(running, BEGUN) for _ in range(30)]
+        stalled = [connect(running, BEGUN + b"Content-Length: 5\r\n\r\n") for _ in range(30)]
+        wait_until(lambda: sum(map(is_closed, (*held, *stalled))) >= 40, "the first of them are closed")
         assert httpx.get(f"http://127.0.0.1:{running.config.port}/", timeout=PATIENCE).status_code == 200
         assert len(running.server_state.connections) <= 21
+    finally:
+        running.close()
+
+
+def test_the_limit_holds_for_connections_that_are_made_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 10)
+    running = start()
+    loop = next(iter(running.servers)).get_loop()
+    try:
+        loop.call_soon_threadsafe(time.sleep, 1)  # meanwhile the system takes them
+        held = [connect(running) for _ in range(50)]
+        wait_until(lambda: sum(map(is_closed, held)) >= 40, "all above the limit are closed")
+        assert len(running.server_state.connections) == 10
     finally:
         running.close()
 
@@ -225,8 +297,7 @@ def can_be_had(port: int) -> bool:
         return False
 
 
-def test_a_stop_waits_for_no_client_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "STOP_SECONDS", 1)
+def test_a_stop_waits_for_no_client_for_long() -> None:
     running = start()
     slow = connect(running, b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
     idle, half = connect(running), connect(running, BEGUN)

@@ -91,6 +91,7 @@ class ImportService:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._unpacking: ParserChild | None = None
         self._importer: Importer | None = None
         self._number = 0
         self.current: ImportJob | None = None
@@ -105,9 +106,10 @@ class ImportService:
         if suffix not in SUFFIXES:
             raise errors.BadInputError(f"a file ending in one of {', '.join(SUFFIXES)} is expected")
         job = self._begin(name, use, ImportPhase.RECEIVING, total_bytes=total_bytes)
+        folder = self._folder_of(job)
         try:
-            self._folder.mkdir(parents=True)
-            path = self._folder / f"data{suffix}"
+            folder.mkdir(parents=True)
+            path = folder / f"data{suffix}"
             with path.open("xb") as file:
                 yield partial(self._receive, job, file)
         except OSError as error:
@@ -119,8 +121,9 @@ class ImportService:
             )
             raise
         if self._is_current(job):
+            stopping = self._stopping
             self._update(job, phase=ImportPhase.READING)
-            self._start(job, lambda: self._preview(job, lambda: self._open_source(path)))
+            self._start(job, lambda: self._preview(job, lambda: self._open_source(path, stopping)))
 
     def read_hub(self, repo_id: str, use: ImportUse) -> None:
         """Begin to preview the split `train` of a data set of the hub.
@@ -159,6 +162,8 @@ class ImportService:
     def close(self) -> None:
         """Stop at the next batch, and delete the uploaded file."""
         self._stopping.set()
+        if (child := self._unpacking) is not None:
+            child.kill()
         if self._thread is not None:
             self._thread.join(_LONGEST_BATCH_SECONDS)
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -189,13 +194,23 @@ class ImportService:
         file.write(content)
         self._update(job, num_bytes=file.tell())
 
-    def _open_source(self, path: Path) -> PreferenceSource:
+    def _open_source(self, path: Path, stopping: threading.Event) -> PreferenceSource:
         limits = self._settings.parsing.limits
         if path.suffix != ".zip":
             return open_dataset(str(path), limits=limits)
         with ParserChild(path.name, limits, max_written=limits.unpacked_mb << 20) as child:
-            unpacked = child.call(unpack, path, self._folder / _UNPACKED, limits, times=_ZIP_TIMES)
+            self._unpacking = child
+            if stopping.is_set():  # by a `close` that did not see the child
+                raise errors.StudioError(_STOPPED)
+            try:
+                unpacked = child.call(unpack, path, path.parent / _UNPACKED, limits, times=_ZIP_TIMES)
+            finally:
+                self._unpacking = None
         return open_dataset(unpacked, limits=limits)
+
+    def _folder_of(self, job: ImportJob) -> Path:
+        """The folder of an import's files: of its own, whatever an import before it may still be writing."""
+        return self._folder / str(job.number)
 
     def _preview(self, job: ImportJob, open_file: Callable[[], PreferenceSource]) -> None:
         source = open_file()
@@ -238,8 +253,9 @@ class ImportService:
     def _by_sent_name(self, problem: str, job: ImportJob) -> str:
         """A problem in which the uploaded file has the name that it was sent by."""
         kept_name = f"data{Path(job.name).suffix.lower()}"
-        problem = problem.replace(f"{self._folder / _UNPACKED}/", "").replace(str(self._folder / _UNPACKED), job.name)
-        return problem.replace(str(self._folder / kept_name), job.name).replace(kept_name, job.name)
+        folder = self._folder_of(job)
+        problem = problem.replace(f"{folder / _UNPACKED}/", "").replace(str(folder / _UNPACKED), job.name)
+        return problem.replace(str(folder / kept_name), job.name).replace(kept_name, job.name)
 
     def _update(self, job: ImportJob, **changes: Any) -> None:
         """Update `current`, if it is still this import."""

@@ -19,9 +19,11 @@ from dmpo_app.exchange.readers.reader import (
     LeftOutReason,
     PreferenceReader,
     Row,
+    RowImages,
     RowMetadata,
     RowPair,
     UnusableImageError,
+    list_pairs,
 )
 from dmpo_app.io.files import sha256_hex
 from dmpo_app.labeling.prompt_desk import PromptImportRules, find_refusal
@@ -137,22 +139,22 @@ class RowRules:
 
 def read_row(rules: RowRules, row: Row, number: int) -> Iterator[PairWithFiles | tuple[str, str]]:
     """Read the pairs of a row, or (row, reason). Never raises for what is in the row."""
-    try:
-        row_pairs = list(rules.reader.read_pairs(row))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-        yield str(number), LeftOutReason.BROKEN_ROW.value
+    row_pairs = list_pairs(rules.reader, row)
+    if isinstance(row_pairs, LeftOutReason):
+        yield str(number), row_pairs.value
         return
+    images = RowImages(rules.folder)
     for index, row_pair in enumerate(row_pairs):
         name = str(number) if len(row_pairs) == 1 else f"{number}/{index}"
         try:
-            yield _read_pair(rules, row_pair, name)
+            yield _read_pair(rules, row_pair, images, name)
         except _RowLeftOutError as problem:
             yield name, str(problem)
         except UnusableImageError as problem:
             yield name, problem.reason.value
 
 
-def _read_pair(rules: RowRules, row_pair: RowPair, name: str) -> PairWithFiles:
+def _read_pair(rules: RowRules, row_pair: RowPair, images: RowImages, name: str) -> PairWithFiles:
     prompt = row_pair.prompt.strip() if isinstance(row_pair.prompt, str) else ""
     if not prompt:
         raise _RowLeftOutError(LeftOutReason.EMPTY_PROMPT.value)
@@ -160,7 +162,7 @@ def _read_pair(rules: RowRules, row_pair: RowPair, name: str) -> PairWithFiles:
     reason = rules.prompts.refusal_reason(prompt)
     if reason is not None:
         raise _RowLeftOutError(reason)
-    file_a, file_b = rules.folder.content(row_pair.image_a), rules.folder.content(row_pair.image_b)
+    file_a, file_b = images.content(row_pair.image_a), images.content(row_pair.image_b)
     if file_a == file_b:
         raise _RowLeftOutError(LeftOutReason.IDENTICAL_IMAGES.value)
     metadata = row_pair.metadata
@@ -218,9 +220,9 @@ def _parse_comment(metadata: RowMetadata) -> str | None:
 
 
 def _parse_elapsed_ms(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # NaN
         return 0
-    return min(max(0, int(value)), MAX_ELAPSED_MS)
+    return int(min(max(0, value), MAX_ELAPSED_MS))
 
 
 def _parse_time(value: object) -> datetime | None:
@@ -233,7 +235,10 @@ def _parse_time(value: object) -> datetime | None:
         return None
     # Through the clock time and not `astimezone`, which a pandas timestamp answers in a type of its own.
     aware = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
-    return datetime.fromtimestamp(aware.timestamp(), UTC)
+    try:
+        return datetime.fromtimestamp(aware.timestamp(), UTC)
+    except (ValueError, OverflowError, OSError):  # in UTC it is of year 0, or 10,000
+        return None
 
 
 def _json_values(metadata: Mapping[str, object]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from dmpo_app.exchange.readers.reader import ImageFolder, Row
 from dmpo_app.exchange.readers.source import Bookmark, CountedRows, RowStream, fingerprint_of_files
 from dmpo_app.parsing.arrow_rows import ArrowRows, ParquetRows, import_pyarrow
 from dmpo_app.parsing.json_records import find_problem, read_lines, read_records
-from dmpo_app.parsing.limits import check_column_count, check_row_count, reading, require_regular_file
+from dmpo_app.parsing.limits import check_column_count, check_row_count, keep_going, reading, require_regular_file
 
 KINDS = {".parquet": "parquet", ".jsonl": "JSON lines", ".json": "JSON", ".arrow": "arrow"}
 COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
@@ -90,6 +90,7 @@ class FilesSource:
         num_rows = 0
         num_bytes = sum(file.num_bytes for file in self._files)
         for number, file in enumerate(self._files):
+            keep_going()
             try:
                 with self._opened(file) as rows:
                     count = rows.num_rows if skip else 0
@@ -135,13 +136,16 @@ class _JsonRows:
     def num_rows(self) -> int:
         if self._are_lines:
             with self._open() as stream:
-                return sum(1 for _ in read_lines(stream, self._file.name, self._limits))
-        return sum(1 for _ in self._records())
+                return _count(read_lines(stream, self._file.name, self._limits))
+        return _count(self._records())
 
     def rows(self, columns: Collection[str] | None, skip: int = 0) -> Iterator[dict[str, Any]]:
         """Iterate over the rows from the `skip`-th on, with these columns, those of them that there are."""
         names = [name for name in self.columns if columns is None or name in columns]
-        for record in islice(self._records(), skip, None):
+        for number, record in enumerate(self._records()):
+            if number < skip:
+                keep_going()
+                continue
             yield {name: record.get(name) for name in names} if isinstance(record, dict) else {}
 
     @property
@@ -168,6 +172,14 @@ class _JsonRows:
         with self._open() as stream:
             line = next(read_lines(stream, self._file.name, self._limits), None)
         return "it holds no rows" if line is None else f"the first line is no record, {find_problem(line)}"
+
+
+def _count(items: Iterator[object]) -> int:
+    count = 0
+    for _ in items:
+        count += 1
+        keep_going()
+    return count
 
 
 def local_source(path: Path, split: str, limits: ParserLimits) -> FilesSource:

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +31,8 @@ class LeftOutReason(StrEnum):
     TOO_LARGE = "image of more than 20 megapixels"
     IDENTICAL_IMAGES = "identical images"
     BROKEN_ROW = "a row of another shape than its format has"
+    TOO_MANY_PAIRS = "a row of more than 1,000 pairs"
+    TOO_MUCH_DATA = "images of one row that are larger than 512 MB together"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class LeftOutPair:
 MAX_PIXELS = 20_000_000
 """The largest image that is decoded: a small file can ask for gigabytes."""
 MAX_IMAGE_BYTES = 100 << 20
+MAX_ROW_PAIRS, MAX_ROW_IMAGE_BYTES = 1_000, 512 << 20
+"""Of one row: a ranking of 45 images gives 990 pairs, and a line of 100,000 letters would give billions."""
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
 _DATA_URI = "data:image/"
 _DECODE_ERRORS = (
@@ -108,8 +113,31 @@ class ImageFolder:
             if path.stat().st_size > MAX_IMAGE_BYTES:
                 raise UnusableImageError(LeftOutReason.TOO_LARGE)
             return path.read_bytes()
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name; links in a circle
             raise UnusableImageError(LeftOutReason.NO_IMAGE) from error
+
+
+class RowImages:
+    """The image files of one row, each read once, however many pairs name it, and only so many bytes of them."""
+
+    def __init__(self, folder: ImageFolder) -> None:
+        self._folder = folder
+        self._files: dict[str, bytes] = {}
+        self._num_bytes = 0
+
+    def content(self, value: object) -> bytes:
+        """Read an image cell as `ImageFolder.content` does. Raises UnusableImageError."""
+        if isinstance(value, Mapping):
+            value = value.get("bytes") or value.get("path")
+        if not isinstance(value, str):
+            return self._folder.content(value)
+        if value not in self._files:
+            content = self._folder.content(value)
+            self._num_bytes += len(content)
+            if self._num_bytes > MAX_ROW_IMAGE_BYTES:
+                raise UnusableImageError(LeftOutReason.TOO_MUCH_DATA)
+            self._files[value] = content
+        return self._files[value]
 
 
 def _from_data_uri(value: str) -> bytes:
@@ -232,16 +260,25 @@ def columns_read(reader: PreferenceReader) -> frozenset[str] | None:
     return None if reader.extras is None else frozenset().union(*reader.columns, reader.extras)
 
 
+def list_pairs(reader: PreferenceReader, row: Row) -> list[RowPair] | LeftOutReason:
+    """List the pairs of a row, or say why it is left out. Never raises for what is in the row."""
+    try:
+        row_pairs = list(islice(reader.read_pairs(row), MAX_ROW_PAIRS + 1))
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError):
+        return LeftOutReason.BROKEN_ROW
+    return row_pairs if len(row_pairs) <= MAX_ROW_PAIRS else LeftOutReason.TOO_MANY_PAIRS
+
+
 def read_row(
     reader: PreferenceReader, row: Row, source_id: str, folder: ImageFolder
 ) -> list[PreferencePair | LeftOutPair]:
     """Read and check the pairs of a row. Never raises for what is in the row."""
-    try:
-        row_pairs = list(reader.read_pairs(row))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-        return [LeftOutPair(LeftOutReason.BROKEN_ROW, source_id)]
+    row_pairs = list_pairs(reader, row)
+    if isinstance(row_pairs, LeftOutReason):
+        return [LeftOutPair(row_pairs, source_id)]
+    images = RowImages(folder)
     names = [source_id] if len(row_pairs) == 1 else [f"{source_id}/{index}" for index in range(len(row_pairs))]
-    return [_check_pair(found, name, folder) for found, name in zip(row_pairs, names, strict=True)]
+    return [_check_pair(found, name, images) for found, name in zip(row_pairs, names, strict=True)]
 
 
 def wins_from_scores(score_a: object, score_b: object) -> float | LeftOutReason:
@@ -250,7 +287,7 @@ def wins_from_scores(score_a: object, score_b: object) -> float | LeftOutReason:
         return LeftOutReason.MISSING_LABEL
     try:
         scores = float(score_a), float(score_b)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return LeftOutReason.UNCLEAR_LABEL
     wins_by_scores = {(1.0, 0.0): 1.0, (0.0, 1.0): 0.0, (0.5, 0.5): 0.5}
     return wins_by_scores.get(scores, LeftOutReason.UNCLEAR_LABEL)
@@ -260,13 +297,13 @@ def _is_absent(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _check_pair(row_pair: RowPair, source_id: str, folder: ImageFolder) -> PreferencePair | LeftOutPair:
+def _check_pair(row_pair: RowPair, source_id: str, images: RowImages) -> PreferencePair | LeftOutPair:
     if not isinstance(row_pair.prompt, str) or not row_pair.prompt.strip():
         return LeftOutPair(LeftOutReason.EMPTY_PROMPT, source_id)
     if isinstance(row_pair.wins_a, LeftOutReason):
         return LeftOutPair(row_pair.wins_a, source_id)
     try:
-        image_a, image_b = folder.content(row_pair.image_a), folder.content(row_pair.image_b)
+        image_a, image_b = images.content(row_pair.image_a), images.content(row_pair.image_b)
         if image_a == image_b:
             return LeftOutPair(LeftOutReason.IDENTICAL_IMAGES, source_id)
         decode_image(image_a)

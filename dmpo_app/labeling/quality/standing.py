@@ -18,7 +18,7 @@ from dmpo_app.domain.campaign import ReportRules
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import Outcome
 from dmpo_app.labeling.quality import checks
-from dmpo_app.labeling.quality.quality_votes import TIE, A, B, Bools, DetailedVote, Ints, VoteArrays, wilson_share
+from dmpo_app.labeling.quality.quality_votes import A, B, Bools, DetailedVote, Ints, VoteArrays, wilson_share
 from dmpo_app.settings import NewcomerSettings, Settings
 from dmpo_app.store import Store, utc_now
 
@@ -67,8 +67,11 @@ def find_established(
 
 
 def _record_complete_at(arrays: VoteArrays, record_votes: int) -> Ints:
-    """(K,) the place of the vote that completed each annotator's record, -1 where it is not complete."""
-    counted = np.flatnonzero(np.isin(arrays.outcome, (A, B, TIE)))
+    """(K,) the place of the vote that completed each annotator's record, -1 where it is not complete.
+
+    Of votes for an image: ties alone could be held against nothing.
+    """
+    counted = np.flatnonzero(np.isin(arrays.outcome, (A, B)))
     by_annotator = counted[np.argsort(arrays.annotator[counted], kind="stable")]
     numbers = np.bincount(arrays.annotator[counted], minlength=arrays.num_annotators)
     places = np.full(arrays.num_annotators, -1, np.int64)
@@ -177,6 +180,10 @@ class Standings:
         """Look it up anew next time: somebody was struck or restored."""
         with self._lock:
             self._expires_at = 0.0
+
+    def of_lineage(self, base: BaseModelRef) -> "Standings":
+        """The standing of the annotators of any lineage of the home; these where it is their own."""
+        return self if base.id == self._base.id else Standings(self._store, base, self._settings, now=self._now)
 
     def report_rules(self) -> ReportRules:
         """The rules by which reports take pairs from everybody now."""

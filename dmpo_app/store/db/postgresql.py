@@ -31,6 +31,8 @@ _SERVER_LOCK_HOLDER = (
 _KEEPALIVES = (("idle", 30), ("interval", 10), ("count", 3))
 """A server whose machine is gone is noticed after a minute, and its lock is free; by default that takes two hours."""
 _MAX_APPLICATION_NAME = 63
+_NAME_PREFIX = "dmpo-studio "
+_TOKEN_END = len(_NAME_PREFIX) + 8
 _CONNECT_SECONDS = 10
 
 _FULL = ("53100", "53200", "58030")
@@ -81,7 +83,7 @@ def hold_for_server(engine: Engine, place: str) -> None:
     Raises HomeLockedError, with the other server's place, when it cannot be had now; BusyError where a connection is
     made anew.
     """
-    own_name = f"dmpo-studio {secrets.token_hex(4)} {place}"[:_MAX_APPLICATION_NAME]
+    own_name = f"{_NAME_PREFIX}{secrets.token_hex(4)} {place}"[:_MAX_APPLICATION_NAME]
 
     @event.listens_for(engine, "connect")
     def hold(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
@@ -115,7 +117,9 @@ def _take_server_lock(connection: DBAPIConnection, own_name: str) -> str | None:
         cursor.execute(_SERVER_LOCK_HOLDER)
         holder = cursor.fetchone()
         connection.commit()
-        if holder is not None and holder[1] == own_name:  # a connection of ours that the network lost
+        if holder is not None and str(holder[1]).startswith(own_name[:_TOKEN_END]):
+            # A connection of ours that the network lost. The rest of the name is the place, where PostgreSQL writes
+            # letters of its own for those that are not ASCII.
             cursor.execute("SELECT pg_terminate_backend(%s)", (holder[0],))
         if time.monotonic() >= deadline:
             return "unknown" if holder is None else str(holder[1] or "a server of another user")

@@ -1,7 +1,7 @@
 """Reports of pairs that should not be shown: from whom they hide a pair, and when they retire it for everybody."""
 
 import builtins
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from dmpo_app.store.voting.assignments import close_open_assignments
 from dmpo_app.store.voting.own_votes import get_own_assignment
 
 DEFAULT_RULES = ReportRules()
+_CLEARED_AT_ONCE = 200
 _REPORTS: Select[*tuple[Any, ...]] = (
     select(
         schema.ReportRow.id,
@@ -105,22 +106,45 @@ class Reports:
     def clear_all(
         self, base: BaseModelRef, *, by: str, annotator_id: int | None = None, rules: ReportRules = DEFAULT_RULES
     ) -> int:
-        """Clear every open report, or those of one annotator, as one act of `by`; returns how many.
+        """Clear every open report, or those of one annotator, by acts of `by`; returns how many.
 
-        Confirmed reports stay: those are an administrator's word.
+        Confirmed reports stay: those are an administrator's word. So many at once, votes come in between.
         """
         condition = and_(schema.ReportRow.base_id == base.id, schema.ReportRow.confirmed_at.is_(None))
         if annotator_id is not None:
             condition = and_(condition, schema.ReportRow.annotator_id == annotator_id)
 
         def work(connection: Connection) -> int:
-            num_cleared = _clear(connection, condition, by, rules, self._now())
+            some = (
+                select(schema.ReportRow.id)
+                .where(condition, text(schema.IS_UNCLEARED))
+                .limit(_CLEARED_AT_ONCE)
+                .correlate(None)
+            )
+            num_cleared = _clear(connection, schema.ReportRow.id.in_(some), by, rules, self._now())
             if num_cleared:
                 whose = "" if annotator_id is None else f" of annotator {annotator_id}"
                 record_act(connection, by, "clear_reports", f"{num_cleared} reports{whose}", at=self._now())
             return num_cleared
 
-        return self._database.write(work)
+        num_cleared = 0
+        while some := self._database.write(work):
+            num_cleared += some
+        return num_cleared
+
+    def lineages_reported_by(self, annotator_id: int) -> builtins.list[BaseModelRef]:
+        """List the lineages in which an annotator has open reports."""
+        row = schema.BaseModelRow
+        is_theirs = (schema.ReportRow.annotator_id == annotator_id, text(schema.IS_UNCLEARED))
+        query = select(row.id, row.source, row.family, row.fingerprint).where(
+            row.id.in_(select(schema.ReportRow.base_id).where(*is_theirs))
+        )
+        with self._database.reader() as connection:
+            return [BaseModelRef(*row) for row in connection.execute(query)]
+
+    def settle_reported_by(self, annotator_id: int, rules: Mapping[int, ReportRules]) -> None:
+        """Settle the pairs that an annotator has open reports of, by the rules of their lineages."""
+        self._database.write(lambda connection: settle_pairs_of(connection, annotator_id, rules, self._now()))
 
     def confirm(self, base: BaseModelRef, report_id: int, *, by: str, rules: ReportRules = DEFAULT_RULES) -> Report:
         """Confirm a report, an act of `by`: the pair is retired until this report is cleared.
@@ -166,15 +190,32 @@ def _clear(connection: Connection, condition: ColumnElement[bool], by: str, rule
     return len(pair_ids)
 
 
+def settle_pairs_of(connection: Connection, annotator_id: int, rules: Mapping[int, ReportRules], now: datetime) -> None:
+    """Settle the pairs that an annotator has open reports of; those of lineages without rules by the usual ones."""
+    query = select(schema.ReportRow.base_id, schema.ReportRow.pair_id).where(
+        schema.ReportRow.annotator_id == annotator_id, text(schema.IS_UNCLEARED)
+    )
+    pair_ids: dict[int, set[int]] = {}
+    for row in connection.execute(query):
+        pair_ids.setdefault(row.base_id, set()).add(row.pair_id)
+    for base_id, ids in pair_ids.items():
+        settle_pairs(connection, ids, rules.get(base_id, DEFAULT_RULES), now)
+
+
 def settle_pairs(connection: Connection, pair_ids: Iterable[int], rules: ReportRules, now: datetime) -> None:
     """Retire, hide or bring back pairs, as the open reports of them ask for.
 
-    Reports of struck annotators ask for nothing, unless an administrator has confirmed them.
+    Reports of struck annotators ask for nothing, unless an administrator has confirmed them. Newcomers hide no gold
+    pair: those are few, seen by every session, and what newcomers are checked by.
     """
     for pair_id in sorted(pair_ids):
         pair = connection.execute(
             select(
-                schema.PairRow.id, schema.PairRow.base_id, schema.PairRow.retired_at, schema.PairRow.hidden_at
+                schema.PairRow.id,
+                schema.PairRow.base_id,
+                schema.PairRow.retired_at,
+                schema.PairRow.hidden_at,
+                schema.PairRow.gold,
             ).where(schema.PairRow.id == pair_id)
         ).one()
         reports = _standing_reports(connection, pair_id)
@@ -185,6 +226,7 @@ def settle_pairs(connection: Connection, pair_ids: Iterable[int], rules: ReportR
         is_hidden = (
             not is_retired
             and rules.established is not None
+            and pair.gold is None
             and len(voices) >= rules.reports_to_hide
             and (pair.hidden_at is not None or _may_hide_one_more(connection, pair.base_id, rules.max_hidden_share))
         )

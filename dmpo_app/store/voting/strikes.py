@@ -5,7 +5,7 @@ are retired at the very moment of the strike, which is how `restore` knows them.
 """
 
 import builtins
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +16,7 @@ from dmpo_app.errors import NotFoundError
 from dmpo_app.store import schema
 from dmpo_app.store.audit import record_act
 from dmpo_app.store.db.database import Database
-from dmpo_app.store.voting.reports import DEFAULT_RULES, settle_pairs
+from dmpo_app.store.voting.reports import settle_pairs_of
 
 
 class Strikes:
@@ -24,10 +24,11 @@ class Strikes:
         self._database = database
         self._now = now
 
-    def strike(self, annotator_id: int, *, by: str, rules: ReportRules = DEFAULT_RULES) -> StruckAnnotator:
+    def strike(self, annotator_id: int, *, by: str, rules: Mapping[int, ReportRules] | None = None) -> StruckAnnotator:
         """Strike an annotator, an act of `by`: votes and reports count no more, prompts they proposed are retired.
 
-        Doing so twice changes nothing. Raises NotFoundError.
+        `rules`: of the lineages in which they have reports, by id. Doing so twice changes nothing. Raises
+        NotFoundError.
         """
 
         def work(connection: Connection) -> StruckAnnotator:
@@ -38,15 +39,18 @@ class Strikes:
                     schema.PromptRow.id.in_(_proposals(annotator_id)), schema.PromptRow.retired_at.is_(None)
                 )
                 connection.execute(retirement.values(retired_at=now))
-                settle_pairs(connection, _reported_pairs(connection, annotator_id), rules, now)
+                settle_pairs_of(connection, annotator_id, rules or {}, now)
                 struck = _summary(connection, _find(connection, annotator_id))
                 record_act(connection, by, "strike_annotator", _subject(struck), at=now)
             return _summary(connection, _find(connection, annotator_id))
 
         return self._database.write(work)
 
-    def restore(self, annotator_id: int, *, by: str, rules: ReportRules = DEFAULT_RULES) -> None:
-        """Undo `strike`, an act of `by`: everything is as if it had not been. Raises NotFoundError."""
+    def restore(self, annotator_id: int, *, by: str) -> None:
+        """Undo `strike`, an act of `by`. Raises NotFoundError.
+
+        The pairs they reported are to be settled then, by rules that know them again (`Reports.settle_reported_by`).
+        """
 
         def work(connection: Connection) -> None:
             row = _find(connection, annotator_id)
@@ -58,7 +62,6 @@ class Strikes:
             )
             connection.execute(restoration.values(retired_at=None))
             _set_struck(connection, annotator_id, None)
-            settle_pairs(connection, _reported_pairs(connection, annotator_id), rules, self._now())
             record_act(connection, by, "restore_annotator", _subject(struck), at=self._now())
 
         return self._database.write(work)
@@ -86,13 +89,6 @@ def _set_struck(connection: Connection, annotator_id: int, at: datetime | None) 
 
 def _proposals(annotator_id: int) -> Any:
     return select(schema.PromptProposalRow.prompt_id).where(schema.PromptProposalRow.annotator_id == annotator_id)
-
-
-def _reported_pairs(connection: Connection, annotator_id: int) -> set[int]:
-    query = select(schema.ReportRow.pair_id).where(
-        schema.ReportRow.annotator_id == annotator_id, text(schema.IS_UNCLEARED)
-    )
-    return set(connection.execute(query).scalars())
 
 
 def _summary(connection: Connection, row: Row[*tuple[Any, ...]]) -> StruckAnnotator:

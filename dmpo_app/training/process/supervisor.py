@@ -30,7 +30,10 @@ EXIT_PASSING = 75
 """Exit status when the base model could not be loaded for a reason that passes, as a hub out of reach."""
 EXIT_SETUP = 78
 """Exit status when the base model or the home is unfit; the reason is the last line on stderr."""
+WAITING = "waiting"
+"""The phase of a trainer that has no round to train."""
 MAX_QUICK_EXITS = 6
+_MOST_DOUBLINGS = 10
 _QUICK_EXIT_SECONDS = 60.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
 _STOP_SECONDS = 30.0
@@ -61,6 +64,7 @@ class TrainerProcess:
         self._thread: threading.Thread | None = None
         self._process: subprocess.Popen[str] | None = None
         self._life = LifeSigns(settings.trainer.silent_seconds)
+        self._ended_for = ""
         self._hang = ""
         self._restarts = 0
         self._quick_exits = 0
@@ -106,7 +110,11 @@ class TrainerProcess:
 
     def _supervise(self) -> None:
         while not self._stopping.is_set():
-            status, last_stderr_line = self._run_once()
+            try:
+                status, last_stderr_line = self._run_once()
+            except Exception as error:  # noqa: BLE001 - too many open files, too little memory: it is tried again
+                _log.warning("the trainer could not be started", exc_info=error)
+                status, last_stderr_line = EXIT_PASSING, f"it could not be started ({error})"
             if self._stopping.is_set():
                 return
             pause = self._handle_exit(status, last_stderr_line)
@@ -140,8 +148,10 @@ class TrainerProcess:
             last, ticked_at = ticked_at, time.monotonic()
             if hang := life.tick(ticked_at - last):
                 with self._lock:
-                    self._hang = hang
-                _log.error("%s; its stacks are in trainer.log, and it is ended", hang)
+                    self._ended_for = hang
+                    # A round is not to blame for what hung while the model loaded, or between rounds.
+                    self._hang = hang if self._ready_at is not None and life.phase != WAITING else ""
+                _log.error("%s; its stacks are in trainer-stacks.log, and it is ended", hang)
                 if hasattr(signal, "SIGUSR1"):
                     process.send_signal(signal.SIGUSR1)
                 _terminate(process, _HANG_STOP_SECONDS)
@@ -149,7 +159,7 @@ class TrainerProcess:
 
     def _spawn(self) -> subprocess.Popen[str]:
         with self._lock:
-            self._life = LifeSigns(self._settings.trainer.silent_seconds)
+            self._life, self._ended_for = LifeSigns(self._settings.trainer.silent_seconds), ""
             self._process = subprocess.Popen(
                 [*self._command, "--parent-pid", str(os.getpid()), "--owner", self._owner, "--hang", self._hang],
                 stdin=subprocess.PIPE,
@@ -183,7 +193,7 @@ class TrainerProcess:
     def _handle_exit(self, status: int, last_stderr_line: str) -> float | None:
         """Handle an exit; return the seconds until the next start, None to give up."""
         with self._lock:
-            reason = self._hang or _reason(status, last_stderr_line)
+            reason = self._ended_for or _reason(status, last_stderr_line)
             uptime = 0.0 if self._ready_at is None else time.monotonic() - self._ready_at
             # Whoever kills a trainer that was ready says nothing about whether the next one can work.
             if (status > 0 and uptime < _QUICK_EXIT_SECONDS) or self._ready_at is None:
@@ -197,7 +207,8 @@ class TrainerProcess:
                 return None
             self._restarts += 1
             self._message = f"{reason}; it is started again"
-            pause: float = min(_FIRST_PAUSE_SECONDS * 2**self._quick_exits, _LONGEST_PAUSE_SECONDS)
+            doublings = min(self._quick_exits, _MOST_DOUBLINGS)  # 2 to the power of some thousand tries is no float
+            pause: float = min(_FIRST_PAUSE_SECONDS * 2**doublings, _LONGEST_PAUSE_SECONDS)
         _log.warning("%s in %.1f s", self._message, pause)
         return pause
 

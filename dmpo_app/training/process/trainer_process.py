@@ -26,7 +26,7 @@ from dmpo_app.io.logs import formatter_for
 from dmpo_app.io.processes import StopFlag
 from dmpo_app.settings import Settings
 from dmpo_app.settings.resources import available_cores, torch_threads
-from dmpo_app.training.process.supervisor import EXIT_PASSING, EXIT_SETUP, READY, TrainerProcess
+from dmpo_app.training.process.supervisor import EXIT_PASSING, EXIT_SETUP, READY, WAITING, TrainerProcess
 
 if TYPE_CHECKING:
     from dmpo_app.diffusion.denoiser import Denoiser
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainerProcess", "main", "run_trainer"]
 
-LOG_FILE = "trainer.log"
+LOG_FILE, STACKS_FILE = "trainer.log", "trainer-stacks.log"
 _LOG_BYTES, _LOG_BACKUPS = 1_000_000, 2
 _LOG_LINE = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
 _PREFETCH_PAUSE_SECONDS = 0.1
@@ -184,7 +184,7 @@ def _work(scheduler: RoundScheduler, group: ProcessGroup, stop_flag: StopFlag, p
 
     try:
         while not stop_flag.is_set():
-            advance("waiting")
+            advance(WAITING)
             tick = scheduler.tick()
             group.broadcast(lambda: IDLE)
             if tick is Tick.PREPARED:
@@ -204,13 +204,15 @@ def trainer_threads(settings: Settings) -> int:
 
 
 def _open_log(settings: Settings) -> IO[bytes]:
-    """Log to a file in the home; returns that file for what is written past Python's logging."""
+    """Log to a file in the home; returns another, never renamed, for the stacks of one that hangs."""
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = settings.home / LOG_FILE
     handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOG_BACKUPS, encoding="utf-8")
     handler.setFormatter(formatter_for(settings.log_format, _LOG_LINE))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    return path.open("ab")
+    stacks = settings.home / STACKS_FILE
+    is_long = stacks.exists() and stacks.stat().st_size > _LOG_BYTES
+    return stacks.open("wb" if is_long else "ab")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from dmpo_app.errors import StudioError
 from dmpo_app.web.authentication import AdminToken, MaybeMetricsToken, require_administrator, require_metrics_token
 from dmpo_app.web.campaign_models import DamageAnswer, DamagedPairOut
-from dmpo_app.web.error_responses import StudioRoute, document_errors
-from dmpo_app.web.services import RequestLimiters, Services
+from dmpo_app.web.error_responses import StudioRoute, document_admin_errors
+from dmpo_app.web.services import Coalesced, RequestLimiters, Services
 
 ALIVE, READY, METRICS = "/healthz", "/readyz", "/metrics"
 ROOT_PATHS = frozenset({ALIVE, READY, METRICS})
@@ -37,6 +37,8 @@ class ReadyAnswer(BaseModel):
 def health_router(services: Services, limiters: RequestLimiters) -> APIRouter:
     """Routes at the root; no description of the API names them, since they belong to whoever runs the server."""
     router = APIRouter(route_class=StudioRoute, include_in_schema=False)
+    # One for all who ask: while the store hangs, each count would keep a thread for good.
+    num_pairs = Coalesced(limiters.reads, services.count_pool)
 
     @router.get(ALIVE)
     async def alive() -> AliveAnswer:
@@ -46,7 +48,7 @@ def health_router(services: Services, limiters: RequestLimiters) -> APIRouter:
     @router.get(READY)
     async def ready(response: Response) -> ReadyAnswer:
         """Answer 200 when votes can be taken, else 503; a model that loads or failed is no hindrance to that."""
-        answer = await _readiness(services, limiters)
+        answer = await _readiness(services, num_pairs)
         response.status_code = 200 if answer.ready else 503
         return answer
 
@@ -60,9 +62,9 @@ def health_router(services: Services, limiters: RequestLimiters) -> APIRouter:
     return router
 
 
-async def _readiness(services: Services, limiters: RequestLimiters) -> ReadyAnswer:
+async def _readiness(services: Services, num_pairs: Coalesced[int]) -> ReadyAnswer:
     try:
-        pairs = await asyncio.wait_for(limiters.reads.run(services.count_pool), STORE_SECONDS)
+        pairs = await asyncio.wait_for(num_pairs.get(), STORE_SECONDS)
     except (StudioError, TimeoutError, OSError):
         pairs = None
     trainer: Literal["running", "stopped", "off"] = "running" if services.trainer.state.running else "stopped"
@@ -83,7 +85,7 @@ def damage_router(services: Services, limiters: RequestLimiters) -> APIRouter:
     """Routes under /api/v1 about damage to the home's files."""
     router = APIRouter(route_class=StudioRoute, tags=["administration"])
 
-    @router.get("/damage", responses=document_errors(401, 403, 503))
+    @router.get("/damage", responses=document_admin_errors())
     async def damage(token: AdminToken) -> DamageAnswer:
         """Pairs whose images or tensors are missing or damaged. They come back by themselves once the files are whole.
 

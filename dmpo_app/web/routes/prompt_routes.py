@@ -159,7 +159,7 @@ class PromptUploadRoute(StudioRoute):
 
 def prompts_router(services: Services, limiters: RequestLimiters) -> APIRouter:
     """Routes under /api/v1/prompts. Raises SetupError when the list of blocked words cannot be read."""
-    desk = PromptService(services.store, services.base, services.settings)
+    desk = PromptService(services.store, services.base, services.settings, services.labeling.standings)
     router = APIRouter(route_class=StudioRoute)
     _add_public_routes(router, services, desk, limiters)
     _add_administration(router, services, desk, limiters)

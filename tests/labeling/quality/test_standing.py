@@ -37,8 +37,9 @@ def alternating(annotator_id: int, letters: str) -> list[Vote]:
 
 
 def test_a_record_takes_so_many_votes_that_say_something_and_so_long() -> None:
-    votes = [*alternating(1, "a" * 20), *alternating(2, "a" * 19 + "s" * 9), *alternating(3, "abat" * 6)]
+    votes = [*alternating(1, "a" * 20), *alternating(2, "a" * 19 + "s" * 9), *alternating(3, "abat" * 7)]
     assert established(votes) == {1, 3}
+    assert established(alternating(4, "a" * 19 + "t" * 40)) == set(), "ties can be held against nothing"
     assert established(votes, first={1: NOW - timedelta(hours=23)}) == {3}
 
 
