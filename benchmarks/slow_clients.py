@@ -9,6 +9,7 @@ connections the server still held when the measuring ended.
 import argparse
 import asyncio
 import multiprocessing
+import random
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -52,7 +53,8 @@ async def idle(_: asyncio.StreamReader, __: asyncio.StreamWriter, until: float) 
 
 
 async def unknown_session(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, until: float) -> None:
-    """The stream of a session that does not exist, asked for again and again."""
+    """The stream of a session that does not exist, asked for once a second, not all of them in the same instant."""
+    await asyncio.sleep(random.random())
     while time.monotonic() < until:
         name = f"{id(writer):x}{time.monotonic_ns():x}"
         writer.write(f"GET /gradio_api/queue/data?session_hash={name} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())

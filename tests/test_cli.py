@@ -197,14 +197,21 @@ def test_links_of_invitation_are_printed_and_open_sessions(tmp_path: Path, monke
     assert code == 0, output
     links = output.split()
     assert [link.split("=")[0] for link in links] == ["https://studio.example/?invite"] * 2
+    monkeypatch.setenv("DMPO_ROOT_PATH", "/studio")
+    monkeypatch.setenv("DMPO_HOST", "::1")
+    [own] = [line for line in run("invite", "create")[1].split() if "?" in line]
+    assert own.startswith("http://[::1]:7860/studio/?invite=")
+    monkeypatch.setenv("DMPO_IDENTITY__PUBLIC_URL", "https://studio.example")
+    [own] = [line for line in run("invite", "create")[1].split() if "?" in line]
+    assert own.startswith("https://studio.example/?invite=")
     with Store.open(tmp_path / "home") as store:
         sealer = Sealer(load_or_create_key(tmp_path / "home"))
         for link in links:
             store.invites.accept(sealer.open_invite(link.split("=", 1)[1]), "guest")
-        assert [act.actor for act in store.audit.list()] == ["cli", "cli"]
+        assert [act.actor for act in store.audit.list()] == ["cli"] * 4
     listed = run("invite", "list")[1]
     assert "class [a] 1" in listed
-    assert listed.count(" UTC") == 2
+    assert listed.count(" UTC") == 4
 
 
 def test_the_texts_that_people_agreed_to_can_be_read(tmp_path: Path) -> None:

@@ -100,6 +100,17 @@ def test_a_second_home_is_refused_with_both_their_names_and_the_way_out(first: S
     write(first)
 
 
+def test_a_second_home_does_not_change_the_schema_of_the_first_ones_database(
+    first: Store, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def upgrade(_: object) -> bool:
+        raise AssertionError("a newer program would have brought it up to date")
+
+    monkeypatch.setattr("dmpo_app.store.store.upgrade", upgrade)
+    with pytest.raises(SetupError, match="/first, and this is"):
+        Store.open(tmp_path / "second", database_url=url)
+
+
 def test_a_home_that_was_moved_or_restored_from_its_key_still_fits(url: str, tmp_path: Path) -> None:
     Store.open(tmp_path / "first", database_url=url).close()
     (tmp_path / "first").rename(tmp_path / "moved")
@@ -151,9 +162,9 @@ def test_a_server_holds_its_database_again_after_its_connection_was_lost(first: 
 
 
 def test_a_connection_of_its_own_that_only_the_network_lost_is_ended_by_the_server(first: Store, url: str) -> None:
-    first.database.hold_for_server("box:/first")
+    first.database.hold_for_server("box:/josé/first")
     plain_url = url.replace("+psycopg", "")
-    query = "SELECT pid, application_name FROM pg_stat_activity WHERE application_name LIKE '%box:/first'"
+    query = "SELECT pid, application_name FROM pg_stat_activity WHERE application_name LIKE '%/first'"
     with psycopg.connect(plain_url, autocommit=True) as lost:
         [[pid, name]] = lost.execute(query).fetchall()
         lost.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.patience import wait_until
+from tests.preloaded_studio import PreloadedStudio
 from tests.studio_process import StudioProcess
 
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioProcess]:
     home = tmp_path_factory.mktemp("outside") / "home"
-    with StudioProcess(home, LOG_FORMAT="json", PUBLIC="true", TRAIN="false", METRICS_TOKEN="scrape me") as running:
+    with PreloadedStudio(home, LOG_FORMAT="json", PUBLIC="true", TRAIN="false", METRICS_TOKEN="scrape me") as running:
         yield running
 
 

@@ -150,3 +150,17 @@ def test_in_public_mode_people_sign_in_where_there_is_somebody_to_sign_in_with()
     assert Settings(public=True, identity=IdentitySettings()).access == "open"
     invited = LabelingSettings(access="invite")
     assert Settings(public=True, identity=provider, labeling=invited).access == "invite"
+
+
+@pytest.mark.parametrize("how", ["variable", "file", "option"])
+def test_the_users_folder_in_a_home_is_the_same_for_all_who_use_it(
+    how: str, in_an_empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(in_an_empty_folder))
+    monkeypatch.setenv("USERPROFILE", str(in_an_empty_folder))
+    if how == "variable":
+        monkeypatch.setenv("DMPO_HOME", "~/studio")
+    elif how == "file":
+        (in_an_empty_folder / "dmpo.toml").write_text('home = "~/studio"\n')
+    settings = Settings.load({"home": "~/studio"} if how == "option" else None)
+    assert settings.home == in_an_empty_folder / "studio"

@@ -32,6 +32,24 @@ def import_pyarrow() -> ModuleType:
     return library
 
 
+def _plain_rows(batch: Any) -> list[dict[str, Any]]:
+    """The rows of a record batch.
+
+    Times in nanoseconds, as pandas writes them, are made microseconds: for a nanosecond pyarrow would import pandas,
+    0.45 s of a process that reads a small file in 0.3 s.
+    """
+    pyarrow = import_pyarrow()
+    columns, is_cast = list(batch.columns), False
+    for index, column in enumerate(columns):
+        if pyarrow.types.is_timestamp(column.type) and column.type.unit == "ns":
+            columns[index] = column.cast(pyarrow.timestamp("us", column.type.tz), safe=False)
+            is_cast = True
+    if is_cast:
+        batch = pyarrow.RecordBatch.from_arrays(columns, names=batch.schema.names)
+    rows: list[dict[str, Any]] = batch.to_pylist()
+    return rows
+
+
 class ParquetRows:
     """The rows of a parquet file that is open. Raises UnreadableFileError, and the library's errors."""
 
@@ -66,7 +84,7 @@ class ParquetRows:
             for batch in batches:
                 skipped = min(skip, batch.num_rows)
                 skip -= skipped
-                yield from batch.slice(skipped).to_pylist()
+                yield from _plain_rows(batch.slice(skipped))
 
     def _check_group(self, group: int, names: Sequence[str]) -> None:
         description = self._metadata.row_group(group)
@@ -123,7 +141,7 @@ class ArrowRows:
                 continue
             batch.validate(full=True)  # offsets that lead elsewhere would read what is there
             for start in range(skip, batch.num_rows, ROWS_AT_ONCE):
-                yield from batch.slice(start, ROWS_AT_ONCE).to_pylist()
+                yield from _plain_rows(batch.slice(start, ROWS_AT_ONCE))
             skip = 0
 
     def _open(self, fields: list[int] | None) -> Any:

@@ -174,6 +174,7 @@ def test_a_studio_whose_storage_is_out_of_reach_says_so_instead_of_opening(tmp_p
     settings = Settings(
         home=tmp_path / "home",
         port=free_port(),
+        root_path="/studio",
         backup=BackupSettings(url=str(share / "studio" / "backup"), handover_seconds=0),
     )
     address, opened = f"http://127.0.0.1:{settings.port}", threading.Event()
@@ -191,6 +192,10 @@ def test_a_studio_whose_storage_is_out_of_reach_says_so_instead_of_opening(tmp_p
         vote = httpx.post(f"{address}/api/v1/votes", json={"choice": "left"}, timeout=PATIENCE)
         assert (page.status_code, vote.status_code) == (503, 503)
         assert vote.json()["code"] == "backup_unreachable"
+        alive = httpx.get(f"{address}/healthz", timeout=PATIENCE)
+        assert (alive.status_code, alive.json()) == (200, {"status": "alive"}), "whoever asks need not restart it"
+        below = httpx.get(f"{address}/studio/api/v1/status", timeout=PATIENCE)
+        assert (below.status_code, below.json()["code"]) == (503, "backup_unreachable")
         assert page.headers["retry-after"] == vote.headers["retry-after"] == "5"
         assert not (tmp_path / "home" / "studio.db").exists()
         (share / "studio").mkdir(parents=True)

@@ -17,8 +17,7 @@ TABS = ("Contact sheet", "Progress", "Prompts", "Quality", "Before / after")
 
 CASES = {
     "set and passed on": (PATH, False),
-    "set and taken off": (PATH, True),
-    "not set and taken off": ("", True),
+    "not set and taken off": ("", True),  # set and taken off: tests/web/test_behind_nginx.py
 }
 
 

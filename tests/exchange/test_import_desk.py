@@ -206,6 +206,26 @@ def test_what_is_stopped_half_way_goes_on_when_it_is_sent_again(
     assert scalar(store, "SELECT count(*) FROM pairs") == scalar(store, "SELECT count(*) FROM votes") == 24
 
 
+def test_stopping_while_it_is_unpacked_ends_that_and_leaves_nothing(
+    desk: ImportService, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for number in range(500):
+            file.writestr(f"winners/{number}.png", bytes(4_000_000))
+    content = archive.getvalue()
+    sent = store.home / "imports" / "sent"
+    with desk.receive_file("a.zip", ImportUse.BOTH, len(content)) as write:
+        write(content)
+    wait_until(lambda: any(sent.glob("*/*/winners/*.png")), "it is being unpacked", pause=lambda _: time.sleep(0.001))
+    began = time.monotonic()
+    desk.discard()
+    assert time.monotonic() - began < 10
+    assert not sent.exists()
+    time.sleep(0.2)
+    assert not sent.exists(), "nobody goes on unpacking"
+
+
 def test_stopping_while_it_is_received_or_read_leaves_nothing(
     desk: ImportService, store: Store, tmp_path: Path
 ) -> None:

@@ -3,10 +3,11 @@
 import itertools
 import operator
 import os
+import pickle
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 from dmpo_app.domain.limits import ParserLimits
 from dmpo_app.errors import BadInputError, StudioError, UnreadableFileError
 from dmpo_app.parsing.children import ParserChild, child_environment
-from dmpo_app.parsing.limits import MAX_NESTING, measure
+from dmpo_app.parsing.limits import MAX_NESTING, keep_going, measure
 from tests.patience import wait_until
 
 LIMITS = ParserLimits()
@@ -33,6 +34,41 @@ def test_values_come_back_and_items_come_in_order() -> None:
     with ParserChild("a.json", LIMITS) as child:
         assert list(child.stream(iter, moments)) == moments
         assert child.call(len, b"again") == 5
+
+
+@LINUX
+@pytest.mark.parametrize("command", [("/no/such/python",), (sys.executable, "-c", "")])
+def test_a_child_that_does_not_start_is_told_of_and_leaves_nothing_open(command: tuple[str, ...]) -> None:
+    own = psutil.Process()
+    num_open = own.num_fds()
+    for _ in range(3):
+        with pytest.raises(StudioError, match="start"):
+            ParserChild("a.json", LIMITS, command=command)
+    assert own.num_fds() == num_open
+    assert not own.children()
+
+
+@LINUX
+def test_a_reply_that_is_no_reply_is_an_error_that_names_the_file() -> None:
+    """As of a child whose parser was taken over."""
+    replies = (b"\x80\x05K\x00K\x00R.", b"\x80\x05}]s.", b"\x80\x05(K\x01e.")
+    for reply in replies:
+        code = f"import os, sys; os.write(1, {pickle.dumps(('ready',))!r} + {reply!r}); sys.stdin.read()"
+        with pytest.raises(UnreadableFileError, match=r"a\.json"):
+            ParserChild("a.json", LIMITS, command=(sys.executable, "-c", code)).call(len, "")
+
+
+def _seek(seconds: float) -> Iterator[str]:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        keep_going()
+    yield "found"
+
+
+@LINUX
+def test_a_child_that_seeks_its_first_row_is_waited_for_as_long_as_it_gets_on() -> None:
+    with ParserChild("a.json", ParserLimits(wait_seconds=2, cpu_seconds=2)) as child:
+        assert list(child.stream(_seek, 4.0)) == ["found"]
 
 
 def test_an_object_of_another_class_comes_back_as_text() -> None:

@@ -67,6 +67,35 @@ def test_a_pair_with_a_damaged_image_is_offered_to_nobody_until_it_is_whole(
     assert {one.pair_id for one in issue(store, base, ben, 9)} == {lost.id, whole.id}
 
 
+def test_a_file_that_cannot_be_read_for_now_keeps_no_other_from_being_checked(
+    store: Store, base: BaseModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, whole = store.pairs.add_many(base, [own_pair(0), own_pair(1)])
+    store.damage.record_paths([f"images/{name[:2]}/{name}.png" for name in (lost.image_a.sha256, whole.image_a.sha256)])
+    assert store.damage.count(base) == 2
+    read = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path.stem == lost.image_a.sha256:
+            raise OSError(errno.EACCES, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    store.damage.recheck(limit=9)
+    assert [one.pair_id for one in store.damage.list(base)] == [lost.id]
+
+
+def test_checking_again_moves_nothing(store: Store, base: BaseModelRef) -> None:
+    pair = store.pairs.add(base, own_pair(0))
+    [latents] = store.read("SELECT latents_sha256 FROM images WHERE id = :id", id=pair.image_a.id)[0]
+    path = store.files.latents_path(latents)
+    damage(path, "half")
+    store.damage.record_paths([str(path.relative_to(store.home))])
+    store.damage.recheck_tensors()
+    assert path.is_file(), "what finds damage moves it, not what looks again"
+    assert [one.lost for one in store.damage.list(base)] == ["tensors"]
+
+
 def test_votes_on_a_damaged_pair_stay_and_train_as_before(store: Store, base: BaseModelRef, anna: Annotator) -> None:
     pair = store.pairs.add(base, own_pair(0))
     [shown] = issue(store, base, anna)

@@ -1,5 +1,6 @@
 """The trainer as a real process: killed, stopped, orphaned, and unable to start."""
 
+import errno
 import os
 import random
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -137,10 +139,14 @@ def test_a_base_model_that_is_out_of_reach_for_now_is_tried_again_however_often(
 ) -> None:
     monkeypatch.setattr("dmpo_app.training.process.supervisor.MAX_QUICK_EXITS", 1)
     monkeypatch.setattr("dmpo_app.training.process.supervisor._FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("dmpo_app.training.process.supervisor._LONGEST_PAUSE_SECONDS", 0.1)
     ends = f"import sys; sys.stderr.write('the hub is out of reach\\n'); sys.exit({EXIT_PASSING})"
     trainer = TrainerProcess(settings, command=(sys.executable, "-c", ends))
     trainer.start()
     wait_until(lambda: trainer.state.restarts >= 3, "it is tried a fourth time")
+    trainer._quick_exits = 5_000  # as after some hours: no pause is longer than the longest
+    restarts = trainer.state.restarts
+    wait_until(lambda: trainer.state.restarts >= restarts + 2, "it is tried on")
     assert trainer.state.message == "the hub is out of reach; it is started again"
     trainer.stop()
 
@@ -195,6 +201,26 @@ def test_a_trainer_that_ends_by_itself_is_started_again_and_given_up_in_the_end(
     trainer.start()
     wait_until(lambda: trainer.state.message.startswith("no more training"), "the supervisor gives up")
     assert "ended with status 3 (last)" in trainer.state.message
+    assert trainer.state.restarts == 2
+    trainer.stop()
+
+
+def test_a_trainer_that_cannot_be_started_for_now_is_started_once_it_can(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dmpo_app.training.process.supervisor._FIRST_PAUSE_SECONDS", 0.01)
+    failures = [OSError(errno.EMFILE, "Too many open files"), RuntimeError("can't start new thread")]
+    start = subprocess.Popen
+
+    def start_or_fail(*arguments: Any, **options: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return start(*arguments, **options)
+
+    monkeypatch.setattr("dmpo_app.training.process.supervisor.subprocess.Popen", start_or_fail)
+    trainer = TrainerProcess(settings, command=stand_in("import time; print('ready', flush=True); time.sleep(600)"))
+    trainer.start()
+    wait_until(lambda: trainer.state.running and not trainer.state.message, "it runs")
     assert trainer.state.restarts == 2
     trainer.stop()
 

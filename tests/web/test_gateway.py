@@ -40,12 +40,12 @@ def gateway(root_path: str = "", proxies: str = "", app: ASGIApp = describe) -> 
 
 
 def ask(
-    app: ASGIApp, path: str, *, method: str = "GET", client: str = "203.0.113.9", **headers: str
+    app: ASGIApp, path: str, *, method: str = "GET", client: str = "203.0.113.9", query: str = "", **headers: str
 ) -> tuple[int, dict[str, str], Any]:
     """Status, headers and body of an answer. Names of headers with _ for -."""
     named = [(b"host", b"studio.example"), *((k.replace("_", "-").encode(), v.encode()) for k, v in headers.items())]
     scope = {
-        "type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"",
+        "type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": query.encode(),
         "scheme": "http", "root_path": "", "headers": named, "client": (client, 5), "server": ("127.0.0.1", 80),
     }  # fmt: skip
     messages: list[Message] = []
@@ -96,6 +96,9 @@ def test_a_path_means_the_same_whether_the_proxy_takes_the_root_path_off_or_not(
 def test_the_root_path_alone_leads_to_the_page() -> None:
     status, headers, _ = ask(gateway("/tools/taste"), "/tools/taste")
     assert (status, headers["location"]) == (307, "/tools/taste/")
+    assert headers["content-security-policy"] == "default-src 'self'"
+    _, headers, _ = ask(gateway("/tools/taste"), "/tools/taste", query="invite=a%20b")
+    assert headers["location"] == "/tools/taste/?invite=a%20b"
     assert ask(gateway("/studio"), "/studios")[0] == 404
 
 

@@ -14,7 +14,7 @@ from dmpo_app.errors import NotReadyError, StudioError
 from dmpo_app.hosting.zerogpu.gpu_calls import GpuJobRunner
 from dmpo_app.hosting.zerogpu.render_job import RenderJob, RenderResult
 from dmpo_app.rendering.pool import ContactSheetPlanner, PoolPlanner, store_pair
-from dmpo_app.rendering.render_thread import RenderPurge, most_urgent
+from dmpo_app.rendering.render_thread import DamageRecheck, RenderPurge, most_urgent
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 
@@ -53,6 +53,7 @@ class ZeroGpuRenderer:
         self._base = base
         self._gpu = gpu
         self._purge = RenderPurge(store, base, settings, now)
+        self._recheck = DamageRecheck(store, now)
         # The processor of the server does not render, so the pool need not rest while a round trains.
         self._pool = PoolPlanner(
             store, base, settings.pool, rng=rng, shares_cpu=False, num_images=settings.labeling.num_images
@@ -104,6 +105,7 @@ class ZeroGpuRenderer:
 
         Nothing comes when the pool is full and the sheet complete. Raises like `render`.
         """
+        self._recheck.run_if_due()
         fill_plan = self._plan_fill()
         if fill_plan is None:
             return

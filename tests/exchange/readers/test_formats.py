@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import random
 from collections import Counter
 from pathlib import Path
@@ -69,8 +70,41 @@ def test_a_label_that_is_neither_choice_nor_tie_is_not_guessed_at() -> None:
     assert wins_from_scores(0.5, 0.5) == 0.5
     assert wins_from_scores(None, 1.0) is LeftOutReason.MISSING_LABEL
     assert wins_from_scores(float("nan"), 0.0) is LeftOutReason.MISSING_LABEL
-    for scores in ((0, 0), (1, 1), (0.7, 0.3), ("left", "right"), (2, 0)):
+    for scores in ((0, 0), (1, 1), (0.7, 0.3), ("left", "right"), (2, 0), (10**400, 0)):
         assert wins_from_scores(*scores) is LeftOutReason.UNCLEAR_LABEL
+
+
+HPDV2 = next(reader for reader in READERS if reader.name == "hpdv2")
+
+
+@pytest.mark.parametrize("paths", ["a" * 100_000, ["a.png"] * 40_000, [str(number) for number in range(46)]])
+def test_a_row_that_would_be_more_pairs_than_any_ranking_is_left_out(paths: object) -> None:
+    [left_out] = read_row(HPDV2, {"prompt": "a cat", "image_path": paths, "rank": None}, "0", ImageFolder())
+    assert isinstance(left_out, LeftOutPair)
+    assert left_out.reason is LeftOutReason.TOO_MANY_PAIRS
+
+
+def test_the_images_of_a_row_are_read_once_and_only_so_much_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{number}.png" for number in range(5)]
+    write_images(tmp_path, *names)
+    row = {"prompt": "a cat", "image_path": names, "rank": list(range(5))}
+    found = read_row(HPDV2, row, "0", ImageFolder(tmp_path))
+    files = {id(file) for one in found if isinstance(one, PreferencePair) for file in (one.image_a, one.image_b)}
+    assert (len(found), len(files)) == (10, 5)
+    size = (tmp_path / names[0]).stat().st_size
+    monkeypatch.setattr("dmpo_app.exchange.readers.reader.MAX_ROW_IMAGE_BYTES", 2 * size + 20)
+    reasons = summary(read_row(HPDV2, row, "0", ImageFolder(tmp_path)))
+    assert reasons.count(LeftOutReason.TOO_MUCH_DATA) == 9
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links take rights there")
+def test_links_in_a_circle_are_no_image(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(UnusableImageError):
+        ImageFolder(tmp_path).content("a/x.png")
 
 
 @pytest.mark.parametrize("binarized", [True, False])
