@@ -211,8 +211,8 @@ def test_stopping_while_it_is_unpacked_ends_that_and_leaves_nothing(
 ) -> None:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        for number in range(500):
-            file.writestr(f"winners/{number}.png", bytes(4_000_000))
+        for number in range(100):
+            file.writestr(f"winners/{number}.png", bytes(2_000_000))
     content = archive.getvalue()
     sent = store.home / "imports" / "sent"
     with desk.receive_file("a.zip", ImportUse.BOTH, len(content)) as write:

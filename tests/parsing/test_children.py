@@ -7,7 +7,7 @@ import pickle
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -19,7 +19,9 @@ import pytest
 from dmpo_app.domain.limits import ParserLimits
 from dmpo_app.errors import BadInputError, StudioError, UnreadableFileError
 from dmpo_app.parsing.children import ParserChild, child_environment
-from dmpo_app.parsing.limits import MAX_NESTING, keep_going, measure
+from dmpo_app.parsing.limits import MAX_NESTING, measure
+from dmpo_app.settings import PROJECT_ROOT
+from tests.parsing.seeking import seek
 from tests.patience import wait_until
 
 LIMITS = ParserLimits()
@@ -40,12 +42,12 @@ def test_values_come_back_and_items_come_in_order() -> None:
 @pytest.mark.parametrize("command", [("/no/such/python",), (sys.executable, "-c", "")])
 def test_a_child_that_does_not_start_is_told_of_and_leaves_nothing_open(command: tuple[str, ...]) -> None:
     own = psutil.Process()
-    num_open = own.num_fds()
+    num_open, children = own.num_fds(), set(own.children())
     for _ in range(3):
         with pytest.raises(StudioError, match="start"):
             ParserChild("a.json", LIMITS, command=command)
-    assert own.num_fds() == num_open
-    assert not own.children()
+    assert own.num_fds() <= num_open
+    assert set(own.children()) <= children
 
 
 @LINUX
@@ -58,17 +60,11 @@ def test_a_reply_that_is_no_reply_is_an_error_that_names_the_file() -> None:
             ParserChild("a.json", LIMITS, command=(sys.executable, "-c", code)).call(len, "")
 
 
-def _seek(seconds: float) -> Iterator[str]:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        keep_going()
-    yield "found"
-
-
 @LINUX
-def test_a_child_that_seeks_its_first_row_is_waited_for_as_long_as_it_gets_on() -> None:
+def test_a_child_that_seeks_its_first_row_is_waited_for_as_long_as_it_gets_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT_ROOT))
     with ParserChild("a.json", ParserLimits(wait_seconds=2, cpu_seconds=2)) as child:
-        assert list(child.stream(_seek, 4.0)) == ["found"]
+        assert list(child.stream(seek, 4.0)) == ["found"]
 
 
 def test_an_object_of_another_class_comes_back_as_text() -> None:
