@@ -2,11 +2,8 @@
 
 import errno
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,25 +44,6 @@ def trainer(settings: Settings) -> Iterator[TrainerProcess]:
 
 def current_round(studio: TrainingStudio) -> RoundState | None:
     return studio.store.rounds.current(studio.base)
-
-
-def test_a_round_whose_trainer_is_killed_at_a_random_moment_is_published_once(
-    studio: TrainingStudio, trainer: TrainerProcess
-) -> None:
-    studio.add_pairs(8)
-    studio.vote(8)
-    wait_until(lambda: trainer.state.running and current_round(studio) is not None, "a round is under way")
-    time.sleep(random.Random(4).uniform(0, 1.5))  # the kill is to come at any moment of a round
-    pid = trainer.state.pid
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: trainer.state.restarts == 1, "the one that was killed is started again")
-    wait_until(lambda: current_round(studio) is None, "the round has ended")
-    [state] = studio.store.rounds.list(studio.base)
-    [version] = studio.store.adapters.list(studio.base)
-    assert state.status is RoundStatus.PUBLISHED
-    assert version.round_id == state.id
-    assert (version.folder / "manifest.json").is_file()
 
 
 def test_sigterm_amid_a_round_ends_it_cleanly_and_the_next_trainer_finishes_the_round(
