@@ -44,7 +44,7 @@ soak: $(SETUP_DEV)  ## The kill tests in full (50 of each)
 	@DMPO_SOAK_KILLS=50 $(PYTHON_IN_VENV) -m pytest -m soak --timeout 3600
 
 BENCHMARKS := startup pocket_quality loop votes swap learning hit_rates dataset_size restore exchange_export toy_modes \
-	key_press load hostile power_cut sides
+	key_press load hostile power_cut sides sybils attackers hostile_files slow_clients faults starts hosting parent_kills
 
 bench: $(SETUP_DEV)  ## The numbers of docs/benchmarks.md; those that need more than a command say so there
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(PYTHON_IN_VENV) -m "benchmarks.$$name" || exit 1; done

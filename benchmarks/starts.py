@@ -106,7 +106,7 @@ def start(found: Surroundings, folder: Path) -> tuple[str, str, str]:
                 return found.name, f"{time.monotonic() - started:.1f} s", _vote(client)
         finally:
             server.terminate()
-            server.wait(60)
+            server.wait(PATIENCE_SECONDS)
 
 
 def _is_up(client: httpx.Client) -> bool:
@@ -153,6 +153,7 @@ def main() -> int:
         if arguments.only in found.name:
             with tempfile.TemporaryDirectory() as folder:
                 rows.append(start(found, Path(folder)))
+                print("; ".join(rows[-1]), flush=True)
     print_table(("start", "up after", "a vote taken"), rows)
     return int(any(vote not in ("yes", "") for _, _, vote in rows))
 
