@@ -15,7 +15,9 @@ from tests.studio_process import StudioProcess
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioProcess]:
     home = tmp_path_factory.mktemp("outside") / "home"
-    with PreloadedStudio(home, LOG_FORMAT="json", PUBLIC="true", TRAIN="false", METRICS_TOKEN="scrape me") as running:
+    with PreloadedStudio(
+        home, LOG_FORMAT="json", PUBLIC="true", TRAIN="false", METRICS_TOKEN="scrape-me-every-15-s"
+    ) as running:
         yield running
 
 
@@ -29,7 +31,7 @@ def test_probes_and_metrics_stand_beside_the_page(studio: StudioProcess) -> None
         ready = client.get("/readyz")
         assert (ready.status_code, ready.json()["store"], ready.json()["trainer"]) == (200, "ok", "off")
         assert client.get("/metrics").status_code == 401
-        page = client.get("/metrics", headers={"Authorization": "Bearer scrape me"})
+        page = client.get("/metrics", headers={"Authorization": "Bearer scrape-me-every-15-s"})
         assert page.headers["content-type"].startswith("text/plain")
         assert 'dmpo_requests_total{method="GET",route="/readyz",status="200"}' in page.text
         assert "process_open_fds" in page.text

@@ -15,7 +15,11 @@ MAX_PROMPT = 1000
 """Characters of the longest prompt anywhere in the studio."""
 MAX_TAG = 40
 
-_ACCENTS = re.compile("[\u0300-\u036f]")
+_ACCENTS = re.compile("[\u0300-\u036f\u20d0-\u20f0]")
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
+)
+"""What Unicode lets a font leave out (Default_Ignorable_Code_Point), beside the controls of format."""
 _ARTICLES = frozenset({"a", "an", "the"})
 _DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -40,11 +44,12 @@ def has_control_characters(text: str) -> bool:
 def fold(text: str) -> str:
     """Fold a text for comparison: without case, width, accents, punctuation and invisible characters.
 
-    Never empty unless the text is: a text without a single word stands for itself.
+    Never empty unless nothing of the text can be seen: a text without a single word stands for itself.
     """
-    plain = unicodedata.normalize("NFKD", text).casefold()
+    visible = _INVISIBLE.sub("", text)
+    plain = unicodedata.normalize("NFKD", visible).casefold()
     plain = unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFKD", plain)))
-    return " ".join("".join(map(_fold_character, plain)).split()) or " ".join(text.casefold().split())
+    return " ".join("".join(map(_fold_character, plain)).split()) or " ".join(visible.casefold().split())
 
 
 def word_set(folded: str) -> frozenset[str]:

@@ -38,15 +38,15 @@ MIN_TOKEN_LENGTH = 16
 _MIN_TOKEN_CHARACTERS = 6
 
 
-def require_strong_token(token: str) -> str:
-    """Return an administrators' token that cannot be guessed. Raises SetupError for a short or monotonous one.
+def require_strong_token(token: str, variable: str = "DMPO_ADMIN_TOKEN") -> str:
+    """Return a token that cannot be guessed. Raises SetupError, naming the variable, for a short or monotonous one.
 
     The right token passes however many wrong ones came before, so its length is what keeps others out.
     """
     if len(token) >= MIN_TOKEN_LENGTH and len(set(token)) >= _MIN_TOKEN_CHARACTERS:
         return token
     raise errors.SetupError(
-        f"DMPO_ADMIN_TOKEN could be guessed: it has {len(token)} characters, {len(set(token))} of them different; "
+        f"{variable} could be guessed: it has {len(token)} characters, {len(set(token))} of them different; "
         f"expected at least {MIN_TOKEN_LENGTH}, {_MIN_TOKEN_CHARACTERS} of them different. `openssl rand -hex 16` "
         "makes a good one"
     )

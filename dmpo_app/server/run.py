@@ -137,6 +137,8 @@ def _admin_token(settings: Settings, console: Console) -> str:
 
     Raises SetupError for one that could be guessed.
     """
+    if settings.metrics_token is not None:
+        require_strong_token(settings.metrics_token.get_secret_value(), "DMPO_METRICS_TOKEN")
     if settings.admin_token is not None:
         return require_strong_token(settings.admin_token.get_secret_value())
     token = secrets.token_urlsafe(18)

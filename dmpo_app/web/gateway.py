@@ -127,7 +127,11 @@ class Gateway:
         async def send_hardened(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._harden(MutableHeaders(scope=message))
-            await send(message)
+            try:
+                await send(message)
+            except RuntimeError as error:
+                if "closed" not in str(error):  # by the client, a moment ago: nothing of ours has failed
+                    raise
 
         if self._root_path and scope["path"] == self._root_path:
             query = scope["query_string"].decode("latin-1")

@@ -19,6 +19,7 @@ from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from typing import Any, cast
 
+import httptools
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -169,6 +170,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._num_unsent_bytes = 0
         self._num_header_bytes = 0
         self._num_pending_bytes = 0
+        self._is_upgrade = False
         self._waiting = waiting
         self._max_connections = max_connections
 
@@ -192,13 +194,41 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._num_pending_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._parse(data)
         if self.parser is None or self.transport.is_closing():
             return
         if self._num_pending_bytes > MAX_HEADER_BYTES:  # an address, a header or the size of a chunk without end
             self.send_400_response("The headers are too large.")
         elif self.deadline == math.inf and (self.cycle is None or self.cycle.response_complete):
             self._wait_for_request()  # bytes that begin no request
+
+    def _parse(self, data: bytes) -> None:
+        """Parse what has come; a wish for another protocol is ignored, as RFC 9110 (7.8) allows.
+
+        The parser takes such a request for ended at its headers, and what follows, its body, for the next request: one
+        that whoever shares a proxy's connection would get the answer of.
+        """
+        while data and self.parser is not None and not self.transport.is_closing():
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._head_without_upgrade() + data[upgrade.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+                self._is_upgrade = False
+            except httptools.HttpParserError:
+                self.send_400_response("Invalid HTTP request received.")
+
+    def _head_without_upgrade(self) -> bytes:
+        """The head of the request that was parsed last, as if it had not asked for another protocol."""
+        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + self.parser.get_http_version().encode()]
+        for name, value in self.headers:
+            if name == b"connection":
+                value = b", ".join(word for word in map(bytes.strip, value.split(b",")) if word.lower() != b"upgrade")
+            if name != b"upgrade" and (name, value) != (b"connection", b""):
+                lines.append(name + b": " + value)
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def on_message_begin(self) -> None:
         if len(self.pipeline) >= MAX_PIPELINE:
@@ -216,6 +246,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._num_pending_bytes = 0
+        if self.parser.get_method() == b"CONNECT":
+            raise _RequestRefusedError("no proxy is here")
+        self._is_upgrade = self.parser.should_upgrade()
+        if self._is_upgrade:
+            return
         self.deadline = self.loop.time() + BODY_SECONDS
         super().on_headers_complete()
 
@@ -229,6 +264,8 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._waiting[self] = None
 
     def on_message_complete(self) -> None:
+        if self._is_upgrade:
+            return
         self._num_pending_bytes = 0
         self.deadline = math.inf
         self._waiting.pop(self, None)

@@ -1,4 +1,4 @@
-"""Rate limits: token buckets of one annotator, inside those of their network, inside one of everybody."""
+"""Rate limits: token buckets of one annotator, inside those of their network and region, inside one of everybody."""
 
 import logging
 import math
@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_network
 
 from dmpo_app.settings import LimitSettings
 from dmpo_app.web.error_responses import ApiError
@@ -14,6 +15,7 @@ from dmpo_app.web.error_responses import ApiError
 _log = logging.getLogger(__name__)
 
 MAX_IDENTITIES = 20_000
+_REGIONS = 4
 
 
 @dataclass
@@ -52,23 +54,36 @@ class RateLimiter:
 
 
 class NestedLimiter:
-    """Nested rate limits: a bucket of one annotator within one of their network, within one of everybody.
+    """Nested rate limits: a bucket of one annotator within one of their network, their region, and everybody.
 
-    A request that the smaller bucket refuses takes nothing from the larger one, so whoever floods empties their own.
-    `per_minute`: of an annotator, or of a network where nobody is known.
+    A region has a quarter of what all have together: whoever has a thousand networks has them in one or two. A request
+    that a smaller bucket refuses takes nothing from a larger one, so whoever floods empties their own. `per_minute`: of
+    an annotator, or of a network where nobody is known.
     """
 
     def __init__(self, per_minute: int, limits: LimitSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._of_one = RateLimiter(per_minute, clock=clock)
         self._of_network = RateLimiter(per_minute * limits.network_factor, clock=clock)
+        of_region = max(limits.network_factor, limits.total_factor / _REGIONS)
+        self._of_region = RateLimiter(math.ceil(per_minute * of_region), clock=clock)
         self._of_all = RateLimiter(per_minute * limits.total_factor, clock=clock)
 
     def take_token(self, network: str, annotator_id: int | None = None) -> float:
         """Take a token from each bucket: 0.0 when there was one in all, else the seconds until the first has one."""
         if annotator_id is None:
-            return self._of_one.take_token(network) or self._of_all.take_token("")
-        wait = self._of_one.take_token(str(annotator_id))
-        return wait or self._of_network.take_token(network) or self._of_all.take_token("")
+            wait = self._of_one.take_token(network)
+        else:
+            wait = self._of_one.take_token(str(annotator_id)) or self._of_network.take_token(network)
+        return wait or self._of_region.take_token(region_of(network)) or self._of_all.take_token("")
+
+
+def region_of(network: str) -> str:
+    """The region of a network: the /16 around a /24 of IPv4, the /48 around a /64 of IPv6, perhaps of one customer."""
+    try:
+        address = ip_network(network)
+    except ValueError:  # a socket of this machine has no address
+        return network
+    return str(address.supernet(new_prefix=min(address.prefixlen, 16 if address.version == 4 else 48)))
 
 
 class RateLimits:

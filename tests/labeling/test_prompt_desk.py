@@ -289,3 +289,10 @@ def test_suggestions_match_beginnings_of_words_and_mind_no_symbols(store: Store,
     assert [found.text for found in desk.suggest("ed", 8)] == []
     for like in ("", "%", "_", "\x00", "'; --"):
         assert [found.held_out for found in desk.suggest(like, 2)] == [True, False], like
+
+
+@pytest.mark.parametrize("mark", ["\ufe0f", "\U000e0100", "\u3164", "\u20d2", "\u180b", "\u1160", "\u17b4", "\u200b"])
+def test_marks_that_cannot_be_seen_change_no_word(mark: str) -> None:
+    assert fold(f"two ca{mark}ts") == "two cats"
+    assert BlockList(["nude"]).blocks(fold(f"nu{mark}de"))
+    assert not any(character.isalnum() for character in fold(mark)), "alone it is no prompt"

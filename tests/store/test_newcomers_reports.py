@@ -8,7 +8,7 @@ import pytest
 from dmpo_app.domain.campaign import Report, ReportReason, ReportRules
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import Annotator, Choice, Outcome, Question, SubmittedVote
-from dmpo_app.errors import ExpiredError
+from dmpo_app.errors import ConflictError, ExpiredError
 from dmpo_app.store import Store
 from tests.store.store_data import HOUR, issue, new_pair, scalar, vote_once
 
@@ -123,6 +123,23 @@ def test_the_reports_of_one_annotator_are_cleared_at_once(
     assert [one.annotator for one in store.reports.list(base, only_open=True)] == [ben.public_id]
     assert store.reports.clear_all(base, by="admin", annotator_id=anna.id) == 0
     assert len(store.audit.list()) == 1
+
+
+def test_whose_report_was_cleared_hides_the_pair_no_more(store: Store, base: BaseModelRef, pairs: list[int]) -> None:
+    crowd = newcomers(store, 4)
+    shown = {who.id: next(one for one in issue(store, base, who, 16) if one.pair_id == pairs[0]) for who in crowd}
+
+    def report_again(who: Annotator) -> Report:
+        return store.reports.add(shown[who.id].id, who.id, ReportReason.BROKEN, None, rules=RULES)
+
+    assert [report_again(who).hidden_at is not None for who in crowd[:3]] == [False, False, True]
+    assert store.reports.clear_all(base, by="admin", rules=RULES) == 3
+    assert [report_again(who).hidden_at is not None for who in crowd] == [False] * 4
+    [last, *_] = store.reports.list(base, only_open=True)
+    assert store.reports.confirm(base, last.id, by="admin", rules=RULES).retired_at is not None
+    store.reports.clear(base, last.id, by="admin", rules=RULES)
+    with pytest.raises(ConflictError, match="was cleared by admin"):
+        store.reports.confirm(base, last.id, by="admin", rules=RULES)
 
 
 def test_newcomers_hide_no_gold_pair(store: Store, base: BaseModelRef, pairs: list[int]) -> None:

@@ -191,12 +191,12 @@ def test_in_public_mode_metrics_are_for_holders_of_their_token_alone(studio: Api
     public = studio.with_settings(public=True)
     answer = public.get("/metrics")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
-    with_token = studio.with_settings(public=True, metrics_token=SecretStr("scrape me"))
+    with_token = studio.with_settings(public=True, metrics_token=SecretStr("scrape-me-every-15-s"))
     assert with_token.get("/metrics").status_code == 401
     for wrong in ("scrape m", "scrape mee", "scrape mé", ADMIN["Authorization"].removeprefix("Bearer ")):
         assert with_token.get("/metrics", headers={b"Authorization": f"Bearer {wrong}".encode()}).status_code == 401
-    assert with_token.get("/metrics", headers={"Authorization": "Bearer scrape me"}).status_code == 200
-    private = studio.with_settings(metrics_token=SecretStr("scrape me"))
+    assert with_token.get("/metrics", headers={"Authorization": "Bearer scrape-me-every-15-s"}).status_code == 200
+    private = studio.with_settings(metrics_token=SecretStr("scrape-me-every-15-s"))
     assert private.get("/metrics").status_code == 401
     for client in (public, with_token):
         assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200

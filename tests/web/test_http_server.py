@@ -156,6 +156,40 @@ def test_more_than_a_request_may_take_is_refused_at_once(what: str) -> None:
         running.close()
 
 
+def answers(running: HttpServer, *pieces: bytes) -> list[bytes]:
+    """The bodies of all answers to what is sent, a piece after the other; the server closes the connection."""
+    connection = connect(running)
+    for piece in pieces:
+        connection.sendall(piece)
+        time.sleep(0.1)  # each arrives by itself
+    received = b""
+    while chunk := connection.recv(65536):
+        received += chunk
+    return [answer.partition(b"\r\n\r\n")[2] for answer in received.split(b"HTTP/1.1 ")[1:]]
+
+
+UPGRADE = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+
+
+@pytest.mark.parametrize("cut", [0, 1, 30])
+def test_the_body_of_a_request_that_asks_for_another_protocol_is_no_request(server: HttpServer, cut: int) -> None:
+    body = GET + b"ab"
+    whole = UPGRADE + b"Content-Length: %d\r\n\r\n" % len(body) + body + GET
+    at = whole.index(body) + cut
+    assert answers(server, whole[:at], whole[at:]) == [str(len(body)).encode(), b"0"]
+    whole = UPGRADE + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) + GET
+    at = whole.index(body) + cut
+    assert answers(server, whole[:at], whole[at:]) == [str(len(body)).encode(), b"0"]
+
+
+def test_requests_that_ask_for_another_protocol_are_answered_one_by_one(server: HttpServer) -> None:
+    head = UPGRADE + b"Content-Length: 2\r\n\r\nab"
+    assert answers(server, head * 3 + GET) == [b"2", b"2", b"2", b"0"]
+    assert answers(server, b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nContent-Length: 2\r\n\r\n" + GET) == [
+        b"Invalid HTTP request received."
+    ]
+
+
 def test_who_takes_nothing_of_an_answer_is_dropped_and_who_takes_it_slowly_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

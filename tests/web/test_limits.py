@@ -64,12 +64,21 @@ def test_a_network_that_floods_empties_its_own_bucket_and_nobody_elses() -> None
     limit = NestedLimiter(3, FEW, clock=Time())
     flood = [limit.take_token("10.0.0.0/24") for _ in range(1000)]
     assert flood.count(0.0) == 3
-    assert [limit.take_token(f"10.0.{number}.0/24") for number in range(1, 10)] == [0.0] * 9
+    assert [limit.take_token(f"10.{number}.0.0/24") for number in range(1, 10)] == [0.0] * 9
+
+
+@pytest.mark.parametrize("network", ["10.0.{}.0/24", "2001:db8:aa00:{}::/64"])
+def test_whoever_has_hundreds_of_networks_empties_their_region_and_nobody_elses(network: str) -> None:
+    limit = NestedLimiter(3, LimitSettings(), clock=Time())
+    flood = [limit.take_token(network.format(number)) for number in range(256) for _ in range(3)]
+    assert flood.count(0.0) == 75
+    for elsewhere in ("10.1.0.0/24", "2001:db8:aa01::/64", "testclient"):
+        assert limit.take_token(elsewhere) == 0.0
 
 
 def test_all_together_are_bounded_and_so_are_the_annotators_of_a_network() -> None:
     limit = NestedLimiter(2, FEW, clock=Time())
-    taken = [limit.take_token(f"10.0.{number}.0/24") for number in range(20)]
+    taken = [limit.take_token(f"10.{number}.0.0/24") for number in range(20)]
     assert (taken[:8], taken[8] > 0) == ([0.0] * 8, True)
     limit = NestedLimiter(2, FEW, clock=Time())
     of_network = [limit.take_token("10.0.0.0/24", annotator_id) for annotator_id in range(6)]

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from dmpo_app import errors
 from dmpo_app.domain.data_import import ImportCounts, ImportUse
 from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.prompt import has_control_characters
 from dmpo_app.exchange.importing.importer import AUTO, Importer, get_reader
 from dmpo_app.exchange.readers.parsed import open_dataset
 from dmpo_app.exchange.readers.source import PreferenceSource
@@ -103,6 +104,8 @@ class ImportService:
         Raises BadInputError, ConflictError when an import is at work, StorageFullError.
         """
         suffix = Path(name).suffix.lower()
+        if has_control_characters(name):
+            raise errors.BadInputError("a file's name without control characters is expected")
         if suffix not in SUFFIXES:
             raise errors.BadInputError(f"a file ending in one of {', '.join(SUFFIXES)} is expected")
         job = self._begin(name, use, ImportPhase.RECEIVING, total_bytes=total_bytes)

@@ -31,6 +31,7 @@ AUTO = "auto"
 _OWN_FORMAT = "studio-votes"
 BATCH_ROWS = 256
 BATCH_BYTES = 16 << 20
+BATCH_PAIRS = 1024
 _CHUNK = 32
 """Images that a decoder gets at a time: handing over a small one alone costs as much as decoding it."""
 _IMAGE_BYTES = 4 * MAX_PIXELS
@@ -329,7 +330,7 @@ def _group_rows(stream: RowStream, rules: row_conversion.RowRules, first_row: in
         pairs: list[row_conversion.PairWithFiles] = []
         left_out: list[tuple[str, str]] = []
         start, num_bytes = number, 0
-        while number - start < BATCH_ROWS and num_bytes < BATCH_BYTES:
+        while number - start < BATCH_ROWS and num_bytes < BATCH_BYTES and len(pairs) + len(left_out) < BATCH_PAIRS:
             row = next(rows, None)
             if row is None:
                 is_last = True

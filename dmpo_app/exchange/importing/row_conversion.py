@@ -25,7 +25,6 @@ from dmpo_app.exchange.readers.reader import (
     UnusableImageError,
     list_pairs,
 )
-from dmpo_app.io.files import sha256_hex
 from dmpo_app.labeling.prompt_desk import PromptImportRules, find_refusal
 from dmpo_app.labeling.quality.quality_report import make_name_hasher
 from dmpo_app.labeling.service import MAX_ELAPSED_MS
@@ -166,13 +165,13 @@ def _read_pair(rules: RowRules, row_pair: RowPair, images: RowImages, name: str)
     if file_a == file_b:
         raise _RowLeftOutError(LeftOutReason.IDENTICAL_IMAGES.value)
     metadata = row_pair.metadata
-    image_a, image_b = _image(file_a, metadata.provenance_a), _image(file_b, metadata.provenance_b)
+    image_a = _image(images.sha256(file_a), metadata.provenance_a)
+    image_b = _image(images.sha256(file_b), metadata.provenance_b)
     key = pair_key(prompt, image_a.sha256, image_b.sha256)
     return PairWithFiles(ImportedPair(name, prompt, image_a, image_b, vote, key), file_a, file_b)
 
 
-def _image(file: bytes, metadata: Mapping[str, object]) -> ImportedImage:
-    sha256 = sha256_hex(file)
+def _image(sha256: str, metadata: Mapping[str, object]) -> ImportedImage:
     if metadata.get("sha256") not in (None, sha256):
         raise UnusableImageError(LeftOutReason.BROKEN_IMAGE)
     return ImportedImage(sha256, None, 0, 0, _json_values(metadata))

@@ -111,11 +111,18 @@ def _fields_from_columns(row: Row) -> dict[str, object]:
     return {name: cell for name, cell in row.items() if name not in _RECORD_KEYS and "." not in name}
 
 
+def _require_list(cell: Any) -> list[Any]:
+    """A cell that is a list. Raises TypeError: each letter of a text would be a response."""
+    if not isinstance(cell, list):
+        raise TypeError("responses are a list")
+    return cell
+
+
 def _responses(row: Row) -> Iterator[tuple[object, object]]:
     """(user, value) of every submitted response to the first question that has some."""
     if "responses" in row:
         questions: Iterable[Iterable[Mapping[str, Any]]] = (row["responses"] or {}).values()
-        for responses in questions:
+        for responses in map(_require_list, questions):
             submitted = [one for one in responses if one.get("status") in _SUBMITTED]
             yield from ((one.get("user_id"), one["value"]) for one in submitted)
             if submitted:
@@ -124,7 +131,7 @@ def _responses(row: Row) -> Iterator[tuple[object, object]]:
     for column in row:
         if not column.endswith(_RESPONSES):
             continue
-        values = row[column] or []
+        values = _require_list(row[column] or [])
         question = column.removesuffix(_RESPONSES)
         users = row.get(question + _USERS) or [None] * len(values)
         statuses = row.get(question + _STATUS) or [None] * len(values)
@@ -159,7 +166,7 @@ class LabelStudioReader:
                 if isinstance(completed_by, Mapping)
                 else completed_by,
                 outcome=outcome,
-                elapsed_ms=round(1000 * one["lead_time"]) if one.get("lead_time") else None,
+                elapsed_ms=_milliseconds(one.get("lead_time")),
                 given_at=one.get("created_at"),
                 a_on_left=True,
             )
@@ -178,6 +185,10 @@ def _parse_annotation(
     if "pairwise" in by_kind:
         return parse_label(by_kind["pairwise"]["selected"], *names)
     return LeftOutReason.MISSING_LABEL, None
+
+
+def _milliseconds(seconds: object) -> int | None:
+    return round(1000 * seconds) if isinstance(seconds, int | float) and seconds else None
 
 
 def _local_path(cell: Any) -> object:

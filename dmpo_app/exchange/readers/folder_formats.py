@@ -75,6 +75,8 @@ class HPDv2Reader:
             yield RowPair(row["prompt"], path_a, path_b, _preference(row["human_preference"]))
             return
         ranks, paths = row["rank"], row["image_path"]
+        if not isinstance(paths, Sequence) or isinstance(paths, str):
+            raise TypeError("image_path is a list of paths")
         if ranks is None:
             ranks = [None] * len(paths)
         for (path_a, rank_a), (path_b, rank_b) in combinations(zip(paths, ranks, strict=True), 2):

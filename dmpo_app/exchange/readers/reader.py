@@ -18,6 +18,8 @@ from typing import Any, Protocol
 
 from PIL import Image, ImageOps
 
+from dmpo_app.io.files import sha256_hex
+
 
 class LeftOutReason(StrEnum):
     """The reason why a row, or a pair of it, is left out. The values stand in the summary for people."""
@@ -122,7 +124,8 @@ class RowImages:
 
     def __init__(self, folder: ImageFolder) -> None:
         self._folder = folder
-        self._files: dict[str, bytes] = {}
+        self._files: dict[str, bytes | LeftOutReason] = {}
+        self._hashes: dict[int, str] = {}
         self._num_bytes = 0
 
     def content(self, value: object) -> bytes:
@@ -132,12 +135,25 @@ class RowImages:
         if not isinstance(value, str):
             return self._folder.content(value)
         if value not in self._files:
+            self._files[value] = self._read(value)
+        file = self._files[value]
+        if isinstance(file, LeftOutReason):
+            raise UnusableImageError(file)
+        return file
+
+    def _read(self, value: str) -> bytes | LeftOutReason:
+        try:
             content = self._folder.content(value)
-            self._num_bytes += len(content)
-            if self._num_bytes > MAX_ROW_IMAGE_BYTES:
-                raise UnusableImageError(LeftOutReason.TOO_MUCH_DATA)
-            self._files[value] = content
-        return self._files[value]
+        except UnusableImageError as problem:
+            return problem.reason
+        self._num_bytes += len(content)
+        return content if self._num_bytes <= MAX_ROW_IMAGE_BYTES else LeftOutReason.TOO_MUCH_DATA
+
+    def sha256(self, file: bytes) -> str:
+        """The hash of a file of this row, computed once."""
+        if id(file) not in self._hashes:
+            self._hashes[id(file)] = sha256_hex(file)
+        return self._hashes[id(file)]
 
 
 def _from_data_uri(value: str) -> bytes:

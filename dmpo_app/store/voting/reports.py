@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, insert, or_, select, text, update
+from sqlalchemy.orm import aliased
 
 from dmpo_app.domain.campaign import Report, ReportReason, ReportRules
 from dmpo_app.domain.lineage import BaseModelRef
-from dmpo_app.errors import NotFoundError
+from dmpo_app.errors import ConflictError, NotFoundError
 from dmpo_app.store import schema
 from dmpo_app.store.audit import record_act
 from dmpo_app.store.db.database import Database
@@ -149,12 +150,14 @@ class Reports:
     def confirm(self, base: BaseModelRef, report_id: int, *, by: str, rules: ReportRules = DEFAULT_RULES) -> Report:
         """Confirm a report, an act of `by`: the pair is retired until this report is cleared.
 
-        Doing so twice, or for a report that was cleared, changes nothing. Raises NotFoundError.
+        Doing so twice changes nothing. Raises NotFoundError, ConflictError for a report that was cleared.
         """
 
         def work(connection: Connection) -> Report:
             report = _find(connection, base.id, report_id)
-            if report.cleared_at is None and report.confirmed_at is None:
+            if report.cleared_at is not None:
+                raise ConflictError(f"report {report_id} was cleared by {report.cleared_by}")
+            if report.confirmed_at is None:
                 now = self._now()
                 stamp = update(schema.ReportRow).where(schema.ReportRow.id == report_id)
                 connection.execute(stamp.values(confirmed_at=now, confirmed_by=by))
@@ -218,7 +221,7 @@ def settle_pairs(connection: Connection, pair_ids: Iterable[int], rules: ReportR
                 schema.PairRow.gold,
             ).where(schema.PairRow.id == pair_id)
         ).one()
-        reports = _standing_reports(connection, pair_id)
+        reports = _standing_reports(connection, pair_id, has_newcomers=rules.established is not None)
         is_confirmed = any(report.confirmed_at is not None for report in reports)
         num_established = sum(rules.is_established(report.annotator_id) for report in reports)
         is_retired = is_confirmed or num_established >= rules.reports_to_retire
@@ -239,7 +242,10 @@ def settle_pairs(connection: Connection, pair_ids: Iterable[int], rules: ReportR
             close_open_assignments(connection, [pair_id])
 
 
-def _standing_reports(connection: Connection, pair_id: int) -> builtins.list[Row[*tuple[Any, ...]]]:
+def _standing_reports(
+    connection: Connection, pair_id: int, *, has_newcomers: bool
+) -> builtins.list[Row[*tuple[Any, ...]]]:
+    """The reports that count. Where there are newcomers, nobody's whose report of this pair was cleared before."""
     query = (
         select(schema.ReportRow.annotator_id, schema.ReportRow.network, schema.ReportRow.confirmed_at)
         .join(schema.AnnotatorRow, schema.AnnotatorRow.id == schema.ReportRow.annotator_id)
@@ -249,6 +255,14 @@ def _standing_reports(connection: Connection, pair_id: int) -> builtins.list[Row
             or_(schema.AnnotatorRow.struck_at.is_(None), schema.ReportRow.confirmed_at.is_not(None)),
         )
     )
+    if has_newcomers:
+        earlier = aliased(schema.ReportRow)
+        was_cleared = exists().where(
+            earlier.pair_id == schema.ReportRow.pair_id,
+            earlier.annotator_id == schema.ReportRow.annotator_id,
+            earlier.cleared_at.is_not(None),
+        )
+        query = query.where(or_(~was_cleared, schema.ReportRow.confirmed_at.is_not(None)))
     return list(connection.execute(query))
 
 

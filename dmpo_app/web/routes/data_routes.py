@@ -16,6 +16,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, BeforeValidator
 from starlette.background import BackgroundTask
+from starlette.types import Receive, Scope, Send
 
 from dmpo_app.domain.data_import import ImportUse
 from dmpo_app.domain.vote import Question
@@ -68,6 +69,14 @@ def _held_alone(lock: threading.Lock) -> Iterator[None]:
         lock.release()
 
 
+class WholeFileResponse(FileResponse):
+    """A file that is sent whole, and then deleted: one that refuses a range sends nothing and runs no background."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [header for header in scope["headers"] if header[0] not in (b"range", b"if-range")]
+        await super().__call__({**scope, "headers": headers}, receive, send)
+
+
 def exports_router(services: Services, limiters: RequestLimiters) -> APIRouter:
     """Routes under /api/v1 about exports."""
     router = APIRouter(route_class=StudioRoute, tags=["administration"])
@@ -117,7 +126,7 @@ def exports_router(services: Services, limiters: RequestLimiters) -> APIRouter:
             path = await limiters.background.run(work)
         except SetupError as error:  # parquet without pyarrow: nothing that asking again would mend
             raise ApiError(501, "unavailable", str(error)) from error
-        return FileResponse(
+        return WholeFileResponse(
             path,
             media_type="application/zip",
             filename=f"{format.value}.zip",

@@ -61,7 +61,7 @@ def moderation_router(services: Services, limiters: RequestLimiters) -> APIRoute
         by = require_administrator(services, token)
         return await limiters.background.run(lambda: _report(services, moderation.clear_report(report_id, by=by)))
 
-    @router.post("/reports/{report_id}/confirm", responses=document_admin_errors(404, 507))
+    @router.post("/reports/{report_id}/confirm", responses=document_admin_errors(404, 409, 507))
     async def confirm(report_id: ReportId, token: AdminToken) -> ReportOut:
         """Confirm a report: its pair is out of the pool and its votes do not train, until this report is cleared."""
         by = require_administrator(services, token)

@@ -14,7 +14,7 @@ from dmpo_app.web import campaign_models
 from dmpo_app.web.api_models import INT64_MAX
 from dmpo_app.web.authentication import MaybeSessionToken, SessionToken, network_of, require_annotator
 from dmpo_app.web.error_responses import StudioRoute, document_errors
-from dmpo_app.web.rate_limits import RateLimits
+from dmpo_app.web.rate_limits import RateLimits, region_of
 from dmpo_app.web.routes.voting_routes import VoteId, image_url
 from dmpo_app.web.services import RequestLimiters, Services
 
@@ -199,7 +199,9 @@ def _add_reports(router: APIRouter, services: Services, limiters: RequestLimiter
         def work() -> campaign_models.ReportAnswer:
             annotator = require_annotator(labeling, token)
             limits.check_report(annotator.id, network)
-            filed = labeling.report(annotator, body.assignment, body.reason, body.text, network=network)
+            # A /48 of IPv6 may be one customer's, and would be 65,000 voices.
+            voice = region_of(network) if ":" in network else network
+            filed = labeling.report(annotator, body.assignment, body.reason, body.text, network=voice)
             is_gone = filed.retired_at is not None or filed.hidden_at is not None
             return campaign_models.ReportAnswer(report=filed.id, retired=is_gone)
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -77,11 +78,31 @@ def test_a_label_that_is_neither_choice_nor_tie_is_not_guessed_at() -> None:
 HPDV2 = next(reader for reader in READERS if reader.name == "hpdv2")
 
 
-@pytest.mark.parametrize("paths", ["a" * 100_000, ["a.png"] * 40_000, [str(number) for number in range(46)]])
+@pytest.mark.parametrize("paths", [["a.png"] * 40_000, [str(number) for number in range(46)]])
 def test_a_row_that_would_be_more_pairs_than_any_ranking_is_left_out(paths: object) -> None:
     [left_out] = read_row(HPDV2, {"prompt": "a cat", "image_path": paths, "rank": None}, "0", ImageFolder())
     assert isinstance(left_out, LeftOutPair)
     assert left_out.reason is LeftOutReason.TOO_MANY_PAIRS
+
+
+_IMAGES = {"image_a": "a.png", "image_b": "b.png"}
+_ANNOTATION = {"result": [], "lead_time": "9" * 500_000}
+TEXTS_FOR_LISTS: dict[str, dict[str, Any]] = {
+    "hpdv2": {"prompt": "a cat", "image_path": "a" * 100_000, "rank": None},
+    "label-studio": {"data": {"prompt": "a cat", **_IMAGES}, "annotations": [_ANNOTATION] * 900},
+    "argilla": {"prompt": "a cat", **_IMAGES, "best.responses": "a" * 5_000_000},
+}
+
+
+@pytest.mark.parametrize("name", TEXTS_FOR_LISTS)
+def test_a_text_where_a_list_or_a_number_belongs_is_not_taken_for_its_letters(name: str) -> None:
+    reader = next(reader for reader in READERS if reader.name == name)
+    tracemalloc.start()
+    found = read_row(reader, TEXTS_FOR_LISTS[name], "0", ImageFolder())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert all(isinstance(one, LeftOutPair) for one in found)
+    assert peak < 4_000_000
 
 
 def test_the_images_of_a_row_are_read_once_and_only_so_much_of_them(
