@@ -83,7 +83,7 @@ def test_all_together_are_bounded_and_so_are_the_annotators_of_a_network() -> No
     limit = NestedLimiter(2, FEW, clock=Time())
     of_network = [limit.take_token("10.0.0.0/24", annotator_id) for annotator_id in range(6)]
     assert (of_network[:4], of_network[4] > 0) == ([0.0] * 4, True)
-    assert limit.take_token("10.0.1.0/24", 9) == 0.0
+    assert limit.take_token("10.1.0.0/24", 9) == 0.0
 
 
 @pytest.mark.parametrize(
