@@ -56,13 +56,12 @@ def test_a_command_that_makes_a_home_makes_it_for_its_owner_and_what_it_writes_e
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
     elsewhere.mkdir()
     dmpo(home, "export", "votes-jsonl", str(elsewhere / "export"))
-    dmpo(home, "prompts", "export", str(elsewhere / "prompts.txt"))
     dmpo(home, "quality", "--json", str(elsewhere / "quality.json"))
     assert mode(home) == "0o700"
     assert open_files(home) == []
     assert {"studio.db", "images"} <= {path.name for path in home.iterdir()}
     modes = {path: mode(path) for path in elsewhere.rglob("*")}
-    assert {path.name for path in modes} >= {"export", "prompts.txt", "quality.json"}
+    assert {path.name for path in modes} >= {"export", "quality.json"}
     assert modes == {path: "0o755" if path.is_dir() else "0o644" for path in modes}
 
 
@@ -147,7 +146,7 @@ def test_what_belongs_to_another_user_is_left_alone(
 
 def test_a_backup_in_a_folder_is_closed_too_and_so_is_what_is_restored_from_it(tmp_path: Path) -> None:
     home, backup, restored = tmp_path / "home", tmp_path / "backup", tmp_path / "restored"
-    dmpo(home, "status")
+    Store.open(home).close()
     dmpo(home, "backup", str(backup))
     dmpo(home, "restore", str(backup), str(restored))
     assert (restored / "studio.db").is_file()
