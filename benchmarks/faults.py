@@ -188,7 +188,10 @@ def clock_set_back(folder: Path) -> Iterator[Fault]:
     offset.write_text("+0\n")
     studio = quiet_studio(home)
     studio.environment.update(
-        LD_PRELOAD=str(library), FAKETIME_TIMESTAMP_FILE=str(offset), FAKETIME_CACHE_DURATION="1", DONT_FAKE_MONOTONIC="1"
+        LD_PRELOAD=str(library),
+        FAKETIME_TIMESTAMP_FILE=str(offset),
+        FAKETIME_CACHE_DURATION="1",
+        DONT_FAKE_MONOTONIC="1",
     )
     with studio:
         yield Fault(studio, sqlite_url(home), lambda: offset.write_text("-2d\n"), lambda: offset.write_text("+0\n"),

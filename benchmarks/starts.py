@@ -42,6 +42,8 @@ class Surroundings:
     prefix: Sequence[str] = ()
     busy: int = 0
     elsewhere: bool = False
+    is_refused: bool = False
+    """True where a sentence is what is wanted."""
     missing: str = ""
     """Why it cannot be tried here."""
 
@@ -54,7 +56,7 @@ def surroundings() -> list[Surroundings]:
     return [
         Surroundings("nothing unkind"),
         Surroundings("a dead HTTP_PROXY", dict.fromkeys(PROXY_VARIABLES, DEAD_PROXY)),
-        Surroundings("a garbled HTTP_PROXY", dict.fromkeys(PROXY_VARIABLES, "::::garbage")),
+        Surroundings("a garbled HTTP_PROXY", dict.fromkeys(PROXY_VARIABLES, "::::garbage"), is_refused=True),
         Surroundings("DMPO_HOST=::", host="::", missing=no_ipv6),
         Surroundings("DMPO_HOST=::1", host="::1", missing=no_ipv6),
         Surroundings("30 busy processes", busy=30),
@@ -101,7 +103,8 @@ def start(found: Surroundings, folder: Path) -> tuple[str, str, str]:
                 while not _is_up(client):
                     if server.poll() is not None or time.monotonic() - started > PATIENCE_SECONDS:
                         last = (log.read_text(errors="replace").strip().splitlines() or ["without a word"])[-1]
-                        return found.name, last, "no"
+                        is_said = found.is_refused and last.startswith("error: HTTP_PROXY is no address")
+                        return found.name, last, "refused, as it should be" if is_said else "no"
                     time.sleep(0.05)
                 return found.name, f"{time.monotonic() - started:.1f} s", _vote(client)
         finally:
@@ -155,7 +158,7 @@ def main() -> int:
                 rows.append(start(found, Path(folder)))
                 print("; ".join(rows[-1]), flush=True)
     print_table(("start", "up after", "a vote taken"), rows)
-    return int(any(vote not in ("yes", "") for _, _, vote in rows))
+    return int(any(vote not in ("yes", "", "refused, as it should be") for _, _, vote in rows))
 
 
 if __name__ == "__main__":

@@ -187,6 +187,21 @@ def test_a_package_that_does_not_load_is_named_with_how_to_get_it(package: str, 
     assert "make" in sentence_of(result.stderr)
 
 
+@pytest.mark.parametrize("value", ["::::garbage", "http://:3128", "ftp://proxy:1", "http://proxy:port", "http://[::1"])
+def test_a_proxy_that_is_none_is_named_without_what_it_says(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", value)
+    with pytest.raises(SetupError, match="HTTPS_PROXY is no address") as refusal, start_errors_explained():
+        raise RuntimeError("of a package that reads it")
+    assert value not in str(refusal.value)
+
+
+@pytest.mark.parametrize("value", ["http://me:secret@proxy:3128", "proxy:3128", "socks5h://[::1]:9"])
+def test_a_proxy_that_may_be_one_is_not_blamed(value: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ALL_PROXY", value)
+    with pytest.raises(SetupError, match="RuntimeError"), start_errors_explained(tmp_path):
+        raise RuntimeError("something else")
+
+
 def test_an_error_that_nobody_foresaw_is_told_with_its_place_and_kept_in_a_log(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=rf"ZeroDivisionError: .*{LOG_NAME}"), start_errors_explained(tmp_path):
         _ = 1 / 0

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from dmpo_app.errors import SetupError, StudioError
 from dmpo_app.io.files import is_disk_error
@@ -20,6 +21,7 @@ from dmpo_app.io.processes import causes, is_without_threads
 LOG_NAME = "start-errors.log"
 _PACKAGE = Path(__file__).resolve().parents[1]
 _LONGEST_MESSAGE = 600
+_PROXY_SCHEMES = ("http", "https", "socks4", "socks5", "socks5h")
 _OUT_OF_MEMORY = ("failed to map segment", "cannot allocate memory", "std::bad_alloc")
 _REINSTALL = (
     "install the requirements again: `make setup` in a checkout, else `pip install --force-reinstall dmpo-studio`"
@@ -40,7 +42,7 @@ def start_errors_explained(home: Path | None = None) -> Iterator[None]:
         limit = next(filter(None, map(_explain_limit, causes(error))), None)
         if limit is None and (isinstance(error, StudioError) or _is_refused_setting(error)):
             raise
-        raise SetupError(limit or explain(error) or _unforeseen(error, home)) from error
+        raise SetupError(limit or explain(error) or _explain_proxy() or _unforeseen(error, home)) from error
 
 
 def _explain_limit(error: BaseException) -> str | None:
@@ -61,6 +63,20 @@ def _explain_limit(error: BaseException) -> str | None:
             f"too many files are open already ({message}); raise the limit to 1024 or more: `ulimit -n`, LimitNOFILE= "
             "of systemd, `docker run --ulimit nofile=4096`"
         )
+    return None
+
+
+def _explain_proxy() -> str | None:
+    """Name the variable of a proxy that is no address, which packages read when they are imported; None without one."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        value = os.environ.get(name, "")
+        try:
+            address = urlsplit(value if "://" in value else f"http://{value}")
+            is_one = address.scheme in _PROXY_SCHEMES and bool(address.hostname) and address.port != 0
+        except ValueError:
+            is_one = False
+        if value and not is_one:
+            return f"{name} is no address of a proxy; expected one such as http://proxy.example.org:3128, or unset it"
     return None
 
 
