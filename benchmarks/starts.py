@@ -11,6 +11,7 @@ import argparse
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -95,6 +96,7 @@ def start(found: Surroundings, folder: Path) -> tuple[str, str, str]:
         server = subprocess.Popen(
             [*found.prefix, sys.executable, *own],
             cwd=folder if found.elsewhere else PROJECT_ROOT, env=environment, stdout=output, stderr=output,
+            start_new_session=True,
         )  # fmt: skip
         try:
             with httpx.Client(
@@ -108,7 +110,7 @@ def start(found: Surroundings, folder: Path) -> tuple[str, str, str]:
                     time.sleep(0.05)
                 return found.name, f"{time.monotonic() - started:.1f} s", _vote(client)
         finally:
-            server.terminate()
+            os.killpg(server.pid, signal.SIGTERM)  # faketime is the parent of what it starts
             server.wait(PATIENCE_SECONDS)
 
 
