@@ -9,7 +9,6 @@ then cost those who vote nothing.
 import asyncio
 import errno
 import functools
-import logging
 import math
 import os
 import socket
@@ -26,8 +25,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from dmpo_app.errors import SetupError
 from dmpo_app.io.processes import raise_open_files_limit
-
-_log = logging.getLogger(__name__)
 
 HEADER_SECONDS = 15.0
 """From the opened connection, or the first byte of a request, to the end of its headers."""

@@ -12,7 +12,7 @@ import pytest
 
 from dmpo_app.io.files import make_files_private, users_umask
 from dmpo_app.store import Store
-from dmpo_app.store.home import make_home
+from dmpo_app.store.home import make_home, read_secret_key
 from tests.patience import PATIENCE
 from tests.preloaded_process import PreloadedPython
 from tests.store.store_data import make_home as make_old_home
@@ -147,6 +147,7 @@ def test_what_belongs_to_another_user_is_left_alone(
 def test_a_backup_in_a_folder_is_closed_too_and_so_is_what_is_restored_from_it(tmp_path: Path) -> None:
     home, backup, restored = tmp_path / "home", tmp_path / "backup", tmp_path / "restored"
     Store.open(home).close()
+    read_secret_key(home)
     dmpo(home, "backup", str(backup))
     dmpo(home, "restore", str(backup), str(restored))
     assert (restored / "studio.db").is_file()

@@ -138,7 +138,7 @@ def settings(studio: TrainingStudio) -> Settings:
         base_model=str(studio.source),
         min_votes=8,
         round=FAST.model_copy(update={"num_steps": 100, "evaluate_every": 50, "slice_seconds": 0.5, "objective": NAME}),
-        trainer=QUICK,
+        trainer=QUICK.model_copy(update={"silent_seconds": 10.0}),  # a real one is silent for a while where all is busy
     )
 
 
