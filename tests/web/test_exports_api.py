@@ -35,6 +35,9 @@ def test_every_format_comes_as_a_zip_that_is_the_same_each_time_and_leaves_nothi
             manifest = json.loads(file.read("manifest.json"))
             assert {"README.md", "manifest.json"} < set(file.namelist())
         assert (manifest["rows"], manifest["options"]["with_images"]) == (6, False)
+    for unwanted in ("bytes=zz", "bytes=99999999-", "pages=1", "bytes=0-3"):
+        whole = studio.client.get("/api/v1/exports/votes-jsonl", headers={**ADMIN, "Range": unwanted})
+        assert (whole.status_code, whole.content[:2]) == (200, b"PK"), "it is sent whole, whatever part is asked for"
     assert sorted(tmp_path.iterdir()) == before
 
 

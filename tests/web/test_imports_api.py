@@ -61,7 +61,7 @@ def test_a_file_is_sent_previewed_taken_in_and_noted(studio: ApiStudio, tmp_path
 
 def test_nonsense_is_refused_without_a_path_of_this_machine(studio: ApiStudio) -> None:
     client = studio.client
-    for query in ("", "?name=a.pkl", "?name=a.json&as=tarot", "?name="):
+    for query in ("", "?name=a.pkl", "?name=a.json&as=tarot", "?name=", "?name=a%0Ab.json", "?name=a%E2%80%AEb.json"):
         assert client.post(PATH + query, content=b"{}", headers=ADMIN).status_code == 422, query
     for name in ("/etc/passwd", "..", "a/b/c", ""):
         assert client.post(f"{PATH}/hub", params={"name": name}, headers=ADMIN).status_code == 422

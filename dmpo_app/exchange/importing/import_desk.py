@@ -16,7 +16,6 @@ from typing import Any, BinaryIO
 from dmpo_app import errors
 from dmpo_app.domain.data_import import ImportCounts, ImportUse
 from dmpo_app.domain.lineage import BaseModelRef
-from dmpo_app.domain.prompt import has_control_characters
 from dmpo_app.exchange.importing.importer import AUTO, Importer, get_reader
 from dmpo_app.exchange.readers.parsed import open_dataset
 from dmpo_app.exchange.readers.source import PreferenceSource
@@ -30,6 +29,8 @@ _log = logging.getLogger(__name__)
 
 SUFFIXES = (".parquet", ".jsonl", ".json", ".zip")
 MAX_SHOWN_ROWS = 20
+CONTROLS = r"\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069"
+"""Characters that no file's name may hold, for a class of a regular expression."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _UNPACKED = "unpacked"
 _STOPPED = "it was stopped"
@@ -104,7 +105,7 @@ class ImportService:
         Raises BadInputError, ConflictError when an import is at work, StorageFullError.
         """
         suffix = Path(name).suffix.lower()
-        if has_control_characters(name):
+        if re.search(f"[{CONTROLS}]", name):
             raise errors.BadInputError("a file's name without control characters is expected")
         if suffix not in SUFFIXES:
             raise errors.BadInputError(f"a file ending in one of {', '.join(SUFFIXES)} is expected")

@@ -22,7 +22,7 @@ from dmpo_app.domain.data_import import ImportUse
 from dmpo_app.domain.vote import Question
 from dmpo_app.errors import BadInputError, BusyError, SetupError
 from dmpo_app.exchange.exporting import ExportOptions, Selection, export_to, get_format
-from dmpo_app.exchange.importing.import_desk import HUB_ID, SUFFIXES, ImportJob, ImportPhase, ImportService
+from dmpo_app.exchange.importing.import_desk import CONTROLS, HUB_ID, SUFFIXES, ImportJob, ImportPhase, ImportService
 from dmpo_app.web.api_models import INT64_MAX
 from dmpo_app.web.authentication import AdminToken, require_administrator
 from dmpo_app.web.error_responses import ApiError, StudioRoute, document_admin_errors
@@ -177,7 +177,7 @@ Use = Annotated[
 ]
 _ENDINGS = "|".join(suffix.removeprefix(".") for suffix in SUFFIXES)
 FileName = Annotated[
-    str, Query(min_length=1, max_length=200, json_schema_extra={"pattern": rf"^[^/\\]+\.({_ENDINGS})$"})
+    str, Query(min_length=1, max_length=200, json_schema_extra={"pattern": rf"^[^/\\{CONTROLS}]+\.({_ENDINGS})$"})
 ]
 HubName = Annotated[str, Query(min_length=1, max_length=200, json_schema_extra={"pattern": f"^{HUB_ID.pattern}$"})]
 
