@@ -152,7 +152,7 @@ def open_paths(blocks: gr.Blocks, gradio_app: ASGIApp, page: StaticPage, service
     router = create_router(services)
     api = build_api_app(router, services)
     table = [
-        OpenPath(r"/api/v1/.*", api, methods=()),
+        OpenPath(r"/api/v1/(?s:.*)", api, methods=()),
         OpenPath(r"/docs|/openapi\.json|/login/callback", api, methods=("GET",)),
         OpenPath("|".join(ROOT_PATHS), api, methods=("GET",)),
         OpenPath(r"/", GZipMiddleware(page)),

@@ -13,7 +13,7 @@ from dmpo_app.web.gateway import Gateway, OpenPath, TrustedProxies
 
 # As on the page; see `ui.serving.open_paths`.
 OPEN = {
-    r"/api/v1/.*": (),
+    r"/api/v1/(?s:.*)": (),
     r"/docs|/openapi\.json|/login/callback": ("GET",),
     r"/": ("GET", "HEAD"),
     r"/studio/static/[0-9a-f]{16}/[\w/-]+\.(js|css|svg|json)": ("GET", "HEAD"),
@@ -66,7 +66,7 @@ def ask(
 
 
 INNER = (
-    "/", "/api/v1/status", "/api/v1/images/abc", "/docs", "/openapi.json", "/login/callback",
+    "/", "/api/v1/status", "/api/v1/images/abc", "/api/v1/exports/a\nb", "/docs", "/openapi.json", "/login/callback",
     "/studio/static/0123456789abcdef/label/label.js", "/assets/index-x_Y9.js",
     "/static/fonts/IBMPlexSans/Regular.woff2",
 )  # fmt: skip
