@@ -10,6 +10,9 @@ A line without its user named above it does not belong here: remove the code ins
 _.do_GET, _.do_HEAD, _.do_POST, _.do_PUT, _.do_PATCH, _.do_DELETE, _.do_OPTIONS
 _.log_message, _.args, _.daemon_threads, _.close_connection
 
+# asyncio calls this.
+_.data_received
+
 # Alembic reads these in every revision.
 _.revision, _.down_revision, _.downgrade
 
