@@ -204,9 +204,9 @@ class ImportService:
             return open_dataset(str(path), limits=limits)
         with ParserChild(path.name, limits, max_written=limits.unpacked_mb << 20) as child:
             self._unpacking = child
-            if stopping.is_set():  # by a `close` that did not see the child
-                raise errors.StudioError(_STOPPED)
             try:
+                if stopping.is_set():  # by a `close` that did not see the child
+                    raise errors.StudioError(_STOPPED)
                 unpacked = child.call(unpack, path, path.parent / _UNPACKED, limits, times=_ZIP_TIMES)
             finally:
                 self._unpacking = None
