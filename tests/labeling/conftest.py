@@ -7,9 +7,9 @@ from dmpo_app.labeling import LabelingService, Sealer, load_or_create_key
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from tests.store.store_data import FINGERPRINT, Clock, new_pair
-from tests.store.store_fixtures import clock, empty_homes, store
+from tests.store.store_fixtures import anna, ben, clock, empty_homes, store
 
-__all__ = ["clock", "empty_homes", "store"]
+__all__ = ["anna", "ben", "clock", "empty_homes", "store"]
 
 
 @pytest.fixture

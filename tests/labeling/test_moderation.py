@@ -17,16 +17,6 @@ RETIRED = "SELECT count(*) FROM pairs WHERE retired_at IS NOT NULL"
 
 
 @pytest.fixture
-def anna(store: Store) -> Annotator:
-    return store.annotators.ensure("anna")
-
-
-@pytest.fixture
-def ben(store: Store) -> Annotator:
-    return store.annotators.ensure("ben")
-
-
-@pytest.fixture
 def other(store: Store) -> BaseModelRef:
     return store.models.register("other", "stable_diffusion", "f" * 64)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dmpo_app.domain.vote import Annotator
 from dmpo_app.store import Store
 from tests.postgres_server import PostgresServer, running_server
 from tests.store.store_data import Clock, broken_counts, make_home
@@ -69,3 +70,13 @@ def store(tmp_path: Path, empty_homes: EmptyHomes, clock: Clock) -> Iterator[Sto
     with Store.open(home, database_url=database_url, now=clock) as opened:
         yield opened
         assert broken_counts(opened) == 0
+
+
+@pytest.fixture
+def anna(store: Store) -> Annotator:
+    return store.annotators.ensure("anna")
+
+
+@pytest.fixture
+def ben(store: Store) -> Annotator:
+    return store.annotators.ensure("ben")
