@@ -28,3 +28,24 @@ class Verdict(StrEnum):
     BETTER = "better"
     WORSE = "worse"
     UNSURE = "unsure"
+
+
+class Evidence(StrEnum):
+    """The evidence that a verdict rests on: held-out votes, cross-fitting over all votes, or people's duels."""
+
+    HELD_OUT = "held_out"
+    CROSS_FITTING = "cross_fitting"
+    DUELS = "duels"
+
+
+class VerdictAction(StrEnum):
+    """The action that followed a verdict.
+
+    PROMOTED: a version that was held back went live. ROLLED_BACK: a live one was replaced by the one before. REJECTED:
+    one that was held back will not go live by itself. NONE: it was noted.
+    """
+
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled_back"
+    REJECTED = "rejected"
+    NONE = "none"

@@ -20,12 +20,15 @@ class ImageKind(StrEnum):
     PAIR = "pair"
     RENDER = "render"
     CONTACT_SHEET = "contact_sheet"
+    JUDGING = "judging"
+    """By which the effects of a version are measured: the same held-out prompts and seeds for every version."""
 
 
 class PairSource(StrEnum):
     STARTER = "starter"
     POOL = "pool"
     IMPORT = "import"
+    DUEL = "duel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +257,7 @@ class Trigger(StrEnum):
     VOTES = "votes"
     PERIOD = "period"
     REQUEST = "request"
+    WITHDRAWAL = "withdrawal"
 
 
 @dataclass(frozen=True, slots=True)

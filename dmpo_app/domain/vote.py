@@ -185,15 +185,16 @@ def choice_from_outcome(outcome: Outcome, *, a_on_left: bool) -> Choice:
 
 
 class Purpose(StrEnum):
-    """The purpose of an assignment: a vote to learn from, a repeat, or a gold pair.
+    """The purpose of an assignment: a vote to learn from, a repeat, a gold pair, or a duel.
 
-    A repeat shows whether a person votes alike, a gold pair whether they vote right. Only votes on the first kind are
-    trained on. Nothing that an annotator can see tells the kinds apart.
+    A repeat shows whether a person votes alike, a gold pair whether they vote right, a duel which of two versions they
+    prefer. Only votes on the first kind are trained on. Nothing that an annotator can see tells the kinds apart.
     """
 
     VOTE = "vote"
     REPEAT = "repeat"
     GOLD = "gold"
+    DUEL = "duel"
 
 
 class CandidateFeature(StrEnum):

@@ -6,6 +6,7 @@ message.
 """
 
 from dmpo_app.settings.host import PROJECT_ROOT, on_space, shipped_data
+from dmpo_app.settings.judging_settings import JudgingSettings
 from dmpo_app.settings.round_settings import RoundLimitSettings, RoundSettings, ScorerSettings, ScoringSettings
 from dmpo_app.settings.sections import (
     BackupSettings,
@@ -36,6 +37,7 @@ __all__ = [
     "BackupSettings",
     "HostingSettings",
     "IdentitySettings",
+    "JudgingSettings",
     "LabelingSettings",
     "LimitSettings",
     "Mode",

@@ -26,6 +26,7 @@ from pydantic_settings import (
 
 from dmpo_app.errors import SetupError
 from dmpo_app.settings.host import default_home, on_space, on_zerogpu, shipped_data
+from dmpo_app.settings.judging_settings import JudgingSettings
 from dmpo_app.settings.network import (
     FrameAncestors,
     RootPath,
@@ -253,6 +254,7 @@ class Settings(BaseSettings):
     parsing: ParsingSettings = ParsingSettings()
     backup: BackupSettings = BackupSettings()
     hosting: HostingSettings = HostingSettings()
+    judging: JudgingSettings = JudgingSettings()
 
     _words = field_validator("*", mode="before")(read_words)
 

@@ -3,18 +3,20 @@
     base_models ─┬─ adapters ─ adapter_votes        annotators ─┐
                  ├─ rounds ─ round_votes, round_progress        │
                  ├─ images ─┤ image_scores                      │
+                 ├─ studies, verdicts, version_effects          │
     prompts ─────┴──────────┴─ pairs ─┬ assignments ─ votes ────┤
                                       ├ pair_margins            │
                                       ├ set_images ─ images     │
+                                      ├ duels ─ studies         │
                                       └ reports ────────────────┤
     audit_log, consent_texts            consents, invite_uses ──┘ invites
     imports ─ imported_pairs, imported_votes, import_left_out          home
 
 A base model owns a lineage: nothing of one refers to anything of another. Version 0 of every lineage is the base model
 itself; it has a row, so that whatever names a version can be held to it by a foreign key. Prompts, with their tags and
-proposals, are shared by all lineages, and triggers keep those held out of training from ever having pairs. Votes,
-round_votes, adapter_votes, live_changes, reports, consents, consent_texts, audit_log, imported_pairs and imported_votes
-are append-only; what is taken back is stamped.
+proposals, are shared by all lineages, and triggers keep those held out of training from ever having pairs other than
+duels, which nothing is trained on. Votes, round_votes, adapter_votes, live_changes, reports, consents, consent_texts,
+audit_log, imported_pairs, imported_votes, duels and verdicts are append-only; what is taken back is stamped.
 """
 
 from dmpo_app.store.schema.base import (
@@ -50,6 +52,7 @@ from dmpo_app.store.schema.campaign_tables import (
     PromptTagRow,
     ReportRow,
 )
+from dmpo_app.store.schema.judging_tables import DuelRow, StudyRow, VerdictRow, VersionEffectsRow
 from dmpo_app.store.schema.labeling_tables import (
     AnnotatorRow,
     AssignmentRow,
@@ -95,6 +98,7 @@ __all__ = [
     "BaseModelRow",
     "ConsentRow",
     "ConsentTextRow",
+    "DuelRow",
     "HomeRow",
     "ImageRow",
     "ImageScoreRow",
@@ -117,6 +121,9 @@ __all__ = [
     "RoundRow",
     "RoundVoteRow",
     "SetImageRow",
+    "StudyRow",
     "Table",
+    "VerdictRow",
+    "VersionEffectsRow",
     "VoteRow",
 ]

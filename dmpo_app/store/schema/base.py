@@ -9,6 +9,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 from dmpo_app.domain.campaign import ReportReason
 from dmpo_app.domain.data_import import ImportUse
+from dmpo_app.domain.judging import Evidence, Verdict, VerdictAction
 from dmpo_app.domain.lineage import ImageKind, PairSource, RoundStatus, Trigger
 from dmpo_app.domain.prompt import PromptSource
 from dmpo_app.domain.vote import Choice, Outcome, Purpose, Question, Strength
@@ -72,6 +73,7 @@ class Table(DeclarativeBase):
         dict[str, Any]: JSON(),
         AssignmentState: EnumText(AssignmentState),
         Choice: EnumText(Choice),
+        Evidence: EnumText(Evidence),
         ImageKind: EnumText(ImageKind),
         ImportUse: EnumText(ImportUse),
         Outcome: EnumText(Outcome),
@@ -83,4 +85,6 @@ class Table(DeclarativeBase):
         RoundStatus: EnumText(RoundStatus),
         Strength: EnumText(Strength),
         Trigger: EnumText(Trigger),
+        Verdict: EnumText(Verdict),
+        VerdictAction: EnumText(VerdictAction),
     }

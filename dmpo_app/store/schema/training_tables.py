@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, String, Text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, String, Text, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from dmpo_app.domain.lineage import RoundStatus, Trigger
@@ -71,7 +71,10 @@ class RoundProgressRow(Table):
 
 
 class AdapterRow(Table):
-    """A published version; `folder` is relative to the lineage's adapter folder. Version 0 has no files, no round."""
+    """A published version; `folder` is relative to the lineage's adapter folder. Version 0 has no files, no round.
+
+    `is_held`: it did not go live when it was published, but waits until it is proven.
+    """
 
     __tablename__ = "adapters"
 
@@ -83,6 +86,7 @@ class AdapterRow(Table):
     round_id: Mapped[int | None] = mapped_column(ForeignKey("rounds.id", use_alter=True), unique=True)
     num_votes: Mapped[int] = mapped_column(default=0)
     proven: Mapped[bool] = mapped_column(default=False)
+    is_held: Mapped[bool] = mapped_column(default=False, server_default=false())
     metrics: Mapped[dict[str, Any]] = mapped_column(default=dict)
     config: Mapped[dict[str, Any]] = mapped_column(default=dict)
     created_at: Mapped[datetime]
