@@ -9,15 +9,16 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, insert, or_, select, text
+from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, insert, select, text
 
-from dmpo_app.domain.judging import Comparison, Duel, Judgement, NewDuel, VerdictAction
-from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef, ImageKind, PairSource
+from dmpo_app.domain.judging import Comparison, Duel, Judgement, NewDuel
+from dmpo_app.domain.lineage import BaseModelRef, ImageKind, PairSource
 from dmpo_app.domain.vote import PREFERENCES, Outcome, Purpose, Question
 from dmpo_app.errors import BadInputError, ConflictError, NotFoundError
 from dmpo_app.store import schema
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.files import Files
+from dmpo_app.store.judging.duel_offers import find_comparisons, is_between, may_be_shown
 from dmpo_app.store.pairs.images import find_images, insert_image, store_image_files
 from dmpo_app.store.voting.vote_queries import is_not_struck
 
@@ -65,10 +66,10 @@ class Duels:
             .join(schema.PairRow, schema.PairRow.id == schema.DuelRow.pair_id)
             .where(
                 schema.DuelRow.base_id == base.id,
-                _is_between(version_a, version_b),
+                is_between(version_a, version_b),
                 schema.DuelRow.study_id.is_(None),
                 schema.PairRow.num_votes == 0,
-                *_may_be_shown(),
+                *may_be_shown(),
                 ~held,
             )
         )
@@ -84,7 +85,7 @@ class Duels:
             select(schema.PairRow.prompt_id, func.count().label("count"))
             .select_from(schema.DuelRow)
             .join(schema.PairRow, schema.PairRow.id == schema.DuelRow.pair_id)
-            .where(schema.DuelRow.base_id == base.id, _is_between(version_a, version_b))
+            .where(schema.DuelRow.base_id == base.id, is_between(version_a, version_b))
             .group_by(schema.PairRow.prompt_id)
             .subquery()
         )
@@ -108,7 +109,7 @@ class Duels:
         All are about `version_a` against `version_b`, whichever way round a duel is stored. Skips and "both are bad"
         say nothing; judgements of struck annotators, and of duels that reports have retired, are left out.
         """
-        rows = self._judgement_rows(base, question, _is_between(version_a, version_b))
+        rows = self._judgement_rows(base, question, is_between(version_a, version_b))
         return [_judgement_from_row(row, is_turned=row.version_a != version_a) for row in rows]
 
     def all_judgements(self, base: BaseModelRef, *, question: Question = Question.OVERALL) -> builtins.list[Judgement]:
@@ -133,7 +134,7 @@ class Duels:
         """
         query = _duels_query().where(schema.DuelRow.base_id == base.id)
         if versions is not None:
-            query = query.where(_is_between(*versions))
+            query = query.where(is_between(*versions))
         if before is not None:
             query = query.where(schema.DuelRow.pair_id < before)
         with self._database.reader() as connection:
@@ -220,43 +221,6 @@ def _judgement_from_row(row: Row[*tuple[Any, ...]], *, is_turned: bool) -> Judge
     return Judgement(row.annotator_id, row.text, *versions, 1 - score if is_turned else score, row.question)
 
 
-def find_comparisons(connection: Connection, base_id: int) -> list[Comparison]:
-    """Find the versions that are to be compared now, as a part of a transaction; see `Duels.comparisons`."""
-    changes = connection.execute(
-        select(schema.LiveChangeRow.version)
-        .where(schema.LiveChangeRow.base_id == base_id)
-        .order_by(schema.LiveChangeRow.id)
-    )
-    live_versions = [BASE_VERSION, *changes.scalars()]
-    live = live_versions[-1]
-    candidate = connection.execute(_candidate_query(base_id)).scalar_one_or_none()
-    if candidate is not None:
-        return [Comparison(candidate, live)]
-    if live == BASE_VERSION:
-        return []
-    # Before it was live for the first time: after a rollback, the version that was found worse is not the one before.
-    before = live_versions[live_versions.index(live) - 1]
-    return [Comparison(live, other) for other in dict.fromkeys([before, BASE_VERSION])]
-
-
-def _candidate_query(base_id: int) -> Select[*tuple[Any, ...]]:
-    """Query of the newest version that is held back: it was never live, and no verdict about it has been acted on."""
-    was_live = exists().where(
-        schema.LiveChangeRow.base_id == base_id, schema.LiveChangeRow.version == schema.AdapterRow.version
-    )
-    is_settled = exists().where(
-        schema.VerdictRow.base_id == base_id,
-        schema.VerdictRow.version == schema.AdapterRow.version,
-        schema.VerdictRow.action.in_((VerdictAction.PROMOTED, VerdictAction.REJECTED)),
-    )
-    return (
-        select(schema.AdapterRow.version)
-        .where(schema.AdapterRow.base_id == base_id, schema.AdapterRow.is_held, ~was_live, ~is_settled)
-        .order_by(schema.AdapterRow.version.desc())
-        .limit(1)
-    )
-
-
 def _duels_query() -> Select[*tuple[Any, ...]]:
     return (
         select(
@@ -271,22 +235,6 @@ def _duels_query() -> Select[*tuple[Any, ...]]:
         )
         .join(schema.PairRow, schema.PairRow.id == schema.DuelRow.pair_id)
         .join(schema.PromptRow, schema.PromptRow.id == schema.PairRow.prompt_id)
-    )
-
-
-def _is_between(one: int, other: int) -> ColumnElement[bool]:
-    """Condition of the duels of two versions, whichever way round they are stored."""
-    return or_(
-        and_(schema.DuelRow.version_a == one, schema.DuelRow.version_b == other),
-        and_(schema.DuelRow.version_a == other, schema.DuelRow.version_b == one),
-    )
-
-
-def _may_be_shown() -> tuple[ColumnElement[bool], ...]:
-    return (
-        schema.PairRow.retired_at.is_(None),
-        schema.PairRow.hidden_at.is_(None),
-        schema.PairRow.damaged_at.is_(None),
     )
 
 
