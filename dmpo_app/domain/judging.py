@@ -58,6 +58,18 @@ class Judgement:
     question: Question = Question.OVERALL
 
 
+class NoDuels(StrEnum):
+    """The reason why a person has no duel to judge.
+
+    NO_VERSION: there is no version to compare. MAKING: duels are being made. ALL_JUDGED: they have judged all there
+    are, or as many people as are to have.
+    """
+
+    NO_VERSION = "no_version"
+    MAKING = "making"
+    ALL_JUDGED = "all_judged"
+
+
 class Verdict(StrEnum):
     """The verdict of a test about a version against another one."""
 

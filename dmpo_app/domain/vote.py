@@ -197,6 +197,13 @@ class Purpose(StrEnum):
     DUEL = "duel"
 
 
+class AssignmentKind(StrEnum):
+    """The kind of assignments that a person asks for: pairs, with whatever is mixed in among them, or duels alone."""
+
+    LABEL = "label"
+    DUELS = "duels"
+
+
 class CandidateFeature(StrEnum):
     """A feature of a candidate that a strategy may ask for, beside its age; see the fields of `Candidate`."""
 
