@@ -28,3 +28,58 @@ class Verdict(StrEnum):
     BETTER = "better"
     WORSE = "worse"
     UNSURE = "unsure"
+
+
+def version_name(version: int) -> str:
+    """The name of a version in a sentence; version 0 is the base model."""
+    return "the base model" if version == 0 else f"version {version}"
+
+
+@dataclass(frozen=True, slots=True)
+class DuelTest:
+    """The state of a test of a candidate against another version, after any number of judgements.
+
+    num_judgements: all that were given, ties among them. num_preferring: plain count of those for the candidate.
+    is_capped: there are enough annotators for the cap, so the verdict is about people in general; else it is the
+    judgement of those `num_annotators` alone. e_value_better, e_value_worse: the evidence, 1 at the start, a verdict at
+    `judging.duel_test.DuelRules.threshold`. more_needed: judgements still missing at the present rate, 0 once there is
+    a verdict, None where no number would do or it cannot be told.
+    """
+
+    verdict: Verdict
+    num_judgements: int
+    num_preferring: int
+    num_ties: int
+    num_annotators: int
+    num_prompts: int
+    is_capped: bool
+    e_value_better: float
+    e_value_worse: float
+    more_needed: int | None
+
+    @property
+    def num_decided(self) -> int:
+        """The judgements that are no ties."""
+        return self.num_judgements - self.num_ties
+
+    def sentence(self, candidate: int, other: int) -> str:
+        """The state in words: "14 of 19 prefer version 3; about 20 more to be sure"."""
+        if self.num_judgements == 0:
+            return f"nobody has judged {version_name(candidate)} against {version_name(other)} yet"
+        ties = "" if not self.num_ties else f" ({self.num_ties} tie{'s' if self.num_ties > 1 else ''} beside)"
+        counts = f"{self.num_preferring} of {self.num_decided} prefer {version_name(candidate)}{ties}"
+        return f"{counts}; {self._outlook(other)}{self._judges()}"
+
+    def _outlook(self, other: int) -> str:
+        if self.verdict is not Verdict.UNSURE:
+            return f"{self.verdict.value} than {version_name(other)}"
+        if self.more_needed is None:
+            return "too close to tell"
+        return f"about {self.more_needed} more to be sure"
+
+    def _judges(self) -> str:
+        """Whose judgement it is, where that is not people in general."""
+        if self.is_capped:
+            return ""
+        whose = "one person's" if self.num_annotators == 1 else f"{self.num_annotators} people's"
+        return f" ({whose} judgement)"
