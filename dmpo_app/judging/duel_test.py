@@ -6,8 +6,8 @@ al., Game-theoretic statistics and safe anytime-valid inference, 2023). One play
 other version; each has half of the level, so both kinds of error together stay below it.
 
 A judgement x (+1 the candidate, -1 the other version) of weight w in [0, 1], fixed before x is known, multiplies the
-money of a player who believes in a share p by (2 p)^(w (1 + x) / 2) (2 (1 - p))^(w (1 - x) / 2), whose mean is at most 1
-where x is a fair coin: the players need only V = sum of w and T = sum of w x. Each spreads the money over several p,
+money of a player who believes in a share p by (2 p)^(w (1 + x) / 2) (2 (1 - p))^(w (1 - x) / 2), whose mean is at most
+1 where x is a fair coin: the players need only V = sum of w and T = sum of w x. Each spreads the money over several p,
 `ALTERNATIVES`. The 20 judgements of a person are not 20 independent ones; the weights see to that, see `next_weight`.
 
 A tie bets nothing and changes nothing. Half a win for both would be as valid, but would cost the players money for each
@@ -34,18 +34,21 @@ PRIOR_CORRELATION = 0.2
 """The correlation of two judgements in one cluster before anything is known of it, and how many pairs that is worth."""
 PRIOR_PAIRS = 20.0
 MIN_CORRELATION = 0.02
-FEW_PEOPLE_SHARE = 3.0
-"""With fewer annotators than the cap needs, one weighs at most so many times as much as an equal share."""
 MAX_MORE = 2000
 """The largest number of judgements that is still named as missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class DuelRules:
-    """The rules of a test: its level, for both verdicts together, and the largest share of one annotator."""
+    """The rules of a test.
+
+    level: the chance of a wrong verdict, both kinds together. max_annotator_share: the cap. few_people_share: where
+    there are fewer annotators than the cap needs, but three at least, one weighs at most so many times an equal share.
+    """
 
     level: float = 0.05
     max_annotator_share: float = 0.05
+    few_people_share: float = 1.5
 
     @property
     def threshold(self) -> float:
@@ -60,7 +63,7 @@ class DuelRules:
         """The share that one of so many annotators may have when they judge."""
         if self.is_crowd(num_annotators):
             return self.max_annotator_share
-        return min(1.0, FEW_PEOPLE_SHARE / max(1, num_annotators))
+        return 1.0 if num_annotators < 3 else min(1.0, self.few_people_share / num_annotators)
 
 
 DEFAULT_RULES = DuelRules()
@@ -163,12 +166,25 @@ class DuelBets:
         self._annotators.add(annotator_id, x, weight)
         self._prompts.add(prompt, x, weight)
 
-    def capped(self, max_share: float) -> tuple[float, float]:
-        """(V, T) with nobody above `max_share` of V. To lower an annotator's exponent keeps the mean below 1."""
+    def states(self, max_share: float) -> list[tuple[float, float]]:
+        """(V, T) as they are, and in a crowd also with nobody above `max_share` of V; the evidence is the lesser one.
+
+        The first makes the test valid at every look, the second keeps the cap as annotators come and go: to lower the
+        exponent of an annotator's judgements keeps their mean below 1.
+        """
+        plain = (self.weight, self.balance)
+        if not self.is_crowd or self.weight == 0:
+            return [plain]
         annotators = list(self._annotators.by_key.values())
         weights = np.array([annotator.weight for annotator in annotators])
         factors = cap_factors(weights, max_share)
-        return float(factors @ weights), float(factors @ np.array([annotator.balance for annotator in annotators]))
+        capped = float(factors @ weights), float(factors @ np.array([annotator.balance for annotator in annotators]))
+        return [plain, capped]
+
+    def evidence(self, max_share: float) -> tuple[float, float]:
+        """The logarithms of the e-values that the candidate is better, and that it is worse."""
+        weight, balance = np.array(self.states(max_share)).T
+        return float(log_e_value(weight, balance).min()), float(log_e_value(weight, -balance).min())
 
 
 def compare_by_duels(
@@ -195,13 +211,10 @@ def compare_by_duels(
     for annotator_id, prompt, x in scores:
         if x != 0:
             bets.add(annotator_id, prompt, x)
-    states = [(bets.weight, bets.balance)]
-    if bets.is_crowd and bets.weight > 0:
-        states.append(bets.capped(rules.max_annotator_share))
-    better = min(float(log_e_value(weight, balance)) for weight, balance in states)
-    worse = min(float(log_e_value(weight, -balance)) for weight, balance in states)
+    better, worse = bets.evidence(rules.max_annotator_share)
+    final_state = bets.states(rules.max_annotator_share)[-1]
     return DuelTest(
-        verdict=_verdict(better, worse, math.log(rules.threshold)),
+        verdict=verdict_from(better, worse, math.log(rules.threshold)),
         num_judgements=len(scores),
         num_preferring=sum(x > 0 for _, _, x in scores),
         num_ties=sum(x == 0 for _, _, x in scores),
@@ -210,11 +223,12 @@ def compare_by_duels(
         is_capped=bets.is_crowd,
         e_value_better=math.exp(min(better, 700.0)),
         e_value_worse=math.exp(min(worse, 700.0)),
-        more_needed=_more_needed(states[-1], len(scores), math.log(rules.threshold)),
+        more_needed=_more_needed(final_state, len(scores), math.log(rules.threshold)),
     )
 
 
-def _verdict(log_better: float, log_worse: float, log_threshold: float) -> Verdict:
+def verdict_from(log_better: float, log_worse: float, log_threshold: float) -> Verdict:
+    """The verdict that the evidence gives."""
     if log_better >= log_threshold:
         return Verdict.BETTER
     return Verdict.WORSE if log_worse >= log_threshold else Verdict.UNSURE
