@@ -83,3 +83,103 @@ class DuelTest:
             return ""
         whose = "one person's" if self.num_annotators == 1 else f"{self.num_annotators} people's"
         return f" ({whose} judgement)"
+
+
+@dataclass(frozen=True, slots=True)
+class BoardRow:
+    """A version on the board.
+
+    score: the log odds of winning against the board's anchor, whose score is 0; low, high: its 95 % interval. win_rate,
+    win_rate_low, win_rate_high: the same as a probability. All None where no chain of duels leads to the anchor, and
+    the intervals where neither prompts nor annotators can be sampled anew.
+    """
+
+    version: int
+    num_judgements: int
+    score: float | None = None
+    low: float | None = None
+    high: float | None = None
+    win_rate: float | None = None
+    win_rate_low: float | None = None
+    win_rate_high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """The board of all versions that were judged, best first, those without a score at the end.
+
+    anchor: the version whose score is 0: the base model, or where it was never judged the oldest version of the largest
+    group of versions that met; None without judgements. disconnected: versions that no chain of duels leads to.
+    """
+
+    rows: tuple[BoardRow, ...]
+    anchor: int | None
+    num_judgements: int
+    num_annotators: int
+    num_prompts: int
+    disconnected: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StudyAnswer:
+    """An answer in a human study: a judgement, and the pair of images it is about."""
+
+    pair_id: int
+    judgement: Judgement
+
+
+class Majority(StrEnum):
+    """The majority about a pair: the answer that more people gave than any other, else a tie."""
+
+    A = "a"
+    B = "b"
+    TIE = "tie"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyPair:
+    """A pair of a study and the answers to one question about it."""
+
+    question: Question
+    pair_id: int
+    prompt: str
+    num_a: int
+    num_b: int
+    num_ties: int
+    majority: Majority
+
+
+@dataclass(frozen=True, slots=True)
+class StudyResult:
+    """The result of a study on one question, as seen from version a.
+
+    wins, losses, ties: pairs by their majority. win_rate: wins of wins and losses, low and high its 95 % interval,
+    clustered by prompt; None where all are ties. win_rate_ties_half: ties as half a win each. alpha: agreement of the
+    people, Krippendorff's, with its interval; None where nothing can be compared.
+    """
+
+    question: Question
+    num_pairs: int
+    num_prompts: int
+    num_answers: int
+    num_annotators: int
+    wins: int
+    losses: int
+    ties: int
+    win_rate: float | None
+    low: float | None
+    high: float | None
+    win_rate_ties_half: float | None
+    alpha: float | None
+    alpha_low: float | None
+    alpha_high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A human study between two versions: a result for every question that was asked, and the table of its pairs."""
+
+    version_a: int
+    version_b: int
+    results: tuple[StudyResult, ...]
+    pairs: tuple[StudyPair, ...]
