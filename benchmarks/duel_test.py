@@ -34,7 +34,7 @@ Ints = NDArray[np.int64]
 
 REPORTED_SEED = 20_261_130
 """The seed of the reported numbers; the test was tuned on seeds 1 to 7."""
-CHUNK = 1000
+CHUNK = 2000
 
 Effects = Callable[[np.random.Generator, tuple[int, int]], Floats]
 
@@ -137,7 +137,10 @@ class Clusters:
         self.counts, self.totals, self.weights = (np.zeros((num_tests, num_clusters)) for _ in range(3))
         self.products, self.pairs = np.zeros(num_tests), np.zeros(num_tests)
 
-    def correlation(self, chance: Floats) -> Floats:
+    def correlation(self, count: Floats, total: Floats) -> Floats:
+        products_between = (total**2 - count) / 2 - self.products
+        pairs_between = count * (count - 1) / 2 - self.pairs
+        chance = np.maximum(0.0, products_between / (pairs_between + PRIOR_PAIRS))
         excess = PRIOR_PAIRS * PRIOR_CORRELATION + self.products - self.pairs * chance
         return np.clip(excess / (PRIOR_PAIRS + self.pairs), MIN_CORRELATION, 1.0)
 
@@ -158,11 +161,10 @@ def weigh(
     weight_sum, balance, count, total = (np.zeros(len(x)) for _ in range(4))
     for step in range(x.shape[1]):
         answer, who, what = x[:, step], annotator[:, step], prompt[:, step]
-        chance = np.maximum(0.0, (total**2 - count) / np.maximum(1, count * (count - 1)))
-        weight = 1 - 2 * prompts.correlation(chance) * prompts.weights[prompts.rows, what]
+        weight = 1 - 2 * prompts.correlation(count, total) * prompts.weights[prompts.rows, what]
         own = annotators.weights[annotators.rows, who]
         if is_crowd:
-            weight = weight - 2 * annotators.correlation(chance) * own
+            weight = weight - 2 * annotators.correlation(count, total) * own
         weight = np.clip(np.minimum(weight, 1 + share_limit * weight_sum - own), 0.0, 1.0) * np.abs(answer)
         annotators.add(who, answer, weight)
         prompts.add(what, answer, weight)

@@ -103,8 +103,16 @@ class _Clusters:
     products: float = 0.0
     pairs: int = 0
 
-    def correlation(self, chance: float) -> float:
-        """The correlation rho within clusters: the mean product beyond `chance`, drawn to the prior."""
+    def correlation(self, count: int, total: float) -> float:
+        """The correlation rho within clusters: the mean product in one cluster beyond that between two, with a prior.
+
+        Args:
+            count, total: of all judgements, how many and the sum of x. While all are in one cluster there is nothing to
+                compare with, and what they agree on is laid to the cluster.
+        """
+        products_between = (total**2 - count) / 2 - self.products
+        pairs_between = count * (count - 1) / 2 - self.pairs
+        chance = max(0.0, products_between / (pairs_between + PRIOR_PAIRS))
         excess = PRIOR_PAIRS * PRIOR_CORRELATION + self.products - self.pairs * chance
         return min(1.0, max(MIN_CORRELATION, excess / (PRIOR_PAIRS + self.pairs)))
 
@@ -149,11 +157,10 @@ class DuelBets:
         it would by w independent ones. An annotator's weight tends to 1 / (2 rho_a), whatever they do: 2.5 where two
         judgements of a person agree in 60 of 100 cases instead of 50.
         """
-        chance = max(0.0, (self._total**2 - self._count) / max(1, self._count * (self._count - 1)))
         annotator, known_prompt = self._annotators.cluster(annotator_id), self._prompts.cluster(prompt)
-        weight = 1 - 2 * self._prompts.correlation(chance) * known_prompt.weight
+        weight = 1 - 2 * self._prompts.correlation(self._count, self._total) * known_prompt.weight
         if self.is_crowd:
-            weight -= 2 * self._annotators.correlation(chance) * annotator.weight
+            weight -= 2 * self._annotators.correlation(self._count, self._total) * annotator.weight
         return min(1.0, max(0.0, min(weight, 1 + self.share_limit * self.weight - annotator.weight)))
 
     def add(self, annotator_id: int, prompt: str, x: float) -> None:
