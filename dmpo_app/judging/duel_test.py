@@ -218,10 +218,11 @@ def compare_by_duels(
     for annotator_id, prompt, x in scores:
         if x != 0:
             bets.add(annotator_id, prompt, x)
+    log_threshold = math.log(rules.threshold)
     better, worse = bets.evidence(rules.max_annotator_share)
-    final_state = bets.states(rules.max_annotator_share)[-1]
+    more_needed = [_more_needed(*state, len(scores), log_threshold) for state in bets.states(rules.max_annotator_share)]
     return DuelTest(
-        verdict=verdict_from(better, worse, math.log(rules.threshold)),
+        verdict=verdict_from(better, worse, log_threshold),
         num_judgements=len(scores),
         num_preferring=sum(x > 0 for _, _, x in scores),
         num_ties=sum(x == 0 for _, _, x in scores),
@@ -230,7 +231,7 @@ def compare_by_duels(
         is_capped=bets.is_crowd,
         e_value_better=math.exp(min(better, 700.0)),
         e_value_worse=math.exp(min(worse, 700.0)),
-        more_needed=_more_needed(final_state, len(scores), math.log(rules.threshold)),
+        more_needed=None if None in more_needed else max(number for number in more_needed if number is not None),
     )
 
 
@@ -241,9 +242,8 @@ def verdict_from(log_better: float, log_worse: float, log_threshold: float) -> V
     return Verdict.WORSE if log_worse >= log_threshold else Verdict.UNSURE
 
 
-def _more_needed(state: tuple[float, float], num_judgements: int, log_threshold: float) -> int | None:
+def _more_needed(weight: float, balance: float, num_judgements: int, log_threshold: float) -> int | None:
     """The judgements that are missing if they go on as they did, with as much weight each; None: over `MAX_MORE`."""
-    weight, balance = state
     if num_judgements == 0 or balance == 0:
         return None
     more = np.arange(MAX_MORE + 1)
