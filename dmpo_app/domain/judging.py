@@ -97,3 +97,158 @@ class VerdictAction(StrEnum):
     ROLLED_BACK = "rolled_back"
     REJECTED = "rejected"
     NONE = "none"
+
+
+def version_name(version: int) -> str:
+    """The name of a version in a sentence; version 0 is the base model."""
+    return "the base model" if version == 0 else f"version {version}"
+
+
+@dataclass(frozen=True, slots=True)
+class DuelTest:
+    """The state of a test of a candidate against another version, after any number of judgements.
+
+    num_judgements: all that were given, ties among them. num_preferring: plain count of those for the candidate.
+    is_capped: there are enough annotators for the cap, so the verdict is about people in general; else it is the
+    judgement of those `num_annotators` alone. e_value_better, e_value_worse: the evidence, 1 at the start, a verdict at
+    `judging.duel_test.DuelRules.threshold`. more_needed: judgements still missing at the present rate, 0 once there is
+    a verdict, None where no number would do or it cannot be told.
+    """
+
+    verdict: Verdict
+    num_judgements: int
+    num_preferring: int
+    num_ties: int
+    num_annotators: int
+    num_prompts: int
+    is_capped: bool
+    e_value_better: float
+    e_value_worse: float
+    more_needed: int | None
+
+    @property
+    def num_decided(self) -> int:
+        """The judgements that are no ties."""
+        return self.num_judgements - self.num_ties
+
+    def sentence(self, candidate: int, other: int) -> str:
+        """The state in words: "14 of 19 prefer version 3; about 20 more to be sure"."""
+        if self.num_judgements == 0:
+            return f"nobody has judged {version_name(candidate)} against {version_name(other)} yet"
+        ties = "" if not self.num_ties else f" ({self.num_ties} tie{'s' if self.num_ties > 1 else ''} beside)"
+        counts = f"{self.num_preferring} of {self.num_decided} prefer {version_name(candidate)}{ties}"
+        return f"{counts}; {self._outlook(other)}{self._judges()}"
+
+    def _outlook(self, other: int) -> str:
+        if self.verdict is not Verdict.UNSURE:
+            return f"{self.verdict.value} than {version_name(other)}"
+        if self.more_needed is None:
+            return "too close to tell"
+        return f"about {self.more_needed} more to be sure"
+
+    def _judges(self) -> str:
+        """Whose judgement it is, where that is not people in general."""
+        if self.is_capped:
+            return ""
+        whose = "one person's" if self.num_annotators == 1 else f"{self.num_annotators} people's"
+        return f" ({whose} judgement)"
+
+
+@dataclass(frozen=True, slots=True)
+class BoardRow:
+    """A version on the board.
+
+    score: the log odds of winning against the board's anchor, whose score is 0; low, high: its 95 % interval. win_rate,
+    win_rate_low, win_rate_high: the same as a probability. All None where no chain of duels leads to the anchor, and
+    the intervals where neither prompts nor annotators can be sampled anew.
+    """
+
+    version: int
+    num_judgements: int
+    score: float | None = None
+    low: float | None = None
+    high: float | None = None
+    win_rate: float | None = None
+    win_rate_low: float | None = None
+    win_rate_high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """The board of all versions that were judged, best first, those without a score at the end.
+
+    anchor: the version whose score is 0: the base model, or where it was never judged the oldest version of the largest
+    group of versions that met; None without judgements. disconnected: versions that no chain of duels leads to.
+    """
+
+    rows: tuple[BoardRow, ...]
+    anchor: int | None
+    num_judgements: int
+    num_annotators: int
+    num_prompts: int
+    disconnected: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StudyAnswer:
+    """An answer in a human study: a judgement, and the pair of images it is about."""
+
+    pair_id: int
+    judgement: Judgement
+
+
+class Majority(StrEnum):
+    """The majority about a pair: the answer that more people gave than any other, else a tie."""
+
+    A = "a"
+    B = "b"
+    TIE = "tie"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyPair:
+    """A pair of a study and the answers to one question about it."""
+
+    question: Question
+    pair_id: int
+    prompt: str
+    num_a: int
+    num_b: int
+    num_ties: int
+    majority: Majority
+
+
+@dataclass(frozen=True, slots=True)
+class StudyResult:
+    """The result of a study on one question, as seen from version a.
+
+    wins, losses, ties: pairs by their majority. win_rate: wins of wins and losses, low and high its 95 % interval,
+    clustered by prompt; None where all are ties. win_rate_ties_half: ties as half a win each. alpha: agreement of the
+    people, Krippendorff's, with its interval; None where nothing can be compared.
+    """
+
+    question: Question
+    num_pairs: int
+    num_prompts: int
+    num_answers: int
+    num_annotators: int
+    wins: int
+    losses: int
+    ties: int
+    win_rate: float | None
+    low: float | None
+    high: float | None
+    win_rate_ties_half: float | None
+    alpha: float | None
+    alpha_low: float | None
+    alpha_high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A human study between two versions: a result for every question that was asked, and the table of its pairs."""
+
+    version_a: int
+    version_b: int
+    results: tuple[StudyResult, ...]
+    pairs: tuple[StudyPair, ...]
