@@ -197,6 +197,13 @@ class Purpose(StrEnum):
     DUEL = "duel"
 
 
+class AssignmentKind(StrEnum):
+    """The kind of assignments that a person asks for: pairs, with whatever is mixed in among them, or duels alone."""
+
+    LABEL = "label"
+    DUELS = "duels"
+
+
 class CandidateFeature(StrEnum):
     """A feature of a candidate that a strategy may ask for, beside its age; see the fields of `Candidate`."""
 
@@ -260,6 +267,8 @@ class AssignmentRules:
     at most, on each question; None: any number. gold_rate, repeat_rate: the share of assignments that are of gold
     pairs, and of pairs that the annotator voted on at least `repeat_after` votes ago, with the sides swapped.
     num_images: 2 for pairs, 3 or 4 for sets to be ranked; all assignments are of one size, so that none stands out.
+    duel_rate: the share of assignments that are duels of the versions compared now, while there are any; of pairs
+    alone, and where the overall question is asked. duels_only: nothing but duels.
     """
 
     strategy: Strategy | None = None
@@ -268,3 +277,9 @@ class AssignmentRules:
     repeat_rate: float = 0.0
     repeat_after: int = 20
     num_images: int = 2
+    duel_rate: float = 0.0
+    duels_only: bool = False
+
+    def mixes_duels(self, questions: Sequence[Question]) -> bool:
+        """True when duels may be among the assignments of these questions."""
+        return self.duel_rate > 0 and self.num_images == PAIR_SIZE and Question.OVERALL in questions

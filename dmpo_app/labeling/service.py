@@ -21,12 +21,21 @@ from dmpo_app.domain.campaign import (
     ReportReason,
     StudioStatus,
 )
+from dmpo_app.domain.judging import NoDuels
 from dmpo_app.domain.lineage import BaseModelRef, ImageRef, RoundState, RoundStatus
-from dmpo_app.domain.vote import Annotator, Assignment, Choice, RecordedVote, SubmittedVote
+from dmpo_app.domain.vote import (
+    Annotator,
+    Assignment,
+    AssignmentKind,
+    Choice,
+    Question,
+    RecordedVote,
+    SubmittedVote,
+)
 from dmpo_app.io.files import sha256_hex
 from dmpo_app.labeling.quality.standing import Standings
 from dmpo_app.labeling.sign_in import Logins, Sealer
-from dmpo_app.labeling.strategies import assignment_rules
+from dmpo_app.labeling.strategies import assignment_rules, duel_rules
 from dmpo_app.labeling.text_checks import clean_handle, clean_remark
 from dmpo_app.settings import LabelingSettings, Settings
 from dmpo_app.store import Store, utc_now
@@ -62,7 +71,10 @@ class LabelingService:
         self._settings = settings
         self._sealer = sealer
         self._rng = rng
-        self._assignment_rules = assignment_rules(settings.labeling)
+        self._rules = {
+            AssignmentKind.LABEL: assignment_rules(settings.labeling, duel_rate=settings.judging.duel_rate),
+            AssignmentKind.DUELS: duel_rules(settings.labeling),
+        }
         self._now = now
         self._problems = problems
         self._durability = durability or LocalDurability()
@@ -180,8 +192,13 @@ class LabelingService:
         except errors.ForbiddenError:
             return None
 
-    def assignments(self, annotator: Annotator, count: int) -> Future[list[Assignment]]:
+    def assignments(
+        self, annotator: Annotator, count: int, kind: AssignmentKind = AssignmentKind.LABEL
+    ) -> Future[list[Assignment]]:
         """Issue up to `count` assignments, open ones first. Empty while there are no pairs, or all have been seen.
+
+        Duels are mixed in among pairs at `judging.duel_rate`; of the kind `duels` they come alone, with the overall
+        question.
 
         Raises BadInputError unless 1 <= count <= MAX_ASSIGNMENTS, ConsentRequiredError.
         """
@@ -194,9 +211,17 @@ class LabelingService:
             count,
             rng=self._rng,
             lifetime=timedelta(minutes=self._settings.pool.assignment_minutes),
-            questions=self._settings.labeling.questions,
-            rules=self._assignment_rules,
+            questions=(Question.OVERALL,) if kind is AssignmentKind.DUELS else self._settings.labeling.questions,
+            rules=self._rules[kind],
         )
+
+    def no_duels_reason(self) -> NoDuels:
+        """The reason why a person who asked for duels got none."""
+        comparisons = self._store.duels.comparisons(self._base)
+        if not comparisons:
+            return NoDuels.NO_VERSION
+        num_ready = min(self._store.duels.count_ready(self._base, one.version_a, one.version_b) for one in comparisons)
+        return NoDuels.MAKING if num_ready < self._settings.judging.duels_ready else NoDuels.ALL_JUDGED
 
     def image_url_token(self, image_id: int, expires_at: datetime) -> str:
         """The token in an image's URL: unguessable, valid until a time, and different at every call."""

@@ -115,8 +115,8 @@ STRATEGIES: Mapping[str, Callable[[LabelingSettings], Strategy | None]] = {
 }
 
 
-def assignment_rules(settings: LabelingSettings) -> AssignmentRules:
-    """The rules by which pairs are assigned under these settings."""
+def assignment_rules(settings: LabelingSettings, *, duel_rate: float = 0.0) -> AssignmentRules:
+    """The rules by which pairs are assigned under these settings, with this share of duels among them."""
     return AssignmentRules(
         strategy=STRATEGIES[settings.strategy](settings),
         assignments_per_pair=settings.showings_per_pair,
@@ -124,4 +124,10 @@ def assignment_rules(settings: LabelingSettings) -> AssignmentRules:
         repeat_rate=settings.repeat_rate,
         repeat_after=settings.repeat_after,
         num_images=settings.num_images,
+        duel_rate=duel_rate,
     )
+
+
+def duel_rules(settings: LabelingSettings) -> AssignmentRules:
+    """The rules by which duels alone are assigned under these settings."""
+    return AssignmentRules(assignments_per_pair=settings.showings_per_pair, duels_only=True)

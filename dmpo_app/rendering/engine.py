@@ -26,6 +26,7 @@ from dmpo_app.domain.data_import import UnencodedPair
 from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef, ImageKind, NewImage, RenderedImage, RenderRequest
 from dmpo_app.errors import AdapterError, BadInputError, DamagedFileError, NotFoundError, StudioError
 from dmpo_app.exchange.readers.reader import UnusableImageError, decode_image
+from dmpo_app.rendering.duel_planner import DuelPlan, store_duel
 from dmpo_app.rendering.pool import PairPlan, SheetPlan, store_pair
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
@@ -148,6 +149,17 @@ class Engine:
             dump_conditioning(self._model.conditioning(plan.prompt)),
             flagged=any(sample.flagged for sample in samples),
         )
+
+    def make_duel(self, plan: DuelPlan, should_stop: Callable[[], bool]) -> bool:
+        """Make and store a duel: both images in batches of one shape, so that they differ by the version alone.
+
+        False when it is not kept, see `duel_planner.store_duel`.
+        """
+        shots = [Shot(plan.prompt, plan.seed, version) for version in plan.versions]
+        samples = self._render_shots(shots, should_stop)
+        image_a, image_b = (image_from_sample(sample) for sample in samples)
+        flagged = any(sample.flagged for sample in samples)
+        return store_duel(self._store, self._base, image_a, image_b, flagged=flagged)
 
     def make_sheet_row(self, plan: SheetPlan, should_stop: Callable[[], bool]) -> None:
         """Make and store one row of the contact sheet."""

@@ -22,6 +22,7 @@ from dmpo_app.diffusion.hub import is_passing_load_error
 from dmpo_app.domain.lineage import BaseModelRef, RenderedImage, RendererState, RenderRequest, check_request
 from dmpo_app.errors import AdapterError, BadInputError, BusyError, NotReadyError, StorageFullError, StudioError
 from dmpo_app.io.liveness import Activity, announce_through
+from dmpo_app.rendering.duel_planner import DuelPlanner
 from dmpo_app.rendering.pool import ContactSheetPlanner, PairPlan, PoolPlanner
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store, utc_now
@@ -324,12 +325,13 @@ class BackgroundWork:
             num_images=settings.labeling.num_images,
         )
         self._sheet = ContactSheetPlanner(store, base)
+        self._duels = DuelPlanner(store, base, settings.judging, rng=rng)
 
     def step(self, should_stop: Callable[[], bool]) -> bool:
         """Do the most useful thing; False when there was nothing to do.
 
-        A pool that has run dry comes before the contact sheet, the rest of the pool after it, in turns with imported
-        pairs that need latents.
+        A pool that has run dry comes before the contact sheet, then come duels, then the rest of the pool, in turns
+        with imported pairs that need latents.
         """
         self._purge.run_if_due()
         self._recheck.run_if_due()
@@ -337,7 +339,7 @@ class BackgroundWork:
             pool_is_low=self._pool.is_low(),
             pairs=lambda: self._make_pair(should_stop),
             sheet=lambda: self._make_sheet_row(should_stop),
-            rest=lambda: self._make_pair_or_encode(should_stop),
+            rest=lambda: self._make_duel(should_stop) or self._make_pair_or_encode(should_stop),
         )
 
     def _make_pair_or_encode(self, should_stop: Callable[[], bool]) -> bool:
@@ -356,6 +358,20 @@ class BackgroundWork:
             return False
         if not self._engine.make_pair(plan, should_stop):
             self._pool.record_refusal(plan)
+        return True
+
+    def _make_duel(self, should_stop: Callable[[], bool]) -> bool:
+        """Make a duel, but not while a round trains on the same processor, as for imported pairs."""
+        if self._pool.is_paused_by_round():
+            return False
+        plan = self._duels.next_duel()
+        if plan is None:
+            return False
+        try:
+            if not self._engine.make_duel(plan, should_stop):
+                self._duels.record_refusal(plan)
+        except (AdapterError, BadInputError) as error:
+            self._duels.skip(plan, error)
         return True
 
     def _make_sheet_row(self, should_stop: Callable[[], bool]) -> bool:

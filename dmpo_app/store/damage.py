@@ -16,7 +16,7 @@ from typing import Literal
 from sqlalchemy import ColumnElement, Connection, Select, TextClause, exists, func, or_, select, text, update
 from sqlalchemy.orm import aliased
 
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef, PairSource
 from dmpo_app.errors import DamagedFileError
 from dmpo_app.store import schema
 from dmpo_app.store.db.database import Database
@@ -165,7 +165,8 @@ class Damage:
             schema.PromptEmbedsRow.prompt_id == schema.PairRow.prompt_id,
             schema.PromptEmbedsRow.sha256.in_(names),
         )
-        connection.execute(update(schema.PairRow).where(of_lost).values(is_encoded=False))
+        not_a_duel = schema.PairRow.source != PairSource.DUEL  # nothing is trained on those
+        connection.execute(update(schema.PairRow).where(of_lost, not_a_duel).values(is_encoded=False))
 
 
 def _all_whole(is_whole: Callable[[str], bool], names: Iterable[str | None]) -> bool:

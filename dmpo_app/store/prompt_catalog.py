@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, delete, exists, func, insert, literal, select, update
 
-from dmpo_app.domain.lineage import BaseModelRef
+from dmpo_app.domain.lineage import BaseModelRef, PairSource
 from dmpo_app.domain.prompt import PromptCounts, PromptEntry, PromptPage, PromptQuery, SuggestedPrompt
 from dmpo_app.errors import NotFoundError
 from dmpo_app.store import schema
@@ -212,12 +212,13 @@ def _prefix_conditions(words: Sequence[str]) -> list[ColumnElement[bool]]:
 def _count_pairs_and_votes(
     connection: Connection, base: BaseModelRef, ids: Sequence[int]
 ) -> dict[int, tuple[int, int]]:
-    """Count the pairs of each prompt and their live votes."""
+    """Count the pairs of each prompt, without duels, and their live votes."""
     counts_by_prompt: dict[int, tuple[int, int]] = {}
     for start in range(0, len(ids), _CHUNK):
         query = (
             select(schema.PairRow.prompt_id, func.count(), func.sum(schema.PairRow.num_votes))
             .where(schema.PairRow.base_id == base.id, schema.PairRow.prompt_id.in_(ids[start : start + _CHUNK]))
+            .where(schema.PairRow.source != PairSource.DUEL)
             .group_by(schema.PairRow.prompt_id)
         )
         counts_by_prompt |= {row[0]: (row[1], row[2]) for row in connection.execute(query)}

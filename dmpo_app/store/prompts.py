@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, exists, func, insert, select, update
 from sqlalchemy.orm import aliased
 
-from dmpo_app.domain.lineage import Prompt
+from dmpo_app.domain.lineage import PairSource, Prompt
 from dmpo_app.domain.prompt import NewPrompt, PromptSnapshot, PromptSource, PromptsState, StoredPrompt, fold
 from dmpo_app.errors import ConflictError, ForbiddenError, RateLimitError
 from dmpo_app.store import schema
@@ -175,10 +175,12 @@ class Prompts:
         return self._database.write(work)
 
     def ids_with_pairs(self) -> set[int]:
-        """Find the ids of prompts that have pairs, of whichever base model."""
+        """Find the ids of prompts that have pairs other than duels, of whichever base model."""
         query = select(schema.PromptRow.id).where(
             exists().where(
-                schema.PairRow.base_id == schema.BaseModelRow.id, schema.PairRow.prompt_id == schema.PromptRow.id
+                schema.PairRow.base_id == schema.BaseModelRow.id,
+                schema.PairRow.prompt_id == schema.PromptRow.id,
+                schema.PairRow.source != PairSource.DUEL,
             )
         )
         with self._database.reader() as connection:

@@ -19,6 +19,7 @@ from dmpo_app.store.db.database import Database, parse_url, sqlite_url, upgrade
 from dmpo_app.store.files import Files, RemoteFiles
 from dmpo_app.store.home import claim_database, make_home, require_own_database
 from dmpo_app.store.imports.imports import Imports
+from dmpo_app.store.judging.duels import Duels
 from dmpo_app.store.pairs.images import Images, Models
 from dmpo_app.store.pairs.pairs import GoldPairs, PairMargins, Pairs, Scores
 from dmpo_app.store.prompt_catalog import PromptCatalog
@@ -76,6 +77,7 @@ class Store:
         self.consents = Consents(database, now)
         self.invites = Invites(database, now)
         self.audit = Audit(database, now)
+        self.duels = Duels(database, self.files, now)
         self.vote_records = VoteRecords(database)
         self.voted_pairs = VotedPairs(database)
         self.adapters = Adapters(database, home, now)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from dmpo_app.domain.judging import NoDuels
 from dmpo_app.domain.limits import MAX_GUIDANCE, MAX_HANDLE, MAX_SEED, MAX_STRENGTH, MAX_VERSION
 from dmpo_app.domain.lineage import RoundStatus
 from dmpo_app.domain.prompt import MAX_PROMPT
@@ -138,10 +139,12 @@ class AssignmentsAnswer(BaseModel):
                 "asks": [],
                 "expires_at": "2026-01-01T12:00:00Z",
             }
-        ]
+        ],
+        no_duels=None,
     )
 
     assignments: list[AssignmentOut] = Field(description="Empty while no pair has been made yet.")
+    no_duels: NoDuels | None = Field(description="Why there are none, where duels alone were asked for.")
 
 
 class VoteBody(BaseModel):

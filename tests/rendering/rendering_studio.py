@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from dmpo_app.diffusion.adapter_files import AdapterWeights, write_adapter
 from dmpo_app.diffusion.base_models import detect_family, fingerprint
 from dmpo_app.domain.lineage import AdapterRef, BaseModelRef, NewAdapter, RoundState, Trigger
-from dmpo_app.settings import PoolSettings, RenderSettings, Settings
+from dmpo_app.settings import JudgingSettings, PoolSettings, RenderSettings, Settings
 from dmpo_app.store import Store
 
 TRAIN_PROMPTS = ("a red fox", "a blue whale", "a green frog")
@@ -24,7 +24,9 @@ class RenderingStudio:
     settings: Settings
 
     @classmethod
-    def open(cls, home: Path, source: Path, *, pool_size: int = 4, queue_size: int = 8) -> RenderingStudio:
+    def open(
+        cls, home: Path, source: Path, *, pool_size: int = 4, queue_size: int = 8, num_duels: int = 0
+    ) -> RenderingStudio:
         store = Store.open(home)
         base = store.models.register(str(source), detect_family(str(source)), fingerprint(str(source)))
         store.prompts.ensure(TRAIN_PROMPTS, held_out=False)
@@ -34,6 +36,7 @@ class RenderingStudio:
             base_model=str(source),
             render=RenderSettings(num_steps=2, device="cpu", dtype="float32", queue_size=queue_size),
             pool=PoolSettings(size=pool_size),
+            judging=JudgingSettings(duels_ready=num_duels),
         )
         return cls(store, base, settings)
 
@@ -59,12 +62,15 @@ class RenderingStudio:
         weights: AdapterWeights,
         manifest: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
+        vote_ids: Sequence[int] = (),
     ) -> AdapterRef:
         """Publish as a round does: staged on disk, then recorded and made live."""
         started, token = self.start_round()
         root, version = self.store.adapters.root(self.base), self.store.adapters.next_version(self.base)
         staged = write_adapter(root, version, weights.tensors, weights.spec, manifest or {})
-        adapter = NewAdapter(0, staged.folder_name, staged.sha256, proven=True, metrics=metrics or {}, vote_ids=[])
+        adapter = NewAdapter(
+            0, staged.folder_name, staged.sha256, proven=True, metrics=metrics or {}, vote_ids=vote_ids
+        )
         published = self.store.rounds.publish(started.id, adapter, token=token)
         self.store.lease.release(self.base, token)
         return published

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 
 from dmpo_app.labeling.service import LabelingService
 from dmpo_app.labeling.sign_in import Sealer, load_or_create_key
-from dmpo_app.settings import LabelingSettings, Settings
+from dmpo_app.settings import JudgingSettings, LabelingSettings, Settings
 from dmpo_app.store import Store
 from dmpo_app.web import Services, create_router
 from dmpo_app.web.router import build_api_app
@@ -77,6 +77,10 @@ class ApiStudio:
         sealer = Sealer(load_or_create_key(store.home))
         labeling = LabelingService(store, base, settings, sealer, rng=random.Random(1), now=self.clock)
         return client_of(replace(self.services, settings=settings, labeling=labeling))
+
+    def with_duel_rate(self, rate: float) -> ApiStudio:
+        """The same studio with this share of duels on the Label tab."""
+        return replace(self, client=self.with_settings(judging=JudgingSettings(duel_rate=rate)))
 
     def with_campaign(self, **labeling: Any) -> ApiStudio:
         """The same studio as a campaign with these settings of labeling."""

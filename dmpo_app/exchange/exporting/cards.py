@@ -150,10 +150,10 @@ def _collection(
 ) -> str:
     rows = "each row is one vote" if context.rows == "votes" else f"each row is one pair, decided by {options.decide}"
     excluded_votes = (
-        "Votes on gold pairs and repeats are there, marked in `purpose`; they say how good votes are and are nothing "
-        "to train on."
+        "Votes on gold pairs, repeats and duels are there, marked in `purpose`; they say how good votes and versions "
+        "are and are nothing to train on."
         if form.is_raw
-        else "Votes on gold pairs, repeats, skips and votes for neither image are left out"
+        else "Votes on gold pairs, repeats, duels, skips and votes for neither image are left out"
         + ("." if form.holds_ties else ", and so are ties, which this format cannot hold.")
     )
     images = "with images as lossless PNG" if context.with_images else "without images"

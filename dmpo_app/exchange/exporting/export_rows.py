@@ -104,7 +104,7 @@ class Consensus:
 
 
 def filter_preferences(votes: Iterable[ExportVote]) -> list[ExportVote]:
-    """Filter the votes that count as preferences: no repeats, no votes on gold pairs, no skips."""
+    """Filter the votes that count as preferences: no repeats, no votes on gold pairs and duels, no skips."""
     return [vote for vote in votes if vote.purpose is Purpose.VOTE and vote.outcome is not Outcome.SKIP]
 
 
@@ -170,7 +170,7 @@ def _logit(accuracy: float) -> float:
 
 ColumnType = Literal["string", "int64", "float64", "bool", "timestamp[ns]", "binary", "image"]
 Row = Mapping[str, Any]
-_LOCAL_SOURCES = frozenset((PairSource.STARTER.value, PairSource.POOL.value))
+_LOCAL_SOURCES = frozenset((PairSource.STARTER.value, PairSource.POOL.value, PairSource.DUEL.value))
 WINS_OF_A: Mapping[Outcome, float] = {Outcome.A: 1.0, Outcome.B: 0.0, Outcome.TIE: 0.5}
 
 
@@ -230,7 +230,7 @@ class Format(Protocol):
     default_rows: RowKind
     """The kind of rows unless set otherwise. Formats of raw votes know no other."""
     is_raw: bool
-    """True: rows are raw votes, those on gold pairs and repeats too; prompts are not split."""
+    """True: rows are raw votes, those on gold pairs, repeats and duels too; prompts are not split."""
     default_images: bool
     holds_ties: bool
     counts_prompts: bool
@@ -360,6 +360,9 @@ class ExportRows:
     def _votes_of_pair(self, pair: VotedPair) -> list[PairVotes]:
         if pair.gold is not None and not self.form.is_raw:
             self.left_out["votes on gold pairs"] += len(pair.votes)
+            return []
+        if pair.source is PairSource.DUEL and not self.form.is_raw:
+            self.left_out["judgements of duels between versions"] += len(pair.votes)
             return []
         consensus = self._aggregate(list(pair.votes))
         selection = self._selection

@@ -27,7 +27,10 @@ _VOTE = (
     Column("elapsed_ms", "int64", "from assignment to vote; 0: unknown"),
     Column("strength", "string", "`slightly` or `clearly`, where it was asked for"),
     Column(
-        "purpose", "string", "`vote`; `gold`: the right answer is known; `repeat`: voted on by the same person before"
+        "purpose",
+        "string",
+        "`vote`; `gold`: the right answer is known; `repeat`: voted on by the same person before; `duel`: a judgement "
+        "of two versions, see `adapter_version` of the images",
     ),
     Column("gold", "string", "the right answer of a gold pair, `a`, `b` or `tie`"),
     Column("reported", "bool", "whether somebody said that the pair should not be shown"),

@@ -3,8 +3,8 @@
 Pick-a-Pic is of Kirstain et al. 2023 (arXiv 2305.01569). Its `_no_images` variants hold addresses instead of images;
 nothing is fetched from there, every row counts as without image bytes.
 
-In raw votes, answers on gold pairs and repeats say how good the votes are and are no preferences to learn from; they
-are left out.
+In raw votes, answers on gold pairs, repeats and duels say how good votes and versions are and are no preferences to
+learn from; they are left out.
 """
 
 from collections.abc import Collection, Iterable, Mapping

@@ -1,4 +1,4 @@
-"""Rendering in people's GPU minutes: a person's own images, pairs for everybody's votes, rows of the contact sheet."""
+"""Rendering in people's GPU minutes: a person's own images, pairs and duels to vote on, rows of the contact sheet."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -7,12 +7,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from dmpo_app.diffusion.live_model import Shot
 from dmpo_app.domain import lineage
 from dmpo_app.errors import NotReadyError, StudioError
 from dmpo_app.hosting.zerogpu.gpu_calls import GpuJobRunner
 from dmpo_app.hosting.zerogpu.render_job import RenderJob, RenderResult
+from dmpo_app.rendering.duel_planner import DuelPlanner, store_duel
 from dmpo_app.rendering.pool import ContactSheetPlanner, PoolPlanner, store_pair
 from dmpo_app.rendering.render_thread import DamageRecheck, RenderPurge, most_urgent
 from dmpo_app.settings import Settings
@@ -30,10 +32,10 @@ _NOT_HERE = (
 
 @dataclass(frozen=True, slots=True)
 class _FillPlan:
-    """Plan of a GPU minute that fills the pool or the contact sheet: the shots to render, and their purpose."""
+    """Plan of a GPU minute for everybody: the shots to render, and what they become."""
 
     groups: tuple[tuple[Shot, ...], ...]
-    for_training: bool
+    kind: Literal["pairs", "rows", "duels"]
 
 
 class ZeroGpuRenderer:
@@ -58,6 +60,7 @@ class ZeroGpuRenderer:
         self._pool = PoolPlanner(
             store, base, settings.pool, rng=rng, shares_cpu=False, num_images=settings.labeling.num_images
         )
+        self._duels = DuelPlanner(store, base, settings.judging, rng=rng)
 
     @property
     def state(self) -> lineage.RendererState:
@@ -101,19 +104,20 @@ class ZeroGpuRenderer:
         return self._pool.is_low()
 
     def fill(self, seconds: float) -> Iterator[int]:
-        """Render pairs, or rows of the contact sheet, until the time is over; yield the number of images stored so far.
+        """Render pairs, rows of the contact sheet or duels until the time is over; yield the number of stored images.
 
-        Nothing comes when the pool is full and the sheet complete. Raises like `render`.
+        Nothing comes when the pool is full, the sheet complete and enough duels are ready. Raises like `render`.
         """
         self._recheck.run_if_due()
         fill_plan = self._plan_fill()
         if fill_plan is None:
             return
         versions = {shot.version for group in fill_plan.groups for shot in group}
-        job = RenderJob(fill_plan.groups, self._adapters(*versions), seconds, for_training=fill_plan.for_training)
+        job = RenderJob(fill_plan.groups, self._adapters(*versions), seconds, for_training=fill_plan.kind == "pairs")
+        store_images = {"pairs": self._store_pair, "rows": self._store_row, "duels": self._store_duel}[fill_plan.kind]
         count = 0
         for rendered in self._render_events(job):
-            count += self._store_pair(rendered) if fill_plan.for_training else self._store_row(rendered)
+            count += store_images(rendered)
             yield count
 
     def _render_events(self, job: RenderJob) -> Iterator[RenderResult]:
@@ -121,16 +125,24 @@ class ZeroGpuRenderer:
             yield from (event for event in events if isinstance(event, RenderResult))
 
     def _plan_fill(self) -> _FillPlan | None:
-        """Plan the minute: pairs or rows of the contact sheet, whichever is more urgent."""
+        """Plan the minute: pairs, rows of the contact sheet or duels, whichever is more urgent."""
         return most_urgent(
-            pool_is_low=self._pool.is_low(), pairs=self._plan_pairs, sheet=self._plan_rows, rest=self._plan_pairs
+            pool_is_low=self._pool.is_low(),
+            pairs=self._plan_pairs,
+            sheet=self._plan_rows,
+            rest=lambda: self._plan_duels() or self._plan_pairs(),
         )
 
     def _plan_pairs(self) -> _FillPlan | None:
         live = self._store.adapters.live_version(self._base)
         plans = self._pool.next_pairs(live, MAX_PAIRS_PER_MINUTE)
         groups = tuple(tuple(Shot(plan.prompt, seed, live) for seed in plan.seeds) for plan in plans)
-        return _FillPlan(groups, for_training=True) if groups else None
+        return _FillPlan(groups, "pairs") if groups else None
+
+    def _plan_duels(self) -> _FillPlan | None:
+        plans = self._duels.next_duels(MAX_PAIRS_PER_MINUTE)
+        groups = tuple(tuple(Shot(plan.prompt, plan.seed, version) for version in plan.versions) for plan in plans)
+        return _FillPlan(groups, "duels") if groups else None
 
     def _plan_rows(self) -> _FillPlan | None:
         sheet, live = ContactSheetPlanner(self._store, self._base), self._store.adapters.live_version(self._base)
@@ -138,13 +150,18 @@ class ZeroGpuRenderer:
         while len(rows) < MAX_ROWS_PER_MINUTE and (plan := sheet.next_row(live)) is not None:
             rows.append(tuple(Shot(plan.prompt, seed, plan.version) for seed in plan.seeds))
             sheet.mark_done(plan)
-        return _FillPlan(tuple(rows), for_training=False) if rows else None
+        return _FillPlan(tuple(rows), "rows") if rows else None
 
     def _store_pair(self, rendered: RenderResult) -> int:
         if rendered.prompt_embeds is None:
             raise StudioError("the GPU process made a pair without its encoded prompt")
         flagged = any(rendered.flagged)
         is_stored = store_pair(self._store, self._base, rendered.images, rendered.prompt_embeds, flagged=flagged)
+        return len(rendered.images) if is_stored else 0
+
+    def _store_duel(self, rendered: RenderResult) -> int:
+        image_a, image_b = rendered.images
+        is_stored = store_duel(self._store, self._base, image_a, image_b, flagged=any(rendered.flagged))
         return len(rendered.images) if is_stored else 0
 
     def _store_row(self, rendered: RenderResult) -> int:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.orm import aliased
 
 from dmpo_app.domain.data_import import ImportCounts, ImportedPair, ImportUse, pair_key
+from dmpo_app.domain.lineage import PairSource
 from dmpo_app.store import schema
 
 CHUNK = 500
@@ -151,6 +152,7 @@ def _find_local_pairs(connection: Connection, base_id: int, files: Collection[st
             .join(a, a.id == schema.PairRow.image_a_id)
             .join(b, b.id == schema.PairRow.image_b_id)
             .where(schema.PairRow.image_a_id.in_(chunk_of_ids), schema.PairRow.base_id == base_id)
+            .where(schema.PairRow.source != PairSource.DUEL)
         )
         for pair_id, prompt, sha256_a, sha256_b in connection.execute(pairs):
             yield pair_key(prompt, sha256_a, sha256_b), StoredPair(pair_id, sha256_a)

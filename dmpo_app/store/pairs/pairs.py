@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.orm import aliased
 
-from dmpo_app.domain.lineage import BaseModelRef, ImageKind, NewPair, Pair, TrainingPair
+from dmpo_app.domain.lineage import BaseModelRef, ImageKind, NewPair, Pair, PairSource, TrainingPair
 from dmpo_app.domain.vote import MAX_SET, PAIR_SIZE, PREFERENCES, Outcome
 from dmpo_app.errors import BadInputError, NotFoundError
 from dmpo_app.store import schema
@@ -155,11 +155,11 @@ class Pairs:
             ]
 
     def prompt_counts(self, base: BaseModelRef) -> dict[str, int]:
-        """Count the pairs of each prompt that has any."""
+        """Count the pairs of each prompt that has any, without duels."""
         query = (
             select(schema.PromptRow.text, func.count())
             .join(schema.PairRow, schema.PairRow.prompt_id == schema.PromptRow.id)
-            .where(schema.PairRow.base_id == base.id)
+            .where(schema.PairRow.base_id == base.id, schema.PairRow.source != PairSource.DUEL)
             .group_by(schema.PromptRow.id, schema.PromptRow.text)
         )
         with self._database.reader() as connection:
@@ -374,13 +374,16 @@ class GoldPairs:
         """Make a pair a gold pair with this right outcome, or a pair like any other with None; an act of `by`.
 
         Earlier votes on it stay what they were. Raises NotFoundError, and BadInputError for an outcome that is no
-        preference.
+        preference and for a duel.
         """
         if outcome is not None and outcome not in PREFERENCES:
             raise BadInputError(f"the right answer of a gold pair is a, b or tie, not {outcome.value}")
 
         def work(connection: Connection) -> None:
             conditions = (schema.PairRow.id == pair_id, schema.PairRow.base_id == base.id)
+            source = connection.execute(select(schema.PairRow.source).where(*conditions)).scalar_one_or_none()
+            if source is PairSource.DUEL:
+                raise BadInputError(f"pair {pair_id} is a duel between two versions, which has no right answer")
             if connection.execute(update(schema.PairRow).where(*conditions).values(gold=outcome)).rowcount == 0:
                 raise NotFoundError(f"there is no pair {pair_id}")
             act = "gold_removed" if outcome is None else "gold_set"

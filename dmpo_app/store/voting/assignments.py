@@ -17,9 +17,12 @@ from sqlalchemy import (
     Connection,
     Row,
     Select,
+    and_,
     bindparam,
+    exists,
     func,
     insert,
+    or_,
     select,
     text,
     update,
@@ -30,8 +33,15 @@ from dmpo_app.domain.vote import LETTERS, PAIR_SIZE, Assignment, AssignmentRules
 from dmpo_app.errors import NotFoundError
 from dmpo_app.store import schema
 from dmpo_app.store.db.database import Database
+from dmpo_app.store.judging.duel_offers import find_duels
 from dmpo_app.store.pairs.pairs import find_set_images
-from dmpo_app.store.voting.offers import AssignmentRequest, find_candidates, find_gold_pairs, find_repeatable
+from dmpo_app.store.voting.offers import (
+    AssignmentRequest,
+    find_candidates,
+    find_gold_pairs,
+    find_repeatable,
+    max_claims,
+)
 
 # Built once: building and hashing a statement would cost as much as running it.
 _ASSIGNMENTS: Select[*tuple[Any, ...]] = (
@@ -54,9 +64,22 @@ _ONE = _ASSIGNMENTS.where(schema.AssignmentRow.public_id == bindparam("public_id
 
 
 @cache
-def open_assignments_query(questions: tuple[Question, ...]) -> Select[*tuple[Any, ...]]:
-    """Query of an annotator's open assignments of these questions; takes `annotator_id`, `base_id` and `now`."""
+def open_assignments_query(
+    questions: tuple[Question, ...], *, with_pairs: bool = True, with_duels: bool = False
+) -> Select[*tuple[Any, ...]]:
+    """Query of an annotator's open assignments of these questions; takes `annotator_id`, `base_id` and `now`.
+
+    `with_duels`: also duels, but for those of studies.
+    """
+    is_duel = schema.AssignmentRow.purpose == Purpose.DUEL
+    of_no_study = exists().where(
+        schema.DuelRow.pair_id == schema.AssignmentRow.pair_id, schema.DuelRow.study_id.is_(None)
+    )
+    kinds = [~is_duel] if with_pairs else []
+    if with_duels:
+        kinds.append(and_(is_duel, of_no_study))
     return _ASSIGNMENTS.where(
+        or_(*kinds),
         text(schema.IS_OPEN),
         schema.AssignmentRow.annotator_id == bindparam("annotator_id"),
         schema.AssignmentRow.base_id == bindparam("base_id"),
@@ -139,11 +162,11 @@ class Assignments:
         """Issue assignments: the annotator's open ones, oldest first, filled up to `count` if pairs are left.
 
         Pairs with the fewest live votes and open assignments come first, among them those of the newest version, among
-        them the oldest; retired ones not at all. `rules` may say otherwise, and mix in gold pairs and repeats, which
-        are not learnt from. All is decided in one transaction, so that nobody is assigned a pair that another one just
-        got. Every question about a pair is an assignment of its own, one after another in the order of `questions`.
-        Which image stands left, or how a set is arranged, is chosen by `rng` for the pair and recorded. The future is
-        done once all is on disk.
+        them the oldest; retired ones not at all. `rules` may say otherwise, and mix in gold pairs, repeats and duels,
+        which are not learnt from; or ask for duels alone. All is decided in one transaction, so that nobody is assigned
+        a pair that another one just got. Every question about a pair is an assignment of its own, one after another in
+        the order of `questions`. Which image stands left, or how a set is arranged, is chosen by `rng` for the pair and
+        recorded. The future is done once all is on disk.
         """
         request = AssignmentRequest(base.id, annotator_id, tuple(questions), rules.num_images)
         return self._database.submit(partial(self._issue, request, count, rng=rng, lifetime=lifetime, rules=rules))
@@ -175,17 +198,15 @@ class Assignments:
     ) -> list[Assignment]:
         now = self._now()
         release_expired(connection, now)
-        open_assignments = self._open(connection, request, now)
+        open_assignments = self._open(connection, request, rules, now)
         num_missing = count - len(open_assignments)
         if num_missing <= 0:
             return open_assignments[:count]
-        quality_checks = _choose_quality_checks(
-            connection, request, rules, -(-num_missing // len(request.questions)), rng
-        )
-        num_missing -= sum(len(new_assignment.questions) for new_assignment in quality_checks)
-        new_assignments = _choose_for_training(connection, request, rules, num_missing, rng) if num_missing > 0 else []
-        for new_assignment in quality_checks:
-            new_assignments.insert(rng.randint(0, len(new_assignments)), new_assignment)
+        num_pairs = -(-num_missing // len(request.questions))
+        if rules.duels_only:
+            new_assignments = _choose_duels(connection, request, rules, num_pairs, rng)
+        else:
+            new_assignments = _choose_pairs(connection, request, rules, num_missing, rng)
         if not new_assignments:
             return open_assignments
         times = {"created_at": now, "opened_at": now, "expires_at": now + lifetime}
@@ -207,24 +228,57 @@ class Assignments:
         ]
         connection.execute(_INSERT, rows)
         _claim(connection, new_assignments)
-        return self._open(connection, request, now)[:count]
+        return self._open(connection, request, rules, now)[:count]
 
-    def _open(self, connection: Connection, request: AssignmentRequest, now: datetime) -> list[Assignment]:
+    def _open(
+        self, connection: Connection, request: AssignmentRequest, rules: AssignmentRules, now: datetime
+    ) -> list[Assignment]:
         parameters = {"base_id": request.base_id, "annotator_id": request.annotator_id}
-        return _assignments_from_rows(
-            connection, connection.execute(open_assignments_query(request.questions), {**parameters, "now": now}).all()
+        query = open_assignments_query(
+            request.questions,
+            with_pairs=not rules.duels_only,
+            with_duels=rules.duels_only or rules.mixes_duels(request.questions),
         )
+        return _assignments_from_rows(connection, connection.execute(query, {**parameters, "now": now}).all())
 
 
-def _choose_quality_checks(
+def _choose_pairs(
+    connection: Connection, request: AssignmentRequest, rules: AssignmentRules, num_missing: int, rng: random.Random
+) -> list[_NewAssignment]:
+    """Choose pairs to learn from until there are `num_missing` questions, others mixed in by their rates."""
+    mixed_in = _choose_mixed_in(connection, request, rules, -(-num_missing // len(request.questions)), rng)
+    num_missing -= sum(len(new_assignment.questions) for new_assignment in mixed_in)
+    new_assignments = _choose_for_training(connection, request, rules, num_missing, rng) if num_missing > 0 else []
+    for new_assignment in mixed_in:
+        new_assignments.insert(rng.randint(0, len(new_assignments)), new_assignment)
+    return new_assignments
+
+
+def _choose_mixed_in(
     connection: Connection, request: AssignmentRequest, rules: AssignmentRules, num_pairs: int, rng: random.Random
 ) -> list[_NewAssignment]:
-    """Choose gold pairs and repeats among the next `num_pairs` pairs, each by its rate."""
-    if rules.gold_rate <= 0 and rules.repeat_rate <= 0:
+    """Choose gold pairs, repeats and duels among the next `num_pairs` pairs, each by its rate."""
+    duel_rate = rules.duel_rate if rules.mixes_duels(request.questions) else 0.0
+    if rules.gold_rate <= 0 and rules.repeat_rate <= 0 and duel_rate <= 0:
         return []
     random_numbers = [rng.random() for _ in range(num_pairs)]
     num_gold = sum(one < rules.gold_rate for one in random_numbers)
-    num_repeats = sum(rules.gold_rate <= one < rules.gold_rate + rules.repeat_rate for one in random_numbers)
+    checks_rate = rules.gold_rate + rules.repeat_rate
+    num_repeats = sum(rules.gold_rate <= one < checks_rate for one in random_numbers)
+    num_duels = sum(checks_rate <= one < checks_rate + duel_rate for one in random_numbers)
+    duels = _choose_duels(connection, request, rules, num_duels, rng) if num_duels else []
+    return _choose_quality_checks(connection, request, rules, num_gold, num_repeats, rng) + duels
+
+
+def _choose_quality_checks(
+    connection: Connection,
+    request: AssignmentRequest,
+    rules: AssignmentRules,
+    num_gold: int,
+    num_repeats: int,
+    rng: random.Random,
+) -> list[_NewAssignment]:
+    """Choose gold pairs and repeats, as many as there are up to these numbers."""
     new_assignments = []
     if num_gold:
         gold = find_gold_pairs(connection, request)
@@ -253,6 +307,33 @@ def _choose_for_training(
     if rules.strategy is not None:
         candidate_pairs = rules.strategy.order(candidate_pairs, rng)
     pair_ids = [one.pair_id for one in candidate_pairs]
+    questions_by_pair = _unseen_questions(connection, request, pair_ids)
+    new_assignments: list[_NewAssignment] = []
+    for pair_id in pair_ids:
+        if num_missing <= 0:
+            break
+        questions = questions_by_pair[pair_id]
+        new_assignments.append(_NewAssignment.with_random_places(pair_id, request, questions, rng, Purpose.VOTE))
+        num_missing -= len(questions)
+    return new_assignments
+
+
+def _choose_duels(
+    connection: Connection, request: AssignmentRequest, rules: AssignmentRules, num_duels: int, rng: random.Random
+) -> list[_NewAssignment]:
+    """Choose duels, as many as there are up to a number; each is asked about as any other pair."""
+    pair_ids = find_duels(connection, request, max_taken=max_claims(request, rules), count=num_duels)
+    questions_by_pair = _unseen_questions(connection, request, pair_ids)
+    return [
+        _NewAssignment.with_random_places(pair_id, request, questions_by_pair[pair_id], rng, Purpose.DUEL)
+        for pair_id in pair_ids
+    ]
+
+
+def _unseen_questions(
+    connection: Connection, request: AssignmentRequest, pair_ids: Sequence[int]
+) -> dict[int, tuple[Question, ...]]:
+    """The questions that the annotator has not been asked about these pairs, by pair id."""
     seen: set[tuple[int, Question]] = set()
     if len(request.questions) > 1:
         query = select(schema.AssignmentRow.pair_id, schema.AssignmentRow.question).where(
@@ -261,14 +342,10 @@ def _choose_for_training(
             text(schema.IS_SEEN),
         )
         seen = {(row.pair_id, row.question) for row in connection.execute(query)}
-    new_assignments: list[_NewAssignment] = []
-    for pair_id in pair_ids:
-        if num_missing <= 0:
-            break
-        questions = tuple(question for question in request.questions if (pair_id, question) not in seen)
-        new_assignments.append(_NewAssignment.with_random_places(pair_id, request, questions, rng, Purpose.VOTE))
-        num_missing -= len(questions)
-    return new_assignments
+    return {
+        pair_id: tuple(question for question in request.questions if (pair_id, question) not in seen)
+        for pair_id in pair_ids
+    }
 
 
 def _claim(connection: Connection, new_assignments: Sequence[_NewAssignment]) -> None:

@@ -8,8 +8,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Select, and_, bindparam, exists, func, select, text
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, exists, func, select, text
 
+from dmpo_app.domain.lineage import PairSource
 from dmpo_app.domain.vote import AssignmentRules, Candidate, CandidateFeature, Outcome, Purpose, Question
 from dmpo_app.store import schema
 from dmpo_app.store.voting.vote_queries import is_not_struck
@@ -35,18 +36,13 @@ class AssignmentRequest:
         return {"base_id": self.base_id, "annotator_id": self.annotator_id, "num_images": self.num_images}
 
 
-_REPORTED_BY_THEM = exists().where(
+REPORTED_BY_THEM = exists().where(
     schema.ReportRow.annotator_id == bindparam("annotator_id"), schema.ReportRow.pair_id == schema.PairRow.id
 )
 
 
-@cache
-def candidates_query(questions: tuple[Question, ...], *, begun: bool = False) -> Select[*tuple[Any, ...]]:
-    """Query of the candidates that the annotator has not been asked all of these questions about.
-
-    Takes `annotator_id`, `base_id`, `num_images`, `count` and `most`, which their claims are below. `begun`: only every
-    `every`-th pair that somebody has taken. No pair that is hidden or that the annotator has ever reported.
-    """
+def is_unseen(questions: Sequence[Question]) -> ColumnElement[bool]:
+    """Condition of the pairs that the annotator has not been asked all of these questions about."""
     seen = [
         exists().where(
             schema.AssignmentRow.annotator_id == bindparam("annotator_id"),
@@ -56,6 +52,16 @@ def candidates_query(questions: tuple[Question, ...], *, begun: bool = False) ->
         )
         for question in questions
     ]
+    return ~and_(*seen)
+
+
+@cache
+def candidates_query(questions: tuple[Question, ...], *, begun: bool = False) -> Select[*tuple[Any, ...]]:
+    """Query of the candidates that the annotator has not been asked all of these questions about.
+
+    Takes `annotator_id`, `base_id`, `num_images`, `count` and `most`, which their claims are below. `begun`: only every
+    `every`-th pair that somebody has taken. No pair that is hidden or that the annotator has ever reported.
+    """
     conditions = [
         schema.PairRow.base_id == bindparam("base_id"),
         schema.PairRow.num_images == bindparam("num_images"),
@@ -63,7 +69,7 @@ def candidates_query(questions: tuple[Question, ...], *, begun: bool = False) ->
         schema.PairRow.gold.is_(None),
         # Without an index of its own: at most some in a hundred are hidden.
         schema.PairRow.hidden_at.is_(None),
-        ~_REPORTED_BY_THEM,
+        ~REPORTED_BY_THEM,
     ]
     if begun:
         conditions += [schema.PairRow.num_taken > 0, schema.PairRow.id % bindparam("every") == 0]
@@ -76,7 +82,7 @@ def candidates_query(questions: tuple[Question, ...], *, begun: bool = False) ->
             schema.PairRow.image_a_id,
             schema.PairRow.image_b_id,
         )
-        .where(*conditions, text(schema.IS_IN_POOL), ~and_(*seen))
+        .where(*conditions, text(schema.IS_IN_POOL), is_unseen(questions))
         .order_by(schema.PairRow.num_taken, schema.PairRow.adapter_version.desc(), schema.PairRow.id)
         .limit(bindparam("count"))
     )
@@ -120,7 +126,7 @@ _REPEATABLE = (
         schema.PairRow.retired_at.is_(None),
         schema.PairRow.damaged_at.is_(None),
         schema.PairRow.hidden_at.is_(None),
-        ~_REPORTED_BY_THEM,
+        ~REPORTED_BY_THEM,
         schema.PairRow.gold.is_(None),
         schema.PairRow.num_images == bindparam("num_images"),
     )
@@ -134,7 +140,7 @@ def find_candidates(
 ) -> list[Candidate]:
     """Find `count` candidates or more, if there are any, in the store's order; begun pairs of an overlap first."""
     per_pair = len(request.questions)
-    max_taken = _NO_LIMIT if rules.assignments_per_pair is None else rules.assignments_per_pair * per_pair
+    max_taken = max_claims(request, rules)
     strategy = rules.strategy
     parameters: dict[str, int] = {**request.parameters, "most": max_taken}
     if strategy is None:
@@ -153,6 +159,13 @@ def find_candidates(
     window = connection.execute(candidates_query(request.questions), {**parameters, "count": max(count, WINDOW)})
     rows += [row for row in window if row.id not in begun_ids]
     return _with_features(connection, rows, strategy.required_features)
+
+
+def max_claims(request: AssignmentRequest, rules: AssignmentRules) -> int:
+    """The live votes and open assignments that a pair has at most, over all questions of a request."""
+    if rules.assignments_per_pair is None:
+        return _NO_LIMIT
+    return rules.assignments_per_pair * len(request.questions)
 
 
 def find_gold_pairs(connection: Connection, request: AssignmentRequest) -> list[int]:
@@ -199,7 +212,9 @@ def _with_features(
         prompts = {one.prompt_id for one in candidates_with_features}
         base_id = select(schema.PairRow.base_id).where(schema.PairRow.id == ids[0]).scalar_subquery() if ids else None
         votes = select(schema.PairRow.prompt_id, func.sum(schema.PairRow.num_votes)).where(
-            schema.PairRow.base_id == base_id, schema.PairRow.prompt_id.in_(prompts)
+            schema.PairRow.base_id == base_id,
+            schema.PairRow.prompt_id.in_(prompts),
+            schema.PairRow.source != PairSource.DUEL,
         )
         counts = {row[0]: int(row[1]) for row in connection.execute(votes.group_by(schema.PairRow.prompt_id))}
         candidates_with_features = [

@@ -14,6 +14,7 @@ from dmpo_app.domain.lineage import BaseModelRef, NewPreferences, TrainingVote
 from dmpo_app.domain.vote import (
     Choice,
     Outcome,
+    Purpose,
     Question,
     RecordedVote,
     Strength,
@@ -320,7 +321,7 @@ class VoteRecords:
     def all(self, base: BaseModelRef, *, question: Question = Question.OVERALL) -> list[CastVote]:
         """List every live vote of a lineage on one question, skips included, in the order they were given.
 
-        Those of struck annotators are left out.
+        Those of struck annotators are left out, and those on duels, where nobody knows a better image.
         """
         query = (
             select(
@@ -336,6 +337,7 @@ class VoteRecords:
                 schema.VoteRow.base_id == base.id,
                 text(schema.IS_LIVE),
                 schema.VoteRow.question == question,
+                schema.VoteRow.purpose != Purpose.DUEL,
                 vote_queries.is_not_struck(),
             )
             .order_by(schema.VoteRow.id)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from dmpo_app.domain.vote import Annotator, Assignment, SubmittedVote
+from dmpo_app.domain.vote import Annotator, Assignment, AssignmentKind, SubmittedVote
 from dmpo_app.labeling.service import MAX_ASSIGNMENTS, MAX_ELAPSED_MS
 from dmpo_app.web import api_models
 from dmpo_app.web.authentication import SessionToken, network_of, require_admitted_annotator, require_annotator
@@ -44,17 +44,26 @@ def voting_router(services: Services, limiters: RequestLimiters, limits: RateLim
         return api_models.SessionAnswer(annotator=annotator.public_id, token=token)
 
     @router.get("/assignments", responses=document_errors(401, 403, 503))
-    async def list_assignments(token: SessionToken, count: Count = 1) -> api_models.AssignmentsAnswer:
+    async def list_assignments(
+        token: SessionToken, count: Count = 1, kind: AssignmentKind = AssignmentKind.LABEL
+    ) -> api_models.AssignmentsAnswer:
         """Assignments to vote on. Asking again gives the same open ones first and tops them up to `count`.
+
+        `kind=duels`: only pairs of two versions' images of one prompt and seed; among the others some are mixed in.
 
         Where several questions are asked, those about a pair follow one another, its images on the same sides.
         """
         num_assignments = min(count, MAX_ASSIGNMENTS)
 
         annotator = await require_admitted_annotator(labeling, limiters, token)
-        items = await limiters.votes.run(lambda: labeling.assignments(annotator, num_assignments))
+        items = await limiters.votes.run(lambda: labeling.assignments(annotator, num_assignments, kind))
         addresses = _ImageUrls(services)
-        return api_models.AssignmentsAnswer(assignments=[_assignment(services, item, addresses) for item in items])
+        return api_models.AssignmentsAnswer(
+            assignments=[_assignment(services, item, addresses) for item in items],
+            no_duels=await limiters.reads.run(labeling.no_duels_reason)
+            if kind is AssignmentKind.DUELS and not items
+            else None,
+        )
 
     _add_votes(router, services, limiters, limits)
 

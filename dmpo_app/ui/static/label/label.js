@@ -7,6 +7,7 @@ import { isShown, takesKeys } from "../lib/dom.js";
 import { words } from "../lib/lang.js";
 import { session } from "../lib/session.js";
 import { statusFeed } from "../lib/status.js";
+import { storage } from "../lib/storage.js";
 import { openKeys } from "./dialogs.js";
 import { Gestures } from "./gestures.js";
 import { keyCommand } from "./keys.js";
@@ -24,6 +25,7 @@ import { Zoom } from "./zoom.js";
 /** @import { Command } from "./keys.js" */
 /** @import { Handlers } from "./view.js" */
 
+const KIND = "dmpo.kind"; // of what is voted on, kept over a reload
 const PRESSED_BY_SPACE = "button:not([role=tab][aria-selected=true]), a, summary"; // with the focus it comes first
 
 // One of each a page, also if Gradio builds the element anew.
@@ -41,7 +43,7 @@ class LabelWidget {
   /** @param {HTMLElement} root */
   constructor(root) {
     this.root = root;
-    this.voting = new VotingSession({ outbox, history, stats, ranking });
+    this.voting = new VotingSession({ outbox, history, stats, ranking, kind: storedKind() });
     this.view = new LabelView(root, this.handlers());
     this.zoom = new Zoom(this.view.pair, (on) => this.view.zoomButton.setAttribute("aria-pressed", String(on)));
     this.gestures = new Gestures(this.view.pair, this.zoom, (side) => this.voting.choose(side, "swipe"));
@@ -74,6 +76,7 @@ class LabelWidget {
       consent: () => this.panels.consent(),
       login: () => this.panels.signIn(),
       keys: () => this.showKeys(),
+      judge: () => this.switchKind(),
       personalSettings: () => this.panels.personalSettings(),
     };
   }
@@ -98,7 +101,8 @@ class LabelWidget {
 
   /** Show the state of voting. */
   render() {
-    const { state, canUndo, hasVoted } = this.voting;
+    const { state, canUndo, hasVoted, kind, noDuels } = this.voting;
+    this.view.showKind(kind);
     this.view.showName(session.displayName);
     this.view.showGoal(stats);
     this.view.askStrength(state.name === "asking-strength" ? state.side : null);
@@ -114,6 +118,8 @@ class LabelWidget {
       hasVoted,
       set: this.view.size > 2,
       status: statusFeed.last,
+      kind,
+      noDuels,
     });
     this.view.showWaiting(reason, canUndo);
   }
@@ -134,6 +140,13 @@ class LabelWidget {
     this.view.retext();
     this.render();
     this.showSaving();
+  }
+
+  /** From pairs to duels alone, and back. */
+  switchKind() {
+    const kind = this.voting.kind === "duels" ? "label" : "duels";
+    storage.setItem(KIND, kind);
+    this.voting.switchTo(kind);
   }
 
   showKeys() {
@@ -180,6 +193,8 @@ class LabelWidget {
     if (before !== null && before !== status.live_version) this.panels.announce(status.live_version);
   }
 }
+
+const storedKind = () => (storage.getItem(KIND) === "duels" ? "duels" : "label");
 
 class DmpoLabel extends HTMLElement {
   /** @type {LabelWidget | null} */

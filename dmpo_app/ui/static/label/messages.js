@@ -5,7 +5,7 @@ import { t, words } from "../lib/lang.js";
 import { textKey } from "./rank.js";
 
 /** @import { ApiError } from "../lib/api.js" */
-/** @import { Status } from "../lib/types.js" */
+/** @import { AssignmentKind, NoDuels, Status } from "../lib/types.js" */
 /** @import { Refusal } from "./outbox.js" */
 
 /**
@@ -15,6 +15,8 @@ import { textKey } from "./rank.js";
  * @property {boolean} isUndoing whether a pair is being brought back
  * @property {boolean} hasVoted
  * @property {boolean} set whether sets are ranked here
+ * @property {AssignmentKind} [kind] what was asked for
+ * @property {NoDuels | null} [noDuels] the reason why there are no duels
  * @property {Status | null} status
  */
 
@@ -30,13 +32,14 @@ const REFUSALS = { 401: "toast.session", 409: "toast.answered", 410: "toast.expi
  *
  * @param {Waiting} waiting
  */
-export function waitingText({ trouble, unsent, isUndoing, hasVoted, set, status }) {
+export function waitingText({ trouble, unsent, isUndoing, hasVoted, set, status, kind = "label", noDuels = null }) {
   const need = NEEDS[trouble?.code ?? ""];
   if (need) return t(need);
   if (unsent > 0) return t("wait.kept", { count: unsent });
   if (isUndoing) return t(textKey(set, "wait.undoing"));
   if (trouble) return trouble.isRetryable ? t("wait.again", { message: trouble.message }) : trouble.message;
-  return rendererText(status) ?? noPairsText(hasVoted, set, status);
+  if (noDuels === "no_version") return t("wait.no_version");
+  return rendererText(status) ?? (kind === "duels" ? noDuelsText(noDuels) : noPairsText(hasVoted, set, status));
 }
 
 /** @param {Status | null} status */
@@ -44,6 +47,12 @@ function rendererText(status) {
   const renderer = status?.renderer;
   if (renderer?.phase === "failed") return t("wait.failed", { message: renderer.message });
   return renderer?.phase === "starting" || renderer?.phase === "loading" ? t("wait.warming") : null;
+}
+
+/** @param {NoDuels | null} noDuels */
+function noDuelsText(noDuels) {
+  if (noDuels === null) return t("wait.fetching");
+  return t(noDuels === "making" ? "wait.duels_making" : "wait.duels_judged");
 }
 
 /**

@@ -9,7 +9,7 @@ import { session } from "../lib/session.js";
 import { votingOptions } from "./campaign.js";
 import { isSet } from "./rank.js";
 
-/** @import { Assignment, Pair } from "../lib/types.js" */
+/** @import { Assignment, AssignmentKind, NoDuels, Pair } from "../lib/types.js" */
 /** @typedef {(assignment: Assignment) => Promise<HTMLImageElement[] | null>} ImageLoader null: one cannot be had */
 
 const AHEAD = 6; // enough for ten votes a second while the studio takes half a second to hand out more
@@ -43,6 +43,10 @@ export class PairSupply extends EventTarget {
 
   /** @type {Pair[]} */
   ready = [];
+  /** What is asked for: pairs with whatever is mixed in, or duels alone. @type {AssignmentKind} */
+  kind = "label";
+  /** The reason why there are no duels, where they were asked for. @type {NoDuels | null} */
+  noDuels = null;
 
   /**
    * @param {object} studio
@@ -78,6 +82,7 @@ export class PairSupply extends EventTarget {
     this.#wanted.clear();
     this.#due.clear();
     this.#known = new Set(passedOver);
+    this.noDuels = null;
     this.#isFilling = false;
     this.fill();
   }
@@ -166,8 +171,9 @@ export class PairSupply extends EventTarget {
   async #load(generation) {
     const token = await session.token();
     const due = [...this.#due];
-    const assignments = await this.#fetchAssignments(token, due.length > 0);
+    const { assignments, no_duels: noDuels } = await this.#fetchAssignments(token, due.length > 0);
     if (generation !== this.#generation) return 0;
+    this.noDuels = noDuels ?? null;
     const fresh = assignments.filter(({ id }) => !this.#known.has(id) && !this.#hasVote(id));
     for (const id of due) {
       if (assignments.some((assignment) => assignment.id === id)) continue;
@@ -199,7 +205,7 @@ export class PairSupply extends EventTarget {
   async #fetchAssignments(token, all) {
     const count = all ? MOST_OPEN : Math.min(MOST_OPEN, this.ready.length + this.#openElsewhere() + AHEAD);
     try {
-      return (await api("GET assignments", { query: { count }, token })).assignments;
+      return await api("GET assignments", { query: { count, kind: this.kind }, token });
     } catch (error) {
       if (error instanceof ApiError && error.status === 401) session.forget(token);
       throw error;

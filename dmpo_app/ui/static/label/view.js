@@ -9,7 +9,7 @@ import { CHOICES, choicesFor, SIDES } from "./keys.js";
 import { paceText } from "./messages.js";
 import { isSet, placeText, textKey } from "./rank.js";
 
-/** @import { Choice, Pair, Side, Strength } from "../lib/types.js" */
+/** @import { AssignmentKind, Choice, Pair, Side, Strength } from "../lib/types.js" */
 /** @import { ChoiceKeys } from "./keys.js" */
 /** @import { SessionStats } from "./session-stats.js" */
 /** @import { InputKind } from "./voting-session.js" */
@@ -26,6 +26,7 @@ import { isSet, placeText, textKey } from "./rank.js";
  * @property {() => void} consent
  * @property {() => void} login
  * @property {() => void} keys
+ * @property {() => void} judge
  * @property {() => void} personalSettings
  */
 
@@ -39,6 +40,8 @@ const STRENGTHS = ["slightly", "clearly"];
 export class LabelView {
   /** How many images there is place for. */
   size = 0;
+  /** @type {AssignmentKind} */
+  #kind = "label";
 
   /**
    * @param {HTMLElement} root
@@ -61,6 +64,7 @@ export class LabelView {
     this.zoomButton = tool("zoom", "⤢", handlers.zoom);
     this.reportButton = tool("report", "⚑", handlers.report);
     this.commentButton = tool("comment", "✎", handlers.comment);
+    this.judgeButton = tool("judge", "⚖", handlers.judge);
     this.zoomButton.setAttribute("aria-pressed", "false");
     this.reportButton.hidden = this.commentButton.hidden = true;
     this.saving = h("span", { class: "dl-saving", role: "status" });
@@ -93,7 +97,14 @@ export class LabelView {
     return h(
       "div",
       { class: "dl-foot" },
-      [this.undoButton, this.zoomButton, this.reportButton, this.commentButton, tool("keys", "?", keys)],
+      [
+        this.undoButton,
+        this.zoomButton,
+        this.reportButton,
+        this.commentButton,
+        this.judgeButton,
+        tool("keys", "?", keys),
+      ],
       this.middle,
       h("button", attributes, this.name, gear),
     );
@@ -169,6 +180,16 @@ export class LabelView {
   }
 
   /**
+   * What is voted on: pairs, or duels alone.
+   *
+   * @param {AssignmentKind} kind
+   */
+  showKind(kind) {
+    this.#kind = kind;
+    this.judgeButton.setAttribute("aria-pressed", String(kind === "duels"));
+  }
+
+  /**
    * @param {Pair} pair
    * @param {boolean} canUndo
    */
@@ -176,7 +197,7 @@ export class LabelView {
     const set = isSet(pair);
     const { question, comment } = pair.options;
     this.arrange(pair.images.length);
-    this.question.textContent = t(textKey(set, `question.${question}`));
+    this.question.textContent = t(this.#kind === "duels" ? "question.duel" : textKey(set, `question.${question}`));
     this.question.classList.toggle("dl-special", question !== "overall");
     this.prompt.textContent = pair.prompt;
     this.prompt.title = pair.prompt;
@@ -193,7 +214,9 @@ export class LabelView {
    * @param {boolean} canUndo
    */
   showWaiting(reason, canUndo) {
-    this.question.textContent = t(textKey(this.size > 2, "question.overall"));
+    this.question.textContent = t(
+      this.#kind === "duels" ? "question.duel" : textKey(this.size > 2, "question.overall"),
+    );
     this.prompt.textContent = reason;
     for (const frame of this.frames) frame.clear();
     this.#setBusy(true, canUndo);

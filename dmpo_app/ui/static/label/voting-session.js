@@ -9,7 +9,7 @@ import { PairSupply } from "./pairs.js";
 import { isSet, placeText, textKey } from "./rank.js";
 
 /** @import { ApiError } from "../lib/api.js" */
-/** @import { Choice, Pair, Side, Status, Strength } from "../lib/types.js" */
+/** @import { AssignmentKind, Choice, Pair, Side, Status, Strength } from "../lib/types.js" */
 /** @import { Acknowledgement, Outbox, Refusal, VoteDetails } from "./outbox.js" */
 /** @import { ImageLoader } from "./pairs.js" */
 /** @import { Ranking } from "./rank.js" */
@@ -35,6 +35,7 @@ import { isSet, placeText, textKey } from "./rank.js";
  * @property {UndoHistory} history
  * @property {SessionStats} stats
  * @property {Ranking} ranking
+ * @property {AssignmentKind} [kind] what is voted on: pairs, or duels alone
  * @property {ImageLoader} [loadImages]
  * @property {() => number} [now] in milliseconds
  */
@@ -71,7 +72,7 @@ export class VotingSession extends EventTarget {
   trouble = null;
 
   /** @param {Parts} parts */
-  constructor({ outbox, history, stats, ranking, loadImages, now = () => performance.now() }) {
+  constructor({ outbox, history, stats, ranking, kind = "label", loadImages, now = () => performance.now() }) {
     super();
     this.#outbox = outbox;
     this.#history = history;
@@ -83,6 +84,7 @@ export class VotingSession extends EventTarget {
       hasVote: (assignment) => outbox.hasVote(assignment),
       loadImages,
     });
+    this.#supply.kind = kind;
     this.#listen();
   }
 
@@ -117,6 +119,15 @@ export class VotingSession extends EventTarget {
   /** The pair that is up for a vote, or null. */
   get pair() {
     return this.#state.name === "waiting" ? null : this.#state.pair;
+  }
+
+  get kind() {
+    return this.#supply.kind;
+  }
+
+  /** The reason why there are no duels, where they were asked for. */
+  get noDuels() {
+    return this.#supply.noDuels;
   }
 
   get canUndo() {
@@ -210,13 +221,29 @@ export class VotingSession extends EventTarget {
 
   /** Another annotator votes, so other pairs. */
   restart() {
+    this.#beginAnew();
+    this.dispatchEvent(new Event("restart"));
+    this.#changed();
+    this.#supply.reset();
+  }
+
+  /**
+   * Vote on another kind from now on. What is open stays so at the studio, and comes again with its kind.
+   *
+   * @param {AssignmentKind} kind
+   */
+  switchTo(kind) {
+    this.#beginAnew();
+    this.#supply.kind = kind;
+    this.#supply.reset();
+    this.#changed();
+  }
+
+  #beginAnew() {
     this.#history.clear();
     this.#ranking.end();
     this.#state = NOTHING;
     this.trouble = null;
-    this.dispatchEvent(new Event("restart"));
-    this.#changed();
-    this.#supply.reset();
   }
 
   /** Consent was given that was missing: go on. */

@@ -45,6 +45,8 @@ export interface AnnotatorQuality {
   flags: Array<string>;
 }
 
+export type AssignmentKind = "label" | "duels";
+
 export interface AssignmentOut {
   id: string;
   prompt: string;
@@ -58,6 +60,7 @@ export interface AssignmentOut {
 
 export interface AssignmentsAnswer {
   assignments: Array<AssignmentOut>;
+  no_duels: NoDuels | null;
 }
 
 export interface AuditAnswer {
@@ -236,6 +239,8 @@ export interface MeAnswer {
   trained: Array<TrainedVersion>;
   agreements: Array<AgreementOut>;
 }
+
+export type NoDuels = "no_version" | "making" | "all_judged";
 
 export type Outcome = "a" | "b" | "tie" | "both_bad" | "skip";
 
@@ -569,7 +574,7 @@ export interface Operations {
   "POST login": { response: LoginBegun };
   "POST login/session": { body: RedeemBody; response: LoginAnswer };
   "POST session": { body: SessionBody; response: SessionAnswer };
-  "GET assignments": { query?: { count?: number }; response: AssignmentsAnswer };
+  "GET assignments": { query?: { count?: number; kind?: AssignmentKind }; response: AssignmentsAnswer };
   "POST votes": { body: VoteBody; response: VoteAnswer };
   "GET votes": { query?: { before?: number | null; limit?: number }; response: OwnVotesAnswer };
   "DELETE votes/{vote_id}": { params: { vote_id: number }; response: UndoAnswer };

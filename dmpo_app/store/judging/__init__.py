@@ -1,0 +1,1 @@
+"""Judging in the store: duels between versions, which people judge, and their judgements."""

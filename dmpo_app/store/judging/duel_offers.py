@@ -1,0 +1,99 @@
+"""Duels for an annotator's next assignments: the versions that are compared now, and the duels of them to be judged."""
+
+from functools import cache
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, exists, or_, select
+
+from dmpo_app.domain.judging import Comparison, VerdictAction
+from dmpo_app.domain.lineage import BASE_VERSION
+from dmpo_app.domain.vote import Question
+from dmpo_app.store import schema
+from dmpo_app.store.voting.offers import REPORTED_BY_THEM, AssignmentRequest, is_unseen
+
+
+def find_comparisons(connection: Connection, base_id: int) -> list[Comparison]:
+    """Find the versions that are to be compared now, as a part of a transaction; see `Duels.comparisons`."""
+    changes = connection.execute(
+        select(schema.LiveChangeRow.version)
+        .where(schema.LiveChangeRow.base_id == base_id)
+        .order_by(schema.LiveChangeRow.id)
+    )
+    live_versions = [BASE_VERSION, *changes.scalars()]
+    live = live_versions[-1]
+    candidate = connection.execute(_candidate_query(base_id)).scalar_one_or_none()
+    if candidate is not None:
+        return [Comparison(candidate, live)]
+    if live == BASE_VERSION:
+        return []
+    # Before it was live for the first time: after a rollback, the version that was found worse is not the one before.
+    before = live_versions[live_versions.index(live) - 1]
+    return [Comparison(live, other) for other in dict.fromkeys([before, BASE_VERSION])]
+
+
+def _candidate_query(base_id: int) -> Select[*tuple[Any, ...]]:
+    """Query of the newest version that is held back: it was never live, and no verdict about it has been acted on."""
+    was_live = exists().where(
+        schema.LiveChangeRow.base_id == base_id, schema.LiveChangeRow.version == schema.AdapterRow.version
+    )
+    is_settled = exists().where(
+        schema.VerdictRow.base_id == base_id,
+        schema.VerdictRow.version == schema.AdapterRow.version,
+        schema.VerdictRow.action.in_((VerdictAction.PROMOTED, VerdictAction.REJECTED)),
+    )
+    return (
+        select(schema.AdapterRow.version)
+        .where(schema.AdapterRow.base_id == base_id, schema.AdapterRow.is_held, ~was_live, ~is_settled)
+        .order_by(schema.AdapterRow.version.desc())
+        .limit(1)
+    )
+
+
+def find_duels(connection: Connection, request: AssignmentRequest, *, max_taken: int, count: int) -> list[int]:
+    """Find up to `count` duels of the versions compared now that the annotator may be assigned, by pair id.
+
+    They have not been asked all of the questions about them. The fewest judgements come first, among them the oldest.
+    Those of studies are left out.
+    """
+    comparisons = find_comparisons(connection, request.base_id)
+    if not comparisons:
+        return []
+    of_versions = or_(*(is_between(one.version_a, one.version_b) for one in comparisons))
+    query = _duels_query(request.questions).where(of_versions)
+    return list(connection.execute(query, {**request.parameters, "most": max_taken, "count": count}).scalars())
+
+
+@cache
+def _duels_query(questions: tuple[Question, ...]) -> Select[*tuple[Any, ...]]:
+    """Query of the duels that the annotator has not been asked all of these questions about."""
+    return (
+        select(schema.PairRow.id)
+        .join(schema.DuelRow, schema.DuelRow.pair_id == schema.PairRow.id)
+        .where(
+            schema.DuelRow.base_id == bindparam("base_id"),
+            schema.DuelRow.study_id.is_(None),
+            schema.PairRow.num_taken < bindparam("most"),
+            *may_be_shown(),
+            ~REPORTED_BY_THEM,
+            is_unseen(questions),
+        )
+        .order_by(schema.PairRow.num_taken, schema.PairRow.id)
+        .limit(bindparam("count"))
+    )
+
+
+def is_between(one: int, other: int) -> ColumnElement[bool]:
+    """Condition of the duels of two versions, whichever way round they are stored."""
+    return or_(
+        and_(schema.DuelRow.version_a == one, schema.DuelRow.version_b == other),
+        and_(schema.DuelRow.version_a == other, schema.DuelRow.version_b == one),
+    )
+
+
+def may_be_shown() -> tuple[ColumnElement[bool], ...]:
+    """Conditions of the duels that may be shown: their pairs are neither retired nor hidden nor damaged."""
+    return (
+        schema.PairRow.retired_at.is_(None),
+        schema.PairRow.hidden_at.is_(None),
+        schema.PairRow.damaged_at.is_(None),
+    )
