@@ -29,7 +29,7 @@ from benchmarks.memory_files import MemoryPairs
 from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.live_model import Shot
 from dmpo_app.diffusion.lora import LoraSpec
-from dmpo_app.domain.lineage import BASE_VERSION
+from dmpo_app.domain.lineage import BASE_VERSION, NewPair
 from dmpo_app.labeling.tastes import get_taste
 from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.training.data.dataset import PairDataset, is_held_out
@@ -45,10 +45,13 @@ BATCH = 8
 
 
 class Pool:
-    """Pairs of the base model and what their images look like; a pair's id is its place in the pool."""
+    """Pairs of the base model and what their images look like; a pair's id is its place in the pool.
 
-    def __init__(self, lab: Lab, size: int) -> None:
-        self.pairs = lab.base_pairs(size)
+    `pairs`: others than those that the lab makes.
+    """
+
+    def __init__(self, lab: Lab, size: int, pairs: Sequence[NewPair] | None = None) -> None:
+        self.pairs = lab.base_pairs(size) if pairs is None else pairs
         self.references = f"references-{size}"
         """Where the base model's errors on these pairs are kept: a pair of another pool with this number is another."""
         self.images_a = np.stack([pixels(pair.image_a.png) for pair in self.pairs])

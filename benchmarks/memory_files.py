@@ -30,6 +30,7 @@ class MemoryPairs:
             files=tuple(PairFiles(f"{index}a", f"{index}b", f"{index}p") for index in ids),
             targets=soft_target(torch.tensor(wins_a), counts, alpha=alpha),
             weights=counts,
+            vote_shares=torch.tensor(wins_a) / counts,
             tensors=self._tensors,
         )
 

@@ -36,10 +36,12 @@ _RENDER_BATCH = 4
 class HeldOutEvaluation:
     """Evaluation of the saved adapter on the held-out pairs.
 
+    `voted_probability` is the mean probability of the chosen side, which chose the step; the base model's is 0.5.
     `loss` is DMPO's, whatever was minimised, and `base_loss` the base model's; `accuracy` the share of pairs whose
     margin points to the chosen image, `margin` the mean of u towards it; `num_pairs` there are.
     """
 
+    voted_probability: float
     loss: float
     base_loss: float
     accuracy: float
@@ -190,6 +192,7 @@ def _to_result(folder: Path, outcome: TrainingOutcome) -> TrainingResult:
     evaluation = None
     if "held_out_loss" in metrics:
         evaluation = HeldOutEvaluation(
+            voted_probability=metrics["held_out_probability"],
             loss=metrics["held_out_loss"],
             base_loss=metrics["base_held_out_loss"],
             accuracy=metrics["held_out_accuracy"],

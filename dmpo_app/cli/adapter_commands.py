@@ -14,6 +14,7 @@ from rich.table import Table
 from dmpo_app.cli.terminal import StudioContext, StudioTyper, exit_on_error, out, progress
 from dmpo_app.domain.limits import MAX_STRENGTH
 from dmpo_app.domain.lineage import BASE_VERSION, AdapterRef, RenderRequest
+from dmpo_app.domain.verdict import GateVerdict
 from dmpo_app.errors import BadInputError
 from dmpo_app.io.files import users_umask
 
@@ -35,9 +36,10 @@ def list_adapters(context: StudioContext) -> None:
 
         with open_lineage(context.load_settings()) as lineage:
             live = lineage.store.adapters.live_version(lineage.base)
-            table = Table("", "version", "parent", "votes", "proven", "published", box=None)
-            table.add_row("*" if live == 0 else "", "0", "", "", "", "the base model")
+            table = Table("", "version", "parent", "votes", "proven", "published", "by held-out votes", box=None)
+            table.add_row("*" if live == 0 else "", "0", "", "", "", "the base model", "")
             for adapter in lineage.store.adapters.list(lineage.base):
+                verdict = GateVerdict.from_metrics(adapter.metrics)
                 table.add_row(
                     "*" if adapter.version == live else "",
                     str(adapter.version),
@@ -45,6 +47,7 @@ def list_adapters(context: StudioContext) -> None:
                     str(adapter.num_votes),
                     "yes" if adapter.proven else "not yet",
                     f"{adapter.created_at:%Y-%m-%d %H:%M} UTC",
+                    verdict.sentence if verdict else "",
                 )
         out.print(table)
 

@@ -243,8 +243,9 @@ def _print_summary(outcome: TrainingOutcome) -> None:
     table.add_row("trained on", f"{metrics['train_pairs']:.0f} pairs, {metrics['seconds']:.0f} s")
     if "held_out_accuracy" in metrics:
         accuracy_text = f"{metrics['held_out_accuracy']:.1%} of {metrics['held_out_pairs']:.0f} pairs agree"
+        probability = f"probability of the voted side {metrics['held_out_probability']:.1%}, base model 50 %"
         losses = f"loss {metrics['held_out_loss']:.4f}, base model {metrics['base_held_out_loss']:.4f}"
-        table.add_row("held out", f"{accuracy_text}; {losses}; best at step {metrics['step']:.0f}")
+        table.add_row("held out", f"{accuracy_text}; {probability}; {losses}; best at step {metrics['step']:.0f}")
     if outcome.warning:
         table.add_row("warning", outcome.warning)
     table.add_row("adapter", str(outcome.folder))

@@ -15,6 +15,7 @@ from dmpo_app.domain.judging import NoDuels
 from dmpo_app.domain.limits import MAX_GUIDANCE, MAX_HANDLE, MAX_SEED, MAX_STRENGTH, MAX_VERSION
 from dmpo_app.domain.lineage import RoundStatus
 from dmpo_app.domain.prompt import MAX_PROMPT
+from dmpo_app.domain.verdict import GateOutcome
 from dmpo_app.domain.vote import MAX_SET, Choice, Question, Strength
 from dmpo_app.labeling.text_checks import MAX_COMMENT
 from dmpo_app.settings import Mode
@@ -256,12 +257,19 @@ class StatusAnswer(BaseModel):
     mode: Mode = Field(description="The processor alone, a GPU of its own, or GPUs lent by people (ZeroGPU).")
 
 
+class VerdictOut(BaseModel):
+    outcome: GateOutcome = Field(description="The gate's: against the version before it, by held-out votes.")
+    sentence: str = Field(description="The verdict, for people.")
+    caution: str = Field(description="How often such votes would err, for people.")
+
+
 class AdapterOut(BaseModel):
     version: int
     parent: int | None = Field(description="The version it was trained from; null for the base model.")
     live: bool
     votes: int
     proven: bool = Field(description="Judged on enough held-out votes.")
+    verdict: VerdictOut | None = Field(description="Null where there was nothing to judge by.")
     metrics: dict[str, float | None]
     created_at: datetime | None
     download: str | None = Field(description="URL of its weights, for plain diffusers.")

@@ -10,16 +10,18 @@ from typing import Any, NoReturn
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain.lineage import RoundStatus
+from dmpo_app.domain.verdict import MIN_HELD_OUT_VOTES, GateOutcome, GateVerdict
 from dmpo_app.domain.vote import Choice
 from dmpo_app.errors import LeaseLostError, RoundFailedError
 from dmpo_app.training.data.dataset import is_held_out
 from dmpo_app.training.data.training_examples import examples_for_step
 from dmpo_app.training.loop import trainer
 from dmpo_app.training.loop.step import train_step
-from dmpo_app.training.monitoring import evaluation
 from dmpo_app.training.monitoring.early_stopping import StepResult
 from dmpo_app.training.rounds.round_plan import load_plan
 from dmpo_app.training.rounds.round_runner import RoundRunner, SliceOutcome, round_folder
@@ -163,6 +165,20 @@ def test_a_damaged_checkpoint_costs_the_progress_and_not_the_round(
     twin.store.close()
 
 
+def test_a_checkpoint_of_a_release_without_the_yardstick_costs_the_progress_and_not_the_round(
+    voted: TrainingStudio, denoiser: Denoiser
+) -> None:
+    round_id, token = voted.start()
+    voted.run(denoiser, round_id, token, slices=[ONE_STEP])
+    path = round_folder(voted.home, round_id) / "checkpoint.safetensors"
+    with safe_open(path, framework="pt") as file:
+        state = json.loads(file.metadata()["state"])
+    del state["live"]["voted_probability"], state["live"]["margins"]
+    path.write_bytes(save(load_file(path), {"state": json.dumps(state)}))
+    assert voted.run(denoiser, round_id, token, slices=[ONE_STEP]) is SliceOutcome.MORE
+    assert voted.store.rounds.get(round_id).step == 1, "it began anew"
+
+
 def test_told_to_stop_it_checkpoints_and_somebody_resumes(voted: TrainingStudio, denoiser: Denoiser) -> None:
     round_id, token = voted.start()
     asked = iter([False, False, True])
@@ -248,8 +264,12 @@ def test_few_held_out_votes_publish_a_version_that_is_not_yet_proven(voted: Trai
     round_id, token = voted.start()
     voted.run(denoiser, round_id, token)
     adapter = voted.store.adapters.get(voted.base, 1)
-    assert 0 < adapter.metrics["held_out_votes"] < evaluation.MIN_HELD_OUT_VOTES
+    assert 0 < adapter.metrics["held_out_votes"] < MIN_HELD_OUT_VOTES
     assert not adapter.proven
+    verdict = GateVerdict.from_metrics(adapter.metrics)
+    assert verdict is not None
+    assert verdict.outcome is GateOutcome.UNSURE
+    assert "too few votes" in verdict.sentence
 
 
 def test_a_round_is_refused_when_many_held_out_votes_say_the_opposite(
@@ -260,7 +280,7 @@ def test_a_round_is_refused_when_many_held_out_votes_say_the_opposite(
     assert studio.run(denoiser, round_id, token) is SliceOutcome.FINISHED
     state = studio.store.rounds.get(round_id)
     assert state.status is RoundStatus.REFUSED
-    assert "held-out votes it does worse than version 0" in (state.reason or "")
+    assert "worse than the base model by the held-out votes: it agrees with" in (state.reason or "")
     assert studio.store.adapters.live_version(studio.base) == 0
     assert studio.store.adapters.list(studio.base) == []
 
@@ -271,9 +291,14 @@ def test_a_round_that_held_out_votes_support_is_published_as_proven(studio: Trai
     round_id, token = studio.start(settings=LONGER)
     studio.run(denoiser, round_id, token)
     adapter = studio.store.adapters.get(studio.base, 1)
-    assert adapter.metrics["held_out_votes"] >= evaluation.MIN_HELD_OUT_VOTES
+    assert adapter.metrics["held_out_votes"] >= MIN_HELD_OUT_VOTES
     assert adapter.proven
-    assert adapter.metrics["held_out_loss"] < adapter.metrics["live_held_out_loss"]
+    assert adapter.metrics["held_out_probability"] > adapter.metrics["live_held_out_probability"] == 0.5
+    verdict = GateVerdict.from_metrics(adapter.metrics)
+    assert verdict is not None
+    assert verdict.outcome is not GateOutcome.WORSE
+    assert verdict.num_votes == adapter.metrics["held_out_votes"]
+    assert verdict.agreement > verdict.live_agreement == 0.5
 
 
 def test_the_second_round_is_measured_against_the_first_and_not_against_the_base(

@@ -26,6 +26,7 @@ from dmpo_app.domain.lineage import (
     TrainerState,
     Trigger,
 )
+from dmpo_app.domain.verdict import GateOutcome, GateVerdict
 from dmpo_app.errors import BusyError, NotReadyError
 from dmpo_app.pocket.scenes import COLOURS, SETTINGS, SUBJECTS, SceneConstraints, sample_scene
 from dmpo_app.store import Store
@@ -130,6 +131,13 @@ class FakeTrainer:
         return TrainerState(running=True, pid=1, restarts=0)
 
 
+VERDICT = GateVerdict(
+    outcome=GateOutcome.BETTER, live_version=0, num_votes=96, num_prompts=60, agreement=71 / 96, live_agreement=0.5,
+    difference=0.2, standard_error=0.05, low=0.12, high=0.28, wrong_share=0.2,
+)  # fmt: skip
+"""The gate's verdict on a published version."""
+
+
 class Rounds:
     """Drives rounds by hand through the store, as the trainer would."""
 
@@ -163,6 +171,6 @@ class Rounds:
         votes: Sequence[int] = [vote_id for vote_id, _ in self._store.rounds.votes(round_id)]
         adapter = NewAdapter(
             parent=self._store.adapters.live_version(self._base), folder_name=folder.name, sha256="0" * 64,
-            proven=proven, metrics={"held_out_accuracy": 0.81, "margin": 1.4}, vote_ids=votes,
+            proven=proven, metrics={"held_out_accuracy": 0.81, "margin": 1.4, **VERDICT.to_metrics()}, vote_ids=votes,
         )  # fmt: skip
         return self._store.rounds.publish(round_id, adapter, token=self.token, reason=reason).version

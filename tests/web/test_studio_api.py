@@ -8,7 +8,7 @@ from dmpo_app.domain.lineage import ImageKind
 from dmpo_app.errors import AdapterCorruptError
 from tests.patience import PATIENCE, wait_until
 from tests.web.api_studio import ADMIN, ApiStudio
-from tests.web.studio_fakes import Rounds, scene_image
+from tests.web.studio_fakes import VERDICT, Rounds, scene_image
 
 
 def test_status_needs_no_token_and_has_the_documented_fields(studio: ApiStudio) -> None:
@@ -57,6 +57,11 @@ def test_adapters_list_the_base_model_and_every_version(studio: ApiStudio) -> No
     assert (first["version"], first["parent"], first["live"], first["votes"]) == (1, 0, True, 4)
     assert first["proven"] is False
     assert first["metrics"]["held_out_accuracy"] == pytest.approx(0.81)
+    assert base["verdict"] is None
+    assert first["verdict"]["outcome"] == "better"
+    assert first["verdict"]["sentence"] == VERDICT.sentence
+    assert "it agrees with 71 of 96 votes it has not seen" in VERDICT.sentence.lower()
+    assert "refused about 9 times in 10" in first["verdict"]["caution"]
 
 
 def test_a_version_can_be_downloaded_and_the_base_model_cannot(studio: ApiStudio) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dmpo_app.domain.lineage import AdapterRef, BaseModelRef
+from dmpo_app.domain.verdict import GateVerdict
 from dmpo_app.domain.vote import Outcome, Question
 from dmpo_app.exchange.exporting import export_rows
 from dmpo_app.exchange.exporting.output_files import SPLITS
@@ -305,6 +306,8 @@ def _held_out(adapter: AdapterRef) -> str:
     ]
     if "live_held_out_accuracy" in metrics and adapter.parent:
         lines.append(f"Version {adapter.parent}, which it followed: {metrics['live_held_out_accuracy']:.0%}.")
+    if (verdict := GateVerdict.from_metrics(metrics)) is not None:
+        lines.append(verdict.sentence)
     if not adapter.proven:
         lines.append("These are few votes; the studio does not call the version proven.")
     return "## Held-out votes\n\n" + " ".join(lines)

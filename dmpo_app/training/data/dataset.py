@@ -140,8 +140,9 @@ class PairDataset:
     """Dataset of pairs. Their targets and weights are in memory, their tensors are read batch by batch.
 
     `targets` is q, the probability asked for that image a wins; `weights` what a pair counts, which is the weight of
-    the votes behind it. Both float32 (N,) on the CPU. `pairs` below are indices into the data set. The weight of a
-    ranking that is learnt from as a whole is with its first link, and 0 with the others.
+    the votes behind it; `vote_shares` the share of these votes that are for image a, a tie one half, without alpha and
+    without scorers; 0.5 where there are no votes. All float32 (N,) on the CPU. `pairs` below are indices into the data
+    set. The weight of a ranking that is learnt from as a whole is with its first link, and 0 with the others.
     """
 
     pair_ids: tuple[int, ...]
@@ -149,6 +150,7 @@ class PairDataset:
     files: Sequence[PairFiles]
     targets: Tensor
     weights: Tensor
+    vote_shares: Tensor
     tensors: PairTensors
     rankings: training_examples.WholeRankings = field(default_factory=training_examples.WholeRankings)
 
@@ -222,6 +224,7 @@ def build_dataset(
         files=tuple(_pair_files(pairs[pair_id]) for pair_id in ids),
         targets=targets,
         weights=weights,
+        vote_shares=torch.where(counts > 0, wins / counts.clamp(min=torch.finfo(counts.dtype).tiny), 0.5),
         tensors=PairTensors(files),
         rankings=rankings,
     )

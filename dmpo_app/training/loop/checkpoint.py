@@ -100,6 +100,14 @@ class Checkpoint:
         if state["plan"] != plan:
             _log.warning("checkpoint %s belongs to another plan of the round; it starts anew", path)
             return None
+        try:
+            return cls._from_state(state, tensors)
+        except KeyError as error:
+            _log.warning("checkpoint %s of another release lacks %s; the round starts anew", path, error)
+            return None
+
+    @classmethod
+    def _from_state(cls, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
         best = state["best"]
         return cls(
             step=state["step"],
@@ -134,4 +142,9 @@ def _facts(evaluation: Evaluation | None) -> dict[str, Any] | None:
 def _evaluation(facts: Mapping[str, Any] | None) -> Evaluation | None:
     if facts is None:
         return None
-    return Evaluation(losses=tuple(facts["losses"]), loss=facts["loss"], agreement=VoteAgreement(**facts["agreement"]))
+    return Evaluation(
+        voted_probability=facts["voted_probability"],
+        loss=facts["loss"],
+        agreement=VoteAgreement(**facts["agreement"]),
+        margins=tuple(facts["margins"]),
+    )

@@ -216,7 +216,7 @@ class RoundTrainer:
             return None
         with self._ema_weights():
             evaluation = self._evaluate()
-            if self.best is None or evaluation is None or evaluation.loss < _held_out_loss(self.best):
+            if self.best is None or evaluation is None or evaluation.voted_probability > _held_out_score(self.best):
                 self.best = BestAdapter(self.step, self._adapter(), evaluation)
         return evaluation
 
@@ -322,8 +322,8 @@ class RoundTrainer:
             _log.warning("round %d starts from a fresh adapter: %s", self._plan.round_id, error)
 
 
-def _held_out_loss(best: BestAdapter) -> float:
-    return best.evaluation.loss if best.evaluation else float("inf")
+def _held_out_score(best: BestAdapter) -> float:
+    return best.evaluation.voted_probability if best.evaluation else -math.inf
 
 
 def _digest(parameters: Mapping[str, Tensor]) -> str:

@@ -1,11 +1,8 @@
-"""Evaluation of an adapter on held-out votes, and its comparison to the live version.
+"""Evaluation of an adapter on held-out votes: the yardstick that chooses a round's step, and the training loss.
 
 Shapes:  N held-out pairs;  K slots each is evaluated in.
 """
 
-import math
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,30 +13,35 @@ from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessG
 from dmpo_app.training.monitoring.early_stopping import VoteAgreement, compute_agreement
 from dmpo_app.training.reference.denoising_errors import PairErrors
 
-MIN_HELD_OUT_VOTES = 30
-"""Fewer held-out votes cannot tell a good round from a bad one: it is published and marked as not yet proven."""
-
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The evaluation of an adapter on the held-out pairs. `losses` are each pair's mean DMPO loss over its slots."""
+    """The evaluation of an adapter on the held-out pairs, means over the slots of each.
 
-    losses: tuple[float, ...]
+    `voted_probability` is the yardstick: the mean probability that the model gives the side people voted for. `loss` is
+    the training's and is reported beside it. `margins` are the margins u of the pairs, (N,).
+    """
+
+    voted_probability: float
     loss: float
     agreement: VoteAgreement
+    margins: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """The difference of an adapter's held-out loss to the live version's; positive is worse."""
+def voted_probability(margins: torch.Tensor, vote_shares: torch.Tensor) -> torch.Tensor:
+    """The probability that the model gives the voted side: q p + (1 - q)(1 - p) for each pair, p = sigmoid(u).
 
-    difference: float
-    standard_error: float
+        1/2 + (q - 1/2) tanh(u / 2)
 
-    @property
-    def is_worse(self) -> bool:
-        """True when the adapter is worse by more than one standard error."""
-        return self.difference > self.standard_error
+    q is the votes' own share for image a; a tie is 1/2 whatever u is. 1 minus this is a loss that is symmetric in the
+    sense of Ghosh, Kumar and Sastry 2017 (arXiv 1712.09482): a share w of votes turned round draws every model's mean
+    to 1/2 by the same factor 1 - 2 w, and so keeps their order. The DMPO loss does not: it makes much of a sure wrong
+    vote, and so prefers small margins to right ones when votes are noisy.
+
+    Args:
+        margins, vote_shares: any two shapes that broadcast.
+    """
+    return 0.5 + (vote_shares - 0.5) * torch.tanh(margins / 2)
 
 
 def evaluate(
@@ -78,31 +80,17 @@ def evaluate_base(errors: PairErrors) -> Evaluation:
     return _evaluate_margins(torch.zeros(len(errors.dataset), 1), errors)
 
 
-def compare(candidate: Evaluation, live: Evaluation, prompts: Sequence[str], weights: Sequence[float]) -> Comparison:
-    """Compare two evaluations: the paired difference of the vote-weighted losses, with its standard error over prompts.
-
-    Votes on one prompt are not independent, so prompts and not votes are what is sampled: the cluster-robust error of a
-    weighted mean, sqrt(P / (P - 1) * sum_p (sum_i w_i (d_i - d))^2) / sum_i w_i. A single prompt tells nothing about
-    another one; its error is infinite.
-    """
-    total = sum(weights)
-    differences = [new - old for new, old in zip(candidate.losses, live.losses, strict=True)]
-    mean = sum(w * d for w, d in zip(weights, differences, strict=True)) / total
-    deviations: dict[str, float] = defaultdict(float)
-    for prompt, weight, difference in zip(prompts, weights, differences, strict=True):
-        deviations[prompt] += weight * (difference - mean)
-    count = len(deviations)
-    if count < 2:
-        return Comparison(mean, math.inf)
-    spread = sum(deviation**2 for deviation in deviations.values())
-    return Comparison(mean, math.sqrt(count / (count - 1) * spread) / total)
-
-
 def _evaluate_margins(margins_NK: torch.Tensor, errors: PairErrors) -> Evaluation:
     data = errors.dataset
     losses_N = dmpo(margins_NK, data.targets[:, None].expand_as(margins_NK)).mean(1)
+    voted_N = voted_probability(margins_NK, data.vote_shares[:, None]).mean(1)
     return Evaluation(
-        losses=tuple(losses_N.tolist()),
-        loss=float((losses_N * data.weights).sum() / data.weights.sum()),
+        voted_probability=_weighted_mean(voted_N, data.weights),
+        loss=_weighted_mean(losses_N, data.weights),
         agreement=compute_agreement(margins_NK.mean(1), data.targets),
+        margins=tuple(margins_NK.mean(1).tolist()),
     )
+
+
+def _weighted_mean(values_N: torch.Tensor, weights_N: torch.Tensor) -> float:
+    return float((values_N * weights_N).sum() / weights_N.sum())

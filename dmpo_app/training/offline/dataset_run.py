@@ -32,7 +32,13 @@ from dmpo_app.training.reference.calibration import MAX_PAIRS, calibrate_betas
 from dmpo_app.training.reference.denoising_errors import PairErrors
 from dmpo_app.training.reference.reference_cache import ReferenceCache
 from dmpo_app.training.rounds.round_plan import RoundPlan
-from dmpo_app.training.rounds.round_runner import compute_metrics, is_proven, reason_to_refuse, stage_adapter
+from dmpo_app.training.rounds.round_runner import (
+    compute_metrics,
+    is_proven,
+    judge_round,
+    reason_to_refuse,
+    stage_adapter,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +89,7 @@ def dataset_from_table(table: PairTable, pair_indices: Sequence[int], files: Fil
         files=packed,
         targets=soft_target(wins, votes, alpha=alpha),
         weights=votes,
+        vote_shares=torch.tensor([table.wins_a[number] for number in pair_indices]),
         tensors=PairTensors(files),
     )
 
@@ -264,7 +271,9 @@ def _publish(
     if violation is not None and trainer.best is None:
         raise RoundFailedError(f"{violation}; no evaluation before that had found the adapter within the limits")
     metrics = compute_metrics(plan, best, live, trainer.seconds, items="pairs", parent="base")
-    warning = "; ".join(str(reason) for reason in (violation, reason_to_refuse(plan, best, live)) if reason) or None
+    verdict = judge_round(plan, best, live)
+    metrics |= verdict.to_metrics() if verdict else {}
+    warning = "; ".join(str(reason) for reason in (violation, reason_to_refuse(verdict)) if reason) or None
     provenance = {**manifest, "processes": group.world_size}
     proven = warning is None and is_proven(plan)
     remove_staging_folders(run.output)

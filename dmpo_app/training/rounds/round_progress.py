@@ -157,7 +157,7 @@ class ProgressRecorder:
             accuracy=self._agreement.accuracy,
             eta_seconds=seconds_per_step * (step_done.num_steps - step),
             held_out_loss=held_out_loss,
-            health=self._health(result, step_done.drift),
+            health=self._health(result, step_done),
         )
         try:
             self._store.rounds.record(self._round_id, progress, token=self._token)
@@ -167,7 +167,7 @@ class ProgressRecorder:
         self._recorded_at = self._clock()
         self._reset()
 
-    def _health(self, result: StepResult, drift: Mapping[str, float]) -> dict[str, float]:
+    def _health(self, result: StepResult, step_done: StepDone) -> dict[str, float]:
         values = {
             "chosen_gain": self._pairs.chosen_gain,
             "rejected_gain": self._pairs.rejected_gain,
@@ -175,8 +175,10 @@ class ProgressRecorder:
             "grad_norm": sum(self._grad_norms) / len(self._grad_norms),
             "adapter_norm": result.adapter_norm,
             "adapter_rms": result.adapter_rms,
-            **drift,
+            **step_done.drift,
         }
+        if step_done.evaluation is not None:
+            values["held_out_probability"] = step_done.evaluation.voted_probability
         return {name: value for name, value in values.items() if math.isfinite(value)}  # JSON has no NaN
 
     def _reset(self) -> None:

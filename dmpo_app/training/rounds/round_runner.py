@@ -20,15 +20,20 @@ import torch
 from dmpo_app.diffusion.adapter_files import StagedAdapter, write_adapter
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain.lineage import AdapterRef, BaseModelRef, NewAdapter, RoundState
+from dmpo_app.domain.verdict import MIN_HELD_OUT_VOTES, GateOutcome, GateVerdict
+from dmpo_app.domain.vote import Question
 from dmpo_app.errors import LeaseLostError, RoundFailedError
 from dmpo_app.io.liveness import phase
+from dmpo_app.labeling.quality.wrong_votes import PRIOR_WRONG_SHARE, estimate_wrong_share
 from dmpo_app.store import Store
+from dmpo_app.training.data.dataset import filter_votes
 from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from dmpo_app.training.loop.checkpoint import BestAdapter, Checkpoint
 from dmpo_app.training.loop.steps import steps
 from dmpo_app.training.loop.trainer import RoundTrainer
 from dmpo_app.training.monitoring.early_stopping import LimitViolation
-from dmpo_app.training.monitoring.evaluation import MIN_HELD_OUT_VOTES, Evaluation, compare
+from dmpo_app.training.monitoring.evaluation import Evaluation
+from dmpo_app.training.monitoring.gate import judge
 from dmpo_app.training.monitoring.latent_preview import read_preview
 from dmpo_app.training.reference.reference_cache import reference_folder
 from dmpo_app.training.rounds import round_progress
@@ -201,32 +206,51 @@ def publish_or_refuse(
     `best` is None when a limit was exceeded before any evaluation found an adapter within them. Raises LeaseLostError,
     StorageFullError, AdapterCorruptError; then nothing was decided.
     """
+    verdict = None
     if best is None:
         reason: str | None = f"{violation}; no evaluation before that had found it within the limits"
     else:
-        reason = reason_to_refuse(plan, best, live)
+        verdict = judge_round(plan, best, live, wrong_share=_wrong_share(store, base, plan))
+        reason = reason_to_refuse(verdict)
         reason = f"{violation}; before that, {reason}" if violation and reason else reason
     if best is None or reason is not None:
         store.rounds.refuse(plan.round_id, reason or "", token=token)
         return f"refused: {reason}"
-    adapter = publish(store, base, plan, best, live, violation, seconds=seconds, token=token)
+    adapter = publish(store, base, plan, best, live, violation, verdict, seconds=seconds, token=token)
     return f"published version {adapter.version}, from step {best.step}"
 
 
-def reason_to_refuse(plan: RoundPlan, best: BestAdapter, live: Evaluation | None) -> str | None:
-    """The reason not to publish the round's best adapter in place of the live one; None when it may be.
-
-    Only with enough held-out votes, and only when it is worse on them by more than one standard error over prompts.
-    """
+def judge_round(
+    plan: RoundPlan, best: BestAdapter, live: Evaluation | None, *, wrong_share: float = PRIOR_WRONG_SHARE
+) -> GateVerdict | None:
+    """Judge the round's best adapter against the live version; None without held-out votes or without that version."""
     if plan.held_out is None or best.evaluation is None or live is None:
         return None
-    comparison = compare(best.evaluation, live, plan.held_out.prompts, plan.held_out.weights.tolist())
-    if len(plan.held_out_vote_ids) < MIN_HELD_OUT_VOTES or not comparison.is_worse:
-        return None
-    return (
-        f"on {len(plan.held_out_vote_ids)} held-out votes it does worse than version {plan.parent_version}: its loss "
-        f"is higher by {comparison.difference:.3f}, one standard error over prompts is {comparison.standard_error:.3f}"
+    held_out = plan.held_out
+    return judge(
+        best.evaluation.margins,
+        live.margins,
+        vote_shares=held_out.vote_shares.tolist(),
+        weights=held_out.weights.tolist(),
+        prompts=held_out.prompts,
+        num_votes=len(plan.held_out_vote_ids),
+        live_version=plan.parent_version,
+        wrong_share=wrong_share,
     )
+
+
+def reason_to_refuse(verdict: GateVerdict | None) -> str | None:
+    """The reason not to publish an adapter in place of the live one, in words; None when it may be."""
+    if verdict is None or verdict.outcome is not GateOutcome.WORSE:
+        return None
+    return f"worse than {verdict.live_name} by the held-out votes: {verdict.counts}"
+
+
+def _wrong_share(store: Store, base: BaseModelRef, plan: RoundPlan) -> float:
+    """Estimate the share of wrong votes from all votes of the round."""
+    question = Question(plan.config.get("question", Question.OVERALL))
+    vote_ids = (*plan.train_vote_ids, *plan.held_out_vote_ids)
+    return estimate_wrong_share(filter_votes(store.votes.training_votes(base, question=question), vote_ids))
 
 
 def publish(
@@ -236,16 +260,19 @@ def publish(
     best: BestAdapter,
     live: Evaluation | None,
     violation: LimitViolation | None,
+    verdict: GateVerdict | None,
     *,
     seconds: float,
     token: int,
 ) -> AdapterRef:
     """Write the adapter's folder, then record it and make it live in one transaction.
 
-    `violation` is the limit that ended the round early; the round's reason and the adapter's metrics say so.
+    `verdict` is the gate's, which goes into the adapter's metrics. `violation` is the limit that ended the round early;
+    the round's reason and the adapter's metrics say so.
     Killed in between and run again, the same tensors find their folder there. Raises LeaseLostError, StorageFullError.
     """
     metrics = compute_metrics(plan, best, live, seconds) | _violation_metrics(violation)
+    metrics |= verdict.to_metrics() if verdict else {}
     reason = None if violation is None else f"{violation}; published from step {best.step}"
     provenance = {
         "base_model": {"source": base.source, "family": base.family, "fingerprint": base.fingerprint},
@@ -290,10 +317,12 @@ def compute_metrics(
         "seconds": round(seconds, 2),
     }
     if best.evaluation is not None:
+        metrics["held_out_probability"] = best.evaluation.voted_probability
         metrics["held_out_loss"] = best.evaluation.loss
         metrics["held_out_margin"] = best.evaluation.agreement.margin
         metrics["held_out_accuracy"] = best.evaluation.agreement.accuracy
     if live is not None:
+        metrics[f"{parent}_held_out_probability"] = live.voted_probability
         metrics[f"{parent}_held_out_loss"] = live.loss
         metrics[f"{parent}_held_out_accuracy"] = live.agreement.accuracy
     return metrics

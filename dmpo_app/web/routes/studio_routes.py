@@ -12,6 +12,7 @@ from fastapi.responses import FileResponse
 
 from dmpo_app.domain import lineage
 from dmpo_app.domain.limits import MAX_VERSION
+from dmpo_app.domain.verdict import GateVerdict
 from dmpo_app.errors import NotFoundError
 from dmpo_app.settings import Mode
 from dmpo_app.web import api_models
@@ -160,6 +161,7 @@ def _base_out(live: int) -> api_models.AdapterOut:
         live=live == lineage.BASE_VERSION,
         votes=0,
         proven=True,
+        verdict=None,
         metrics={},
         created_at=None,
         download=None,
@@ -167,16 +169,22 @@ def _base_out(live: int) -> api_models.AdapterOut:
 
 
 def _adapter_out(ref: lineage.AdapterRef, live: int) -> api_models.AdapterOut:
+    verdict = GateVerdict.from_metrics(ref.metrics)
     return api_models.AdapterOut(
         version=ref.version,
         parent=ref.parent,
         live=ref.version == live,
         votes=ref.num_votes,
         proven=ref.proven,
+        verdict=None if verdict is None else _verdict_out(verdict),
         metrics={name: finite(value) for name, value in ref.metrics.items()},
         created_at=ref.created_at,
         download=f"/api/v1/adapters/{ref.version}/download",
     )
+
+
+def _verdict_out(verdict: GateVerdict) -> api_models.VerdictOut:
+    return api_models.VerdictOut(outcome=verdict.outcome, sentence=verdict.sentence, caution=verdict.caution)
 
 
 def _weights(services: Services, version: int) -> FilePath:

@@ -44,6 +44,7 @@ const times = (value) => `× ${value.toFixed(2)}`;
 const METRICS = {
   held_out_votes: ["held-out votes", whole],
   held_out_accuracy: ["held-out accuracy", percent],
+  held_out_probability: ["probability of the voted side", percent],
   held_out_margin: ["held-out margin", (value) => value.toFixed(2)],
   held_out_loss: ["held-out loss", threeDigits],
   step: ["best step", whole],
@@ -54,6 +55,13 @@ const GAIN = "how much smaller the error on chosen images is than the base model
 
 /** The curves beside loss and margin. @type {HealthChart[]} */
 const HEALTH = [
+  {
+    key: "held_out_probability",
+    name: "Held-out votes",
+    about: "mean probability of the voted side, which chooses the step; half is chance",
+    mark: 0.5,
+    format: percent,
+  },
   { key: "chosen_gain", name: "Chosen images", about: GAIN, mark: 0, format: (value) => value.toPrecision(2) },
   {
     key: "rejected_gain",
@@ -188,6 +196,7 @@ class DmpoProgress extends HTMLElement {
           !adapter.proven && h("span", unproven, "not yet proven"),
         ),
         h("small", {}, adapterFacts(adapter)),
+        adapter.verdict && h("small", {}, adapter.verdict.sentence, " ", adapter.verdict.caution),
         metrics.length > 0 && h("div", { class: "pr-metrics" }, metrics),
       ),
       h(

@@ -6,6 +6,7 @@ export interface AdapterOut {
   live: boolean;
   votes: number;
   proven: boolean;
+  verdict: VerdictOut | null;
   metrics: Record<string, number | null>;
   created_at: string | null;
   download: string | null;
@@ -131,6 +132,8 @@ export interface EncodingOut {
 }
 
 export type ExportFormat = "pick-a-pic" | "open-image-preferences" | "chosen-rejected" | "votes-jsonl" | "votes-csv";
+
+export type GateOutcome = "better" | "worse" | "unsure";
 
 export interface GoldAnswer {
   gold: Array<GoldOut>;
@@ -548,6 +551,12 @@ export interface UndoAnswer {
   vote: number;
   undone?: true;
   votes_until_round: number;
+}
+
+export interface VerdictOut {
+  outcome: GateOutcome;
+  sentence: string;
+  caution: string;
 }
 
 export interface VoteAnswer {
