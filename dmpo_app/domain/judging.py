@@ -3,8 +3,11 @@
 A duel shows two versions' images of one prompt and seed; nobody who judges it can tell which version made which.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from dmpo_app.domain.lineage import ImageRef, NewImage
 from dmpo_app.domain.vote import Question
@@ -89,14 +92,69 @@ class Evidence(StrEnum):
 class VerdictAction(StrEnum):
     """The action that followed a verdict.
 
-    PROMOTED: a version that was held back went live. ROLLED_BACK: a live one was replaced by the one before. REJECTED:
-    one that was held back will not go live by itself. NONE: it was noted.
+    PROMOTED: a version that was held back, or would have been, went live. ROLLED_BACK: a live one was replaced by the
+    one before. REJECTED: one that was held back will not go live by itself. NONE: it was noted.
     """
 
     PROMOTED = "promoted"
     ROLLED_BACK = "rolled_back"
     REJECTED = "rejected"
     NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class NewVerdict:
+    """A verdict about a version against another one that is to be acted on. `numbers`: of the test, for the record."""
+
+    version: int
+    other_version: int
+    verdict: Verdict
+    evidence: Evidence
+    numbers: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictRecord:
+    """A verdict as it was recorded, with what was done."""
+
+    id: int
+    version: int
+    other_version: int
+    verdict: Verdict
+    evidence: Evidence
+    action: VerdictAction
+    numbers: Mapping[str, Any]
+    created_at: datetime
+
+
+class VersionState(StrEnum):
+    """The state of a version on its way to being live and after it.
+
+    CANDIDATE: held back and judged now. SUPERSEDED: held back, and a newer one has taken its place. REJECTED: held back
+    and proven worse. ROLLED_BACK: it was live and was proven worse. PAST: it was live, or is the base model.
+    """
+
+    LIVE = "live"
+    CANDIDATE = "candidate"
+    SUPERSEDED = "superseded"
+    REJECTED = "rejected"
+    ROLLED_BACK = "rolled_back"
+    PAST = "past"
+
+    @property
+    def words(self) -> str:
+        """The state in words; empty for a version that was live once, which says nothing."""
+        return _STATE_WORDS[self]
+
+
+_STATE_WORDS = {
+    VersionState.LIVE: "live",
+    VersionState.CANDIDATE: "held back, being judged",
+    VersionState.SUPERSEDED: "held back; a newer version took its place",
+    VersionState.REJECTED: "held back; proven worse",
+    VersionState.ROLLED_BACK: "rolled back; proven worse",
+    VersionState.PAST: "",
+}
 
 
 def version_name(version: int) -> str:

@@ -130,7 +130,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class AdapterRef:
-    """A published adapter version. `folder` is absolute; `sha256` is of the weights file."""
+    """A published adapter version. `folder` is absolute; `sha256` is of the weights file.
+
+    `is_held`: it did not go live when it was published.
+    """
 
     version: int
     parent: int
@@ -141,6 +144,7 @@ class AdapterRef:
     proven: bool
     metrics: Mapping[str, float]
     created_at: datetime
+    is_held: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""Versions of the adapter, and the lease that lets one trainer at a time write them.
+"""Versions of the adapter, their way to being live, and the lease that lets one trainer at a time write them.
+
+A verdict about a version is acted on in one transaction, which looks again at what the verdict was about: the write
+transactions of a database take turns, so of two who come with the same verdict one is late and does nothing.
 
 Time only decides when another may take over. What keeps a trainer that was merely slow from writing is its fencing
 token: it grows with every holder, and each of the trainer's writes checks it within its own transaction.
@@ -6,17 +9,28 @@ token: it grows with every holder, and each of the trainer's writes checks it wi
 
 import builtins
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, update
 
+from dmpo_app.domain.judging import NewVerdict, Verdict, VerdictAction, VersionState
 from dmpo_app.domain.lineage import BASE_VERSION, AdapterRef, BaseModelRef, NewAdapter, RoundState
-from dmpo_app.errors import LeaseLostError, NotFoundError
+from dmpo_app.errors import BadInputError, LeaseLostError, NotFoundError
 from dmpo_app.store import schema
 from dmpo_app.store.audit import record_act
 from dmpo_app.store.db.database import Database
+from dmpo_app.store.judging.verdicts import DECIDERS, record_verdict
+from dmpo_app.store.judging.version_states import (
+    ROUND_AUTHOR,
+    find_candidate,
+    find_live_version,
+    find_states,
+    find_version_before,
+    is_chosen_by_hand,
+)
 
 _ADAPTERS: Select[*tuple[Any, ...]] = (
     select(schema.AdapterRow, schema.BaseModelRow.fingerprint)
@@ -25,12 +39,6 @@ _ADAPTERS: Select[*tuple[Any, ...]] = (
 )
 # Statements that are run several times a second are built once: building one costs more than running it.
 _LIST = _ADAPTERS.where(schema.AdapterRow.base_id == bindparam("base_id")).order_by(schema.AdapterRow.version)
-_LIVE = (
-    select(schema.LiveChangeRow.version)
-    .where(schema.LiveChangeRow.base_id == bindparam("base_id"))
-    .order_by(schema.LiveChangeRow.id.desc())
-    .limit(1)
-)
 
 
 class Adapters:
@@ -73,7 +81,7 @@ class Adapters:
     def live_version(self, base: BaseModelRef) -> int:
         """The version that is live; 0 until one was published."""
         with self._database.reader() as connection:
-            return _live_version(connection, base.id)
+            return find_live_version(connection, base.id)
 
     def set_live(self, base: BaseModelRef, version: int, by: str) -> None:
         """Make a version live, 0 for the base model: an act of `by`. Nothing is recorded when it is already.
@@ -89,12 +97,102 @@ class Adapters:
                 raise NotFoundError(
                     f"there is no version {version}; the newest is {_newest_version(connection, base.id)}"
                 )
-            if _live_version(connection, base.id) != version:
+            if find_live_version(connection, base.id) != version:
                 at = self._now()
                 _make_live(connection, base.id, version, by, at=at)
                 record_act(connection, by, "make_live", f"version {version}", at=at)
 
         self._database.write(work)
+
+    def states(self, base: BaseModelRef) -> dict[int, VersionState]:
+        """The state of every version, the base model's too, by version."""
+        with self._database.reader() as connection:
+            return find_states(connection, base.id)
+
+    def candidate(self, base: BaseModelRef) -> int | None:
+        """The version that is held back and judged now: the newest that was never live and not rejected, if any.
+
+        It is newer than the live version. An older one waits until the newer is decided.
+        """
+        with self._database.reader() as connection:
+            return find_candidate(connection, base.id)
+
+    def version_before(self, base: BaseModelRef, version: int) -> int | None:
+        """The version that was live before this one went live for the first time; None for the base model.
+
+        None also for one that was never live. Going back from version to version this way comes to an end.
+        """
+        with self._database.reader() as connection:
+            return find_version_before(connection, base.id, version)
+
+    def is_chosen_by_hand(self, base: BaseModelRef, version: int) -> bool:
+        """True when an administrator ever made this version live."""
+        with self._database.reader() as connection:
+            return is_chosen_by_hand(connection, base.id, version)
+
+    def promote(self, base: BaseModelRef, verdict: NewVerdict) -> bool:
+        """Make the candidate live that was proven better than the live version; False when that is decided already.
+
+        It is when the live version or the candidate is another one by now.
+        """
+        return self._decide_candidate(base, verdict, Verdict.BETTER, VerdictAction.PROMOTED)
+
+    def reject(self, base: BaseModelRef, verdict: NewVerdict) -> bool:
+        """Reject the candidate that was proven worse than the live version; False as in `promote`."""
+        return self._decide_candidate(base, verdict, Verdict.WORSE, VerdictAction.REJECTED)
+
+    def roll_back(self, base: BaseModelRef, verdict: NewVerdict) -> bool:
+        """Bring back the version before the live one, which was proven worse; False when that is decided already.
+
+        It is when another version is live by now, or this one was made live by an administrator, whose choice stays.
+        """
+        _require(verdict, Verdict.WORSE)
+
+        def work(connection: Connection) -> bool:
+            version, before = verdict.version, verdict.other_version
+            if (
+                find_live_version(connection, base.id) != version
+                or find_version_before(connection, base.id, version) != before
+                or is_chosen_by_hand(connection, base.id, version)
+            ):
+                return False
+            self._record_decision(connection, base.id, verdict, VerdictAction.ROLLED_BACK, goes_live=before)
+            return True
+
+        return self._database.write(work)
+
+    def _decide_candidate(
+        self, base: BaseModelRef, verdict: NewVerdict, expected: Verdict, action: VerdictAction
+    ) -> bool:
+        _require(verdict, expected)
+
+        def work(connection: Connection) -> bool:
+            if (
+                find_live_version(connection, base.id) != verdict.other_version
+                or find_candidate(connection, base.id) != verdict.version
+            ):
+                return False
+            goes_live = verdict.version if action is VerdictAction.PROMOTED else None
+            self._record_decision(connection, base.id, verdict, action, goes_live=goes_live)
+            return True
+
+        return self._database.write(work)
+
+    def _record_decision(
+        self,
+        connection: Connection,
+        base_id: int,
+        verdict: NewVerdict,
+        action: VerdictAction,
+        *,
+        goes_live: int | None,
+    ) -> None:
+        at, by = self._now(), DECIDERS[verdict.evidence]
+        record_verdict(connection, base_id, verdict, action, at=at)
+        if goes_live is not None:
+            _make_live(connection, base_id, goes_live, by, at=at)
+        subject = f"version {verdict.version} against version {verdict.other_version}"
+        record_act(connection, by, _ACTS[action], subject, at=at)
 
     def find(self, connection: Connection, base_id: int, version: int) -> AdapterRef:
         """Get a version as a part of a transaction. Raises NotFoundError."""
@@ -106,10 +204,26 @@ class Adapters:
         return self._adapter_from_row(row)
 
     def insert(
-        self, connection: Connection, base_id: int, round_state: RoundState, adapter: NewAdapter, *, at: datetime
+        self,
+        connection: Connection,
+        base_id: int,
+        round_state: RoundState,
+        adapter: NewAdapter,
+        *,
+        at: datetime,
+        is_held: bool = False,
+        proof: NewVerdict | None = None,
     ) -> AdapterRef:
-        """Record a version with the votes behind it and make it live, as a part of the round's last transaction."""
+        """Record a version with the votes behind it and make it live, as a part of the round's last transaction.
+
+        `is_held`: it does not go live unless `proof` says that it is better than what is live now.
+        """
         version = _newest_version(connection, base_id) + 1
+        is_proven_better = (
+            proof is not None
+            and proof.verdict is Verdict.BETTER
+            and proof.other_version == find_live_version(connection, base_id)
+        )
         connection.execute(
             insert(schema.AdapterRow).values(
                 base_id=base_id,
@@ -120,6 +234,7 @@ class Adapters:
                 round_id=round_state.id,
                 num_votes=len(adapter.vote_ids),
                 proven=adapter.proven,
+                is_held=is_held and not is_proven_better,
                 metrics=dict(adapter.metrics),
                 config=dict(round_state.config),
                 created_at=at,
@@ -128,7 +243,11 @@ class Adapters:
         votes = [{"base_id": base_id, "version": version, "vote_id": vote_id} for vote_id in adapter.vote_ids]
         if votes:
             connection.execute(insert(schema.AdapterVoteRow), votes)
-        _make_live(connection, base_id, version, f"round {round_state.id}", at=at)
+        if not is_held:
+            _make_live(connection, base_id, version, f"{ROUND_AUTHOR}{round_state.id}", at=at)
+        elif proof is not None and is_proven_better:
+            decided = replace(proof, version=version)
+            self._record_decision(connection, base_id, decided, VerdictAction.PROMOTED, goes_live=version)
         return self.find(connection, base_id, version)
 
     def _root(self, fingerprint: str) -> Path:
@@ -145,6 +264,7 @@ class Adapters:
             proven=row.proven,
             metrics=row.metrics,
             created_at=row.created_at,
+            is_held=row.is_held,
         )
 
 
@@ -155,9 +275,15 @@ def _newest_version(connection: Connection, base_id: int) -> int:
     return connection.execute(query).scalar_one()
 
 
-def _live_version(connection: Connection, base_id: int) -> int:
-    live = connection.execute(_LIVE, {"base_id": base_id}).scalar_one_or_none()
-    return BASE_VERSION if live is None else live
+_ACTS = {VerdictAction.PROMOTED: "promote", VerdictAction.REJECTED: "reject", VerdictAction.ROLLED_BACK: "roll_back"}
+
+
+def _require(verdict: NewVerdict, expected: Verdict) -> None:
+    if verdict.verdict is not expected:
+        raise BadInputError(
+            f"version {verdict.version} was found {verdict.verdict.value}; this decision is about one that was found "
+            f"{expected.value}"
+        )
 
 
 def _make_live(connection: Connection, base_id: int, version: int, by: str, *, at: datetime) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, text, update
 
 from dmpo_app.domain import lineage
+from dmpo_app.domain.judging import NewVerdict
 from dmpo_app.domain.vote import Question
 from dmpo_app.errors import BadInputError, ConflictError, NotFoundError
 from dmpo_app.store import schema
@@ -235,9 +236,19 @@ class Rounds:
         self._database.write(work)
 
     def publish(
-        self, round_id: int, adapter: lineage.NewAdapter, *, token: int, reason: str | None = None
+        self,
+        round_id: int,
+        adapter: lineage.NewAdapter,
+        *,
+        token: int,
+        reason: str | None = None,
+        is_held: bool = False,
+        proof: NewVerdict | None = None,
     ) -> lineage.AdapterRef:
         """Finish a round with a new version and make it live, all at once. `reason`: why it ended early, if it did.
+
+        `is_held`: it is held back instead, unless `proof`, the verdict of the held-out votes, says that it is better
+        than the live version; the proof's own `version` is not known yet and is ignored.
 
         Publishing a published round again returns its version and writes nothing. Raises LeaseLostError, NotFoundError,
         ConflictError when the round is not running.
@@ -251,7 +262,9 @@ class Rounds:
             if round_state.adapter_version is not None:
                 return self._adapters.find(connection, base_id, round_state.adapter_version)
             at = self._now()
-            adapter_ref = self._adapters.insert(connection, base_id, round_state, adapter, at=at)
+            adapter_ref = self._adapters.insert(
+                connection, base_id, round_state, adapter, at=at, is_held=is_held, proof=proof
+            )
             self._finish(connection, round_id, lineage.RoundStatus.PUBLISHED, reason=reason, at=at)
             return adapter_ref
 

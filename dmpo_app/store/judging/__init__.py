@@ -1,1 +1,1 @@
-"""Judging in the store: duels between versions, which people judge, and their judgements."""
+"""Judging in the store: duels between versions, people's judgements of them, and the verdicts about versions."""

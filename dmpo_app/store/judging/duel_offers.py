@@ -3,50 +3,25 @@
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, exists, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, or_, select
 
-from dmpo_app.domain.judging import Comparison, VerdictAction
+from dmpo_app.domain.judging import Comparison
 from dmpo_app.domain.lineage import BASE_VERSION
 from dmpo_app.domain.vote import Question
 from dmpo_app.store import schema
+from dmpo_app.store.judging.version_states import find_candidate, find_live_version, find_version_before
 from dmpo_app.store.voting.offers import REPORTED_BY_THEM, AssignmentRequest, is_unseen
 
 
 def find_comparisons(connection: Connection, base_id: int) -> list[Comparison]:
     """Find the versions that are to be compared now, as a part of a transaction; see `Duels.comparisons`."""
-    changes = connection.execute(
-        select(schema.LiveChangeRow.version)
-        .where(schema.LiveChangeRow.base_id == base_id)
-        .order_by(schema.LiveChangeRow.id)
-    )
-    live_versions = [BASE_VERSION, *changes.scalars()]
-    live = live_versions[-1]
-    candidate = connection.execute(_candidate_query(base_id)).scalar_one_or_none()
-    if candidate is not None:
+    live = find_live_version(connection, base_id)
+    if (candidate := find_candidate(connection, base_id)) is not None:
         return [Comparison(candidate, live)]
-    if live == BASE_VERSION:
+    before = find_version_before(connection, base_id, live)
+    if before is None:
         return []
-    # Before it was live for the first time: after a rollback, the version that was found worse is not the one before.
-    before = live_versions[live_versions.index(live) - 1]
     return [Comparison(live, other) for other in dict.fromkeys([before, BASE_VERSION])]
-
-
-def _candidate_query(base_id: int) -> Select[*tuple[Any, ...]]:
-    """Query of the newest version that is held back: it was never live, and no verdict about it has been acted on."""
-    was_live = exists().where(
-        schema.LiveChangeRow.base_id == base_id, schema.LiveChangeRow.version == schema.AdapterRow.version
-    )
-    is_settled = exists().where(
-        schema.VerdictRow.base_id == base_id,
-        schema.VerdictRow.version == schema.AdapterRow.version,
-        schema.VerdictRow.action.in_((VerdictAction.PROMOTED, VerdictAction.REJECTED)),
-    )
-    return (
-        select(schema.AdapterRow.version)
-        .where(schema.AdapterRow.base_id == base_id, schema.AdapterRow.is_held, ~was_live, ~is_settled)
-        .order_by(schema.AdapterRow.version.desc())
-        .limit(1)
-    )
 
 
 def find_duels(connection: Connection, request: AssignmentRequest, *, max_taken: int, count: int) -> list[int]:
