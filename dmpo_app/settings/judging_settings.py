@@ -6,11 +6,13 @@ from pydantic import Field
 
 from dmpo_app.settings.sections import SettingsGroup
 
+JudgingMode = Literal["publish", "hold", "rollback"]
+
 
 class JudgingSettings(SettingsGroup):
     """Judging of versions by people's duels, and how a new version becomes the live one."""
 
-    mode: Literal["publish", "hold", "rollback"] = "publish"
+    mode: JudgingMode = "publish"
     """publish: a version goes live when its round is done; duels inform. hold: it goes live once duels or held-out
     votes prove it better than the live one. rollback: it goes live, and the one before comes back if duels prove it
     worse."""

@@ -161,6 +161,7 @@ class ZeroGpuTrainer:
             checkpoint.monitor.violation,
             seconds=checkpoint.seconds,
             token=token,
+            is_held=self._settings.judging.mode == "hold",
         )
         _log.info("round %d %s", plan.round_id, outcome_text)
         remove_checkpoint(self._store.home, plan.round_id)

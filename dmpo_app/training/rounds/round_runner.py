@@ -19,6 +19,7 @@ import torch
 
 from dmpo_app.diffusion.adapter_files import StagedAdapter, write_adapter
 from dmpo_app.diffusion.denoiser import Denoiser
+from dmpo_app.domain.judging import Evidence, NewVerdict, Verdict
 from dmpo_app.domain.lineage import AdapterRef, BaseModelRef, NewAdapter, RoundState
 from dmpo_app.domain.verdict import MIN_HELD_OUT_VOTES, GateOutcome, GateVerdict
 from dmpo_app.domain.vote import Question
@@ -60,7 +61,7 @@ class RoundRunner:
 
     `heartbeat` is called before every step and may raise to end things there (LeaseLostError); `should_stop` is asked
     before every step. Everything that is written shows `token`; metrics go to `track` as well. Of several processes in
-    `group` each has a runner; only the main process's writes, asks and is asked.
+    `group` each has a runner; only the main process's writes, asks and is asked. `is_held`: as in `publish_or_refuse`.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class RoundRunner:
         clock: Callable[[], float] = time.monotonic,
         track: round_progress.MetricsCallback = round_progress.ignore_metrics,
         group: ProcessGroup = SINGLE_PROCESS,
+        is_held: bool = False,
     ) -> None:
         self._store = store
         self._base = base
@@ -86,6 +88,7 @@ class RoundRunner:
         self._track = track
         self._folder = round_folder(store.home, state.id)
         self._group = group
+        self._is_held = is_held
         self._was_stopped = False
         self._plan = self._load_plan(state)
         self._trainer = RoundTrainer(
@@ -163,6 +166,7 @@ class RoundRunner:
             trainer.violation,
             seconds=trainer.seconds,
             token=self._token,
+            is_held=self._is_held,
         )
         _log.info("round %d %s", self._plan.round_id, outcome_text)
         self._trainer.save_reference()
@@ -200,8 +204,11 @@ def publish_or_refuse(
     *,
     seconds: float,
     token: int,
+    is_held: bool = False,
 ) -> str:
     """Publish or refuse the round's best adapter; return the outcome in words.
+
+    `is_held`: it is published and held back, unless the held-out votes prove it better than the live version.
 
     `best` is None when a limit was exceeded before any evaluation found an adapter within them. Raises LeaseLostError,
     StorageFullError, AdapterCorruptError; then nothing was decided.
@@ -216,8 +223,8 @@ def publish_or_refuse(
     if best is None or reason is not None:
         store.rounds.refuse(plan.round_id, reason or "", token=token)
         return f"refused: {reason}"
-    adapter = publish(store, base, plan, best, live, violation, verdict, seconds=seconds, token=token)
-    return f"published version {adapter.version}, from step {best.step}"
+    adapter = publish(store, base, plan, best, live, violation, verdict, seconds=seconds, token=token, is_held=is_held)
+    return f"published version {adapter.version}{', held back' if adapter.is_held else ''}, from step {best.step}"
 
 
 def judge_round(
@@ -264,9 +271,11 @@ def publish(
     *,
     seconds: float,
     token: int,
+    is_held: bool = False,
 ) -> AdapterRef:
     """Write the adapter's folder, then record it and make it live in one transaction.
 
+    `is_held`: it is held back instead, unless `verdict` says that it is better than the live version.
     `verdict` is the gate's, which goes into the adapter's metrics. `violation` is the limit that ended the round early;
     the round's reason and the adapter's metrics say so.
     Killed in between and run again, the same tensors find their folder there. Raises LeaseLostError, StorageFullError.
@@ -292,7 +301,14 @@ def publish(
         metrics=metrics,
         vote_ids=plan.train_vote_ids,
     )
-    return store.rounds.publish(plan.round_id, adapter, token=token, reason=reason)
+    proof = None if verdict is None else _as_proof(verdict, version)
+    return store.rounds.publish(plan.round_id, adapter, token=token, reason=reason, is_held=is_held, proof=proof)
+
+
+def _as_proof(verdict: GateVerdict, version: int) -> NewVerdict:
+    """The gate's verdict as one that can make a version live which would be held back."""
+    numbers = {**verdict.to_metrics(), "sentence": verdict.sentence}
+    return NewVerdict(version, verdict.live_version, Verdict(verdict.outcome.value), Evidence.HELD_OUT, numbers)
 
 
 def is_proven(plan: RoundPlan) -> bool:

@@ -319,6 +319,7 @@ class LineageTrainer:
                 should_stop=self._should_stop,
                 track=track,
                 group=self._group,
+                is_held=self._settings.judging.mode == "hold",
             )
         try:
             check_crash_loop(round_runner.round_folder(self._store.home, round_state.id) / "starts.json", runner.step)
