@@ -123,6 +123,8 @@ def _open_page(services: Services, stack: ExitStack, console: Console) -> Runnin
     stack.callback(services.imports.close)
     server = launch(build_ui(services), services)
     stack.callback(server.close)
+    services.decisions.start()
+    stack.callback(services.decisions.stop)
     if services.settings.log_format == "json":
         log_json_to_stderr()  # once more: Gradio has set handlers of its own
         _log.info("DMPO Studio is at %s; everything is kept in %s", server.url, services.settings.home)

@@ -24,6 +24,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dmpo_app.domain.lineage import BaseModelRef, Renderer, Sampling, TrainerSupervisor, ZeroGpuService
 from dmpo_app.errors import BusyError
 from dmpo_app.exchange.importing.import_desk import ImportService
+from dmpo_app.judging.decision_thread import DecisionThread
+from dmpo_app.judging.service import JudgingService
 from dmpo_app.labeling.moderation import Moderation
 from dmpo_app.labeling.service import LabelingService
 from dmpo_app.settings import Mode, Settings
@@ -72,6 +74,16 @@ class Services:
     def moderation(self) -> Moderation:
         """The acts of administrators about reports and annotators."""
         return Moderation(self.store, self.base, self.labeling.standings)
+
+    @cached_property
+    def judging(self) -> JudgingService:
+        """The comparisons of versions by people's duels."""
+        return JudgingService(self.store, self.base, self.settings.judging)
+
+    @cached_property
+    def decisions(self) -> DecisionThread:
+        """The thread that decides by duels; whoever opens the studio starts and stops it."""
+        return DecisionThread(self.judging)
 
     @cached_property
     def imports(self) -> ImportService:

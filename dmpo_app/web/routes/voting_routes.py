@@ -106,6 +106,7 @@ def _add_votes(router: APIRouter, services: Services, limiters: RequestLimiters,
         )
         if labeling.is_synchronous:
             await limiters.writes.run(labeling.wait_until_durable)
+        services.decisions.wake()
         response.status_code = 201 if vote_receipt.is_new else 200
         return api_models.VoteAnswer(
             vote=vote_receipt.vote_id, votes_until_round=labeling.votes_until_round(vote_receipt)
@@ -120,6 +121,7 @@ def _add_votes(router: APIRouter, services: Services, limiters: RequestLimiters,
 
         def work() -> api_models.UndoAnswer:
             labeling.undo(require_annotator(labeling, token), vote_id)
+            services.decisions.wake()
             return api_models.UndoAnswer(vote=vote_id, votes_until_round=labeling.votes_until_round())
 
         return await limiters.writes.run(work)
