@@ -17,12 +17,14 @@ from dmpo_app.diffusion.families.components import UNET_ATTENTION
 from dmpo_app.diffusion.loading import load_denoiser
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.domain.campaign import ReportReason
+from dmpo_app.domain.judging import VerdictAction
 from dmpo_app.domain.vote import Choice
 from dmpo_app.labeling import Sealer, load_or_create_key
 from dmpo_app.server.wiring import open_lineage
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store
 from tests.adapters import random_adapter
+from tests.judging.judged_versions import PROMPTS, judge, judging, publish
 from tests.rendering.rendering_studio import RenderingStudio
 from tests.store.store_data import new_pair
 from tests.tiny_pipeline import make_tiny_pipeline
@@ -180,6 +182,31 @@ def test_a_version_is_exported_for_diffusers_and_in_kohyas_naming(tmp_path: Path
     code, output = run("adapters", "export", "1", str(tmp_path / "other"), "--format", "ckpt")
     assert code == 1
     assert "ckpt" in output
+
+
+def test_versions_are_listed_with_their_states_and_ranked_by_duels(tmp_path: Path, model: Path) -> None:
+    code, output = run("board")
+    assert code == 0, output
+    assert "No duel has been judged yet." in output
+    assert "Nothing has been decided" in run("verdicts")[1]
+    with open_lineage(Settings.load()) as lineage:
+        store, base = lineage.store, lineage.base
+        store.prompts.ensure(PROMPTS, held_out=True)
+        publish(store, base)
+        publish(store, base, is_held=True)
+        judge(store, base, store.annotators.ensure("anna"), 1, 2, count=12)
+        assert judging(store, base, "hold").decide() is VerdictAction.REJECTED
+        publish(store, base, is_held=True)
+    words = [line.partition("UTC")[2].strip() for line in run("adapters", "list")[1].splitlines()]
+    assert words[2:] == ["live", "held back; proven worse", "held back, being judged"]
+    code, output = run("board")
+    assert code == 0, output
+    assert "12 judgements of 1 annotator on 12 prompts" in output
+    rows = json.loads(run("board", "--json")[1])["rows"]
+    assert [row["version"] for row in rows] == [1, 2]
+    assert "Version 2 stays held back: worse than version 1 by people's duels" in run("verdicts")[1]
+    [verdict] = json.loads(run("verdicts", "--json")[1])
+    assert (verdict["action"], verdict["numbers"]["num_judgements"]) == ("rejected", 12)
 
 
 def test_doctor_says_when_the_denoiser_cannot_be_had_in_fewer_bits(monkeypatch: pytest.MonkeyPatch) -> None:

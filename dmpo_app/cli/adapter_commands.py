@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from dmpo_app.cli.terminal import StudioContext, StudioTyper, exit_on_error, out, progress
+from dmpo_app.domain.judging import VersionState
 from dmpo_app.domain.limits import MAX_STRENGTH
 from dmpo_app.domain.lineage import BASE_VERSION, AdapterRef, RenderRequest
 from dmpo_app.domain.verdict import GateVerdict
@@ -30,26 +31,33 @@ app = StudioTyper(help="The versions a lineage has published.")
 
 @app.command("list")
 def list_adapters(context: StudioContext) -> None:
-    """List the versions, oldest first; * marks the live one."""
+    """List the versions, oldest first, with their states; * marks the live one."""
     with exit_on_error():
         from dmpo_app.server.wiring import open_lineage
 
         with open_lineage(context.load_settings()) as lineage:
-            live = lineage.store.adapters.live_version(lineage.base)
-            table = Table("", "version", "parent", "votes", "proven", "published", "by held-out votes", box=None)
-            table.add_row("*" if live == 0 else "", "0", "", "", "", "the base model", "")
+            states = lineage.store.adapters.states(lineage.base)
+            table = Table(
+                "", "version", "parent", "votes", "proven", "published", "state", "by held-out votes", box=None
+            )
+            table.add_row(_live_mark(states[0]), "0", "", "", "", "the base model", states[0].words, "")
             for adapter in lineage.store.adapters.list(lineage.base):
                 verdict = GateVerdict.from_metrics(adapter.metrics)
                 table.add_row(
-                    "*" if adapter.version == live else "",
+                    _live_mark(states[adapter.version]),
                     str(adapter.version),
                     str(adapter.parent),
                     str(adapter.num_votes),
                     "yes" if adapter.proven else "not yet",
                     f"{adapter.created_at:%Y-%m-%d %H:%M} UTC",
+                    states[adapter.version].words,
                     verdict.sentence if verdict else "",
                 )
         out.print(table)
+
+
+def _live_mark(state: VersionState) -> str:
+    return "*" if state is VersionState.LIVE else ""
 
 
 @app.command("live")

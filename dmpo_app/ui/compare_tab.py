@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 from pydantic import ValidationError
 
+from dmpo_app.domain.judging import VersionState
 from dmpo_app.domain.limits import MAX_SEED, MAX_STRENGTH
 from dmpo_app.domain.lineage import BASE_VERSION, RenderRequest, ZeroGpuService
 from dmpo_app.domain.prompt import MAX_PROMPT
@@ -119,10 +120,13 @@ def _examples(prompts: Sequence[str]) -> str:
 
 def version_choices(services: Services) -> tuple[list[tuple[str, int]], int]:
     """Names and numbers of every version for a list, the newest first, and the live one."""
-    live = services.store.adapters.live_version(services.base)
-    names = [("Base", BASE_VERSION)]
-    names += [(f"Version {ref.version}", ref.version) for ref in services.store.adapters.list(services.base)]
-    return [(name + " · live" if version == live else name, version) for name, version in reversed(names)], live
+    states = services.store.adapters.states(services.base)
+    live = next(version for version, state in states.items() if state is VersionState.LIVE)
+    names = {version: "Base" if version == BASE_VERSION else f"Version {version}" for version in states}
+    return [
+        (f"{names[version]} · {states[version].words}" if states[version].words else names[version], version)
+        for version in sorted(states, reverse=True)
+    ], live
 
 
 def held_out_prompts(services: Services) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from dmpo_app.domain.judging import NoDuels
+from dmpo_app.domain.judging import NoDuels, VersionState
 from dmpo_app.domain.limits import MAX_GUIDANCE, MAX_HANDLE, MAX_SEED, MAX_STRENGTH, MAX_VERSION
 from dmpo_app.domain.lineage import RoundStatus
 from dmpo_app.domain.prompt import MAX_PROMPT
@@ -267,6 +267,11 @@ class AdapterOut(BaseModel):
     version: int
     parent: int | None = Field(description="The version it was trained from; null for the base model.")
     live: bool
+    state: VersionState = Field(
+        description="candidate: held back and judged now; superseded: held back, a newer one took its place; rejected: "
+        "held back and proven worse; rolled_back: proven worse after it was live; past: neither live nor any of these."
+    )
+    state_words: str = Field(description="The state in words; empty for past.")
     votes: int
     proven: bool = Field(description="Judged on enough held-out votes.")
     verdict: VerdictOut | None = Field(description="Null where there was nothing to judge by.")

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import FileResponse
 
 from dmpo_app.domain import lineage
+from dmpo_app.domain.judging import VersionState
 from dmpo_app.domain.limits import MAX_VERSION
 from dmpo_app.domain.verdict import GateVerdict
 from dmpo_app.errors import NotFoundError
@@ -51,9 +52,13 @@ def _add_adapters(router: APIRouter, services: Services, limiters: RequestLimite
         """Every version with what it learned from; the base model is version 0."""
 
         def work() -> api_models.AdaptersAnswer:
-            live = adapters.live_version(base)
-            refs = [_base_out(live)] + [_adapter_out(ref, live) for ref in adapters.list(base)]
-            return api_models.AdaptersAnswer(live_version=live, adapters=refs)
+            refs, states = (
+                adapters.list(base),
+                adapters.states(base),
+            )  # states last: they know every version of the list
+            out = [_base_out(states[0])] + [_adapter_out(ref, states[ref.version]) for ref in refs]
+            live = next(version for version, state in states.items() if state is VersionState.LIVE)
+            return api_models.AdaptersAnswer(live_version=live, adapters=out)
 
         return await limiters.reads.run(work)
 
@@ -154,11 +159,13 @@ def round_out(state: lineage.RoundState) -> api_models.RoundOut:
     )
 
 
-def _base_out(live: int) -> api_models.AdapterOut:
+def _base_out(state: VersionState) -> api_models.AdapterOut:
     return api_models.AdapterOut(
         version=lineage.BASE_VERSION,
         parent=None,
-        live=live == lineage.BASE_VERSION,
+        live=state is VersionState.LIVE,
+        state=state,
+        state_words=state.words,
         votes=0,
         proven=True,
         verdict=None,
@@ -168,12 +175,14 @@ def _base_out(live: int) -> api_models.AdapterOut:
     )
 
 
-def _adapter_out(ref: lineage.AdapterRef, live: int) -> api_models.AdapterOut:
+def _adapter_out(ref: lineage.AdapterRef, state: VersionState) -> api_models.AdapterOut:
     verdict = GateVerdict.from_metrics(ref.metrics)
     return api_models.AdapterOut(
         version=ref.version,
         parent=ref.parent,
-        live=ref.version == live,
+        live=state is VersionState.LIVE,
+        state=state,
+        state_words=state.words,
         votes=ref.num_votes,
         proven=ref.proven,
         verdict=None if verdict is None else _verdict_out(verdict),

@@ -8,6 +8,7 @@ import { RoundCard } from "../lib/round-card.js";
 import { statusFeed, versions } from "../lib/status.js";
 import { percent, plural, versionName } from "../lib/text.js";
 import { AdminPanel } from "./admin.js";
+import { JudgingView } from "./judging.js";
 
 /** @import { LineOptions, Point } from "../lib/chart.js" */
 /** @import { Child } from "../lib/dom.js" */
@@ -109,6 +110,7 @@ class DmpoProgress extends HTMLElement {
   #curves = h("div", { class: "pr-curves" });
   #health = new Health();
   #votes = h("div", { class: "pr-chart" });
+  #judging = new JudgingView();
   #versions = h("div", { class: "pr-versions" });
   #rounds = h("ol", { class: "pr-rounds" });
   #admin = new AdminPanel(() => this.refresh());
@@ -121,6 +123,7 @@ class DmpoProgress extends HTMLElement {
       this.#tiles,
       section("The round", this.#card.element, this.#curves, this.#health.element),
       section("Votes over time", this.#votes),
+      section("Judged by people", this.#judging.element),
       section("Versions", this.#versions),
       section("Rounds so far", this.#rounds),
       section("Administration", this.#admin.element),
@@ -148,8 +151,15 @@ class DmpoProgress extends HTMLElement {
   async refresh() {
     this.#refreshedAt = performance.now();
     try {
-      const [{ hours }, adapters, { rounds }] = await Promise.all([api("GET history"), versions(), api("GET rounds")]);
+      const [{ hours }, adapters, { rounds }, judging, board] = await Promise.all([
+        api("GET history"),
+        versions(),
+        api("GET rounds"),
+        api("GET judging"),
+        api("GET board"),
+      ]);
       this.#votes.replaceChildren(...voteChart(hours));
+      this.#judging.show(judging, board);
       this.#showVersions([...adapters.values()]);
       this.#showRounds(rounds);
       await this.#showCurves(
@@ -192,7 +202,7 @@ class DmpoProgress extends HTMLElement {
           "div",
           {},
           h("b", {}, versionName(adapter.version)),
-          adapter.live && h("span", { class: "st-badge" }, "live"),
+          adapter.state_words && h("span", { class: `st-badge${adapter.live ? "" : " st-pale"}` }, adapter.state_words),
           !adapter.proven && h("span", unproven, "not yet proven"),
         ),
         h("small", {}, adapterFacts(adapter)),

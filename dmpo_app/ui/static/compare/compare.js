@@ -208,9 +208,9 @@ class DmpoCompare extends HTMLElement {
     try {
       const byVersion = await versions();
       const newestFirst = [...byVersion.values()].sort((a, b) => b.version - a.version);
-      const choices = newestFirst.map(({ version, live: isLive }) => {
+      const choices = newestFirst.map(({ version, state_words: state }) => {
         const name = version === 0 ? "Base" : versionName(version);
-        return [isLive ? `${name} · live` : name, version];
+        return [state ? `${name} · ${state}` : name, version];
       });
       const live = newestFirst.find((adapter) => adapter.live)?.version ?? 0;
       const newRight = right === this.#live ? live : right;

@@ -69,8 +69,8 @@ class DmpoSheet extends HTMLElement {
    */
   #show(rows, adapters) {
     const columns = columnsFor(rows);
-    const live = [...adapters.values()].map((adapter) => [adapter.version, adapter.live]);
-    const shown = JSON.stringify([columns, rows.map((row) => [row.version, row.images.length]), live]);
+    const states = [...adapters.values()].map((adapter) => [adapter.version, adapter.state]);
+    const shown = JSON.stringify([columns, rows.map((row) => [row.version, row.images.length]), states]);
     if (shown === this.#shown) return; // new addresses of the same images: keep those that are loaded
     this.#shown = shown;
     this.#note.textContent =
@@ -127,7 +127,8 @@ function versionLine(row, columns, adapter) {
     );
   });
   const about = row.version === 0 ? "before any vote" : plural(adapter?.votes ?? 0, "vote");
-  const badge = adapter?.live && h("span", { class: "st-badge" }, "live");
+  const state = adapter?.state_words;
+  const badge = state && h("span", { class: `st-badge${adapter.live ? "" : " st-pale"}` }, state);
   return h(
     "div",
     { class: "ds-row" },

@@ -4,6 +4,8 @@ export interface AdapterOut {
   version: number;
   parent: number | null;
   live: boolean;
+  state: VersionState;
+  state_words: string;
   votes: number;
   proven: boolean;
   verdict: VerdictOut | null;
@@ -77,6 +79,25 @@ export interface AuditOut {
   subject: string;
 }
 
+export interface BoardAnswer {
+  rows: Array<BoardRowOut>;
+  anchor: number | null;
+  num_judgements: number;
+  num_annotators: number;
+  num_prompts: number;
+}
+
+export interface BoardRowOut {
+  version: number;
+  num_judgements: number;
+  score: number | null;
+  low: number | null;
+  high: number | null;
+  win_rate: number | null;
+  win_rate_low: number | null;
+  win_rate_high: number | null;
+}
+
 export type Choice = "left" | "right" | "tie" | "both_bad" | "skip";
 
 export interface ClearReportsAnswer {
@@ -115,6 +136,21 @@ export interface DamagedPairOut {
   since: string | null;
 }
 
+export interface DuelComparisonOut {
+  version: number;
+  other_version: number;
+  verdict: Verdict;
+  sentence: string;
+  consequence: string;
+  num_judgements: number;
+  num_preferring: number;
+  num_ties: number;
+  num_annotators: number;
+  num_prompts: number;
+  is_capped: boolean;
+  more_needed: number | null;
+}
+
 export interface EditAnswer {
   done: number;
   refused: Array<RefusedOut>;
@@ -130,6 +166,8 @@ export interface EncodingOut {
   done: number;
   total: number;
 }
+
+export type Evidence = "held_out" | "cross_fitting" | "duels";
 
 export type ExportFormat = "pick-a-pic" | "open-image-preferences" | "chosen-rejected" | "votes-jsonl" | "votes-csv";
 
@@ -196,6 +234,14 @@ export interface Interval {
   value: number;
   low: number;
   high: number;
+}
+
+export interface JudgingAnswer {
+  mode: "publish" | "hold" | "rollback";
+  live_version: number;
+  candidate: number | null;
+  comparisons: Array<DuelComparisonOut>;
+  verdicts: Array<RecordedVerdictOut>;
 }
 
 export interface LastRoundOut {
@@ -356,6 +402,16 @@ export interface QualityReport {
 }
 
 export type Question = "overall" | "appeal" | "fit";
+
+export interface RecordedVerdictOut {
+  version: number;
+  other_version: number;
+  verdict: Verdict;
+  evidence: Evidence;
+  action: VerdictAction;
+  sentence: string;
+  created_at: string;
+}
 
 export interface RedeemBody {
   ticket: string;
@@ -553,11 +609,17 @@ export interface UndoAnswer {
   votes_until_round: number;
 }
 
+export type Verdict = "better" | "worse" | "unsure";
+
+export type VerdictAction = "promoted" | "rolled_back" | "rejected" | "none";
+
 export interface VerdictOut {
   outcome: GateOutcome;
   sentence: string;
   caution: string;
 }
+
+export type VersionState = "live" | "candidate" | "superseded" | "rejected" | "rolled_back" | "past";
 
 export interface VoteAnswer {
   vote: number;
@@ -603,6 +665,8 @@ export interface Operations {
   "GET rounds": { response: RoundsAnswer };
   "POST rounds": { response: RoundOut };
   "GET rounds/{round_id}/progress": { params: { round_id: number }; response: ProgressAnswer };
+  "GET judging": { response: JudgingAnswer };
+  "GET board": { response: BoardAnswer };
   "POST reports/{report_id}/clear": { params: { report_id: number }; response: ReportOut };
   "POST reports/{report_id}/confirm": { params: { report_id: number }; response: ReportOut };
   "POST reports/clear": { body: ClearReportsBody; response: ClearReportsAnswer };
