@@ -73,7 +73,16 @@ class Adapters:
     def live_version(self, base: BaseModelRef) -> int:
         """The version that is live; 0 until one was published."""
         with self._database.reader() as connection:
-            return _live_version(connection, base.id)
+            return read_live_version(connection, base.id)
+
+    def newest_held(self, base: BaseModelRef) -> int | None:
+        """The newest version, if it is newer than the live one and held back until it is proven; None otherwise."""
+        with self._database.reader() as connection:
+            newest, live = _newest_version(connection, base.id), read_live_version(connection, base.id)
+            is_held = select(schema.AdapterRow.is_held).where(
+                schema.AdapterRow.base_id == base.id, schema.AdapterRow.version == newest
+            )
+            return newest if newest > live and connection.execute(is_held).scalar_one() else None
 
     def set_live(self, base: BaseModelRef, version: int, by: str) -> None:
         """Make a version live, 0 for the base model: an act of `by`. Nothing is recorded when it is already.
@@ -89,7 +98,7 @@ class Adapters:
                 raise NotFoundError(
                     f"there is no version {version}; the newest is {_newest_version(connection, base.id)}"
                 )
-            if _live_version(connection, base.id) != version:
+            if read_live_version(connection, base.id) != version:
                 at = self._now()
                 _make_live(connection, base.id, version, by, at=at)
                 record_act(connection, by, "make_live", f"version {version}", at=at)
@@ -155,7 +164,8 @@ def _newest_version(connection: Connection, base_id: int) -> int:
     return connection.execute(query).scalar_one()
 
 
-def _live_version(connection: Connection, base_id: int) -> int:
+def read_live_version(connection: Connection, base_id: int) -> int:
+    """The version that is live, as a part of a transaction; 0 until one was published."""
     live = connection.execute(_LIVE, {"base_id": base_id}).scalar_one_or_none()
     return BASE_VERSION if live is None else live
 
