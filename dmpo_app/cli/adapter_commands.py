@@ -29,20 +29,25 @@ app = StudioTyper(help="The versions a lineage has published.")
 
 @app.command("list")
 def list_adapters(context: StudioContext) -> None:
-    """List the versions, oldest first; * marks the live one."""
+    """List the versions, oldest first; * marks the live one.
+
+    "taken back" counts the votes a version learned from that were taken back since, or count no more.
+    """
     with exit_on_error():
         from dmpo_app.server.wiring import open_lineage
 
         with open_lineage(context.load_settings()) as lineage:
             live = lineage.store.adapters.live_version(lineage.base)
-            table = Table("", "version", "parent", "votes", "proven", "published", box=None)
-            table.add_row("*" if live == 0 else "", "0", "", "", "", "the base model")
+            taken_back = lineage.store.taken_back.counts(lineage.base)
+            table = Table("", "version", "parent", "votes", "taken back", "proven", "published", box=None)
+            table.add_row("*" if live == 0 else "", "0", "", "", "", "", "the base model")
             for adapter in lineage.store.adapters.list(lineage.base):
                 table.add_row(
                     "*" if adapter.version == live else "",
                     str(adapter.version),
                     str(adapter.parent),
                     str(adapter.num_votes),
+                    str(taken_back.get(adapter.version, "")),
                     "yes" if adapter.proven else "not yet",
                     f"{adapter.created_at:%Y-%m-%d %H:%M} UTC",
                 )
@@ -57,7 +62,13 @@ def set_live(context: StudioContext, version: int) -> None:
 
         with open_lineage(context.load_settings()) as lineage:
             lineage.store.adapters.set_live(lineage.base, version, by="cli")
+            taken_back = lineage.store.taken_back.count(lineage.base, version)
         out.print(f"version {version} is live")
+        if taken_back:
+            out.print(
+                f"[yellow]it learned from {taken_back} votes that were taken back since;[/] the next version that is "
+                "published takes its place"
+            )
 
 
 @app.command("export")
@@ -163,6 +174,7 @@ def write_repository(
             manifest,
             build_report(lineage.store, lineage.base, settings),
             card_images,
+            taken_back=lineage.store.taken_back.count(lineage.base, version),
             licence=licence,
             base_is_on_hub=base_model_name(manifest) == lineage.base.source,
         )

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from dmpo_app.domain.limits import MAX_GUIDANCE, MAX_HANDLE, MAX_SEED, MAX_STRENGTH, MAX_VERSION
-from dmpo_app.domain.lineage import RoundStatus
+from dmpo_app.domain.lineage import RoundStatus, Trigger
 from dmpo_app.domain.prompt import MAX_PROMPT
 from dmpo_app.domain.vote import MAX_SET, Choice, Question, Strength
 from dmpo_app.labeling.text_checks import MAX_COMMENT
@@ -196,6 +196,7 @@ class UndoAnswer(BaseModel):
 class RoundOut(BaseModel):
     id: int
     status: RoundStatus
+    trigger: Trigger = Field(description="What started it; withdrawal: votes that were taken back.")
     step: int
     steps: int
     loss: float | None
@@ -206,7 +207,7 @@ class RoundOut(BaseModel):
     attempts: int
     parent_version: int
     adapter_version: int | None
-    reason: str | None = Field(description="Why it was refused or failed.")
+    reason: str | None = Field(description="Why it was refused or failed, or which version it replaces and why.")
     created_at: datetime
     finished_at: datetime | None
 
@@ -258,6 +259,10 @@ class AdapterOut(BaseModel):
     parent: int | None = Field(description="The version it was trained from; null for the base model.")
     live: bool
     votes: int
+    taken_back: int = Field(
+        description="Votes it learned from that were taken back since, or count no more: of struck annotators, on "
+        "retired pairs. The next version that is published leaves them out."
+    )
     proven: bool = Field(description="Judged on enough held-out votes.")
     metrics: dict[str, float | None]
     created_at: datetime | None

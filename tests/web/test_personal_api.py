@@ -96,9 +96,9 @@ def test_withdrawing_one_vote_twice_and_then_all(studio: ApiStudio) -> None:
     one = f"/api/v1/votes/{given[0]}/withdraw"
     assert studio.client.post(one, headers=eve).status_code == 403
     answers = [studio.client.post(one, headers=who).json() for _ in range(2)]
-    assert answers == [{"withdrawn": 1, "votes_until_round": 1}, {"withdrawn": 0, "votes_until_round": 1}]
+    assert answers == [{"withdrawn": count, "votes_until_round": 1, "versions": []} for count in (1, 0)]
     everything = studio.client.post("/api/v1/votes/withdraw", headers=who).json()
-    assert everything == {"withdrawn": 2, "votes_until_round": 3}
+    assert everything == {"withdrawn": 2, "votes_until_round": 3, "versions": []}
     assert studio.client.get("/api/v1/status").json()["votes"] == 1
     assert all(vote["withdrawn_at"] for vote in votes_of(studio, who)["votes"])
 

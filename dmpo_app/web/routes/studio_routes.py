@@ -51,8 +51,9 @@ def _add_adapters(router: APIRouter, services: Services, limiters: RequestLimite
 
         def work() -> api_models.AdaptersAnswer:
             live = adapters.live_version(base)
-            refs = [_base_out(live)] + [_adapter_out(ref, live) for ref in adapters.list(base)]
-            return api_models.AdaptersAnswer(live_version=live, adapters=refs)
+            taken_back = services.store.taken_back.counts(base)
+            versions = [_adapter_out(ref, live, taken_back.get(ref.version, 0)) for ref in adapters.list(base)]
+            return api_models.AdaptersAnswer(live_version=live, adapters=[_base_out(live), *versions])
 
         return await limiters.reads.run(work)
 
@@ -137,6 +138,7 @@ def round_out(state: lineage.RoundState) -> api_models.RoundOut:
     return api_models.RoundOut(
         id=state.id,
         status=state.status,
+        trigger=state.trigger,
         step=state.step,
         steps=state.steps,
         loss=finite(state.loss),
@@ -159,6 +161,7 @@ def _base_out(live: int) -> api_models.AdapterOut:
         parent=None,
         live=live == lineage.BASE_VERSION,
         votes=0,
+        taken_back=0,
         proven=True,
         metrics={},
         created_at=None,
@@ -166,12 +169,13 @@ def _base_out(live: int) -> api_models.AdapterOut:
     )
 
 
-def _adapter_out(ref: lineage.AdapterRef, live: int) -> api_models.AdapterOut:
+def _adapter_out(ref: lineage.AdapterRef, live: int, taken_back: int) -> api_models.AdapterOut:
     return api_models.AdapterOut(
         version=ref.version,
         parent=ref.parent,
         live=ref.version == live,
         votes=ref.num_votes,
+        taken_back=taken_back,
         proven=ref.proven,
         metrics={name: finite(value) for name, value in ref.metrics.items()},
         created_at=ref.created_at,

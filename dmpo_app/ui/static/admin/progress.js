@@ -173,6 +173,7 @@ class DmpoProgress extends HTMLElement {
   /** @param {Adapter} adapter */
   #versionRow(adapter) {
     const unproven = { class: "st-badge st-pale", title: "Too few held-out votes to judge it by" };
+    const withdrawn = { class: "st-badge st-pale", title: takenBackHint(adapter) };
     const metrics = metricChips(adapter);
     return h(
       "div",
@@ -186,6 +187,7 @@ class DmpoProgress extends HTMLElement {
           h("b", {}, versionName(adapter.version)),
           adapter.live && h("span", { class: "st-badge" }, "live"),
           !adapter.proven && h("span", unproven, "not yet proven"),
+          adapter.taken_back > 0 && h("span", withdrawn, `learned from ${plural(adapter.taken_back, "vote")} taken back`),
         ),
         h("small", {}, adapterFacts(adapter)),
         metrics.length > 0 && h("div", { class: "pr-metrics" }, metrics),
@@ -321,6 +323,10 @@ function adapterFacts({ version, votes, created_at: createdAt }) {
 }
 
 /** @param {Adapter} adapter */
+const takenBackHint = ({ live }) =>
+  `They were undone or withdrawn since, or count no more. ${live ? "The next version that is published takes its place." : "Later versions leave them out."}`;
+
+/** @param {Adapter} adapter */
 function metricChips({ metrics }) {
   return Object.entries(METRICS).flatMap(([key, [name, format]]) => {
     const value = metrics[key];
@@ -330,13 +336,14 @@ function metricChips({ metrics }) {
 }
 
 /** @param {Round} round */
-function roundLine({ id, status, votes, reason, adapter_version: version }) {
+function roundLine({ id, status, trigger, votes, reason, adapter_version: version }) {
   const outcome = status === "published" ? `published as version ${version}` : status;
   return h(
     "li",
     { class: `pr-round pr-${status}` },
     h("b", {}, `Round ${id}`),
     ` ${outcome}, ${plural(votes, "vote")}`,
+    trigger === "withdrawal" && ", started since votes were taken back",
     reason && h("small", {}, reason),
   );
 }

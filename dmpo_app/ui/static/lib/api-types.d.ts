@@ -5,6 +5,7 @@ export interface AdapterOut {
   parent: number | null;
   live: boolean;
   votes: number;
+  taken_back: number;
   proven: boolean;
   metrics: Record<string, number | null>;
   created_at: string | null;
@@ -429,6 +430,7 @@ export interface RestoredOut {
 export interface RoundOut {
   id: number;
   status: RoundStatus;
+  trigger: Trigger;
   step: number;
   steps: number;
   loss: number | null;
@@ -539,6 +541,8 @@ export interface TrainerOut {
   phase?: string;
 }
 
+export type Trigger = "votes" | "period" | "request" | "withdrawal";
+
 export interface UndoAnswer {
   vote: number;
   undone?: true;
@@ -562,6 +566,7 @@ export interface VoteBody {
 export interface WithdrawAnswer {
   withdrawn: number;
   votes_until_round: number;
+  versions: Array<number>;
 }
 
 export interface Operations {
