@@ -103,6 +103,19 @@ def test_withdrawing_one_vote_twice_and_then_all(studio: ApiStudio) -> None:
     assert all(vote["withdrawn_at"] for vote in votes_of(studio, who)["votes"])
 
 
+def test_who_withdraws_is_told_which_versions_learned_from_it_and_these_are_named(studio: ApiStudio) -> None:
+    who, eve = studio.session(), studio.session("Eve")
+    [first, _] = give(studio, who, 2)
+    give(studio, eve, 1)
+    studio.publish()
+    studio.publish()
+    assert studio.client.post(f"/api/v1/votes/{first}/withdraw", headers=who).json()["versions"] == [1, 2]
+    assert studio.client.post("/api/v1/votes/withdraw", headers=who).json()["versions"] == [1, 2]
+    versions = studio.client.get("/api/v1/adapters").json()["adapters"]
+    assert [version["taken_back"] for version in versions] == [0, 2, 2]
+    assert {one["trigger"] for one in studio.client.get("/api/v1/rounds").json()["rounds"]} == {"votes"}
+
+
 def test_several_questions_about_a_pair_share_its_images(studio: ApiStudio) -> None:
     campaign = studio.with_campaign(questions=["overall", "appeal", "fit"])
     who = campaign.session()
