@@ -122,12 +122,13 @@ def publish_files(store: Store, base: BaseModelRef, votes: Sequence[int]) -> Non
     """A live version of these votes, with files that are whole."""
     token = store.lease.acquire(base, "publisher", lease_seconds=30)
     assert token is not None
-    name = f"{store.adapters.next_version(base):05d}-aaaaaaaa"
+    version, weights = store.adapters.next_version(base), sha256_hex(b"weights")
+    name = f"{version:05d}-{weights[:8]}"
     folder = store.adapters.root(base) / name
     folder.mkdir()
     (folder / "pytorch_lora_weights.safetensors").write_bytes(b"weights")
-    (folder / "manifest.json").write_text(json.dumps({"version": int(name[:5]), "sha256": sha256_hex(b"weights")}))
-    adapter = NewAdapter(0, name, sha256_hex(b"weights"), proven=False, metrics={}, vote_ids=votes)
+    (folder / "manifest.json").write_text(json.dumps({"version": version, "weights_sha256": weights}))
+    adapter = NewAdapter(0, name, weights, proven=False, metrics={}, vote_ids=votes)
     store.rounds.publish(start_round(store, base, token, list(votes)).id, adapter, token=token)
     store.lease.release(base, token)
 
