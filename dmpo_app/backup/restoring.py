@@ -23,6 +23,7 @@ from pathlib import Path
 from dmpo_app.backup import home_files
 from dmpo_app.backup.remotes.remote import Remote
 from dmpo_app.backup.snapshots import RebuiltDatabase, rebuild, snapshot_names
+from dmpo_app.domain.lineage import TakenBack
 from dmpo_app.errors import BackupDamagedError, NotFoundError, SetupError
 from dmpo_app.io.files import move_durably
 from dmpo_app.store.damage import Damage, DamagedPair
@@ -31,6 +32,7 @@ from dmpo_app.store.db.sqlite import DatabaseCopier, first_cell, open_copy, safe
 from dmpo_app.store.files import DAMAGED_FOLDER, Files
 from dmpo_app.store.home import SECRET_KEY_NAME, make_home
 from dmpo_app.store.store import DATABASE_NAME, utc_now
+from dmpo_app.store.voting.taken_back import TakenBackVotes
 
 _log = logging.getLogger(__name__)
 
@@ -259,6 +261,16 @@ def mark_damage(home: Path, issues: Sequence[IntegrityIssue]) -> list[DamagedPai
         damage.clear(damage.marked_images() - {Path(path).stem for path in damaged_paths})
         damage.recheck_tensors()
         return damage.list()
+
+
+def find_taken_back(home: Path) -> list[TakenBack] | None:
+    """Find the versions of a home that learned from votes which were taken back since; None for an older schema."""
+    database = Database.open(sqlite_url(home / DATABASE_NAME))
+    with closing(database):
+        with database.reader() as connection:
+            if current_revision(connection) != HEAD:
+                return None
+        return TakenBackVotes(database).list_versions()
 
 
 def _is_whole(home: Path, finding: IntegrityIssue) -> bool:

@@ -31,16 +31,19 @@ app = StudioTyper(help="The versions a lineage has published.")
 
 @app.command("list")
 def list_adapters(context: StudioContext) -> None:
-    """List the versions, oldest first, with their states; * marks the live one."""
+    """List the versions, oldest first, with their states; * marks the live one.
+
+    "taken back" counts the votes a version learned from that were taken back since, or count no more.
+    """
     with exit_on_error():
         from dmpo_app.server.wiring import open_lineage
 
         with open_lineage(context.load_settings()) as lineage:
             states = lineage.store.adapters.states(lineage.base)
-            table = Table(
-                "", "version", "parent", "votes", "proven", "published", "state", "by held-out votes", box=None
-            )
-            table.add_row(_live_mark(states[0]), "0", "", "", "", "the base model", states[0].words, "")
+            taken_back = lineage.store.taken_back.counts(lineage.base)
+            columns = ("version", "parent", "votes", "taken back", "proven", "published", "state", "by held-out votes")
+            table = Table("", *columns, box=None)
+            table.add_row(_live_mark(states[0]), "0", "", "", "", "", "the base model", states[0].words, "")
             for adapter in lineage.store.adapters.list(lineage.base):
                 verdict = GateVerdict.from_metrics(adapter.metrics)
                 table.add_row(
@@ -48,6 +51,7 @@ def list_adapters(context: StudioContext) -> None:
                     str(adapter.version),
                     str(adapter.parent),
                     str(adapter.num_votes),
+                    str(taken_back.get(adapter.version, "")),
                     "yes" if adapter.proven else "not yet",
                     f"{adapter.created_at:%Y-%m-%d %H:%M} UTC",
                     states[adapter.version].words,
@@ -68,7 +72,13 @@ def set_live(context: StudioContext, version: int) -> None:
 
         with open_lineage(context.load_settings()) as lineage:
             lineage.store.adapters.set_live(lineage.base, version, by="cli")
+            taken_back = lineage.store.taken_back.count(lineage.base, version)
         out.print(f"version {version} is live")
+        if taken_back:
+            out.print(
+                f"[yellow]it learned from {taken_back} votes that were taken back since;[/] the next version that is "
+                "published takes its place"
+            )
 
 
 @app.command("export")
@@ -174,6 +184,7 @@ def write_repository(
             manifest,
             build_report(lineage.store, lineage.base, settings),
             card_images,
+            taken_back=lineage.store.taken_back.count(lineage.base, version),
             licence=licence,
             base_is_on_hub=base_model_name(manifest) == lineage.base.source,
         )

@@ -16,6 +16,7 @@ from dmpo_app.io.files import make_files_private
 
 if TYPE_CHECKING:
     from dmpo_app.backup.remotes.remote import Remote
+    from dmpo_app.domain.lineage import TakenBack
 
 _WHERE = "A folder, s3://bucket/folder, hf://buckets/user/name, hf://datasets/user/name, ... [DMPO_BACKUP__URL]"
 
@@ -99,12 +100,13 @@ def verify(
     """Check a home: the database, every file by its hash, versions, counts, what nothing names; and its backup.
 
     Ends with 1 when something is wrong and was not mended. What is merely superfluous is shown and does not count.
-    Pairs whose images are damaged are out of the pool from then on, and back in it once the files are whole.
+    Pairs whose images are damaged are out of the pool from then on, and back in it once the files are whole. Versions
+    that learned from votes which were taken back since are named; they are no fault of the home.
     """
     log_to_terminal(logging.WARNING)
     with exit_on_error():
         from dmpo_app.backup.remotes import open_remote
-        from dmpo_app.backup.restoring import IssueKind, mark_damage, repair_home, verify_backup
+        from dmpo_app.backup.restoring import IssueKind, find_taken_back, mark_damage, repair_home, verify_backup
         from dmpo_app.backup.restoring import verify as verify_home
 
         settings = context.load_settings()
@@ -136,9 +138,20 @@ def verify(
                     f"[yellow]pair[/]  {pair.pair_id} ({escape(pair.prompt)}) has lost {pair.lost} and {effect}",
                     highlight=False,
                 )
+            for version in find_taken_back(settings.home) or ():
+                out.print(f"[yellow]version[/]  {_describe(version)}", highlight=False)
         if not issues:
             out.print("everything is whole", highlight=False)
         raise typer.Exit(1 if num_unrepaired else 0)
+
+
+def _describe(version: TakenBack) -> str:
+    """A version that holds votes taken back, in words, with what becomes of it."""
+    votes = "a vote" if version.votes == 1 else f"{version.votes} votes"
+    outlook = "is not live; nothing later starts from it"
+    if version.is_live:
+        outlook = "is live until the next version is published; `dmpo train` trains one without them now"
+    return f"{version.version} of {escape(version.base_source)} learned from {votes} taken back since, and {outlook}"
 
 
 def _say(words: str) -> None:

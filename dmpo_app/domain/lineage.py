@@ -148,6 +148,16 @@ class AdapterRef:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenBack:
+    """A version that learned from `votes` votes which were taken back since, or count no more for another reason."""
+
+    base_source: str
+    version: int
+    votes: int
+    is_live: bool
+
+
+@dataclass(frozen=True, slots=True)
 class NewAdapter:
     """An adapter staged on disk, ready to be recorded. `folder_name` is relative to the adapter store."""
 

@@ -136,7 +136,8 @@ class RoundSettings(SettingsGroup):
     """Compile the denoiser's forward and backward pass with torch.compile: minutes before the first step, faster ones
     afterwards. Without a compiler the round goes on as usual."""
     warm_start: bool = False
-    """Start from the live adapter instead of a fresh one. The reference is the base model either way."""
+    """Start from the live adapter instead of a fresh one, unless that learned from votes that were taken back since.
+    The reference is the base model either way."""
     held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of the prompts whose votes are kept out of training to judge the result."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0

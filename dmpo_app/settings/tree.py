@@ -106,6 +106,10 @@ class TrainerSettings(SettingsGroup):
     """Train after this long even with fewer than `min_votes` new votes; None: never."""
     period_min_votes: Annotated[int, Field(ge=1)] = 8
     """... if there are at least this many new ones."""
+    withdrawn_votes: Annotated[int, Field(ge=1)] | None = 8
+    """Train, without new votes, once this many of the votes that the live version learned from were taken back, or all
+    of them if it learned from fewer; 1: at once, None: never. The round leaves them out and its version takes the live
+    one's place."""
     max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
     """A round that fails this often is given up until more votes are in."""
     nice: Annotated[int, Field(ge=0, le=19)] = 10

@@ -21,6 +21,8 @@ from dmpo_app.store.audit import record_act
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.voting.vote_queries import COUNT_TRAINED_ON
 
+MIN_PREFERENCES = 2
+"""The votes for a side or a tie that a round needs."""
 UNFINISHED = (lineage.RoundStatus.QUEUED, lineage.RoundStatus.RUNNING)
 
 ROUNDS: Select[*tuple[Any, ...]] = select(
@@ -134,7 +136,7 @@ class Rounds:
         *,
         question: Question = Question.OVERALL,
         by: str | None = None,
-        min_preferences: int = 2,
+        min_preferences: int = MIN_PREFERENCES,
     ) -> lineage.RoundState:
         """Queue a round for the trainer. `by`: the administrator whose act it is, if it is one.
 

@@ -31,6 +31,7 @@ from dmpo_app.store.voting.assignments import Assignments
 from dmpo_app.store.voting.own_votes import OwnVotes
 from dmpo_app.store.voting.reports import Reports
 from dmpo_app.store.voting.strikes import Strikes
+from dmpo_app.store.voting.taken_back import TakenBackVotes
 from dmpo_app.store.voting.vote_queries import VotedPairs
 from dmpo_app.store.voting.votes import VoteRecords, Votes
 
@@ -73,6 +74,7 @@ class Store:
         self.assignments = Assignments(database, now)
         self.votes = Votes(database, now)
         self.own_votes = OwnVotes(database, now)
+        self.taken_back = TakenBackVotes(database)
         self.reports = Reports(database, now)
         self.strikes = Strikes(database, now)
         self.consents = Consents(database, now)

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from dmpo_app.domain.judging import NoDuels, VersionState
 from dmpo_app.domain.limits import MAX_GUIDANCE, MAX_HANDLE, MAX_SEED, MAX_STRENGTH, MAX_VERSION
-from dmpo_app.domain.lineage import RoundStatus
+from dmpo_app.domain.lineage import RoundStatus, Trigger
 from dmpo_app.domain.prompt import MAX_PROMPT
 from dmpo_app.domain.verdict import GateOutcome
 from dmpo_app.domain.vote import MAX_SET, Choice, Question, Strength
@@ -200,6 +200,7 @@ class UndoAnswer(BaseModel):
 class RoundOut(BaseModel):
     id: int
     status: RoundStatus
+    trigger: Trigger = Field(description="What started it; withdrawal: votes that were taken back.")
     step: int
     steps: int
     loss: float | None
@@ -210,7 +211,7 @@ class RoundOut(BaseModel):
     attempts: int
     parent_version: int
     adapter_version: int | None
-    reason: str | None = Field(description="Why it was refused or failed.")
+    reason: str | None = Field(description="Why it was refused or failed, or which version it replaces and why.")
     created_at: datetime
     finished_at: datetime | None
 
@@ -273,6 +274,10 @@ class AdapterOut(BaseModel):
     )
     state_words: str = Field(description="The state in words; empty for past.")
     votes: int
+    taken_back: int = Field(
+        description="Votes it learned from that were taken back since, or count no more: of struck annotators, on "
+        "retired pairs. The next version that is published leaves them out."
+    )
     proven: bool = Field(description="Judged on enough held-out votes.")
     verdict: VerdictOut | None = Field(description="Null where there was nothing to judge by.")
     metrics: dict[str, float | None]

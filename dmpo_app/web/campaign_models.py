@@ -71,10 +71,14 @@ class OwnVotesAnswer(BaseModel):
 
 
 class WithdrawAnswer(BaseModel):
-    model_config = example(withdrawn=41, votes_until_round=32)
+    model_config = example(withdrawn=41, votes_until_round=32, versions=[2, 3])
 
     withdrawn: int = Field(description="Votes withdrawn now; 0 when they did not stand any more.")
     votes_until_round: int
+    versions: list[int] = Field(
+        description="The versions that learned from votes of yours that you took back, now or earlier. They are named "
+        "as such; the live one is replaced by the next that is published."
+    )
 
 
 class ConsentAnswer(BaseModel):

@@ -1,6 +1,8 @@
 """`dmpo backup`, `dmpo restore` and `dmpo verify` as they are typed."""
 
+import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -8,9 +10,13 @@ from typer.testing import CliRunner
 
 from dmpo_app.cli.doctor import CheckStatus, _backup
 from dmpo_app.cli.main import app
+from dmpo_app.domain.lineage import BaseModelRef, NewAdapter
+from dmpo_app.io.files import sha256_hex
 from dmpo_app.server.wiring import home_lock
 from dmpo_app.settings import Settings
+from dmpo_app.store import Store
 from tests.backup.backup_data import Voters, votes_in
+from tests.store.store_data import start_round
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +100,37 @@ def test_the_backup_of_a_running_studio_is_left_to_it(
         assert "http://127.0.0.1:7860" in said
         assert dmpo("backup", tmp_path / "elsewhere", "--home", home)[0] == 0
     assert dmpo("backup", "--home", home)[0] == 0
+
+
+def test_versions_that_learned_from_votes_taken_back_are_named_and_are_no_fault(voters: Voters) -> None:
+    store, base, home = voters.store, voters.base, voters.store.home
+    voters.vote(3)
+    for _ in range(2):
+        publish_files(store, base, voters.given)
+    assert "taken back" not in dmpo("verify", "--home", home)[1]
+    [[annotator]] = store.read("SELECT DISTINCT annotator_id FROM votes")
+    for vote_id in voters.given[:2]:
+        store.own_votes.withdraw(vote_id, annotator)
+    code, said = dmpo("verify", "--home", home)
+    assert code == 0, said
+    assert "version 1 of pocket learned from 2 votes taken back since, and is not live" in said
+    assert "version 2 of pocket learned from 2 votes taken back since, and is live until the next" in said
+    assert "everything is whole" in said
+
+
+def publish_files(store: Store, base: BaseModelRef, votes: Sequence[int]) -> None:
+    """A live version of these votes, with files that are whole."""
+    token = store.lease.acquire(base, "publisher", lease_seconds=30)
+    assert token is not None
+    version, weights = store.adapters.next_version(base), sha256_hex(b"weights")
+    name = f"{version:05d}-{weights[:8]}"
+    folder = store.adapters.root(base) / name
+    folder.mkdir()
+    (folder / "pytorch_lora_weights.safetensors").write_bytes(b"weights")
+    (folder / "manifest.json").write_text(json.dumps({"version": version, "weights_sha256": weights}))
+    adapter = NewAdapter(0, name, weights, proven=False, metrics={}, vote_ids=votes)
+    store.rounds.publish(start_round(store, base, token, list(votes)).id, adapter, token=token)
+    store.lease.release(base, token)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from sqlalchemy import Connection, event
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import Question
 from dmpo_app.store import Store
-from dmpo_app.store.voting import assignments, offers, vote_queries
+from dmpo_app.store.voting import assignments, offers, taken_back, vote_queries
 from dmpo_app.store.voting import vote_queries as vote_statements
 from tests.store.store_data import Clock, new_pair
 from tests.store.store_fixtures import sqlite_only
@@ -58,6 +58,15 @@ def test_what_runs_for_every_vote_is_looked_up_in_an_index(
     assert "TEMP B-TREE" not in plan, "nothing is sorted"
     for line in plan.splitlines():
         assert not line.startswith("SCAN") or "SCAN anon" in line, line
+
+
+def test_votes_that_are_gone_are_not_looked_for_among_all_votes(store: Store, base: BaseModelRef, clock: Clock) -> None:
+    indexes = ["ix_votes_taken_back", "ix_annotators_struck", "ix_votes_of", "ix_pairs_retired", "uq_votes_one_live"]
+    for query in (taken_back.count_query(base.id, [1]), taken_back.counts_query(base.id)):
+        plan = plan_of(store, query, clock)
+        assert "vote_id=?" in plan
+        assert [index for index in indexes if index not in plan] == [], plan
+        assert [line for line in plan.splitlines() if line.startswith(("SCAN votes", "SCAN adapter_votes"))] == []
 
 
 def plan_of(store: Store, statement: Any, clock: Clock) -> str:

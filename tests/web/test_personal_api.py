@@ -96,11 +96,24 @@ def test_withdrawing_one_vote_twice_and_then_all(studio: ApiStudio) -> None:
     one = f"/api/v1/votes/{given[0]}/withdraw"
     assert studio.client.post(one, headers=eve).status_code == 403
     answers = [studio.client.post(one, headers=who).json() for _ in range(2)]
-    assert answers == [{"withdrawn": 1, "votes_until_round": 1}, {"withdrawn": 0, "votes_until_round": 1}]
+    assert answers == [{"withdrawn": count, "votes_until_round": 1, "versions": []} for count in (1, 0)]
     everything = studio.client.post("/api/v1/votes/withdraw", headers=who).json()
-    assert everything == {"withdrawn": 2, "votes_until_round": 3}
+    assert everything == {"withdrawn": 2, "votes_until_round": 3, "versions": []}
     assert studio.client.get("/api/v1/status").json()["votes"] == 1
     assert all(vote["withdrawn_at"] for vote in votes_of(studio, who)["votes"])
+
+
+def test_who_withdraws_is_told_which_versions_learned_from_it_and_these_are_named(studio: ApiStudio) -> None:
+    who, eve = studio.session(), studio.session("Eve")
+    [first, _] = give(studio, who, 2)
+    give(studio, eve, 1)
+    studio.publish()
+    studio.publish()
+    assert studio.client.post(f"/api/v1/votes/{first}/withdraw", headers=who).json()["versions"] == [1, 2]
+    assert studio.client.post("/api/v1/votes/withdraw", headers=who).json()["versions"] == [1, 2]
+    versions = studio.client.get("/api/v1/adapters").json()["adapters"]
+    assert [version["taken_back"] for version in versions] == [0, 2, 2]
+    assert {one["trigger"] for one in studio.client.get("/api/v1/rounds").json()["rounds"]} == {"votes"}
 
 
 def test_several_questions_about_a_pair_share_its_images(studio: ApiStudio) -> None:

@@ -214,8 +214,9 @@ def model_card(
     *,
     licence: str,
     base_is_on_hub: bool,
+    taken_back: int = 0,
 ) -> str:
-    """Build the model card. Nothing in it depends on when it is written."""
+    """Build the model card. `taken_back`: votes it learned from that were taken back since, or count no more."""
     settings = manifest["config"]["settings"]
     parts = [
         _adapter_front_matter(base, settings, licence=licence, base_is_on_hub=base_is_on_hub),
@@ -224,7 +225,7 @@ def model_card(
         f"same prompt and said which is better; the adapter learned it by {_objective(settings)}.",
         _use(base, base_is_on_hub=base_is_on_hub),
         _training(adapter, manifest, settings),
-        _votes(adapter, quality),
+        _votes(adapter, quality, taken_back),
         _held_out(adapter),
         _images(images),
         _limits(adapter),
@@ -280,8 +281,10 @@ def base_model_name(manifest: Mapping[str, Any]) -> str:
     return source if source.count("/") == 1 and not source.startswith(("/", ".")) else source.rstrip("/").split("/")[-1]
 
 
-def _votes(adapter: AdapterRef, quality: QualityReport) -> str:
+def _votes(adapter: AdapterRef, quality: QualityReport, taken_back: int) -> str:
     lines = [f"- {adapter.num_votes:,} votes were trained on"]
+    if taken_back:
+        lines.append(f"- {taken_back:,} of the votes it learned from were taken back before this card was written")
     alpha = quality.alpha
     if alpha is None:
         lines.append("- agreement: no pair has votes of several people")

@@ -271,4 +271,5 @@ class VoteRow(base.Table):
             **base.only(base.IS_LIVE),
         ),
         Index("ix_votes_of", "annotator_id", "id"),
+        Index("ix_votes_taken_back", "base_id", "id", **base.only(base.IS_TAKEN_BACK)),
     )

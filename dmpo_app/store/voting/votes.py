@@ -128,6 +128,12 @@ class Votes:
         with self._database.reader() as connection:
             return connection.execute(vote_queries.COUNT_NEW, parameters).scalar_one()
 
+    def count_trained_on(self, base: BaseModelRef, *, question: Question = Question.OVERALL) -> int:
+        """Count the live preferences on a question that a round would learn from."""
+        parameters = {"base_id": base.id, "question": question}
+        with self._database.reader() as connection:
+            return connection.execute(vote_queries.COUNT_TRAINED_ON, parameters).scalar_one()
+
     def new_preferences(self, base: BaseModelRef, *, question: Question = Question.OVERALL) -> NewPreferences:
         """The live preferences on a question that no finished round has used; those on retired pairs left out."""
         with self._database.reader() as connection:

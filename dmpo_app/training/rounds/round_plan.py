@@ -24,6 +24,7 @@ from dmpo_app.training.data import dataset
 from dmpo_app.training.data.training_examples import keyed_seed
 from dmpo_app.training.loop.step import PreferenceLoss
 from dmpo_app.training.rounds.scorer_targets import AutomaticPlan, compute_evidence, score_for_round
+from dmpo_app.training.rounds.withdrawals import without_taken_back
 
 _log = logging.getLogger(__name__)
 
@@ -113,6 +114,7 @@ def start_or_resume(
         question=question,
         automatic=automatic,
         weighing=build_weighing(store, base, settings) if state.started_at is None else UNWEIGHED,
+        withdrawn_votes=settings.trainer.withdrawn_votes,
     )
 
 
@@ -128,18 +130,25 @@ def start_round(
     question: Question = Question.OVERALL,
     automatic: AutomaticPlan | None = None,
     weighing: VoteWeighing = UNWEIGHED,
+    withdrawn_votes: int | None = None,
 ) -> RoundState:
     """Start or resume a round. The first start fixes its votes, seed and settings; a later one reads them.
 
     It learns from the votes on `question`. `environment` is recorded with the settings: what the numbers' last bits
-    depend on. `weighing` says what the votes of an annotator count; it is recorded with what came of it. Raises
+    depend on. `weighing` says what the votes of an annotator count; it is recorded with what came of it.
+    `withdrawn_votes`: from how many on a live version that learned from votes taken back is replaced. Raises
     LeaseLostError.
     """
+    parent_version = store.adapters.live_version(base)
+    settings, replacement = without_taken_back(
+        store, base, settings, live=parent_version, trigger=trigger, threshold=withdrawn_votes
+    )
     votes = store.votes.training_votes(base, question=question)
     config: dict[str, Any] = {
         "settings": settings.model_dump(mode="json"),
         "environment": dict(environment),
         "question": question.value,
+        **replacement,
     }
     if automatic is not None:
         config["automatic"] = automatic.to_config()
@@ -155,7 +164,7 @@ def start_round(
         steps=settings.num_steps,
         config=config,
         votes=vote_split,
-        parent_version=store.adapters.live_version(base),
+        parent_version=parent_version,
         token=token,
     )
 

@@ -39,6 +39,7 @@ from dmpo_app.training.monitoring.latent_preview import read_preview
 from dmpo_app.training.reference.reference_cache import reference_folder
 from dmpo_app.training.rounds import round_progress
 from dmpo_app.training.rounds.round_plan import RoundPlan, load_plan, parent_files, read_parent
+from dmpo_app.training.rounds.withdrawals import describe_replacement
 
 _log = logging.getLogger(__name__)
 
@@ -220,10 +221,22 @@ def publish_or_refuse(
         verdict = judge_round(plan, best, live, wrong_share=_wrong_share(store, base, plan))
         reason = reason_to_refuse(verdict)
         reason = f"{violation}; before that, {reason}" if violation and reason else reason
-    if best is None or reason is not None:
+    if best is None or (reason is not None and describe_replacement(plan.config) is None):
         store.rounds.refuse(plan.round_id, reason or "", token=token)
         return f"refused: {reason}"
-    adapter = publish(store, base, plan, best, live, violation, verdict, seconds=seconds, token=token, is_held=is_held)
+    adapter = publish(
+        store,
+        base,
+        plan,
+        best,
+        live,
+        violation,
+        verdict,
+        seconds=seconds,
+        token=token,
+        is_held=is_held and describe_replacement(plan.config) is None,
+        objection=reason,
+    )
     return f"published version {adapter.version}{', held back' if adapter.is_held else ''}, from step {best.step}"
 
 
@@ -272,12 +285,14 @@ def publish(
     seconds: float,
     token: int,
     is_held: bool = False,
+    objection: str | None = None,
 ) -> AdapterRef:
     """Write the adapter's folder, then record it and make it live in one transaction.
 
     `is_held`: it is held back instead, unless `verdict` says that it is better than the live version.
     `verdict` is the gate's, which goes into the adapter's metrics. `violation` is the limit that ended the round early;
-    the round's reason and the adapter's metrics say so.
+    the round's reason and the adapter's metrics say so. `objection` is what the gate had against it, where it takes the
+    place of a version whose votes were taken back.
     Killed in between and run again, the same tensors find their folder there. Raises LeaseLostError, StorageFullError.
     """
     metrics = compute_metrics(plan, best, live, seconds) | _violation_metrics(violation)
@@ -301,6 +316,8 @@ def publish(
         metrics=metrics,
         vote_ids=plan.train_vote_ids,
     )
+    remarks = (describe_replacement(plan.config), objection, None if objection else reason)
+    reason = "; ".join(remark for remark in remarks if remark) or None
     proof = None if verdict is None else _as_proof(verdict, version)
     return store.rounds.publish(plan.round_id, adapter, token=token, reason=reason, is_held=is_held, proof=proof)
 

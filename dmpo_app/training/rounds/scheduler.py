@@ -6,6 +6,7 @@ A tick is one decision; the loop around it (`training/process/trainer_process.py
     a round is queued, or was left running  -> take it up (after a pause, if it just failed)
     enough new votes are in                 -> start a round
     some are, and they have waited long     -> start a round
+    enough of the live version's votes are taken back -> start one without them, or go back if there are too few others
     else                                    -> PREPARED, then IDLE
 """
 
@@ -22,10 +23,10 @@ import torch
 from dmpo_app import errors
 from dmpo_app.diffusion.adapter_files import remove_staging_folders
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.domain.lineage import BaseModelRef, RoundState, TrainingVote, Trigger
+from dmpo_app.domain.lineage import BaseModelRef, NewPreferences, RoundState, TrainingVote, Trigger
 from dmpo_app.io.files import write_atomically
 from dmpo_app.io.liveness import advance, phase
-from dmpo_app.settings import RoundSettings, Settings
+from dmpo_app.settings import RoundSettings, Settings, TrainerSettings
 from dmpo_app.store import Store
 from dmpo_app.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from dmpo_app.training.reference.calibration import calibrate_settings
@@ -33,12 +34,13 @@ from dmpo_app.training.reference.prefetch import MarginPrefetcher, ReferencePref
 from dmpo_app.training.rounds import round_runner
 from dmpo_app.training.rounds.round_plan import start_or_resume
 from dmpo_app.training.rounds.round_progress import MetricsCallback, start_round_tracker
+from dmpo_app.training.rounds.withdrawals import answer_withdrawals
 
 _log = logging.getLogger(__name__)
 
 
 def next_round(store: Store, base: BaseModelRef, settings: Settings, now: datetime) -> RoundState | None:
-    """The lineage's queued or running round, else a new one if enough votes are in; None otherwise."""
+    """The lineage's queued or running round, else a new one if enough votes are in or taken back; None otherwise."""
     current = store.rounds.current(base)
     if current is not None:
         return current
@@ -56,11 +58,16 @@ def _due_trigger(store: Store, base: BaseModelRef, settings: Settings, now: date
     new = store.votes.new_preferences(base, question=settings.labeling.training_question)
     if new.count >= settings.min_votes:
         return Trigger.VOTES
-    trainer = settings.trainer
+    if _have_waited(new, settings.trainer, now):
+        return Trigger.PERIOD
+    return Trigger.WITHDRAWAL if answer_withdrawals(store, base, settings, new) else None
+
+
+def _have_waited(new: NewPreferences, trainer: TrainerSettings, now: datetime) -> bool:
+    """True when there are a few new votes, and they have waited for long."""
     if trainer.period_minutes is None or new.oldest_at is None or new.count < trainer.period_min_votes:
-        return None
-    waiting_time = now - new.oldest_at
-    return Trigger.PERIOD if waiting_time >= timedelta(minutes=trainer.period_minutes) else None
+        return False
+    return now - new.oldest_at >= timedelta(minutes=trainer.period_minutes)
 
 
 _PAUSE_AFTER_FAILURE = timedelta(seconds=5)

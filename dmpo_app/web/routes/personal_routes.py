@@ -134,14 +134,22 @@ async def _lines(
 def _add_withdrawal(router: APIRouter, services: Services, limiters: RequestLimiters) -> None:
     store, labeling = services.store, services.labeling
 
+    def withdraw_answer(annotator: Annotator, withdrawn: int) -> campaign_models.WithdrawAnswer:
+        return campaign_models.WithdrawAnswer(
+            withdrawn=withdrawn,
+            votes_until_round=labeling.votes_until_round(),
+            versions=store.taken_back.versions_of(services.base, annotator.id),
+        )
+
     @router.post("/votes/withdraw", responses=document_errors(401, 503, 507))
     async def withdraw_all(token: SessionToken) -> campaign_models.WithdrawAnswer:
         """Withdraw every vote of yours. They stay on record as withdrawn; no later round learns from them."""
 
         def work() -> campaign_models.WithdrawAnswer:
+            annotator = require_annotator(labeling, token)
             with labeling.durable_write():
-                withdrawn = store.own_votes.withdraw_all(require_annotator(labeling, token).id)
-            return campaign_models.WithdrawAnswer(withdrawn=withdrawn, votes_until_round=labeling.votes_until_round())
+                withdrawn = store.own_votes.withdraw_all(annotator.id)
+            return withdraw_answer(annotator, withdrawn)
 
         return await limiters.writes.run(work)
 
@@ -150,11 +158,10 @@ def _add_withdrawal(router: APIRouter, services: Services, limiters: RequestLimi
         """Withdraw one vote of yours, however old. Doing so twice does no harm; the pair does not come back to you."""
 
         def work() -> campaign_models.WithdrawAnswer:
+            annotator = require_annotator(labeling, token)
             with labeling.durable_write():
-                withdrawn = store.own_votes.withdraw(vote_id, require_annotator(labeling, token).id)
-            return campaign_models.WithdrawAnswer(
-                withdrawn=int(withdrawn), votes_until_round=labeling.votes_until_round()
-            )
+                withdrawn = store.own_votes.withdraw(vote_id, annotator.id)
+            return withdraw_answer(annotator, int(withdrawn))
 
         return await limiters.writes.run(work)
 

@@ -52,11 +52,10 @@ def _add_adapters(router: APIRouter, services: Services, limiters: RequestLimite
         """Every version with what it learned from; the base model is version 0."""
 
         def work() -> api_models.AdaptersAnswer:
-            refs, states = (
-                adapters.list(base),
-                adapters.states(base),
-            )  # states last: they know every version of the list
-            out = [_base_out(states[0])] + [_adapter_out(ref, states[ref.version]) for ref in refs]
+            refs, taken_back = adapters.list(base), services.store.taken_back.counts(base)
+            states = adapters.states(base)  # last: they know every version of the list
+            out = [_base_out(states[0])]
+            out += [_adapter_out(ref, states[ref.version], taken_back.get(ref.version, 0)) for ref in refs]
             live = next(version for version, state in states.items() if state is VersionState.LIVE)
             return api_models.AdaptersAnswer(live_version=live, adapters=out)
 
@@ -143,6 +142,7 @@ def round_out(state: lineage.RoundState) -> api_models.RoundOut:
     return api_models.RoundOut(
         id=state.id,
         status=state.status,
+        trigger=state.trigger,
         step=state.step,
         steps=state.steps,
         loss=finite(state.loss),
@@ -167,6 +167,7 @@ def _base_out(state: VersionState) -> api_models.AdapterOut:
         state=state,
         state_words=state.words,
         votes=0,
+        taken_back=0,
         proven=True,
         verdict=None,
         metrics={},
@@ -175,7 +176,7 @@ def _base_out(state: VersionState) -> api_models.AdapterOut:
     )
 
 
-def _adapter_out(ref: lineage.AdapterRef, state: VersionState) -> api_models.AdapterOut:
+def _adapter_out(ref: lineage.AdapterRef, state: VersionState, taken_back: int) -> api_models.AdapterOut:
     verdict = GateVerdict.from_metrics(ref.metrics)
     return api_models.AdapterOut(
         version=ref.version,
@@ -184,6 +185,7 @@ def _adapter_out(ref: lineage.AdapterRef, state: VersionState) -> api_models.Ada
         state=state,
         state_words=state.words,
         votes=ref.num_votes,
+        taken_back=taken_back,
         proven=ref.proven,
         verdict=None if verdict is None else _verdict_out(verdict),
         metrics={name: finite(value) for name, value in ref.metrics.items()},

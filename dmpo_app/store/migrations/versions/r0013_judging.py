@@ -1,5 +1,7 @@
 """Duels between versions, studies made of them, the verdicts about versions, and the effects measured on their images.
 
+Votes that were taken back are found by an index of their own, since every version that learned from them is named.
+
 A duel is a pair of two versions' images, which may be of a held-out prompt. Going down, duels stay as retired pairs,
 and what was said of them as answers to gold pairs, which nothing is learnt from.
 """
@@ -26,10 +28,18 @@ _SPLIT_TRIGGERS = {
     "a_prompt_with_pairs_is_not_held_out": ("UPDATE OF held_out ON prompts", _TWIN_WITH_PAIRS),
 }
 _GUARDED = ("duels", "verdicts")
+_IS_TAKEN_BACK = sa.text("(undone_at > 0 OR withdrawn_at > 0)")
 
 
 def upgrade() -> None:
     op.add_column("adapters", sa.Column("is_held", sa.Boolean(), server_default=sa.false(), nullable=False))
+    op.create_index(
+        "ix_votes_taken_back",
+        "votes",
+        ["base_id", "id"],
+        sqlite_where=_IS_TAKEN_BACK,
+        postgresql_where=_IS_TAKEN_BACK,
+    )
     _studies_and_duels()
     _verdicts_and_effects()
     _split_prompts(unless_duel="NEW.source <> 'duel' AND ", but_duels=" AND pairs.source <> 'duel'")
@@ -39,6 +49,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_index("ix_votes_taken_back", table_name="votes")
     for table in ("version_effects", "verdicts", "duels", "studies"):
         op.drop_table(table)
     guard = "votes_are_never_changed"

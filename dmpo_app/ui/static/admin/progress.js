@@ -191,6 +191,7 @@ class DmpoProgress extends HTMLElement {
   /** @param {Adapter} adapter */
   #versionRow(adapter) {
     const unproven = { class: "st-badge st-pale", title: "Too few held-out votes to judge it by" };
+    const withdrawn = { class: "st-badge st-pale", title: takenBackHint(adapter) };
     const metrics = metricChips(adapter);
     return h(
       "div",
@@ -204,6 +205,7 @@ class DmpoProgress extends HTMLElement {
           h("b", {}, versionName(adapter.version)),
           adapter.state_words && h("span", { class: `st-badge${adapter.live ? "" : " st-pale"}` }, adapter.state_words),
           !adapter.proven && h("span", unproven, "not yet proven"),
+          adapter.taken_back > 0 && h("span", withdrawn, `learned from ${plural(adapter.taken_back, "vote")} taken back`),
         ),
         h("small", {}, adapterFacts(adapter)),
         adapter.verdict && h("small", {}, adapter.verdict.sentence, " ", adapter.verdict.caution),
@@ -340,6 +342,10 @@ function adapterFacts({ version, votes, created_at: createdAt }) {
 }
 
 /** @param {Adapter} adapter */
+const takenBackHint = ({ live }) =>
+  `They were undone or withdrawn since, or count no more. ${live ? "The next version that is published takes its place." : "Later versions leave them out."}`;
+
+/** @param {Adapter} adapter */
 function metricChips({ metrics }) {
   return Object.entries(METRICS).flatMap(([key, [name, format]]) => {
     const value = metrics[key];
@@ -349,13 +355,14 @@ function metricChips({ metrics }) {
 }
 
 /** @param {Round} round */
-function roundLine({ id, status, votes, reason, adapter_version: version }) {
+function roundLine({ id, status, trigger, votes, reason, adapter_version: version }) {
   const outcome = status === "published" ? `published as version ${version}` : status;
   return h(
     "li",
     { class: `pr-round pr-${status}` },
     h("b", {}, `Round ${id}`),
     ` ${outcome}, ${plural(votes, "vote")}`,
+    trigger === "withdrawal" && ", started since votes were taken back",
     reason && h("small", {}, reason),
   );
 }

@@ -172,7 +172,10 @@ export class SidePanels {
     const answer = await this.#attempt(withdrawAll);
     if (!answer) return;
     this.voting.forgetVotes();
-    this.view.toast(t("withdraw.done", { count: answer.withdrawn }));
+    const done = t("withdraw.done", { count: answer.withdrawn });
+    const { versions } = answer;
+    const learned = { count: versions.length, versions: versions.join(", ") };
+    this.view.toast(versions.length > 0 ? `${done} ${t("withdraw.learned", learned)}` : done);
   }
 
   async comment() {

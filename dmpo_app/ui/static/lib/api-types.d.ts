@@ -7,6 +7,7 @@ export interface AdapterOut {
   state: VersionState;
   state_words: string;
   votes: number;
+  taken_back: number;
   proven: boolean;
   verdict: VerdictOut | null;
   metrics: Record<string, number | null>;
@@ -493,6 +494,7 @@ export interface RestoredOut {
 export interface RoundOut {
   id: number;
   status: RoundStatus;
+  trigger: Trigger;
   step: number;
   steps: number;
   loss: number | null;
@@ -603,6 +605,8 @@ export interface TrainerOut {
   phase?: string;
 }
 
+export type Trigger = "votes" | "period" | "request" | "withdrawal";
+
 export interface UndoAnswer {
   vote: number;
   undone?: true;
@@ -638,6 +642,7 @@ export interface VoteBody {
 export interface WithdrawAnswer {
   withdrawn: number;
   votes_until_round: number;
+  versions: Array<number>;
 }
 
 export interface Operations {
