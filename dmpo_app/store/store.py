@@ -19,6 +19,7 @@ from dmpo_app.store.db.database import Database, parse_url, sqlite_url, upgrade
 from dmpo_app.store.files import Files, RemoteFiles
 from dmpo_app.store.home import claim_database, make_home, require_own_database
 from dmpo_app.store.imports.imports import Imports
+from dmpo_app.store.judging.effects import Effects
 from dmpo_app.store.pairs.images import Images, Models
 from dmpo_app.store.pairs.pairs import GoldPairs, PairMargins, Pairs, Scores
 from dmpo_app.store.prompt_catalog import PromptCatalog
@@ -81,6 +82,7 @@ class Store:
         self.adapters = Adapters(database, home, now)
         self.rounds = Rounds(database, self.adapters, now)
         self.lease = Lease(database, now)
+        self.effects = Effects(database, now)
 
     @classmethod
     def open(

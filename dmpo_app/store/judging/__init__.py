@@ -1,0 +1,1 @@
+"""Judging: duels, studies, verdicts, effects."""
