@@ -10,7 +10,7 @@ from typing import Any
 from dmpo_app.diffusion.adapter_files import AdapterWeights, write_adapter
 from dmpo_app.diffusion.base_models import detect_family, fingerprint
 from dmpo_app.domain.lineage import AdapterRef, BaseModelRef, NewAdapter, RoundState, Trigger
-from dmpo_app.settings import PoolSettings, RenderSettings, Settings
+from dmpo_app.settings import JudgingSettings, PoolSettings, RenderSettings, Settings
 from dmpo_app.store import Store
 
 TRAIN_PROMPTS = ("a red fox", "a blue whale", "a green frog")
@@ -24,7 +24,9 @@ class RenderingStudio:
     settings: Settings
 
     @classmethod
-    def open(cls, home: Path, source: Path, *, pool_size: int = 4, queue_size: int = 8) -> RenderingStudio:
+    def open(
+        cls, home: Path, source: Path, *, pool_size: int = 4, queue_size: int = 8, effect_prompts: int = 0
+    ) -> RenderingStudio:
         store = Store.open(home)
         base = store.models.register(str(source), detect_family(str(source)), fingerprint(str(source)))
         store.prompts.ensure(TRAIN_PROMPTS, held_out=False)
@@ -34,6 +36,7 @@ class RenderingStudio:
             base_model=str(source),
             render=RenderSettings(num_steps=2, device="cpu", dtype="float32", queue_size=queue_size),
             pool=PoolSettings(size=pool_size),
+            judging=JudgingSettings(effect_prompts=effect_prompts),
         )
         return cls(store, base, settings)
 
