@@ -28,6 +28,7 @@ from dmpo_app.web.error_responses import (
 from dmpo_app.web.metrics import MetricsMiddleware
 from dmpo_app.web.rate_limits import RateLimits
 from dmpo_app.web.routes.data_routes import exports_router, imports_router
+from dmpo_app.web.routes.effect_routes import effects_router
 from dmpo_app.web.routes.health_routes import damage_router, health_router
 from dmpo_app.web.routes.moderation_routes import gold_router, moderation_router, quality_router
 from dmpo_app.web.routes.personal_routes import personal_router
@@ -206,6 +207,7 @@ def create_router(services: Services) -> DescribedRouter:
         personal_router(services, limiters, limits),
         studio_router(services, limiters, limits),
         versions_router(services, limiters),
+        effects_router(services, limiters),
         moderation_router(services, limiters),
         gold_router(services, limiters),
         prompts_router(services, limiters),

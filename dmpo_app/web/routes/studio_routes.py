@@ -11,6 +11,7 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import FileResponse
 
 from dmpo_app.domain import lineage
+from dmpo_app.domain.effects import say_what_was_learned
 from dmpo_app.domain.limits import MAX_VERSION
 from dmpo_app.errors import NotFoundError
 from dmpo_app.settings import Mode
@@ -51,8 +52,9 @@ def _add_adapters(router: APIRouter, services: Services, limiters: RequestLimite
 
         def work() -> api_models.AdaptersAnswer:
             live = adapters.live_version(base)
-            refs = [_base_out(live)] + [_adapter_out(ref, live) for ref in adapters.list(base)]
-            return api_models.AdaptersAnswer(live_version=live, adapters=refs)
+            effects = services.store.effects.sentences(base)
+            refs = [_adapter_out(ref, live, effects.get(ref.version, [])) for ref in adapters.list(base)]
+            return api_models.AdaptersAnswer(live_version=live, adapters=[_base_out(live), *refs])
 
         return await limiters.reads.run(work)
 
@@ -163,10 +165,11 @@ def _base_out(live: int) -> api_models.AdapterOut:
         metrics={},
         created_at=None,
         download=None,
+        learned=[],
     )
 
 
-def _adapter_out(ref: lineage.AdapterRef, live: int) -> api_models.AdapterOut:
+def _adapter_out(ref: lineage.AdapterRef, live: int, effects: list[str]) -> api_models.AdapterOut:
     return api_models.AdapterOut(
         version=ref.version,
         parent=ref.parent,
@@ -176,6 +179,7 @@ def _adapter_out(ref: lineage.AdapterRef, live: int) -> api_models.AdapterOut:
         metrics={name: finite(value) for name, value in ref.metrics.items()},
         created_at=ref.created_at,
         download=f"/api/v1/adapters/{ref.version}/download",
+        learned=say_what_was_learned(ref.metrics, effects),
     )
 
 

@@ -189,6 +189,7 @@ class DmpoProgress extends HTMLElement {
         ),
         h("small", {}, adapterFacts(adapter)),
         metrics.length > 0 && h("div", { class: "pr-metrics" }, metrics),
+        adapter.learned.map((sentence) => h("p", { class: "pr-learned" }, sentence)),
       ),
       h(
         "div",

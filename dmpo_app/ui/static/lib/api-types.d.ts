@@ -9,6 +9,7 @@ export interface AdapterOut {
   metrics: Record<string, number | null>;
   created_at: string | null;
   download: string | null;
+  learned: Array<string>;
 }
 
 export interface AdaptersAnswer {
@@ -83,6 +84,16 @@ export interface ClearReportsBody {
   annotator: string | null;
 }
 
+export interface ComparisonOut {
+  other_version: number;
+  sentence: string;
+  num_images: number;
+  num_prompts: number;
+  mean_change: number;
+  measures: Array<EffectOut>;
+  prompts_changed_most: Array<PromptChangeOut>;
+}
+
 export interface ConsentAnswer {
   needed: boolean;
   text: string | null;
@@ -120,6 +131,25 @@ export interface EditBody {
   prompts: Array<number>;
   act: "retire" | "restore" | "tag" | "untag" | "hold_out" | "train";
   tag?: string | null;
+}
+
+export interface EffectOut {
+  measure: string;
+  words: string;
+  moved: boolean;
+  p_value: number;
+  num_agreeing: number;
+  size: number;
+  low: number;
+  high: number;
+  unit: "percent" | "points" | "deviations";
+}
+
+export interface EffectsAnswer {
+  version: number;
+  held_out_votes: number;
+  held_out_agreeing: number;
+  comparisons: Array<ComparisonOut>;
 }
 
 export interface EncodingOut {
@@ -287,6 +317,14 @@ export interface ProgressPoint {
   accuracy: number | null;
   held_out_loss: number | null;
   health: Record<string, number>;
+}
+
+export interface PromptChangeOut {
+  prompt: string;
+  change: number;
+  seed: number;
+  url: string;
+  other_url: string;
 }
 
 export interface PromptOut {
@@ -589,6 +627,7 @@ export interface Operations {
   "GET rounds": { response: RoundsAnswer };
   "POST rounds": { response: RoundOut };
   "GET rounds/{round_id}/progress": { params: { round_id: number }; response: ProgressAnswer };
+  "GET adapters/{version}/effects": { params: { version: number }; response: EffectsAnswer };
   "POST reports/{report_id}/clear": { params: { report_id: number }; response: ReportOut };
   "POST reports/{report_id}/confirm": { params: { report_id: number }; response: ReportOut };
   "POST reports/clear": { body: ClearReportsBody; response: ClearReportsAnswer };
