@@ -62,12 +62,13 @@ class RenderingStudio:
         weights: AdapterWeights,
         manifest: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
+        parent: int = 0,
     ) -> AdapterRef:
         """Publish as a round does: staged on disk, then recorded and made live."""
         started, token = self.start_round()
         root, version = self.store.adapters.root(self.base), self.store.adapters.next_version(self.base)
         staged = write_adapter(root, version, weights.tensors, weights.spec, manifest or {})
-        adapter = NewAdapter(0, staged.folder_name, staged.sha256, proven=True, metrics=metrics or {}, vote_ids=[])
+        adapter = NewAdapter(parent, staged.folder_name, staged.sha256, proven=True, metrics=metrics or {}, vote_ids=[])
         published = self.store.rounds.publish(started.id, adapter, token=token)
         self.store.lease.release(self.base, token)
         return published
