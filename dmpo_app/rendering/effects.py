@@ -159,16 +159,26 @@ class EffectsWork:
             measured = self._store.scores.get(scorer.identities[-1], ids)
             batch = [image for image in images if image.id not in measured][:MEASURED_BATCH]
             if batch:
-                scores = scorer.score([self._open(one) for one in batch], [one.provenance.prompt for one in batch])
-                self._store.scores.put_all(
-                    {
-                        identity: {image.id: float(scores[row, k]) for row, image in enumerate(batch)}
-                        for k, identity in enumerate(scorer.identities)
-                    }
-                )
+                self._measure(scorer, batch)
                 return True
             scorer.release()
         return False
+
+    def _measure(self, scorer: EffectScorer, batch: Sequence[ImageRef]) -> None:
+        """Measure images by one scorer; one that fails is left out until the next start."""
+        opened = [self._open(image) for image in batch]
+        try:
+            scores = scorer.score(opened, [image.provenance.prompt for image in batch])
+        except StudioError as error:
+            _log.warning("effects are told without a scorer: %s", error)
+            self._scorers = [one for one in self._load_scorers() if one is not scorer]
+            return
+        self._store.scores.put_all(
+            {
+                identity: {image.id: float(scores[row, k]) for row, image in enumerate(batch)}
+                for k, identity in enumerate(scorer.identities)
+            }
+        )
 
     def _load_scorers(self) -> list[EffectScorer]:
         """The scorers of this lineage; one that cannot be had is left out until the next start."""

@@ -286,10 +286,9 @@ def test_what_a_version_learned_is_told_in_sentences_and_in_numbers_with_the_ima
     store.effects.put(base, VersionComparison(version, 0, effects))
 
     _, first = studio.client.get("/api/v1/adapters").json()["adapters"]
-    assert first["learned"][-1] == sentence
-    assert first["learned"][0].startswith("Agrees with ")
+    assert first["learned"] == [sentence]
     answer = studio.client.get(f"/api/v1/adapters/{version}/effects").json()
-    assert 0 < answer["held_out_agreeing"] <= answer["held_out_votes"]
+    assert (answer["held_out_agreeing"], answer["held_out_votes"]) == (0, 0)
     (comparison,) = answer["comparisons"]
     (measure,) = comparison["measures"]
     assert (comparison["other_version"], measure["words"], measure["size"]) == (0, "darker", -9.1)
