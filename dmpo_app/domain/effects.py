@@ -1,5 +1,6 @@
 """Effects of a version on images, measured against another version's, and its agreement with held-out votes."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
@@ -102,11 +103,15 @@ class HeldOutAgreement:
 
 
 def held_out_agreement(metrics: Mapping[str, float]) -> HeldOutAgreement | None:
-    """Read the agreement from a version's metrics; None where it was not judged by votes."""
-    num_votes, accuracy = int(metrics.get("held_out_votes", 0)), metrics.get("held_out_accuracy")
-    if not num_votes or accuracy is None or accuracy != accuracy:
+    """Read the agreement from a version's metrics; None where it was not judged by votes.
+
+    The gate's own count is the exact one; versions from before it have a share of pairs.
+    """
+    num_votes = int(metrics.get("gate_votes", metrics.get("held_out_votes", 0)))
+    share = metrics.get("gate_agreement", metrics.get("held_out_accuracy"))
+    if not num_votes or share is None or not math.isfinite(share):
         return None
-    return HeldOutAgreement(round(accuracy * num_votes), num_votes)
+    return HeldOutAgreement(math.floor(share * num_votes + 0.5), num_votes)
 
 
 def say_what_was_learned(metrics: Mapping[str, float], sentences: Iterable[str]) -> list[str]:

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dmpo_app.domain.effects import EffectMeasure, VersionEffects, held_out_agreement, say_what_was_learned
+from dmpo_app.domain.effects import (
+    EffectMeasure,
+    HeldOutAgreement,
+    VersionEffects,
+    held_out_agreement,
+    say_what_was_learned,
+)
 from dmpo_app.judging.effects import FAMILY_LEVEL, MIN_PROMPTS, ImageChanges, measure_effects, sign_flip_p_values
 
 Floats = NDArray[np.float64]
@@ -151,5 +157,7 @@ def test_effects_survive_json() -> None:
 def test_agreement_is_told_in_votes() -> None:
     metrics = {"held_out_votes": 11.0, "held_out_accuracy": 9 / 11}
     assert say_what_was_learned(metrics, ["Darker."]) == ["Agrees with 9 of 11 votes it has not seen.", "Darker."]
+    gated = {**metrics, "gate_votes": 12.0, "gate_agreement": 7 / 12}
+    assert held_out_agreement(gated) == HeldOutAgreement(7, 12)
     assert held_out_agreement({"held_out_votes": 0.0}) is None
     assert held_out_agreement({"held_out_votes": 3.0, "held_out_accuracy": float("nan")}) is None

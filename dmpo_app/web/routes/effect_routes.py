@@ -25,6 +25,7 @@ class EffectOut(BaseModel):
         description="percent: of the other version's mean; points: hundredths of the measure's scale; deviations: "
         "standard deviations between the other version's images."
     )
+    deviations: float = Field(description="The size in such standard deviations, to compare measures by.")
 
 
 class PromptChangeOut(BaseModel):
@@ -96,6 +97,7 @@ def _comparison_out(services: Services, comparison: VersionComparison) -> Compar
                 low=effect.low,
                 high=effect.high,
                 unit=effect.unit,
+                deviations=effect.deviations,
             )
             for effect in effects.measures
         ],

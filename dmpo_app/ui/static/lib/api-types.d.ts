@@ -143,6 +143,7 @@ export interface EffectOut {
   low: number;
   high: number;
   unit: "percent" | "points" | "deviations";
+  deviations: number;
 }
 
 export interface EffectsAnswer {
