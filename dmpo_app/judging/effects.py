@@ -12,6 +12,7 @@ Shapes:  P prompts;  S seeds of each;  K measures;  F flips of signs.
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,9 +73,12 @@ def sign_flip_p_values(prompt_means: Floats) -> Floats:
     statistics = _consistency(prompt_means)
     order = np.argsort(-statistics, kind="stable")
     flipped = _flip_statistics(prompt_means[:, order], _signs(len(prompt_means)))
-    # The largest over the measures that are not surer than this one.
-    maxima = np.maximum.accumulate(flipped[:, ::-1], axis=1)[:, ::-1]
-    shares = (maxima >= statistics[order] - _TOLERANCE).mean(0)
+    shares = np.empty(len(order))
+    # The largest statistic of each flip over the measures that are not surer than this one.
+    largest = np.zeros(flipped.shape[1])
+    for rank in reversed(range(len(order))):
+        np.maximum(largest, flipped[rank], out=largest)
+        shares[rank] = (largest >= statistics[order[rank]] - _TOLERANCE).mean()
     p_values = np.empty(len(order))
     p_values[order] = np.maximum.accumulate(shares)
     return p_values
@@ -86,12 +90,14 @@ def _consistency(prompt_means: Floats) -> Floats:
 
 
 def _flip_statistics(prompt_means: Floats, signs: Floats) -> Floats:
-    """The statistics (F, K) under flips (F, P)."""
+    """The statistics (K, F) under flips (F, P)."""
     norms = np.sqrt(len(prompt_means) * (prompt_means**2).sum(0))
-    statistics: Floats = np.abs(signs @ prompt_means) / np.where(norms > 0, norms, 1.0)
+    scaled = prompt_means / np.where(norms > 0, norms, 1.0)
+    statistics: Floats = np.abs(scaled.T @ signs.T)
     return statistics
 
 
+@lru_cache(maxsize=8)
 def _signs(num_prompts: int) -> Floats:
     """Flips (F, P) of the prompts' signs, no flip first."""
     if 2 ** (num_prompts - 1) <= MAX_FLIPS:
