@@ -37,6 +37,7 @@ _.PICK_A_PIC, _.OPEN_IMAGE_PREFERENCES, _.CHOSEN_REJECTED, _.VOTES_JSONL, _.VOTE
 
 # Fields of answers: the page and other clients read them.
 _.hours, _.trained, _.needed, _.agreed_at, _.left_out_rows, _.cleared
+_.learned, _.other_url, _.held_out_votes, _.held_out_agreeing
 _.skips, _.both_bad, _.time_edges_ms, _.time_counts, _.out_of_pool
 
 # Settings that training reads by a name put together from the measure's.

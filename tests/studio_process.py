@@ -40,6 +40,10 @@ class Running(Protocol):
     def kill(self) -> None: ...
 
 
+NO_EFFECTS = {"DMPO_JUDGING__EFFECT_PROMPTS": "0"}
+"""The images by which versions are compared would take the processor from what is tested."""
+
+
 class StudioProcess:
     """`dmpo serve` on `home`. Settings are given as DMPO_* names without the prefix, e.g. MIN_VOTES=8."""
 
@@ -50,7 +54,7 @@ class StudioProcess:
         self.log_path = home.parent / f"{home.name}.log"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("DMPO_")}
         own = {f"DMPO_{name}": str(value) for name, value in settings.items()}
-        self.environment = {**inherited, "DMPO_HOME": str(home), "DMPO_ADMIN_TOKEN": ADMIN_TOKEN, **own}
+        self.environment = {**inherited, "DMPO_HOME": str(home), "DMPO_ADMIN_TOKEN": ADMIN_TOKEN, **NO_EFFECTS, **own}
         self.process: Running | None = None
 
     def start(self, *, wait_seconds: float = PATIENCE) -> StudioProcess:

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from dmpo_app.cli.adapter_commands import merge_version
+from dmpo_app.cli.main import app
 from dmpo_app.diffusion.loading import load_denoiser
+from dmpo_app.domain.effects import Effect, PromptChange, VersionComparison, VersionEffects
 from dmpo_app.errors import BadInputError
 from dmpo_app.exchange.exporting.hub_push import push_adapter
 from dmpo_app.settings import RoundSettings
@@ -22,6 +25,7 @@ from tests.tiny_pipeline import make_tiny_pipeline
 __all__ = ["hub", "hub_process"]
 
 REPO = "tester/taste"
+LEARNED = "Compared with the base model: darker in 31 of 32 images, by 9.1 %; nothing else beyond chance."
 TWICE = """
 import sys
 from dmpo_app.cli.main import app
@@ -56,6 +60,9 @@ def studio(tmp_path: Path) -> RenderingStudio:
     }
     metrics = {"held_out_votes": 40.0, "held_out_accuracy": 0.75}
     studio.publish(weights, manifest, metrics)
+    effect = Effect("brightness", "darker", True, 0.001, 31, -9.1, -10.0, -8.2, "percent", -0.7)
+    effects = VersionEffects((effect,), (PromptChange("a cat", 12.5, 1, 1, 2),), 32, 16, 4.0, LEARNED)
+    studio.store.effects.put(studio.base, VersionComparison(1, 0, effects))
     studio.store.close()
     return studio
 
@@ -83,7 +90,7 @@ def test_a_version_on_the_hub_and_a_merged_pipeline_draw_what_the_studio_draws(
     assert np.abs(made["adapted"] - made["base"]).max() > 0.05, "the adapter does something"
     np.testing.assert_allclose(made["merged"], made["adapted"], atol=2e-3)
     card = (there / "README.md").read_text()
-    for part in ('license: "openrail"', "dmpo", "75%", "95 % interval", "seed 1", "2507.07510", "rank"):
+    for part in ('license: "openrail"', "dmpo", "75%", "95 % interval", "seed 1", "2507.07510", "rank", LEARNED):
         assert part in card, part
     assert str(tmp_path) not in card, "no folder of this machine leaves it"
     assert len(list((there / "images").glob("*.png"))) == 2
@@ -102,6 +109,17 @@ def test_versions_are_revisions_and_an_older_one_does_not_take_mains_place(hub: 
     at = {branch.name: branch.target_commit for branch in refs.branches}
     assert at["main"] == {tag.name: tag.target_commit for tag in refs.tags}["v3"]
     assert api.model_info(REPO).private
+
+
+def test_what_a_version_learned_is_shown(studio: RenderingStudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMPO_HOME", str(studio.settings.home))
+    monkeypatch.setenv("DMPO_BASE_MODEL", studio.settings.base_model)
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = CliRunner().invoke(app, ["adapters", "show", "1"])
+    assert shown.exit_code == 0, shown.output
+    words = " ".join(shown.output.split())
+    for part in ("Agrees with 30 of 40 votes it has not seen.", LEARNED, "-9.1", "31 of 32 darker", "12.5 % changed"):
+        assert part in words, part
 
 
 def test_nothing_is_merged_over_a_folder_that_is_there(studio: RenderingStudio, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from dmpo_app.errors import BadInputError
 from dmpo_app.io.files import users_umask
 
 if TYPE_CHECKING:
+    from dmpo_app.domain.effects import VersionComparison
     from dmpo_app.exchange.exporting.cards import CardImages
     from dmpo_app.server.wiring import Lineage
     from dmpo_app.settings import Settings
@@ -62,6 +63,42 @@ def list_adapters(context: StudioContext) -> None:
 
 def _live_mark(state: VersionState) -> str:
     return "*" if state is VersionState.LIVE else ""
+
+
+@app.command("show")
+def show_adapter(context: StudioContext, version: int) -> None:
+    """Say what a version learned: agreement with votes it has not seen, and its effects on images."""
+    with exit_on_error():
+        from dmpo_app.domain.effects import say_what_was_learned
+        from dmpo_app.server.wiring import open_lineage
+
+        with open_lineage(context.load_settings()) as lineage:
+            adapter = lineage.store.adapters.get(lineage.base, version)
+            comparisons = lineage.store.effects.list(lineage.base, version)
+        sentences = say_what_was_learned(adapter.metrics, [one.effects.sentence for one in comparisons])
+        for sentence in sentences or [f"Nothing is known yet of what version {version} learned."]:
+            out.print(sentence, highlight=False, markup=False)
+        for comparison in comparisons[:1]:
+            out.print(_effects_table(comparison))
+            for change in comparison.effects.prompts_changed_most:
+                line = f"{change.change:.1f} % changed: {change.prompt}"
+                out.print(line, highlight=False, markup=False)
+
+
+def _effects_table(comparison: VersionComparison) -> Table:
+    effects = comparison.effects
+    table = Table("measure", "size", "95 % interval", "unit", "images", "p", "", box=None)
+    for effect in effects.measures:
+        table.add_row(
+            effect.measure,
+            f"{effect.size:+.2g}",
+            f"{effect.low:+.2g} to {effect.high:+.2g}",
+            effect.unit,
+            f"{effect.num_agreeing} of {effects.num_images} {effect.words}",
+            f"{effect.p_value:.3f}",
+            "moved" if effect.moved else "",
+        )
+    return table
 
 
 @app.command("live")
@@ -187,6 +224,7 @@ def write_repository(
             taken_back=lineage.store.taken_back.count(lineage.base, version),
             licence=licence,
             base_is_on_hub=base_model_name(manifest) == lineage.base.source,
+            comparisons=lineage.store.effects.list(lineage.base, version),
         )
         _write(folder / "README.md", card.encode())
         return adapter

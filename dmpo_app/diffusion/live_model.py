@@ -214,6 +214,10 @@ class LiveModel:
             for image, latent, shot, flagged in zip(images, latents.cpu(), shots, flags, strict=True)
         ]
 
+    def expected_provenance(self, shot: Shot, batch_size: int) -> Provenance:
+        """The provenance of a shot rendered in a batch of this size with the default sampling."""
+        return self._provenance(shot, self._default_sampling.num_steps, self._default_sampling.guidance, batch_size)
+
     def _attach(self, spec: LoraSpec) -> None:
         self._parameters = {}
         denoiser = self._denoiser

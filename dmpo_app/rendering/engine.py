@@ -23,7 +23,16 @@ from dmpo_app.diffusion.loading import Encoder, Pixels, resize_and_crop
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.diffusion.tensor_files import dump_conditioning, dump_latents
 from dmpo_app.domain.data_import import UnencodedPair
-from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef, ImageKind, NewImage, RenderedImage, RenderRequest
+from dmpo_app.domain.lineage import (
+    BASE_VERSION,
+    BaseModelRef,
+    ImageKind,
+    ImageRef,
+    NewImage,
+    Provenance,
+    RenderedImage,
+    RenderRequest,
+)
 from dmpo_app.errors import AdapterError, BadInputError, DamagedFileError, NotFoundError, StudioError
 from dmpo_app.exchange.readers.reader import UnusableImageError, decode_image
 from dmpo_app.rendering.duel_planner import DuelPlan, store_duel
@@ -161,11 +170,17 @@ class Engine:
         flagged = any(sample.flagged for sample in samples)
         return store_duel(self._store, self._base, image_a, image_b, flagged=flagged)
 
-    def make_sheet_row(self, plan: SheetPlan, should_stop: Callable[[], bool]) -> None:
-        """Make and store one row of the contact sheet."""
+    def make_sheet_row(
+        self, plan: SheetPlan, should_stop: Callable[[], bool], *, kind: ImageKind = ImageKind.CONTACT_SHEET
+    ) -> list[ImageRef]:
+        """Make and store one row of the contact sheet, or of the images that versions are compared by."""
         shots = [Shot(plan.prompt, seed, plan.version) for seed in plan.seeds]
-        for sample in self._render_shots(shots, should_stop):
-            self._store.images.add(self._base, image_from_sample(sample), ImageKind.CONTACT_SHEET)
+        samples = self._render_shots(shots, should_stop)
+        return [self._store.images.add(self._base, image_from_sample(sample), kind) for sample in samples]
+
+    def expected_provenance(self, shot: Shot, *, batch_size: int) -> Provenance:
+        """The provenance of an image of this shot if it was made now, with the default sampling."""
+        return self._model.expected_provenance(shot, batch_size)
 
     def encode_imported(self) -> bool:
         """Make latents of a few pairs without; False when all have some."""

@@ -196,6 +196,10 @@ class ContactSheetPlanner:
         complete = {row for row, seeds in seeds_by_row.items() if seeds.issuperset(SEEDS)}
         in_use = list(dict.fromkeys(prompt for _, prompt in seeds_by_row))[:NUM_PROMPTS]
         held_out = [prompt.text for prompt in self._store.prompts.list(held_out=True) if prompt.text not in in_use]
-        missing = min(NUM_PROMPTS - len(in_use), len(held_out))
-        new_prompts = [held_out[index * len(held_out) // missing] for index in range(missing)]
-        return complete, in_use + new_prompts
+        return complete, [*in_use, *spread(held_out, NUM_PROMPTS - len(in_use))]
+
+
+def spread(prompts: Sequence[str], count: int) -> list[str]:
+    """Choose `count` prompts, or all where there are fewer, spread over the list."""
+    count = min(count, len(prompts))
+    return [prompts[index * len(prompts) // count] for index in range(count)]

@@ -1,9 +1,9 @@
 """The render thread: the one owner of the live model, and its background work between requests.
 
 Everybody else submits requests and gets futures. Between two jobs the thread checks whether another version is live and
-swaps it in. A waiting person comes first; the background (pairs, contact sheet, purging) gets the rest. A job is one
-request, one pair or one row of the sheet, so a person waits for at most one of those. torch is imported inside the
-thread: the page is up long before.
+swaps it in. A waiting person comes first; the background (pairs, contact sheet, effects of new versions, purging) gets
+the rest. A job is one request, one pair, one row of images or one batch of measures, so a person waits for at most one
+of those. torch is imported inside the thread: the page is up long before.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dmpo_app.domain.lineage import BaseModelRef, RenderedImage, RendererState, 
 from dmpo_app.errors import AdapterError, BadInputError, BusyError, NotReadyError, StorageFullError, StudioError
 from dmpo_app.io.liveness import Activity, announce_through
 from dmpo_app.rendering.duel_planner import DuelPlanner
+from dmpo_app.rendering.effects import EffectsWork
 from dmpo_app.rendering.pool import ContactSheetPlanner, PairPlan, PoolPlanner
 from dmpo_app.settings import Settings
 from dmpo_app.store import Store, utc_now
@@ -315,7 +316,6 @@ class BackgroundWork:
         self._engine = engine
         self._purge = RenderPurge(store, base, settings, now)
         self._recheck = DamageRecheck(store, now)
-        self._encodes_next = True
         self._pool = PoolPlanner(
             store,
             base,
@@ -326,12 +326,14 @@ class BackgroundWork:
         )
         self._sheet = ContactSheetPlanner(store, base)
         self._duels = DuelPlanner(store, base, settings.judging, rng=rng)
+        self._effects = EffectsWork(engine, store, base, settings)
+        self._turns = deque([self._encode_imported, self._make_pair, self._measure_effects])
 
     def step(self, should_stop: Callable[[], bool]) -> bool:
         """Do the most useful thing; False when there was nothing to do.
 
         A pool that has run dry comes before the contact sheet, then come duels, then the rest of the pool, in turns
-        with imported pairs that need latents.
+        with imported pairs that need latents and with the effects of new versions.
         """
         self._purge.run_if_due()
         self._recheck.run_if_due()
@@ -339,16 +341,22 @@ class BackgroundWork:
             pool_is_low=self._pool.is_low(),
             pairs=lambda: self._make_pair(should_stop),
             sheet=lambda: self._make_sheet_row(should_stop),
-            rest=lambda: self._make_duel(should_stop) or self._make_pair_or_encode(should_stop),
+            rest=lambda: self._make_duel(should_stop) or self._take_turns(should_stop),
         )
 
-    def _make_pair_or_encode(self, should_stop: Callable[[], bool]) -> bool:
-        self._encodes_next = not self._encodes_next
-        if self._encodes_next:
-            return self._make_pair(should_stop) or self._encode_imported()
-        return self._encode_imported() or self._make_pair(should_stop)
+    def _take_turns(self, should_stop: Callable[[], bool]) -> bool:
+        """Do one piece of the first task that has something to do; the next time another one comes first."""
+        for _ in range(len(self._turns)):
+            task = self._turns[0]
+            self._turns.rotate(-1)
+            if task(should_stop):
+                return True
+        return False
 
-    def _encode_imported(self) -> bool:
+    def _measure_effects(self, should_stop: Callable[[], bool]) -> bool:
+        return not self._pool.is_paused_by_round() and self._effects.step(should_stop)
+
+    def _encode_imported(self, _should_stop: Callable[[], bool]) -> bool:
         """Encode imported pairs, but not while a round trains on the same processor: both would take twice as long."""
         return not self._pool.is_paused_by_round() and self._engine.encode_imported()
 

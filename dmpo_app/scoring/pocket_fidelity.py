@@ -51,7 +51,7 @@ class PocketFidelityScorer:
 
     @torch.inference_mode()
     def _score_batch(self, images: Sequence[PIL.Image.Image], prompts: Sequence[str]) -> NDArray[np.float32]:
-        logits, _ = self.network(torch.cat([_as_input(image) for image in images]).to(self.device))
+        logits, _ = self.network(torch.cat([crop_to_input(image) for image in images]).to(self.device))
         log_probabilities = {name: values.log_softmax(-1).cpu() for name, values in logits.items()}
         scores = [
             _fidelity({name: values[index] for name, values in log_probabilities.items()}, prompt)
@@ -70,7 +70,7 @@ def build_pocket_fidelity(source: str | None, device: str, batch_size: int) -> P
     return PocketFidelityScorer(identity, freeze(network, torch_device), torch_device, batch_size)
 
 
-def _as_input(image: PIL.Image.Image) -> Tensor:
+def crop_to_input(image: PIL.Image.Image) -> Tensor:
     """Crop the middle square, (1, 3, 64, 64), scaled as the classifier's own input is."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2

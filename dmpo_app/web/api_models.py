@@ -283,6 +283,9 @@ class AdapterOut(BaseModel):
     metrics: dict[str, float | None]
     created_at: datetime | None
     download: str | None = Field(description="URL of its weights, for plain diffusers.")
+    learned: list[str] = Field(
+        description="What it learned, in sentences: agreement with votes it has not seen, and its effects on images."
+    )
 
 
 class AdaptersAnswer(BaseModel):

@@ -28,6 +28,7 @@ from dmpo_app.web.error_responses import (
 from dmpo_app.web.metrics import MetricsMiddleware
 from dmpo_app.web.rate_limits import RateLimits
 from dmpo_app.web.routes.data_routes import exports_router, imports_router
+from dmpo_app.web.routes.effect_routes import effects_router
 from dmpo_app.web.routes.health_routes import damage_router, health_router
 from dmpo_app.web.routes.judging_routes import judging_router
 from dmpo_app.web.routes.moderation_routes import gold_router, moderation_router, quality_router
@@ -208,6 +209,7 @@ def create_router(services: Services) -> DescribedRouter:
         studio_router(services, limiters, limits),
         versions_router(services, limiters),
         judging_router(services, limiters),
+        effects_router(services, limiters),
         moderation_router(services, limiters),
         gold_router(services, limiters),
         prompts_router(services, limiters),

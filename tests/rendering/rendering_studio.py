@@ -25,7 +25,14 @@ class RenderingStudio:
 
     @classmethod
     def open(
-        cls, home: Path, source: Path, *, pool_size: int = 4, queue_size: int = 8, num_duels: int = 0
+        cls,
+        home: Path,
+        source: Path,
+        *,
+        pool_size: int = 4,
+        queue_size: int = 8,
+        num_duels: int = 0,
+        effect_prompts: int = 0,
     ) -> RenderingStudio:
         store = Store.open(home)
         base = store.models.register(str(source), detect_family(str(source)), fingerprint(str(source)))
@@ -36,7 +43,7 @@ class RenderingStudio:
             base_model=str(source),
             render=RenderSettings(num_steps=2, device="cpu", dtype="float32", queue_size=queue_size),
             pool=PoolSettings(size=pool_size),
-            judging=JudgingSettings(duels_ready=num_duels),
+            judging=JudgingSettings(duels_ready=num_duels, effect_prompts=effect_prompts),
         )
         return cls(store, base, settings)
 
@@ -63,13 +70,14 @@ class RenderingStudio:
         manifest: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
         vote_ids: Sequence[int] = (),
+        parent: int = 0,
     ) -> AdapterRef:
         """Publish as a round does: staged on disk, then recorded and made live."""
         started, token = self.start_round()
         root, version = self.store.adapters.root(self.base), self.store.adapters.next_version(self.base)
         staged = write_adapter(root, version, weights.tensors, weights.spec, manifest or {})
         adapter = NewAdapter(
-            0, staged.folder_name, staged.sha256, proven=True, metrics=metrics or {}, vote_ids=vote_ids
+            parent, staged.folder_name, staged.sha256, proven=True, metrics=metrics or {}, vote_ids=vote_ids
         )
         published = self.store.rounds.publish(started.id, adapter, token=token)
         self.store.lease.release(self.base, token)

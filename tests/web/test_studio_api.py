@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from dmpo_app.domain.effects import Effect, PromptChange, VersionComparison, VersionEffects
 from dmpo_app.domain.lineage import ImageKind
 from dmpo_app.errors import AdapterCorruptError
 from tests.patience import PATIENCE, wait_until
@@ -276,3 +277,27 @@ def test_the_documentation_page_loads_nothing_from_elsewhere(studio: ApiStudio) 
     assert "/api/v1/votes" in page
     assert "src=" not in page
     assert "https://" not in page
+
+
+def test_what_a_version_learned_is_told_in_sentences_and_in_numbers_with_the_images(studio: ApiStudio) -> None:
+    studio.vote_times(4)
+    version = studio.publish()
+    store, base = studio.services.store, studio.services.base
+    image, other = (store.images.add(base, scene_image("a fox", 1, v, size=8), ImageKind.JUDGING) for v in (version, 0))
+    effect = Effect("brightness", "darker", True, 0.001, 31, -9.1, -10.0, -8.2, "percent", -0.7)
+    change = PromptChange("a fox", 12.5, 1, image.id, other.id)
+    sentence = "Compared with the base model: darker in 31 of 32 images, by 9.1 %; nothing else beyond chance."
+    effects = VersionEffects((effect,), (change,), 32, 16, 4.0, sentence)
+    store.effects.put(base, VersionComparison(version, 0, effects))
+
+    _, first = studio.client.get("/api/v1/adapters").json()["adapters"]
+    assert first["learned"] == [sentence]
+    answer = studio.client.get(f"/api/v1/adapters/{version}/effects").json()
+    assert (answer["held_out_agreeing"], answer["held_out_votes"]) == (0, 0)
+    (comparison,) = answer["comparisons"]
+    (measure,) = comparison["measures"]
+    assert (comparison["other_version"], measure["words"], measure["size"]) == (0, "darker", -9.1)
+    (changed,) = comparison["prompts_changed_most"]
+    for url, made in ((changed["url"], image), (changed["other_url"], other)):
+        assert studio.client.get(url).content == store.files.read_image(made.sha256)
+    assert studio.client.get("/api/v1/adapters/0/effects").status_code == 404

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dmpo_app.domain.effects import VersionComparison
 from dmpo_app.domain.lineage import AdapterRef, BaseModelRef
 from dmpo_app.domain.verdict import GateVerdict
 from dmpo_app.domain.vote import Outcome, Question
@@ -215,6 +216,7 @@ def model_card(
     licence: str,
     base_is_on_hub: bool,
     taken_back: int = 0,
+    comparisons: Sequence[VersionComparison] = (),
 ) -> str:
     """Build the model card. `taken_back`: votes it learned from that were taken back since, or count no more."""
     settings = manifest["config"]["settings"]
@@ -227,6 +229,7 @@ def model_card(
         _training(adapter, manifest, settings),
         _votes(adapter, quality, taken_back),
         _held_out(adapter),
+        _learned(comparisons),
         _images(images),
         _limits(adapter),
         "## Citation\n\n" + _CITATION,
@@ -314,6 +317,28 @@ def _held_out(adapter: AdapterRef) -> str:
     if not adapter.proven:
         lines.append("These are few votes; the studio does not call the version proven.")
     return "## Held-out votes\n\n" + " ".join(lines)
+
+
+def _learned(comparisons: Sequence[VersionComparison]) -> str:
+    """The effects on images of held-out prompts, without the prompts; nothing where they were not measured."""
+    if not comparisons:
+        return ""
+    parts = ["## What it learned", *(f"- {comparison.effects.sentence}" for comparison in comparisons)]
+    moved = [effect for effect in comparisons[-1].effects.measures if effect.moved]
+    if moved:
+        other = comparisons[-1].other_version
+        head = ("measure", f"against {f'version {other}' if other else 'the base model'}", "95 % interval", "images")
+        rows = [
+            (
+                effect.measure.replace("_", " "),
+                f"{effect.size:+.2g} {effect.unit}",
+                f"{effect.low:+.2g} to {effect.high:+.2g}",
+                f"{effect.num_agreeing} of {comparisons[-1].effects.num_images} {effect.words}",
+            )
+            for effect in moved
+        ]
+        parts += ["", _table(head, rows)]
+    return "\n".join([parts[0], "", *parts[1:]])
 
 
 def _images(images: Sequence[CardImages]) -> str:

@@ -1,1 +1,1 @@
-"""Judging in the store: duels between versions, people's judgements of them, and the verdicts about versions."""
+"""Judging in the store: duels between versions, studies of them, verdicts about versions, and their effects."""

@@ -1,13 +1,13 @@
 """Images of a home, and the base models that its lineages begin with."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, insert, or_, select, update
 
 from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef, ImageKind, ImageRef, NewImage, Provenance
 from dmpo_app.errors import NotFoundError
@@ -50,11 +50,45 @@ class Images:
         with self._database.reader() as connection:
             return [image_from_row(row) for row in connection.execute(query)]
 
+    def for_judging(self, base: BaseModelRef) -> list[ImageRef]:
+        """List the undamaged images by which versions are compared, those of the contact sheet too, oldest first."""
+        query = (
+            select(schema.ImageRow)
+            .where(
+                schema.ImageRow.base_id == base.id,
+                schema.ImageRow.kind.in_([ImageKind.JUDGING, ImageKind.CONTACT_SHEET]),
+                schema.ImageRow.damaged_at.is_(None),
+            )
+            .order_by(schema.ImageRow.id)
+        )
+        with self._database.reader() as connection:
+            return [image_from_row(row) for row in connection.execute(query)]
+
+    def purge_judging(self, base: BaseModelRef, *, kept_versions: Collection[int], kept_ids: Collection[int]) -> int:
+        """Delete the judging images of versions but these, except those of some ids; returns how many."""
+        return self._purge(
+            (
+                schema.ImageRow.base_id == base.id,
+                schema.ImageRow.kind == ImageKind.JUDGING,
+                schema.ImageRow.adapter_version.not_in(kept_versions),
+                schema.ImageRow.id.not_in(kept_ids),
+            )
+        )
+
     def purge_renders(self, base: BaseModelRef, older_than: datetime) -> int:
         """Delete people's renders from before a time, with the files nothing else uses; returns how many."""
+        return self._purge(
+            (
+                schema.ImageRow.base_id == base.id,
+                schema.ImageRow.kind == ImageKind.RENDER,
+                schema.ImageRow.created_at < older_than,
+            )
+        )
+
+    def _purge(self, conditions: Sequence[ColumnElement[bool]]) -> int:
         num_deleted = 0
         while True:
-            deleted_rows = self._database.write(partial(self._delete_rows, base, older_than))
+            deleted_rows = self._database.write(partial(self._delete_rows, conditions))
             if not deleted_rows:
                 return num_deleted
             # After the commit, lest a failed one leave rows without files; and in a write transaction, which keeps out
@@ -63,15 +97,11 @@ class Images:
             num_deleted += len(deleted_rows)
 
     def _delete_rows(
-        self, base: BaseModelRef, older_than: datetime, connection: Connection
+        self, conditions: Sequence[ColumnElement[bool]], connection: Connection
     ) -> list[Row[*tuple[Any, ...]]]:
         query = (
             select(schema.ImageRow.id, schema.ImageRow.sha256, schema.ImageRow.latents_sha256)
-            .where(
-                schema.ImageRow.base_id == base.id,
-                schema.ImageRow.kind == ImageKind.RENDER,
-                schema.ImageRow.created_at < older_than,
-            )
+            .where(*conditions)
             .limit(_PURGE_BATCH)
         )
         rows: list[Row[*tuple[Any, ...]]] = list(connection.execute(query))

@@ -291,20 +291,30 @@ class Scores:
 
     def put(self, scorer: str, scores: Mapping[int, float]) -> None:
         """Record scores by image id; those recorded already stay. Raises BadInputError for one that is not finite."""
-        if non_finite_ids := [image_id for image_id, score in scores.items() if not math.isfinite(score)]:
-            raise BadInputError(f"the scorer {scorer} gave image {non_finite_ids[0]} a score that is not finite")
+        self.put_all({scorer: scores})
+
+    def put_all(self, scores_by_scorer: Mapping[str, Mapping[int, float]]) -> None:
+        """Record the scores of several scorers in one transaction; see `put`."""
+        for scorer, scores in scores_by_scorer.items():
+            if non_finite_ids := [image_id for image_id, score in scores.items() if not math.isfinite(score)]:
+                raise BadInputError(f"the scorer {scorer} gave image {non_finite_ids[0]} a score that is not finite")
 
         def work(connection: Connection) -> None:
-            stored_scores, now = _find_scores(connection, scorer, list(scores)), self._now()
-            rows = [
-                {"scorer": scorer, "image_id": image_id, "score": score, "created_at": now}
-                for image_id, score in scores.items()
-                if image_id not in stored_scores
-            ]
-            if rows:
-                connection.execute(insert(schema.ImageScoreRow), rows)
+            for scorer, scores in scores_by_scorer.items():
+                _insert_missing_scores(connection, scorer, scores, at=self._now())
 
         self._database.write(work)
+
+
+def _insert_missing_scores(connection: Connection, scorer: str, scores: Mapping[int, float], *, at: datetime) -> None:
+    stored_scores = _find_scores(connection, scorer, list(scores))
+    rows = [
+        {"scorer": scorer, "image_id": image_id, "score": score, "created_at": at}
+        for image_id, score in scores.items()
+        if image_id not in stored_scores
+    ]
+    if rows:
+        connection.execute(insert(schema.ImageScoreRow), rows)
 
 
 def _find_scores(connection: Connection, scorer: str, image_ids: Sequence[int]) -> dict[int, float]:

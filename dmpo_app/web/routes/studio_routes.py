@@ -11,6 +11,7 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import FileResponse
 
 from dmpo_app.domain import lineage
+from dmpo_app.domain.effects import say_what_was_learned
 from dmpo_app.domain.judging import VersionState
 from dmpo_app.domain.limits import MAX_VERSION
 from dmpo_app.domain.verdict import GateVerdict
@@ -53,9 +54,13 @@ def _add_adapters(router: APIRouter, services: Services, limiters: RequestLimite
 
         def work() -> api_models.AdaptersAnswer:
             refs, taken_back = adapters.list(base), services.store.taken_back.counts(base)
+            effects = services.store.effects.sentences(base)
             states = adapters.states(base)  # last: they know every version of the list
             out = [_base_out(states[0])]
-            out += [_adapter_out(ref, states[ref.version], taken_back.get(ref.version, 0)) for ref in refs]
+            out += [
+                _adapter_out(ref, states[ref.version], taken_back.get(ref.version, 0), effects.get(ref.version, []))
+                for ref in refs
+            ]
             live = next(version for version, state in states.items() if state is VersionState.LIVE)
             return api_models.AdaptersAnswer(live_version=live, adapters=out)
 
@@ -173,10 +178,13 @@ def _base_out(state: VersionState) -> api_models.AdapterOut:
         metrics={},
         created_at=None,
         download=None,
+        learned=[],
     )
 
 
-def _adapter_out(ref: lineage.AdapterRef, state: VersionState, taken_back: int) -> api_models.AdapterOut:
+def _adapter_out(
+    ref: lineage.AdapterRef, state: VersionState, taken_back: int, effects: list[str]
+) -> api_models.AdapterOut:
     verdict = GateVerdict.from_metrics(ref.metrics)
     return api_models.AdapterOut(
         version=ref.version,
@@ -191,6 +199,7 @@ def _adapter_out(ref: lineage.AdapterRef, state: VersionState, taken_back: int) 
         metrics={name: finite(value) for name, value in ref.metrics.items()},
         created_at=ref.created_at,
         download=f"/api/v1/adapters/{ref.version}/download",
+        learned=say_what_was_learned(ref.metrics, effects),
     )
 
 

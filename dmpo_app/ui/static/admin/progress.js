@@ -210,6 +210,7 @@ class DmpoProgress extends HTMLElement {
         h("small", {}, adapterFacts(adapter)),
         adapter.verdict && h("small", {}, adapter.verdict.sentence, " ", adapter.verdict.caution),
         metrics.length > 0 && h("div", { class: "pr-metrics" }, metrics),
+        adapter.learned.map((sentence) => h("p", { class: "pr-learned" }, sentence)),
       ),
       h(
         "div",

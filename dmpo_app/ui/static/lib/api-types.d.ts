@@ -13,6 +13,7 @@ export interface AdapterOut {
   metrics: Record<string, number | null>;
   created_at: string | null;
   download: string | null;
+  learned: Array<string>;
 }
 
 export interface AdaptersAnswer {
@@ -109,6 +110,16 @@ export interface ClearReportsBody {
   annotator: string | null;
 }
 
+export interface ComparisonOut {
+  other_version: number;
+  sentence: string;
+  num_images: number;
+  num_prompts: number;
+  mean_change: number;
+  measures: Array<EffectOut>;
+  prompts_changed_most: Array<PromptChangeOut>;
+}
+
 export interface ConsentAnswer {
   needed: boolean;
   text: string | null;
@@ -161,6 +172,26 @@ export interface EditBody {
   prompts: Array<number>;
   act: "retire" | "restore" | "tag" | "untag" | "hold_out" | "train";
   tag?: string | null;
+}
+
+export interface EffectOut {
+  measure: string;
+  words: string;
+  moved: boolean;
+  p_value: number;
+  num_agreeing: number;
+  size: number;
+  low: number;
+  high: number;
+  unit: "percent" | "points" | "deviations";
+  deviations: number;
+}
+
+export interface EffectsAnswer {
+  version: number;
+  held_out_votes: number;
+  held_out_agreeing: number;
+  comparisons: Array<ComparisonOut>;
 }
 
 export interface EncodingOut {
@@ -342,6 +373,14 @@ export interface ProgressPoint {
   accuracy: number | null;
   held_out_loss: number | null;
   health: Record<string, number>;
+}
+
+export interface PromptChangeOut {
+  prompt: string;
+  change: number;
+  seed: number;
+  url: string;
+  other_url: string;
 }
 
 export interface PromptOut {
@@ -672,6 +711,7 @@ export interface Operations {
   "GET rounds/{round_id}/progress": { params: { round_id: number }; response: ProgressAnswer };
   "GET judging": { response: JudgingAnswer };
   "GET board": { response: BoardAnswer };
+  "GET adapters/{version}/effects": { params: { version: number }; response: EffectsAnswer };
   "POST reports/{report_id}/clear": { params: { report_id: number }; response: ReportOut };
   "POST reports/{report_id}/confirm": { params: { report_id: number }; response: ReportOut };
   "POST reports/clear": { body: ClearReportsBody; response: ClearReportsAnswer };
