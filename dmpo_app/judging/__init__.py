@@ -1,0 +1,1 @@
+"""Judging: comparing one version with another, by people and by scorers. No torch."""
