@@ -167,40 +167,23 @@ def _print_result(plan: JudgingPlan, result: JudgingResult, folder: Path) -> Non
     out.print(f"{new} against {old}: {len(plan.prompts.prompts)} prompts, {seeds} each", markup=False, highlight=False)
     if result.withheld:
         out.print(f"{result.withheld} pairs left out: the safety checker flagged an image", highlight=False)
-    table = Table(
-        "scorer",
-        Column("win rate", no_wrap=True),
-        "wins",
-        "ties",
-        "losses",
-        Column("mean difference", no_wrap=True),
-        "new",
-        "old",
-        box=None,
-    )
+    columns = ("scorer", "win rate", "wins", "ties", "losses", "mean difference")
+    table = Table(*(Column(name, no_wrap=True) for name in columns), box=None)
     for name, verdict in result.verdicts.items():
-        table.add_row(
-            name,
-            _percent(verdict.win_rate),
-            str(verdict.wins),
-            str(verdict.ties),
-            str(verdict.losses),
-            _with_interval(verdict.difference),
-            f"{verdict.mean_new:.4g}",
-            f"{verdict.mean_old:.4g}",
-        )
+        counts = map(str, (verdict.wins, verdict.ties, verdict.losses))
+        table.add_row(name, _percent(verdict.win_rate), *counts, _with_interval(verdict.difference))
     out.print(table, highlight=False)
-    out.print("win rate = (wins + 0.5 ties) / pairs; in brackets 95 % intervals, clustered by prompt", style="dim")
+    out.print("win rate = (wins + 0.5 ties) / pairs; in brackets 95 %, by prompt", style="dim", highlight=False)
     out.print(f"rows, summary and contact sheets: {folder}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _percent(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:.1%}"
-    return f"{estimate.value:.1%} ({estimate.low:.1%} to {estimate.high:.1%})"
+    return f"{estimate.value:.1%} ({estimate.low:.1%}..{estimate.high:.1%})"
 
 
 def _with_interval(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:+.4g}"
-    return f"{estimate.value:+.4g} ({estimate.low:+.4g} to {estimate.high:+.4g})"
+        return f"{estimate.value:+.3g}"
+    return f"{estimate.value:+.3g} ({estimate.low:+.3g}..{estimate.high:+.3g})"

@@ -89,7 +89,7 @@ def find_file_version(name: str) -> JudgedVersion:
 
 
 def _of_studio(folder: Path, label: str) -> JudgedVersion:
-    """An adapter that the studio wrote, by the hash in its manifest; without a hash it is as anybody's."""
+    """An adapter that the studio wrote, known by the hash in its manifest; without one it is as anybody's."""
     try:
         digest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8")).get("weights_sha256")
     except (OSError, ValueError, AttributeError) as error:
@@ -105,4 +105,8 @@ def _foreign(file: Path, label: str) -> JudgedVersion:
             f"{file} is no safetensors file; other files of weights can run code when they are loaded: convert it once "
             "where you trust it"
         )
-    return JudgedVersion(label, sha256_of_file(file), file, is_foreign=True)
+    try:
+        digest = sha256_of_file(file)
+    except OSError as error:
+        raise AdapterCorruptError(f"{file} cannot be read: {error}") from error
+    return JudgedVersion(label, digest, file, is_foreign=True)
