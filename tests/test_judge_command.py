@@ -226,7 +226,7 @@ def test_prompts_that_cannot_be_used_are_counted(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     code, text = run("base", *options(path, tmp_path / "out"))
     assert code == 0, text
-    for words in ("1 rows left out: no text", "1 rows left out: more than 1000 characters", "the same prompt again"):
+    for words in ("rows left out: 1, no text", "1, more than 1000 characters", "1, the same prompt again"):
         assert words in text
 
 

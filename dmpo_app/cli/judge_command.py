@@ -81,15 +81,15 @@ def judge(
     log_to_terminal(logging.WARNING)
     sampling = {"num_steps": steps, "guidance": guidance, "resolution": resolution}
     with exit_on_error():
-        choices = parse_scorers(scorers or [])
         settings = context.load_settings(nested={"render": {k: v for k, v in sampling.items() if v is not None}})
+        choices = parse_scorers(scorers or [])
         from dmpo_app.judging.prompt_list import read_prompt_list
 
         prompt_list = read_prompt_list(
             prompts or settings.pool.held_out_prompts, column=column, limit=limit, limits=settings.parsing.limits
         )
         for reason, count in sorted(prompt_list.left_out.items()):
-            out.print(f"{count} rows left out: {reason}", highlight=False)
+            out.print(f"rows left out: {count}, {reason}", highlight=False)
         versions = _find_versions((new, old), settings)
         from dmpo_app.rendering.judging_plan import JudgingPlan
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +26,6 @@ class JudgingResult:
     verdicts: Mapping[str, ScorerVerdict]
     num_pairs: int
     withheld: int
-    sheets: tuple[Path, ...]
 
 
 def write_report(folder: JudgingFolder, identities: Mapping[str, str], base_model: str) -> JudgingResult:
@@ -49,8 +47,9 @@ def write_report(folder: JudgingFolder, identities: Mapping[str, str], base_mode
         name: compare(by_side["new"][is_shown], by_side["old"][is_shown], prompt_indices)
         for name, by_side in scores.items()
     }
-    sheets = tuple(_write_sheet(folder, is_shown, name, scores[name], verdicts[name]) for name in scores)
-    result = JudgingResult(verdicts, int(is_shown.sum()), int((~is_shown).sum()), sheets)
+    for name, verdict in verdicts.items():
+        _write_sheet(folder, is_shown, name, scores[name], verdict)
+    result = JudgingResult(verdicts, int(is_shown.sum()), int((~is_shown).sum()))
     _write_summary(folder, result, identities, base_model)
     return result
 
@@ -94,7 +93,7 @@ def _write_rows(
 
 def _write_sheet(
     folder: JudgingFolder, is_shown: NDArray[np.bool_], name: str, scores: Scores, verdict: ScorerVerdict
-) -> Path:
+) -> None:
     pairs = [
         SheetPair(image.prompt, folder.image_path("old", image), folder.image_path("new", image), float(difference))
         for image, difference, shown in zip(folder.plan.images, scores["new"] - scores["old"], is_shown, strict=True)
@@ -104,7 +103,6 @@ def _write_sheet(
     title = f"{name}: {new} wins {verdict.win_rate.value:.1%} against {old}, {len(pairs)} pairs"
     path = folder.path / f"sheet-{name}.png"
     write_atomically(path, draw_wins_sheet(title, pairs, old=old, new=new, count=folder.plan.sheet_rows))
-    return path
 
 
 def _write_summary(
