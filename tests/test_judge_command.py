@@ -16,8 +16,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dmpo_app.cli import judge_command
-from dmpo_app.cli.judge_command import EXIT_STOPPED
 from dmpo_app.cli.main import app
+from dmpo_app.cli.train_command import EXIT_STOPPED
 from dmpo_app.diffusion.adapter_files import export_adapter, write_adapter
 from dmpo_app.diffusion.loading import load_denoiser
 from tests.adapters import random_adapter

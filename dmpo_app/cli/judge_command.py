@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from dmpo_app.cli.terminal import StudioContext, exit_on_error, log_to_terminal, out, progress
+from dmpo_app.cli.train_command import EXIT_STOPPED, nested_settings
 from dmpo_app.errors import BadInputError
 from dmpo_app.io.files import users_umask
 from dmpo_app.io.processes import stop_signals
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from dmpo_app.rendering.judging_report import JudgingResult
     from dmpo_app.settings import ScorerSettings, Settings
 
-EXIT_STOPPED = 130
 _VERSION_HELP = "Number of a version, live, base, folder of an adapter or of a training's output, or a LoRA file"
 
 
@@ -79,9 +79,9 @@ def judge(
     Stopped or killed, the same command goes on where it was. Other scorers may be asked of the same images later.
     """
     log_to_terminal(logging.WARNING)
-    sampling = {"num_steps": steps, "guidance": guidance, "resolution": resolution}
+    sampling = {"render.num_steps": steps, "render.guidance": guidance, "render.resolution": resolution}
     with exit_on_error():
-        settings = context.load_settings(nested={"render": {k: v for k, v in sampling.items() if v is not None}})
+        settings = context.load_settings(nested=nested_settings([], sampling))
         choices = parse_scorers(scorers or [])
         from dmpo_app.judging.prompt_list import read_prompt_list
 

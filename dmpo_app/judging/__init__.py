@@ -1,1 +1,1 @@
-"""Judging: comparing one version with another, by people and by scorers. No torch."""
+"""Judging by people: the test of a duel between two versions, the board over all of them, and human studies."""
