@@ -15,6 +15,7 @@ from dmpo_app.cli.backup_commands import backup, restore, verify
 from dmpo_app.cli.campaign_commands import annotators_app, consent_app, gold_app, invite_app, quality, reports_app
 from dmpo_app.cli.exchange_commands import export as export_votes
 from dmpo_app.cli.exchange_commands import import_data
+from dmpo_app.cli.judge_command import judge
 from dmpo_app.cli.judging_commands import board, verdicts
 from dmpo_app.cli.prompt_commands import prompts
 from dmpo_app.cli.space_commands import app as space
@@ -273,6 +274,7 @@ app.add_typer(invite_app, name="invite", rich_help_panel=CAMPAIGN)
 app.add_typer(consent_app, name="consent", rich_help_panel=CAMPAIGN)
 
 app.command(rich_help_panel=MODELS)(render)
+app.command(rich_help_panel=MODELS)(judge)
 app.add_typer(adapters, name="adapters", rich_help_panel=MODELS)
 app.command(rich_help_panel=MODELS)(board)
 app.command(rich_help_panel=MODELS)(verdicts)

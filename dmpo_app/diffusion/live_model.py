@@ -9,6 +9,7 @@ Shapes:  B images of a batch;  C H W latent channels, height, width.
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import torch
@@ -21,6 +22,7 @@ from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.base_models import detect_family, resolve_sampling
 from dmpo_app.diffusion.families.protocol import Conditioning, ModelFamily
 from dmpo_app.diffusion.families.registry import get_family
+from dmpo_app.diffusion.foreign_lora import read_foreign_lora
 from dmpo_app.diffusion.loading import Encoder, latent_shape_at, load_pipeline
 from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.diffusion.placement import precision_name
@@ -178,6 +180,18 @@ class LiveModel:
         self._spec = spec  # lora_alpha may differ even where the tensors have the same shapes
         lora.load_state_in_place(self._parameters, adapter.tensors)
         self.version = version
+
+    def read_foreign_lora(self, path: Path) -> AdapterWeights:
+        """Read a LoRA file of somebody else's as an adapter for `swap`; the model then holds the base model.
+
+        Raises AdapterCorruptError or AdapterMismatchError.
+        """
+        self.version = BASE_VERSION
+        lora.detach(self._denoiser)
+        try:
+            return read_foreign_lora(self._pipeline, self._family, path)
+        finally:
+            self._attach(self._spec)
 
     @torch.inference_mode()
     def conditioning(self, prompt: str) -> Conditioning:
