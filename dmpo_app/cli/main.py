@@ -19,6 +19,7 @@ from dmpo_app.cli.judge_command import judge
 from dmpo_app.cli.judging_commands import board, verdicts
 from dmpo_app.cli.prompt_commands import prompts
 from dmpo_app.cli.space_commands import app as space
+from dmpo_app.cli.study_commands import study_app
 from dmpo_app.cli.terminal import StudioContext, StudioTyper, console, exit_on_error, log_to_terminal, out, progress
 from dmpo_app.cli.train_command import train
 from dmpo_app.domain.limits import MAX_STRENGTH
@@ -269,6 +270,7 @@ app.add_typer(prompts, name="prompts", rich_help_panel=DATA)
 app.command(rich_help_panel=CAMPAIGN)(quality)
 app.add_typer(annotators_app, name="annotators", rich_help_panel=CAMPAIGN)
 app.add_typer(reports_app, name="reports", rich_help_panel=CAMPAIGN)
+app.add_typer(study_app, name="study", rich_help_panel=CAMPAIGN)
 app.add_typer(gold_app, name="gold", rich_help_panel=CAMPAIGN)
 app.add_typer(invite_app, name="invite", rich_help_panel=CAMPAIGN)
 app.add_typer(consent_app, name="consent", rich_help_panel=CAMPAIGN)

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from dmpo_app.domain.lineage import ImageRef, NewImage
-from dmpo_app.domain.vote import Question
+from dmpo_app.domain.vote import Outcome, Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +23,19 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class NewDuel:
-    """A new duel: two versions' images of one prompt and seed; the versions are those of the images' provenance.
-
-    `study_id`: the study it belongs to, if any.
-    """
+    """A new duel: two versions' images of one prompt and seed; the versions are those of the images' provenance."""
 
     prompt: str
     image_a: NewImage
     image_b: NewImage
-    study_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Duel:
-    """A stored duel; its pair is what people are assigned. `num_judgements`: its live votes of every kind."""
+    """A stored duel; its pair is what people are assigned.
+
+    `num_judgements`: its live votes of every kind. `study_id`: the study it belongs to, if any.
+    """
 
     pair_id: int
     prompt: str
@@ -247,6 +246,10 @@ class Board:
     disconnected: tuple[int, ...] = ()
 
 
+DUEL_SCORES: Mapping[Outcome, float] = {Outcome.A: 1.0, Outcome.TIE: 0.5, Outcome.B: 0.0}
+"""The score of a duel's image a by the outcome of a vote on it."""
+
+
 @dataclass(frozen=True, slots=True)
 class StudyAnswer:
     """An answer in a human study: a judgement, and the pair of images it is about."""
@@ -310,3 +313,31 @@ class Study:
     version_b: int
     results: tuple[StudyResult, ...]
     pairs: tuple[StudyPair, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NewStudy:
+    """The plan of a human study: `num_pairs` duels of two versions, each judged by `num_raters` people.
+
+    Every question is asked about every pair.
+    """
+
+    name: str
+    version_a: int
+    version_b: int
+    questions: tuple[Question, ...] = (Question.OVERALL, Question.APPEAL, Question.FIT)
+    num_raters: int = 5
+    num_pairs: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecord:
+    """A study as it is stored. `num_made`: duels there are; `num_answers`: live votes on them, to every question."""
+
+    id: int
+    plan: NewStudy
+    created_by: str
+    created_at: datetime
+    closed_at: datetime | None
+    num_made: int
+    num_answers: int

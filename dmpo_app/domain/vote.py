@@ -268,7 +268,8 @@ class AssignmentRules:
     pairs, and of pairs that the annotator voted on at least `repeat_after` votes ago, with the sides swapped.
     num_images: 2 for pairs, 3 or 4 for sets to be ranked; all assignments are of one size, so that none stands out.
     duel_rate: the share of assignments that are duels of the versions compared now, while there are any; of pairs
-    alone, and where the overall question is asked. duels_only: nothing but duels.
+    alone, and where the overall question is asked. duels_only: nothing but duels, those of the study `study_id`, or of
+    the versions compared now.
     """
 
     strategy: Strategy | None = None
@@ -279,6 +280,7 @@ class AssignmentRules:
     num_images: int = 2
     duel_rate: float = 0.0
     duels_only: bool = False
+    study_id: int | None = None
 
     def mixes_duels(self, questions: Sequence[Question]) -> bool:
         """True when duels may be among the assignments of these questions."""

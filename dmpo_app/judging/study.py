@@ -12,6 +12,9 @@ from dmpo_app.domain.judging import Judgement, Majority, Study, StudyAnswer, Stu
 from dmpo_app.domain.vote import Question
 from dmpo_app.labeling.quality.agreement import alpha_interval
 from dmpo_app.labeling.quality.quality_votes import Share, clustered_share
+from dmpo_app.labeling.tables import csv_line, safe_cell
+
+TABLE_COLUMNS = ("question", "pair_id", "prompt", "version_a", "version_b", "num_a", "num_b", "num_ties", "majority")
 
 
 def summarize_study(answers: Sequence[StudyAnswer], *, version_a: int, version_b: int, seed: int = 0) -> Study:
@@ -51,6 +54,14 @@ def table_rows(study: Study) -> list[Mapping[str, str | int]]:
         }
         for pair in study.pairs
     ]
+
+
+def study_csv(study: Study) -> str:
+    """The pairs of a study as CSV, inert in a spreadsheet."""
+    lines = [csv_line(TABLE_COLUMNS)]
+    for row in table_rows(study):
+        lines.append(csv_line(safe_cell(str(row[name])) for name in TABLE_COLUMNS))
+    return "".join(lines)
 
 
 def _table(question: Question, answers: Sequence[StudyAnswer], version_a: int) -> list[StudyPair]:

@@ -21,7 +21,7 @@ from dmpo_app.domain.campaign import (
     ReportReason,
     StudioStatus,
 )
-from dmpo_app.domain.judging import NoDuels
+from dmpo_app.domain.judging import NoDuels, StudyRecord
 from dmpo_app.domain.lineage import BaseModelRef, ImageRef, RoundState, RoundStatus
 from dmpo_app.domain.vote import (
     Annotator,
@@ -193,27 +193,41 @@ class LabelingService:
             return None
 
     def assignments(
-        self, annotator: Annotator, count: int, kind: AssignmentKind = AssignmentKind.LABEL
+        self,
+        annotator: Annotator,
+        count: int,
+        kind: AssignmentKind = AssignmentKind.LABEL,
+        study: StudyRecord | None = None,
     ) -> Future[list[Assignment]]:
         """Issue up to `count` assignments, open ones first. Empty while there are no pairs, or all have been seen.
 
-        Duels are mixed in among pairs at `judging.duel_rate`; of the kind `duels` they come alone, with the overall
-        question.
+        Duels are mixed in among pairs at `judging.duel_rate`; of the kind `duels` they come alone: those of a study
+        (`study_for`) with its questions, or those of the versions compared now with the overall question.
 
         Raises BadInputError unless 1 <= count <= MAX_ASSIGNMENTS, ConsentRequiredError.
         """
         self.consent.require(annotator)
         if not 1 <= count <= MAX_ASSIGNMENTS:
             raise errors.BadInputError(f"between 1 and {MAX_ASSIGNMENTS} assignments can be asked for, not {count}")
+        rules, questions = self._rules[kind], self._settings.labeling.questions
+        if study is not None:
+            rules = replace(rules, assignments_per_pair=study.plan.num_raters, study_id=study.id)
+            questions = study.plan.questions
+        elif kind is AssignmentKind.DUELS:
+            questions = (Question.OVERALL,)
         return self._store.assignments.issue(
             self._base,
             annotator.id,
             count,
             rng=self._rng,
             lifetime=timedelta(minutes=self._settings.pool.assignment_minutes),
-            questions=(Question.OVERALL,) if kind is AssignmentKind.DUELS else self._settings.labeling.questions,
-            rules=self._rules[kind],
+            questions=questions,
+            rules=rules,
         )
+
+    def study_for(self, annotator: Annotator) -> StudyRecord | None:
+        """The open study whose duels this annotator is given before others; None where none has any for them."""
+        return self._store.studies.find_for(self._base, annotator.id)
 
     def no_duels_reason(self) -> NoDuels:
         """The reason why a person who asked for duels got none."""

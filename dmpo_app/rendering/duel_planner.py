@@ -1,8 +1,8 @@
 """Plans of duels: two versions' images of one prompt and seed, made ahead for people to judge.
 
-They are made while fewer than `judging.duels_ready` of a comparison have no judgement yet. Which versions are compared
-now, and which prompts a duel of them may have, the store says. While a round trains on the CPU they rest, as the pool
-does.
+They are made while a study lacks some, and while fewer than `judging.duels_ready` of a comparison have no judgement
+yet. Which versions are compared now, and which prompts a duel of them may have, the store says. While a round trains on
+the CPU they rest, as the pool does.
 """
 
 import logging
@@ -47,7 +47,7 @@ class DuelPlanner:
         return next(iter(self.next_duels(1)), None)
 
     def next_duels(self, at_most: int) -> list[DuelPlan]:
-        """The duels that the comparison with the fewest ready ones lacks, up to a number.
+        """The duels that a study or else the comparison with the fewest ready ones lacks, up to a number.
 
         The prompt with the fewest duels of these versions comes first, at random among equals. The seed is random, and
         so is which version's image comes first.
@@ -76,7 +76,10 @@ class DuelPlanner:
         return DuelPlan(prompt, self._rng.randint(0, MAX_SEED), (first, second))
 
     def _neediest(self) -> tuple[Comparison | None, int]:
-        """The comparison that lacks the most duels, and how many; None where none lacks any."""
+        """The comparison that lacks the most duels, and how many; None where none lacks any. Studies come first."""
+        for comparison, num_missing_in_study in self._store.studies.list_needs(self._base):
+            if {comparison.version_a, comparison.version_b} not in self._skipped:
+                return comparison, num_missing_in_study
         num_missing = {
             one: self._settings.duels_ready - self._store.duels.count_ready(self._base, one.version_a, one.version_b)
             for one in self._store.duels.comparisons(self._base)

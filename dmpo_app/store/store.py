@@ -21,6 +21,7 @@ from dmpo_app.store.home import claim_database, make_home, require_own_database
 from dmpo_app.store.imports.imports import Imports
 from dmpo_app.store.judging.duels import Duels
 from dmpo_app.store.judging.effects import Effects
+from dmpo_app.store.judging.studies import Studies
 from dmpo_app.store.judging.verdicts import Verdicts
 from dmpo_app.store.pairs.images import Images, Models
 from dmpo_app.store.pairs.pairs import GoldPairs, PairMargins, Pairs, Scores
@@ -85,6 +86,7 @@ class Store:
         self.vote_records = VoteRecords(database)
         self.voted_pairs = VotedPairs(database)
         self.adapters = Adapters(database, home, now)
+        self.studies = Studies(database, now)
         self.verdicts = Verdicts(database)
         self.rounds = Rounds(database, self.adapters, now)
         self.lease = Lease(database, now)

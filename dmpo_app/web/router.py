@@ -36,6 +36,7 @@ from dmpo_app.web.routes.personal_routes import personal_router
 from dmpo_app.web.routes.prompt_routes import prompts_router
 from dmpo_app.web.routes.sign_in_routes import callback_router, login_router, oidc_provider_from_settings
 from dmpo_app.web.routes.studio_routes import studio_router, versions_router
+from dmpo_app.web.routes.study_routes import study_router
 from dmpo_app.web.routes.voting_routes import voting_router
 from dmpo_app.web.services import RenderBackpressureMiddleware, RequestLimiters, Services
 
@@ -214,6 +215,7 @@ def create_router(services: Services) -> DescribedRouter:
         gold_router(services, limiters),
         prompts_router(services, limiters),
         quality_router(services, limiters),
+        study_router(services, limiters),
         exports_router(services, limiters),
         imports_router(services, limiters),
         damage_router(services, limiters),

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import insert, update
 
-from dmpo_app.domain.judging import Comparison, Duel, Evidence, Judgement, NewDuel, Verdict, VerdictAction
+from dmpo_app.domain.judging import Comparison, Duel, Evidence, Judgement, NewDuel, NewStudy, Verdict, VerdictAction
 from dmpo_app.domain.lineage import BaseModelRef, ImageKind, PairSource
 from dmpo_app.domain.vote import Annotator, Assignment, AssignmentRules, Choice, Outcome, Question
 from dmpo_app.errors import BadInputError, ConflictError, NotFoundError, StudioError
@@ -194,14 +194,9 @@ def test_duels_of_other_versions_and_of_studies_are_not_offered(
 ) -> None:
     publish_version(store, base)
     store.duels.add(base, new_duel(1, versions=(live, 0)))
-    study = insert(schema.StudyRow).values(
-        id=1, base_id=base.id, name="study", version_a=2, version_b=1, questions=["overall"], num_raters=3,
-        num_pairs=1, created_by="administrator", created_at=Clock()(),
-    )  # fmt: skip
-    store.database.write(lambda connection: connection.execute(study))
-    images = new_duel(2, versions=(2, 1))
-    of_study = store.duels.add(base, NewDuel(images.prompt, images.image_a, images.image_b, study_id=1))
-    assert of_study.study_id == 1
+    study = store.studies.create(base, NewStudy("study", 2, 1, num_pairs=1), by="administrator")
+    of_study = store.duels.add(base, new_duel(2, versions=(2, 1)))
+    assert of_study.study_id == study.id
     assert offered(store, base, anna) == []
     assert store.duels.count_ready(base, 2, 1) == 0
     duel = store.duels.add(base, new_duel(3, versions=(1, 2)))

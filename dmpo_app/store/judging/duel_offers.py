@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, func, or_, select
 
 from dmpo_app.domain.judging import Comparison
 from dmpo_app.domain.lineage import BASE_VERSION
@@ -24,18 +24,57 @@ def find_comparisons(connection: Connection, base_id: int) -> list[Comparison]:
     return [Comparison(live, other) for other in dict.fromkeys([before, BASE_VERSION])]
 
 
-def find_duels(connection: Connection, request: AssignmentRequest, *, max_taken: int, count: int) -> list[int]:
-    """Find up to `count` duels of the versions compared now that the annotator may be assigned, by pair id.
+def find_duels(
+    connection: Connection, request: AssignmentRequest, *, max_taken: int, count: int, study_id: int | None = None
+) -> list[int]:
+    """Find up to `count` duels that the annotator may be assigned, by pair id.
+
+    They are of the versions compared now and of no study, or of the study `study_id`.
 
     They have not been asked all of the questions about them. The fewest judgements come first, among them the oldest.
-    Those of studies are left out.
     """
+    parameters: dict[str, int] = {**request.parameters, "most": max_taken, "count": count}
+    if study_id is not None:
+        query = _duels_query(request.questions).where(schema.DuelRow.study_id == study_id)
+        return list(connection.execute(query, parameters).scalars())
     comparisons = find_comparisons(connection, request.base_id)
     if not comparisons:
         return []
     of_versions = or_(*(is_between(one.version_a, one.version_b) for one in comparisons))
-    query = _duels_query(request.questions).where(of_versions)
-    return list(connection.execute(query, {**request.parameters, "most": max_taken, "count": count}).scalars())
+    query = _duels_query(request.questions).where(of_versions, schema.DuelRow.study_id.is_(None))
+    return list(connection.execute(query, parameters).scalars())
+
+
+def needy_studies_query(base_id: int) -> Select[*tuple[Any, ...]]:
+    """Query of the open studies that lack duels, oldest first: id, versions, and how many are missing."""
+    num_made = (
+        select(func.count())
+        .select_from(schema.DuelRow)
+        .where(schema.DuelRow.study_id == schema.StudyRow.id)
+        .scalar_subquery()
+    )
+    return (
+        select(
+            schema.StudyRow.id,
+            schema.StudyRow.version_a,
+            schema.StudyRow.version_b,
+            (schema.StudyRow.num_pairs - num_made).label("num_missing"),
+        )
+        .where(
+            schema.StudyRow.base_id == base_id,
+            schema.StudyRow.closed_at.is_(None),
+            num_made < schema.StudyRow.num_pairs,
+        )
+        .order_by(schema.StudyRow.id)
+    )
+
+
+def find_needy_study(connection: Connection, base_id: int, version_a: int, version_b: int) -> int | None:
+    """Find the oldest open study of two versions that lacks duels, as a part of a transaction."""
+    for row in connection.execute(needy_studies_query(base_id)):
+        if {row.version_a, row.version_b} == {version_a, version_b}:
+            return int(row.id)
+    return None
 
 
 @cache
@@ -46,7 +85,6 @@ def _duels_query(questions: tuple[Question, ...]) -> Select[*tuple[Any, ...]]:
         .join(schema.DuelRow, schema.DuelRow.pair_id == schema.PairRow.id)
         .where(
             schema.DuelRow.base_id == bindparam("base_id"),
-            schema.DuelRow.study_id.is_(None),
             schema.PairRow.num_taken < bindparam("most"),
             *may_be_shown(),
             ~REPORTED_BY_THEM,

@@ -5,25 +5,22 @@ that nobody can tell it from one. Nothing is trained on it.
 """
 
 import builtins
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, insert, select, text
 
-from dmpo_app.domain.judging import Comparison, Duel, Judgement, NewDuel
+from dmpo_app.domain.judging import DUEL_SCORES, Comparison, Duel, Judgement, NewDuel
 from dmpo_app.domain.lineage import BaseModelRef, ImageKind, PairSource
-from dmpo_app.domain.vote import PREFERENCES, Outcome, Purpose, Question
+from dmpo_app.domain.vote import PREFERENCES, Purpose, Question
 from dmpo_app.errors import BadInputError, ConflictError, NotFoundError
 from dmpo_app.store import schema
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.files import Files
-from dmpo_app.store.judging.duel_offers import find_comparisons, is_between, may_be_shown
+from dmpo_app.store.judging.duel_offers import find_comparisons, find_needy_study, is_between, may_be_shown
 from dmpo_app.store.pairs.images import find_images, insert_image, store_image_files
 from dmpo_app.store.voting.vote_queries import is_not_struck
-
-_SCORES: Mapping[Outcome, float] = {Outcome.A: 1.0, Outcome.TIE: 0.5, Outcome.B: 0.0}
-"""The score of a duel's image a by the outcome of a vote on it."""
 
 
 class Duels:
@@ -34,6 +31,8 @@ class Duels:
 
     def add(self, base: BaseModelRef, duel: NewDuel) -> Duel:
         """Store a duel: its files first, then its rows. Prompts of either side are welcome, the held-out ones included.
+
+        It belongs to the oldest open study of its versions that still lacks duels, if there is one.
 
         Raises BadInputError for images that are no duel, NotFoundError for a prompt that is not in the home,
         ConflictError for one that either version was trained on, StorageFullError.
@@ -191,6 +190,7 @@ class Duels:
         prompt_id = _require_prompt(connection, base.id, duel.prompt, version_a, version_b)
         image_a = insert_image(connection, self._files, base, duel.image_a, ImageKind.PAIR, at=at)
         image_b = insert_image(connection, self._files, base, duel.image_b, ImageKind.PAIR, at=at)
+        study_id = find_needy_study(connection, base.id, version_a, version_b)
         pair_id = connection.execute(
             insert(schema.PairRow)
             .values(
@@ -208,15 +208,15 @@ class Duels:
         ).scalar_one()
         connection.execute(
             insert(schema.DuelRow).values(
-                pair_id=pair_id, base_id=base.id, version_a=version_a, version_b=version_b, study_id=duel.study_id
+                pair_id=pair_id, base_id=base.id, version_a=version_a, version_b=version_b, study_id=study_id
             )
         )
-        return Duel(pair_id, duel.prompt, version_a, version_b, image_a, image_b, 0, duel.study_id)
+        return Duel(pair_id, duel.prompt, version_a, version_b, image_a, image_b, 0, study_id)
 
 
 def _judgement_from_row(row: Row[*tuple[Any, ...]], *, is_turned: bool) -> Judgement:
     """The judgement of a vote on a duel, with the two versions turned round or as they are stored."""
-    score = _SCORES[row.outcome]
+    score = DUEL_SCORES[row.outcome]
     versions = (row.version_b, row.version_a) if is_turned else (row.version_a, row.version_b)
     return Judgement(row.annotator_id, row.text, *versions, 1 - score if is_turned else score, row.question)
 

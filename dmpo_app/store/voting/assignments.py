@@ -65,19 +65,19 @@ _ONE = _ASSIGNMENTS.where(schema.AssignmentRow.public_id == bindparam("public_id
 
 @cache
 def open_assignments_query(
-    questions: tuple[Question, ...], *, with_pairs: bool = True, with_duels: bool = False
+    questions: tuple[Question, ...], *, with_pairs: bool = True, with_duels: bool = False, study_id: int | None = None
 ) -> Select[*tuple[Any, ...]]:
     """Query of an annotator's open assignments of these questions; takes `annotator_id`, `base_id` and `now`.
 
-    `with_duels`: also duels, but for those of studies.
+    `with_duels`: also duels, of this study or of none.
     """
     is_duel = schema.AssignmentRow.purpose == Purpose.DUEL
-    of_no_study = exists().where(
-        schema.DuelRow.pair_id == schema.AssignmentRow.pair_id, schema.DuelRow.study_id.is_(None)
+    of_study = exists().where(
+        schema.DuelRow.pair_id == schema.AssignmentRow.pair_id, schema.DuelRow.study_id.is_not_distinct_from(study_id)
     )
     kinds = [~is_duel] if with_pairs else []
     if with_duels:
-        kinds.append(and_(is_duel, of_no_study))
+        kinds.append(and_(is_duel, of_study))
     return _ASSIGNMENTS.where(
         or_(*kinds),
         text(schema.IS_OPEN),
@@ -238,6 +238,7 @@ class Assignments:
             request.questions,
             with_pairs=not rules.duels_only,
             with_duels=rules.duels_only or rules.mixes_duels(request.questions),
+            study_id=rules.study_id,
         )
         return _assignments_from_rows(connection, connection.execute(query, {**parameters, "now": now}).all())
 
@@ -322,7 +323,8 @@ def _choose_duels(
     connection: Connection, request: AssignmentRequest, rules: AssignmentRules, num_duels: int, rng: random.Random
 ) -> list[_NewAssignment]:
     """Choose duels, as many as there are up to a number; each is asked about as any other pair."""
-    pair_ids = find_duels(connection, request, max_taken=max_claims(request, rules), count=num_duels)
+    most = max_claims(request, rules)
+    pair_ids = find_duels(connection, request, max_taken=most, count=num_duels, study_id=rules.study_id)
     questions_by_pair = _unseen_questions(connection, request, pair_ids)
     return [
         _NewAssignment.with_random_places(pair_id, request, questions_by_pair[pair_id], rng, Purpose.DUEL)

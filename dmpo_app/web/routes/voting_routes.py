@@ -49,20 +49,21 @@ def voting_router(services: Services, limiters: RequestLimiters, limits: RateLim
     ) -> api_models.AssignmentsAnswer:
         """Assignments to vote on. Asking again gives the same open ones first and tops them up to `count`.
 
-        `kind=duels`: only pairs of two versions' images of one prompt and seed; among the others some are mixed in.
+        `kind=duels`: only pairs of two versions' images of one prompt and seed, those of an open study first; among the
+        others some are mixed in.
 
         Where several questions are asked, those about a pair follow one another, its images on the same sides.
         """
         num_assignments = min(count, MAX_ASSIGNMENTS)
 
         annotator = await require_admitted_annotator(labeling, limiters, token)
-        items = await limiters.votes.run(lambda: labeling.assignments(annotator, num_assignments, kind))
+        is_for_duels = kind is AssignmentKind.DUELS
+        study = await limiters.reads.run(lambda: labeling.study_for(annotator)) if is_for_duels else None
+        items = await limiters.votes.run(lambda: labeling.assignments(annotator, num_assignments, kind, study))
         addresses = _ImageUrls(services)
         return api_models.AssignmentsAnswer(
             assignments=[_assignment(services, item, addresses) for item in items],
-            no_duels=await limiters.reads.run(labeling.no_duels_reason)
-            if kind is AssignmentKind.DUELS and not items
-            else None,
+            no_duels=await limiters.reads.run(labeling.no_duels_reason) if is_for_duels and not items else None,
         )
 
     _add_votes(router, services, limiters, limits)
