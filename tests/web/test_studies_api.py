@@ -8,7 +8,7 @@ PLAN = {"name": "1 against the base", "version_a": 1, "version_b": 0, "questions
 
 def test_a_study_is_answered_and_summed_up(studio: ApiStudio) -> None:
     client = studio.client
-    studio.publish_version()
+    studio.publish()
     created = client.post("/api/v1/studies", json={**PLAN, "pairs": 2}, headers=ADMIN).json()
     address = f"/api/v1/studies/{created['id']}"
     add_duels(studio, 2)
@@ -18,7 +18,7 @@ def test_a_study_is_answered_and_summed_up(studio: ApiStudio) -> None:
         items = asked_for_duels(studio, who, 8)["assignments"]
         assert [item["question"] for item in items] == ["overall", "fit", "overall", "fit"]
         for item in items:
-            assert studio.vote(who, item["id"], "tie").status_code == 200
+            assert studio.vote(who, item["id"], "tie").status_code == 201
     answer = client.get(address, headers=ADMIN).json()
     assert (answer["study"]["made"], answer["study"]["answers"]) == (2, 8)
     assert [(one["question"], one["ties"], one["win_rate"]) for one in answer["results"]] == [
