@@ -111,6 +111,7 @@ def _be(
     os.environ.update(environment)
     sys.path[:0] = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
     sys.argv = [module, *arguments]
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]  # it may have children
     if has_trainer:
         from tests.forked_trainer import fork_trainers_from_here
 
