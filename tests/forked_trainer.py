@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 import psutil
 
+from dmpo_app.io.processes import module_command
 from dmpo_app.training.process import supervisor, trainer_process
 
 NURSERY = "nursery"
@@ -47,7 +48,7 @@ def fork_trainers_from_here() -> None:
         def _execute_child(self, args: tuple[str, ...], *others: Any) -> None:
             environment, pipes = others[5], others[9:15]
             to_child, _, _, from_child, _, errors_from_child = pipes
-            request = json.dumps({"arguments": args[len(supervisor.module_command("")) :], "environment": environment})
+            request = json.dumps({"arguments": args[len(module_command("")) :], "environment": environment})
             with _asked_one_by_one:
                 socket.send_fds(ours, [request.encode()], [to_child, from_child, errors_from_child])
                 self.pid = int(ours.recv(_MOST_BYTES))
@@ -56,7 +57,7 @@ def fork_trainers_from_here() -> None:
                 os.close(end)
 
     known = {name: getattr(subprocess, name) for name in ("PIPE", "TimeoutExpired")}
-    supervisor.subprocess = SimpleNamespace(Popen=ForkedTrainer, **known)  # type: ignore[assignment]
+    vars(supervisor)["subprocess"] = SimpleNamespace(Popen=ForkedTrainer, **known)
 
 
 def trainers_of(server: psutil.Process) -> list[psutil.Process]:
