@@ -36,7 +36,9 @@ setup-dev: $(SETUP_DEV)  ## Install what `make test` needs
 $(SETUP): requirements/runtime.txt requirements/torch.txt pyproject.toml scripts/setup.sh
 	@scripts/setup.sh run && touch $@
 
-$(SETUP_DEV): $(SETUP) requirements/dev.txt scripts/chromium.sh scripts/postgres.sh scripts/nginx.sh
+# Makes $(SETUP) itself, beside the system's packages.
+$(SETUP_DEV): requirements/runtime.txt requirements/torch.txt requirements/dev.txt pyproject.toml scripts/setup.sh \
+	scripts/chromium.sh scripts/postgres.sh scripts/nginx.sh
 	@scripts/setup.sh dev && touch $@
 
 soak: export PYTHONDONTWRITEBYTECODE =

@@ -48,6 +48,13 @@ from dmpo_app.diffusion.families.registry import get_family
 get_family('stable_diffusion')"
 }
 
+# What comes from the system's packages, which wait for their servers as much as Python's do, and for each other's lock.
+# Chromium is among them where they will have one: Playwright's, which it may be else, needs Python's packages first.
+install_system_packages() {
+  scripts/postgres.sh && scripts/nginx.sh || return
+  if [ "$(id -u)" = 0 ] && command -v apt-get && ! [ -d ~/.cache/ms-playwright ]; then scripts/chromium.sh; fi
+}
+
 make_venv
 install_uv
 case "${1:-run}" in
@@ -60,10 +67,13 @@ case "${1:-run}" in
     compile_imports
     ;;
   dev)
+    install_system_packages >/dev/null &
+    system_packages=$!
+    trap 'wait "$system_packages" || true' EXIT  # a failure of the others leaves no package half installed
+    make --no-print-directory setup
     install_locked requirements/dev.txt
+    wait "$system_packages"
     scripts/chromium.sh >/dev/null
-    scripts/postgres.sh >/dev/null
-    scripts/nginx.sh >/dev/null
     ;;
   *)
     echo "usage: scripts/setup.sh run|dev" >&2

@@ -3,6 +3,7 @@
 With `-m "not slow"` files listed whole are not imported.
 """
 
+import gc
 import os
 from pathlib import Path
 
@@ -17,6 +18,15 @@ FAST = "not slow"
 LIST = Path(__file__).parent / "slow_tests.txt"
 FORKING = "tests/hosting/zerogpu/"
 """These tests fork the process that they run in to train in it, which torch refuses where a backward pass has been."""
+
+
+STORES = "empty_homes"
+"""The fixture that all stores come from, on either database."""
+
+
+def fixtures_of(item: pytest.Item) -> tuple[str, ...]:
+    """The names of all fixtures that a test has."""
+    return tuple(getattr(item, "fixturenames", ()))
 
 
 def slow_prefixes() -> tuple[str, ...]:
@@ -36,11 +46,15 @@ def is_slow(node_id: str) -> bool:
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the slow tests and put them first, so that no process is left alone with a long one at the end.
 
-    Before them come those that need a process in which nothing was trained.
+    Before them come those that need a process in which nothing was trained. Of the tests on PostgreSQL those stay that
+    have a store: the others do what they do on SQLite.
     """
+    if os.environ.get("DMPO_TEST_DATABASE") == "postgresql":
+        config.hook.pytest_deselected(items=[item for item in items if STORES not in fixtures_of(item)])
+        items[:] = [item for item in items if STORES in fixtures_of(item)]
     slow = [
         item
         for item in items
@@ -49,6 +63,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in slow:
         item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: (not item.nodeid.startswith(FORKING), item.get_closest_marker("slow") is None))
+
+
+def pytest_collection_finish() -> None:
+    """Look no more for garbage in what is imported by now: see tests/imports_settled.py."""
+    gc.collect()
+    gc.freeze()
 
 
 class SlowFilesWhole(LoadScopeScheduling):  # type: ignore[misc]

@@ -27,6 +27,8 @@ PRELOADED = [
     "tests.browser.served_home",
     "tests.training.training_studio",
     "tests.model_fixtures",
+    "tests.forked_trainer",
+    "tests.imports_settled",
 ]
 
 
@@ -49,10 +51,13 @@ class PreloadedPython:
         stdout: Path,
         stderr: Path,
         own_session: bool = False,
+        has_trainer: bool = False,
     ) -> None:
         self._files = (stdout, stderr)
         process = preloaded_processes().Process(
-            target=_be, args=(module, list(arguments), dict(environment), self._files, own_session), daemon=True
+            target=_be,
+            args=(module, list(arguments), dict(environment), self._files, own_session, has_trainer),
+            daemon=True,
         )
         process.start()
         assert process.pid is not None
@@ -89,7 +94,12 @@ class PreloadedPython:
 
 
 def _be(
-    module: str, arguments: list[str], environment: dict[str, str], files: tuple[Path, Path], own_session: bool
+    module: str,
+    arguments: list[str],
+    environment: dict[str, str],
+    files: tuple[Path, Path],
+    own_session: bool,
+    has_trainer: bool,
 ) -> None:
     """Be that Python, in a process that was just forked."""
     if own_session:
@@ -99,5 +109,11 @@ def _be(
         os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT), stream)
     os.environ.clear()
     os.environ.update(environment)
+    sys.path[:0] = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
     sys.argv = [module, *arguments]
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]  # it may have children
+    if has_trainer:
+        from tests.forked_trainer import fork_trainers_from_here
+
+        fork_trainers_from_here()
     runpy.run_module(module, run_name="__main__", alter_sys=True)

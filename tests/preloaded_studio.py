@@ -1,4 +1,4 @@
-"""A studio forked from a process that has imported everything already. Its trainer starts as always."""
+"""A studio forked from a process that has imported everything already, and so are its trainers."""
 
 from tests.preloaded_process import PreloadedPython
 from tests.studio_process import StudioProcess
@@ -10,5 +10,11 @@ class PreloadedStudio(StudioProcess):
     def _spawn(self, arguments: list[str]) -> PreloadedPython:
         log = self.log_path
         return PreloadedPython(
-            "dmpo_app.cli", arguments, environment=self.environment, stdout=log, stderr=log, own_session=True
+            "dmpo_app.cli",
+            arguments,
+            environment=self.environment,
+            stdout=log,
+            stderr=log,
+            own_session=True,
+            has_trainer=True,
         )

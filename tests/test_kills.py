@@ -19,6 +19,7 @@ from sqlalchemy import text
 from dmpo_app.server.wiring import open_lineage
 from dmpo_app.settings import Settings
 from dmpo_app.store.db.database import Database, sqlite_url
+from tests.forked_trainer import trainers_of
 from tests.patience import wait_until
 from tests.preloaded_studio import PreloadedStudio
 from tests.tiny_pipeline import make_tiny_pipeline
@@ -43,6 +44,7 @@ def studio(tmp_path: Path) -> Iterator[PreloadedStudio]:
         ROUND__NUM_STEPS=40,
         ROUND__SLICE_SECONDS=0.5,
         TRAINER__POLL_SECONDS=0.1,
+        TRAINER__NICE=0,  # beside other tests a nice trainer trains for minutes
     )
     with studio:
         yield studio
@@ -116,7 +118,7 @@ def test_a_killed_trainer_leaves_the_page_alone_and_every_round_is_published_onc
             cast_votes(client, 4)
             studio.wait_for(lambda status: status["round"] is not None)
             time.sleep(rng.uniform(0, 1.5))  # the kill is to come at any moment of a round
-            for trainer in server.children():
+            for trainer in trainers_of(server):
                 trainer.kill()
             assert client.get("/").status_code == 200
             status = studio.wait_for(lambda status, rounds=kill + 1: finished(status, rounds))

@@ -104,7 +104,7 @@ def test_the_commands_tell_of_it_what_they_told_then(folder: Path, expected: dic
     without_pool = (pool.sub("pool", " ".join(text.split())) for text in (expected["status"], status))
     assert len({tuple(numbers_in(text)) for text in without_pool}) == 1
     assert "running, step" in status
-    listed = process("adapters", "list")
+    listed = dmpo("adapters", "list")
     assert "the base model" in listed
     assert "* 1 0 " in listed
 
@@ -204,7 +204,7 @@ def test_its_exports_are_read_as_they_were_and_made_anew_they_say_the_same(
     ):
         assert len(expected["judgements"][name]) > 10
         assert judgements_in(folder / "export" / name) == expected["judgements"][name]
-        process("export", *made_anew)
+        dmpo("export", *made_anew)
         assert judgements_in(folder / "anew" / name) == expected["judgements"][name]
 
 

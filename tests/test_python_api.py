@@ -26,9 +26,9 @@ from dmpo_app.errors import BadInputError, SetupError, UnknownFamilyError
 from dmpo_app.settings import RoundSettings
 from dmpo_app.training.loop.steps import StepDone
 from tests.exchange.readers.preference_files import image_bytes, mixed_rows, pick_a_pic_row, write_pick_a_pic
-from tests.model_fixtures import case, case_folder, fixed_threads, folder, tiny_model
+from tests.model_fixtures import NUM_THREADS, case, case_folder, fixed_threads, folder, tiny_model
 from tests.studio_process import PROJECT_ROOT
-from tests.tiny_models.cases import CASES, Case
+from tests.tiny_models.cases import Case, one_a_family
 
 __all__ = ["case", "case_folder", "fixed_threads", "folder", "tiny_model"]
 
@@ -94,12 +94,20 @@ def test_every_public_name_is_there_and_others_are_an_attribute_error() -> None:
         dmpo_app.DPOTrainer  # noqa: B018
 
 
-def test_four_lines_train_an_adapter_that_plain_diffusers_loads(tiny_model: Path, tmp_path: Path) -> None:
-    trainer = DMPOTrainer(tiny_model, rows(), config_for(tmp_path / "out"))
+@pytest.fixture(scope="module")
+def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    """The result of ten rows under the usual settings, uncut."""
+    torch.set_num_threads(NUM_THREADS)  # a test's own fixture comes later
+    trainer = DMPOTrainer(tiny_model, rows(), config_for(tmp_path_factory.mktemp("trained") / "out"))
     with pytest.raises(BadInputError, match="no result yet"):
         _ = trainer.result
     result = trainer.train()
     assert result is trainer.result
+    return result
+
+
+def test_four_lines_train_an_adapter_that_plain_diffusers_loads(tiny_model: Path, trained: TrainingResult) -> None:
+    result = trained
     assert result.evaluation is not None
     assert result.evaluation.num_pairs + result.metrics["train_pairs"] == result.counts.pairs == 10
     assert result.evaluation.loss == result.metrics["held_out_loss"]
@@ -154,7 +162,7 @@ def test_rows_in_memory_are_told_apart_by_their_content() -> None:
     assert load_preferences(rows()).source.fingerprint != load_preferences(rows()[::-1]).source.fingerprint
 
 
-@pytest.mark.parametrize("case", [CASES[name] for name in ("sd1", "sdxl", "sd3", "flux")], ids=lambda case: case.name)
+@one_a_family
 def test_a_loaded_pipeline_is_trained_like_its_folder_and_given_back_as_it_was(
     case: Case, folder: Path, tmp_path: Path
 ) -> None:
@@ -164,15 +172,15 @@ def test_a_loaded_pipeline_is_trained_like_its_folder_and_given_back_as_it_was(
     before = {name: {key: value.clone() for key, value in part.state_dict().items()} for name, part in parts.items()}
     facts = [_facts(part) for part in parts.values()]
     scheduler = pipeline.scheduler
-    changes = {"resolution": case.resolution, "num_steps": 3}
-    result = DMPOTrainer(pipeline, rows(6), config_for(tmp_path / "loaded", **changes)).train()
+    changes = {"resolution": case.resolution, "num_steps": 2, "held_out_share": 0.0}
+    result = DMPOTrainer(pipeline, rows(4), config_for(tmp_path / "loaded", **changes)).train()
     assert pipeline.scheduler is scheduler
     assert [_facts(part) for part in parts.values()] == facts
     for name, part in parts.items():
         after = part.state_dict()
         assert list(after) == list(before[name])
         assert all(torch.equal(after[key], value) for key, value in before[name].items())
-    assert_same_weights(result, DMPOTrainer(folder, rows(6), config_for(tmp_path / "folder", **changes)).train())
+    assert_same_weights(result, DMPOTrainer(folder, rows(4), config_for(tmp_path / "folder", **changes)).train())
 
 
 def _facts(part: torch.nn.Module) -> list[Any]:
@@ -183,10 +191,11 @@ def _facts(part: torch.nn.Module) -> list[Any]:
     return [*modules, *((name, parameter.requires_grad) for name, parameter in part.named_parameters())]
 
 
-def test_a_pipeline_that_cannot_be_trained_as_it_is_gets_a_sentence(tiny_model: Path, tmp_path: Path) -> None:
-    result = DMPOTrainer(tiny_model, rows(6), config_for(tmp_path / "first")).train()
+def test_a_pipeline_that_cannot_be_trained_as_it_is_gets_a_sentence(
+    tiny_model: Path, trained: TrainingResult, tmp_path: Path
+) -> None:
     pipeline = DiffusionPipeline.from_pretrained(tiny_model, use_safetensors=True)
-    pipeline.load_lora_weights(result.adapter_path)
+    pipeline.load_lora_weights(trained.adapter_path)
     with pytest.raises(SetupError, match=r"carries LoRA adapters.*unload_lora_weights"):
         DMPOTrainer(pipeline, rows(), config_for(tmp_path / "out"))
     pipeline.unload_lora_weights()
@@ -279,9 +288,8 @@ def test_a_callback_that_stops_the_training_gets_the_best_adapter_so_far(tiny_mo
 
 
 def test_a_loop_that_is_left_goes_on_in_the_same_trainer_or_another_to_the_same_adapter(
-    tiny_model: Path, tmp_path: Path
+    tiny_model: Path, trained: TrainingResult, tmp_path: Path
 ) -> None:
-    whole = DMPOTrainer(tiny_model, rows(), config_for(tmp_path / "whole")).train()
     config = config_for(tmp_path / "pieces")
     trainer = DMPOTrainer(tiny_model, rows(), config)
     for step in trainer.steps():
@@ -292,7 +300,7 @@ def test_a_loop_that_is_left_goes_on_in_the_same_trainer_or_another_to_the_same_
     with pytest.raises(BadInputError, match=r"pieces exists already; choose another, or set resume=True"):
         DMPOTrainer(tiny_model, rows(), config)
     resumed = DMPOTrainer(tiny_model, rows(), replace(config, resume=True))
-    assert_same_weights(whole, resumed.train())
+    assert_same_weights(trained, resumed.train())
     assert list(resumed.steps()) == []
 
 
@@ -327,7 +335,9 @@ def own_objectives() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("own_objectives")
-def test_an_objective_of_ones_own_is_trained_with_by_its_name(tiny_model: Path, tmp_path: Path) -> None:
+def test_an_objective_of_ones_own_is_trained_with_by_its_name(
+    tiny_model: Path, trained: TrainingResult, tmp_path: Path
+) -> None:
     def hinge(margin: Tensor, target: Tensor, *, width: float = 1.0) -> Tensor:
         return (width - margin * torch.sign(target - 0.5)).clamp(min=0)
 
@@ -336,8 +346,7 @@ def test_an_objective_of_ones_own_is_trained_with_by_its_name(tiny_model: Path, 
     result = DMPOTrainer(tiny_model, rows(), config).train()
     manifest = json.loads((result.adapter_path / "manifest.json").read_text())
     assert manifest["config"]["settings"]["objective"] == "hinge"
-    ipo = DMPOTrainer(tiny_model, rows(), config_for(tmp_path / "ipo", objective="ipo")).train()
-    assert any(not torch.equal(weights(ipo)[name], tensor) for name, tensor in weights(result).items())
+    assert any(not torch.equal(weights(trained)[name], tensor) for name, tensor in weights(result).items())
     with pytest.raises(SetupError, match="hinge has no option 'breadth'; it has: width"):
         DMPOTrainer(tiny_model, rows(), replace(config, objective_options={"breadth": 2.0}))
 
@@ -439,7 +448,8 @@ def test_errors_of_training_name_arguments_and_not_variables(tiny_model: Path, t
 
 
 def test_a_limited_number_of_pairs_is_read_and_unusable_ones_are_counted(tiny_model: Path, tmp_path: Path) -> None:
-    result = DMPOTrainer(tiny_model, mixed_rows(), config_for(tmp_path / "all")).train()
+    quick = {"num_steps": 1, "held_out_share": 0.0}
+    result = DMPOTrainer(tiny_model, mixed_rows(), config_for(tmp_path / "all", **quick)).train()
     assert (result.counts.rows, result.counts.pairs) == (12, 9)
-    limited = DMPOTrainer(tiny_model, mixed_rows(), config_for(tmp_path / "three", max_pairs=3)).train()
+    limited = DMPOTrainer(tiny_model, mixed_rows(), config_for(tmp_path / "three", max_pairs=3, **quick)).train()
     assert limited.counts.pairs == 3

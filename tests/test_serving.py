@@ -1,6 +1,5 @@
 """The server as its owner meets it: taken homes and ports, restarts, signals, a trainer that dies."""
 
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,24 +13,17 @@ import pytest
 from dmpo_app.errors import SetupError
 from dmpo_app.server.wiring import build_renderer, open_lineage
 from dmpo_app.settings import RenderSettings, Settings
+from tests.forked_trainer import trainers_of
 from tests.patience import PATIENCE, wait_until
+from tests.preloaded_process import PreloadedPython
 from tests.preloaded_studio import PreloadedStudio
 from tests.studio_process import PROJECT_ROOT, StudioProcess
 
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioProcess]:
-    with StudioProcess(tmp_path_factory.mktemp("studio") / "home") as running:
+    with PreloadedStudio(tmp_path_factory.mktemp("studio") / "home") as running:
         yield running
-
-
-def serve(home: Path, port: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dmpo_app.cli", "serve", "--home", str(home), "--port", str(port)]
-    return subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
-
-
-def message(finished: subprocess.CompletedProcess[str]) -> str:
-    return " ".join(finished.stderr.split())
 
 
 def session(client: httpx.Client) -> dict[str, str]:
@@ -47,33 +39,15 @@ def test_a_fresh_home_can_be_voted_on_at_once(studio: StudioProcess) -> None:
         assert client.post("/api/v1/votes", json=body, headers=headers).status_code == 201
 
 
-def test_a_second_server_on_the_same_home_says_where_the_first_one_is(studio: StudioProcess) -> None:
-    finished = serve(studio.home, 0)
-    assert finished.returncode == 1
-    assert f"127.0.0.1:{studio.port}" in message(finished)
-    assert "Traceback" not in finished.stderr
-
-
-def test_a_port_in_use_is_named_with_what_to_do(tmp_path: Path) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = other.getsockname()[1]
-        finished = serve(tmp_path / "home", port)
-    assert finished.returncode == 1
-    assert str(port) in message(finished)
-    assert "--port" in message(finished)
-
-
-def test_a_missing_model_is_named_with_what_to_do(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "dmpo_app.cli", "serve", "--home", str(tmp_path / "home"), "--port", "0"]
-    finished = subprocess.run(
-        [*command, "--base-model", str(tmp_path / "nowhere")],
-        cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False,
-    )  # fmt: skip
-    assert finished.returncode == 1
-    assert "nowhere" in message(finished)
-    assert "Traceback" not in finished.stderr
+def test_a_second_server_on_the_same_home_says_where_the_first_one_is(studio: StudioProcess, tmp_path: Path) -> None:
+    errors = tmp_path / "errors.log"
+    second = PreloadedPython(
+        "dmpo_app.cli", ["serve", "--port", "0"], environment=studio.environment, stdout=errors, stderr=errors
+    )
+    assert second.wait(PATIENCE) == 1
+    message = " ".join(errors.read_text().split())
+    assert f"127.0.0.1:{studio.port}" in message
+    assert "Traceback" not in message
 
 
 def test_a_model_without_a_safety_checker_is_refused_where_one_is_wanted(tmp_path: Path) -> None:
@@ -89,7 +63,7 @@ def trainer_of(studio: StudioProcess) -> list[psutil.Process]:
     """The server's children, once it has any."""
     assert studio.process is not None
     server = psutil.Process(studio.process.pid)
-    wait_until(lambda: server.children(), "the server has started its trainer")
+    wait_until(lambda: trainers_of(server), "the server has started its trainer")
     return server.children(recursive=True)
 
 

@@ -116,7 +116,8 @@ KINDS: dict[str, tuple[Arrange, str]] = {
     "postgresql that is down": (setting(DATABASE_URL="postgresql://me:secret@127.0.0.1:9/x"), "is the server running"),
     "no address of a database": (setting(DATABASE_URL="postgresql://me:secret@host:port/x"), "postgresql://user"),
     "a storage of unknown kind": (setting(BACKUP__URL="gopher://x/y"), "gopher"),
-    "a model that is not there": (setting(BASE_MODEL="/no/such/model"), "DMPO_BASE_MODEL"),
+    "a model that is not there": (setting(BASE_MODEL="/no/such/model"), "/no/such/model"),
+    "a model that is not there, and its setting": (setting(BASE_MODEL="/no/such/model"), "DMPO_BASE_MODEL"),
     "a model cut off": (model("{"), "model_index.json"),
     "a model of nothing": (model("[]"), "model_index.json"),
     "a value that is no number": (setting(MIN_VOTES="many"), "DMPO_MIN_VOTES='many'"),
@@ -143,8 +144,10 @@ def test_a_port_in_use_is_told_with_another_one(tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        sentence = failed_start(tmp_path, {"PORT": other.getsockname()[1]})
+        port = other.getsockname()[1]
+        sentence = failed_start(tmp_path, {"PORT": port})
     assert "another program" in sentence
+    assert str(port) in sentence
     assert "--port" in sentence
 
 

@@ -155,8 +155,8 @@ def test_what_makes_no_sense_is_said_in_one_line(tmp_path: Path, model: Path) ->
         ((*usual, "--base-model", str(tmp_path / "gone")), 1, "does not exist"),
     ]
     for arguments, code, words in cases:
-        assert run(*arguments)[0] == code, arguments
-        assert words in run(*arguments)[1], arguments
+        ended, output = run(*arguments)
+        assert (ended, words in output) == (code, True), (arguments, output)
 
 
 def test_settings_are_given_by_name_and_flags_win() -> None:

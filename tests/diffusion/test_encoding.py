@@ -9,7 +9,7 @@ from PIL import Image
 
 from dmpo_app.diffusion.loading import Encoder, load_pipeline, resize_and_crop
 from dmpo_app.errors import SetupError
-from tests.tiny_models.cases import Case
+from tests.tiny_models.cases import Case, one_a_family
 from tests.tiny_models.sdxl import make_tiny_sdxl
 from tests.tolerance import assert_latents_agree
 
@@ -25,6 +25,7 @@ def encoder(case: Case, folder: Path) -> Encoder:
     return Encoder.load(str(folder), device="cpu", dtype="float32", resolution=case.resolution)
 
 
+@one_a_family
 @torch.no_grad()
 def test_decoding_what_was_encoded_is_the_autoencoders_own_round_trip(
     case: Case, folder: Path, encoder: Encoder
@@ -39,6 +40,7 @@ def test_decoding_what_was_encoded_is_the_autoencoders_own_round_trip(
     assert float(latents.std()) > 0
 
 
+@one_a_family
 def test_latents_are_the_mode_and_the_same_each_time(encoder: Encoder) -> None:
     some = coarse_images(encoder.size)
     torch.manual_seed(1)
@@ -47,6 +49,7 @@ def test_latents_are_the_mode_and_the_same_each_time(encoder: Encoder) -> None:
     assert torch.equal(encoder.latents(some), first)
 
 
+@one_a_family
 def test_prompts_are_encoded_as_the_whole_pipeline_encodes_them(folder: Path, encoder: Encoder) -> None:
     whole = load_pipeline(str(folder), device="cpu", dtype="float32")
     with torch.no_grad():
@@ -56,6 +59,7 @@ def test_prompts_are_encoded_as_the_whole_pipeline_encodes_them(folder: Path, en
     assert all(torch.equal(found[name], expected[name]) for name in found)
 
 
+@one_a_family
 def test_the_encoder_holds_no_denoiser_and_needs_none_of_its_weights(folder: Path, encoder: Encoder) -> None:
     assert encoder.pipeline.components[encoder.family.component] is None
     assert encoder.pipeline.components.get("safety_checker") is None
@@ -76,6 +80,7 @@ def test_an_autoencoder_with_channel_statistics_is_undone_too(tmp_path: Path) ->
     torch.testing.assert_close(back, same, rtol=1e-4, atol=1e-4)
 
 
+@one_a_family
 def test_a_resolution_that_the_model_cannot_have_is_refused(folder: Path) -> None:
     with pytest.raises(SetupError, match="67 is not a multiple"):
         Encoder.load(str(folder), device="cpu", dtype="float32", resolution=67)

@@ -21,7 +21,7 @@ from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.errors import AdapterMismatchError, ModelUnavailableError
 from dmpo_app.settings import RoundSettings
 from tests.adapters import random_adapter
-from tests.tiny_models.cases import CASES, Case
+from tests.tiny_models.cases import CASES, Case, one_a_family
 from tests.tolerance import assert_latents_agree
 
 TIMESTEPS = torch.tensor([0, 10, 500, 999])
@@ -115,6 +115,7 @@ def test_a_schedule_of_zero_terminal_snr_ends_in_pure_noise(case_folder: Callabl
     torch.testing.assert_close(denoiser.training_target(latents, noise, last), -latents)
 
 
+@one_a_family
 def test_the_trainer_reads_neither_autoencoder_nor_text_encoders(tmp_path: Path, case: Case, folder: Path) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "model"))
     for weights in (*copy.glob("vae/*.safetensors"), *copy.glob("text_encoder*/*.safetensors")):
@@ -142,6 +143,7 @@ def specs(case: Case) -> list[LoraSpec]:
     return [LoraSpec(4, 6.0, names, family.component) for names in modules]
 
 
+@one_a_family
 def test_a_fresh_adapter_changes_nothing_and_an_adapter_comes_out_again(case: Case, denoiser: Denoiser) -> None:
     base = predict(denoiser, case)
     for spec in specs(case):
@@ -158,6 +160,7 @@ def test_a_fresh_adapter_changes_nothing_and_an_adapter_comes_out_again(case: Ca
         assert torch.equal(predict(denoiser, case), base)
 
 
+@one_a_family
 def test_the_gate_gives_each_image_what_a_pass_of_its_own_strength_gives_it(case: Case, denoiser: Denoiser) -> None:
     for spec in specs(case):
         parameters = lora.attach(denoiser.module, spec, seed=0)
@@ -189,6 +192,7 @@ def test_the_adapters_layers_are_the_familys_unless_the_settings_name_some() -> 
         assert (own.target_modules, own.component) == (("to_q",), entry.component)
 
 
+@one_a_family
 def test_layers_that_the_model_does_not_have_are_named(case: Case, denoiser: Denoiser) -> None:
     spec = LoraSpec(4, 4.0, ("no_such_layer",), denoiser.family.component)
     with pytest.raises(AdapterMismatchError, match=r"no_such_layer.*DMPO_ROUND__TARGET_MODULES"):

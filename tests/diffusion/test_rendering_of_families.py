@@ -17,7 +17,7 @@ from dmpo_app.diffusion.lora import LoraSpec
 from dmpo_app.errors import AdapterMismatchError, BadInputError, SetupError
 from dmpo_app.settings import RenderSettings
 from tests.adapters import random_adapter
-from tests.tiny_models.cases import CASES, NUM_STEPS, Case
+from tests.tiny_models.cases import CASES, NUM_STEPS, Case, one_a_family
 from tests.tiny_models.sd3 import make_tiny_sd3
 from tests.tiny_models.sdxl import make_tiny_sdxl
 from tests.tolerance import assert_images_agree, assert_latents_agree, images_agree
@@ -73,6 +73,7 @@ def test_without_guidance_they_are_too(case: Case, folder: Path, model: LiveMode
     assert images_agree(images_of(made), images_of(model.render(shots(0)))) != heeds_guidance
 
 
+@one_a_family
 def test_prompts_are_encoded_as_the_stock_pipeline_does(case: Case, folder: Path) -> None:
     family, pipeline, stock = get_family(case.family), load_pipeline(str(folder), device="cpu"), case.stock(folder)
     for prompt in PROMPTS:
@@ -104,6 +105,7 @@ def test_stable_diffusion_3_works_without_its_t5_encoder(tmp_path: Path) -> None
     assert_images_agree(images_of(made), stock)
 
 
+@one_a_family
 def test_swapping_to_another_version_and_back_is_bitwise_exact(case: Case, model: LiveModel) -> None:
     first, second = adapter(model, 1, spec_of(case)), adapter(model, 2, spec_of(case, "attention"))
     base = latents(model, 0, 0)
@@ -120,6 +122,7 @@ def test_swapping_to_another_version_and_back_is_bitwise_exact(case: Case, model
     assert not torch.equal(base[0], between[0])
 
 
+@one_a_family
 @pytest.mark.parametrize("preset", ["attention", "wide"])
 def test_plain_diffusers_loads_a_published_adapter_and_makes_the_same_image(
     tmp_path: Path, case: Case, folder: Path, model: LiveModel, preset: str
@@ -136,6 +139,7 @@ def test_plain_diffusers_loads_a_published_adapter_and_makes_the_same_image(
     assert not images_agree(expected, plain)
 
 
+@one_a_family
 def test_base_and_adapted_images_of_one_batch_are_each_exactly_their_own(case: Case, model: LiveModel) -> None:
     base = latents(model, 0, 0)
     model.swap(1, adapter(model, 1, spec_of(case)))
@@ -145,6 +149,7 @@ def test_base_and_adapted_images_of_one_batch_are_each_exactly_their_own(case: C
     assert torch.equal(mixed[1], adapted[1])
 
 
+@one_a_family
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_models_render_both_sides(case: Case, folder: Path, dtype: str) -> None:
     model = LiveModel.load(str(folder), settings_of(case).model_copy(update={"dtype": dtype}), spec_of(case))
@@ -154,6 +159,7 @@ def test_half_precision_models_render_both_sides(case: Case, folder: Path, dtype
     assert not torch.equal(base, adapted)
 
 
+@one_a_family
 def test_an_adapter_of_another_kind_of_denoiser_is_refused(case: Case, model: LiveModel) -> None:
     spec = spec_of(case)
     other = "unet" if spec.component == "transformer" else "transformer"
@@ -164,6 +170,7 @@ def test_an_adapter_of_another_kind_of_denoiser_is_refused(case: Case, model: Li
     assert model.version == 0
 
 
+@one_a_family
 def test_kohyas_naming_gives_plain_diffusers_the_same_image_where_it_is_defined(
     tmp_path: Path, case: Case, folder: Path, model: LiveModel
 ) -> None:

@@ -12,6 +12,7 @@ from dmpo_app.diffusion.base_models import detect_family, fingerprint
 from dmpo_app.domain.lineage import AdapterRef, BaseModelRef, NewAdapter, RoundState, Trigger
 from dmpo_app.settings import JudgingSettings, PoolSettings, RenderSettings, Settings
 from dmpo_app.store import Store
+from tests.store.store_data import copy_empty_home
 
 TRAIN_PROMPTS = ("a red fox", "a blue whale", "a green frog")
 HELD_OUT_PROMPTS = ("a pink crane", "a black cat", "a white owl", "a brown bear", "a gold fish", "a grey wolf")
@@ -34,7 +35,7 @@ class RenderingStudio:
         num_duels: int = 0,
         effect_prompts: int = 0,
     ) -> RenderingStudio:
-        store = Store.open(home)
+        store = Store.open(copy_empty_home(home))
         base = store.models.register(str(source), detect_family(str(source)), fingerprint(str(source)))
         store.prompts.ensure(TRAIN_PROMPTS, held_out=False)
         store.prompts.ensure(HELD_OUT_PROMPTS, held_out=True)

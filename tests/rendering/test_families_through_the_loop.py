@@ -11,7 +11,7 @@ from dmpo_app.rendering.engine import Engine
 from dmpo_app.rendering.pool import PairPlan
 from dmpo_app.settings import RenderSettings, RoundSettings, Settings
 from dmpo_app.training.rounds.round_runner import SliceOutcome
-from tests.tiny_models.cases import Case
+from tests.tiny_models.cases import Case, one_a_family
 from tests.training.training_studio import FAST, TrainingStudio
 
 ROUND: RoundSettings = FAST.model_copy(update={"num_steps": 2, "held_out_share": 0.0, "target_modules": "auto"})
@@ -30,6 +30,7 @@ def engine_of(studio: TrainingStudio, case: Case) -> Engine:
     return Engine.load(studio.store, studio.base, settings)
 
 
+@one_a_family
 def test_pairs_are_made_voted_on_trained_on_and_the_version_is_shown(case: Case, voted: TrainingStudio) -> None:
     engine = engine_of(voted, case)
     for number, prompt in enumerate(("a red fox", "a blue whale", "a green frog")):

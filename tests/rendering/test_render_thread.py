@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import itertools
+import os
 import shutil
 import subprocess
 import sys
@@ -44,6 +45,8 @@ from tests.rendering.rendering_studio import TRAIN_PROMPTS, RenderingStudio
 
 MakeAdapter = Callable[[int], AdapterWeights]
 REQUEST = RenderRequest("a red fox", 5, (0,))
+IMAGES_UNDER_CHANGE = 40 if "DMPO_SOAK_KILLS" in os.environ else 12
+"""Requests: each of three versions with each of four seeds. `make soak` makes more."""
 
 
 @pytest.fixture
@@ -379,6 +382,7 @@ def test_renders_that_are_too_old_are_deleted(studio: RenderingStudio, thread: R
     later.stop()
 
 
+@pytest.mark.soak
 def test_every_image_is_bitwise_of_the_version_it_is_labelled_with_while_versions_change_all_the_time(
     studio: RenderingStudio, thread: RenderThread, adapter: MakeAdapter
 ) -> None:
@@ -401,7 +405,7 @@ def test_every_image_is_bitwise_of_the_version_it_is_labelled_with_while_version
     changer = threading.Thread(target=change_versions)
     changer.start()
     try:
-        for number in range(40):
+        for number in range(IMAGES_UNDER_CHANGE):
             request = RenderRequest("a red fox", number % 4, (0, 1 + number % 3))
             _, live = thread.submit(request).result(timeout=PATIENCE)
             assert live.image.sha256 == expected[live.version, request.seed]

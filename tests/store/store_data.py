@@ -1,7 +1,11 @@
 """Made-up contents for a store, a clock that stands still, and what must hold of every store at every moment."""
 
+import atexit
 import random
+import shutil
+import tempfile
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 from dmpo_app.domain.lineage import (
@@ -27,6 +31,20 @@ def make_home(folder: Path) -> Path:
     """An empty home at the present schema, to be copied: migrating one for every test would take most of the time."""
     Store.open(folder).close()
     return folder
+
+
+def copy_empty_home(home: Path) -> Path:
+    """An empty home at `home`, copied from one that this process keeps; what is there already stays as it is."""
+    if not home.exists():
+        shutil.copytree(_kept_empty_home(), home)
+    return home
+
+
+@cache
+def _kept_empty_home() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="dmpo-empty-home-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return make_home(folder / "home")
 
 
 class Clock:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
 from PIL.Image import Image
@@ -106,3 +107,9 @@ CASES = {
         Case("flux-schnell", "flux", _SCHNELL, 64, (4, 16, 16), 0.0, _SMALL_POOLED),
     )
 }
+
+one_a_family = pytest.mark.parametrize(
+    "case", [CASES[name] for name in ("sd1", "sdxl", "sd3", "flux")], ids=lambda case: case.name
+)
+"""For a test of what a family's models share: its others differ in the schedule alone, and in what Flux is told of
+guidance, and have tests where that matters."""

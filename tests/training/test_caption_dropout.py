@@ -27,7 +27,7 @@ from dmpo_app.training.reference.prefetch import ReferencePrefetcher
 from dmpo_app.training.reference.reference_cache import ReferenceCache, numerics_key, reference_folder
 from dmpo_app.training.rounds.round_runner import SliceOutcome
 from tests.adapters import random_adapter
-from tests.tiny_models.cases import Case
+from tests.tiny_models.cases import Case, one_a_family
 from tests.tolerance import assert_latents_agree
 from tests.training.training_studio import FAST, TrainingStudio, assert_equal, twin_of, weights_of
 
@@ -122,6 +122,7 @@ def voted(tmp_path: Path, case: Case, folder: Path) -> Iterator[TrainingStudio]:
     studio.store.close()
 
 
+@one_a_family
 def test_errors_with_dropped_captions_are_those_of_the_empty_prompt_in_every_family(
     case: Case, folder: Path, voted: TrainingStudio
 ) -> None:

@@ -18,7 +18,7 @@ from dmpo_app.training.data.encoding import EncodedPairs, EncodingCounts, encode
 from dmpo_app.training.offline.dataset_run import TrainingCallback, fill_defaults, split_pairs
 from dmpo_app.training.offline.dataset_training import TrainingOutcome, TrainingRequest, _lock_output, train_on_dataset
 from tests.exchange.readers.preference_files import PICK_A_PIC_V2, mixed_rows, pick_a_pic_row
-from tests.tiny_models.cases import Case
+from tests.tiny_models.cases import Case, one_a_family
 
 QUICK: dict[str, Any] = {"num_steps": 6, "batch_pairs": 3, "evaluate_every": 3, "slots_per_pair": 4}
 
@@ -61,6 +61,7 @@ def train(folder: Path, output: Path, rows: Any = None, **options: Any) -> Train
     return train_on_dataset(source, PickAPicReader(), settings_for(folder, **options), request, watcher)
 
 
+@one_a_family
 def test_every_family_learns_from_a_data_set_and_plain_diffusers_loads_the_adapter(
     case: Case, folder: Path, tmp_path: Path
 ) -> None:

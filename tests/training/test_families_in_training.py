@@ -21,7 +21,7 @@ from dmpo_app.training.reference.denoising_errors import PairErrors
 from dmpo_app.training.reference.reference_cache import ReferenceCache
 from dmpo_app.training.rounds.round_runner import SliceOutcome
 from tests.adapters import random_adapter
-from tests.tiny_models.cases import NUM_STEPS, Case
+from tests.tiny_models.cases import NUM_STEPS, Case, one_a_family
 from tests.tolerance import LOSS_RELATIVE
 from tests.training.training_studio import FAST, TrainingStudio
 
@@ -88,6 +88,7 @@ def test_a_round_changes_only_the_adapter_lowers_the_loss_and_can_be_rendered(
     assert not torch.equal(base.latents, adapted.latents)
 
 
+@one_a_family
 def test_a_model_in_half_precision_trains_an_adapter_in_float32(
     case: Case, folder: Path, voted: TrainingStudio
 ) -> None:
@@ -103,6 +104,7 @@ def test_a_model_in_half_precision_trains_an_adapter_in_float32(
     assert any(gradient is not None and bool(gradient.any()) for gradient in gradients)
 
 
+@one_a_family
 def test_activations_computed_twice_give_the_same_margins_and_gradients(
     case: Case, denoiser: Denoiser, voted: TrainingStudio
 ) -> None:
@@ -130,6 +132,7 @@ def test_activations_computed_twice_give_the_same_margins_and_gradients(
         torch.testing.assert_close(kept, computed, rtol=1e-4, atol=1e-6)
 
 
+@one_a_family
 def test_a_prompt_is_kept_once_however_many_pairs_it_has(case: Case, voted: TrainingStudio) -> None:
     data, cpu = dataset_of(voted), torch.device("cpu")
     assert len({files.prompt_embeds for files in data.files}) == 4
@@ -140,6 +143,7 @@ def test_a_prompt_is_kept_once_however_many_pairs_it_has(case: Case, voted: Trai
     assert not any(torch.equal(tensor[0], tensor[1]) for tensor in other.values())
 
 
+@one_a_family
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_images_watched_under_a_fresh_adapter_are_those_of_the_base_model(
     case: Case, folder: Path, voted: TrainingStudio, dtype: str

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.parent_kills import filled_home, kill_parents, kill_servers
 
-KILLS = int(os.environ.get("DMPO_SOAK_KILLS", "10"))
+KILLS = int(os.environ.get("DMPO_SOAK_KILLS", "5"))
 SERVER_KILLS = int(os.environ.get("DMPO_SOAK_KILLS", "0")) // 2
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600 + 60 * KILLS)]
 

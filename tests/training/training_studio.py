@@ -27,6 +27,7 @@ from dmpo_app.training.loop.step import train_step
 from dmpo_app.training.monitoring.early_stopping import StepResult
 from dmpo_app.training.rounds.round_plan import start_round
 from dmpo_app.training.rounds.round_runner import RoundRunner, SliceOutcome
+from tests.store.store_data import copy_empty_home
 from tests.tiny_pipeline import IMAGE_SIZE, LATENT_SHAPE, MAX_TOKENS
 
 EMBED_WIDTH = 16
@@ -51,7 +52,7 @@ class TrainingStudio:
 
     @classmethod
     def open(cls, home: Path, source: Path) -> TrainingStudio:
-        store = Store.open(home)
+        store = Store.open(copy_empty_home(home))
         base = store.models.register(str(source), detect_family(str(source)), fingerprint(str(source)))
         return cls(home, source, store, base)
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.hosting.zerogpu.stand_in import spaces
-from tests.studio_process import StudioProcess
+from tests.preloaded_studio import PreloadedStudio
 from tests.web.test_served_page import page_config
 
 
@@ -34,7 +34,7 @@ def lend(client: httpx.Client) -> list[str]:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="ZeroGPU forks")
 def test_a_lent_minute_makes_pairs_and_the_next_trains_a_round_that_goes_live(tmp_path: Path, tiny_model: Path) -> None:
-    studio = StudioProcess(
+    studio = PreloadedStudio(
         tmp_path / "home",
         BASE_MODEL=tiny_model,
         MIN_VOTES=4,
