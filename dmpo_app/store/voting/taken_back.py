@@ -13,8 +13,8 @@ from sqlalchemy import CompoundSelect, Connection, Row, Select, exists, func, or
 
 from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef, TakenBack, Trigger
 from dmpo_app.store import schema
-from dmpo_app.store.judging.version_states import find_live_version
 from dmpo_app.store.db.database import Database
+from dmpo_app.store.judging.version_states import find_live_version
 
 EVER = datetime(1970, 1, 1, tzinfo=UTC)
 """A time before every vote."""
