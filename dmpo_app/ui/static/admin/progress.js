@@ -187,7 +187,8 @@ class DmpoProgress extends HTMLElement {
           h("b", {}, versionName(adapter.version)),
           adapter.live && h("span", { class: "st-badge" }, "live"),
           !adapter.proven && h("span", unproven, "not yet proven"),
-          adapter.taken_back > 0 && h("span", withdrawn, `learned from ${plural(adapter.taken_back, "vote")} taken back`),
+          adapter.taken_back > 0 &&
+            h("span", withdrawn, `learned from ${plural(adapter.taken_back, "vote")} taken back`),
         ),
         h("small", {}, adapterFacts(adapter)),
         metrics.length > 0 && h("div", { class: "pr-metrics" }, metrics),
