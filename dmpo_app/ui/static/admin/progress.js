@@ -205,7 +205,8 @@ class DmpoProgress extends HTMLElement {
           h("b", {}, versionName(adapter.version)),
           adapter.state_words && h("span", { class: `st-badge${adapter.live ? "" : " st-pale"}` }, adapter.state_words),
           !adapter.proven && h("span", unproven, "not yet proven"),
-          adapter.taken_back > 0 && h("span", withdrawn, `learned from ${plural(adapter.taken_back, "vote")} taken back`),
+          adapter.taken_back > 0 &&
+            h("span", withdrawn, `learned from ${plural(adapter.taken_back, "vote")} taken back`),
         ),
         h("small", {}, adapterFacts(adapter)),
         adapter.verdict && h("small", {}, adapter.verdict.sentence, " ", adapter.verdict.caution),
