@@ -41,15 +41,15 @@ def draw_differences(rng: np.random.Generator, num_prompts: int, tails: str) -> 
 
     def draw(*shape: int) -> Floats:
         if tails == "skewed":
-            return rng.exponential(size=shape) - 1.0
-        return rng.standard_t(4, size=shape) / np.sqrt(2.0)  # its variance is 2
+            return np.asarray(rng.exponential(size=shape) - 1.0)
+        return np.asarray(rng.standard_t(4, size=shape) / np.sqrt(2.0))  # its variance is 2
 
     shared = draw(num_prompts, 1, NUM_MEASURES)
     own = draw(num_prompts, NUM_SEEDS, NUM_MEASURES)
     means = (np.sqrt(SHARED) * shared + np.sqrt(1 - SHARED) * own).mean(1)
     mixing = rng.standard_normal((NUM_MEASURES, NUM_MEASURES)) + 2 * np.eye(NUM_MEASURES)
     mixed: Floats = means @ mixing / np.linalg.norm(mixing, axis=0)
-    return mixed / np.sqrt(SHARED + (1 - SHARED) / NUM_SEEDS)
+    return np.asarray(mixed / np.sqrt(SHARED + (1 - SHARED) / NUM_SEEDS))
 
 
 def count_rates(rng: np.random.Generator, num_versions: int, num_prompts: int, tails: str, effect: float) -> Rates:

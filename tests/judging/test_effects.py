@@ -42,7 +42,7 @@ def compare(values: Floats, other: Floats, changes: ImageChanges | None = None) 
 
 def darken(other: Floats, factor: float, seed: int = 1) -> Floats:
     noise = 0.01 * np.random.default_rng(seed).standard_normal(other.shape)
-    return other * np.array([factor, 1.0, 1.0]) + noise
+    return np.asarray(other * np.array([factor, 1.0, 1.0]) + noise)
 
 
 def test_a_version_that_is_darker_everywhere_is_said_to_be_darker_and_nothing_else() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from io import BytesIO
@@ -19,8 +20,9 @@ from dmpo_app.errors import AdapterCorruptError
 from dmpo_app.rendering.effects import EffectsWork
 from dmpo_app.rendering.engine import Engine
 from dmpo_app.rendering.pool import SheetPlan
+from dmpo_app.rendering.render_thread import BackgroundWork
 from dmpo_app.settings import JudgingSettings
-from dmpo_app.store import Store
+from dmpo_app.store import Store, utc_now
 from tests.rendering.rendering_studio import HELD_OUT_PROMPTS, RenderingStudio
 
 MakeAdapter = Callable[[int], AdapterWeights]
@@ -47,6 +49,13 @@ class PaintingEngine:
     broken: set[int] = field(default_factory=set)
     black: set[str] = field(default_factory=set)
     rows: list[SheetPlan] = field(default_factory=list)
+    shares_cpu: bool = True
+
+    def make_pair(self, *_: object) -> bool:
+        return False
+
+    def encode_imported(self) -> bool:
+        return False
 
     def expected_provenance(self, shot: Shot, *, batch_size: int) -> Provenance:
         strength = 1.0 if shot.version else 0.0
@@ -220,6 +229,26 @@ def test_nothing_is_made_without_a_version_without_prompts_or_where_it_is_switch
     publish(studio, engine, adapter(1))
     studio.settings = studio.settings.model_copy(update={"judging": JudgingSettings(effect_prompts=0)})
     assert not work_on(studio, engine).step(lambda: False)
+
+
+def test_effects_come_after_the_contact_sheet_and_not_while_a_round_trains_on_the_same_processor(
+    studio: RenderingStudio, adapter: MakeAdapter
+) -> None:
+    engine = PaintingEngine(studio, {0: 1.0, 1: 0.8})
+    publish(studio, engine, adapter(1))
+    work = BackgroundWork(
+        cast(Engine, engine), studio.store, studio.base, studio.settings, rng=random.Random(0), now=utc_now
+    )
+    running, token = studio.start_round()
+    while work.step(lambda: False):
+        pass
+    assert len(studio.store.images.contact_sheet(studio.base)) == 2 * 4 * 2
+    assert judging_images(studio.store) == {}
+    studio.store.rounds.refuse(running.id, "enough", token=token)
+    while work.step(lambda: False):
+        pass
+    assert len(studio.store.effects.list(studio.base)) == 1
+    assert judging_images(studio.store) == {0: 2 * (NUM_PROMPTS - 4), 1: 2 * (NUM_PROMPTS - 4)}
 
 
 def test_the_real_engine_makes_the_same_batches_for_all_versions(studio: RenderingStudio, adapter: MakeAdapter) -> None:
