@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 from benchmarks.report import print_table
-from dmpo_app.domain.verdict import GateOutcome, GateVerdict
+from dmpo_app.domain.judging import Verdict
+from dmpo_app.domain.verdict import GateVerdict
 from dmpo_app.objective import dmpo, soft_target
 from dmpo_app.training.monitoring.evaluation import voted_probability
 from dmpo_app.training.monitoring.gate import Floats, clustered_mean, judge
@@ -71,7 +72,7 @@ CASES = (
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What all rounds of a table have in common."""
+    """The conditions that all rounds of a table row have in common."""
 
     votes: int
     wrong: float
@@ -153,8 +154,8 @@ def rates(world: World, case: Case, *, rounds: int, seed: int) -> tuple[float, f
     for _ in range(rounds):
         one = simulate(world, case, rng)
         outcome = judge_now(world, one).outcome
-        refused += outcome is GateOutcome.WORSE
-        better += outcome is GateOutcome.BETTER
+        refused += outcome is Verdict.WORSE
+        better += outcome is Verdict.BETTER
         before += is_refused_before(world, one)
     return refused / rounds, better / rounds, before / rounds
 

@@ -91,12 +91,15 @@ def status(context: StudioContext) -> None:
         settings = context.load_settings()
         with open_lineage(settings) as lineage:
             now = build_labeling(settings, lineage).status()
+            candidate = lineage.store.adapters.candidate(lineage.base)
         table = Table(show_header=False, box=None)
         table.add_row("home", str(settings.home))
         table.add_row("base model", f"{lineage.base.source} ({lineage.base.family})")
         table.add_row("votes", f"{now.votes}, {now.votes_until_round} until the next round")
         table.add_row("pool", f"{now.pool} pairs without a vote")
         table.add_row("live version", str(now.live_version))
+        if candidate is not None:
+            table.add_row("held back", f"version {candidate}, being judged")
         if now.round is not None:
             table.add_row("round", f"{now.round.id} {now.round.status}, step {now.round.step} of {now.round.steps}")
         if now.last_round is not None:

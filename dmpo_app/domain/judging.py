@@ -204,7 +204,7 @@ class DuelTest:
         return f"about {self.more_needed} more to be sure"
 
     def _judges(self) -> str:
-        """Whose judgement it is, where that is not people in general."""
+        """The people whose judgement it is, where that is not people in general."""
         if self.is_capped:
             return ""
         whose = "one person's" if self.num_annotators == 1 else f"{self.num_annotators} people's"

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from statistics import NormalDist
 from typing import Self
 
+from dmpo_app.domain.judging import Verdict
 from dmpo_app.domain.lineage import BASE_VERSION
 
 MIN_HELD_OUT_VOTES = 30
@@ -17,16 +17,7 @@ EXAMPLE_LOSS = 0.2
 """The loss, in pairs of a hundred that it is right on, of the worse version that `GateVerdict.caution` speaks of."""
 _METRIC = "gate_"
 
-
-class GateOutcome(StrEnum):
-    """Outcome of the gate. UNSURE: the votes do not tell, or are too few."""
-
-    BETTER = "better"
-    WORSE = "worse"
-    UNSURE = "unsure"
-
-
-_CODES = {GateOutcome.WORSE: -1.0, GateOutcome.UNSURE: 0.0, GateOutcome.BETTER: 1.0}
+_CODES = {Verdict.WORSE: -1.0, Verdict.UNSURE: 0.0, Verdict.BETTER: 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +30,7 @@ class GateVerdict:
     share of wrong votes.
     """
 
-    outcome: GateOutcome
+    outcome: Verdict
     live_version: int
     num_votes: int
     num_prompts: int
@@ -77,9 +68,9 @@ class GateVerdict:
         if not self.has_enough_votes:
             return f"{counts}. These are too few votes to judge it by: duels decide."
         words = {
-            GateOutcome.BETTER: "It is better.",
-            GateOutcome.WORSE: "It is worse.",
-            GateOutcome.UNSURE: "That is too close to call it better.",
+            Verdict.BETTER: "It is better.",
+            Verdict.WORSE: "It is worse.",
+            Verdict.UNSURE: "That is too close to call it better.",
         }
         return f"{counts}. {words[self.outcome]}"
 

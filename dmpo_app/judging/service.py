@@ -27,7 +27,6 @@ from dmpo_app.domain.judging import (
     version_name,
 )
 from dmpo_app.domain.lineage import BaseModelRef
-from dmpo_app.judging.board import make_board
 from dmpo_app.judging.duel_test import DuelRules, compare_by_duels
 from dmpo_app.settings import JudgingSettings
 from dmpo_app.settings.judging_settings import JudgingMode
@@ -74,14 +73,15 @@ class _Versions:
     live: int
     before: int | None
     candidate: int | None
-    is_live_by_hand: bool
+    obstacle: str | None
+    """The reason why the one before does not come back by itself, whatever duels prove."""
     judgements: tuple[int, int]
 
     def decided_by(self, mode: JudgingMode) -> tuple[int, int] | None:
         """The versions whose comparison decides something in a mode."""
         if mode == "hold" and self.candidate is not None:
             return self.candidate, self.live
-        if mode == "rollback" and self.before is not None and not self.is_live_by_hand:
+        if mode == "rollback" and self.before is not None and self.obstacle is None:
             return self.live, self.before
         return None
 
@@ -148,6 +148,8 @@ class JudgingService:
             started_at, cached = self._clock(), self._cached_board
             if cached is not None and (cached.judgements == judgements or started_at < cached.stands_until):
                 return cached.board
+            from dmpo_app.judging.board import make_board  # it imports scipy, which no page should wait for
+
             board = make_board(self._store.duels.all_judgements(self._base), resamples=resamples)
             seconds = self._clock() - started_at
             self._cached_board = _CachedBoard(board, judgements, self._clock() + BOARD_REST * seconds)
@@ -156,11 +158,17 @@ class JudgingService:
     def _read_versions(self) -> _Versions:
         adapters, base = self._store.adapters, self._base
         live = adapters.live_version(base)
+        before = adapters.version_before(base, live)
+        obstacle = None
+        if adapters.is_chosen_by_hand(base, live):
+            obstacle = f"an administrator chose {version_name(live)}, so it stays"
+        elif before is not None and adapters.has_withdrawn_votes(base, before):
+            obstacle = f"{version_name(before)} learned from votes that were withdrawn, so it does not come back"
         return _Versions(
             live=live,
-            before=adapters.version_before(base, live),
+            before=before,
             candidate=adapters.candidate(base),
-            is_live_by_hand=adapters.is_chosen_by_hand(base, live),
+            obstacle=obstacle,
             judgements=self._store.verdicts.count_judgements(base),
         )
 
@@ -200,8 +208,9 @@ def _consequence(mode: JudgingMode, versions: _Versions, version: int, other: in
     """What follows from a comparison, in words."""
     name, other_name = version_name(version), version_name(other)
     if (version, other) != versions.decided_by(mode):
-        is_by_hand = mode == "rollback" and version == versions.live and versions.is_live_by_hand
-        return f"an administrator chose {name}, so it stays" if is_by_hand else "nothing follows from it by itself"
+        if mode == "rollback" and (version, other) == (versions.live, versions.before) and versions.obstacle:
+            return versions.obstacle
+        return "nothing follows from it by itself"
     if mode == "hold":
         outcomes = {Verdict.BETTER: f"{name} goes live", Verdict.WORSE: f"{name} stays held back"}
         return outcomes.get(verdict, f"{name} goes live once it is proven better")

@@ -29,6 +29,7 @@ from dmpo_app.store.judging.version_states import (
     find_live_version,
     find_states,
     find_version_before,
+    has_withdrawn_votes,
     is_chosen_by_hand,
 )
 
@@ -130,6 +131,11 @@ class Adapters:
         with self._database.reader() as connection:
             return is_chosen_by_hand(connection, base.id, version)
 
+    def has_withdrawn_votes(self, base: BaseModelRef, version: int) -> bool:
+        """True when a version learned from a vote that was withdrawn since."""
+        with self._database.reader() as connection:
+            return has_withdrawn_votes(connection, base.id, version)
+
     def promote(self, base: BaseModelRef, verdict: NewVerdict) -> bool:
         """Make the candidate live that was proven better than the live version; False when that is decided already.
 
@@ -144,7 +150,8 @@ class Adapters:
     def roll_back(self, base: BaseModelRef, verdict: NewVerdict) -> bool:
         """Bring back the version before the live one, which was proven worse; False when that is decided already.
 
-        It is when another version is live by now, or this one was made live by an administrator, whose choice stays.
+        It is when another version is live by now, or this one was made live by an administrator, whose choice stays;
+        and where the one before learned from votes that were withdrawn: it comes back by nobody's duels.
         """
         _require(verdict, Verdict.WORSE)
 
@@ -154,6 +161,7 @@ class Adapters:
                 find_live_version(connection, base.id) != version
                 or find_version_before(connection, base.id, version) != before
                 or is_chosen_by_hand(connection, base.id, version)
+                or has_withdrawn_votes(connection, base.id, before)
             ):
                 return False
             self._record_decision(connection, base.id, verdict, VerdictAction.ROLLED_BACK, goes_live=before)

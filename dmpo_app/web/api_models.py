@@ -11,11 +11,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from dmpo_app.domain.judging import NoDuels, VersionState
+from dmpo_app.domain.judging import NoDuels, Verdict, VersionState
 from dmpo_app.domain.limits import MAX_GUIDANCE, MAX_HANDLE, MAX_SEED, MAX_STRENGTH, MAX_VERSION
 from dmpo_app.domain.lineage import RoundStatus, Trigger
 from dmpo_app.domain.prompt import MAX_PROMPT
-from dmpo_app.domain.verdict import GateOutcome
 from dmpo_app.domain.vote import MAX_SET, Choice, Question, Strength
 from dmpo_app.labeling.text_checks import MAX_COMMENT
 from dmpo_app.settings import Mode
@@ -259,7 +258,7 @@ class StatusAnswer(BaseModel):
 
 
 class VerdictOut(BaseModel):
-    outcome: GateOutcome = Field(description="The gate's: against the version before it, by held-out votes.")
+    outcome: Verdict = Field(description="The gate's: against the version before it, by held-out votes.")
     sentence: str = Field(description="The verdict, for people.")
     caution: str = Field(description="How often such votes would err, for people.")
 

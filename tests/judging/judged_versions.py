@@ -1,6 +1,7 @@
 """Versions published as a round would, and duels between them that people judge, for tests of judging."""
 
 import random
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from dmpo_app.domain.judging import Evidence, NewDuel, NewVerdict, Verdict
@@ -22,13 +23,20 @@ def judging(store: Store, base: BaseModelRef, mode: str) -> JudgingService:
     return JudgingService(store, base, JudgingSettings.model_validate({"mode": mode}))
 
 
-def publish(store: Store, base: BaseModelRef, *, is_held: bool = False, proof: NewVerdict | None = None) -> AdapterRef:
-    """One more version, of no votes, trained from the live one."""
+def publish(
+    store: Store,
+    base: BaseModelRef,
+    *,
+    is_held: bool = False,
+    proof: NewVerdict | None = None,
+    votes: Sequence[int] = (),
+) -> AdapterRef:
+    """One more version, trained on these votes from the live one."""
     token = store.lease.acquire(base, "publisher", lease_seconds=30)
     assert token is not None
-    round_id = start_round(store, base, token, []).id
+    round_id = start_round(store, base, token, list(votes)).id
     folder = f"{store.adapters.next_version(base):05d}-aaaaaaaa"
-    adapter = new_adapter([], folder_name=folder, parent=store.adapters.live_version(base))
+    adapter = new_adapter(list(votes), folder_name=folder, parent=store.adapters.live_version(base))
     published = store.rounds.publish(round_id, adapter, token=token, is_held=is_held, proof=proof)
     store.lease.release(base, token)
     return published

@@ -14,6 +14,7 @@ from dmpo_app.settings import JudgingSettings
 from dmpo_app.store import Store
 from tests.judging.judged_versions import judge, judging, proof, publish
 from tests.patience import wait_until
+from tests.store.store_data import new_pair, vote_once
 from tests.store.store_fixtures import reopened
 
 
@@ -140,6 +141,22 @@ def test_what_an_administrator_made_live_stays(store: Store, base: BaseModelRef,
     assert store.adapters.live_version(base) == 1
     [shown] = service.state().comparisons
     assert shown.consequence == "an administrator chose version 1, so it stays"
+
+
+def test_a_version_that_learned_from_withdrawn_votes_does_not_come_back(
+    store: Store, base: BaseModelRef, anna: Annotator, ben: Annotator
+) -> None:
+    service = judging(store, base, "rollback")
+    store.pairs.add(base, new_pair())
+    vote_id = vote_once(store, base, ben)[1].vote_id
+    publish(store, base, votes=[vote_id])
+    publish(store, base)
+    assert store.own_votes.withdraw(vote_id, ben.id)
+    judge(store, base, anna, 1, 2)
+    assert service.decide() is VerdictAction.NONE
+    assert store.adapters.live_version(base) == 2
+    shown = service.state().comparisons[0]
+    assert shown.consequence == "version 1 learned from votes that were withdrawn, so it does not come back"
 
 
 def test_a_held_version_can_be_made_live_by_hand_and_taken_off_again(

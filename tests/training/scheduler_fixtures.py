@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from dmpo_app.diffusion.denoiser import Denoiser
-from dmpo_app.settings import LabelingSettings, ScoringSettings, Settings, TrainerSettings
+from dmpo_app.settings import JudgingSettings, LabelingSettings, ScoringSettings, Settings, TrainerSettings
 from dmpo_app.training.rounds.scheduler import RoundScheduler
 from tests.training.training_studio import FAST, TrainingStudio
 
 MIN_VOTES = 8
 NO_SCORERS = ScoringSettings()
 PLAIN_CAMPAIGN = LabelingSettings()
+PUBLISH = JudgingSettings()
 MakeScheduler = Callable[..., RoundScheduler]
 
 
@@ -44,6 +45,7 @@ def make_scheduler(studio: TrainingStudio, denoiser: Denoiser, clock: Clock) -> 
         beta: float | None = FAST.beta,
         scoring: ScoringSettings = NO_SCORERS,
         labeling: LabelingSettings = PLAIN_CAMPAIGN,
+        judging: JudgingSettings = PUBLISH,
         hang: str = "",
         **trainer: Any,
     ) -> RoundScheduler:
@@ -52,6 +54,7 @@ def make_scheduler(studio: TrainingStudio, denoiser: Denoiser, clock: Clock) -> 
             base_model=str(studio.source),
             min_votes=MIN_VOTES,
             labeling=labeling,
+            judging=judging,
             round=FAST.model_copy(update={"num_steps": 3, "beta": beta, "scoring": scoring}),
             trainer=TrainerSettings(**{"period_min_votes": 3, "period_minutes": 30.0, **trainer}),
         )

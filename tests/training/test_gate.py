@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from dmpo_app.domain.verdict import MIN_HELD_OUT_VOTES, GateOutcome, GateVerdict
+from dmpo_app.domain.judging import Verdict
+from dmpo_app.domain.verdict import MIN_HELD_OUT_VOTES, GateVerdict
 from dmpo_app.domain.vote import Outcome
 from dmpo_app.labeling.quality.wrong_votes import PRIOR_WRONG_SHARE, estimate_wrong_share
 from dmpo_app.training.monitoring.gate import judge
@@ -45,14 +46,14 @@ GOOD, BAD = margins_right_on(75), margins_right_on(50)
 
 
 def test_a_version_with_fewer_votes_on_its_side_is_worse_and_the_other_way_round_better() -> None:
-    assert verdict_of(BAD, GOOD).outcome is GateOutcome.WORSE
-    assert verdict_of(GOOD, BAD).outcome is GateOutcome.BETTER
-    assert verdict_of(GOOD, BASE).outcome is GateOutcome.BETTER
+    assert verdict_of(BAD, GOOD).outcome is Verdict.WORSE
+    assert verdict_of(GOOD, BAD).outcome is Verdict.BETTER
+    assert verdict_of(GOOD, BASE).outcome is Verdict.BETTER
 
 
 def test_the_same_version_is_neither_better_nor_worse_than_itself() -> None:
     verdict = verdict_of(GOOD, GOOD)
-    assert verdict.outcome is GateOutcome.UNSURE
+    assert verdict.outcome is Verdict.UNSURE
     assert verdict.difference == verdict.standard_error == 0
 
 
@@ -99,9 +100,9 @@ def test_votes_on_one_prompt_do_not_count_as_independent() -> None:
 
 
 def test_a_single_prompt_or_too_few_votes_refuse_nothing() -> None:
-    assert verdict_of(BAD, GOOD, prompts=["one"] * 100).outcome is GateOutcome.UNSURE
+    assert verdict_of(BAD, GOOD, prompts=["one"] * 100).outcome is Verdict.UNSURE
     few = verdict_of(BAD, GOOD, num_votes=MIN_HELD_OUT_VOTES - 1)
-    assert few.outcome is GateOutcome.UNSURE
+    assert few.outcome is Verdict.UNSURE
     assert "too few votes" in few.sentence
 
 
@@ -111,7 +112,7 @@ def test_a_sure_answer_counts_for_more_than_an_unsure_one() -> None:
     unsure_and_wrong = [side * (-0.1 if number < 20 else 1.0) for number, side in enumerate(sides)]
     verdict = verdict_of(unsure_and_wrong, sure_and_wrong)
     assert verdict.agreement == verdict.live_agreement == 0.8
-    assert verdict.outcome is GateOutcome.BETTER
+    assert verdict.outcome is Verdict.BETTER
 
 
 def test_a_verdict_says_in_words_how_many_votes_each_version_agrees_with() -> None:

@@ -14,8 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 
 from dmpo_app.diffusion.denoiser import Denoiser
+from dmpo_app.domain.judging import Evidence, Verdict, VerdictAction
 from dmpo_app.domain.lineage import RoundStatus
-from dmpo_app.domain.verdict import MIN_HELD_OUT_VOTES, GateOutcome, GateVerdict
+from dmpo_app.domain.verdict import MIN_HELD_OUT_VOTES, GateVerdict
 from dmpo_app.domain.vote import Choice
 from dmpo_app.errors import LeaseLostError, RoundFailedError
 from dmpo_app.training.data.dataset import is_held_out
@@ -268,7 +269,7 @@ def test_few_held_out_votes_publish_a_version_that_is_not_yet_proven(voted: Trai
     assert not adapter.proven
     verdict = GateVerdict.from_metrics(adapter.metrics)
     assert verdict is not None
-    assert verdict.outcome is GateOutcome.UNSURE
+    assert verdict.outcome is Verdict.UNSURE
     assert "too few votes" in verdict.sentence
 
 
@@ -293,12 +294,35 @@ def test_a_round_that_held_out_votes_support_is_published_as_proven(studio: Trai
     adapter = studio.store.adapters.get(studio.base, 1)
     assert adapter.metrics["held_out_votes"] >= MIN_HELD_OUT_VOTES
     assert adapter.proven
+    points = studio.store.rounds.list_progress(round_id)
+    scores = {one.step: one.health["held_out_probability"] for one in points if one.held_out_loss is not None}
+    assert len(scores) == 2
+    assert adapter.metrics["step"] == max(scores, key=lambda step: scores[step])
+    assert adapter.metrics["held_out_probability"] == pytest.approx(max(scores.values()))
     assert adapter.metrics["held_out_probability"] > adapter.metrics["live_held_out_probability"] == 0.5
     verdict = GateVerdict.from_metrics(adapter.metrics)
     assert verdict is not None
-    assert verdict.outcome is not GateOutcome.WORSE
+    assert verdict.outcome is not Verdict.WORSE
     assert verdict.num_votes == adapter.metrics["held_out_votes"]
     assert verdict.agreement > verdict.live_agreement == 0.5
+
+
+def test_a_version_that_is_held_back_goes_live_if_the_held_out_votes_prove_it_better(
+    studio: TrainingStudio, denoiser: Denoiser
+) -> None:
+    studio.add_pairs(90)
+    studio.vote(90)
+    round_id, token = studio.start(settings=LONGER)
+    studio.run(denoiser, round_id, token, is_held=True)
+    adapter = studio.store.adapters.get(studio.base, 1)
+    gate_verdict = GateVerdict.from_metrics(adapter.metrics)
+    assert gate_verdict is not None
+    assert gate_verdict.outcome is Verdict.BETTER
+    assert (adapter.is_held, studio.store.adapters.live_version(studio.base)) == (False, 1)
+    verdict = studio.store.verdicts.latest(studio.base, 1)
+    assert verdict is not None
+    assert (verdict.other_version, verdict.evidence, verdict.action) == (0, Evidence.HELD_OUT, VerdictAction.PROMOTED)
+    assert verdict.numbers["sentence"] == gate_verdict.sentence
 
 
 def test_the_second_round_is_measured_against_the_first_and_not_against_the_base(

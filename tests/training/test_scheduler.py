@@ -10,6 +10,7 @@ from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain.lineage import RoundStatus, Trigger
 from dmpo_app.domain.vote import Choice
 from dmpo_app.errors import RoundFailedError, StorageFullError
+from dmpo_app.settings import JudgingSettings
 from dmpo_app.training.loop import trainer
 from dmpo_app.training.loop.step import train_step
 from dmpo_app.training.monitoring.early_stopping import StepResult
@@ -36,6 +37,23 @@ def test_it_idles_until_enough_new_votes_are_in_then_trains_once(
     studio.vote(MIN_VOTES)
     assert scheduler.tick() is Tick.TRAINED
     assert studio.store.rounds.get(2).num_votes == 2 * MIN_VOTES
+
+
+def test_in_the_mode_hold_a_version_waits_and_the_next_round_starts_from_the_live_one(
+    studio: TrainingStudio, make_scheduler: MakeScheduler
+) -> None:
+    scheduler = make_scheduler(judging=JudgingSettings(mode="hold"))
+    studio.add_pairs(20)
+    for _ in range(2):
+        studio.vote(MIN_VOTES)
+        assert scheduler.tick() is Tick.TRAINED
+    adapters = studio.store.adapters
+    assert [(one.version, one.parent, one.is_held) for one in adapters.list(studio.base)] == [
+        (1, 0, True),
+        (2, 0, True),
+    ]
+    assert (adapters.live_version(studio.base), adapters.candidate(studio.base)) == (0, 2)
+    assert studio.store.rounds.get(1).status is RoundStatus.PUBLISHED
 
 
 @pytest.mark.parametrize("lost", ["latents", "embeds"])

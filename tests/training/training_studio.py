@@ -142,11 +142,20 @@ class TrainingStudio:
         )
         return state.id, token
 
-    def run(self, denoiser: Denoiser, round_id: int, token: int, *, slices: Sequence[float] = (600.0,)) -> SliceOutcome:
+    def run(
+        self,
+        denoiser: Denoiser,
+        round_id: int,
+        token: int,
+        *,
+        slices: Sequence[float] = (600.0,),
+        is_held: bool = False,
+    ) -> SliceOutcome:
         """Run one slice after another, each in a runner of its own, as a restarted trainer would."""
         outcome = SliceOutcome.MORE
         for seconds in slices:
-            runner = RoundRunner(self.store, self.base, denoiser, self.store.rounds.get(round_id), token=token)
+            state = self.store.rounds.get(round_id)
+            runner = RoundRunner(self.store, self.base, denoiser, state, token=token, is_held=is_held)
             outcome = runner.run_slice(seconds)
             runner.close()
         return outcome

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dmpo_app.domain.judging import Verdict
 from dmpo_app.domain.lineage import (
     BaseModelRef,
     ImageKind,
@@ -26,7 +27,7 @@ from dmpo_app.domain.lineage import (
     TrainerState,
     Trigger,
 )
-from dmpo_app.domain.verdict import GateOutcome, GateVerdict
+from dmpo_app.domain.verdict import GateVerdict
 from dmpo_app.errors import BusyError, NotReadyError
 from dmpo_app.pocket.scenes import COLOURS, SETTINGS, SUBJECTS, SceneConstraints, sample_scene
 from dmpo_app.store import Store
@@ -132,7 +133,7 @@ class FakeTrainer:
 
 
 VERDICT = GateVerdict(
-    outcome=GateOutcome.BETTER, live_version=0, num_votes=96, num_prompts=60, agreement=71 / 96, live_agreement=0.5,
+    outcome=Verdict.BETTER, live_version=0, num_votes=96, num_prompts=60, agreement=71 / 96, live_agreement=0.5,
     difference=0.2, standard_error=0.05, low=0.12, high=0.28, wrong_share=0.2,
 )  # fmt: skip
 """The gate's verdict on a published version."""

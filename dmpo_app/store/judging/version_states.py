@@ -10,6 +10,9 @@ from dmpo_app.store.judging.verdicts import DECIDERS
 ROUND_AUTHOR = "round "
 """The beginning of the author of a live change where a round published the version."""
 
+_AUTOMATIC_AUTHORS = frozenset((*DECIDERS.values(), "trainer"))
+"""Other authors of live changes that are nobody's choice; the trainer goes back from withdrawn votes."""
+
 # Built once, since they are run several times a second.
 _LIVE = (
     select(schema.LiveChangeRow.version)
@@ -94,8 +97,23 @@ def find_version_before(connection: Connection, base_id: int, version: int) -> i
 
 
 def is_chosen_by_hand(connection: Connection, base_id: int, version: int) -> bool:
-    """True when this version was ever made live by neither a round nor a verdict."""
+    """True when this version was ever made live by a person: by neither a round, a verdict nor the trainer."""
     changes = schema.LiveChangeRow
     query = select(changes.by).where(changes.base_id == base_id, changes.version == version).distinct()
     authors = connection.execute(query).scalars()
-    return any(by not in DECIDERS.values() and not by.startswith(ROUND_AUTHOR) for by in authors)
+    return any(by not in _AUTOMATIC_AUTHORS and not by.startswith(ROUND_AUTHOR) for by in authors)
+
+
+def has_withdrawn_votes(connection: Connection, base_id: int, version: int) -> bool:
+    """True when this version learned from a vote that was withdrawn since."""
+    query = (
+        select(schema.AdapterVoteRow.vote_id)
+        .join(schema.VoteRow, schema.VoteRow.id == schema.AdapterVoteRow.vote_id)
+        .where(
+            schema.AdapterVoteRow.base_id == base_id,
+            schema.AdapterVoteRow.version == version,
+            schema.VoteRow.withdrawn_at.is_not(None),
+        )
+        .limit(1)
+    )
+    return connection.execute(query).first() is not None

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from dmpo_app.domain.verdict import MIN_HELD_OUT_VOTES, REFUSE_BELOW, GateOutcome, GateVerdict
+from dmpo_app.domain.judging import Verdict
+from dmpo_app.domain.verdict import MIN_HELD_OUT_VOTES, REFUSE_BELOW, GateVerdict
 
 Floats = NDArray[np.float64]
 INTERVAL = 0.9
@@ -75,12 +76,12 @@ def judge(
     half_width = math.inf
     if num_prompts > 1:
         half_width = float(stdtrit(num_prompts - 1, (1 + INTERVAL) / 2)) * standard_error
-    outcome = GateOutcome.UNSURE
+    outcome = Verdict.UNSURE
     if num_votes >= MIN_HELD_OUT_VOTES and math.isfinite(standard_error):
         if difference < -REFUSE_BELOW * standard_error:
-            outcome = GateOutcome.WORSE
+            outcome = Verdict.WORSE
         elif difference - half_width > 0:
-            outcome = GateOutcome.BETTER
+            outcome = Verdict.BETTER
     return GateVerdict(
         outcome=outcome,
         live_version=live_version,

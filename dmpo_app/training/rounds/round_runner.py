@@ -21,7 +21,7 @@ from dmpo_app.diffusion.adapter_files import StagedAdapter, write_adapter
 from dmpo_app.diffusion.denoiser import Denoiser
 from dmpo_app.domain.judging import Evidence, NewVerdict, Verdict
 from dmpo_app.domain.lineage import AdapterRef, BaseModelRef, NewAdapter, RoundState
-from dmpo_app.domain.verdict import MIN_HELD_OUT_VOTES, GateOutcome, GateVerdict
+from dmpo_app.domain.verdict import MIN_HELD_OUT_VOTES, GateVerdict
 from dmpo_app.domain.vote import Question
 from dmpo_app.errors import LeaseLostError, RoundFailedError
 from dmpo_app.io.liveness import phase
@@ -261,7 +261,7 @@ def judge_round(
 
 def reason_to_refuse(verdict: GateVerdict | None) -> str | None:
     """The reason not to publish an adapter in place of the live one, in words; None when it may be."""
-    if verdict is None or verdict.outcome is not GateOutcome.WORSE:
+    if verdict is None or verdict.outcome is not Verdict.WORSE:
         return None
     return f"worse than {verdict.live_name} by the held-out votes: {verdict.counts}"
 
@@ -325,7 +325,7 @@ def publish(
 def _as_proof(verdict: GateVerdict, version: int) -> NewVerdict:
     """The gate's verdict as one that can make a version live which would be held back."""
     numbers = {**verdict.to_metrics(), "sentence": verdict.sentence}
-    return NewVerdict(version, verdict.live_version, Verdict(verdict.outcome.value), Evidence.HELD_OUT, numbers)
+    return NewVerdict(version, verdict.live_version, verdict.outcome, Evidence.HELD_OUT, numbers)
 
 
 def is_proven(plan: RoundPlan) -> bool:

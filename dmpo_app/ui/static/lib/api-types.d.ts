@@ -203,8 +203,6 @@ export type Evidence = "held_out" | "cross_fitting" | "duels";
 
 export type ExportFormat = "pick-a-pic" | "open-image-preferences" | "chosen-rejected" | "votes-jsonl" | "votes-csv";
 
-export type GateOutcome = "better" | "worse" | "unsure";
-
 export interface GoldAnswer {
   gold: Array<GoldOut>;
 }
@@ -657,7 +655,7 @@ export type Verdict = "better" | "worse" | "unsure";
 export type VerdictAction = "promoted" | "rolled_back" | "rejected" | "none";
 
 export interface VerdictOut {
-  outcome: GateOutcome;
+  outcome: Verdict;
   sentence: string;
   caution: string;
 }
