@@ -3,9 +3,10 @@
 By the mode of the settings, see `JudgingSettings.mode`:
 
     publish   nothing follows from duels by itself
-    hold      the candidate, which is held back, goes live when it is proven better than the live version, and is
-              rejected when it is proven worse
     rollback  the version that was live before the live one comes back when the live one is proven worse than it
+    hold      the candidate, which is held back, goes live when it is proven better than the live version, and is
+              rejected when it is proven worse; without one as in rollback, since held-out votes may have made a version
+              live, and what turned a round's votes round turned these round too
 
 A decision that was made stays: judgements that are taken back afterwards undo nothing, and a version that an
 administrator made live is never rolled back.
@@ -79,11 +80,11 @@ class _Versions:
 
     def decided_by(self, mode: JudgingMode) -> tuple[int, int] | None:
         """The versions whose comparison decides something in a mode."""
+        if mode == "publish":
+            return None
         if mode == "hold" and self.candidate is not None:
             return self.candidate, self.live
-        if mode == "rollback" and self.before is not None and self.obstacle is None:
-            return self.live, self.before
-        return None
+        return None if self.before is None or self.obstacle is not None else (self.live, self.before)
 
 
 class JudgingService:
@@ -129,7 +130,7 @@ class JudgingService:
         test = self._test(*decisive, versions.judgements)
         verdict = _new_verdict(*decisive, test)
         adapters = self._store.adapters
-        if self._settings.mode == "rollback":
+        if decisive[0] == versions.live:
             if test.verdict is Verdict.WORSE and adapters.roll_back(self._base, verdict):
                 return VerdictAction.ROLLED_BACK
         elif test.verdict is Verdict.BETTER and adapters.promote(self._base, verdict):
@@ -208,10 +209,10 @@ def _consequence(mode: JudgingMode, versions: _Versions, version: int, other: in
     """What follows from a comparison, in words."""
     name, other_name = version_name(version), version_name(other)
     if (version, other) != versions.decided_by(mode):
-        if mode == "rollback" and (version, other) == (versions.live, versions.before) and versions.obstacle:
+        if mode != "publish" and (version, other) == (versions.live, versions.before) and versions.obstacle:
             return versions.obstacle
         return "nothing follows from it by itself"
-    if mode == "hold":
+    if version != versions.live:
         outcomes = {Verdict.BETTER: f"{name} goes live", Verdict.WORSE: f"{name} stays held back"}
         return outcomes.get(verdict, f"{name} goes live once it is proven better")
     outcomes = {Verdict.WORSE: f"{other_name} comes back", Verdict.BETTER: f"{name} stays live"}

@@ -14,8 +14,8 @@ class JudgingSettings(SettingsGroup):
 
     mode: JudgingMode = "publish"
     """publish: a version goes live when its round is done; duels inform. hold: it goes live once duels or held-out
-    votes prove it better than the live one. rollback: it goes live, and the one before comes back if duels prove it
-    worse."""
+    votes prove it better than the live one. rollback: it goes live. In both the one before comes back if duels prove
+    the live one worse."""
     duel_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of assignments on the Label tab that are duels, while there are any to be judged."""
     duels_ready: Annotated[int, Field(ge=0, le=10_000)] = 12

@@ -72,6 +72,19 @@ def test_a_held_version_that_people_do_not_prefer_is_rejected_and_the_one_before
     assert store.adapters.candidate(base) is None
 
 
+def test_a_version_that_turned_votes_made_live_is_rolled_back_though_the_mode_holds_versions_back(
+    store: Store, base: BaseModelRef, anna: Annotator
+) -> None:
+    publish(store, base, is_held=True, proof=proof(Verdict.BETTER, 0))
+    service = judging(store, base, "hold")
+    judge(store, base, anna, 0, 1)
+    [shown] = service.state().comparisons
+    assert shown.consequence == "the base model comes back"
+    assert service.decide() is VerdictAction.ROLLED_BACK
+    assert actions(store, base)[-1] == (1, 0, "rolled_back")
+    assert store.adapters.live_version(base) == 0
+
+
 def test_held_out_votes_that_prove_a_version_better_make_it_live_at_once(store: Store, base: BaseModelRef) -> None:
     assert not publish(store, base, is_held=True, proof=proof(Verdict.BETTER, 0)).is_held
     assert store.adapters.live_version(base) == 1
