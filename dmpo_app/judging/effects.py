@@ -54,14 +54,18 @@ def measure_effects(
         _effect(measure, values[..., k] - other_values[..., k], other_values[..., k], float(p_values[k]))
         for k, measure in enumerate(measures)
     ]
-    order = sorted(range(len(measures)), key=lambda k: (p_values[k], -_consistency(prompt_means)[k]))
-    ordered = tuple(effects[k] for k in order)
+    ordered = tuple(sorted(effects, key=_rank))
     mean_change = 100 * float(changes.shares.mean())
     num_images = num_prompts * num_seeds
     said = _say(ordered, num_images, num_prompts, mean_change)
     return VersionEffects(
         ordered, _changed_most(changes), num_images, num_prompts, mean_change, f"Compared with {other_name}: {said}."
     )
+
+
+def _rank(effect: Effect) -> tuple[float, int, float]:
+    """The surest first; of equally sure ones those that more images agree with, then the larger."""
+    return (effect.p_value, -effect.num_agreeing, -abs(effect.deviations))
 
 
 def sign_flip_p_values(prompt_means: Floats) -> Floats:
