@@ -16,9 +16,7 @@ from dmpo_app.domain.lineage import RoundState, RoundStatus
 from dmpo_app.settings import PROJECT_ROOT, Settings, TrainerSettings
 from dmpo_app.training.process.supervisor import EXIT_PASSING, EXIT_SETUP
 from dmpo_app.training.process.trainer_process import TrainerProcess
-from dmpo_app.training.rounds.scheduler import Tick
 from tests.patience import wait_until
-from tests.training.scheduler_fixtures import MakeScheduler
 from tests.training.training_studio import FAST, TrainingStudio
 
 TOKEN = "an-administrators-token-that-nobody-else-may-see"
@@ -49,7 +47,7 @@ def current_round(studio: TrainingStudio) -> RoundState | None:
 
 
 def test_sigterm_amid_a_round_ends_it_cleanly_and_the_next_trainer_finishes_the_round(
-    studio: TrainingStudio, settings: Settings, trainer: TrainerProcess, make_scheduler: MakeScheduler
+    studio: TrainingStudio, settings: Settings, trainer: TrainerProcess
 ) -> None:
     studio.add_pairs(8)
     studio.vote(8)
@@ -66,9 +64,12 @@ def test_sigterm_amid_a_round_ends_it_cleanly_and_the_next_trainer_finishes_the_
     log = (studio.home / "trainer.log").read_text()
     assert "stopped" in log
     assert TOKEN not in log
-    successor = make_scheduler()  # what a trainer does once it has loaded; starts are tested above and in test_kills
-    while current_round(studio) is not None:
-        assert successor.tick() is Tick.TRAINED
+    successor = TrainerProcess(settings)
+    successor.start()
+    try:
+        wait_until(lambda: current_round(studio) is None, "the successor has finished the round")
+    finally:
+        successor.stop()
     assert studio.store.rounds.get(stopped.id).status is RoundStatus.PUBLISHED
 
 
