@@ -39,6 +39,10 @@ _.PICK_A_PIC, _.OPEN_IMAGE_PREFERENCES, _.CHOSEN_REJECTED, _.VOTES_JSONL, _.VOTE
 _.hours, _.trained, _.needed, _.agreed_at, _.left_out_rows, _.cleared
 _.learned, _.other_url, _.held_out_votes, _.held_out_agreeing
 _.skips, _.both_bad, _.time_edges_ms, _.time_counts, _.out_of_pool
+_.state_words
+
+# Numbers of a test that are recorded with its verdict.
+_.e_value_better, _.e_value_worse
 
 # Settings that training reads by a name put together from the measure's.
 _.min_saturation, _.max_saturation, _.min_contrast, _.max_contrast

@@ -112,6 +112,7 @@ def test_an_administrator_trains_and_rolls_back_from_the_page(page_studio: PageS
     page_studio.publish()
     open_tab(page, "Progress")
     expect(page.locator(".pr-version.pr-live")).to_contain_text("Version 1")
+    expect(page.locator("dmpo-progress")).to_contain_text("nobody has judged version 1 against the base model yet")
     expect(page.locator(".pr-version.pr-live")).to_contain_text("It agrees with 71 of 96 votes it has not seen")
     expect(page.locator(".pr-curve")).to_have_count(3)
     page.get_by_role("button", name="Make the base model live").click()
