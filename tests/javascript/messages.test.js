@@ -44,6 +44,15 @@ test("a studio without pairs says whether it warms up, fetches, learns or paints
   assert.match(reason({ ...learning, set: true }), /^You have ranked all images/);
 });
 
+test("a person without duels is told of a missing version first, then of the model, then of what there is", () => {
+  const duels = (noDuels, more = {}) => reason({ kind: "duels", noDuels, ...more });
+  assert.match(duels("no_version", { status: status("loading") }), /^There is no version to judge yet/);
+  assert.match(duels("making", { status: status("loading") }), /warming up/);
+  assert.equal(duels("making"), "Images of both versions are being made…");
+  assert.match(duels("all_judged"), /^You have judged every image/);
+  assert.equal(duels(null), "Fetching images…");
+});
+
 test("kept votes are told with the reason, a few on their way are not mentioned", () => {
   assert.equal(savingText(new ApiError(0, ""), 1), "Offline – 1 vote kept here, will retry");
   assert.equal(savingText(new ApiError(429, ""), 2), "A little too fast – 2 votes kept here, will retry");

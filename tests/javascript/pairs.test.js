@@ -66,6 +66,20 @@ test("it asks for six beyond those in hand, as the annotator, and hands them out
   assert.deepEqual(pair?.options, { question: "overall", strength: false, comment: false });
 });
 
+test("it asks for the kind that is voted on, and keeps the reason why there are no duels", async () => {
+  studio.answer = () => ({ json: { assignments: [], no_duels: "no_version" } });
+  const supply = newSupply();
+  supply.start();
+  await settle();
+  assert.equal(studio.requests[0].query.get("kind"), "label");
+  supply.kind = "duels";
+  supply.reset();
+  assert.equal(supply.noDuels, null);
+  await settle();
+  assert.equal(studio.requests.at(-1)?.query.get("kind"), "duels");
+  assert.equal(supply.noDuels, "no_version");
+});
+
 test("it never asks for more than the studio lets one annotator hold", async () => {
   openElsewhere = 14;
   const supply = newSupply();

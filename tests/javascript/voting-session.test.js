@@ -103,6 +103,21 @@ test("it waits until a pair is there, shows it, and a vote brings the next one u
   assert.deepEqual(votes, [{ assignment: "as_1", choice: "right", elapsed_ms: 1800, number: 1 }]);
 });
 
+test("another kind is voted on after a switch, and an undo does not reach back over it", async () => {
+  const { session } = await begin();
+  session.choose("left", "key");
+  await settle();
+  open = [assignment("as_9")];
+  session.switchTo("duels");
+  assert.deepEqual([session.state.name, session.kind, session.canUndo], ["waiting", "duels", false]);
+  await settle();
+  assert.equal(shown(session), "as_9");
+  assert.equal(studio.requests.at(-1)?.query.get("kind"), "duels");
+  session.choose("tie", "key");
+  session.undo();
+  assert.equal(shown(session), "as_9");
+});
+
 test("nothing is voted on while there is nothing to vote on", async () => {
   open = [];
   const { session } = await begin();
