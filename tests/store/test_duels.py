@@ -87,8 +87,8 @@ def test_a_duel_is_a_pair_of_a_held_out_prompt_that_no_pair_may_have(
     [
         (new_duel(prompt="nobody knows it"), NotFoundError),
         (new_duel(versions=(1, 1)), BadInputError),
-        (NewDuel("a fox", *(new_image(HELD_OUT, 1, version=one, latents=None) for one in (1, 0))), BadInputError),
-        (NewDuel(HELD_OUT, *(new_image(HELD_OUT, 2 + one, version=one) for one in (1, 0))), BadInputError),
+        (NewDuel("a fox", new_duel().image_a, new_duel().image_b), BadInputError),
+        (NewDuel(HELD_OUT, new_duel(1).image_a, new_duel(2).image_b), BadInputError),
     ],
 )
 def test_what_is_no_duel_is_refused(
