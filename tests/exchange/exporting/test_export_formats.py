@@ -6,11 +6,13 @@ from datetime import datetime
 import pytest
 from datasets import load_dataset
 
-from dmpo_app.domain.vote import Outcome, Purpose, Question, Strength
+from dmpo_app.domain.judging import NewDuel
+from dmpo_app.domain.vote import AssignmentRules, Outcome, Purpose, Question, Strength
 from dmpo_app.exchange.readers.reader import PreferencePair, read_row
 from dmpo_app.exchange.readers.registry import detect_reader, open_source
 from tests.exchange.exporting.campaign import ALL_GOLD, ALL_REPEATS, NUM_PAIRS, Campaign, rows_of, schema_of
-from tests.exchange.readers.preference_files import PICK_A_PIC_V2
+from tests.exchange.readers.preference_files import PICK_A_PIC_V2, image_bytes
+from tests.store.store_data import new_image, publish_version
 
 A, B, TIE = Outcome.A, Outcome.B, Outcome.TIE
 
@@ -126,3 +128,24 @@ def test_gold_pairs_and_repeats_are_marked_in_raw_votes_and_left_out_of_preferen
     preferences = campaign.rows("pick-a-pic")
     assert {row["ranking_id"] for row in preferences} == set(purposes) - {golden, repeated}
     assert {row["label_0"] for row in preferences} == {1.0}
+
+
+def test_duels_are_marked_in_raw_votes_with_their_versions_and_left_out_of_preferences(campaign: Campaign) -> None:
+    publish_version(campaign.store, campaign.base)
+    campaign.store.prompts.ensure(["a held-out cat"], held_out=True)
+    images = [
+        new_image("a held-out cat", 1, version=version, png=image_bytes(50 + version, file_format="PNG"), latents=None)
+        for version in (1, 0)
+    ]
+    campaign.store.duels.add(campaign.base, NewDuel("a held-out cat", images[0], images[1]))
+    voted = campaign.vote("anna", 0, A)
+    judged = campaign.answer(campaign.offered("ben", AssignmentRules(duels_only=True)), B)
+    rows = {row["vote"]: row for row in campaign.rows("votes-jsonl")}
+    assert (rows[judged]["purpose"], rows[judged]["source"]) == (Purpose.DUEL, "duel")
+    versions = [rows[judged][image]["adapter_version"] for image in ("image_a", "image_b")]
+    assert (versions, rows[judged]["image_a"]["base_model"]) == ([1, 0], "pocket")
+    for name in ("pick-a-pic", "open-image-preferences"):
+        folder, summary = campaign.export(name)
+        assert len(rows_of(folder)) == 1
+        assert summary.left_out["judgements of duels between versions"] == 1
+    assert set(rows) == {voted, judged}
