@@ -34,8 +34,8 @@ def judge(page: Page) -> None:
     page.get_by_role("button", name="Judge versions").click()
 
 
+def keep_screenshot(page: Page, name: str) -> None:
     """Screenshot of the page for whoever changes it, into the folder that DMPO_SCREENSHOTS names, if it does."""
-    """Where DMPO_SCREENSHOTS names a folder: a look at the page for whoever changes it."""
     if folder := os.environ.get("DMPO_SCREENSHOTS"):
         page.screenshot(path=Path(folder) / f"{name}.png")
 
