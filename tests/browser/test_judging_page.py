@@ -35,7 +35,7 @@ def judge(page: Page) -> None:
 
 
 def keep_screenshot(page: Page, name: str) -> None:
-    """Where DMPO_SCREENSHOTS names a folder: a look at the page for whoever changes it."""
+    """Screenshot of the page for whoever changes it, into the folder that DMPO_SCREENSHOTS names, if it does."""
     if folder := os.environ.get("DMPO_SCREENSHOTS"):
         page.screenshot(path=Path(folder) / f"{name}.png")
 
