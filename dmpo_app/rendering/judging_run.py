@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.base_models import detect_family, fingerprint, resolve_sampling
 from dmpo_app.diffusion.families.registry import get_family
 from dmpo_app.diffusion.live_model import LiveModel, RenderInterrupted, Shot
@@ -95,23 +96,26 @@ class JudgingRun:
 
     def _render(self) -> None:
         """Render the batches that are not there. Raises RenderInterrupted when stopped."""
-        model: LiveModel | None = None
         total = len(self._plan.batches)
+        missing = {side: self._folder.unrendered(side) for side in SIDES}
         for side in SIDES:
-            version, missing = self._plan.version(side), self._folder.unrendered(side)
-            stage, num_done = f"rendering {side}: {version.label}", total - len(missing)
-            self._on_progress(stage, num_done, total)
-            if not missing:
-                continue
-            model = model or self._load_model()
-            adapter = version.read(model)
-            held_version = BASE_VERSION if adapter is None else _ADAPTED
-            model.swap(held_version, adapter)
-            for done, index in enumerate(missing, num_done + 1):
+            self._on_progress(self._rendering_stage(side), total - len(missing[side]), total)
+        if not any(missing.values()):
+            return
+        model = self._load_model()
+        adapters = {side: self._plan.version(side).read(model) for side in SIDES}
+        for adapter in adapters.values():  # one that does not fit is told before anything is rendered
+            _hold(model, adapter)
+        for side in SIDES:
+            held_version = _hold(model, adapters[side])
+            for done, index in enumerate(missing[side], total - len(missing[side]) + 1):
                 self._render_batch(model, side, index, held_version)
-                self._on_progress(stage, done, total)
+                self._on_progress(self._rendering_stage(side), done, total)
         del model
         free_memory()
+
+    def _rendering_stage(self, side: Side) -> str:
+        return f"rendering {side}: {self._plan.version(side).label}"
 
     def _load_model(self) -> LiveModel:
         source = self._settings.base_model
@@ -162,3 +166,10 @@ class JudgingRun:
             device=self._settings.render.device,
             batch_size=self._settings.round.scoring.batch_size,
         )
+
+
+def _hold(model: LiveModel, adapter: AdapterWeights | None) -> int:
+    """Load an adapter, None for the base model, and return the version that the model then holds."""
+    version = BASE_VERSION if adapter is None else _ADAPTED
+    model.swap(version, adapter)
+    return version
