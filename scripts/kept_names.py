@@ -56,6 +56,9 @@ _.is_wrong  # of a simulated vote: what its random mistakes are checked by
 _.__getattr__, _.__dir__, _.base_loss, _.adapter_path
 _.RowsSource, _.Studio
 
+# The page and programs read these of the API's answers.
+_.no_duels, _.agreement_low, _.agreement_high
+
 # Click and pydantic read these.
 _.obj, _.context_class, _.model_config
 

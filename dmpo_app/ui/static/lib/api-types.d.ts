@@ -621,6 +621,57 @@ export interface StruckOut {
   votes_until_round: number;
 }
 
+export interface StudiesAnswer {
+  studies: Array<StudyOut>;
+}
+
+export interface StudyAnswerBody {
+  study: StudyOut;
+  results: Array<StudyResultOut>;
+}
+
+export interface StudyBody {
+  name: string;
+  version_a: number;
+  version_b: number;
+  questions?: Array<Question>;
+  raters?: number;
+  pairs?: number;
+}
+
+export interface StudyOut {
+  name: string;
+  version_a: number;
+  version_b: number;
+  questions?: Array<Question>;
+  raters?: number;
+  pairs?: number;
+  id: number;
+  created_by: string;
+  created_at: string;
+  closed_at: string | null;
+  made: number;
+  answers: number;
+}
+
+export interface StudyResultOut {
+  question: Question;
+  pairs: number;
+  prompts: number;
+  answers: number;
+  annotators: number;
+  wins: number;
+  losses: number;
+  ties: number;
+  win_rate: number | null;
+  low: number | null;
+  high: number | null;
+  win_rate_ties_half: number | null;
+  agreement: number | null;
+  agreement_low: number | null;
+  agreement_high: number | null;
+}
+
 export interface SuggestionOut {
   text: string;
   held_out: boolean;
@@ -724,6 +775,10 @@ export interface Operations {
   "POST prompts/edit": { body: EditBody; response: EditAnswer };
   "POST prompts/import": { query?: { format?: "txt" | "csv" | "tsv" | "jsonl" | "json"; held_out_share?: number; tag?: Array<string> | null; column?: string | null; dry_run?: boolean }; content: BodyInit; response: ImportAnswer };
   "GET quality": { response: QualityReport };
+  "GET studies": { response: StudiesAnswer };
+  "POST studies": { body: StudyBody; response: StudyOut };
+  "GET studies/{study_id}": { params: { study_id: number }; response: StudyAnswerBody };
+  "POST studies/{study_id}/close": { params: { study_id: number }; response: StudyOut };
   "GET imports": { response: CurrentImportOut };
   "DELETE imports": { response: CurrentImportOut };
   "POST imports": { query: { name: string; as?: ImportUse }; content: BodyInit; response: CurrentImportOut };
@@ -737,5 +792,6 @@ export interface Downloads {
   "GET votes/export": { query?: { format?: "jsonl" | "csv" | "json" } };
   "GET adapters/{version}/download": { params: { version: number } };
   "GET quality/annotators.csv": {};
+  "GET studies/{study_id}/table": { params: { study_id: number } };
   "GET exports/{format}": { params: { format: ExportFormat }; query?: { since?: string | null; until?: string | null; question?: Question | null; version?: Array<number> | null; min_votes?: number; min_agreement?: number; reported?: boolean } };
 }
