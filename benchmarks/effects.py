@@ -1,4 +1,4 @@
-"""How often is a version that moves nothing said to have moved something, and how small an effect is found?
+"""Error rates of the statistics of effects: versions that moved nothing but are said to, and small effects found.
 
     python -m benchmarks.effects                            about 5 minutes; nothing but numpy
     python -m benchmarks.effects --versions 200 --seed 1

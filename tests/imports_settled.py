@@ -1,4 +1,4 @@
-"""What is imported by now is looked through for garbage no more: import this last.
+"""Freezing of the garbage collector: what is imported by now is looked through no more. Import this last.
 
 torch and diffusers bring a million objects that live as long as the process. A full collection looks at each, half a
 second long, and the studio asks for one wherever it lets go of a model.

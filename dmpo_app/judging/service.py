@@ -206,7 +206,7 @@ def _new_verdict(version: int, other: int, test: DuelTest) -> NewVerdict:
 
 
 def _consequence(mode: JudgingMode, versions: _Versions, version: int, other: int, verdict: Verdict) -> str:
-    """What follows from a comparison, in words."""
+    """The consequence of a comparison, in words."""
     name, other_name = version_name(version), version_name(other)
     if (version, other) != versions.decided_by(mode):
         if mode != "publish" and (version, other) == (versions.live, versions.before) and versions.obstacle:

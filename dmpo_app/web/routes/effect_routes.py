@@ -61,7 +61,7 @@ def effects_router(services: Services, limiters: RequestLimiters) -> APIRouter:
 
     @router.get("/adapters/{version}/effects", tags=["versions"], responses=document_errors(404))
     async def effects(version: VersionPath) -> EffectsAnswer:
-        """What a version learned: its effects on images of held-out prompts, and agreement with held-out votes."""
+        """Effects of a version on images of held-out prompts, and its agreement with votes it has not seen."""
         return await limiters.reads.run(lambda: _effects(services, version))
 
     return router

@@ -173,9 +173,8 @@ export class SidePanels {
     if (!answer) return;
     this.voting.forgetVotes();
     const done = t("withdraw.done", { count: answer.withdrawn });
-    const { versions } = answer;
-    const learned = { count: versions.length, versions: versions.join(", ") };
-    this.view.toast(versions.length > 0 ? `${done} ${t("withdraw.learned", learned)}` : done);
+    const learned = { count: answer.versions.length, versions: answer.versions.join(", ") };
+    this.view.toast(learned.count > 0 ? `${done} ${t("withdraw.learned", learned)}` : done);
   }
 
   async comment() {
