@@ -46,12 +46,16 @@ soak: $(SETUP_DEV)  ## The kill tests in full (50 of each)
 	@DMPO_SOAK_KILLS=50 $(PYTHON_IN_VENV) -m pytest -m soak --timeout 3600
 
 BENCHMARKS := startup pocket_quality loop votes swap learning hit_rates dataset_size restore exchange_export toy_modes \
-	key_press load hostile power_cut sides sybils attackers hostile_files slow_clients faults starts hosting parent_kills
+	key_press load hostile power_cut sides sybils attackers hostile_files slow_clients faults starts hosting parent_kills gate duel_test effects
 
 bench: $(SETUP_DEV)  ## The numbers of docs/benchmarks.md; those that need more than a command say so there
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(PYTHON_IN_VENV) -m "benchmarks.$$name" || exit 1; done
 	@mkdir -p build && $(PYTHON_IN_VENV) -m benchmarks.few_votes --out build/few-votes.jsonl
 	@$(PYTHON_IN_VENV) -m benchmarks.few_votes_report build/few-votes.jsonl
+	@$(PYTHON_IN_VENV) -m benchmarks.step_choice run --out build/step-choice.jsonl
+	@$(PYTHON_IN_VENV) -m benchmarks.step_choice report build/step-choice.jsonl
+	@$(PYTHON_IN_VENV) -m benchmarks.turned_rounds --out build/turned-rounds.jsonl
+	@$(PYTHON_IN_VENV) -m benchmarks.turned_rounds --out build/turned-rounds.jsonl --report
 
 pocket: $(SETUP)  ## Train the pocket model from scratch (resumable, about 90 minutes on 2 cores)
 	@$(PYTHON_IN_VENV) -m examples.pocket_model train

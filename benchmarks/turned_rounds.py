@@ -4,9 +4,9 @@
 
 Every round learns the opposite of a taste, from votes that are all the other way round, the held-out ones too: no gate
 by held-out votes can see it. Then a person of that taste judges duels between the new version and the base, which was
-live before, one after another, and the project's test is asked after each, as the studio does. With `--slips` a share
-of the judgements is wrong. Every round is one line of `--out` with all its judgements; rounds that are there already
-are not made again, and `--report` counts those that would have stayed live.
+live before, one after another, and the project's test is asked after each, as the studio does. Every round is one line
+of `--out` with all its judgements; rounds that are there already are not made again, and `--report` counts those that
+would have stayed live, also if one judgement in ten is wrong.
 """
 
 import argparse
@@ -26,13 +26,19 @@ from dmpo_app.diffusion.adapter_files import AdapterWeights
 from dmpo_app.diffusion.live_model import Shot
 from dmpo_app.domain.judging import Judgement, Verdict
 from dmpo_app.domain.lineage import BASE_VERSION
+from dmpo_app.exchange.importing.starter_pairs import read_starter_pairs
 from dmpo_app.judging.duel_test import compare_by_duels
 from dmpo_app.labeling.tastes import get_taste
+from dmpo_app.server.wiring import read_prompts
 from dmpo_app.settings import Settings
 
 TASTES = ("warm", "bright", "large", "left", "vivid")
 BATCH = 8
 CANDIDATE = 1
+VOTES = 64
+"""On the starter pairs."""
+SAMPLING_STEPS = 10
+"""Of the images that are judged."""
 
 
 def duel_images(lab: Lab, count: int, version: int) -> Images:
@@ -92,25 +98,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--votes", type=int, default=96)
     parser.add_argument("--duels", type=int, default=60)
-    parser.add_argument("--pool", type=int, default=360)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--share", default="0/1", help="I/N: every N-th round from the I-th on")
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "dmpo-few-votes")
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "dmpo-step-choice")
     parser.add_argument("--report", action="store_true", help="no round is made; those of --out are counted")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    lab = Lab(Settings(), arguments.work)
+    settings = Settings()
     if arguments.report:
-        report(arguments.out, lab.held_out_prompts)
+        report(arguments.out, read_prompts(settings.pool.held_out_prompts))
         return
-    pool = Pool(lab, arguments.pool)
+    quick: dict[str, Any] = {"round": settings.round.model_copy(update={"health_images": 0})}
+    quick["render"] = settings.render.model_copy(update={"num_steps": SAMPLING_STEPS})
+    lab = Lab(settings.model_copy(update=quick), arguments.work)
+    pool = Pool(lab, VOTES, read_starter_pairs(settings.pool.starter_pairs).pairs)
     fill_references(lab, pool, lab.settings.round, arguments.work)
     base_images = lab.kept_images("duels", arguments.duels, lambda: duel_images(lab, arguments.duels, BASE_VERSION))
     index, count = map(int, arguments.share.split("/"))
     for number in range(index, arguments.rounds, count):
-        facts = {"taste": TASTES[number % len(TASTES)], "seed": 100 + number, "votes": arguments.votes}
+        facts = {"taste": TASTES[number % len(TASTES)], "seed": 100 + number, "votes": VOTES}
         if facts in done(arguments.out):
             continue
         record = run(lab, pool, facts, base_images, arguments.work)
