@@ -140,10 +140,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def choices(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """The evaluation that each rule chooses; the first of equals, as the trainer does."""
+    """The evaluation that each rule chooses; the last of equals, as the trainer does."""
     return {
-        "yardstick": max(evaluations, key=lambda row: row["voted_probability"]),
-        "loss": min(evaluations, key=lambda row: row["loss"]),
+        "yardstick": max(reversed(evaluations), key=lambda row: row["voted_probability"]),
+        "loss": min(reversed(evaluations), key=lambda row: row["loss"]),
         "last": evaluations[-1],
     }
 

@@ -117,7 +117,7 @@ def main() -> None:
     base_images = lab.kept_images("duels", arguments.duels, lambda: duel_images(lab, arguments.duels, BASE_VERSION))
     index, count = map(int, arguments.share.split("/"))
     for number in range(index, arguments.rounds, count):
-        facts = {"taste": TASTES[number % len(TASTES)], "seed": 100 + number, "votes": VOTES}
+        facts = {"taste": TASTES[number % len(TASTES)], "seed": 100 + number, "votes": VOTES, "duels": arguments.duels}
         if facts in done(arguments.out):
             continue
         record = run(lab, pool, facts, base_images, arguments.work)

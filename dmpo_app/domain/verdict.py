@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Self
 
-from dmpo_app.domain.judging import Verdict
+from dmpo_app.domain.judging import Verdict, version_name
 from dmpo_app.domain.lineage import BASE_VERSION
 
 MIN_HELD_OUT_VOTES = 30
 """Fewer held-out votes cannot tell a good round from a bad one: it is published and marked as not yet proven."""
 REFUSE_BELOW = 0.3
 """A version is worse when it falls behind by more than so many standard errors; see docs/training.md, "The gate"."""
+CLEARLY_WORSE_BELOW = 2.0
+"""A version that falls behind by more than so many standard errors goes live in no case, not even where the live one
+learned from votes that were taken back: who takes votes back could make others' poisoned ones live."""
 EXAMPLE_LOSS = 0.2
 """The loss, in pairs of a hundred that it is right on, of the worse version that `GateVerdict.caution` speaks of."""
 _METRIC = "gate_"
@@ -48,9 +51,15 @@ class GateVerdict:
         return self.num_votes >= MIN_HELD_OUT_VOTES
 
     @property
+    def is_clearly_worse(self) -> bool:
+        """True when it is worse by more than the chance of a hundred votes explains."""
+        is_far_behind = self.difference < -CLEARLY_WORSE_BELOW * self.standard_error
+        return self.outcome is Verdict.WORSE and is_far_behind
+
+    @property
     def live_name(self) -> str:
         """The name of the live version, in words."""
-        return "the base model" if self.live_version == BASE_VERSION else f"version {self.live_version}"
+        return version_name(self.live_version)
 
     @property
     def counts(self) -> str:
@@ -66,7 +75,7 @@ class GateVerdict:
         """The verdict for people."""
         counts = self.counts[0].upper() + self.counts[1:]
         if not self.has_enough_votes:
-            return f"{counts}. These are too few votes to judge it by: duels decide."
+            return f"{counts}. These are too few votes to judge it by; people's duels can."
         words = {
             Verdict.BETTER: "It is better.",
             Verdict.WORSE: "It is worse.",
@@ -80,8 +89,8 @@ class GateVerdict:
         if not math.isfinite(self.standard_error):
             return 0.0
         loss = EXAMPLE_LOSS * (1 - 2 * self.wrong_share)
-        if self.standard_error == 0:
-            return 1.0
+        if self.standard_error == 0:  # the versions answer all votes alike, which tells nothing of others
+            return 0.0
         return NormalDist().cdf(loss / self.standard_error - REFUSE_BELOW)
 
     @property

@@ -213,7 +213,8 @@ def compare_by_duels(
         for one in judgements
         if {one.version_a, one.version_b} == {candidate, other} and one.question is question
     ]
-    num_annotators = len({annotator_id for annotator_id, _, _ in scores})
+    # Of those who prefer one: people who only tied would switch the cap on for a few.
+    num_annotators = len({annotator_id for annotator_id, _, x in scores if x != 0})
     bets = DuelBets(rules.is_crowd(num_annotators), rules.share_limit(num_annotators))
     for annotator_id, prompt, x in scores:
         if x != 0:

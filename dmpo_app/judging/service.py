@@ -65,6 +65,7 @@ class _CachedBoard:
     board: Board
     judgements: tuple[int, int]
     stands_until: float
+    expires_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,8 @@ class _Versions:
     candidate: int | None
     obstacle: str | None
     """The reason why the one before does not come back by itself, whatever duels prove."""
+    is_candidate_tainted: bool
+    """The candidate learned from votes that were taken back, so that it does not go live."""
     judgements: tuple[int, int]
 
     def decided_by(self, mode: JudgingMode) -> tuple[int, int] | None:
@@ -147,13 +150,17 @@ class JudgingService:
         judgements = self._store.verdicts.count_judgements(self._base)
         with self._board_lock:
             started_at, cached = self._clock(), self._cached_board
-            if cached is not None and (cached.judgements == judgements or started_at < cached.stands_until):
+            if cached is not None and started_at < cached.stands_until:
+                return cached.board
+            if cached is not None and cached.judgements == judgements and started_at < cached.expires_at:
                 return cached.board
             from dmpo_app.judging.board import make_board  # it imports scipy, which no page should wait for
 
             board = make_board(self._store.duels.all_judgements(self._base), resamples=resamples)
             seconds = self._clock() - started_at
-            self._cached_board = _CachedBoard(board, judgements, self._clock() + BOARD_REST * seconds)
+            now = self._clock()
+            expires_at = now + max(MAX_AGE_SECONDS, BOARD_REST * seconds)  # annotators may have been struck since
+            self._cached_board = _CachedBoard(board, judgements, now + BOARD_REST * seconds, expires_at)
             return board
 
     def _read_versions(self) -> _Versions:
@@ -163,12 +170,14 @@ class JudgingService:
         obstacle = None
         if adapters.is_chosen_by_hand(base, live):
             obstacle = f"an administrator chose {version_name(live)}, so it stays"
-        elif before is not None and adapters.has_withdrawn_votes(base, before):
-            obstacle = f"{version_name(before)} learned from votes that were withdrawn, so it does not come back"
+        elif before is not None and adapters.would_bring_back(base, before, live=live):
+            obstacle = f"{version_name(before)} learned from votes that were taken back, so it does not come back"
+        candidate = adapters.candidate(base)
         return _Versions(
             live=live,
             before=before,
-            candidate=adapters.candidate(base),
+            candidate=candidate,
+            is_candidate_tainted=candidate is not None and adapters.would_bring_back(base, candidate, live=live),
             obstacle=obstacle,
             judgements=self._store.verdicts.count_judgements(base),
         )
@@ -213,6 +222,8 @@ def _consequence(mode: JudgingMode, versions: _Versions, version: int, other: in
             return versions.obstacle
         return "nothing follows from it by itself"
     if version != versions.live:
+        if versions.is_candidate_tainted:
+            return f"{name} learned from votes that were taken back, so it does not go live"
         outcomes = {Verdict.BETTER: f"{name} goes live", Verdict.WORSE: f"{name} stays held back"}
         return outcomes.get(verdict, f"{name} goes live once it is proven better")
     outcomes = {Verdict.WORSE: f"{other_name} comes back", Verdict.BETTER: f"{name} stays live"}

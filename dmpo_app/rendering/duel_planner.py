@@ -8,7 +8,7 @@ the CPU they rest, as the pool does.
 import logging
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dmpo_app.domain.judging import Comparison, NewDuel
@@ -52,12 +52,12 @@ class DuelPlanner:
         The prompt with the fewest duels of these versions comes first, at random among equals. The seed is random, and
         so is which version's image comes first.
         """
-        comparison, num_missing = self._neediest()
-        if comparison is None:
-            return []
-        counts = Counter(self._store.duels.prompts(self._base, comparison.version_a, comparison.version_b))
-        usable = [prompt for prompt in counts if self._refusals[prompt] < _MAX_REFUSALS]
-        return [self._plan_duel(comparison, usable, counts) for _ in range(min(at_most, num_missing) if usable else 0)]
+        for comparison, num_missing in self._needs():
+            counts = Counter(self._store.duels.prompts(self._base, comparison.version_a, comparison.version_b))
+            usable = [prompt for prompt in counts if self._refusals[prompt] < _MAX_REFUSALS]
+            if usable:
+                return [self._plan_duel(comparison, usable, counts) for _ in range(min(at_most, num_missing))]
+        return []
 
     def record_refusal(self, plan: DuelPlan) -> None:
         """Record that a duel was refused; after three refusals its prompt is left alone."""
@@ -75,20 +75,16 @@ class DuelPlanner:
         first, second = self._rng.sample((comparison.version_a, comparison.version_b), 2)
         return DuelPlan(prompt, self._rng.randint(0, MAX_SEED), (first, second))
 
-    def _neediest(self) -> tuple[Comparison | None, int]:
-        """The comparison that lacks the most duels, and how many; None where none lacks any. Studies come first."""
-        for comparison, num_missing_in_study in self._store.studies.list_needs(self._base):
-            if {comparison.version_a, comparison.version_b} not in self._skipped:
-                return comparison, num_missing_in_study
-        num_missing = {
-            one: self._settings.duels_ready - self._store.duels.count_ready(self._base, one.version_a, one.version_b)
+    def _needs(self) -> Iterator[tuple[Comparison, int]]:
+        """Yield what lacks duels, and how many: studies first, then comparisons, those that lack the most first."""
+        studies = self._store.studies.list_needs(self._base)
+        comparisons = [
+            (one, self._settings.duels_ready - self._store.duels.count_ready(self._base, one.version_a, one.version_b))
             for one in self._store.duels.comparisons(self._base)
-            if {one.version_a, one.version_b} not in self._skipped
-        }
-        neediest = max(num_missing, key=lambda one: num_missing[one], default=None)
-        if neediest is None or num_missing[neediest] <= 0:
-            return None, 0
-        return neediest, num_missing[neediest]
+        ]
+        for comparison, num_missing in [*studies, *sorted(comparisons, key=lambda need: -need[1])]:
+            if num_missing > 0 and {comparison.version_a, comparison.version_b} not in self._skipped:
+                yield comparison, num_missing
 
 
 def store_duel(store: Store, base: BaseModelRef, image_a: NewImage, image_b: NewImage, *, flagged: bool) -> bool:

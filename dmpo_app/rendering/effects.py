@@ -94,6 +94,11 @@ class EffectsWork:
         except DamagedFileError as error:
             self._store.damage.record(error)
             self._comparison = None
+        except Exception:
+            # Once and no more: it would fail again at every step, and keep the pool from being filled.
+            self._skipped_versions.add(comparison.version)
+            self._comparison = None
+            raise
         return True
 
     def _next_comparison(self) -> _Comparison | None:

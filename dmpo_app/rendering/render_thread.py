@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from dmpo_app.diffusion.hub import is_passing_load_error
 from dmpo_app.domain.lineage import BaseModelRef, RenderedImage, RendererState, RenderRequest, check_request
-from dmpo_app.errors import AdapterError, BadInputError, BusyError, NotReadyError, StorageFullError, StudioError
+from dmpo_app.errors import (
+    AdapterError,
+    BadInputError,
+    BusyError,
+    NotFoundError,
+    NotReadyError,
+    StorageFullError,
+    StudioError,
+)
 from dmpo_app.io.liveness import Activity, announce_through
 from dmpo_app.rendering.duel_planner import DuelPlanner
 from dmpo_app.rendering.effects import EffectsWork
@@ -378,7 +386,7 @@ class BackgroundWork:
         try:
             if not self._engine.make_duel(plan, should_stop):
                 self._duels.record_refusal(plan)
-        except (AdapterError, BadInputError) as error:
+        except (AdapterError, BadInputError, NotFoundError) as error:
             self._duels.skip(plan, error)
         return True
 

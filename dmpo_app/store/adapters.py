@@ -29,9 +29,9 @@ from dmpo_app.store.judging.version_states import (
     find_live_version,
     find_states,
     find_version_before,
-    has_withdrawn_votes,
     is_chosen_by_hand,
 )
+from dmpo_app.store.voting.taken_back import would_bring_back
 
 _ADAPTERS: Select[*tuple[Any, ...]] = (
     select(schema.AdapterRow, schema.BaseModelRow.fingerprint)
@@ -131,15 +131,16 @@ class Adapters:
         with self._database.reader() as connection:
             return is_chosen_by_hand(connection, base.id, version)
 
-    def has_withdrawn_votes(self, base: BaseModelRef, version: int) -> bool:
-        """True when a version learned from a vote that was withdrawn since."""
+    def would_bring_back(self, base: BaseModelRef, version: int, *, live: int) -> bool:
+        """True when a version learned from a vote that was taken back and from which the live one did not learn."""
         with self._database.reader() as connection:
-            return has_withdrawn_votes(connection, base.id, version)
+            return would_bring_back(connection, base.id, version, live)
 
     def promote(self, base: BaseModelRef, verdict: NewVerdict) -> bool:
         """Make the candidate live that was proven better than the live version; False when that is decided already.
 
-        It is when the live version or the candidate is another one by now.
+        It is when the live version or the candidate is another one by now, and when the candidate would bring votes
+        back that were taken back.
         """
         return self._decide_candidate(base, verdict, Verdict.BETTER, VerdictAction.PROMOTED)
 
@@ -151,7 +152,7 @@ class Adapters:
         """Bring back the version before the live one, which was proven worse; False when that is decided already.
 
         It is when another version is live by now, or this one was made live by an administrator, whose choice stays;
-        and where the one before learned from votes that were withdrawn: it comes back by nobody's duels.
+        and where the one before would bring votes back that were taken back: it comes back by nobody's duels.
         """
         _require(verdict, Verdict.WORSE)
 
@@ -161,7 +162,7 @@ class Adapters:
                 find_live_version(connection, base.id) != version
                 or find_version_before(connection, base.id, version) != before
                 or is_chosen_by_hand(connection, base.id, version)
-                or has_withdrawn_votes(connection, base.id, before)
+                or would_bring_back(connection, base.id, before, version)
             ):
                 return False
             self._record_decision(connection, base.id, verdict, VerdictAction.ROLLED_BACK, goes_live=before)
@@ -181,6 +182,8 @@ class Adapters:
             ):
                 return False
             goes_live = verdict.version if action is VerdictAction.PROMOTED else None
+            if goes_live is not None and would_bring_back(connection, base.id, goes_live, verdict.other_version):
+                return False
             self._record_decision(connection, base.id, verdict, action, goes_live=goes_live)
             return True
 

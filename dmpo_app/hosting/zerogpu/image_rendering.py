@@ -14,7 +14,7 @@ from dmpo_app.domain import lineage
 from dmpo_app.errors import NotReadyError, StudioError
 from dmpo_app.hosting.zerogpu.gpu_calls import GpuJobRunner
 from dmpo_app.hosting.zerogpu.render_job import RenderJob, RenderResult
-from dmpo_app.rendering.duel_planner import DuelPlanner, store_duel
+from dmpo_app.rendering.duel_planner import DuelPlan, DuelPlanner, store_duel
 from dmpo_app.rendering.pool import ContactSheetPlanner, PoolPlanner, store_pair
 from dmpo_app.rendering.render_thread import DamageRecheck, RenderPurge, most_urgent
 from dmpo_app.settings import Settings
@@ -162,6 +162,10 @@ class ZeroGpuRenderer:
     def _store_duel(self, rendered: RenderResult) -> int:
         image_a, image_b = rendered.images
         is_stored = store_duel(self._store, self._base, image_a, image_b, flagged=any(rendered.flagged))
+        if not is_stored:
+            made_a, made_b = image_a.provenance, image_b.provenance
+            versions = made_a.adapter_version, made_b.adapter_version
+            self._duels.record_refusal(DuelPlan(made_a.prompt, made_a.seed, versions))
         return len(rendered.images) if is_stored else 0
 
     def _store_row(self, rendered: RenderResult) -> int:

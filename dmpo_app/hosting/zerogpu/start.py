@@ -58,7 +58,7 @@ class GpuMinuteScheduler:
 
 def _describe_outcome(state: RoundState) -> str:
     if state.status is RoundStatus.PUBLISHED:
-        return f"Thank you: round {state.id} is finished, and version {state.adapter_version} is live."
+        return f"Thank you: round {state.id} is finished, and version {state.adapter_version} is published."
     if state.status is RoundStatus.REFUSED:
         return f"Thank you: round {state.id} is finished. What it learned was not taken: {state.reason}"
     return f"Thank you: round {state.id} is at step {state.step} of {state.steps}; the next minute goes on from there."

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, insert, select, text
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, insert, select, text
 
 from dmpo_app.domain.judging import DUEL_SCORES, Comparison, Duel, Judgement, NewDuel
 from dmpo_app.domain.lineage import BaseModelRef, ImageKind, PairSource
@@ -53,11 +53,17 @@ class Duels:
             return find_comparisons(connection, base.id)
 
     def count_ready(self, base: BaseModelRef, version_a: int, version_b: int) -> int:
-        """Count the duels of two versions that nobody has judged or holds; those of studies are left out."""
-        held = exists().where(
+        """Count the duels of two versions that nobody has judged or holds; those of studies are left out.
+
+        Nor has anybody judged them and taken that back: they come back to nobody.
+        """
+        is_lapsed = and_(
+            schema.AssignmentRow.state == schema.AssignmentState.OPEN, schema.AssignmentRow.expires_at <= self._now()
+        )
+        assigned = exists().where(
             schema.AssignmentRow.pair_id == schema.PairRow.id,
-            text(schema.IS_OPEN),
-            schema.AssignmentRow.expires_at > self._now(),
+            schema.AssignmentRow.state != schema.AssignmentState.LAPSED,
+            ~is_lapsed,
         )
         query = (
             select(func.count())
@@ -69,7 +75,7 @@ class Duels:
                 schema.DuelRow.study_id.is_(None),
                 schema.PairRow.num_votes == 0,
                 *may_be_shown(),
-                ~held,
+                ~assigned,
             )
         )
         with self._database.reader() as connection:

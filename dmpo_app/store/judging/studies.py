@@ -15,6 +15,7 @@ from dmpo_app.store import schema
 from dmpo_app.store.audit import record_act
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.judging.duel_offers import find_duels, needy_studies_query
+from dmpo_app.store.voting.assignments import close_open_assignments
 from dmpo_app.store.voting.offers import AssignmentRequest
 from dmpo_app.store.voting.vote_queries import is_not_struck
 
@@ -65,7 +66,9 @@ class Studies:
         return self._database.write(work)
 
     def close(self, base: BaseModelRef, study_id: int, *, by: str) -> StudyRecord:
-        """Close a study: its duels are offered to nobody any more. Closing it again changes nothing.
+        """Close a study: its duels are offered to nobody any more, and those that somebody holds expire.
+
+        Closing it again changes nothing.
 
         Raises NotFoundError.
         """
@@ -76,6 +79,8 @@ class Studies:
                 at = self._now()
                 row = update(schema.StudyRow).where(schema.StudyRow.id == study_id)
                 connection.execute(row.values(closed_at=at))
+                pairs = select(schema.DuelRow.pair_id).where(schema.DuelRow.study_id == study_id)
+                close_open_assignments(connection, list(connection.execute(pairs).scalars()))
                 record_act(connection, by, "study_closed", f"study {study.plan.name}", at=at)
             return _get(connection, base.id, study_id)
 
@@ -214,7 +219,8 @@ def _answers_query(base_id: int, study_id: int) -> Select[*tuple[Any, ...]]:
         .join(schema.PromptRow, schema.PromptRow.id == schema.PairRow.prompt_id)
         .where(
             schema.DuelRow.study_id == study_id,
-            schema.DuelRow.base_id == base_id,
+            schema.VoteRow.base_id == base_id,
+            schema.VoteRow.question.in_(Question),
             schema.VoteRow.purpose == Purpose.DUEL,
             schema.VoteRow.outcome.in_(PREFERENCES),
             text(schema.IS_LIVE),

@@ -61,7 +61,7 @@ def find_states(connection: Connection, base_id: int) -> dict[int, VersionState]
     for row in connection.execute(_STANDINGS, {"base_id": base_id}):
         if row.version == candidate:
             states[row.version] = VersionState.CANDIDATE
-        elif row.last_action is VerdictAction.REJECTED:
+        elif row.last_action is VerdictAction.REJECTED and not row.was_live:
             states[row.version] = VersionState.REJECTED
         elif row.last_action is VerdictAction.ROLLED_BACK:
             states[row.version] = VersionState.ROLLED_BACK
@@ -102,18 +102,3 @@ def is_chosen_by_hand(connection: Connection, base_id: int, version: int) -> boo
     query = select(changes.by).where(changes.base_id == base_id, changes.version == version).distinct()
     authors = connection.execute(query).scalars()
     return any(by not in _AUTOMATIC_AUTHORS and not by.startswith(ROUND_AUTHOR) for by in authors)
-
-
-def has_withdrawn_votes(connection: Connection, base_id: int, version: int) -> bool:
-    """True when this version learned from a vote that was withdrawn since."""
-    query = (
-        select(schema.AdapterVoteRow.vote_id)
-        .join(schema.VoteRow, schema.VoteRow.id == schema.AdapterVoteRow.vote_id)
-        .where(
-            schema.AdapterVoteRow.base_id == base_id,
-            schema.AdapterVoteRow.version == version,
-            schema.VoteRow.withdrawn_at.is_not(None),
-        )
-        .limit(1)
-    )
-    return connection.execute(query).first() is not None

@@ -11,13 +11,15 @@ from typing import Any
 
 from sqlalchemy import CompoundSelect, Connection, Row, Select, exists, func, or_, select, text, union
 
+from dmpo_app.domain.judging import VersionState
 from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef, TakenBack, Trigger
 from dmpo_app.store import schema
 from dmpo_app.store.db.database import Database
-from dmpo_app.store.judging.version_states import find_live_version
+from dmpo_app.store.judging.version_states import find_live_version, find_states
 
 EVER = datetime(1970, 1, 1, tzinfo=UTC)
 """A time before every vote."""
+_PROVEN_WORSE = (VersionState.REJECTED, VersionState.ROLLED_BACK)
 
 
 class TakenBackVotes:
@@ -63,7 +65,10 @@ class TakenBackVotes:
         return [version for version in sorted(parents) if from_votes.intersection(_chain(parents, version))]
 
     def newest_clean(self, base: BaseModelRef, *, before: int) -> int:
-        """The newest version before this one that was live and learned from none of them; 0, the base, at last."""
+        """The newest version before this one that was live and learned from none of them; 0, the base, at last.
+
+        One that was proven worse does not come back.
+        """
         has_been_live = exists().where(
             schema.LiveChangeRow.base_id == schema.AdapterRow.base_id,
             schema.LiveChangeRow.version == schema.AdapterRow.version,
@@ -74,8 +79,9 @@ class TakenBackVotes:
             .order_by(schema.AdapterRow.version.desc())
         )
         with self._database.reader() as connection:
-            tainted = _counts(connection, base.id)
-            return next((one for one in connection.execute(query).scalars() if one not in tainted), BASE_VERSION)
+            unfit = {*_counts(connection, base.id)}
+            unfit |= {one for one, state in find_states(connection, base.id).items() if state in _PROVEN_WORSE}
+            return next((one for one in connection.execute(query).scalars() if one not in unfit), BASE_VERSION)
 
     def last_attempt(self, base: BaseModelRef) -> datetime | None:
         """The time at which the last finished round to leave such votes out was asked for; None without any."""
@@ -91,6 +97,24 @@ class TakenBackVotes:
         )
         with self._database.reader() as connection:
             return connection.execute(query).scalar_one_or_none()
+
+
+def would_bring_back(connection: Connection, base_id: int, version: int, live: int) -> bool:
+    """True when this version learned from a vote that was taken back, and from which the live one did not learn.
+
+    As a part of a transaction. Such a version does not go live by itself.
+    """
+    chains = (_weights_from(connection, base_id, one) for one in (version, live))
+    ours, theirs = (
+        select(schema.AdapterVoteRow.vote_id).where(
+            schema.AdapterVoteRow.base_id == base_id, schema.AdapterVoteRow.version.in_(chain)
+        )
+        for chain in chains
+    )
+    brought = ours.where(
+        schema.AdapterVoteRow.vote_id.in_(gone_votes(base_id)), schema.AdapterVoteRow.vote_id.not_in(theirs)
+    )
+    return connection.execute(brought.limit(1)).first() is not None
 
 
 def gone_votes(base_id: int, since: datetime = EVER) -> CompoundSelect[int]:

@@ -210,13 +210,13 @@ class RoundTrainer:
     def evaluate_if_due(self) -> Evaluation | None:
         """Evaluate on the held-out votes after every so many steps and after the last; keep the best adapter so far.
 
-        That is, within the limits, the best on the held-out votes or, without any, the latest.
+        That is, within the limits, the best on the held-out votes, of equals the later, or, without any, the latest.
         """
         if not self._is_evaluation_due:
             return None
         with self._ema_weights():
             evaluation = self._evaluate()
-            if self.best is None or evaluation is None or evaluation.voted_probability > _held_out_score(self.best):
+            if self.best is None or evaluation is None or evaluation.voted_probability >= _held_out_score(self.best):
                 self.best = BestAdapter(self.step, self._adapter(), evaluation)
         return evaluation
 

@@ -77,7 +77,9 @@ def judge(
     if num_prompts > 1:
         half_width = float(stdtrit(num_prompts - 1, (1 + INTERVAL) / 2)) * standard_error
     outcome = Verdict.UNSURE
-    if num_votes >= MIN_HELD_OUT_VOTES and math.isfinite(standard_error):
+    # Ties and weak preferences say less: of 29 ties and one vote that vote alone would decide.
+    num_decided = num_votes * float((weight * np.abs(2 * sides)).sum() / weight.sum())
+    if num_decided >= MIN_HELD_OUT_VOTES and math.isfinite(standard_error):
         if difference < -REFUSE_BELOW * standard_error:
             outcome = Verdict.WORSE
         elif difference - half_width > 0:

@@ -39,7 +39,7 @@ from dmpo_app.training.monitoring.latent_preview import read_preview
 from dmpo_app.training.reference.reference_cache import reference_folder
 from dmpo_app.training.rounds import round_progress
 from dmpo_app.training.rounds.round_plan import RoundPlan, load_plan, parent_files, read_parent
-from dmpo_app.training.rounds.withdrawals import describe_replacement
+from dmpo_app.training.rounds.withdrawals import describe_replacement, find_replaced, go_back
 
 _log = logging.getLogger(__name__)
 
@@ -221,8 +221,12 @@ def publish_or_refuse(
         verdict = judge_round(plan, best, live, wrong_share=_wrong_share(store, base, plan))
         reason = reason_to_refuse(verdict)
         reason = f"{violation}; before that, {reason}" if violation and reason else reason
-    if best is None or (reason is not None and describe_replacement(plan.config) is None):
+    replaced = find_replaced(store, base, plan.config)
+    is_forgiven = replaced is not None and not (verdict is not None and verdict.is_clearly_worse)
+    if best is None or (reason is not None and not is_forgiven):
         store.rounds.refuse(plan.round_id, reason or "", token=token)
+        if replaced is not None:
+            go_back(store, base, replaced, reason="the version without them is no better")
         return f"refused: {reason}"
     adapter = publish(
         store,
@@ -234,7 +238,7 @@ def publish_or_refuse(
         verdict,
         seconds=seconds,
         token=token,
-        is_held=is_held and describe_replacement(plan.config) is None,
+        is_held=is_held and replaced is None,
         objection=reason,
     )
     return f"published version {adapter.version}{', held back' if adapter.is_held else ''}, from step {best.step}"

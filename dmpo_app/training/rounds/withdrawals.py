@@ -1,7 +1,8 @@
 """Withdrawals: rounds that replace a version which learned from votes that were taken back since.
 
 What counts as taken back says `store.voting.taken_back`. Such a round begins without the weights of the version it
-replaces, and its version goes live even if the held-out votes find it worse: what people agree to comes first.
+replaces, and its version goes live even if the held-out votes find it somewhat worse: what people agree to comes
+first. If they find it clearly worse, or the round fails, the newest version that learned from no such vote comes back.
 """
 
 import logging
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from dmpo_app.domain.judging import version_name
 from dmpo_app.domain.lineage import BASE_VERSION, BaseModelRef, NewPreferences, Trigger
 from dmpo_app.settings import RoundSettings, Settings
 from dmpo_app.store import Store
@@ -18,7 +20,7 @@ from dmpo_app.store.voting.taken_back import EVER
 _log = logging.getLogger(__name__)
 
 _REPLACES = "replaces"
-"""Key in a round's config: the version that it replaces whatever the gate says, and how many of its votes are gone."""
+"""Key in a round's config: the version that it replaces, and how many of its votes are gone."""
 
 
 def answer_withdrawals(store: Store, base: BaseModelRef, settings: Settings, new: NewPreferences) -> bool:
@@ -37,20 +39,26 @@ def answer_withdrawals(store: Store, base: BaseModelRef, settings: Settings, new
         return False
     if store.votes.count_trained_on(base, question=settings.labeling.training_question) < MIN_PREFERENCES:
         if live in versions:
-            _go_back(store, base, live)
+            go_back(store, base, live, reason="too few votes are left to train on")
         return False
     last_attempt = store.taken_back.last_attempt(base)
     if last_attempt is None or new.count >= settings.trainer.period_min_votes:
         return True
-    return any(_has_lost_enough(store, base, one, threshold, since=last_attempt) for one in versions)
+    if any(_has_lost_enough(store, base, one, threshold, since=last_attempt) for one in versions):
+        return True
+    if live in versions and not store.adapters.is_chosen_by_hand(base, live):
+        go_back(store, base, live, reason="the round without them published no version")
+    return False
 
 
-def _go_back(store: Store, base: BaseModelRef, live: int) -> None:
+def go_back(store: Store, base: BaseModelRef, live: int, *, reason: str) -> None:
+    """Go back from a live version that learned from votes that were taken back to the newest that did not."""
     clean_version = store.taken_back.newest_clean(base, before=live)
     _log.warning(
-        "version %d learned from votes that were taken back, and too few are left to train on: %s is live again",
+        "version %d learned from votes that were taken back, and %s: %s is live again",
         live,
-        f"version {clean_version}" if clean_version else "the base model",
+        reason,
+        version_name(clean_version),
     )
     store.adapters.set_live(base, clean_version, by="trainer")
 
@@ -87,11 +95,16 @@ def without_taken_back(
     return clean_settings, {_REPLACES: {"version": live, "taken_back": count}}
 
 
-def describe_replacement(config: Mapping[str, Any]) -> str | None:
-    """The replacement of a version whose votes were taken back, in words, from a round's config; None if it is none.
+def find_replaced(store: Store, base: BaseModelRef, config: Mapping[str, Any]) -> int | None:
+    """The version that a round replaces because its votes were taken back; None if none, or if it is live no more."""
+    if (replaced := config.get(_REPLACES)) is None:
+        return None
+    version: int = replaced["version"]
+    return version if store.adapters.live_version(base) == version else None
 
-    A round with one is published, and live, whatever the gate says.
-    """
+
+def describe_replacement(config: Mapping[str, Any]) -> str | None:
+    """The replacement of a version whose votes were taken back, in words, from a round's config; None if it is none."""
     if (replaced := config.get(_REPLACES)) is None:
         return None
     votes = "a vote that was" if replaced["taken_back"] == 1 else f"{replaced['taken_back']} votes that were"

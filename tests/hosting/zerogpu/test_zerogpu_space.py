@@ -60,7 +60,7 @@ def test_a_lent_minute_makes_pairs_and_the_next_trains_a_round_that_goes_live(tm
             body = {"assignment": pair["id"], "choice": "left", "elapsed_ms": 500}
             assert client.post("/api/v1/votes", json=body, headers=who).status_code == 201
         for _ in range(3):  # the pool comes first once it is low
-            if "version 1 is live" in lend(client)[-1]:
+            if "version 1 is published" in lend(client)[-1]:
                 break
         assert client.get("/api/v1/status").json()["live_version"] == 1
         assert studio.stop() == 0

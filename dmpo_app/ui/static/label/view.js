@@ -197,7 +197,8 @@ export class LabelView {
     const set = isSet(pair);
     const { question, comment } = pair.options;
     this.arrange(pair.images.length);
-    this.question.textContent = t(this.#kind === "duels" ? "question.duel" : textKey(set, `question.${question}`));
+    const isOfVersions = this.#kind === "duels" && question === "overall";
+    this.question.textContent = t(isOfVersions ? "question.duel" : textKey(set, `question.${question}`));
     this.question.classList.toggle("dl-special", question !== "overall");
     this.prompt.textContent = pair.prompt;
     this.prompt.title = pair.prompt;
