@@ -1,6 +1,6 @@
 """Rounds trained on votes that are turned round, and an honest person's duels that are to find them out.
 
-    python -m benchmarks.turned_rounds --out benchmarks/results/turned-rounds.jsonl [--rounds 50] [--duels 60]
+    python -m benchmarks.turned_rounds --out turned-rounds.jsonl [--rounds 50] [--duels 60]
 
 Every round learns the opposite of a taste, from votes that are all the other way round, the held-out ones too: no gate
 by held-out votes can see it. Then a person of that taste judges duels between the new version and the base, which was

@@ -81,7 +81,7 @@ def test_without_a_version_the_page_says_that_there_is_none(page_studio: PageStu
     page = new_page()
     open_label(page, page_studio.url)
     judge(page)
-    expect(page.locator(".dl-prompt")).to_contain_text("There is no version to judge yet.")
+    expect(page.locator(".dl-prompt")).to_contain_text("There are no two versions to compare now")
     keep_screenshot(page, "judging-nothing")
     judge(page)
     expect(page.locator(READY)).to_be_visible()

@@ -46,7 +46,7 @@ test("a studio without pairs says whether it warms up, fetches, learns or paints
 
 test("a person without duels is told of a missing version first, then of the model, then of what there is", () => {
   const duels = (noDuels, more = {}) => reason({ kind: "duels", noDuels, ...more });
-  assert.match(duels("no_version", { status: status("loading") }), /^There is no version to judge yet/);
+  assert.match(duels("no_version", { status: status("loading") }), /^There are no two versions to compare now/);
   assert.match(duels("making", { status: status("loading") }), /warming up/);
   assert.equal(duels("making"), "Images of both versions are being made…");
   assert.match(duels("all_judged"), /^You have judged every image/);

@@ -169,7 +169,7 @@ def test_a_version_that_learned_from_withdrawn_votes_does_not_come_back(
     assert service.decide() is VerdictAction.NONE
     assert store.adapters.live_version(base) == 2
     shown = service.state().comparisons[0]
-    assert shown.consequence == "version 1 learned from votes that were withdrawn, so it does not come back"
+    assert shown.consequence == "version 1 learned from votes that were taken back, so it does not come back"
 
 
 def test_a_held_version_can_be_made_live_by_hand_and_taken_off_again(
