@@ -167,23 +167,25 @@ def _print_result(plan: JudgingPlan, result: JudgingResult, folder: Path) -> Non
     out.print(f"{new} against {old}: {len(plan.prompts.prompts)} prompts, {seeds} each", markup=False, highlight=False)
     if result.withheld:
         out.print(f"{result.withheld} pairs left out: the safety checker flagged an image", highlight=False)
-    columns = ("scorer", "win rate", "wins", "ties", "losses", "mean difference")
-    table = Table(*(Column(name, no_wrap=True) for name in columns), box=None)
+    columns = ("scorer", "win rate", "w/t/l", "mean difference")
+    table = Table(*(Column(name, no_wrap=True) for name in columns), box=None, pad_edge=False)
     for name, verdict in result.verdicts.items():
-        counts = map(str, (verdict.wins, verdict.ties, verdict.losses))
-        table.add_row(name, _percent(verdict.win_rate), *counts, _with_interval(verdict.difference))
+        counts = f"{verdict.wins}/{verdict.ties}/{verdict.losses}"
+        table.add_row(name, _percent(verdict.win_rate), counts, _with_interval(verdict.difference))
     out.print(table, highlight=False)
-    out.print("win rate = (wins + 0.5 ties) / pairs; in brackets 95 %, by prompt", style="dim", highlight=False)
+    out.print(
+        "win rate: (wins + 0.5 ties) / pairs; in brackets 95 %, clustered by prompt", style="dim", highlight=False
+    )
     out.print(f"rows, summary and contact sheets: {folder}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _percent(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:.1%}"
-    return f"{estimate.value:.1%} ({estimate.low:.1%}..{estimate.high:.1%})"
+    return f"{estimate.value:.1%} ({100 * estimate.low:.1f}..{100 * estimate.high:.1f})"
 
 
 def _with_interval(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:+.3g}"
-    return f"{estimate.value:+.3g} ({estimate.low:+.3g}..{estimate.high:+.3g})"
+    return f"{estimate.value:+.3g} ({estimate.low:+.2g}..{estimate.high:+.2g})"

@@ -50,10 +50,11 @@ def draw_wins_sheet(title: str, pairs: Sequence[SheetPair], *, old: str, new: st
     sheet = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((_GAP, 8), _cut(title, 120), _INK, font=_font(18))
-    for index, (name, chosen) in enumerate(zip(("largest wins", "largest losses"), columns, strict=True)):
+    for index, (name, chosen) in enumerate(zip(("wins", "losses"), columns, strict=True)):
         left = _GAP + index * (_COLUMN + _GAP)
-        draw.text((left, 38), f"{name} of {_cut(new, 24)}" if chosen else f"no {name.split()[1]}", _INK, font=_font(15))
-        for offset, label in ((_TEXT_WIDTH + _GAP, old), (_TEXT_WIDTH + _SIDE + 2 * _GAP, new)):
+        draw.text((left, 38), f"largest {name}" if chosen else f"no {name}", _INK, font=_font(15))
+        labels = ((_TEXT_WIDTH + _GAP, old), (_TEXT_WIDTH + _SIDE + 2 * _GAP, new)) if chosen else ()
+        for offset, label in labels:
             draw.text((left + offset, 40), _cut(label, 26), _PALE, font=_font(13))
         for row, pair in enumerate(chosen):
             _draw_pair(sheet, draw, pair, left, _HEADER + row * (_SIDE + _GAP))

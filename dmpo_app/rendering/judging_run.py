@@ -150,8 +150,6 @@ class JudgingRun:
             scores = {side: self._score_batch(scorer, side, index) for side in SIDES}
             write_atomically(self._folder.scores_path(choice.name, identity, index), json.dumps(scores).encode())
             self._on_progress(stage, done, total)
-        del scorer
-        free_memory()
         return True
 
     def _score_batch(self, scorer: Scorer, side: Side, index: int) -> list[float]:
