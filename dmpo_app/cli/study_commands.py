@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dmpo_app.cli.terminal import StudioContext, StudioTyper, console, exit_on_error, out
+from dmpo_app.domain.judging import version_name
 from dmpo_app.domain.vote import Question
 from dmpo_app.io.files import users_umask, write_atomically
 
@@ -89,9 +90,13 @@ def show(context: StudioContext, name: StudyName) -> None:
     """Show the result of a study: wins by majority with an interval, and how much people agree."""
     table = Table("question", "pairs", "wins", "losses", "ties", "win rate", "95 %", "agreement", box=None)
     with _open(context) as lineage:
-        for result in _summarize(lineage, _find(lineage, name)).results:
-            table.add_row(*_cells(result))
-    out.print(table)
+        record = _find(lineage, name)
+        results = _summarize(lineage, record).results
+    for result in results:
+        table.add_row(*_cells(result))
+    versions = f"{version_name(record.plan.version_a)} against {version_name(record.plan.version_b)}"
+    out.print(f"Wins of {versions}, by the majority of {record.plan.num_raters} people a pair:", highlight=False)
+    out.print(table if results else "Nobody has answered yet.")
 
 
 @study_app.command()

@@ -331,6 +331,14 @@ class NewStudy:
 
 
 @dataclass(frozen=True, slots=True)
+class OfferedStudy:
+    """An open study that somebody is given duels of."""
+
+    id: int
+    plan: NewStudy
+
+
+@dataclass(frozen=True, slots=True)
 class StudyRecord:
     """A study as it is stored. `num_made`: duels there are; `num_answers`: live votes on them, to every question."""
 

@@ -21,7 +21,7 @@ from dmpo_app.domain.campaign import (
     ReportReason,
     StudioStatus,
 )
-from dmpo_app.domain.judging import NoDuels, StudyRecord
+from dmpo_app.domain.judging import NoDuels, OfferedStudy
 from dmpo_app.domain.lineage import BaseModelRef, ImageRef, RoundState, RoundStatus
 from dmpo_app.domain.vote import (
     Annotator,
@@ -197,7 +197,7 @@ class LabelingService:
         annotator: Annotator,
         count: int,
         kind: AssignmentKind = AssignmentKind.LABEL,
-        study: StudyRecord | None = None,
+        study: OfferedStudy | None = None,
     ) -> Future[list[Assignment]]:
         """Issue up to `count` assignments, open ones first. Empty while there are no pairs, or all have been seen.
 
@@ -225,7 +225,7 @@ class LabelingService:
             rules=rules,
         )
 
-    def study_for(self, annotator: Annotator) -> StudyRecord | None:
+    def study_for(self, annotator: Annotator) -> OfferedStudy | None:
         """The open study whose duels this annotator is given before others; None where none has any for them."""
         return self._store.studies.find_for(self._base, annotator.id)
 

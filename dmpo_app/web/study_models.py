@@ -29,6 +29,21 @@ class StudyBody(BaseModel):
 
 
 class StudyOut(StudyBody):
+    model_config = example(
+        name="3 against the base",
+        version_a=3,
+        version_b=0,
+        questions=["overall"],
+        raters=5,
+        pairs=50,
+        id=1,
+        created_by="administrator",
+        created_at="2026-01-31T12:00:00Z",
+        closed_at=None,
+        made=50,
+        answers=120,
+    )
+
     id: int
     created_by: str
     created_at: datetime

@@ -38,6 +38,9 @@ class Duels:
         ConflictError for one that either version was trained on, StorageFullError.
         """
         _require_duel(duel)
+        versions = [image.provenance.adapter_version for image in (duel.image_a, duel.image_b)]
+        with self._database.reader() as connection:  # votes behind versions never change, so this holds on
+            _require_untrained(connection, base.id, duel.prompt, *versions)
         for image in (duel.image_a, duel.image_b):
             store_image_files(self._files, image)
         return self._database.write(lambda connection: self._insert(connection, base, duel))
@@ -193,7 +196,7 @@ class Duels:
     def _insert(self, connection: Connection, base: BaseModelRef, duel: NewDuel) -> Duel:
         at = self._now()
         version_a, version_b = (image.provenance.adapter_version for image in (duel.image_a, duel.image_b))
-        prompt_id = _require_prompt(connection, base.id, duel.prompt, version_a, version_b)
+        prompt_id = _require_prompt(connection, duel.prompt).id
         image_a = insert_image(connection, self._files, base, duel.image_a, ImageKind.PAIR, at=at)
         image_b = insert_image(connection, self._files, base, duel.image_b, ImageKind.PAIR, at=at)
         study_id = find_needy_study(connection, base.id, version_a, version_b)
@@ -268,14 +271,19 @@ def _require_duel(duel: NewDuel) -> None:
         raise BadInputError("the images of a duel differ in size, which would tell them apart")
 
 
-def _require_prompt(connection: Connection, base_id: int, prompt: str, *versions: int) -> int:
-    """The id of a prompt that neither version was trained on. Raises NotFoundError, ConflictError."""
+def _require_prompt(connection: Connection, prompt: str) -> Row[*tuple[Any, ...]]:
+    """The row of a prompt of this home. Raises NotFoundError."""
     query = select(schema.PromptRow.id, schema.PromptRow.folded, schema.PromptRow.held_out)
     row = connection.execute(query.where(schema.PromptRow.text == prompt)).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no prompt {prompt!r} in this home, so there is no duel of it")
+    return row
+
+
+def _require_untrained(connection: Connection, base_id: int, prompt: str, *versions: int) -> None:
+    """Raise NotFoundError, or ConflictError for a prompt that one of the versions was trained on."""
+    row = _require_prompt(connection, prompt)
     # Held-out prompts have no pairs to be trained on. Of the others, the votes of both versions are gone through.
     trained = _trained_on(base_id, *versions).where(schema.PromptRow.folded == row.folded).limit(1)
     if not row.held_out and connection.execute(trained).first() is not None:
         raise ConflictError(f"a version was trained on the prompt {prompt!r}, so a duel of it would prove nothing")
-    return int(row.id)

@@ -5,9 +5,22 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, exists, func, insert, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    ScalarSelect,
+    Select,
+    bindparam,
+    exists,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 
-from dmpo_app.domain.judging import DUEL_SCORES, Comparison, Judgement, NewStudy, StudyAnswer, StudyRecord
+from dmpo_app.domain.judging import DUEL_SCORES, Comparison, Judgement, NewStudy, OfferedStudy, StudyAnswer, StudyRecord
 from dmpo_app.domain.lineage import BaseModelRef
 from dmpo_app.domain.vote import PREFERENCES, Purpose, Question
 from dmpo_app.errors import BadInputError, ConflictError, NotFoundError
@@ -96,10 +109,14 @@ class Studies:
         with self._database.reader() as connection:
             return _get(connection, base.id, study_id)
 
-    def find_for(self, base: BaseModelRef, annotator_id: int) -> StudyRecord | None:
+    def find_for(self, base: BaseModelRef, annotator_id: int) -> OfferedStudy | None:
         """Find the oldest open study that has a duel for this annotator, one they hold or one they have not judged."""
         with self._database.reader() as connection:
-            for study in _list(connection, base.id, only_open=True):
+            open_studies = select(schema.StudyRow).where(
+                schema.StudyRow.base_id == base.id, schema.StudyRow.closed_at.is_(None)
+            )
+            for row in connection.execute(open_studies.order_by(schema.StudyRow.id)):
+                study = OfferedStudy(row.id, _plan_from_row(row))
                 request = AssignmentRequest(base.id, annotator_id, study.plan.questions)
                 parameters = {"study_id": study.id, "annotator_id": annotator_id, "now": self._now()}
                 if connection.execute(_HELD, parameters).first() is not None:
@@ -158,24 +175,18 @@ def _require_version(connection: Connection, base_id: int, version: int) -> None
 
 
 def _studies_query(base_id: int) -> Select[*tuple[Any, ...]]:
-    duels = (
-        select(
-            schema.DuelRow.study_id,
-            func.count().label("num_made"),
-            func.sum(schema.PairRow.num_votes).label("num_answers"),
+    def of_duels(value: ColumnElement[int]) -> ScalarSelect[int]:
+        joined = (
+            select(value).select_from(schema.DuelRow).join(schema.PairRow, schema.PairRow.id == schema.DuelRow.pair_id)
         )
-        .join(schema.PairRow, schema.PairRow.id == schema.DuelRow.pair_id)
-        .where(schema.DuelRow.study_id.is_not(None))
-        .group_by(schema.DuelRow.study_id)
-        .subquery()
-    )
+        return joined.where(schema.DuelRow.study_id == schema.StudyRow.id).scalar_subquery()
+
     return (
         select(
             schema.StudyRow,
-            func.coalesce(duels.c.num_made, 0).label("num_made"),
-            func.coalesce(duels.c.num_answers, 0).label("num_answers"),
+            of_duels(func.count()).label("num_made"),
+            of_duels(func.coalesce(func.sum(schema.PairRow.num_votes), 0)).label("num_answers"),
         )
-        .outerjoin(duels, duels.c.study_id == schema.StudyRow.id)
         .where(schema.StudyRow.base_id == base_id)
         .order_by(schema.StudyRow.id)
     )
@@ -195,11 +206,14 @@ def _get(connection: Connection, base_id: int, study_id: int) -> StudyRecord:
     return _study_from_row(row)
 
 
-def _study_from_row(row: Row[*tuple[Any, ...]]) -> StudyRecord:
+def _plan_from_row(row: Row[*tuple[Any, ...]]) -> NewStudy:
     questions = tuple(Question(question) for question in row.questions)
-    plan = NewStudy(row.name, row.version_a, row.version_b, questions, row.num_raters, row.num_pairs)
+    return NewStudy(row.name, row.version_a, row.version_b, questions, row.num_raters, row.num_pairs)
+
+
+def _study_from_row(row: Row[*tuple[Any, ...]]) -> StudyRecord:
     counts = int(row.num_made), int(row.num_answers)
-    return StudyRecord(row.id, plan, row.created_by, row.created_at, row.closed_at, *counts)
+    return StudyRecord(row.id, _plan_from_row(row), row.created_by, row.created_at, row.closed_at, *counts)
 
 
 def _answers_query(base_id: int, study_id: int) -> Select[*tuple[Any, ...]]:
