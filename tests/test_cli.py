@@ -209,6 +209,28 @@ def test_versions_are_listed_with_their_states_and_ranked_by_duels(tmp_path: Pat
     assert (verdict["action"], verdict["numbers"]["num_judgements"]) == ("rejected", 12)
 
 
+def test_a_study_is_planned_summed_up_exported_and_closed(tmp_path: Path, model: Path) -> None:
+    code, output = run("study", "create", "first", "7")
+    assert code == 1
+    assert "there is no version 7" in " ".join(output.split())
+    with open_lineage(Settings.load()) as lineage:
+        store, base = lineage.store, lineage.base
+        store.prompts.ensure(PROMPTS, held_out=True)
+        publish(store, base)
+        assert run("study", "create", "[b]first", "1", "--raters", "1", "--pairs", "2", "--question", "overall")[0] == 0
+        judge(store, base, store.annotators.ensure("anna"), 1, 0, count=2, study_id=1)
+    assert "[b]first" in run("study", "list")[1]
+    words = " ".join(run("study", "show", "[b]first")[1].split())
+    assert words.startswith("Wins of version 1 against the base model, by the majority of 1 people a pair: question")
+    assert "overall 2 2 0 0 100.0%" in words
+    code, output = run("study", "export", "[b]first", str(tmp_path / "table.csv"))
+    assert code == 0, output
+    assert len((tmp_path / "table.csv").read_text().splitlines()) == 1 + 2
+    assert run("study", "close", "[b]first")[0] == 0
+    assert "closed" in run("study", "list")[1]
+    assert "there are: '[b]first'" in " ".join(run("study", "show", "second")[1].split())
+
+
 def test_doctor_says_when_the_denoiser_cannot_be_had_in_fewer_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DMPO_RENDER__QUANTIZE", "nf4")
     monkeypatch.setenv("DMPO_RENDER__DEVICE", "cpu")

@@ -48,9 +48,16 @@ def proof(verdict: Verdict, other_version: int, *, version: int = -1) -> NewVerd
 
 
 def judge(
-    store: Store, base: BaseModelRef, annotator: Annotator, better: int, worse: int, *, count: int = ENOUGH
+    store: Store,
+    base: BaseModelRef,
+    annotator: Annotator,
+    better: int,
+    worse: int,
+    *,
+    count: int = ENOUGH,
+    study_id: int | None = None,
 ) -> list[int]:
-    """Have an annotator prefer one version in so many new duels of the versions that are compared now; their votes."""
+    """Have an annotator prefer one version in so many new duels, those compared now or of a study; their votes."""
 
     def add(number: int) -> None:
         prompt = PROMPTS[number % len(PROMPTS)]
@@ -69,7 +76,7 @@ def judge(
             10,
             rng=random.Random(5),
             lifetime=HOUR,
-            rules=AssignmentRules(assignments_per_pair=100, duels_only=True),
+            rules=AssignmentRules(assignments_per_pair=100, duels_only=True, study_id=study_id),
         ).result()
         assert issued, "the duels are of versions that are not compared now"
         submitted = []
