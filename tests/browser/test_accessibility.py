@@ -61,9 +61,9 @@ def test_the_focus_goes_from_the_images_over_the_choices_to_the_tools(
     vote(page, "1")
     page.locator(".dl-frame").first.focus()
     order = []
-    for _ in range(12):
+    for _ in range(13):
         order.append(page.evaluate("document.activeElement.className.split(' ')[1]"))
         page.keyboard.press("Tab")
     sides = ["dl-left", "dl-tie", "dl-both_bad", "dl-skip", "dl-right"]
     assert order[2:7] == sides
-    assert order[7:12] == ["dl-undo", "dl-zoom", "dl-report", "dl-keys", "dl-you"]
+    assert order[7:13] == ["dl-undo", "dl-zoom", "dl-report", "dl-judge", "dl-keys", "dl-you"]

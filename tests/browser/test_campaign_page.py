@@ -162,10 +162,10 @@ def test_nothing_is_shown_before_the_terms_are_agreed_to(page_studio: PageStudio
 
 
 def test_a_person_downloads_and_withdraws_their_votes(page_studio: PageStudio, new_page: NewPage) -> None:
-    page = new_page()
+    page, withdrawn = new_page(), {"withdrawn": 1, "versions": [], "votes_until_round": 4}
     page.route("**/api/v1/session/me", lambda route: route.fulfill(json={"trained": []}))
     page.route("**/api/v1/votes/export*", lambda route: route.fulfill(body="vote,choice\n1,left\n"))
-    page.route("**/api/v1/votes/withdraw", lambda route: route.fulfill(json={"withdrawn": 1, "votes_until_round": 4}))
+    page.route("**/api/v1/votes/withdraw", lambda route: route.fulfill(json=withdrawn))
     open_label(page, page_studio.url)
     vote(page, "1")
     page.get_by_role("button", name="Voting as anonymous").click()
