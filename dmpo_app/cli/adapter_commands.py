@@ -42,21 +42,22 @@ def list_adapters(context: StudioContext) -> None:
         with open_lineage(context.load_settings()) as lineage:
             states = lineage.store.adapters.states(lineage.base)
             taken_back = lineage.store.taken_back.counts(lineage.base)
-            columns = ("version", "parent", "votes", "taken back", "proven", "published", "state", "by held-out votes")
-            table = Table("", *columns, box=None)
-            table.add_row(_live_mark(states[0]), "0", "", "", "", "", "the base model", states[0].words, "")
+            table = Table("", "version", "parent", "votes", "proven", box=None)
+            table.add_column("published", no_wrap=True)  # 80 characters are enough for all but a long state
+            table.add_column("state")
+            if taken_back:
+                table.add_column("taken back")
+            table.add_row(_live_mark(states[0]), "0", "", "", "", "the base model", states[0].words)
             for adapter in lineage.store.adapters.list(lineage.base):
-                verdict = GateVerdict.from_metrics(adapter.metrics)
                 table.add_row(
                     _live_mark(states[adapter.version]),
                     str(adapter.version),
                     str(adapter.parent),
                     str(adapter.num_votes),
-                    str(taken_back.get(adapter.version, "")),
                     "yes" if adapter.proven else "not yet",
                     f"{adapter.created_at:%Y-%m-%d %H:%M} UTC",
                     states[adapter.version].words,
-                    verdict.sentence if verdict else "",
+                    *([str(taken_back.get(adapter.version, ""))] if taken_back else []),
                 )
         out.print(table)
 
@@ -75,7 +76,9 @@ def show_adapter(context: StudioContext, version: int) -> None:
         with open_lineage(context.load_settings()) as lineage:
             adapter = lineage.store.adapters.get(lineage.base, version)
             comparisons = lineage.store.effects.list(lineage.base, version)
-        sentences = say_what_was_learned(adapter.metrics, [one.effects.sentence for one in comparisons])
+        effects = [one.effects.sentence for one in comparisons]
+        verdict = GateVerdict.from_metrics(adapter.metrics)
+        sentences = [verdict.sentence, *effects] if verdict else say_what_was_learned(adapter.metrics, effects)
         for sentence in sentences or [f"Nothing is known yet of what version {version} learned."]:
             out.print(sentence, highlight=False, markup=False)
         for comparison in comparisons[:1]:

@@ -166,7 +166,7 @@ def test_a_damaged_checkpoint_costs_the_progress_and_not_the_round(
     twin.store.close()
 
 
-def test_a_checkpoint_of_a_release_without_the_yardstick_costs_the_progress_and_not_the_round(
+def test_a_checkpoint_of_a_release_without_the_yardstick_is_gone_on_from(
     voted: TrainingStudio, denoiser: Denoiser
 ) -> None:
     round_id, token = voted.start()
@@ -177,7 +177,9 @@ def test_a_checkpoint_of_a_release_without_the_yardstick_costs_the_progress_and_
     del state["live"]["voted_probability"], state["live"]["margins"]
     path.write_bytes(save(load_file(path), {"state": json.dumps(state)}))
     assert voted.run(denoiser, round_id, token, slices=[ONE_STEP]) is SliceOutcome.MORE
-    assert voted.store.rounds.get(round_id).step == 1, "it began anew"
+    assert voted.store.rounds.get(round_id).step == 2
+    assert voted.run(denoiser, round_id, token) is SliceOutcome.FINISHED
+    assert "gate_outcome" in voted.store.adapters.get(voted.base, 1).metrics, "the live version was evaluated anew"
 
 
 def test_told_to_stop_it_checkpoints_and_somebody_resumes(voted: TrainingStudio, denoiser: Denoiser) -> None:

@@ -100,14 +100,6 @@ class Checkpoint:
         if state["plan"] != plan:
             _log.warning("checkpoint %s belongs to another plan of the round; it starts anew", path)
             return None
-        try:
-            return cls._from_state(state, tensors)
-        except KeyError as error:
-            _log.warning("checkpoint %s of another release lacks %s; the round starts anew", path, error)
-            return None
-
-    @classmethod
-    def _from_state(cls, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
         best = state["best"]
         return cls(
             step=state["step"],
@@ -141,6 +133,8 @@ def _facts(evaluation: Evaluation | None) -> dict[str, Any] | None:
 
 def _evaluation(facts: Mapping[str, Any] | None) -> Evaluation | None:
     if facts is None:
+        return None
+    if "voted_probability" not in facts:  # of a release that chose steps by the loss: it is made anew when it is due
         return None
     return Evaluation(
         voted_probability=facts["voted_probability"],

@@ -74,7 +74,8 @@ class RoundTrainer:
         self.best = resume_from.best if resume_from else None
         self._monitor = resume_from.monitor if resume_from else early_stopping.EarlyStopMonitor()
         # First the live version on the plain denoiser; the round's own adapter then takes its place.
-        self.live_evaluation = resume_from.live_evaluation if resume_from else self._evaluate_live(parent)
+        known = resume_from.live_evaluation if resume_from else None
+        self.live_evaluation = self._evaluate_live(parent) if known is None else known
         self._parameters = attach(denoiser.module, plan.spec, seed=plan.seed)
         self._compile_or_fuse(resume_from)
         self._root_outputs = math.sqrt(early_stopping.num_outputs(self._parameters))
