@@ -199,7 +199,7 @@ def _adapter_out(
         metrics={name: finite(value) for name, value in ref.metrics.items()},
         created_at=ref.created_at,
         download=f"/api/v1/adapters/{ref.version}/download",
-        learned=say_what_was_learned(ref.metrics, effects),
+        learned=effects if verdict else say_what_was_learned(ref.metrics, effects),
     )
 
 
