@@ -16,7 +16,8 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(600 + 60 * KILLS)]
 def test_no_trainer_outlives_its_parent(tiny_model: Path, tmp_path: Path) -> None:
     kills = list(kill_parents(tiny_model, tmp_path, KILLS, random.Random(KILLS)))
     assert [kill for kill in kills if kill.seconds is None] == []
-    assert len({kill.phase for kill in kills}) > 1, "the kills came at different moments"
+    if KILLS >= 50:  # so many come at different moments, on a machine of any speed; a few may not
+        assert len({kill.phase for kill in kills}) > 1
 
 
 @pytest.mark.skipif(not SERVER_KILLS, reason="half a minute each; `make soak` runs it")
