@@ -118,7 +118,7 @@ class Duels:
         say nothing; judgements of struck annotators, and of duels that reports have retired, are left out.
         """
         rows = self._judgement_rows(base, question, is_between(version_a, version_b))
-        return [_judgement_from_row(row, is_turned=row.version_a != version_a) for row in rows]
+        return [judgement_from_row(row, is_turned=row.version_a != version_a) for row in rows]
 
     def all_judgements(self, base: BaseModelRef, *, question: Question = Question.OVERALL) -> builtins.list[Judgement]:
         """List the judgements of all versions on a question, in the order they were given, as `judgements` does.
@@ -126,7 +126,7 @@ class Duels:
         `version_a` of each is the higher of its two versions.
         """
         rows = self._judgement_rows(base, question)
-        return [_judgement_from_row(row, is_turned=row.version_a < row.version_b) for row in rows]
+        return [judgement_from_row(row, is_turned=row.version_a < row.version_b) for row in rows]
 
     def list(
         self,
@@ -165,31 +165,7 @@ class Duels:
     def _judgement_rows(
         self, base: BaseModelRef, question: Question, *conditions: ColumnElement[bool]
     ) -> builtins.list[Row[*tuple[Any, ...]]]:
-        query = (
-            select(
-                schema.VoteRow.annotator_id,
-                schema.PromptRow.text,
-                schema.DuelRow.version_a,
-                schema.DuelRow.version_b,
-                schema.VoteRow.outcome,
-                schema.VoteRow.question,
-            )
-            .select_from(schema.VoteRow)
-            .join(schema.DuelRow, schema.DuelRow.pair_id == schema.VoteRow.pair_id)
-            .join(schema.PairRow, schema.PairRow.id == schema.VoteRow.pair_id)
-            .join(schema.PromptRow, schema.PromptRow.id == schema.PairRow.prompt_id)
-            .where(
-                schema.VoteRow.base_id == base.id,
-                schema.VoteRow.question == question,
-                schema.VoteRow.purpose == Purpose.DUEL,
-                schema.VoteRow.outcome.in_(PREFERENCES),
-                text(schema.IS_LIVE),
-                is_not_struck(),
-                schema.PairRow.retired_at.is_(None),
-                *conditions,
-            )
-            .order_by(schema.VoteRow.id)
-        )
+        query = judgements_query(base.id, schema.VoteRow.question == question, *conditions)
         with self._database.reader() as connection:
             return builtins.list(connection.execute(query))
 
@@ -223,7 +199,40 @@ class Duels:
         return Duel(pair_id, duel.prompt, version_a, version_b, image_a, image_b, 0, study_id)
 
 
-def _judgement_from_row(row: Row[*tuple[Any, ...]], *, is_turned: bool) -> Judgement:
+def judgements_query(base_id: int, *conditions: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
+    """Query of the votes on a lineage's duels that count, in the order they were given, with pair, prompt and versions.
+
+    Skips and "both are bad" say nothing; those of struck annotators, and of duels that reports have retired, are left
+    out.
+    """
+    return (
+        select(
+            schema.DuelRow.pair_id,
+            schema.VoteRow.annotator_id,
+            schema.PromptRow.text,
+            schema.DuelRow.version_a,
+            schema.DuelRow.version_b,
+            schema.VoteRow.outcome,
+            schema.VoteRow.question,
+        )
+        .select_from(schema.VoteRow)
+        .join(schema.DuelRow, schema.DuelRow.pair_id == schema.VoteRow.pair_id)
+        .join(schema.PairRow, schema.PairRow.id == schema.VoteRow.pair_id)
+        .join(schema.PromptRow, schema.PromptRow.id == schema.PairRow.prompt_id)
+        .where(
+            schema.VoteRow.base_id == base_id,
+            schema.VoteRow.purpose == Purpose.DUEL,
+            schema.VoteRow.outcome.in_(PREFERENCES),
+            text(schema.IS_LIVE),
+            is_not_struck(),
+            schema.PairRow.retired_at.is_(None),
+            *conditions,
+        )
+        .order_by(schema.VoteRow.id)
+    )
+
+
+def judgement_from_row(row: Row[*tuple[Any, ...]], *, is_turned: bool = False) -> Judgement:
     """The judgement of a vote on a duel, with the two versions turned round or as they are stored."""
     score = DUEL_SCORES[row.outcome]
     versions = (row.version_b, row.version_a) if is_turned else (row.version_a, row.version_b)

@@ -20,17 +20,17 @@ from sqlalchemy import (
     update,
 )
 
-from dmpo_app.domain.judging import DUEL_SCORES, Comparison, Judgement, NewStudy, OfferedStudy, StudyAnswer, StudyRecord
+from dmpo_app.domain.judging import Comparison, NewStudy, OfferedStudy, StudyAnswer, StudyRecord
 from dmpo_app.domain.lineage import BaseModelRef
-from dmpo_app.domain.vote import PREFERENCES, Purpose, Question
+from dmpo_app.domain.vote import Question
 from dmpo_app.errors import BadInputError, ConflictError, NotFoundError
 from dmpo_app.store import schema
 from dmpo_app.store.audit import record_act
 from dmpo_app.store.db.database import Database
 from dmpo_app.store.judging.duel_offers import find_duels, needy_studies_query
+from dmpo_app.store.judging.duels import judgement_from_row, judgements_query
 from dmpo_app.store.voting.assignments import close_open_assignments
 from dmpo_app.store.voting.offers import AssignmentRequest
-from dmpo_app.store.voting.vote_queries import is_not_struck
 
 MAX_RATERS = 100
 MAX_STUDY_PAIRS = 10_000
@@ -138,8 +138,10 @@ class Studies:
         Skips and "both are bad" say nothing; those of struck annotators, and of duels that reports have retired, are
         left out.
         """
+        query = judgements_query(base.id, schema.DuelRow.study_id == study_id, schema.VoteRow.question.in_(Question))
         with self._database.reader() as connection:
-            return [_answer_from_row(row) for row in connection.execute(_answers_query(base.id, study_id))]
+            rows = connection.execute(query)
+            return [StudyAnswer(row.pair_id, judgement_from_row(row)) for row in rows]
 
 
 _HELD = select(schema.AssignmentRow.id).where(
@@ -214,38 +216,3 @@ def _plan_from_row(row: Row[*tuple[Any, ...]]) -> NewStudy:
 def _study_from_row(row: Row[*tuple[Any, ...]]) -> StudyRecord:
     counts = int(row.num_made), int(row.num_answers)
     return StudyRecord(row.id, _plan_from_row(row), row.created_by, row.created_at, row.closed_at, *counts)
-
-
-def _answers_query(base_id: int, study_id: int) -> Select[*tuple[Any, ...]]:
-    return (
-        select(
-            schema.DuelRow.pair_id,
-            schema.VoteRow.annotator_id,
-            schema.PromptRow.text,
-            schema.DuelRow.version_a,
-            schema.DuelRow.version_b,
-            schema.VoteRow.outcome,
-            schema.VoteRow.question,
-        )
-        .select_from(schema.VoteRow)
-        .join(schema.DuelRow, schema.DuelRow.pair_id == schema.VoteRow.pair_id)
-        .join(schema.PairRow, schema.PairRow.id == schema.VoteRow.pair_id)
-        .join(schema.PromptRow, schema.PromptRow.id == schema.PairRow.prompt_id)
-        .where(
-            schema.DuelRow.study_id == study_id,
-            schema.VoteRow.base_id == base_id,
-            schema.VoteRow.question.in_(Question),
-            schema.VoteRow.purpose == Purpose.DUEL,
-            schema.VoteRow.outcome.in_(PREFERENCES),
-            text(schema.IS_LIVE),
-            is_not_struck(),
-            schema.PairRow.retired_at.is_(None),
-        )
-        .order_by(schema.VoteRow.id)
-    )
-
-
-def _answer_from_row(row: Row[*tuple[Any, ...]]) -> StudyAnswer:
-    score = DUEL_SCORES[row.outcome]
-    judgement = Judgement(row.annotator_id, row.text, row.version_a, row.version_b, score, row.question)
-    return StudyAnswer(row.pair_id, judgement)
